@@ -1,0 +1,1 @@
+//! Decoded events: owned, safe Rust. Decoding checks every length and never panics.

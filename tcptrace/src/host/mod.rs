@@ -1,0 +1,1 @@
+//! What the kernel shows without probes: sysctls, sock_diag, procfs, counters.

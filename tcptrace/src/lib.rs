@@ -1,0 +1,15 @@
+//! tcptrace: why connections are not being set up on this host: who, where, why, and what to change.
+//!
+//! Data walks through the rooms of this crate top to bottom:
+//! [`probe`] (or a recording) → [`event`] → [`correlate`] → [`finding`] → [`output`];
+//! [`identity`] and [`host`] add what the kernel shows without probes; [`rehearse`] makes the incidents to explain.
+
+pub mod cli;
+pub mod correlate;
+pub mod event;
+pub mod finding;
+pub mod host;
+pub mod identity;
+pub mod output;
+pub mod probe;
+pub mod rehearse;

@@ -1,0 +1,3 @@
+//! The `tcptrace` binary: everything is in the library.
+
+fn main() {}

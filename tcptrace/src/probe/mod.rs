@@ -1,0 +1,1 @@
+//! BTF layout, attach plan and coverage, loading, ring buffer to batches of bytes.
