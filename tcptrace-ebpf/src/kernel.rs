@@ -125,9 +125,12 @@ impl<A: Access> Sock<A> {
     }
 
     /// Source port as it goes on the wire: still there after the local port was given back.
+    ///
+    /// Probed in every tier, as all that lies beyond `struct sock`: hooks are typed `struct sock *`, and the verifier
+    /// refuses direct loads past its end.
     #[inline(always)]
     pub fn source_port(self) -> u16 {
-        u16::from_be(A::read(self.at, layout!(inet_sport)))
+        u16::from_be(Probed::read(self.at, layout!(inet_sport)))
     }
 
     #[inline(always)]
@@ -173,7 +176,7 @@ impl<A: Access> Sock<A> {
 
     #[inline(always)]
     pub fn syn_queue(self) -> u32 {
-        A::read(self.at, layout!(icsk_qlen))
+        Probed::read(self.at, layout!(icsk_qlen))
     }
 
     #[inline(always)]
@@ -217,7 +220,7 @@ impl<A: Access> Sock<A> {
         const FLAG_TRANSPARENT: u64 = 1 << 14;
         let mut options = 0;
         if layout!(inet_flags) != ABSENT {
-            let flags: u64 = A::read(self.at, layout!(inet_flags));
+            let flags: u64 = Probed::read(self.at, layout!(inet_flags));
             if flags & FLAG_FREEBIND != 0 {
                 options |= OPT_FREEBIND;
             }
@@ -225,8 +228,8 @@ impl<A: Access> Sock<A> {
                 options |= OPT_TRANSPARENT;
             }
         } else if layout!(inet_freebind) != ABSENT && layout!(inet_transparent) != ABSENT {
-            let freebind: u8 = A::read(self.at, layout!(inet_freebind));
-            let transparent: u8 = A::read(self.at, layout!(inet_transparent));
+            let freebind: u8 = Probed::read(self.at, layout!(inet_freebind));
+            let transparent: u8 = Probed::read(self.at, layout!(inet_transparent));
             if (freebind >> layout!(inet_freebind_shift)) & 1 != 0 {
                 options |= OPT_FREEBIND;
             }

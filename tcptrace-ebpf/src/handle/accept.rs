@@ -17,10 +17,10 @@ use crate::{
 /// When `child` entered the accept queue, forgotten with this call.
 #[inline(always)]
 pub fn take_queued(child: u64) -> Option<Queued> {
-    let queued = QUEUED.get_ptr(child)?;
+    let queued = QUEUED.get_ptr(&child)?;
     // SAFETY: a map value stays readable for the length of a program run.
     let queued = unsafe { *queued };
-    let _ = QUEUED.remove(child);
+    let _ = QUEUED.remove(&child);
     Some(queued)
 }
 
