@@ -10,7 +10,11 @@ fn main() {
         _ => tcptrace::probe::Tier::Auto,
     };
     match tcptrace::probe::Tracer::start(&options) {
-        Ok(t) => { for o in &t.coverage().observations { println!("{o:?}"); } }
+        Ok(t) => {
+            for o in &t.coverage().observations {
+                println!("{o:?}");
+            }
+        }
         Err(e) => println!("{e}"),
     }
 }

@@ -189,8 +189,9 @@ fn kprobe_queue_add(ctx: ProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_sock_graft(ctx: ProbeContext) -> u32 {
     let child = argument(&ctx, 0);
-    if let Some(queued) = accept::take_queued(child) {
-        accept::accepted(Socket::at(queued.listener), Socket::at(child), Some(queued));
+    let queued = accept::take_queued(child);
+    if queued.listener != 0 {
+        accept::accepted(Socket::at(queued.listener), Socket::at(child), queued);
     }
     0
 }

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use aya::{
     Ebpf,
     programs::{
-        BtfTracePoint, FEntry, FExit, KProbe, ProgramError, TracePoint, fentry::FEntryLinkId, fexit::FExitLinkId,
-        kprobe::KProbeLinkId, tp_btf::BtfTracePointLinkId, trace_point::TracePointLinkId,
+        BtfTracePoint, FEntry, FExit, KProbe, ProgramError, TracePoint, fentry::FEntryLinkId,
+        fexit::FExitLinkId, kprobe::KProbeLinkId, tp_btf::BtfTracePointLinkId, trace_point::TracePointLinkId,
     },
 };
 
@@ -61,7 +61,8 @@ pub struct Outcome {
 
 /// Attaches what the plan asks for. Never fails as a whole: what could not be had is in the coverage.
 pub fn attach(ebpf: &mut Ebpf, btf: &Btf, aya_btf: &aya::Btf, missing: &[&str], tier: Tier) -> Outcome {
-    let mut attacher = Attacher { ebpf, btf, aya_btf, missing, tier, standing: BTreeMap::new(), loaded: BTreeSet::new() };
+    let mut attacher =
+        Attacher { ebpf, btf, aya_btf, missing, tier, standing: BTreeMap::new(), loaded: BTreeSet::new() };
     let mut chosen: Vec<Choice> = OBSERVATIONS.iter().map(|o| attacher.choose(o, BackEnd::Fexit)).collect();
     // Within a group, either all in the full tiers or all by tracepoints: they share state in the kernel.
     let groups: BTreeSet<u8> = OBSERVATIONS.iter().map(|o| o.group).filter(|&group| group != 0).collect();
@@ -203,9 +204,9 @@ impl Attacher<'_> {
             }
             return Ok(target);
         }
-        let link = self.load_and_attach(probe, target).map_err(|error| {
-            format!("{} {target}: {}", probe.kind.name(), explain(&error, probe.kind))
-        })?;
+        let link = self
+            .load_and_attach(probe, target)
+            .map_err(|error| format!("{} {target}: {}", probe.kind.name(), explain(&error, probe.kind)))?;
         self.standing.insert((probe.program, target), (probe.kind, link, vec![observation]));
         Ok(target)
     }
@@ -225,7 +226,13 @@ impl Attacher<'_> {
             .copied()
             .find(|target| has(target))
             .or_else(|| probe.targets.last().copied().filter(|_| by_name))
-            .ok_or_else(|| format!("{} {}: this kernel has no such function", probe.kind.name(), probe.targets.join(" or ")))
+            .ok_or_else(|| {
+                format!(
+                    "{} {}: this kernel has no such function",
+                    probe.kind.name(),
+                    probe.targets.join(" or ")
+                )
+            })
     }
 
     fn load_and_attach(&mut self, probe: &Probe, target: &'static str) -> Result<Link, ProgramError> {
@@ -322,17 +329,23 @@ fn explain(error: &ProgramError, kind: Kind) -> String {
     match (error, errno) {
         (_, Some(libc::EPERM)) => "not permitted (kernel lockdown or container policy)".to_owned(),
         (_, Some(ENOTSUPP)) => {
-            "this kernel cannot attach there (errno 524: more than six arguments, or no trampolines)".to_owned()
+            "this kernel cannot attach there (errno 524: more than six arguments, or no trampolines)"
+                .to_owned()
         }
         (ProgramError::LoadError { io_error, verifier_log }, _) => {
             let log = verifier_log.to_string();
-            let last = log.lines().rev().find(|line| !line.starts_with("processed ") && !line.trim().is_empty());
+            let statistics = ["processed ", "stack depth ", "verification time "];
+            let last = log.lines().rev().find(|line| {
+                !line.trim().is_empty() && !statistics.iter().any(|word| line.starts_with(word))
+            });
             log::debug!("verifier: {log}");
             format!("the verifier refused it ({io_error}): {}", last.unwrap_or("no word from it"))
         }
         (ProgramError::KProbeError(_), _) => "this kernel has no kprobes".to_owned(),
         (ProgramError::TracePointError(_), _) => "this kernel has no such tracepoint".to_owned(),
-        (ProgramError::SyscallError(_), Some(libc::ENOENT)) if matches!(kind, Kind::Kprobe | Kind::Kretprobe) => {
+        (ProgramError::SyscallError(_), Some(libc::ENOENT))
+            if matches!(kind, Kind::Kprobe | Kind::Kretprobe) =>
+        {
             "this kernel has no such function".to_owned()
         }
         (ProgramError::SyscallError(inner), _) => format!("{}: {}", inner.call, inner.io_error),

@@ -52,6 +52,8 @@ impl Coverage {
     /// tiers: then our counts must equal the kernel's.
     #[must_use]
     pub fn counts_exactly(&self) -> bool {
-        ["syn-drop", "ack-drop"].iter().all(|name| self.back_end(name).is_some_and(|b| b < BackEnd::Tracepoint))
+        ["syn-drop", "ack-drop"]
+            .iter()
+            .all(|name| self.back_end(name).is_some_and(|b| b < BackEnd::Tracepoint))
     }
 }

@@ -9,7 +9,9 @@ pub enum ProbeError {
     #[error(transparent)]
     Btf(#[from] btf::LoadError),
     /// Loading BPF programs is not permitted.
-    #[error("{what}: not permitted; run tcptrace as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE{hint}")]
+    #[error(
+        "{what}: not permitted; run tcptrace as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE{hint}"
+    )]
     NotPermitted {
         /// What was refused.
         what: String,
@@ -36,7 +38,11 @@ impl ProbeError {
 
     pub(super) fn load(error: aya::EbpfError) -> Self {
         let text = chain(&error);
-        if denied(&error) { Self::NotPermitted { what: "creating BPF maps".to_owned(), hint: hint() } } else { Self::Object(text) }
+        if denied(&error) {
+            Self::NotPermitted { what: "creating BPF maps".to_owned(), hint: hint() }
+        } else {
+            Self::Object(text)
+        }
     }
 
     pub(super) fn nothing_attached(coverage: &Coverage) -> Self {
@@ -66,7 +72,10 @@ fn chain(error: &dyn std::error::Error) -> String {
 fn denied(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut at: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = at {
-        if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied) {
+        if error
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
+        {
             return true;
         }
         at = error.source();
@@ -79,7 +88,9 @@ fn hint() -> String {
     let mut hint = String::new();
     if let Ok(lockdown) = std::fs::read_to_string("/sys/kernel/security/lockdown") {
         if lockdown.contains("[confidentiality]") {
-            hint.push_str("; the kernel is locked down (confidentiality), which forbids reading kernel memory");
+            hint.push_str(
+                "; the kernel is locked down (confidentiality), which forbids reading kernel memory",
+            );
         }
     }
     hint

@@ -149,7 +149,11 @@ pub const OBSERVATIONS: &[Observation] = &[
                     probe("kretprobe_inet_listen", Kind::Kretprobe, &["inet_listen"]),
                 ],
             ),
-            tracepoint_way(SET_STATE, "a second listen() with another backlog is seen when polled", SERVE_LISTEN),
+            tracepoint_way(
+                SET_STATE,
+                "a second listen() with another backlog is seen when polled",
+                SERVE_LISTEN,
+            ),
         ],
         polled: Some("listeners are read from sock_diag"),
         group: 1,
@@ -175,7 +179,13 @@ pub const OBSERVATIONS: &[Observation] = &[
         ways: &[
             way(Fexit, &[probe("fentry_listen_stop", Kind::Fentry, &["inet_csk_listen_stop"])]),
             way(Kprobe, &[probe("kprobe_listen_stop", Kind::Kprobe, &["inet_csk_listen_stop"])]),
-            Way { back_end: BackEnd::Tracepoint, probes: SET_STATE, limit: None, serves: SERVE_LISTEN, needs: None },
+            Way {
+                back_end: BackEnd::Tracepoint,
+                probes: SET_STATE,
+                limit: None,
+                serves: SERVE_LISTEN,
+                needs: None,
+            },
         ],
         polled: Some("a closed listener is missed from sock_diag"),
         group: 1,
@@ -364,7 +374,10 @@ mod tests {
     fn every_needed_layout_entry_exists() {
         for way in OBSERVATIONS.iter().flat_map(|o| o.ways) {
             if let Some(needed) = way.needs {
-                assert!(tcptrace_common::KernelLayout::ENTRIES.iter().any(|(name, _)| *name == needed), "{needed}");
+                assert!(
+                    tcptrace_common::KernelLayout::ENTRIES.iter().any(|(name, _)| *name == needed),
+                    "{needed}"
+                );
             }
         }
     }

@@ -17,7 +17,9 @@ pub fn mount_privately() {
         return;
     }
     let mounted = unshare(CloneFlags::CLONE_NEWNS)
-        .and_then(|()| mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>))
+        .and_then(|()| {
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        })
         .and_then(|()| mount(Some("tracefs"), TRACEFS, Some("tracefs"), MsFlags::empty(), None::<&str>));
     if let Err(error) = mounted {
         log::debug!("tracefs could not be mounted privately: {error}");
