@@ -1,5 +1,6 @@
 //! Everything a contributor of tcptrace runs, as `cargo xtask COMMAND`.
 
+mod ebpf;
 mod paths;
 mod term;
 mod tool;
@@ -20,6 +21,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Builds the committed eBPF object, or checks it.
+    Ebpf(ebpf::Args),
     /// Boots a Debian kernel in QEMU and runs a command in it, as if it were a local one.
     Vm(vm::cli::Args),
     /// The guest's end of `vm`: runs the jobs it finds and reports them. Nothing for people.
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Ebpf(args) => ebpf::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Vm(args) => vm::cli::run(&args),
         Command::GuestAgent => vm::agent::main().map(|()| ExitCode::SUCCESS),
     }

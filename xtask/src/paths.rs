@@ -13,6 +13,14 @@ pub(crate) fn workspace() -> Result<PathBuf> {
     Ok(root.to_path_buf())
 }
 
+/// Where cargo builds; xtask keeps what it makes for this checkout in `xtask/` below it.
+pub(crate) fn target() -> Result<PathBuf> {
+    match env::var_os("CARGO_TARGET_DIR") {
+        Some(target) => std::path::absolute(target).context("CARGO_TARGET_DIR"),
+        None => Ok(workspace()?.join("target")),
+    }
+}
+
 /// What took long to get and stays right between checkouts: kernels, the BPF linker.
 pub(crate) fn cache() -> Result<PathBuf> {
     let base = match env::var_os("XDG_CACHE_HOME").filter(|dir| Path::new(dir).is_absolute()) {
