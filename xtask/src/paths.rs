@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
@@ -30,6 +31,11 @@ pub(crate) fn cache() -> Result<PathBuf> {
     let cache = base.join("tcptrace");
     fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
     Ok(cache)
+}
+
+/// The cargo that runs us, so that all is built by one toolchain.
+pub(crate) fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
 /// The first executable of this name on PATH, or in the directories of system tools that a user's PATH often lacks.

@@ -51,15 +51,28 @@ impl Toolchain {
 
 /// `core` has to be compiled for the BPF target, so a rustc counts only with the sources of its library beside it.
 /// The distribution's own comes first: it is what the committed object is built with.
-fn find_rustc() -> Result<PathBuf> {
+pub(crate) fn find_rustc() -> Result<PathBuf> {
     let candidates = [Some(PathBuf::from("/usr/bin/rustc")), active_rustc()];
     for rustc in candidates.into_iter().flatten().filter(|path| path.is_file()) {
         let sysroot = sysroot_of(&rustc)?;
-        if sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file() {
+        if sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file() && is_recent(&rustc)? {
             return Ok(rustc);
         }
     }
-    bail!("no rustc with the sources of its library is installed; run: cargo xtask setup")
+    bail!("no recent rustc with the sources of its library is installed; run: cargo xtask setup")
+}
+
+/// Whether it is at least the version that the workspace asks for.
+fn is_recent(rustc: &Path) -> Result<bool> {
+    let version = tool::capture_text(Command::new(rustc).arg("--version"))?;
+    let number = version.split_whitespace().nth(1).unwrap_or_default();
+    Ok(major_minor(number) >= major_minor(env!("CARGO_PKG_RUST_VERSION")))
+}
+
+/// `(1, 96)` out of `1.96.0-nightly`; nothing sorts below everything.
+fn major_minor(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// The rustc that builds this workspace: behind rustup's stand-in, the one that it would start.
@@ -84,9 +97,20 @@ pub(crate) fn find_linker() -> Option<PathBuf> {
 }
 
 /// Asks the dynamic loader; there may be several libLLVM on a machine.
-pub(crate) fn llvm_of(rustc: &Path) -> Result<PathBuf> {
+fn llvm_of(rustc: &Path) -> Result<PathBuf> {
     vm::libraries_of(rustc)?
         .into_iter()
         .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libLLVM")))
         .with_context(|| format!("{} uses no libLLVM of its own that bpf-linker could use", rustc.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        assert!(major_minor("1.100.0") > major_minor("1.96.0-nightly"));
+        assert!(major_minor("what") < major_minor("1.0"));
+    }
 }
