@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
@@ -11,6 +12,14 @@ pub(crate) fn workspace() -> Result<PathBuf> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = manifest.parent().context("xtask lies in the workspace's root")?;
     Ok(root.to_path_buf())
+}
+
+/// Where cargo builds; xtask keeps what it makes for this checkout in `xtask/` below it.
+pub(crate) fn target() -> Result<PathBuf> {
+    match env::var_os("CARGO_TARGET_DIR") {
+        Some(target) => std::path::absolute(target).context("CARGO_TARGET_DIR"),
+        None => Ok(workspace()?.join("target")),
+    }
 }
 
 /// What took long to get and stays right between checkouts: kernels, the BPF linker.
@@ -22,6 +31,11 @@ pub(crate) fn cache() -> Result<PathBuf> {
     let cache = base.join("tcptrace");
     fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
     Ok(cache)
+}
+
+/// The cargo that runs us, so that all is built by one toolchain.
+pub(crate) fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
 /// The first executable of this name on PATH, or in the directories of system tools that a user's PATH often lacks.

@@ -14,13 +14,13 @@ pub(crate) fn needed_by(program: &Path, content: &[u8]) -> Result<BTreeSet<PathB
     if !wants_a_loader(content) {
         return Ok(BTreeSet::new());
     }
-    let listing = tool::capture_text(Command::new("ldd").arg(program)).with_context(|| {
-        format!(
-            "{} is dynamically linked and its libraries cannot be found; link it statically (cargo xtask static)",
-            program.display()
-        )
-    })?;
-    parse(&listing).with_context(|| format!("{} would not start in a guest", program.display()))
+    of_program(program)
+        .with_context(|| format!("{} would not start in a guest; link it statically", program.display()))
+}
+
+/// The libraries that the dynamic loader would give a program, the loader included.
+pub(crate) fn of_program(program: &Path) -> Result<BTreeSet<PathBuf>> {
+    parse(&tool::capture_text(Command::new("ldd").arg(program))?)
 }
 
 /// Whether this is a program with an interpreter (the loader) written in it.

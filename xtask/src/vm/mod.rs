@@ -21,6 +21,7 @@ use std::time::Duration;
 pub(crate) use frame::{Ending, Job};
 pub(crate) use initramfs::HostCopy;
 pub(crate) use kernel::{Kernel, Series};
+pub(crate) use libs::of_program as libraries_of;
 pub(crate) use qemu::Hardware;
 pub(crate) use session::run_batch;
 
