@@ -19,7 +19,7 @@ impl Btf {
             self.named(enum_name).filter(|found| found.kind.is_enum()).flat_map(|found| found.constants())
         {
             let Ok(value) = u32::try_from(constant.value) else { continue };
-            let name = constant.name.strip_prefix(prefix.as_bytes()).unwrap_or(constant.name);
+            let name = constant.name().strip_prefix(prefix.as_bytes()).unwrap_or(constant.name());
             names.entry(value).or_insert_with(|| String::from_utf8_lossy(name).into_owned());
         }
         names
@@ -39,7 +39,7 @@ pub(super) fn enumerator(btf: &Btf, path: &str) -> Answer<u32> {
 }
 
 fn value_of(found: Type<'_>, name: &str) -> Option<i128> {
-    found.constants().find(|constant| constant.name == name.as_bytes()).map(|constant| constant.value)
+    found.constants().find(|constant| constant.is_called(name)).map(|constant| constant.value)
 }
 
 /// The value that all give.

@@ -54,10 +54,11 @@ pub(super) struct RawMember<'a> {
     pub(super) offset: u32,
 }
 
-/// A name and the number it stands for.
+/// An enumerator: a name and the number it stands for.
 #[derive(Clone, Copy)]
 pub(super) struct Constant<'a> {
-    pub(super) name: &'a [u8],
+    btf: &'a Btf,
+    name: u32,
     pub(super) value: i128,
 }
 
@@ -126,6 +127,13 @@ impl Btf {
             size_or_type: raw.size_or_type,
             payload,
         })
+    }
+
+    /// Where in the file the bytes of a type lie that can take any value without making the next type unreadable.
+    #[cfg(test)]
+    pub(super) fn damageable(&self, id: u32) -> Option<std::ops::Range<usize>> {
+        let start = usize::try_from(*self.starts.get(usize::try_from(id).ok()?.checked_sub(1)?)?).ok()?;
+        Some(start + 8..start + TYPE_LEN + self.get(id)?.payload.len())
     }
 
     /// The type behind any typedefs and qualifiers of type `id`.
@@ -257,7 +265,7 @@ impl<'a> Type<'a> {
             let value = u64::from(high) << 32 | u64::from(low);
             (name, if signed { i128::from(value.cast_signed()) } else { i128::from(value) })
         });
-        narrow.chain(wide).map(move |(name, value)| Constant { name: btf.string(name), value })
+        narrow.chain(wide).map(move |(name, value)| Constant { btf, name, value })
     }
 
     /// Element type and number of elements, of an array.
@@ -269,6 +277,16 @@ impl<'a> Type<'a> {
     /// members (kernels built with an old pahole), a bit-field was a member of such a narrowed integer type.
     pub(super) fn int_bits(&self) -> Option<(u32, u32)> {
         self.rows(self.kind == Kind::Int).next().map(|[encoding]| ((encoding >> 16) & 0xff, encoding & 0xff))
+    }
+}
+
+impl<'a> Constant<'a> {
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        self.btf.string_is(self.name, name)
+    }
+
+    pub(super) fn name(&self) -> &'a [u8] {
+        self.btf.string(self.name)
     }
 }
 
@@ -328,7 +346,7 @@ mod tests {
             assert_eq!(members, [(1, 0), (2, 32)]);
             let constants = |name| -> Vec<_> {
                 let found: Vec<_> = btf.named(name).next().unwrap().constants().collect();
-                found.iter().map(|constant| (constant.name.to_vec(), constant.value)).collect()
+                found.iter().map(|constant| (constant.name().to_vec(), constant.value)).collect()
             };
             assert_eq!(constants("e"), [(b"MINUS".to_vec(), -1), (b"ONE".to_vec(), 1)]);
             assert_eq!(constants("e64"), [(b"BIG".to_vec(), i128::from(u64::MAX)), (b"TWO".to_vec(), 2)]);
