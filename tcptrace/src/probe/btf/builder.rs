@@ -42,6 +42,11 @@ impl Builder {
         Self { big_endian: true, ..Self::new() }
     }
 
+    /// How many types there are: the number of the last one.
+    pub(super) fn count(&self) -> u32 {
+        self.count
+    }
+
     fn word(&self, value: u32) -> [u8; 4] {
         if self.big_endian { value.to_be_bytes() } else { value.to_le_bytes() }
     }
