@@ -1,1 +1,7 @@
 //! Who a process is: command line, container or unit, network namespace. Survives the process's exit.
+
+pub mod cache;
+pub mod cgroup;
+pub mod process;
+pub mod sockets;
+pub mod state;
