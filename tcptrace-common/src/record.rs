@@ -1,6 +1,7 @@
 //! The records of the ring buffer: a [`Header`], then the body that its kind names.
 
 use crate::{
+    listener::ListenerState,
     port::Holder,
     wire::{Endpoints, Task},
 };
@@ -271,5 +272,7 @@ pub struct ListenerClosed {
     pub listener: ListenerRef,
     /// Who closed it (at exit: the dying process).
     pub task: Task,
+    /// Its counters at the end: after this the kernel forgets them.
+    pub last: ListenerState,
 }
-const _: () = assert!(size_of::<ListenerClosed>() == 16 + 48 + 32 + 40);
+const _: () = assert!(size_of::<ListenerClosed>() == 16 + 48 + 32 + 40 + size_of::<ListenerState>());
