@@ -63,7 +63,13 @@ impl Syscall {
         let older = [libc::SYS_poll, libc::SYS_select, libc::SYS_epoll_wait];
         #[cfg(not(target_arch = "x86_64"))]
         let older: [i64; 0] = [];
-        let newer = [libc::SYS_ppoll, libc::SYS_pselect6, libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2];
+        let newer = [
+            libc::SYS_ppoll,
+            libc::SYS_pselect6,
+            libc::SYS_epoll_pwait,
+            libc::SYS_epoll_pwait2,
+            libc::SYS_io_uring_enter,
+        ];
         newer.contains(&self.number) || older.contains(&self.number)
     }
 }

@@ -6,6 +6,7 @@
 mod netlink;
 pub mod wire;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::OnceLock;
@@ -111,7 +112,7 @@ pub struct DiagSocket {
     pub drops: Option<u32>,
     /// IPv6 listeners and bound-only sockets: `IPV6_V6ONLY`.
     pub v6only: Option<bool>,
-    /// Control group id (v2) of the socket (kernels from 5.9).
+    /// Control group id (v2) that the socket was made in (kernels from 5.8 with CONFIG_SOCK_CGROUP_DATA).
     pub cgroup: Option<u64>,
     /// Options, where the kernel tells them.
     pub options: Option<SocketOptions>,
@@ -147,7 +148,7 @@ pub struct Listener {
     pub limit: u32,
     /// `sk_drops`: SYNs and ACKs dropped at this listener since it was made; final-ACK overflows count twice.
     pub drops: Option<u32>,
-    /// Control group id (v2).
+    /// Control group id (v2) that the socket was made in.
     pub cgroup: Option<u64>,
 }
 
@@ -215,7 +216,7 @@ pub struct Query {
 pub struct Sockets {
     /// The sockets, IPv4 first, each family in no particular order.
     pub sockets: Vec<DiagSocket>,
-    /// The kernel's tables changed while it listed them, at every try: sockets may be missing or doubled.
+    /// The kernel's tables changed while it listed them, at every try: sockets may be missing.
     pub interrupted: bool,
 }
 
@@ -306,17 +307,27 @@ impl SockDiag {
         self.sockets(&Query { states: States::ALL, ports: Some(port..=port) })
     }
 
-    /// The sockets that `query` asks for. A listing during which the kernel's tables changed is tried again, three times
-    /// in all.
+    /// The sockets that `query` asks for, each once. A listing during which the kernel says that its tables changed is
+    /// tried again, three times in all.
+    ///
+    /// The kernel lists table by table and bucket by bucket, and (up to 6.19 at least) does not say when a bucket that
+    /// spans two datagrams changed in between: on a busy host, a listing of many sockets is not a snapshot.
     ///
     /// # Errors
     /// See [`SockDiagError`].
     pub fn sockets(&mut self, query: &Query) -> Result<Sockets, SockDiagError> {
         const TRIES: u32 = 3;
         let mut answer = Sockets::default();
+        let mut seen = HashSet::new();
         for _ in 0..TRIES {
             answer.sockets.clear();
-            answer.interrupted = self.each_socket(query, |socket| answer.sockets.push(socket))?;
+            seen.clear();
+            answer.interrupted = self.each_socket(query, |socket| {
+                // Listed again when it moved along in its bucket, or from one table to the next.
+                if seen.insert(socket.cookie) {
+                    answer.sockets.push(socket);
+                }
+            })?;
             if !answer.interrupted {
                 break;
             }
@@ -324,8 +335,8 @@ impl SockDiag {
         Ok(answer)
     }
 
-    /// Hands over the sockets that `query` asks for one by one, without keeping them. Returns whether the kernel's
-    /// tables changed meanwhile (sockets may be missing or doubled).
+    /// Hands over the sockets that `query` asks for one by one, without keeping them; a socket may come twice. Returns
+    /// whether the kernel's tables changed meanwhile (sockets may be missing or doubled).
     ///
     /// # Errors
     /// See [`SockDiagError`]; sockets may have been handed over before.

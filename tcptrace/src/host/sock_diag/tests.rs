@@ -153,6 +153,95 @@ fn a_syn_without_an_answer_is_listed_with_its_retransmissions() {
 }
 
 #[test]
+fn half_open_requests_are_listed_as_nobody_s() {
+    let Some(netns) = private_netns() else { return };
+    let _kept = in_netns(&netns, || {
+        let listener = TcpListener::bind("127.0.0.1:7500").unwrap();
+        // With it, the final ACK alone does not complete the handshake.
+        let seconds: libc::c_int = 30;
+        // SAFETY: the option's value is one int, which outlives the call.
+        let result = unsafe {
+            libc::setsockopt(
+                listener.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_DEFER_ACCEPT,
+                (&raw const seconds).cast(),
+                4,
+            )
+        };
+        assert_eq!(result, 0);
+        let clients: Vec<_> = (0..3).map(|_| TcpStream::connect("127.0.0.1:7500").unwrap()).collect();
+        (listener, clients)
+    })
+    .unwrap();
+    let query = Query { states: States::of(&[TcpState::SynRecv]), ports: Some(7500..=7500) };
+    let found = SockDiag::open(&netns).unwrap().sockets(&query).unwrap().sockets;
+    assert_eq!(found.len(), 3, "{found:?}");
+    for request in &found {
+        assert_eq!((request.state, request.inode, request.uid), (TcpState::SynRecv, 0, 0));
+        assert_eq!(request.timer.unwrap().kind, TimerKind::Retransmit);
+        assert_ne!(request.remote.port(), 0);
+    }
+}
+
+#[test]
+fn options_that_bear_on_binding_are_told() {
+    let Some(netns) = private_netns() else { return };
+    let _listener = in_netns(&netns, || {
+        let fd = bound(AddressFamily::Inet, &SockaddrIn::new(192, 0, 2, 1, 7600), |fd| {
+            setsockopt(fd, nix::sys::socket::sockopt::IpFreebind, &true).unwrap();
+        });
+        listen(&fd, Backlog::new(1).unwrap()).unwrap();
+        fd
+    })
+    .unwrap();
+    let found = SockDiag::open(&netns).unwrap().holders(7600).unwrap().sockets;
+    let expected = SocketOptions { freebind: true, transparent: false, bind_address_no_port: false };
+    assert_eq!(found[0].options, Some(expected));
+}
+
+#[test]
+fn works_where_no_port_is_free() {
+    let Some(netns) = private_netns() else { return };
+    let _last = in_netns(&netns, || {
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "20001 20001").unwrap();
+        let last = TcpListener::bind("127.0.0.1:20001").unwrap();
+        assert!(TcpListener::bind("127.0.0.1:0").is_err());
+        last
+    })
+    .unwrap();
+    let mut diag = SockDiag::open(&netns).unwrap();
+    assert_eq!(diag.listeners().unwrap().len(), 1);
+    assert_eq!(diag.holders(20001).unwrap().sockets.len(), 1);
+    assert_eq!(crate::host::knobs::Knobs::of(&netns).unwrap().ephemeral_ports(), Some(1));
+}
+
+#[test]
+fn sockets_that_come_and_go_during_a_listing_are_listed_once() {
+    let Some(netns) = private_netns() else { return };
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let mut diag = SockDiag::open(&netns).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            in_netns(&netns, || {
+                let listener = TcpListener::bind("127.0.0.1:7700").unwrap();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let client = TcpStream::connect("127.0.0.1:7700").unwrap();
+                    drop((listener.accept().unwrap(), client));
+                }
+            })
+            .unwrap();
+        });
+        for _ in 0..100 {
+            let found = diag.sockets(&Query { states: States::ALL, ports: None }).unwrap().sockets;
+            let cookies: HashSet<u64> = found.iter().map(|socket| socket.cookie).collect();
+            assert_eq!(cookies.len(), found.len());
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn thousands_of_sockets_arrive_whole_and_polls_stay_cheap() {
     let Some(netns) = private_netns() else { return };
     let listeners: Vec<_> = in_netns(&netns, || {
