@@ -194,9 +194,10 @@ fn real_uid(status: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::host::netns::current_id;
+    use crate::host::testing::{KillOnDrop, wait_for};
     use proptest::prelude::*;
+    use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
-    use std::os::unix::process::CommandExt;
 
     const STAT: &str = "4242 (a) b (c)) S 17 4242 4242 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 12 0 987654 1 2 3";
 
@@ -207,7 +208,7 @@ mod tests {
         assert_eq!(me.netns, Some(current_id().unwrap()));
         assert_eq!(me.ppid, nix::unistd::getppid().as_raw().cast_unsigned());
         assert_eq!(me.exe.as_deref(), std::env::current_exe().unwrap().to_str());
-        assert!(me.command.unwrap().contains("tcptrace"));
+        assert_eq!(me.command.unwrap(), std::env::args().collect::<Vec<_>>().join(" "));
         assert!(me.threads >= 1);
         assert!(me.cgroup.unwrap().starts_with('/'));
     }
@@ -223,15 +224,18 @@ mod tests {
 
     #[test]
     fn hostile_names_are_kept_as_data() {
-        let mut command = std::process::Command::new("/bin/sleep");
-        command.arg0(std::ffi::OsString::from_vec(b"a\x1b[31m\n\xff) R 1".to_vec())).arg("60");
-        let child = crate::host::testing::KillOnDrop(command.spawn().unwrap());
+        let hostile = OsString::from_vec(b"a\x1b[31m\n\xff) R 1".to_vec());
+        let child = std::process::Command::new("sh")
+            .args(["-c", "printf 'x) R 9 (\n' >/proc/$$/comm; read wait"])
+            .arg(hostile)
+            .stdin(std::process::Stdio::piped())
+            .spawn();
+        let child = KillOnDrop(child.unwrap());
         let pid = child.0.id();
         let read = || Process::read(&Procfs::default(), pid).unwrap();
-        // The arguments show up a moment after the exec.
-        assert!(crate::host::testing::wait_for(|| read().command.is_some()));
+        assert!(wait_for(|| read().comm == "x) R 9 (\n"), "{:?}", read());
         let process = read();
-        assert_eq!(process.command.unwrap(), "a\u{1b}[31m\n\u{fffd}) R 1 60");
+        assert!(process.command.unwrap().ends_with(" a\u{1b}[31m\n\u{fffd}) R 1"));
         assert_eq!(process.ppid, std::process::id());
     }
 
@@ -248,9 +252,7 @@ mod tests {
     fn a_zombie_still_has_a_name() {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = child.id();
-        assert!(crate::host::testing::wait_for(|| {
-            Process::probe(&Procfs::default(), pid).is_ok_and(|stat| stat.state == 'Z')
-        }));
+        assert!(wait_for(|| { Process::probe(&Procfs::default(), pid).is_ok_and(|stat| stat.state == 'Z') }));
         let zombie = Process::read(&Procfs::default(), pid).unwrap();
         assert_eq!((zombie.comm.as_str(), zombie.command, zombie.netns), ("true", None, None));
         child.wait().unwrap();

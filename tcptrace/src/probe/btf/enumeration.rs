@@ -15,7 +15,8 @@ impl Btf {
     #[must_use]
     pub fn enum_names(&self, enum_name: &str, prefix: &str) -> BTreeMap<u32, String> {
         let mut names = BTreeMap::new();
-        for constant in self.named(enum_name).filter(|found| found.kind.is_enum()).flat_map(|found| found.constants())
+        for constant in
+            self.named(enum_name).filter(|found| found.kind.is_enum()).flat_map(|found| found.constants())
         {
             let Ok(value) = u32::try_from(constant.value) else { continue };
             let name = constant.name.strip_prefix(prefix.as_bytes()).unwrap_or(constant.name);

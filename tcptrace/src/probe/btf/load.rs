@@ -59,7 +59,9 @@ impl Btf {
     /// [`LoadError::NoBtf`] if the kernel has none; otherwise as [`Btf::load_from`].
     pub fn load() -> Result<Self, LoadError> {
         Self::load_from(Path::new(VMLINUX)).map_err(|error| match error {
-            LoadError::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound => LoadError::NoBtf,
+            LoadError::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                LoadError::NoBtf
+            }
             other => other,
         })
     }

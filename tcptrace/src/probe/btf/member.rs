@@ -136,7 +136,8 @@ fn find(btf: &Btf, parent: Type<'_>, name: &str, depth: u32, budget: &mut u32) -
 
 /// Where a member stands in its own struct, in either encoding of bit-fields.
 fn placed(btf: &Btf, parent: Type<'_>, raw: RawMember<'_>) -> Member {
-    let (offset, width) = if parent.flag { (raw.offset & 0x00ff_ffff, raw.offset >> 24) } else { (raw.offset, 0) };
+    let (offset, width) =
+        if parent.flag { (raw.offset & 0x00ff_ffff, raw.offset >> 24) } else { (raw.offset, 0) };
     let mut member = Member {
         bit_offset: u64::from(offset),
         bit_width: (width > 0).then_some(width),
@@ -157,7 +158,9 @@ fn placed(btf: &Btf, parent: Type<'_>, raw: RawMember<'_>) -> Member {
 fn size_of(btf: &Btf, id: u32, depth: u32) -> Option<u32> {
     let found = btf.get_plain(id)?;
     match found.kind {
-        Kind::Int | Kind::Float | Kind::Struct | Kind::Union | Kind::Enum | Kind::Enum64 => Some(found.size_or_type),
+        Kind::Int | Kind::Float | Kind::Struct | Kind::Union | Kind::Enum | Kind::Enum64 => {
+            Some(found.size_or_type)
+        }
         Kind::Ptr => Some(POINTER_LEN),
         Kind::Array => {
             let (element, count) = found.array()?;

@@ -118,7 +118,14 @@ impl Btf {
         let layout = self.bytes.get(self.header.layout.clone())?;
         let (kind, length) = raw.kind_and_length(layout, id).ok()?;
         let payload = bytes.get(TYPE_LEN..length)?;
-        Some(Type { btf: self, kind, flag: raw.flag, name: raw.name, size_or_type: raw.size_or_type, payload })
+        Some(Type {
+            btf: self,
+            kind,
+            flag: raw.flag,
+            name: raw.name,
+            size_or_type: raw.size_or_type,
+            payload,
+        })
     }
 
     /// The type behind any typedefs and qualifiers of type `id`.
@@ -173,7 +180,9 @@ struct RawType {
 impl RawType {
     /// The type at the start of `bytes`; `None` if they are too few.
     fn parse(bytes: &[u8], order: ByteOrder) -> Option<Self> {
-        let [name, info, size_or_type] = *bytes.first_chunk::<TYPE_LEN>()?.as_chunks::<4>().0 else { return None };
+        let [name, info, size_or_type] = *bytes.first_chunk::<TYPE_LEN>()?.as_chunks::<4>().0 else {
+            return None;
+        };
         let info = order.u32(info);
         Some(Self {
             name: order.u32(name),
@@ -225,8 +234,12 @@ impl<'a> Type<'a> {
     /// Members, of a struct or union.
     pub(super) fn members(&self) -> impl Iterator<Item = RawMember<'a>> + use<'a> {
         let btf = self.btf;
-        self.rows(self.kind.is_composite())
-            .map(move |[name, type_id, offset]| RawMember { btf, name, type_id, offset })
+        self.rows(self.kind.is_composite()).map(move |[name, type_id, offset]| RawMember {
+            btf,
+            name,
+            type_id,
+            offset,
+        })
     }
 
     /// Types of the parameters, of a function prototype. The last one is 0 if the function is variadic.

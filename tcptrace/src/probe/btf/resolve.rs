@@ -46,7 +46,9 @@ pub(super) fn look_up(btf: &Btf, source: Source) -> Answer<u32> {
         // In a big-endian kernel bits are numbered from the other end of the byte; tcptrace runs on none.
         Source::BitShift(_) if !btf.is_little_endian() => Answer::ABSENT,
         Source::BitShift(path) => member(btf, path).and_then(|member| member.shift()),
-        Source::Size(path) if path.contains('.') => member(btf, path).and_then(|member: Member| member.size(btf)),
+        Source::Size(path) if path.contains('.') => {
+            member(btf, path).and_then(|member: Member| member.size(btf))
+        }
         Source::Size(name) => size_of_struct(btf, name),
         Source::Params(name) => params(btf, name),
         Source::Enumerator(path) => enumerator(btf, path),
