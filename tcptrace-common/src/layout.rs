@@ -47,12 +47,6 @@ macro_rules! kernel_layout {
             /// A layout in which nothing is present.
             pub const NOTHING: Self = Self { $($name: ABSENT,)* };
 
-            /// Every entry's value, in the order of [`Self::ENTRIES`].
-            #[must_use]
-            pub const fn values(&self) -> [u32; Self::ENTRIES.len()] {
-                [$(self.$name,)*]
-            }
-
             /// The layout whose entries, in the order of [`Self::ENTRIES`], are `values`.
             pub const fn from_values(values: [u32; Self::ENTRIES.len()]) -> Self {
                 let [$($name,)*] = values;
@@ -60,6 +54,7 @@ macro_rules! kernel_layout {
             }
 
             /// The values of the entries, in the order of [`Self::ENTRIES`].
+            #[must_use]
             pub const fn values(&self) -> [u32; Self::ENTRIES.len()] {
                 let Self { $($name,)* } = *self;
                 [$($name,)*]
