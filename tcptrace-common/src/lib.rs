@@ -1,2 +1,16 @@
+//! What crosses the kernel boundary of tcptrace: event records, trace configuration, kernel layout, map values.
+//!
+//! Every type here is `repr(C)`, has only integer members (no bool, no enum, no reference), has its padding written out,
+//! and has its size asserted, so that the same bytes mean the same thing to the eBPF object, to the agent that reads the
+//! ring buffer, and to a fuzzer. Numbers that stand for a choice are constants in a module of their own.
 #![no_std]
-//! What crosses the kernel boundary.
+
+pub mod config;
+pub mod layout;
+pub mod listener;
+pub mod port;
+pub mod record;
+pub mod wire;
+
+pub use config::TraceConfig;
+pub use layout::{ABSENT, KernelLayout};

@@ -1,0 +1,24 @@
+//! What the user asked for, as the eBPF programs see it: a read-only global, so an unused filter costs nothing.
+
+/// How many ports an in-kernel port filter holds.
+pub const PORT_FILTERS: usize = 8;
+
+/// Stream every enqueue, accept, port taken and port released, not only the anomalies.
+pub const STREAM_ALL: u32 = 1 << 0;
+
+/// The in-kernel part of the trace configuration.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TraceConfig {
+    /// Bit set of [`STREAM_ALL`].
+    pub flags: u32,
+    /// Only this network namespace (inode number); 0 for all.
+    pub netns: u32,
+    /// Number of entries of `ports` in use; 0 for all ports.
+    pub port_count: u32,
+    /// Padding, zero.
+    pub pad: u32,
+    /// A socket passes when its local port (or, for a client, its remote port) is one of these.
+    pub ports: [u16; PORT_FILTERS],
+}
+const _: () = assert!(size_of::<TraceConfig>() == 32);

@@ -1,0 +1,90 @@
+//! Who has which port: kept in the kernel, so that a failed bind names its holder in the same event.
+
+use crate::wire::{Endpoints, Task};
+
+/// Taken by `bind()` to a port that the application asked for.
+pub const HOW_BIND: u8 = 1;
+/// Taken by `bind()` to port 0: the kernel chose it.
+pub const HOW_BIND_ANY: u8 = 2;
+/// Taken by `connect()`: the kernel chose it.
+pub const HOW_CONNECT: u8 = 3;
+/// Taken by `listen()` on an unbound socket: the kernel chose it.
+pub const HOW_LISTEN_ANY: u8 = 4;
+/// Not seen being taken: held since before the tracer attached, or inherited by an accepted connection.
+pub const HOW_UNKNOWN: u8 = 0;
+
+/// SO_REUSEADDR was set (`sk_reuse`).
+pub const OPT_REUSEADDR: u8 = 1 << 0;
+/// SO_REUSEPORT was set.
+pub const OPT_REUSEPORT: u8 = 1 << 1;
+/// IPV6_V6ONLY was set.
+pub const OPT_V6ONLY: u8 = 1 << 2;
+/// IP_FREEBIND was set.
+pub const OPT_FREEBIND: u8 = 1 << 3;
+/// IP_TRANSPARENT was set.
+pub const OPT_TRANSPARENT: u8 = 1 << 4;
+
+/// The holder was found in the kernel's bind hash at the moment of the conflict: it is a fact.
+pub const FOUND_BIND_HASH: u8 = 1;
+/// The holder is the last one that took the port according to our own records: it is likely.
+pub const FOUND_HISTORY: u8 = 2;
+
+/// Key under which the taker of a port is remembered.
+///
+/// A connected socket is found by its addresses (which its TIME_WAIT remnant shares, and the remnant has no owner of its
+/// own); a bound or listening socket by its address in memory, because several may be bound to the same port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TakerKey {
+    /// Remote address if connected; else the socket's address in memory in the first 8 bytes.
+    pub peer: [u8; 16],
+    /// Network namespace.
+    pub netns: u32,
+    /// Local port, host order.
+    pub local_port: u16,
+    /// Remote port, host order; 0 for a socket that is not connected.
+    pub remote_port: u16,
+}
+const _: () = assert!(size_of::<TakerKey>() == 24);
+
+/// The process that took a port, and how.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taker {
+    /// Who.
+    pub task: Task,
+    /// When (`CLOCK_MONOTONIC`, ns).
+    pub since_ns: u64,
+    /// When the socket gave it back (it may live on in TIME_WAIT); 0 while held.
+    pub released_ns: u64,
+    /// One of `HOW_*`.
+    pub how: u8,
+    /// Padding, zero.
+    pub pad: [u8; 7],
+}
+const _: () = assert!(size_of::<Taker>() == 64);
+
+/// One holder of a port in a bind-conflict record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holder {
+    /// Addresses and namespace.
+    pub endpoints: Endpoints,
+    /// Who took it, if that was seen (`task.tgid` 0 otherwise).
+    pub taker: Taker,
+    /// Address of the socket in kernel memory: an identity, not to be followed.
+    pub sk: u64,
+    /// Inode number of the socket's file; 0 for TIME_WAIT, orphans and kernel sockets.
+    pub ino: u64,
+    /// Uid of the socket; 0xffffffff where it has none (TIME_WAIT).
+    pub uid: u32,
+    /// TCP state as the kernel numbers it.
+    pub state: u8,
+    /// Bit set of `OPT_*`.
+    pub options: u8,
+    /// One of `FOUND_*`.
+    pub found: u8,
+    /// Padding, zero.
+    pub pad: u8,
+}
+const _: () = assert!(size_of::<Holder>() == 48 + 64 + 24);

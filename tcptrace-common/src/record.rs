@@ -1,0 +1,278 @@
+//! The records of the ring buffer: a [`Header`], then the body that its kind names.
+
+use crate::{
+    listener::ListenerState,
+    port::Holder,
+    wire::{Endpoints, Task},
+};
+
+/// Version of this record format; the agent refuses an object that speaks another.
+pub const WIRE_VERSION: u32 = 1;
+
+/// A listener began to listen, or changed its backlog: [`Listen`].
+pub const LISTEN: u16 = 1;
+/// A SYN was dropped at a queue check: [`SynDrop`].
+pub const SYN_DROP: u16 = 2;
+/// A final ACK was dropped: [`AckDrop`].
+pub const ACK_DROP: u16 = 3;
+/// A connection entered the accept queue: [`Enqueue`].
+pub const ENQUEUE: u16 = 4;
+/// accept() returned a connection: [`Accept`].
+pub const ACCEPT: u16 = 5;
+/// bind() or listen() failed for its port: [`BindFail`].
+pub const BIND_FAIL: u16 = 6;
+/// A port was taken: [`PortTaken`].
+pub const PORT_TAKEN: u16 = 7;
+/// A port was given back: [`PortReleased`].
+pub const PORT_RELEASED: u16 = 8;
+/// A listener was closed: [`ListenerClosed`].
+pub const LISTENER_CLOSED: u16 = 9;
+/// Number of kinds, 0 (unused) included: the length of the loss-counter array.
+pub const KINDS: usize = 10;
+
+/// Starts every record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// When (`CLOCK_MONOTONIC`, ns).
+    pub time_ns: u64,
+    /// One of the kinds above.
+    pub kind: u16,
+    /// Length of the whole record, bytes.
+    pub len: u16,
+    /// CPU that wrote it.
+    pub cpu: u32,
+}
+const _: () = assert!(size_of::<Header>() == 16);
+
+/// Identity and state of a listener at the time of an event.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenerRef {
+    /// Address of the socket in kernel memory: an identity while it lives, not to be followed.
+    pub sk: u64,
+    /// Inode number of its file, by which /proc finds its owners; 0 when it has none.
+    pub ino: u64,
+    /// Accept-queue depth.
+    pub depth: u32,
+    /// Accept-queue limit: it is full when depth > limit, so it holds limit + 1.
+    pub limit: u32,
+    /// Requests in the SYN queue.
+    pub syn_queue: u32,
+    /// Padding, zero.
+    pub pad: u32,
+}
+const _: () = assert!(size_of::<ListenerRef>() == 32);
+
+/// Body of [`LISTEN`]. Process context.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listen {
+    /// Starts every record.
+    pub header: Header,
+    /// Local end; remote is empty.
+    pub endpoints: Endpoints,
+    /// The listener.
+    pub listener: ListenerRef,
+    /// Who called listen().
+    pub task: Task,
+    /// The argument of listen() before the kernel cut it; [`BACKLOG_UNKNOWN`] where it was not seen.
+    pub backlog: u32,
+    /// `net.core.somaxconn` of the socket's namespace at that moment; 0 where not read.
+    pub somaxconn: u32,
+    /// Bit set of `port::OPT_*`.
+    pub options: u32,
+    /// 1 when the socket already listened and only its backlog changed.
+    pub again: u32,
+}
+const _: () = assert!(size_of::<Listen>() == 16 + 48 + 32 + 40 + 16);
+
+/// [`Listen::backlog`] when the argument of listen() was not seen.
+pub const BACKLOG_UNKNOWN: u32 = u32::MAX;
+
+/// The accept queue was full.
+pub const SYN_DROP_ACCEPT_QUEUE: u32 = 1;
+/// The SYN queue was full (only with `tcp_syncookies=0`).
+pub const SYN_DROP_SYN_QUEUE: u32 = 2;
+/// Dropped at a queue check though neither queue looks full: no memory, or a queue that just emptied.
+pub const SYN_DROP_OTHER: u32 = 3;
+
+/// Body of [`SYN_DROP`]. Softirq context: names no task.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynDrop {
+    /// Starts every record.
+    pub header: Header,
+    /// The listener's end and the peer's.
+    pub endpoints: Endpoints,
+    /// The listener.
+    pub listener: ListenerRef,
+    /// One of `SYN_DROP_*`.
+    pub cause: u32,
+    /// `net.ipv4.tcp_syncookies` of the namespace.
+    pub syncookies: u32,
+    /// The listener's count of such drops, this one included: exact even if records are lost.
+    pub total: u64,
+}
+const _: () = assert!(size_of::<SynDrop>() == 16 + 48 + 32 + 16);
+
+/// The accept queue was full.
+pub const ACK_DROP_ACCEPT_QUEUE: u32 = 1;
+/// The child socket could not be finished (route, port inheritance, TCP-MD5/AO key).
+pub const ACK_DROP_OTHER: u32 = 2;
+
+/// Body of [`ACK_DROP`]. Softirq context: names no task.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AckDrop {
+    /// Starts every record.
+    pub header: Header,
+    /// The listener's end and the peer's.
+    pub endpoints: Endpoints,
+    /// The listener.
+    pub listener: ListenerRef,
+    /// One of `ACK_DROP_*`.
+    pub cause: u32,
+    /// Padding, zero.
+    pub pad: u32,
+    /// The listener's count of such drops, this one included.
+    pub total: u64,
+}
+const _: () = assert!(size_of::<AckDrop>() == 16 + 48 + 32 + 16);
+
+/// Body of [`ENQUEUE`] (streamed with [`crate::config::STREAM_ALL`] only). Softirq context.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Enqueue {
+    /// Starts every record.
+    pub header: Header,
+    /// The connection.
+    pub endpoints: Endpoints,
+    /// The listener, this connection counted in its depth. `sk` 0 in the tracepoint tier, which cannot see it.
+    pub listener: ListenerRef,
+    /// The child socket's address in memory.
+    pub child: u64,
+}
+const _: () = assert!(size_of::<Enqueue>() == 16 + 48 + 32 + 8);
+
+/// [`Accept::wait_ns`] when the enqueue was not seen.
+pub const WAIT_UNKNOWN: u64 = u64::MAX;
+
+/// Body of [`ACCEPT`] (streamed with [`crate::config::STREAM_ALL`] only). Process context.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accept {
+    /// Starts every record.
+    pub header: Header,
+    /// The connection.
+    pub endpoints: Endpoints,
+    /// The listener, this connection no longer counted in its depth.
+    pub listener: ListenerRef,
+    /// Who accepted.
+    pub task: Task,
+    /// Time in the accept queue, ns; [`WAIT_UNKNOWN`].
+    pub wait_ns: u64,
+    /// The child socket's address in memory.
+    pub child: u64,
+}
+const _: () = assert!(size_of::<Accept>() == 16 + 48 + 32 + 40 + 16);
+
+/// How many holders a [`BindFail`] carries.
+pub const HOLDERS: usize = 8;
+
+/// Failed in bind().
+pub const STAGE_BIND: u32 = 1;
+/// Failed in listen(): both sides had SO_REUSEADDR, which does not hold for listeners.
+pub const STAGE_LISTEN: u32 = 2;
+
+/// Body of [`BIND_FAIL`]. Process context.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BindFail {
+    /// Starts every record.
+    pub header: Header,
+    /// The *requested* local end (the kernel zeroes it after the failure); remote is empty. Port 0 asks for any.
+    pub endpoints: Endpoints,
+    /// Who asked.
+    pub task: Task,
+    /// Address of the socket in kernel memory.
+    pub sk: u64,
+    /// errno (positive).
+    pub errno: u32,
+    /// One of `STAGE_*`.
+    pub stage: u32,
+    /// Bit set of `port::OPT_*` of the requesting socket.
+    pub options: u32,
+    /// How many holders were met; may exceed [`HOLDERS`], of which the first are kept.
+    pub holders_met: u32,
+    /// How many entries of `holders` are filled.
+    pub holders_len: u32,
+    /// `fastreuse` and `fastreuseport` of the bind bucket, as bytes 0 and 1; [`REUSE_STATE_UNKNOWN`] if there was none.
+    pub reuse_state: u32,
+    /// The holders.
+    pub holders: [Holder; HOLDERS],
+}
+const _: () = assert!(size_of::<BindFail>() == 16 + 48 + 40 + 8 + 24 + HOLDERS * size_of::<Holder>());
+
+/// [`BindFail::reuse_state`] when the bind bucket was not read.
+pub const REUSE_STATE_UNKNOWN: u32 = u32::MAX;
+
+/// Body of [`PORT_TAKEN`] (explicit binds always; the rest with [`crate::config::STREAM_ALL`]). Process context, but for
+/// connect in the tracepoint tier, where `task` is the one that called connect().
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortTaken {
+    /// Starts every record.
+    pub header: Header,
+    /// The socket's ends; remote only for connect.
+    pub endpoints: Endpoints,
+    /// Who took it.
+    pub task: Task,
+    /// Address of the socket in kernel memory.
+    pub sk: u64,
+    /// One of `port::HOW_*`.
+    pub how: u32,
+    /// Bit set of `port::OPT_*`.
+    pub options: u32,
+}
+const _: () = assert!(size_of::<PortTaken>() == 16 + 48 + 40 + 16);
+
+/// Body of [`PORT_RELEASED`] (with [`crate::config::STREAM_ALL`] only). Any context: names the taker, not a task.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortReleased {
+    /// Starts every record.
+    pub header: Header,
+    /// The socket's ends.
+    pub endpoints: Endpoints,
+    /// Address of the socket in kernel memory.
+    pub sk: u64,
+    /// How long it was held, ns.
+    pub held_ns: u64,
+    /// Process that took it.
+    pub tgid: u32,
+    /// One of `port::HOW_*`.
+    pub how: u16,
+    /// 1 when a TIME_WAIT remnant goes on holding the port.
+    pub time_wait: u16,
+    /// Name of the process that took it.
+    pub comm: [u8; crate::wire::COMM_LEN],
+}
+const _: () = assert!(size_of::<PortReleased>() == 16 + 48 + 16 + 8 + 16);
+
+/// Body of [`LISTENER_CLOSED`]. Process context.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenerClosed {
+    /// Starts every record.
+    pub header: Header,
+    /// Local end.
+    pub endpoints: Endpoints,
+    /// The listener; its depth is the number of connections that are lost.
+    pub listener: ListenerRef,
+    /// Who closed it (at exit: the dying process).
+    pub task: Task,
+    /// Its counters at the end: after this the kernel forgets them.
+    pub last: ListenerState,
+}
+const _: () = assert!(size_of::<ListenerClosed>() == 16 + 48 + 32 + 40 + size_of::<ListenerState>());

@@ -1,0 +1,168 @@
+//! fentry and fexit programs: arguments are typed, the return value stands behind the last argument.
+//!
+//! `ctx` may only be indexed by constants on older verifiers, hence the branches on the number of parameters. The helper
+//! that would find the return value by itself (`bpf_get_func_ret`) needs 5.17.
+
+use aya_ebpf::{
+    macros::{fentry, fexit},
+    programs::{FEntryContext, FExitContext},
+};
+
+use crate::{
+    handle::{accept, bind, handshake, listen, port},
+    kernel::{Direct, Skb, Sock, layout, syscall_second_argument},
+};
+
+type Socket = Sock<Direct>;
+type Packet = Skb<Direct>;
+
+/// fentry `__x64_sys_listen(const struct pt_regs *regs)`
+#[fentry]
+fn fentry_sys_listen(ctx: FEntryContext) -> u32 {
+    listen::asked(syscall_second_argument::<Direct>(ctx.arg::<u64>(0)));
+    0
+}
+
+/// fexit `int inet_csk_listen_start(struct sock *sk, int backlog)` ≤ 5.16, `(struct sock *sk)` since
+#[fexit]
+fn fexit_listen_start(ctx: FExitContext) -> u32 {
+    let result: i32 = if layout!(params_inet_csk_listen_start) == 2 { ctx.arg(2) } else { ctx.arg(1) };
+    if result == 0 {
+        listen::listening(Socket::at(ctx.arg(0)), false);
+    }
+    0
+}
+
+/// fexit `int inet_listen(struct socket *sock, int backlog)`
+#[fexit]
+fn fexit_inet_listen(ctx: FExitContext) -> u32 {
+    let result: i32 = ctx.arg(2);
+    if result == 0 {
+        let socket: u64 = ctx.arg(0);
+        listen::listening(
+            Socket::at(<Direct as crate::kernel::Access>::read(socket, layout!(socket_sk))),
+            true,
+        );
+    }
+    0
+}
+
+/// fentry `void inet_csk_listen_stop(struct sock *sk)`
+#[fentry]
+fn fentry_listen_stop(ctx: FEntryContext) -> u32 {
+    listen::closing(Socket::at(ctx.arg(0)));
+    0
+}
+
+/// fentry `tcp_v4_route_req`; up to 5.10 `tcp_v4_init_req`, which stands before the LSM check as the other does since
+#[fentry]
+fn fentry_route_req_v4(_ctx: FEntryContext) -> u32 {
+    handshake::passed_queue_checks();
+    0
+}
+
+/// fentry `tcp_v6_route_req`; up to 5.10 `tcp_v6_init_req`
+#[fentry]
+fn fentry_route_req_v6(_ctx: FEntryContext) -> u32 {
+    handshake::passed_queue_checks();
+    0
+}
+
+/// fexit `int tcp_conn_request(rsk_ops, af_ops, struct sock *sk, struct sk_buff *skb)`
+#[fexit]
+fn fexit_conn_request(ctx: FExitContext) -> u32 {
+    handshake::syn_handled(Socket::at(ctx.arg(2)), Packet::at(ctx.arg(3)));
+    0
+}
+
+/// fexit `struct sock *tcp_v4_syn_recv_sock(sk, skb, req, dst, req_unhash, own_req[, opt_child_init])`
+#[fexit]
+fn fexit_syn_recv_v4(ctx: FExitContext) -> u32 {
+    let child: u64 = if layout!(params_tcp_v4_syn_recv_sock) == 7 { ctx.arg(7) } else { ctx.arg(6) };
+    handshake::child_made(Socket::at(ctx.arg(0)), Packet::at(ctx.arg(1)), child);
+    0
+}
+
+/// fexit `tcp_v6_syn_recv_sock`, likewise. For a v4-mapped peer it calls the IPv4 one, which has reported.
+#[fexit]
+fn fexit_syn_recv_v6(ctx: FExitContext) -> u32 {
+    let skb = Packet::at(ctx.arg(1));
+    if skb.is_ipv4() {
+        return 0;
+    }
+    let child: u64 = if layout!(params_tcp_v6_syn_recv_sock) == 7 { ctx.arg(7) } else { ctx.arg(6) };
+    handshake::child_made(Socket::at(ctx.arg(0)), skb, child);
+    0
+}
+
+/// fentry `void inet_csk_prepare_forced_close(struct sock *sk)`
+#[fentry]
+fn fentry_forced_close(_ctx: FEntryContext) -> u32 {
+    handshake::child_abandoned();
+    0
+}
+
+/// fexit `struct sock *inet_csk_complete_hashdance(struct sock *sk, struct sock *child, struct request_sock *req, bool own_req)`
+#[fexit]
+fn fexit_hashdance(ctx: FExitContext) -> u32 {
+    let queued: u64 = ctx.arg(4);
+    if queued != 0 {
+        handshake::enqueued(Socket::at(ctx.arg(0)), Socket::at(ctx.arg(1)), true);
+    }
+    0
+}
+
+/// fexit `struct sock *inet_csk_reqsk_queue_add(struct sock *sk, struct request_sock *req, struct sock *child)`
+#[fexit]
+fn fexit_queue_add(ctx: FExitContext) -> u32 {
+    let queued: u64 = ctx.arg(3);
+    if queued != 0 {
+        handshake::enqueued(Socket::at(ctx.arg(0)), Socket::at(ctx.arg(2)), true);
+    }
+    0
+}
+
+/// fexit `struct sock *inet_csk_accept(sk, flags, err, kern)` ≤ 6.9, `(sk, struct proto_accept_arg *)` since
+#[fexit]
+fn fexit_accept(ctx: FExitContext) -> u32 {
+    let child: u64 = if layout!(params_inet_csk_accept) == 4 { ctx.arg(4) } else { ctx.arg(2) };
+    if child != 0 {
+        accept::accepted(Socket::at(ctx.arg(0)), Socket::at(child), accept::take_queued(child));
+    }
+    0
+}
+
+/// fexit `int inet_csk_get_port(struct sock *sk, unsigned short snum)`
+#[fexit]
+fn fexit_get_port(ctx: FExitContext) -> u32 {
+    bind::got_port(Socket::at(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+/// fexit `int inet_hash_connect(struct inet_timewait_death_row *, struct sock *sk)`
+#[fexit]
+fn fexit_hash_connect_v4(ctx: FExitContext) -> u32 {
+    let result: i32 = ctx.arg(2);
+    if result == 0 {
+        port::connected(Socket::at(ctx.arg(1)));
+    }
+    0
+}
+
+/// fexit `int inet6_hash_connect(struct inet_timewait_death_row *, struct sock *sk)`
+#[fexit]
+fn fexit_hash_connect_v6(ctx: FExitContext) -> u32 {
+    let result: i32 = ctx.arg(2);
+    if result == 0 {
+        port::connected(Socket::at(ctx.arg(1)));
+    }
+    0
+}
+
+/// fentry `void inet_put_port(struct sock *sk)`: at entry the port and the old state are still there
+#[fentry]
+fn fentry_put_port(ctx: FEntryContext) -> u32 {
+    let sk = Socket::at(ctx.arg(0));
+    port::released(sk, sk.local_port(), sk.state());
+    0
+}

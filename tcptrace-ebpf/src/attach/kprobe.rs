@@ -1,0 +1,234 @@
+//! kprobe and kretprobe programs, for where fexit cannot attach (arm64 before 6.4, x86 before 6.6 for functions of more
+//! than six arguments, functions without BTF). Arguments are untyped: everything is read through `bpf_probe_read_kernel`.
+//!
+//! Where the entry says enough there is no return probe: kretprobes draw on a pool of instances that can run dry.
+
+use aya_ebpf::{
+    macros::{kprobe, kretprobe},
+    programs::{ProbeContext, RetProbeContext},
+};
+
+use crate::{
+    handle::{accept, bind, handshake, listen, port},
+    kernel::{Access as _, Probed, Skb, Sock, current, layout, state, syscall_second_argument},
+    maps::{CALL_GET_PORT, CALL_HASH_CONNECT, CALL_LISTEN, CALL_LISTEN_START, CALLS, Call, CallKey, packet},
+};
+
+type Socket = Sock<Probed>;
+type Packet = Skb<Probed>;
+
+/// Keeps two arguments for the return probe of the same call.
+#[inline(always)]
+fn enter(which: u64, first: u64, second: u64) {
+    let _ = CALLS.insert(CallKey { thread: current::thread(), which }, Call { first, second }, 0);
+}
+
+/// What [`enter`] kept.
+#[inline(always)]
+fn leave(which: u64) -> Option<Call> {
+    let key = CallKey { thread: current::thread(), which };
+    let call = CALLS.get_ptr(key)?;
+    // SAFETY: a map value stays readable for the length of a program run.
+    let call = unsafe { *call };
+    let _ = CALLS.remove(key);
+    Some(call)
+}
+
+#[inline(always)]
+fn argument(ctx: &ProbeContext, n: usize) -> u64 {
+    ctx.arg(n).unwrap_or(0)
+}
+
+/// `__x64_sys_listen(const struct pt_regs *regs)`
+#[kprobe]
+fn kprobe_sys_listen(ctx: ProbeContext) -> u32 {
+    listen::asked(syscall_second_argument::<Probed>(argument(&ctx, 0)));
+    0
+}
+
+/// `int inet_csk_listen_start(struct sock *sk[, int backlog])`
+#[kprobe]
+fn kprobe_listen_start(ctx: ProbeContext) -> u32 {
+    enter(CALL_LISTEN_START, argument(&ctx, 0), 0);
+    0
+}
+/// Its return.
+#[kretprobe]
+fn kretprobe_listen_start(ctx: RetProbeContext) -> u32 {
+    let Some(call) = leave(CALL_LISTEN_START) else { return 0 };
+    if ctx.ret::<i32>() == 0 {
+        listen::listening(Socket::at(call.first), false);
+    }
+    0
+}
+
+/// `int inet_listen(struct socket *sock, int backlog)`
+#[kprobe]
+fn kprobe_inet_listen(ctx: ProbeContext) -> u32 {
+    enter(CALL_LISTEN, argument(&ctx, 0), 0);
+    0
+}
+/// Its return.
+#[kretprobe]
+fn kretprobe_inet_listen(ctx: RetProbeContext) -> u32 {
+    let Some(call) = leave(CALL_LISTEN) else { return 0 };
+    if ctx.ret::<i32>() == 0 {
+        listen::listening(Socket::at(Probed::read(call.first, layout!(socket_sk))), true);
+    }
+    0
+}
+
+/// `void inet_csk_listen_stop(struct sock *sk)`
+#[kprobe]
+fn kprobe_listen_stop(ctx: ProbeContext) -> u32 {
+    listen::closing(Socket::at(argument(&ctx, 0)));
+    0
+}
+
+/// `tcp_v4_route_req`, `tcp_v6_route_req`; up to 5.10 `tcp_v4_init_req`, `tcp_v6_init_req`
+#[kprobe]
+fn kprobe_route_req(_ctx: ProbeContext) -> u32 {
+    handshake::passed_queue_checks();
+    0
+}
+
+/// `int tcp_conn_request(rsk_ops, af_ops, struct sock *sk, struct sk_buff *skb)`
+#[kprobe]
+fn kprobe_conn_request(ctx: ProbeContext) -> u32 {
+    if let Some(packet) = packet() {
+        packet.syn_listener = argument(&ctx, 2);
+        packet.syn_skb = argument(&ctx, 3);
+    }
+    0
+}
+/// Its return.
+#[kretprobe]
+fn kretprobe_conn_request(_ctx: RetProbeContext) -> u32 {
+    let Some(packet) = packet() else { return 0 };
+    let (listener, skb) = (packet.syn_listener, packet.syn_skb);
+    packet.syn_listener = 0;
+    if listener != 0 {
+        handshake::syn_handled(Socket::at(listener), Packet::at(skb));
+    }
+    0
+}
+
+/// `tcp_v4_syn_recv_sock(sk, skb, …)`
+#[kprobe]
+fn kprobe_syn_recv_v4(ctx: ProbeContext) -> u32 {
+    if let Some(packet) = packet() {
+        packet.ack4_listener = argument(&ctx, 0);
+        packet.ack4_skb = argument(&ctx, 1);
+    }
+    0
+}
+/// Its return.
+#[kretprobe]
+fn kretprobe_syn_recv_v4(ctx: RetProbeContext) -> u32 {
+    let Some(packet) = packet() else { return 0 };
+    let (listener, skb) = (packet.ack4_listener, packet.ack4_skb);
+    packet.ack4_listener = 0;
+    if listener != 0 {
+        handshake::child_made(Socket::at(listener), Packet::at(skb), ctx.ret());
+    }
+    0
+}
+
+/// `tcp_v6_syn_recv_sock(sk, skb, …)`
+#[kprobe]
+fn kprobe_syn_recv_v6(ctx: ProbeContext) -> u32 {
+    if let Some(packet) = packet() {
+        packet.ack6_listener = argument(&ctx, 0);
+        packet.ack6_skb = argument(&ctx, 1);
+    }
+    0
+}
+/// Its return. For a v4-mapped peer it called the IPv4 one, which has reported.
+#[kretprobe]
+fn kretprobe_syn_recv_v6(ctx: RetProbeContext) -> u32 {
+    let Some(packet) = packet() else { return 0 };
+    let (listener, skb) = (packet.ack6_listener, Packet::at(packet.ack6_skb));
+    packet.ack6_listener = 0;
+    if listener != 0 && !skb.is_ipv4() {
+        handshake::child_made(Socket::at(listener), skb, ctx.ret());
+    }
+    0
+}
+
+/// `void inet_csk_prepare_forced_close(struct sock *sk)`
+#[kprobe]
+fn kprobe_forced_close(_ctx: ProbeContext) -> u32 {
+    handshake::child_abandoned();
+    0
+}
+
+/// `inet_csk_complete_hashdance(sk, child, req, bool own_req)`: it enqueues exactly if `own_req` and the listener still
+/// listens, both known at entry.
+#[kprobe]
+fn kprobe_hashdance(ctx: ProbeContext) -> u32 {
+    let sk = Socket::at(argument(&ctx, 0));
+    if argument(&ctx, 3) & 0xff != 0 && sk.state() == state::LISTEN {
+        handshake::enqueued(sk, Socket::at(argument(&ctx, 1)), false);
+    }
+    0
+}
+
+/// `inet_csk_reqsk_queue_add(sk, req, child)`: it enqueues exactly if the listener still listens.
+#[kprobe]
+fn kprobe_queue_add(ctx: ProbeContext) -> u32 {
+    let sk = Socket::at(argument(&ctx, 0));
+    if sk.state() == state::LISTEN {
+        handshake::enqueued(sk, Socket::at(argument(&ctx, 2)), false);
+    }
+    0
+}
+
+/// `security_sock_graft(struct sock *sk, struct socket *parent)`: `sock_graft()` calls it from inet_accept() in the
+/// accepting task with the child. A return probe on inet_csk_accept would hold one instance for each thread that blocks in
+/// it. Other families graft too: what counts is a child that was seen entering an accept queue.
+#[kprobe]
+fn kprobe_sock_graft(ctx: ProbeContext) -> u32 {
+    let child = argument(&ctx, 0);
+    if let Some(queued) = accept::take_queued(child) {
+        accept::accepted(Socket::at(queued.listener), Socket::at(child), Some(queued));
+    }
+    0
+}
+
+/// `int inet_csk_get_port(struct sock *sk, unsigned short snum)`
+#[kprobe]
+fn kprobe_get_port(ctx: ProbeContext) -> u32 {
+    enter(CALL_GET_PORT, argument(&ctx, 0), argument(&ctx, 1));
+    0
+}
+/// Its return.
+#[kretprobe]
+fn kretprobe_get_port(ctx: RetProbeContext) -> u32 {
+    let Some(call) = leave(CALL_GET_PORT) else { return 0 };
+    bind::got_port(Socket::at(call.first), call.second as u16, ctx.ret());
+    0
+}
+
+/// `int inet_hash_connect(death_row, struct sock *sk)` and `inet6_hash_connect`
+#[kprobe]
+fn kprobe_hash_connect(ctx: ProbeContext) -> u32 {
+    enter(CALL_HASH_CONNECT, argument(&ctx, 1), 0);
+    0
+}
+/// Their return.
+#[kretprobe]
+fn kretprobe_hash_connect(ctx: RetProbeContext) -> u32 {
+    let Some(call) = leave(CALL_HASH_CONNECT) else { return 0 };
+    if ctx.ret::<i32>() == 0 {
+        port::connected(Socket::at(call.first));
+    }
+    0
+}
+
+/// `void inet_put_port(struct sock *sk)`: at entry the port and the old state are still there
+#[kprobe]
+fn kprobe_put_port(ctx: ProbeContext) -> u32 {
+    let sk = Socket::at(argument(&ctx, 0));
+    port::released(sk, sk.local_port(), sk.state());
+    0
+}

@@ -1,0 +1,6 @@
+//! Thin entry points, one file for each attachment type: they decode arguments and call a handler. Which of them are
+//! attached is decided in user space, by trying.
+
+mod fexit;
+mod kprobe;
+mod tracepoint;

@@ -1,0 +1,149 @@
+//! Tracepoints, for hosts that allow neither trampolines nor kprobes: state changes and packet drops by BTF tracepoint,
+//! accept, bind and listen by the system call's own tracepoint. What no tracepoint shows (a SYN dropped at a full queue is
+//! freed by `consume_skb()`), user space polls from sock_diag and the counters.
+
+use aya_ebpf::{
+    helpers::generated::bpf_probe_read_user,
+    macros::{btf_tracepoint, tracepoint},
+    programs::{BtfTracePointContext, TracePointContext},
+};
+use tcptrace_common::{
+    ABSENT,
+    port::{HOW_BIND, HOW_BIND_ANY},
+    record::STAGE_BIND,
+    wire::{AF_INET, AF_INET6},
+};
+
+use crate::{
+    handle::{accept, bind, handshake, listen, port},
+    kernel::{Direct, Probed, Skb, Sock, current, layout, mapped, state},
+    maps::{CALL_SYS_BIND, CALLS, Call, CallKey},
+};
+
+const IPPROTO_TCP: u16 = 6;
+const EADDRINUSE: i64 = 98;
+
+/// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn tp_set_state(ctx: BtfTracePointContext) -> u32 {
+    let sk = Sock::<Direct>::at(ctx.arg(0));
+    let old: i32 = ctx.arg(1);
+    let new: i32 = ctx.arg(2);
+    if sk.protocol() != IPPROTO_TCP {
+        return 0;
+    }
+    match (old as u8, new as u8) {
+        // Process context: the current task calls listen(), whose port is not yet confirmed; if that fails, CLOSE follows.
+        (_, state::LISTEN) => listen::listening(sk, false),
+        (state::LISTEN, state::CLOSE) => listen::closing(sk),
+        // After the child was enqueued, in softirq. (LISTEN to SYN_RECV comes too early: up to 6.14 the addresses are not
+        // there yet.)
+        (state::SYN_RECV, state::ESTABLISHED) => handshake::established(sk),
+        // Process context: the current task calls connect(), whose port is chosen after this.
+        (state::CLOSE, state::SYN_SENT) => port::connecting(sk),
+        (state::SYN_SENT, state::ESTABLISHED) => port::connecting_done(sk),
+        (old, state::CLOSE) => port::closed(sk, old),
+        _ => {}
+    }
+    0
+}
+
+/// `kfree_skb(skb, location, reason, rx_sk)` since 6.11; the reason that matters since 6.15
+#[btf_tracepoint(function = "kfree_skb")]
+fn tp_kfree_skb(ctx: BtfTracePointContext) -> u32 {
+    let overflow = layout!(drop_tcp_listen_overflow);
+    if overflow == ABSENT || layout!(params_trace_kfree_skb) != 5 {
+        return 0;
+    }
+    let reason: u32 = ctx.arg(2);
+    if reason != overflow {
+        return 0;
+    }
+    // rx_sk may be NULL, which the verifier of some releases does not know and then deletes the test for: it is only read
+    // through helpers that bear it.
+    let listener: u64 = ctx.arg(3);
+    let skb: u64 = ctx.arg(0);
+    handshake::ack_overflowed(Sock::<Probed>::at(listener), Skb::<Probed>::at(skb));
+    0
+}
+
+/// Offset of the first argument in a `sys_enter_*` record, each argument being 8 bytes.
+const ARGUMENTS: usize = 16;
+/// Offset of the result in a `sys_exit_*` record.
+const RESULT: usize = 16;
+
+#[inline(always)]
+fn field(ctx: &TracePointContext, offset: usize) -> i64 {
+    // SAFETY: within the record of a system-call tracepoint, whose layout is ABI.
+    unsafe { ctx.read_at::<i64>(offset) }.unwrap_or(-1)
+}
+
+/// `sys_exit_accept` and `sys_exit_accept4`: the wait ends here, a little later than in `inet_csk_accept`
+#[tracepoint]
+fn tp_exit_accept(ctx: TracePointContext) -> u32 {
+    let descriptor = field(&ctx, RESULT);
+    if descriptor < 0 {
+        return 0;
+    }
+    if let Some(child) = current::socket_of_descriptor(descriptor) {
+        if child.protocol() == IPPROTO_TCP {
+            accept::accepted_child(child, accept::take_queued(child.id()));
+        }
+    }
+    0
+}
+
+/// `sys_enter_listen(int fd, int backlog)`
+#[tracepoint]
+fn tp_enter_listen(ctx: TracePointContext) -> u32 {
+    listen::asked(field(&ctx, ARGUMENTS + 8) as u64);
+    0
+}
+
+/// `sys_enter_bind(int fd, struct sockaddr *umyaddr, int addrlen)`
+#[tracepoint]
+fn tp_enter_bind(ctx: TracePointContext) -> u32 {
+    let call = Call { first: field(&ctx, ARGUMENTS) as u64, second: field(&ctx, ARGUMENTS + 8) as u64 };
+    let _ = CALLS.insert(CallKey { thread: current::thread(), which: CALL_SYS_BIND }, call, 0);
+    0
+}
+
+/// `sys_exit_bind`
+#[tracepoint]
+fn tp_exit_bind(ctx: TracePointContext) -> u32 {
+    let key = CallKey { thread: current::thread(), which: CALL_SYS_BIND };
+    let Some(call) = CALLS.get_ptr(key) else { return 0 };
+    // SAFETY: a map value stays readable for the length of a program run.
+    let call = unsafe { *call };
+    let _ = CALLS.remove(key);
+    let result = field(&ctx, RESULT);
+    if result != 0 && result != -EADDRINUSE {
+        return 0;
+    }
+    let Some(sk) = current::socket_of_descriptor(call.first as i64) else { return 0 };
+    let family = sk.family();
+    if sk.protocol() != IPPROTO_TCP || (family != AF_INET && family != AF_INET6) {
+        return 0;
+    }
+    // The address as the program gave it; the kernel has cleared its own copy after a failure.
+    let mut asked = [0_u8; 24];
+    // SAFETY: the helper writes at most 24 bytes, or zeroes them when the user's memory cannot be read.
+    unsafe { bpf_probe_read_user(asked.as_mut_ptr().cast(), 8, call.second as *const _) };
+    let asked_family = u16::from_ne_bytes([asked[0], asked[1]]);
+    let asked_port = u16::from_be_bytes([asked[2], asked[3]]);
+    if result == 0 {
+        port::bound(sk, sk.local_port(), if asked_port == 0 { HOW_BIND_ANY } else { HOW_BIND });
+        return 0;
+    }
+    let address = if asked_family == AF_INET6 {
+        // SAFETY: as above.
+        unsafe { bpf_probe_read_user(asked.as_mut_ptr().cast(), 24, call.second as *const _) };
+        let mut address = [0; 16];
+        address.copy_from_slice(&asked[8..24]);
+        address
+    } else {
+        mapped(u32::from_ne_bytes([asked[4], asked[5], asked[6], asked[7]]))
+    };
+    bind::failed(sk, asked_port, address, EADDRINUSE as u32, STAGE_BIND);
+    0
+}

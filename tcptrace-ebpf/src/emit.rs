@@ -1,0 +1,129 @@
+//! Records into the ring buffer: reserve, fill in place, submit; batched wake-ups; every record that finds no room is counted.
+
+use core::ops::{Deref, DerefMut};
+
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::{
+        bpf_get_smp_processor_id, bpf_ktime_get_ns,
+        generated::{bpf_probe_read_kernel, bpf_ringbuf_reserve, bpf_ringbuf_submit},
+    },
+};
+use tcptrace_common::record::{self, Header};
+
+use crate::maps::{EVENTS, LOST, ZEROES, ZEROES_LEN};
+
+/// A record type: what its kind is called on the wire.
+///
+/// # Safety
+/// `Self` must be `repr(C)`, begin with a [`Header`], be valid for all-zero bytes, and be at most [`ZEROES_LEN`] long.
+pub unsafe trait Record: Copy + 'static {
+    const KIND: u16;
+}
+
+macro_rules! records {
+    ($($record:ident = $kind:ident),* $(,)?) => {
+        $(
+            // SAFETY: the wire types of tcptrace-common are repr(C), integer-only and begin with a Header.
+            unsafe impl Record for record::$record {
+                const KIND: u16 = record::$kind;
+            }
+            const _: () = assert!(size_of::<record::$record>() <= ZEROES_LEN);
+        )*
+    };
+}
+records!(
+    Listen = LISTEN,
+    SynDrop = SYN_DROP,
+    AckDrop = ACK_DROP,
+    Enqueue = ENQUEUE,
+    Accept = ACCEPT,
+    BindFail = BIND_FAIL,
+    PortTaken = PORT_TAKEN,
+    PortReleased = PORT_RELEASED,
+    ListenerClosed = LISTENER_CLOSED,
+);
+
+/// Wake the reader at once when so much waits for it; below that it comes by itself ten times a second. A wake-up for
+/// each event would cost more than the event.
+const WAKE_BYTES: u64 = 64 << 10;
+
+/// A record reserved in the ring buffer, zeroed but for its header. Must be [submitted](Self::submit): the verifier
+/// refuses a program that loses one.
+#[must_use]
+pub struct Entry<T: Record>(*mut T);
+
+/// Room for a record; `None` (and a loss counted) when the ring buffer is full.
+#[inline(always)]
+pub fn reserve<T: Record>() -> Option<Entry<T>> {
+    let Some(zeroes) = ZEROES.get_ptr(0) else { return None };
+    // SAFETY: the ring buffer is a static map; the size is a constant.
+    let entry: *mut T =
+        unsafe { bpf_ringbuf_reserve((&raw const EVENTS).cast_mut().cast(), size_of::<T>() as u64, 0) }
+            .cast();
+    if entry.is_null() {
+        lost(T::KIND);
+        return None;
+    }
+    // SAFETY: both sides are at least size_of::<T>() long.
+    unsafe { bpf_probe_read_kernel(entry.cast(), size_of::<T>() as u32, zeroes.cast()) };
+    let header = entry.cast::<Header>();
+    // SAFETY: every record begins with a header, and the reservation is 8-byte aligned.
+    unsafe {
+        (*header).time_ns = bpf_ktime_get_ns();
+        (*header).kind = T::KIND;
+        (*header).len = size_of::<T>() as u16;
+        (*header).cpu = bpf_get_smp_processor_id();
+    }
+    Some(Entry(entry))
+}
+
+/// Counts a record of `kind` that found no room; kind 0 counts a map entry that found none.
+#[inline(always)]
+pub fn lost(kind: u16) {
+    if let Some(count) = LOST.get_ptr_mut(u32::from(kind)) {
+        add(count, 1);
+    }
+}
+
+/// Atomic add without fetching, the only atomic that 5.10 has (BPF_XADD). In assembly because core offers no atomics for
+/// a target without compare-and-swap.
+#[inline(always)]
+pub fn add(to: *mut u64, n: u64) {
+    // SAFETY: callers pass an aligned member of a map value, which other CPUs too change only by atomic adds.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({to} + 0) += {n}", to = in(reg) to, n = in(reg) n, options(nostack))
+    };
+}
+
+impl<T: Record> Entry<T> {
+    #[inline(always)]
+    pub fn submit(self) {
+        // SAFETY: the ring buffer is a static map; the entry came from its reserve and is given back once.
+        unsafe {
+            let waiting = aya_ebpf::helpers::generated::bpf_ringbuf_query(
+                (&raw const EVENTS).cast_mut().cast(),
+                u64::from(BPF_RB_AVAIL_DATA),
+            );
+            let wake = if waiting >= WAKE_BYTES { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+            bpf_ringbuf_submit(self.0.cast(), u64::from(wake));
+        }
+    }
+}
+
+impl<T: Record> Deref for Entry<T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: reserved and zeroed; all-zero bytes are a valid T.
+        unsafe { &*self.0 }
+    }
+}
+
+impl<T: Record> DerefMut for Entry<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above, and this entry is its only owner.
+        unsafe { &mut *self.0 }
+    }
+}

@@ -1,0 +1,43 @@
+//! In-kernel filters: namespace and port. An unused filter is a pruned branch.
+
+use tcptrace_common::config::{PORT_FILTERS, STREAM_ALL};
+
+use crate::kernel::{Access, CONFIG, Sock};
+
+/// A member of [`CONFIG`], read so that the compiler cannot fold in the value it sees here.
+macro_rules! config {
+    ($member:ident) => {
+        // SAFETY: CONFIG is an initialised static; volatile because user space replaces it before load.
+        unsafe { core::ptr::read_volatile(&raw const CONFIG.$member) }
+    };
+}
+
+/// Every enqueue, accept, take and release was asked for.
+#[inline(always)]
+pub fn stream_all() -> bool {
+    config!(flags) & STREAM_ALL != 0
+}
+
+/// Whether an event of `sk`, in its namespace, at these ports, was asked for. A remote port of 0 never matches.
+#[inline(always)]
+pub fn passes<A: Access>(sk: Sock<A>, local_port: u16, remote_port: u16) -> bool {
+    let netns = config!(netns);
+    if netns != 0 && sk.netns() != netns {
+        return false;
+    }
+    let count = config!(port_count);
+    if count == 0 {
+        return true;
+    }
+    for i in 0..PORT_FILTERS {
+        if i as u32 >= count {
+            break;
+        }
+        // SAFETY: as above; i is within the array.
+        let port = unsafe { core::ptr::read_volatile((&raw const CONFIG.ports).cast::<u16>().add(i)) };
+        if port == local_port || (remote_port != 0 && port == remote_port) {
+            return true;
+        }
+    }
+    false
+}

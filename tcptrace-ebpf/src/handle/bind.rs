@@ -1,0 +1,129 @@
+//! bind() or listen() succeeded or failed for its port. Process context: the current task asks.
+
+use tcptrace_common::{
+    port::{FOUND_BIND_HASH, HOW_BIND, HOW_BIND_ANY, HOW_LISTEN_ANY, Holder},
+    record::{BindFail, HOLDERS, REUSE_STATE_UNKNOWN, STAGE_BIND, STAGE_LISTEN},
+};
+
+use crate::{
+    emit,
+    filter::passes,
+    handle::port,
+    kernel::{Access, Probed, Sock, bind_hash::Bucket, current, state},
+    maps::{DEPARTED, TAKERS},
+};
+
+const EADDRINUSE: u32 = 98;
+
+/// How many owners of a port are looked at: a listener with thousands of connections is the last of as many.
+const OWNERS: u32 = 256;
+
+/// `inet_csk_get_port(sk, asked)` returned `result`: 0, or 1 for a conflict up to 6.0 and -EADDRINUSE since.
+#[inline(always)]
+pub fn got_port<A: Access>(sk: Sock<A>, asked: u16, result: i32) {
+    let listening = sk.state() == state::LISTEN;
+    if result == 0 {
+        // listen() asks again for the port that bind() got, unless it comes with none.
+        if !listening {
+            port::bound(sk, sk.local_port(), if asked == 0 { HOW_BIND_ANY } else { HOW_BIND });
+        } else if asked == 0 {
+            port::bound(sk, sk.local_port(), HOW_LISTEN_ANY);
+        }
+        return;
+    }
+    let errno = if result > 0 { EADDRINUSE } else { result.unsigned_abs() };
+    let stage = if listening { STAGE_LISTEN } else { STAGE_BIND };
+    failed(sk, asked, sk.local_address(), errno, stage);
+}
+
+/// `sk` did not get port `asked` at `address`.
+#[inline(always)]
+pub fn failed<A: Access>(sk: Sock<A>, asked: u16, address: [u8; 16], errno: u32, stage: u32) {
+    if !passes(sk, asked, 0) {
+        return;
+    }
+    let Some(mut record) = emit::reserve::<BindFail>() else { return };
+    record.endpoints.local = address;
+    record.endpoints.local_port = asked;
+    record.endpoints.family = sk.family();
+    record.endpoints.netns = sk.netns();
+    record.endpoints.device = sk.device();
+    current::fill(&mut record.task);
+    record.sk = sk.id();
+    record.errno = errno;
+    record.stage = stage;
+    record.options = u32::from(sk.options() | sk.inet_options());
+    record.reuse_state = REUSE_STATE_UNKNOWN;
+    if asked != 0 && errno == EADDRINUSE {
+        if let Some(bucket) = Bucket::find(sk, asked) {
+            record.reuse_state = bucket.reuse_state();
+            name_holders(&mut record, bucket, sk.id());
+        }
+    }
+    record.submit();
+}
+
+/// Walks the bind bucket: the first holders met, the last place kept for a listener, which is met after its children.
+#[inline(always)]
+fn name_holders(record: &mut BindFail, bucket: Bucket, requester: u64) {
+    let mut owners = bucket.owners();
+    let mut met = 0_u32;
+    let mut kept = 0_usize;
+    for _ in 0..OWNERS {
+        if owners.is_done() {
+            break;
+        }
+        let Some(holder) = owners.step() else { continue };
+        // At listen() the requester itself is among the owners.
+        if holder.id() == requester {
+            continue;
+        }
+        met += 1;
+        let slot = if kept < HOLDERS {
+            kept += 1;
+            kept - 1
+        } else if holder.state() == state::LISTEN {
+            HOLDERS - 1
+        } else {
+            continue;
+        };
+        if slot >= HOLDERS {
+            break;
+        }
+        fill_holder(&mut record.holders[slot], holder);
+    }
+    record.holders_met = met;
+    record.holders_len = kept as u32;
+}
+
+/// Not inlined: the walk's loop body stays small for the verifier.
+#[inline(never)]
+fn fill_holder(to: &mut Holder, sk: Sock<Probed>) {
+    let port = sk.local_port();
+    sk.fill_endpoints(&mut to.endpoints, port);
+    let netns = to.endpoints.netns;
+    let state = sk.state();
+    to.sk = sk.id();
+    to.state = state;
+    to.found = FOUND_BIND_HASH;
+    to.options = sk.options();
+    let time_wait = state == state::TIME_WAIT;
+    if time_wait {
+        // Only struct sock_common is there in an inet_timewait_sock.
+        to.uid = u32::MAX;
+    } else {
+        to.uid = sk.uid();
+        to.ino = sk.ino();
+        to.options |= sk.inet_options();
+    }
+    let key = if sk.remote_port() != 0 {
+        port::connected_key(sk, netns, port)
+    } else {
+        port::bound_key(sk.id(), netns, port)
+    };
+    let taker = if time_wait { DEPARTED.get_ptr(key) } else { TAKERS.get_ptr(key) };
+    if let Some(taker) = taker {
+        // SAFETY: a map value stays readable for the length of a program run.
+        to.taker = unsafe { *taker };
+    }
+}

@@ -1,0 +1,194 @@
+//! A SYN's and a final ACK's way past the queues. Softirq context: no task here owns anything.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use tcptrace_common::record::{
+    ACK_DROP_ACCEPT_QUEUE, ACK_DROP_OTHER, AckDrop, Enqueue, SYN_DROP_ACCEPT_QUEUE, SYN_DROP_OTHER,
+    SYN_DROP_SYN_QUEUE, SynDrop,
+};
+
+use crate::{
+    emit::{self, add},
+    filter::{passes, stream_all},
+    handle::listener,
+    kernel::{Access, Skb, Sock},
+    maps::{QUEUED, Queued, packet},
+};
+
+/// `tcp_conn_request` asks for the route of the request: the SYN passed both queue checks.
+#[inline(always)]
+pub fn passed_queue_checks() {
+    if let Some(packet) = packet() {
+        packet.passed_queue_checks = 1;
+    }
+}
+
+/// `tcp_conn_request` returned. It returns 0 on every path, so what it did is told by whether it asked for a route.
+#[inline(always)]
+pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
+    let Some(packet) = packet() else { return };
+    let passed = packet.passed_queue_checks != 0;
+    packet.passed_queue_checks = 0;
+    let port = sk.local_port();
+    if !passes(sk, port, 0) {
+        return;
+    }
+    let Some(state) = listener::state_of(sk) else { return };
+    add(&raw mut state.syns, 1);
+    if passed {
+        return;
+    }
+    let depth = sk.accept_queue_depth();
+    let limit = sk.accept_queue_limit();
+    let syncookies = sk.net().syncookies();
+    // The order of tcp_conn_request(): the SYN queue first, but it drops there only when cookies are off. Whether a queue
+    // of exactly `limit` requests is full changed within stable series (`>=` before 2025, `>` since), so a SYN queue at
+    // the limit is blamed only when the accept queue is not full.
+    let syn_queue = sk.syn_queue();
+    let cause = if syncookies == 0 && syn_queue > limit {
+        SYN_DROP_SYN_QUEUE
+    } else if depth > limit {
+        SYN_DROP_ACCEPT_QUEUE
+    } else if syncookies == 0 && syn_queue >= limit {
+        SYN_DROP_SYN_QUEUE
+    } else if syncookies != 0 {
+        // With cookies on, a full accept queue is the only queue check that drops: an accept() on another CPU made room
+        // between the kernel's look and ours.
+        SYN_DROP_ACCEPT_QUEUE
+    } else {
+        SYN_DROP_OTHER
+    };
+    listener::note_depth(state, depth, limit);
+    let total = if cause == SYN_DROP_ACCEPT_QUEUE {
+        add(&raw mut state.syn_drops_accept_queue, 1);
+        state.syn_drops_accept_queue
+    } else {
+        add(&raw mut state.syn_drops_syn_queue, 1);
+        state.syn_drops_syn_queue
+    };
+    let Some(mut record) = emit::reserve::<SynDrop>() else { return };
+    skb.fill_received(&mut record.endpoints, sk);
+    sk.fill_listener(&mut record.listener);
+    record.cause = cause;
+    record.syncookies = syncookies;
+    record.total = total;
+    record.submit();
+}
+
+/// `tcp_v4_syn_recv_sock` or `tcp_v6_syn_recv_sock` returned `child` (0 for none): the final ACK of a handshake, a valid
+/// cookie, or a Fast Open SYN.
+#[inline(always)]
+pub fn child_made<A: Access>(sk: Sock<A>, skb: Skb<A>, child: u64) {
+    let Some(packet) = packet() else { return };
+    let abandoned = packet.child_abandoned != 0;
+    packet.child_abandoned = 0;
+    packet.fresh_child = child;
+    if child != 0 {
+        return;
+    }
+    let port = sk.local_port();
+    if !passes(sk, port, 0) {
+        return;
+    }
+    let Some(state) = listener::state_of(sk) else { return };
+    let depth = sk.accept_queue_depth();
+    let limit = sk.accept_queue_limit();
+    listener::note_depth(state, depth, limit);
+    // NULL comes from a full accept queue, before a child is created; or after, through inet_csk_prepare_forced_close
+    // (no route, port not inheritable, no key); or for want of memory, which cannot be told from a queue that an accept()
+    // on another CPU has just made room in, and is far rarer.
+    let (cause, total) = if abandoned {
+        add(&raw mut state.ack_drops_other, 1);
+        (ACK_DROP_OTHER, state.ack_drops_other)
+    } else {
+        add(&raw mut state.ack_drops, 1);
+        (ACK_DROP_ACCEPT_QUEUE, state.ack_drops)
+    };
+    let Some(mut record) = emit::reserve::<AckDrop>() else { return };
+    skb.fill_received(&mut record.endpoints, sk);
+    sk.fill_listener(&mut record.listener);
+    record.cause = cause;
+    record.total = total;
+    record.submit();
+}
+
+/// `inet_csk_prepare_forced_close`: the child just created is given up.
+#[inline(always)]
+pub fn child_abandoned() {
+    if let Some(packet) = packet() {
+        packet.child_abandoned = 1;
+    }
+}
+
+/// A child entered the accept queue of `sk`, whose depth counts it when `counted`.
+///
+/// Two hooks report this, `inet_csk_complete_hashdance` and `inet_csk_reqsk_queue_add`: which of them fires for an ordinary
+/// handshake depends on what the compiler inlined (on 5.10 both do), so only the child that `child_made` saw counts, once.
+#[inline(always)]
+pub fn enqueued<A: Access>(sk: Sock<A>, child: Sock<A>, counted: bool) {
+    let Some(packet) = packet() else { return };
+    if packet.fresh_child != child.id() {
+        return;
+    }
+    packet.fresh_child = 0;
+    let port = sk.local_port();
+    if !passes(sk, port, 0) {
+        return;
+    }
+    let Some(state) = listener::state_of(sk) else { return };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let depth = sk.accept_queue_depth() + u32::from(!counted);
+    add(&raw mut state.enqueued, 1);
+    state.last_enqueue_ns = now;
+    listener::note_depth(state, depth, sk.accept_queue_limit());
+    let _ = QUEUED.insert(child.id(), Queued { time_ns: now, listener: sk.id() }, 0);
+    if stream_all() {
+        let Some(mut record) = emit::reserve::<Enqueue>() else { return };
+        child.fill_endpoints(&mut record.endpoints, port);
+        sk.fill_listener(&mut record.listener);
+        record.listener.depth = depth;
+        record.child = child.id();
+        record.submit();
+    }
+}
+
+/// Tracepoint tier: `child` is established, so it has just been enqueued at a listener that cannot be seen from here.
+#[inline(always)]
+pub fn established<A: Access>(child: Sock<A>) {
+    let port = child.local_port();
+    if !passes(child, port, 0) {
+        return;
+    }
+    let Some(state) = listener::state_by_port(child, port) else { return };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    add(&raw mut state.enqueued, 1);
+    state.last_enqueue_ns = now;
+    let _ = QUEUED.insert(child.id(), Queued { time_ns: now, listener: 0 }, 0);
+    if stream_all() {
+        let Some(mut record) = emit::reserve::<Enqueue>() else { return };
+        child.fill_endpoints(&mut record.endpoints, port);
+        record.child = child.id();
+        record.submit();
+    }
+}
+
+/// Tracepoint tier, since 6.15: the final ACK was dropped with reason TCP_LISTEN_OVERFLOW by `sk`.
+#[inline(always)]
+pub fn ack_overflowed<A: Access>(sk: Sock<A>, skb: Skb<A>) {
+    if sk.state() != crate::kernel::state::LISTEN {
+        return;
+    }
+    let port = sk.local_port();
+    if !passes(sk, port, 0) {
+        return;
+    }
+    let Some(state) = listener::state_by_port(sk, port) else { return };
+    add(&raw mut state.ack_drops, 1);
+    let Some(mut record) = emit::reserve::<AckDrop>() else { return };
+    skb.fill_received(&mut record.endpoints, sk);
+    sk.fill_listener(&mut record.listener);
+    record.cause = ACK_DROP_ACCEPT_QUEUE;
+    record.total = state.ack_drops;
+    record.submit();
+}

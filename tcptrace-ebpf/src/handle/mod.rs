@@ -1,0 +1,8 @@
+//! What happened, written once for all attachment types.
+
+pub mod accept;
+pub mod bind;
+pub mod handshake;
+pub mod listen;
+pub mod listener;
+pub mod port;

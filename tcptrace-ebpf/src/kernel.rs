@@ -1,0 +1,585 @@
+//! Typed views of kernel structures: the only file that knows offsets.
+//!
+//! Offsets come from [`LAYOUT`], which user space fills from the running kernel's BTF before it loads a program. The
+//! verifier reads that map as constants, so a load through a BTF pointer at such an offset is checked like a load of a
+//! named member, and a branch on [`ABSENT`] is pruned.
+
+use core::marker::PhantomData;
+
+use aya_ebpf::helpers::{
+    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task,
+    bpf_get_current_uid_gid, generated::bpf_probe_read_kernel as raw_probe_read_kernel,
+};
+use tcptrace_common::{
+    ABSENT, KernelLayout, TraceConfig,
+    port::{OPT_FREEBIND, OPT_REUSEADDR, OPT_REUSEPORT, OPT_TRANSPARENT, OPT_V6ONLY},
+    record::ListenerRef,
+    wire::{AF_INET6, Endpoints, Task},
+};
+
+/// The running kernel's layout. Overridden at load.
+#[unsafe(no_mangle)]
+pub static LAYOUT: KernelLayout = KernelLayout::NOTHING;
+
+/// What the user asked for. Overridden at load.
+#[unsafe(no_mangle)]
+pub static CONFIG: TraceConfig = TraceConfig {
+    flags: 0,
+    netns: 0,
+    port_count: 0,
+    pad: 0,
+    ports: [0; tcptrace_common::config::PORT_FILTERS],
+};
+
+/// An entry of [`LAYOUT`], read so that the compiler cannot fold in the value it sees here.
+macro_rules! layout {
+    ($entry:ident) => {
+        // SAFETY: LAYOUT is an initialised static; volatile because user space replaces it before load.
+        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::LAYOUT.$entry) }
+    };
+}
+pub(crate) use layout;
+
+/// TCP states as the kernel numbers them (include/net/tcp_states.h).
+pub mod state {
+    pub const ESTABLISHED: u8 = 1;
+    pub const SYN_SENT: u8 = 2;
+    pub const SYN_RECV: u8 = 3;
+    pub const FIN_WAIT1: u8 = 4;
+    pub const FIN_WAIT2: u8 = 5;
+    pub const TIME_WAIT: u8 = 6;
+    pub const CLOSE: u8 = 7;
+    pub const LISTEN: u8 = 10;
+    pub const CLOSING: u8 = 11;
+}
+
+/// How memory behind a pointer may be read.
+pub trait Access: Copy {
+    /// The `T` at `base + offset`; zero where the memory cannot be read.
+    fn read<T: Copy>(base: u64, offset: u32) -> T;
+}
+
+/// Loads through a pointer whose type the verifier knows (fentry, fexit and BTF tracepoint arguments, and what is loaded
+/// through them). A fault reads as zero (exception table).
+#[derive(Clone, Copy)]
+pub struct Direct;
+impl Access for Direct {
+    #[inline(always)]
+    fn read<T: Copy>(base: u64, offset: u32) -> T {
+        let at = (base as *const u8).wrapping_add(offset as usize).cast::<T>();
+        // SAFETY: the verifier refuses the program unless this is a load of a member of the pointer's BTF type; volatile
+        // keeps the load at the width that was checked.
+        unsafe { at.read_volatile() }
+    }
+}
+
+/// Reads through `bpf_probe_read_kernel`: for kprobes, whose arguments are untyped, and for lists walked by hand.
+#[derive(Clone, Copy)]
+pub struct Probed;
+impl Access for Probed {
+    #[inline(always)]
+    fn read<T: Copy>(base: u64, offset: u32) -> T {
+        let mut value = core::mem::MaybeUninit::<T>::uninit();
+        let at = (base as *const u8).wrapping_add(offset as usize);
+        // SAFETY: the helper writes all of `value`: the memory's bytes, or zeroes when it faults. Every T used here is
+        // an integer or an array of integers, for which all bytes are valid.
+        unsafe {
+            raw_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, at.cast());
+            value.assume_init()
+        }
+    }
+}
+
+/// `struct sock`, or as much of it as a request or TIME_WAIT socket shares (`struct sock_common`).
+#[derive(Clone, Copy)]
+pub struct Sock<A> {
+    at: u64,
+    access: PhantomData<A>,
+}
+
+impl<A: Access> Sock<A> {
+    #[inline(always)]
+    pub fn at(at: u64) -> Self {
+        Self { at, access: PhantomData }
+    }
+
+    /// Its address: an identity.
+    #[inline(always)]
+    pub fn id(self) -> u64 {
+        self.at
+    }
+
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        A::read(self.at, layout!(skc_state))
+    }
+
+    #[inline(always)]
+    pub fn family(self) -> u16 {
+        A::read(self.at, layout!(skc_family))
+    }
+
+    #[inline(always)]
+    pub fn local_port(self) -> u16 {
+        A::read(self.at, layout!(skc_num))
+    }
+
+    /// Source port as it goes on the wire: still there after the local port was given back.
+    #[inline(always)]
+    pub fn source_port(self) -> u16 {
+        u16::from_be(A::read(self.at, layout!(inet_sport)))
+    }
+
+    #[inline(always)]
+    pub fn remote_port(self) -> u16 {
+        u16::from_be(A::read(self.at, layout!(skc_dport)))
+    }
+
+    #[inline(always)]
+    pub fn protocol(self) -> u16 {
+        A::read(self.at, layout!(sk_protocol))
+    }
+
+    #[inline(always)]
+    pub fn net(self) -> Net<A> {
+        if layout!(skc_net) == ABSENT {
+            return Net::at(0);
+        }
+        Net::at(A::read(self.at, layout!(skc_net)))
+    }
+
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        if layout!(skc_net) == ABSENT || layout!(net_inum) == ABSENT {
+            return 0;
+        }
+        self.net().inum()
+    }
+
+    #[inline(always)]
+    pub fn device(self) -> u32 {
+        A::read(self.at, layout!(skc_bound_dev_if))
+    }
+
+    #[inline(always)]
+    pub fn accept_queue_depth(self) -> u32 {
+        A::read(self.at, layout!(sk_ack_backlog))
+    }
+
+    #[inline(always)]
+    pub fn accept_queue_limit(self) -> u32 {
+        A::read(self.at, layout!(sk_max_ack_backlog))
+    }
+
+    #[inline(always)]
+    pub fn syn_queue(self) -> u32 {
+        A::read(self.at, layout!(icsk_qlen))
+    }
+
+    #[inline(always)]
+    pub fn uid(self) -> u32 {
+        A::read(self.at, layout!(sk_uid))
+    }
+
+    /// Inode number of the socket's file; 0 for orphans, kernel sockets and children not yet accepted.
+    #[inline(always)]
+    pub fn ino(self) -> u64 {
+        let socket: u64 = A::read(self.at, layout!(sk_socket));
+        let file: u64 = A::read(socket, layout!(socket_file));
+        let inode: u64 = A::read(file, layout!(file_inode));
+        A::read(inode, layout!(inode_ino))
+    }
+
+    /// Bit set of `port::OPT_*`.
+    #[inline(always)]
+    pub fn options(self) -> u8 {
+        let reuse: u8 = A::read(self.at, layout!(skc_reuse));
+        let reuseport: u8 = A::read(self.at, layout!(skc_reuseport));
+        let v6only: u8 = A::read(self.at, layout!(skc_ipv6only));
+        let mut options = 0;
+        if (reuse >> layout!(skc_reuse_shift)) & 0xf != 0 {
+            options |= OPT_REUSEADDR;
+        }
+        if (reuseport >> layout!(skc_reuseport_shift)) & 1 != 0 {
+            options |= OPT_REUSEPORT;
+        }
+        if (v6only >> layout!(skc_ipv6only_shift)) & 1 != 0 {
+            options |= OPT_V6ONLY;
+        }
+        options
+    }
+
+    /// Options of an inet socket beyond those of [`Self::options`]; not for TIME_WAIT or request sockets.
+    #[inline(always)]
+    pub fn inet_options(self) -> u8 {
+        // inet_sock.h since 6.6: INET_FLAGS_FREEBIND = 11, INET_FLAGS_TRANSPARENT = 14 in `inet_flags`.
+        const FLAG_FREEBIND: u64 = 1 << 11;
+        const FLAG_TRANSPARENT: u64 = 1 << 14;
+        let mut options = 0;
+        if layout!(inet_flags) != ABSENT {
+            let flags: u64 = A::read(self.at, layout!(inet_flags));
+            if flags & FLAG_FREEBIND != 0 {
+                options |= OPT_FREEBIND;
+            }
+            if flags & FLAG_TRANSPARENT != 0 {
+                options |= OPT_TRANSPARENT;
+            }
+        } else if layout!(inet_freebind) != ABSENT && layout!(inet_transparent) != ABSENT {
+            let freebind: u8 = A::read(self.at, layout!(inet_freebind));
+            let transparent: u8 = A::read(self.at, layout!(inet_transparent));
+            if (freebind >> layout!(inet_freebind_shift)) & 1 != 0 {
+                options |= OPT_FREEBIND;
+            }
+            if (transparent >> layout!(inet_transparent_shift)) & 1 != 0 {
+                options |= OPT_TRANSPARENT;
+            }
+        }
+        options
+    }
+
+    #[inline(always)]
+    pub fn local_address(self) -> [u8; 16] {
+        if self.is_v6() {
+            A::read(self.at, layout!(skc_v6_rcv_saddr))
+        } else {
+            mapped(A::read(self.at, layout!(skc_rcv_saddr)))
+        }
+    }
+
+    #[inline(always)]
+    pub fn remote_address(self) -> [u8; 16] {
+        if self.is_v6() {
+            A::read(self.at, layout!(skc_v6_daddr))
+        } else {
+            mapped(A::read(self.at, layout!(skc_daddr)))
+        }
+    }
+
+    #[inline(always)]
+    fn is_v6(self) -> bool {
+        layout!(skc_v6_daddr) != ABSENT && self.family() == AF_INET6
+    }
+
+    /// Both ends, with `local_port` given because the kernel sets and clears `skc_num` around the hooks.
+    #[inline(always)]
+    pub fn fill_endpoints(self, to: &mut Endpoints, local_port: u16) {
+        to.local = self.local_address();
+        to.remote_port = self.remote_port();
+        if to.remote_port != 0 {
+            to.remote = self.remote_address();
+        }
+        to.local_port = local_port;
+        to.family = self.family();
+        to.netns = self.netns();
+        to.device = self.device();
+    }
+
+    /// Identity and queues of a listener.
+    #[inline(always)]
+    pub fn fill_listener(self, to: &mut ListenerRef) {
+        to.sk = self.at;
+        to.ino = self.ino();
+        to.depth = self.accept_queue_depth();
+        to.limit = self.accept_queue_limit();
+        to.syn_queue = self.syn_queue();
+    }
+}
+
+/// An IPv4 address (be32 as loaded) as an IPv4-mapped IPv6 address.
+#[inline(always)]
+pub fn mapped(v4: u32) -> [u8; 16] {
+    let words = [0, 0, 0xffff_u32.to_be(), v4];
+    // SAFETY: four words are sixteen bytes, and any bytes are valid.
+    unsafe { core::mem::transmute(words) }
+}
+
+/// `struct net`.
+#[derive(Clone, Copy)]
+pub struct Net<A> {
+    at: u64,
+    access: PhantomData<A>,
+}
+
+impl<A: Access> Net<A> {
+    #[inline(always)]
+    pub fn at(at: u64) -> Self {
+        Self { at, access: PhantomData }
+    }
+
+    #[inline(always)]
+    pub fn id(self) -> u64 {
+        self.at
+    }
+
+    #[inline(always)]
+    pub fn inum(self) -> u32 {
+        A::read(self.at, layout!(net_inum))
+    }
+
+    /// `net.ipv4.tcp_syncookies`.
+    #[inline(always)]
+    pub fn syncookies(self) -> u32 {
+        if layout!(net_syncookies) == ABSENT {
+            return 0;
+        }
+        // An int up to 5.12, u8 since (and in 5.10's stable series).
+        if layout!(net_syncookies_size) == 1 {
+            u32::from(A::read::<u8>(self.at, layout!(net_syncookies)))
+        } else {
+            A::read(self.at, layout!(net_syncookies))
+        }
+    }
+
+    /// `net.core.somaxconn`; 0 where it cannot be read.
+    #[inline(always)]
+    pub fn somaxconn(self) -> u32 {
+        if layout!(net_somaxconn) == ABSENT { 0 } else { A::read(self.at, layout!(net_somaxconn)) }
+    }
+}
+
+/// `struct sk_buff`, as far as the addresses of a TCP segment go.
+#[derive(Clone, Copy)]
+pub struct Skb<A> {
+    at: u64,
+    access: PhantomData<A>,
+}
+
+/// A received segment's two ends.
+pub struct Segment {
+    pub source: [u8; 16],
+    pub destination: [u8; 16],
+    pub source_port: u16,
+    pub destination_port: u16,
+}
+
+const ETH_P_IP: u16 = 0x0800;
+
+impl<A: Access> Skb<A> {
+    #[inline(always)]
+    pub fn at(at: u64) -> Self {
+        Self { at, access: PhantomData }
+    }
+
+    /// Carries IPv4, whatever the family of the socket that receives it.
+    #[inline(always)]
+    pub fn is_ipv4(self) -> bool {
+        u16::from_be(A::read(self.at, layout!(skb_protocol))) == ETH_P_IP
+    }
+
+    #[inline(always)]
+    pub fn segment(self) -> Segment {
+        let head: u64 = A::read(self.at, layout!(skb_head));
+        let network = head + u64::from(A::read::<u16>(self.at, layout!(skb_network_header)));
+        let transport = head + u64::from(A::read::<u16>(self.at, layout!(skb_transport_header)));
+        // Packet bytes have no BTF type: they are probed in every tier. Wire formats: RFC 791, RFC 8200, RFC 9293.
+        let ports: [u16; 2] = Probed::read(transport, 0);
+        let (source, destination) = if self.is_ipv4() {
+            let addresses: [u32; 2] = Probed::read(network, 12);
+            (mapped(addresses[0]), mapped(addresses[1]))
+        } else {
+            let addresses: [[u8; 16]; 2] = Probed::read(network, 8);
+            (addresses[0], addresses[1])
+        };
+        Segment {
+            source,
+            destination,
+            source_port: u16::from_be(ports[0]),
+            destination_port: u16::from_be(ports[1]),
+        }
+    }
+
+    /// The ends of a segment that `listener` received.
+    #[inline(always)]
+    pub fn fill_received(self, to: &mut Endpoints, listener: Sock<A>) {
+        let segment = self.segment();
+        to.local = segment.destination;
+        to.remote = segment.source;
+        to.local_port = segment.destination_port;
+        to.remote_port = segment.source_port;
+        to.family = listener.family();
+        to.netns = listener.netns();
+        to.device = listener.device();
+    }
+}
+
+/// The thread in whose context a process-context hook runs.
+pub mod current {
+    use super::{Access as _, Probed, Sock, Task, bpf_get_current_cgroup_id, bpf_get_current_comm};
+    use super::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_uid_gid};
+
+    #[inline(always)]
+    pub fn thread() -> u64 {
+        bpf_get_current_pid_tgid()
+    }
+
+    #[inline(always)]
+    pub fn fill(to: &mut Task) {
+        let id = bpf_get_current_pid_tgid();
+        to.tgid = (id >> 32) as u32;
+        to.tid = id as u32;
+        to.uid = bpf_get_current_uid_gid() as u32;
+        // SAFETY: a helper without arguments.
+        to.cgroup = unsafe { bpf_get_current_cgroup_id() };
+        if let Ok(comm) = bpf_get_current_comm() {
+            to.comm = comm;
+        }
+    }
+
+    /// The socket behind a file descriptor of the current process: what `sockfd_lookup()` does, by reading.
+    #[inline(always)]
+    pub fn socket_of_descriptor(descriptor: i64) -> Option<Sock<Probed>> {
+        const S_IFMT: u16 = 0o170_000;
+        const S_IFSOCK: u16 = 0o140_000;
+        // SAFETY: a helper without arguments.
+        let task = unsafe { bpf_get_current_task() };
+        let files: u64 = Probed::read(task, layout!(task_files));
+        let table: u64 = Probed::read(files, layout!(files_fdt));
+        let limit: u32 = Probed::read(table, layout!(fdt_max_fds));
+        if descriptor < 0 || descriptor >= i64::from(limit) {
+            return None;
+        }
+        let array: u64 = Probed::read(table, layout!(fdt_fd));
+        let file: u64 = Probed::read(array + descriptor as u64 * 8, 0);
+        let inode: u64 = Probed::read(file, layout!(file_inode));
+        let mode: u16 = Probed::read(inode, layout!(inode_mode));
+        if mode & S_IFMT != S_IFSOCK {
+            return None;
+        }
+        let socket: u64 = Probed::read(file, layout!(file_private));
+        let sk: u64 = Probed::read(socket, layout!(socket_sk));
+        (sk != 0).then(|| Sock::at(sk))
+    }
+}
+
+/// The bind hash: which sockets hold a port.
+pub mod bind_hash {
+    use super::{ABSENT, Access, Net, Probed, Sock};
+
+    /// `struct inet_bind_bucket` of one port in one namespace.
+    #[derive(Clone, Copy)]
+    pub struct Bucket(u64);
+
+    /// How many buckets of a hash chain, and second-level buckets of a bucket, are looked at: chains are short (the table
+    /// is sized for the host's memory), and a bound keeps the verifier and the host safe.
+    const CHAIN: u32 = 64;
+
+    /// Chain head of `port` in the namespace of `sk`; 0 when this kernel's hash cannot be found.
+    #[inline(always)]
+    fn chain<A: Access>(sk: Sock<A>, net: Net<A>, port: u16) -> u64 {
+        // Per namespace since 6.1 (tcp_death_row.hashinfo); before, of the protocol (sk_prot->h.hashinfo).
+        let info: u64 = if layout!(net_hashinfo) != ABSENT {
+            Probed::read(net.id(), layout!(net_hashinfo))
+        } else if layout!(proto_hashinfo) != ABSENT {
+            let prot: u64 = Probed::read(sk.id(), layout!(skc_prot));
+            Probed::read(prot, layout!(proto_hashinfo))
+        } else {
+            0
+        };
+        if info == 0 {
+            return 0;
+        }
+        let table: u64 = Probed::read(info, layout!(hashinfo_bhash));
+        let size: u32 = Probed::read(info, layout!(hashinfo_bhash_size));
+        let mix: u32 =
+            if layout!(net_hash_mix) == ABSENT { 0 } else { Probed::read(net.id(), layout!(net_hash_mix)) };
+        // inet_bhashfn(): (port + net_hash_mix(net)) & (size - 1)
+        let index = u32::from(port).wrapping_add(mix) & size.wrapping_sub(1);
+        // The chain is the bucket's last member, so one bucket is as long as the chain's offset plus one pointer.
+        let chain = layout!(bhash_bucket_chain);
+        table + u64::from(index) * u64::from(chain + 8) + u64::from(chain)
+    }
+
+    impl Bucket {
+        /// The bucket of `port` in the namespace of `sk`. The bind lock is not held: best effort, and nothing is followed
+        /// but through reads that may fail.
+        #[inline(always)]
+        pub fn find<A: Access>(sk: Sock<A>, port: u16) -> Option<Self> {
+            let net = sk.net();
+            let head = chain(sk, net, port);
+            if head == 0 {
+                return None;
+            }
+            let mut node: u64 = Probed::read(head, 0);
+            for _ in 0..CHAIN {
+                if node == 0 {
+                    break;
+                }
+                let bucket = node - u64::from(layout!(tb_node));
+                let bucket_port: u16 = Probed::read(bucket, layout!(tb_port));
+                let bucket_net: u64 = Probed::read(bucket, layout!(tb_net));
+                if bucket_port == port && bucket_net == net.id() {
+                    return Some(Self(bucket));
+                }
+                node = Probed::read(node, 0);
+            }
+            None
+        }
+
+        /// `fastreuse` in byte 0, `fastreuseport` in byte 1.
+        #[inline(always)]
+        pub fn reuse_state(self) -> u32 {
+            let fastreuse: u8 = Probed::read(self.0, layout!(tb_fastreuse));
+            let fastreuseport: u8 = Probed::read(self.0, layout!(tb_fastreuseport));
+            u32::from(fastreuse) | u32::from(fastreuseport) << 8
+        }
+
+        /// Where to begin walking its owners.
+        #[inline(always)]
+        pub fn owners(self) -> Owners {
+            if layout!(tb_bhash2) != ABSENT {
+                // Since 6.8 the owners hang below second-level buckets, one for each bound address.
+                let second: u64 = Probed::read(self.0, layout!(tb_bhash2));
+                let mut owners = Owners { node: 0, second };
+                owners.descend();
+                owners
+            } else {
+                Owners { node: Probed::read(self.0, layout!(tb_owners)), second: 0 }
+            }
+        }
+    }
+
+    /// A walk over the sockets that own a bind bucket.
+    pub struct Owners {
+        /// Link of the current socket.
+        node: u64,
+        /// Link of the second-level bucket whose owners come next; 0 before 6.8.
+        second: u64,
+    }
+
+    impl Owners {
+        /// Goes to the first owner below the next second-level bucket.
+        #[inline(always)]
+        fn descend(&mut self) {
+            if self.second != 0 {
+                let bucket = self.second - u64::from(layout!(tb2_bhash_node));
+                self.node = Probed::read(bucket, layout!(tb2_owners));
+                self.second = Probed::read(self.second, 0);
+            }
+        }
+
+        /// The current owner, if any, and one step on. A step may find no owner though more follow (an empty second-level
+        /// bucket): [`Self::is_done`] tells.
+        #[inline(always)]
+        pub fn step(&mut self) -> Option<Sock<Probed>> {
+            let at = self.node;
+            if at != 0 {
+                self.node = Probed::read(at, 0);
+            }
+            if self.node == 0 && layout!(tb_bhash2) != ABSENT {
+                self.descend();
+            }
+            (at != 0).then(|| Sock::at(at - u64::from(layout!(skc_bind_node))))
+        }
+
+        #[inline(always)]
+        pub fn is_done(&self) -> bool {
+            self.node == 0 && self.second == 0
+        }
+    }
+}
+
+/// Second argument of a system call, from the registers that its wrapper got (x86_64).
+#[inline(always)]
+pub fn syscall_second_argument<A: Access>(registers: u64) -> u64 {
+    A::read(registers, layout!(regs_si))
+}

@@ -1,0 +1,128 @@
+//! All maps, with what bounds them.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use tcptrace_common::{
+    listener::ListenerState,
+    port::{Taker, TakerKey},
+    record::{KINDS, ListenerClosed},
+};
+
+/// Records to user space. User space sets its size at load.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// Records that found no room, by kind; slot 0 counts map entries that found none. Per CPU, so that counting a loss
+/// costs no shared cache line in the storm that caused it.
+#[map]
+pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(KINDS as u32, 0);
+
+/// Per-listener counters, keyed by the listener's address (in the tracepoint tier by namespace and port). A plain hash:
+/// an LRU would forget a quiet listener, which is the one to remember when it stalls.
+#[map]
+pub static LISTENERS: HashMap<u64, ListenerState> = HashMap::with_max_entries(16_384, 0);
+
+/// When a child entered an accept queue, keyed by its address. LRU: children of a closed listener are never accepted and
+/// no robust hook tells of each (inet_child_forget is static and inlined on some kernels).
+#[map]
+pub static QUEUED: LruHashMap<u64, Queued> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Value of [`QUEUED`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Queued {
+    /// When (`CLOCK_MONOTONIC`, ns).
+    pub time_ns: u64,
+    /// Key of its listener in [`LISTENERS`].
+    pub listener: u64,
+}
+
+/// Who has a port now. Deleted at release; LRU only so that an entry whose release was missed cannot block new ones.
+#[map]
+pub static TAKERS: LruHashMap<TakerKey, Taker> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Who had the port of a connection that may live on in TIME_WAIT, which has no owner of its own.
+#[map]
+pub static DEPARTED: LruHashMap<TakerKey, Taker> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Arguments of a call in progress, from entry probe to return probe, keyed by thread: these calls may be rescheduled
+/// onto another CPU (`cond_resched()` in the port search). LRU: a thread killed in between leaves its entry behind.
+#[map]
+pub static CALLS: LruHashMap<CallKey, Call> = LruHashMap::with_max_entries(8_192, 0);
+
+/// Key of [`CALLS`]: calls nest (listen calls get_port), so the thread alone is not enough.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct CallKey {
+    /// `bpf_get_current_pid_tgid()`.
+    pub thread: u64,
+    /// One of `CALL_*`.
+    pub which: u64,
+}
+/// In `inet_csk_listen_start`.
+pub const CALL_LISTEN_START: u64 = 1;
+/// In `inet_listen`.
+pub const CALL_LISTEN: u64 = 2;
+/// In `inet_csk_get_port`.
+pub const CALL_GET_PORT: u64 = 3;
+/// In `inet_hash_connect` or `inet6_hash_connect`.
+pub const CALL_HASH_CONNECT: u64 = 4;
+/// In the listen system call: `first` is the backlog argument.
+pub const CALL_SYS_LISTEN: u64 = 5;
+/// In the bind system call: `first` is the descriptor, `second` the user's address pointer.
+pub const CALL_SYS_BIND: u64 = 6;
+
+/// Value of [`CALLS`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Call {
+    /// First argument worth keeping.
+    pub first: u64,
+    /// Second.
+    pub second: u64,
+}
+
+/// State of the packet that this CPU handles in softirq. The receive path of TCP neither sleeps nor migrates between the
+/// hooks that share this, and one packet is finished before the next begins.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Packet {
+    /// The SYN in progress passed both queue checks (its route was asked for).
+    pub passed_queue_checks: u64,
+    /// A child was created and then abandoned (`inet_csk_prepare_forced_close`) in the final ACK in progress.
+    pub child_abandoned: u64,
+    /// Child created by the final ACK (or Fast Open SYN) in progress and not yet counted as enqueued.
+    pub fresh_child: u64,
+    /// kprobe tier: listener of the SYN in progress.
+    pub syn_listener: u64,
+    /// kprobe tier: the SYN itself.
+    pub syn_skb: u64,
+    /// kprobe tier: listener and packet of the final ACK in progress, IPv4 function.
+    pub ack4_listener: u64,
+    /// Its packet.
+    pub ack4_skb: u64,
+    /// Likewise for the IPv6 function, which calls the IPv4 one for mapped peers.
+    pub ack6_listener: u64,
+    /// Its packet.
+    pub ack6_skb: u64,
+}
+#[map]
+pub static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
+
+/// Zeroes to copy from: a record in the ring buffer starts as whatever was there before, and every byte goes to user space.
+#[map]
+pub static ZEROES: Array<[u8; ZEROES_LEN]> = Array::with_max_entries(1, 0);
+/// The longest record or map value that is filled in place.
+pub const ZEROES_LEN: usize = 1280;
+const _: () = assert!(size_of::<ListenerClosed>() <= ZEROES_LEN);
+const _: () = assert!(size_of::<tcptrace_common::record::BindFail>() <= ZEROES_LEN);
+
+/// The state of the packet in progress on this CPU.
+#[inline(always)]
+pub fn packet() -> Option<&'static mut Packet> {
+    let packet = PACKET.get_ptr_mut(0)?;
+    // SAFETY: a per-CPU array slot is always there, and only softirq programs of this CPU, which do not nest, use it.
+    Some(unsafe { &mut *packet })
+}
