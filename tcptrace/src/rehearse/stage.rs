@@ -1,5 +1,6 @@
 //! Where an incident happens: one private namespace with loopback, or two joined by a veth pair.
 
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -96,8 +97,8 @@ impl Stage {
     }
 
     /// Changes a setting of the servers' namespace.
-    pub fn set_sysctl(&self, name: &str, value: impl ToString) -> Result<()> {
-        self.server.set_sysctl(name, &value.to_string())
+    pub fn set_sysctl(&self, name: &str, value: impl Display) -> Result<()> {
+        self.server.set_sysctl(name, &format!("{value}"))
     }
 
     /// All TcpExt and Tcp counters of the servers' namespace, by column name.

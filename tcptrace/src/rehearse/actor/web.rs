@@ -62,20 +62,27 @@ fn work(listener: &TcpListener, stop: &AtomicBool) -> io::Result<()> {
         let ready: Vec<bool> = ready.collect();
         let mut ready = ready.into_iter();
         connections.retain_mut(|connection| !ready.next().unwrap_or(false) || serve(connection));
-        while new {
-            match listener.accept() {
-                Ok((connection, _)) => {
-                    connection.set_nonblocking(true)?;
-                    connections.push(connection);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // A connection that was reset while it waited: the next one.
-                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-                Err(error) => return Err(error),
-            }
+        if new {
+            accept_all(listener, &mut connections)?;
         }
     }
     Ok(())
+}
+
+/// Accepts until the kernel says EAGAIN, as event loops do.
+fn accept_all(listener: &TcpListener, connections: &mut Vec<TcpStream>) -> io::Result<()> {
+    loop {
+        match listener.accept() {
+            Ok((connection, _)) => {
+                connection.set_nonblocking(true)?;
+                connections.push(connection);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            // A connection that was reset while it waited: the next one.
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Answers what has come; false when the connection is over.
