@@ -59,6 +59,13 @@ impl Healthy {
         server.ask::<()>(&Order::Serve { workers: WORKERS })?;
         Ok(server)
     }
+
+    /// Ends a server in good order: nobody waits in its queue, so nobody is reset.
+    fn close(&self, mut server: Actor) -> Result<()> {
+        let stage = &self.stage;
+        stage.await_that("everybody has been accepted", || Ok(stage.accept_queue(PORT)? == Some(0)))?;
+        server.ask::<()>(&Order::Close)
+    }
 }
 
 impl Incident for Healthy {
@@ -104,7 +111,7 @@ impl Incident for Healthy {
         });
         let before_restart: Visits = client.ask(&visit)?;
         let mut actors = vec![first.identity().clone()];
-        close(first)?;
+        self.close(first)?;
         let second = self.open_for_business()?;
         let after_restart: Visits = client.ask(&visit)?;
         let after = self.stage.settled_counters()?;
@@ -140,9 +147,4 @@ impl Incident for Healthy {
             facts: facts.as_object().cloned().unwrap_or_default(),
         })
     }
-}
-
-/// Ends a server in good order: its visitors have left and its queue is empty.
-fn close(mut server: Actor) -> Result<()> {
-    server.ask::<()>(&Order::Close)
 }
