@@ -1,1 +1,60 @@
-fn main() {}
+//! Everything a contributor of tcptrace runs, as `cargo xtask COMMAND`.
+
+mod binary;
+mod ebpf;
+mod paths;
+mod setup;
+mod term;
+mod tool;
+mod vm;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// The project's own tasks. Run them as `cargo xtask COMMAND`.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Installs what building the eBPF object, QEMU guests and the tests need. Quick when nothing is missing.
+    Setup(setup::Args),
+    /// Builds `tcptrace` as a static program, for guests, and prints where it is.
+    Static,
+    /// Builds the committed eBPF object, or checks it.
+    Ebpf(ebpf::Args),
+    /// Boots a Debian kernel in QEMU and runs a command in it, as if it were a local one.
+    Vm(vm::cli::Args),
+    /// The guest's end of `vm`: runs the jobs it finds and reports them. Nothing for people.
+    #[command(hide = true)]
+    GuestAgent,
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            term::note(format_args!("error: {error:#}"));
+            ExitCode::from(vm::cli::EXIT_HARNESS)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Setup(args) => setup::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Static => {
+            println!("{}", binary::build()?.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Ebpf(args) => ebpf::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Vm(args) => vm::cli::run(&args),
+        Command::GuestAgent => vm::agent::main().map(|()| ExitCode::SUCCESS),
+    }
+}

@@ -1,0 +1,137 @@
+//! `cargo xtask setup`: everything that building the object, the guests and the tests need, on a fresh machine.
+//!
+//! It asks for abilities, not for packages: what is there already, from wherever, is left alone, and a second run has
+//! nothing to do.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args as ClapArgs;
+use nix::unistd::Uid;
+
+use crate::ebpf::toolchain::{self, LINKER_VERSION};
+use crate::vm::{Kernel, Series};
+use crate::{paths, term, tool};
+
+/// Without options: everything.
+#[derive(ClapArgs)]
+pub(crate) struct Args {
+    /// Only what building the eBPF object needs.
+    #[arg(long)]
+    ebpf: bool,
+    /// Only what running guests needs: QEMU, busybox, the kernels.
+    #[arg(long, conflicts_with = "ebpf")]
+    vm: bool,
+    /// Look up each series' newest kernel again, instead of keeping the one that was newest once.
+    #[arg(long)]
+    refresh: bool,
+}
+
+/// Something a program here must be able to do, and the Debian packages that bring it.
+struct Need {
+    what: &'static str,
+    packages: &'static [&'static str],
+    is_met: fn() -> bool,
+}
+
+const EBPF_NEEDS: [Need; 1] = [Need {
+    what: "a rustc that comes with its library's sources",
+    // Debian's backport of a recent compiler to its stable releases. (The plain `rustc` there is too old.)
+    packages: &["rustc-web", "cargo-web", "rust-web-src"],
+    is_met: || toolchain::find_rustc().is_ok_and(|rustc| rustc.with_file_name("cargo").is_file()),
+}];
+
+const VM_NEEDS: [Need; 4] = [
+    Need { what: "QEMU", packages: &["qemu-system-x86"], is_met: || has_program("qemu-system-x86_64") },
+    Need { what: "a static busybox", packages: &["busybox-static"], is_met: || has_program("busybox") },
+    Need { what: "xz", packages: &["xz-utils"], is_met: || has_program("xz") },
+    Need { what: "strip", packages: &["binutils"], is_met: || has_program("strip") },
+];
+
+fn has_program(name: &str) -> bool {
+    paths::find_program(name).is_some()
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let everything = !args.ebpf && !args.vm;
+    let mut needs = Vec::new();
+    if everything || args.ebpf {
+        needs.extend(&EBPF_NEEDS);
+    }
+    if everything || args.vm {
+        needs.extend(&VM_NEEDS);
+    }
+    install(&needs)?;
+    if everything || args.ebpf {
+        install_linker()?;
+    }
+    if everything || args.vm {
+        for series in Series::ALL {
+            if args.refresh {
+                Kernel::forget(series)?;
+            }
+            let kernel = Kernel::of_series(series)?;
+            term::note(format_args!("kernel {}: {}", kernel.name, kernel.release));
+        }
+    }
+    term::note("everything is set up");
+    Ok(())
+}
+
+fn install(needs: &[&Need]) -> Result<()> {
+    let unmet: Vec<&Need> = needs.iter().copied().filter(|need| !(need.is_met)()).collect();
+    if unmet.is_empty() {
+        return Ok(());
+    }
+    let missing = unmet.iter().map(|need| need.what).collect::<Vec<_>>().join(", ");
+    let packages: Vec<&str> = unmet.iter().flat_map(|need| need.packages).copied().collect();
+    if !has_program("apt-get") {
+        bail!(
+            "missing: {missing}. This machine has no apt; install what Debian has in: {}",
+            packages.join(" ")
+        );
+    }
+    if !Uid::effective().is_root() {
+        bail!(
+            "missing: {missing}. Run this as root, then `cargo xtask setup` again:\n\n    \
+             apt-get update && apt-get install -y --no-install-recommends {}\n",
+            packages.join(" ")
+        );
+    }
+    term::note(format_args!("missing: {missing}; installing {}", packages.join(" ")));
+    tool::capture(Command::new("apt-get").args(["update", "-q"]))?;
+    tool::capture(
+        Command::new("apt-get")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(["install", "-y", "-q", "--no-install-recommends"])
+            .args(&packages),
+    )?;
+    match unmet.iter().find(|need| !(need.is_met)()) {
+        None => Ok(()),
+        Some(need) => {
+            bail!("{} were installed, and still there is not: {}", need.packages.join(", "), need.what)
+        }
+    }
+}
+
+/// From crates.io, into the cache: it is not this machine's business which linker the project uses.
+fn install_linker() -> Result<()> {
+    if let Some(linker) = toolchain::find_linker() {
+        let version = tool::capture_text(Command::new(&linker).arg("--version"))?;
+        if version.trim().ends_with(&format!(" {LINKER_VERSION}")) {
+            return Ok(());
+        }
+    }
+    let root = toolchain::linker_root()?;
+    term::note(format_args!("installing bpf-linker {LINKER_VERSION} (some minutes)"));
+    tool::capture(
+        paths::cargo()
+            .args(["install", "--quiet", "--locked", "bpf-linker", "--version", LINKER_VERSION, "--root"])
+            .arg(&root)
+            // Flags and wrappers meant for this workspace are not meant for it.
+            .env_remove("RUSTFLAGS")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS"),
+    )
+    .context("installing bpf-linker")?;
+    Ok(())
+}

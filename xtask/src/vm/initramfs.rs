@@ -1,0 +1,196 @@
+//! The guest's root file system: a base that depends on the kernel alone and is kept, and on top what this run copies.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr;
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::cpio::Archive;
+use super::frame::Job;
+use super::kernel::Kernel;
+use super::{agent, libs, modules};
+use crate::{paths, tool};
+
+/// Raise it when the base's content changes by an edit of this program.
+const BASE_VERSION: u32 = 1;
+const AGENT: &str = "/xtask/agent";
+
+/// A file or directory of this machine and where the guest shall have it: `HOST:GUEST` or `HOST`.
+#[derive(Clone, Debug)]
+pub(crate) struct HostCopy {
+    pub(crate) host: PathBuf,
+    pub(crate) guest: PathBuf,
+}
+
+impl FromStr for HostCopy {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (host, guest) = text.split_once(':').unwrap_or((text, "/usr/local/bin/"));
+        let host = PathBuf::from(host);
+        let name = host.file_name().with_context(|| format!("{text}: names no file to copy"))?;
+        if !guest.starts_with('/') {
+            bail!("{text}: the path in the guest has to start with /");
+        }
+        let guest = if guest.ends_with('/') { Path::new(guest).join(name) } else { PathBuf::from(guest) };
+        Ok(Self { host, guest })
+    }
+}
+
+/// Builds the whole, as one file for QEMU.
+pub(crate) fn build(kernel: &Kernel, copies: &[HostCopy], jobs: &[Job], into: &Path) -> Result<()> {
+    let mut image = base(kernel)?;
+    image.extend(overlay(copies, jobs)?);
+    fs::write(into, image).with_context(|| format!("writing {}", into.display()))
+}
+
+/// busybox and the kernel's modules, from the cache if nothing about them has changed.
+fn base(kernel: &Kernel) -> Result<Vec<u8>> {
+    let busybox =
+        paths::find_program("busybox").context("busybox is not installed; run: cargo xtask setup")?;
+    let cache = paths::cache()?.join("initramfs");
+    fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
+    let mut hasher = DefaultHasher::new();
+    (BASE_VERSION, &kernel.modules, stamp(&kernel.image)?, stamp(&kernel.modules)?, stamp(&busybox)?)
+        .hash(&mut hasher);
+    let file = cache.join(format!("{}-{:016x}.cpio", kernel.release, hasher.finish()));
+    if let Ok(image) = fs::read(&file) {
+        return Ok(image);
+    }
+    let mut archive = Archive::default();
+    for directory in
+        ["dev", "proc", "sys", "tmp", "run", "root", "etc", "var/tmp", "usr/bin", "usr/sbin", "sbin"]
+    {
+        archive.directory(Path::new(directory))?;
+    }
+    archive.character_device(Path::new("dev/console"), 5, 1)?;
+    archive.character_device(Path::new("dev/null"), 1, 3)?;
+    add_busybox(&mut archive, &busybox)?;
+    archive.file(
+        Path::new("etc/passwd"),
+        0o644,
+        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n",
+    )?;
+    archive.file(Path::new("etc/group"), 0o644, b"root:x:0:\nnogroup:x:65534:\n")?;
+    archive.file(Path::new("etc/hosts"), 0o644, b"127.0.0.1 localhost guest\n::1 localhost\n")?;
+    modules::add(&mut archive, &kernel.release, &kernel.modules)
+        .with_context(|| format!("the modules of {}", kernel.release))?;
+    let image = archive.finish()?;
+    // Renamed into place: another run must never read half of it.
+    let partial = tempfile::NamedTempFile::new_in(&cache).context("making a temporary file")?;
+    fs::write(partial.path(), &image).with_context(|| format!("writing {}", partial.path().display()))?;
+    partial.persist(&file).with_context(|| format!("writing {}", file.display()))?;
+    Ok(image)
+}
+
+/// busybox under the name of each of its applets, where a distribution would have them.
+fn add_busybox(archive: &mut Archive, busybox: &Path) -> Result<()> {
+    let content = fs::read(busybox).with_context(|| format!("reading {}", busybox.display()))?;
+    if !libs::needed_by(busybox, &content)?.is_empty() {
+        bail!("{} is not a static one; run: cargo xtask setup", busybox.display());
+    }
+    archive.file(Path::new("bin/busybox"), 0o755, &content)?;
+    for applet in
+        tool::capture_text(Command::new(busybox).arg("--list"))?.lines().filter(|name| *name != "busybox")
+    {
+        archive.symlink(&Path::new("bin").join(applet), Path::new("busybox"))?;
+    }
+    // The kernel calls this path by itself when it wants a module.
+    archive.symlink(Path::new("sbin/modprobe"), Path::new("../bin/busybox"))
+}
+
+/// What can tell that a file is another one now.
+fn stamp(path: &Path) -> Result<(u64, Option<SystemTime>)> {
+    let meta = fs::metadata(path).with_context(|| format!("reading {}", path.display()))?;
+    Ok((meta.len(), meta.modified().ok()))
+}
+
+fn overlay(copies: &[HostCopy], jobs: &[Job]) -> Result<Vec<u8>> {
+    let mut overlay = Overlay::default();
+    overlay.archive.file(Path::new("init"), 0o755, include_bytes!("init.sh"))?;
+    overlay.archive.file(Path::new(agent::JOBS_FILE), 0o644, &serde_json::to_vec(jobs)?)?;
+    overlay.add_agent()?;
+    for copy in copies {
+        overlay.copy(&copy.host, &copy.guest).with_context(|| format!("copying {}", copy.host.display()))?;
+    }
+    overlay.finish()
+}
+
+/// An archive that knows which libraries its programs need.
+#[derive(Default)]
+struct Overlay {
+    archive: Archive,
+    libraries: BTreeSet<PathBuf>,
+}
+
+impl Overlay {
+    /// The agent is this very program: both ends of the protocol cannot differ.
+    fn add_agent(&mut self) -> Result<()> {
+        let this = std::env::current_exe().context("finding this program's file")?;
+        let work = tempfile::tempdir().context("making a temporary directory")?;
+        let stripped = work.path().join("agent");
+        // Nine tenths of a debug build are debug information; a guest under emulation would unpack it at every boot.
+        let is_stripped = Command::new("strip")
+            .arg("-o")
+            .arg(&stripped)
+            .arg(&this)
+            .output()
+            .is_ok_and(|strip| strip.status.success());
+        let content =
+            fs::read(if is_stripped { &stripped } else { &this }).context("reading this program's file")?;
+        self.libraries.extend(libs::needed_by(&this, &content)?);
+        self.archive.file(Path::new(AGENT), 0o755, &content)
+    }
+
+    fn copy(&mut self, host: &Path, guest: &Path) -> Result<()> {
+        let meta = fs::metadata(host)?;
+        if meta.is_dir() {
+            return self.copy_directory(host, guest);
+        }
+        let content = fs::read(host)?;
+        self.libraries.extend(libs::needed_by(host, &content)?);
+        self.archive.file(guest, meta.permissions().mode(), &content)
+    }
+
+    fn copy_directory(&mut self, host: &Path, guest: &Path) -> Result<()> {
+        self.archive.directory(guest)?;
+        for entry in fs::read_dir(host)? {
+            let entry = entry?;
+            let (from, to) = (entry.path(), guest.join(entry.file_name()));
+            if entry.file_type()?.is_symlink() {
+                self.archive.symlink(&to, &fs::read_link(&from)?)?;
+            } else {
+                self.copy(&from, &to)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Vec<u8>> {
+        for library in &self.libraries {
+            self.archive.copy(library, library)?;
+        }
+        self.archive.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_copy_goes() {
+        let at = |text: &str| HostCopy::from_str(text).unwrap().guest;
+        assert_eq!(at("target/x:/opt/y"), Path::new("/opt/y"));
+        assert_eq!(at("target/x:/opt/"), Path::new("/opt/x"));
+        assert_eq!(at("target/x"), Path::new("/usr/local/bin/x"));
+        assert!(HostCopy::from_str("x:opt").is_err());
+        assert!(HostCopy::from_str("/:/x").is_err());
+    }
+}

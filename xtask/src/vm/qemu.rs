@@ -1,0 +1,111 @@
+//! The virtual machine: QEMU's command line, and a process that never outlives us.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+
+use super::agent::PORT_NAME;
+use crate::paths;
+
+/// What the machine is given.
+#[derive(Clone, Debug)]
+pub(crate) struct Hardware {
+    /// In QEMU's notation: `1G`, `512M`.
+    pub(crate) memory: String,
+    pub(crate) cpus: u32,
+}
+
+impl Default for Hardware {
+    fn default() -> Self {
+        Self { memory: "1G".into(), cpus: 2 }
+    }
+}
+
+/// Files and sockets of one machine.
+pub(crate) struct Files<'a> {
+    pub(crate) image: &'a Path,
+    pub(crate) initramfs: &'a Path,
+    /// Gets all that the kernel prints.
+    pub(crate) console: &'a Path,
+    /// A listening Unix socket, to which QEMU connects the agent's port.
+    pub(crate) port: &'a Path,
+}
+
+/// A running QEMU; killed when dropped.
+pub(crate) struct Machine(Child);
+
+impl Machine {
+    pub(crate) fn start(hardware: &Hardware, files: &Files<'_>) -> Result<Self> {
+        let qemu = paths::find_program("qemu-system-x86_64")
+            .context("qemu-system-x86_64 is not installed; run: cargo xtask setup")?;
+        let mut command = Command::new(qemu);
+        command
+            // Emulation only: on many CI hosts /dev/kvm is missing, and on some it is there and does not work.
+            .args(["-accel", "tcg,thread=multi"])
+            // QEMU 7.2 corrupts the flags in an emulated cmpxchg16b, on which 6.12 panics: hide it from the guest.
+            .args(["-cpu", "max,-cx16"])
+            .args(["-m", &hardware.memory, "-smp", &hardware.cpus.to_string()])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-nic", "none"])
+            // With `panic=-1` below, a panic ends QEMU at once.
+            .arg("-no-reboot")
+            .arg("-kernel")
+            .arg(files.image)
+            .arg("-initrd")
+            .arg(files.initramfs)
+            .args([
+                "-append",
+                "console=ttyS0 panic=-1 oops=panic mitigations=off no_timer_check tsc=reliable",
+            ])
+            .arg("-chardev")
+            .arg(format!("file,id=console,path={}", files.console.display()))
+            .args(["-serial", "chardev:console"])
+            .args(["-device", "virtio-serial-pci"])
+            .arg("-chardev")
+            .arg(format!("socket,id=agent,path={}", files.port.display()))
+            .args(["-device", &format!("virtserialport,chardev=agent,name={PORT_NAME}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        // SAFETY: between fork and exec only prctl is called, which is async-signal-safe and allocates nothing.
+        unsafe {
+            // If we are killed, even by SIGKILL, the machine must not stay behind and burn two cores.
+            command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
+        }
+        Ok(Self(command.spawn().context("starting QEMU")?))
+    }
+
+    /// The status, if QEMU ended within this time.
+    pub(crate) fn ended_within(&mut self, time: Duration) -> Result<Option<ExitStatus>> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().context("waiting for QEMU")? {
+                return Ok(Some(status));
+            }
+            if start.elapsed() >= time {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What QEMU itself complained about; to be asked only when it has ended.
+    pub(crate) fn complaint(&mut self) -> String {
+        let mut text = String::new();
+        if let Some(mut stderr) = self.0.stderr.take() {
+            let _unreadable = std::io::Read::read_to_string(&mut stderr, &mut text);
+        }
+        text.trim().to_owned()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ended_already = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}

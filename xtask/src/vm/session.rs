@@ -1,0 +1,281 @@
+//! One guest's life, seen from the host: boot it, follow its frames, and tell how it ended.
+
+use std::fs;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::frame::{self, Ending, Frame, Job, Kind};
+use super::qemu::{Files, Machine};
+use super::{Batch, Guest, GuestFailure, JobReport, Observer, Stream, initramfs};
+
+/// The agent kills a job whose time is over and says so. If even that takes this long, the guest hangs.
+const GRACE: Duration = Duration::from_secs(20);
+/// A panicked kernel resets the machine within this time after its port fell silent.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Boots the guest, runs the jobs one after the other, and gives what became of each.
+pub(crate) fn run_batch(guest: &Guest, jobs: &[Job], observer: &mut dyn Observer) -> Result<Batch> {
+    let work =
+        tempfile::Builder::new().prefix("tcptrace-vm-").tempdir().context("making a temporary directory")?;
+    let at = |name: &str| work.path().join(name);
+    let (initramfs, console, port) = (at("initramfs"), at("console"), at("port"));
+    initramfs::build(&guest.kernel, &guest.copies, jobs, &initramfs)?;
+    let listener = UnixListener::bind(&port).with_context(|| format!("listening on {}", port.display()))?;
+    let files = Files { image: &guest.kernel.image, initramfs: &initramfs, console: &console, port: &port };
+    let start = Instant::now();
+    let mut machine = Machine::start(&guest.hardware, &files)?;
+    let stream = accept(&listener, &mut machine)?;
+    let frames = read_in_background(stream);
+
+    let mut follower = Follower::new(jobs, observer, start);
+    let end = follower.follow(&frames, guest.boot_timeout);
+    let failure = match end {
+        End::Done => None,
+        End::Failed(failure) => Some(failure),
+        End::Silent(time) if follower.booted => Some(GuestFailure::Hung(time)),
+        End::Silent(time) => {
+            Some(GuestFailure::NotBooted(format!("no sign of life in {} s", time.as_secs())))
+        }
+        End::Gone => Some(explain_absence(&mut machine, &console, follower.booted)?),
+    };
+    // A hang may be a panic that could not even reset the machine.
+    let failure = match failure {
+        Some(GuestFailure::Hung(_) | GuestFailure::NotBooted(_)) => {
+            panic_line(&read_console(&console)).map(GuestFailure::Panicked).or(failure)
+        }
+        other => other,
+    };
+    drop(machine);
+    Ok(Batch { reports: follower.reports, failure, console: read_console(&console) })
+}
+
+/// QEMU connects first thing; if it dies instead (an unknown option, no memory), say what it said.
+fn accept(listener: &UnixListener, machine: &mut Machine) -> Result<UnixStream> {
+    listener.set_nonblocking(true)?;
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false)?;
+                return Ok(stream);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error).context("waiting for QEMU"),
+        }
+        if let Some(status) = machine.ended_within(Duration::from_millis(10))? {
+            bail!("QEMU ended at once ({status}): {}", machine.complaint());
+        }
+    }
+}
+
+fn read_in_background(mut stream: UnixStream) -> Receiver<Result<Frame, String>> {
+    // Bounded: a job that prints without end is slowed down rather than kept in memory twice.
+    let (sender, receiver) = mpsc::sync_channel(64);
+    thread::spawn(move || {
+        loop {
+            let message = match frame::read(&mut stream) {
+                Ok(Some(frame)) => Ok(frame),
+                Ok(None) => return,
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return,
+                Err(error) => Err(error.to_string()),
+            };
+            let is_last = message.is_err();
+            if sender.send(message).is_err() || is_last {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// How following the frames came to an end.
+enum End {
+    Done,
+    Failed(GuestFailure),
+    /// Nothing came within this time.
+    Silent(Duration),
+    /// The port was closed: QEMU is no more.
+    Gone,
+}
+
+/// Sorts frames into the reports of their jobs.
+struct Follower<'a> {
+    jobs: &'a [Job],
+    observer: &'a mut dyn Observer,
+    start: Instant,
+    booted: bool,
+    job_start: Instant,
+    reports: Vec<JobReport>,
+}
+
+impl<'a> Follower<'a> {
+    fn new(jobs: &'a [Job], observer: &'a mut dyn Observer, start: Instant) -> Self {
+        let blank =
+            JobReport { ending: None, stdout: Vec::new(), stderr: Vec::new(), elapsed: Duration::ZERO };
+        Self { jobs, observer, start, booted: false, job_start: start, reports: vec![blank; jobs.len()] }
+    }
+
+    fn follow(&mut self, frames: &Receiver<Result<Frame, String>>, boot_timeout: Duration) -> End {
+        let mut patience = boot_timeout;
+        let mut deadline = Instant::now() + patience;
+        loop {
+            let message = match frames.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(message) => message,
+                Err(RecvTimeoutError::Timeout) => return End::Silent(patience),
+                Err(RecvTimeoutError::Disconnected) => return End::Gone,
+            };
+            let frame = match message {
+                Ok(frame) => frame,
+                Err(error) => return End::Failed(GuestFailure::Agent(format!("a broken report: {error}"))),
+            };
+            let number = usize::try_from(frame.job).unwrap_or(usize::MAX);
+            match frame.kind {
+                Kind::Ready => {
+                    self.booted = true;
+                    self.observer.booted(&String::from_utf8_lossy(&frame.payload), self.start.elapsed());
+                    (patience, deadline) = (GRACE, Instant::now() + GRACE);
+                }
+                Kind::Started => {
+                    self.job_start = Instant::now();
+                    let timeout = self
+                        .jobs
+                        .get(number)
+                        .map_or(Duration::ZERO, |job| Duration::from_millis(job.timeout_ms));
+                    (patience, deadline) = (GRACE, Instant::now() + timeout + GRACE);
+                }
+                Kind::Stdout => self.output(number, Stream::Stdout, &frame.payload),
+                Kind::Stderr => self.output(number, Stream::Stderr, &frame.payload),
+                Kind::Ended => {
+                    if let Err(error) = self.ended(number, &frame.payload) {
+                        return End::Failed(GuestFailure::Agent(format!("a broken report: {error:#}")));
+                    }
+                    (patience, deadline) = (GRACE, Instant::now() + GRACE);
+                }
+                Kind::Done => return End::Done,
+                Kind::Failed => {
+                    return End::Failed(GuestFailure::Agent(
+                        String::from_utf8_lossy(&frame.payload).into_owned(),
+                    ));
+                }
+            }
+        }
+    }
+
+    fn output(&mut self, number: usize, stream: Stream, bytes: &[u8]) {
+        let Some(report) = self.reports.get_mut(number) else { return };
+        match stream {
+            Stream::Stdout => report.stdout.extend(bytes),
+            Stream::Stderr => report.stderr.extend(bytes),
+        }
+        self.observer.output(number, stream, bytes);
+    }
+
+    fn ended(&mut self, number: usize, payload: &[u8]) -> Result<()> {
+        let ending: Ending = serde_json::from_slice(payload)?;
+        let report = self.reports.get_mut(number).with_context(|| format!("there is no job {number}"))?;
+        report.ending = Some(ending);
+        report.elapsed = self.job_start.elapsed();
+        self.observer.ended(number, report);
+        Ok(())
+    }
+}
+
+/// QEMU closed the port: a panic, a reset, a power-off before the end, or QEMU's own trouble.
+fn explain_absence(machine: &mut Machine, console: &Path, booted: bool) -> Result<GuestFailure> {
+    let status = machine.ended_within(LAST_WORDS)?;
+    let console = read_console(console);
+    if let Some(line) = panic_line(&console) {
+        return Ok(GuestFailure::Panicked(line));
+    }
+    let complaint = if status.is_some() { machine.complaint() } else { String::new() };
+    let last_line = console.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing").trim();
+    let reason = match complaint.as_str() {
+        "" => format!("the machine stopped; last on its console: {last_line}"),
+        complaint => format!("QEMU stopped: {complaint}"),
+    };
+    Ok(if booted { GuestFailure::Vanished(reason) } else { GuestFailure::NotBooted(reason) })
+}
+
+fn panic_line(console: &str) -> Option<String> {
+    const SIGN: &str = "Kernel panic - not syncing";
+    let line = console.lines().find(|line| line.contains(SIGN))?;
+    let at = line.find(SIGN)?;
+    Some(line.get(at..)?.trim().to_owned())
+}
+
+fn read_console(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).replace('\r', "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+    impl Observer for Nobody {}
+
+    fn job(timeout_ms: u64) -> Job {
+        Job { argv: vec!["true".into()], timeout_ms }
+    }
+
+    fn follow(jobs: &[Job], frames: Vec<(Kind, u32, Vec<u8>)>, open: bool) -> (End, Vec<JobReport>) {
+        let (sender, receiver) = mpsc::sync_channel(64);
+        for (kind, job, payload) in frames {
+            sender.send(Ok(Frame { kind, job, payload })).unwrap();
+        }
+        let kept = open.then_some(sender);
+        let mut nobody = Nobody;
+        let mut follower = Follower::new(jobs, &mut nobody, Instant::now());
+        let end = follower.follow(&receiver, Duration::from_millis(50));
+        drop(kept);
+        (end, follower.reports)
+    }
+
+    #[test]
+    fn each_job_gets_its_own() {
+        let ending = |ending| serde_json::to_vec(&ending).unwrap();
+        let frames = vec![
+            (Kind::Ready, 0, b"6.1".to_vec()),
+            (Kind::Started, 0, vec![]),
+            (Kind::Stdout, 0, b"a".to_vec()),
+            (Kind::Stderr, 0, b"b".to_vec()),
+            (Kind::Stdout, 0, b"\0c".to_vec()),
+            (Kind::Ended, 0, ending(Ending::Exited(3))),
+            (Kind::Started, 1, vec![]),
+            (Kind::Ended, 1, ending(Ending::TimedOut)),
+            (Kind::Done, 0, vec![]),
+        ];
+        let (end, reports) = follow(&[job(1), job(1)], frames, true);
+        assert!(matches!(end, End::Done));
+        assert_eq!((reports[0].stdout.as_slice(), reports[0].stderr.as_slice()), (&b"a\0c"[..], &b"b"[..]));
+        assert_eq!(reports[0].ending, Some(Ending::Exited(3)));
+        assert_eq!(reports[1].ending, Some(Ending::TimedOut));
+    }
+
+    #[test]
+    fn silence_and_absence_differ() {
+        assert!(matches!(follow(&[job(1)], vec![], true).0, End::Silent(_)));
+        let (end, reports) =
+            follow(&[job(1)], vec![(Kind::Ready, 0, vec![]), (Kind::Started, 0, vec![])], false);
+        assert!(matches!(end, End::Gone));
+        assert_eq!(reports[0].ending, None);
+    }
+
+    #[test]
+    fn a_report_about_no_job_is_refused() {
+        let frames = vec![(Kind::Ended, 7, serde_json::to_vec(&Ending::Exited(0)).unwrap())];
+        assert!(matches!(follow(&[job(1)], frames, true).0, End::Failed(GuestFailure::Agent(_))));
+    }
+
+    #[test]
+    fn the_panic_is_found_in_the_console() {
+        let console =
+            "[    1.0] x\n[    2.1] Kernel panic - not syncing: sysrq triggered crash\n[    2.2] CPU: 0\n";
+        assert_eq!(panic_line(console).unwrap(), "Kernel panic - not syncing: sysrq triggered crash");
+        assert_eq!(panic_line("all is well"), None);
+    }
+}
