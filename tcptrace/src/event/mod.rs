@@ -4,6 +4,8 @@
 //! space read beside it (counters, knobs, processes, the passing of time). So a recording of the events replays to the same
 //! findings.
 
+mod cursor;
+pub mod decode;
 mod host;
 mod listener;
 mod port;
@@ -12,6 +14,7 @@ mod socket;
 mod time;
 mod trace;
 
+pub use decode::{DecodeError, decode_listener_state, decode_record, listener_sample, record_name};
 pub use host::{CounterSample, KnobSample, PortRange, PortRanges};
 pub use listener::{
     Accept, Acceptor, AckDrop, AckDropCause, Enqueue, Listen, ListenerClosed, ListenerRef, ListenerSample,
