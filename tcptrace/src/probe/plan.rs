@@ -159,7 +159,7 @@ pub const OBSERVATIONS: &[Observation] = &[
         group: 1,
     },
     Observation {
-        name: "backlog-argument",
+        name: "backlog",
         what: "the argument of listen() before somaxconn cuts it",
         ways: &[
             way(Fexit, &[probe("fentry_sys_listen", Kind::Fentry, SYS_LISTEN)]),
@@ -174,7 +174,7 @@ pub const OBSERVATIONS: &[Observation] = &[
         group: 0,
     },
     Observation {
-        name: "listener-close",
+        name: "listener-closed",
         what: "who closed a listener, and what was still queued",
         ways: &[
             way(Fexit, &[probe("fentry_listen_stop", Kind::Fentry, &["inet_csk_listen_stop"])]),
@@ -298,7 +298,7 @@ pub const OBSERVATIONS: &[Observation] = &[
         group: 2,
     },
     Observation {
-        name: "bind",
+        name: "bind-fail",
         what: "binds and their conflicts, with the requested address and the holder",
         ways: &[
             way(Fexit, &[probe("fexit_get_port", Kind::Fexit, &["inet_csk_get_port"])]),
@@ -322,7 +322,7 @@ pub const OBSERVATIONS: &[Observation] = &[
         group: 0,
     },
     Observation {
-        name: "connect-port",
+        name: "port-taken",
         what: "ports taken by connect()",
         ways: &[
             way(
@@ -347,7 +347,7 @@ pub const OBSERVATIONS: &[Observation] = &[
         group: 3,
     },
     Observation {
-        name: "port-release",
+        name: "port-released",
         what: "ports given back",
         ways: &[
             way(Fexit, &[probe("fentry_put_port", Kind::Fentry, &["inet_put_port"])]),
