@@ -363,6 +363,7 @@ mod tests {
     use crate::host::testing::{KillOnDrop, private_netns, wait_for};
     use proptest::prelude::*;
     use std::process::{Command, Stdio};
+    use std::sync::{Mutex, PoisonError};
 
     /// How many of this process's descriptors are handles on one of these namespaces.
     fn handles_on(ids: &[u32]) -> usize {
@@ -418,9 +419,13 @@ mod tests {
         .then_some((child, id))
     }
 
+    /// Tests that hold or count handles on every namespace of the machine take turns.
+    static TABLES: Mutex<()> = Mutex::new(());
+
     #[test]
     fn a_hundred_namespaces_come_and_go_without_a_leak() {
         let Some(_) = private_netns() else { return };
+        let _turn = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
         let mut table = NetnsTable::new(Procfs::default()).unwrap();
         table.refresh().unwrap();
         let own = table.own();
@@ -448,6 +453,7 @@ mod tests {
     #[test]
     fn a_namespace_that_only_a_bind_mount_holds_is_found_with_its_name() {
         let Some(_) = private_netns() else { return };
+        let _turn = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("blue one");
         std::fs::write(&file, "").unwrap();
