@@ -77,17 +77,7 @@ impl Process {
     /// # Errors
     /// [`ProcessError::Gone`] when there is no such process, or it exits before its `stat` is read.
     pub fn read(procfs: &Procfs, pid: u32) -> Result<Self, ProcessError> {
-        let failed = |source: io::Error| {
-            if is_gone(&source) {
-                ProcessError::Gone { pid }
-            } else {
-                ProcessError::Unreadable { pid, root: procfs.root().to_owned(), source }
-            }
-        };
-        let dir = procfs.process(pid).map_err(failed)?;
-        let text = dir.read("stat", 4096).map_err(failed)?;
-        let stat = Stat::parse(&text)
-            .ok_or_else(|| ProcessError::Malformed { pid, root: procfs.root().to_owned() })?;
+        let (dir, stat) = open_with_stat(procfs, pid)?;
         let placement = dir.read("cgroup", 64 * 1024).ok().map(|text| cgroup::of_process(&text));
         let (cgroup, container, unit) = placement.map_or((None, None, None), |placement| {
             (Some(placement.path), placement.container, placement.unit)
@@ -117,13 +107,7 @@ impl Process {
     /// # Errors
     /// As [`Process::read`].
     pub fn probe(procfs: &Procfs, pid: u32) -> Result<Stat, ProcessError> {
-        let read = || procfs.process(pid)?.read("stat", 4096);
-        match read() {
-            Ok(text) => Stat::parse(&text)
-                .ok_or_else(|| ProcessError::Malformed { pid, root: procfs.root().to_owned() }),
-            Err(error) if is_gone(&error) => Err(ProcessError::Gone { pid }),
-            Err(source) => Err(ProcessError::Unreadable { pid, root: procfs.root().to_owned(), source }),
-        }
+        open_with_stat(procfs, pid).map(|(_, stat)| stat)
     }
 
     /// Start of the process since boot (CLOCK_BOOTTIME), rounded down to a clock tick, 10 ms on most machines.
@@ -173,6 +157,22 @@ impl Stat {
             threads: field(20)?.parse().ok()?,
             start_time: field(22)?.parse().ok()?,
         })
+    }
+}
+
+fn open_with_stat(procfs: &Procfs, pid: u32) -> Result<(ProcessDir, Stat), ProcessError> {
+    let root = || procfs.root().to_owned();
+    let open = || -> io::Result<(ProcessDir, Vec<u8>)> {
+        let dir = procfs.process(pid)?;
+        let text = dir.read("stat", 4096)?;
+        Ok((dir, text))
+    };
+    match open() {
+        Ok((dir, text)) => Stat::parse(&text)
+            .map(|stat| (dir, stat))
+            .ok_or_else(|| ProcessError::Malformed { pid, root: root() }),
+        Err(error) if is_gone(&error) => Err(ProcessError::Gone { pid }),
+        Err(source) => Err(ProcessError::Unreadable { pid, root: root(), source }),
     }
 }
 
