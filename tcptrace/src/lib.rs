@@ -2,7 +2,7 @@
 //!
 //! Data walks through the rooms of this crate top to bottom:
 //! [`probe`] (or a recording) → [`event`] → [`correlate`] → [`finding`] → [`output`];
-//! [`identity`] and [`host`] add what the kernel shows without probes; [`rehearse`] makes the incidents to explain.
+//! [`live`] drives the probes of this host; [`identity`] and [`host`] add what the kernel shows without probes; [`rehearse`] makes the incidents to explain.
 
 pub mod cli;
 pub mod correlate;
@@ -10,6 +10,7 @@ pub mod event;
 pub mod finding;
 pub mod host;
 pub mod identity;
+pub mod live;
 pub mod output;
 pub mod probe;
 pub mod rehearse;

@@ -11,7 +11,7 @@ const TRACEFS: &str = "/sys/kernel/tracing";
 
 /// Mounts tracefs for this process alone where nobody has mounted it: tracing must not change the host. Called before
 /// other threads start. A failure costs the observations that need it, which then say so.
-pub fn mount_privately() {
+pub(super) fn mount_privately() {
     let is_mounted = |at: &str| Path::new(at).join("events").is_dir();
     if is_mounted(TRACEFS) || is_mounted("/sys/kernel/debug/tracing") {
         return;

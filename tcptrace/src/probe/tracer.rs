@@ -22,6 +22,9 @@ use super::{
 /// Bytes of the ring buffer unless said otherwise.
 pub const RING_BYTES: u32 = 4 << 20;
 
+/// A listener's counters as the kernel side keeps them.
+pub type ListenerBytes = [u8; size_of::<ListenerState>()];
+
 /// How to trace.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -43,7 +46,7 @@ impl Default for Options {
 pub struct Tracer {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
-    listeners: HashMap<MapData, u64, [u8; size_of::<ListenerState>()]>,
+    listeners: HashMap<MapData, u64, ListenerBytes>,
     lost: PerCpuArray<MapData, u64>,
     coverage: Coverage,
     attached: Vec<Attached>,
@@ -116,16 +119,17 @@ impl Tracer {
     }
 
     /// Counters of every listener that had traffic or began since the start, by key: the listener's address in the kernel;
-    /// in the tracepoint tier namespace and port.
+    /// in the tracepoint tier namespace and port. Each is the bytes of a
+    /// [`ListenerState`](tcptrace_common::listener::ListenerState).
     ///
     /// # Errors
     ///
     /// When the map cannot be read.
-    pub fn listeners(&self) -> Result<Vec<(u64, ListenerState)>, ProbeError> {
+    pub fn listeners(&self) -> Result<Vec<(u64, ListenerBytes)>, ProbeError> {
         let mut states = Vec::new();
         for entry in self.listeners.iter() {
             match entry {
-                Ok((key, bytes)) => states.push((key, object::listener_state(&bytes))),
+                Ok(entry) => states.push(entry),
                 // Deleted while we walked.
                 Err(aya::maps::MapError::KeyNotFound) => {}
                 Err(error) => return Err(error.into()),

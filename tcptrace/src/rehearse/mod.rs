@@ -19,6 +19,7 @@
 mod actor;
 mod cancel;
 mod counters;
+mod drill;
 mod error;
 mod incident;
 mod namespace;
@@ -29,6 +30,7 @@ mod truth;
 pub use actor::{ACTOR_SUBCOMMAND, Identity, actor_main};
 pub use cancel::Cancel;
 pub use counters::Counters;
+pub use drill::drill;
 pub use error::{Error, Result};
 pub use incident::{Entry, Family, Incident, Options, Variant, catalogue, incident};
 pub use namespace::Namespace;

@@ -1,0 +1,220 @@
+//! The command line.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::probe::{BackEnd, Tier};
+
+/// Why are connections not being set up? Who, where, why, and what to change.
+///
+/// Without a subcommand: watch.
+#[derive(Debug, Parser)]
+#[command(name = "tcptrace", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to watch.
+    #[command(flatten)]
+    pub watch: WatchArgs,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Live findings, as they happen (the default)
+    Watch(WatchArgs),
+    /// What this kernel allows, what is attached, what is not and why
+    Probes(ProbesArgs),
+    /// Make an incident in a private network namespace while tracing it, and explain it
+    Rehearse(RehearseArgs),
+}
+
+/// How to trace.
+#[derive(Args, Clone, Debug)]
+pub struct TraceArgs {
+    /// Use one kind of attachment only
+    #[arg(long, value_enum, default_value_t = Attach::Auto, value_name = "TIER")]
+    pub attach: Attach,
+    /// Size of the ring buffer between kernel and tcptrace, KiB (a power of two)
+    #[arg(long, default_value_t = 4096, value_name = "KIB", value_parser = power_of_two)]
+    pub ring_kib: u32,
+}
+
+/// How to print.
+#[derive(Args, Clone, Debug)]
+pub struct OutputArgs {
+    /// One JSON object a line on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Print the events behind the findings, too
+    #[arg(long)]
+    pub events: bool,
+    /// Print (and stream from the kernel) every handshake step, accept and port, not only the anomalies
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// How to watch.
+#[derive(Args, Clone, Debug)]
+pub struct WatchArgs {
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// How to trace.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+    /// Stop after this long: 250ms, 30s, 5m, 2h
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub limit: Option<Duration>,
+    /// Only sockets of these ports (local; for clients also remote); filtered in the kernel
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Vec<u16>,
+    /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns; filtered in the kernel
+    #[arg(long, value_name = "NETNS")]
+    pub netns: Option<String>,
+    /// Print only what concerns these processes
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<u32>,
+    /// Print only what concerns processes of these names
+    #[arg(long, value_name = "NAME")]
+    pub comm: Vec<String>,
+    /// Print only these findings
+    #[arg(long, value_name = "CODE")]
+    pub finding: Vec<String>,
+    /// End with exit code 1 if there was a finding of this severity or a worse one
+    #[arg(long, value_enum, value_name = "SEVERITY")]
+    pub fail_on: Option<FailOn>,
+    /// Print the kernel side's own log to stderr (RUST_LOG=tcptrace=debug shows user space's)
+    #[arg(long)]
+    pub kernel_log: bool,
+}
+
+/// How to look at the probes.
+#[derive(Args, Clone, Debug)]
+pub struct ProbesArgs {
+    /// One JSON object a line on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// How to trace.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+    /// Make a handshake, an overflow and a conflict in a private namespace, and name every probe that did not fire
+    #[arg(long)]
+    pub self_test: bool,
+}
+
+/// What to rehearse.
+#[derive(Args, Clone, Debug)]
+pub struct RehearseArgs {
+    /// Name of the incident; `all` for all, `list` to list them
+    pub name: String,
+    /// A variant of it
+    #[arg(long, value_name = "NAME")]
+    pub variant: Option<String>,
+    /// Addresses to use: 4, 6, or mapped (IPv4 clients of an IPv6 socket)
+    #[arg(long, default_value = "4", value_name = "FAMILY")]
+    pub family: crate::rehearse::Family,
+    /// Set net.ipv4.tcp_abort_on_overflow in the private namespace
+    #[arg(long)]
+    pub abort_on_overflow: bool,
+    /// net.ipv4.tcp_syncookies in the private namespace
+    #[arg(long, value_name = "0|1|2", value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub syncookies: Option<u8>,
+    /// Start the server before the tracer
+    #[arg(long)]
+    pub older: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// How to trace.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+}
+
+/// Kinds of attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Attach {
+    /// For each observation the best that works
+    Auto,
+    /// fentry and fexit
+    Fexit,
+    /// kprobe and kretprobe
+    Kprobe,
+    /// BTF tracepoints and the tracepoints of system calls
+    Tracepoint,
+}
+
+impl From<Attach> for Tier {
+    fn from(attach: Attach) -> Self {
+        match attach {
+            Attach::Auto => Self::Auto,
+            Attach::Fexit => Self::Only(BackEnd::Fexit),
+            Attach::Kprobe => Self::Only(BackEnd::Kprobe),
+            Attach::Tracepoint => Self::Only(BackEnd::Tracepoint),
+        }
+    }
+}
+
+/// Severities that can fail a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// Worth knowing
+    Info,
+    /// Something is about to break, or breaks now and then
+    Warning,
+    /// Connections are being refused or dropped
+    Critical,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration =
+        text.parse().map_err(|_| format!("{text:?} is not a time: use 250ms, 30s, 5m or 2h"))?;
+    Duration::try_from(span).map_err(|_| format!("{text:?} is less than nothing"))
+}
+
+fn power_of_two(text: &str) -> Result<u32, String> {
+    let kib: u32 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if kib.is_power_of_two() && (4..=1 << 20).contains(&kib) {
+        Ok(kib)
+    } else {
+        Err(format!("{kib} is not a power of two between 4 and 1048576"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn watching_needs_no_subcommand() {
+        let cli = Cli::try_parse_from(["tcptrace", "--json", "--for", "30s", "--port", "80"]).unwrap();
+        assert!(cli.command.is_none());
+        assert!(cli.watch.output.json);
+        assert_eq!(cli.watch.limit, Some(Duration::from_secs(30)));
+        assert_eq!(cli.watch.port, [80]);
+    }
+
+    #[test]
+    fn times_are_as_documented() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        assert!(duration("soon").is_err());
+        assert!(duration("-5s").is_err());
+    }
+
+    #[test]
+    fn rings_are_powers_of_two() {
+        assert_eq!(power_of_two("64"), Ok(64));
+        assert!(power_of_two("65").is_err());
+        assert!(power_of_two("0").is_err());
+    }
+}

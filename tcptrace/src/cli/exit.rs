@@ -1,0 +1,68 @@
+//! Exit codes: what a script may rely on.
+
+use std::process::ExitCode;
+
+/// How tcptrace ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done,
+    /// Critical findings with `--fail-on critical`, or a rehearsal that was not diagnosed.
+    Found,
+    /// The command line is wrong.
+    Usage,
+    /// Not permitted.
+    NotPermitted,
+    /// Not supported by this kernel.
+    NotSupported,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Found => 1,
+            Exit::Usage => 2,
+            Exit::NotPermitted => 3,
+            Exit::NotSupported => 4,
+        })
+    }
+}
+
+/// Why a subcommand failed, with the code to end with.
+#[derive(Debug)]
+pub struct Failure {
+    /// The code.
+    pub exit: Exit,
+    /// What failed, why, and what to do.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure to be ended with `exit`.
+    pub fn new(exit: Exit, message: impl ToString) -> Self {
+        Self { exit, message: message.to_string() }
+    }
+}
+
+impl From<crate::live::Error> for Failure {
+    fn from(error: crate::live::Error) -> Self {
+        let exit = match &error {
+            crate::live::Error::Probe(probe) if probe.is_permission() => Exit::NotPermitted,
+            crate::live::Error::Netns(_) => Exit::NotPermitted,
+            crate::live::Error::Probe(_) => Exit::NotSupported,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<crate::rehearse::Error> for Failure {
+    fn from(error: crate::rehearse::Error) -> Self {
+        let exit = match &error {
+            crate::rehearse::Error::Usage(_) => Exit::Usage,
+            crate::rehearse::Error::NotSupported(_) => Exit::NotSupported,
+            _ => Exit::NotPermitted,
+        };
+        Self::new(exit, error)
+    }
+}

@@ -1,0 +1,98 @@
+//! Drives a live trace: wakes it when it should look, until it is to end.
+
+use std::{
+    future::Future,
+    io,
+    os::fd::{AsRawFd, RawFd},
+    time::Duration,
+};
+
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
+
+use super::Live;
+use crate::event::Event;
+
+/// How often the ring buffer is emptied without being asked: the longest that an event waits to be seen.
+const DRAIN: Duration = Duration::from_millis(100);
+/// How often what must be polled is polled.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Why a trace ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Its time was up, or what it waited for happened.
+    Over,
+    /// SIGINT or SIGTERM.
+    Interrupted,
+    /// Nobody reads the output any more.
+    OutputClosed,
+}
+
+/// The ring buffer's descriptor, lent to the reactor; the trace outlives it.
+struct Ring(RawFd);
+
+impl AsRawFd for Ring {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+/// Hands every event of `live` to `each`, until `over` comes true, a signal comes, or `each` fails. A closed pipe is an
+/// ending like any other. The last events (samples, losses, the end) are handed over in every case but that one.
+///
+/// # Errors
+/// Those of `each`, and of setting up signals.
+pub async fn drive(
+    mut live: Live,
+    over: impl Future<Output = ()>,
+    mut each: impl FnMut(&[Event]) -> io::Result<()>,
+) -> io::Result<Ending> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let ring = AsyncFd::with_interest(Ring(live.as_raw_fd()), Interest::READABLE)?;
+    let mut drain = interval(DRAIN);
+    let mut look = interval(LOOK);
+    let mut second = interval(Duration::from_secs(1));
+    for timer in [&mut drain, &mut look, &mut second] {
+        timer.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        // The first tick comes at once.
+        timer.tick().await;
+    }
+    tokio::pin!(over);
+    let mut events = Vec::new();
+    let ending = loop {
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => break Ending::Interrupted,
+            _ = terminate.recv() => break Ending::Interrupted,
+            () = &mut over => break Ending::Over,
+            _ = second.tick() => {
+                // What happened before this second ended comes before its samples.
+                live.poll(&mut events);
+                live.second(&mut events);
+            }
+            _ = look.tick() => live.look(&mut events),
+            _ = drain.tick() => live.poll(&mut events),
+            ready = ring.readable() => {
+                ready?.clear_ready();
+                live.poll(&mut events);
+            }
+        }
+        match each(&events) {
+            Ok(()) => events.clear(),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Ending::OutputClosed),
+            Err(error) => return Err(error),
+        }
+    };
+    drop(ring);
+    live.finish(&mut events);
+    match each(&events) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::OutputClosed),
+        Err(error) => Err(error),
+        Ok(()) => Ok(ending),
+    }
+}

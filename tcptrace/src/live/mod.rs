@@ -1,0 +1,464 @@
+//! The live source: probes, and what user space reads beside them, as one stream of events in the order of their times.
+//!
+//! Whoever drives it calls [`Live::poll`] about ten times a second (and when its descriptor is readable), [`Live::second`]
+//! once a second, and [`Live::finish`] in the end. Everything here blocks for milliseconds at most.
+
+mod clock;
+pub mod drive;
+mod people;
+mod places;
+mod polled;
+
+use std::{
+    collections::{HashMap, HashSet},
+    os::fd::{AsRawFd, RawFd},
+};
+
+use tcptrace_common::record::KINDS;
+
+use crate::{
+    event::{
+        self, BindFail, ClockOffset, Endpoints, Event, HolderReport, Kind, ListenerRef, ListenerSample, ListenerTotals,
+        LossPlace, Lost, Owner, OwnerConfidence, ReportedHolder, Timestamp,
+        decode::{decode_listener_state, decode_record, record_name},
+    },
+    host::{
+        netns::{Netns, NetnsError},
+        procfs::Procfs,
+        sock_diag,
+    },
+    probe::{self, BackEnd, ProbeError, Tracer},
+};
+
+use people::People;
+use places::Places;
+use polled::{ByPort, Polled};
+
+/// How to trace.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Tier, in-kernel filters, ring buffer.
+    pub probe: probe::Options,
+    /// Only this namespace; its id must be that of the in-kernel filter.
+    pub netns: Option<Netns>,
+    /// In-kernel filters as the user wrote them, for the coverage.
+    pub filters: Vec<String>,
+}
+
+/// Why a trace cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The probes.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// The namespaces.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+}
+
+/// A running trace of this host.
+pub struct Live {
+    tracer: Tracer,
+    clock: ClockOffset,
+    people: People,
+    places: Places,
+    /// `Some` when drops or listeners must be polled.
+    polled: Option<Polled>,
+    said_listeners: HashMap<u64, ListenerSample>,
+    said_lost: [u64; KINDS],
+    undecoded: u64,
+    last_second: Timestamp,
+    /// Owners whose state is worth a look this second: their listener dropped something.
+    troubled: HashSet<u64>,
+}
+
+impl Live {
+    /// Attaches, and reads what there is: the events that come first.
+    ///
+    /// # Errors
+    /// When nothing can be traced at all; a part that cannot is in the coverage, which is the first event.
+    pub fn start(options: &Options) -> Result<(Self, Vec<Event>), Error> {
+        let procfs = Procfs::default();
+        // Before the probes: from here on, every namespace's counters are compared with what we see. What happens between
+        // this and the attachment is missed, so the baseline is read again when all is attached.
+        let places = Places::new(procfs.clone(), options.netns.clone())?;
+        let tracer = Tracer::start(&options.probe)?;
+        let clock = clock::offset();
+        let polls = ["syn-drop", "ack-drop", "listen"]
+            .iter()
+            .any(|name| tracer.coverage().back_end(name).is_none_or(|b| b == BackEnd::Tracepoint));
+        let mut live = Self {
+            tracer,
+            clock,
+            people: People::new(procfs),
+            places,
+            polled: polls.then(Polled::default),
+            said_listeners: HashMap::new(),
+            said_lost: [0; KINDS],
+            undecoded: 0,
+            last_second: clock::now(clock),
+            troubled: HashSet::new(),
+        };
+        let mut first = vec![Kind::Coverage(Box::new(live.coverage(options.filters.clone())))];
+        first.extend(live.places.knobs());
+        let listeners = live.places.listeners();
+        let sockets: Vec<(u64, u64, Endpoints)> =
+            listeners.iter().map(|(netns, l)| (0, l.inode, places::endpoints(*netns, l))).collect();
+        first.extend(live.people.owner_events(&sockets, OwnerConfidence::Bootstrapped));
+        if let Some(polled) = &mut live.polled {
+            first.extend(polled.samples(&listeners, &ByPort::default()));
+        }
+        first.extend(live.places.counters());
+        let now = clock::now(clock);
+        Ok((live, first.into_iter().map(|kind| Event { time: now, kind }).collect()))
+    }
+
+    /// What is observed, in the terms of events.
+    fn coverage(&self, filters: Vec<String>) -> event::Coverage {
+        let tier = |back_end: BackEnd| match back_end {
+            BackEnd::Fexit => event::Tier::Fexit,
+            BackEnd::Kprobe => event::Tier::Kprobe,
+            BackEnd::Tracepoint => event::Tier::Tracepoint,
+        };
+        let coverage = self.tracer.coverage();
+        event::Coverage {
+            kernel: kernel_release(),
+            tier: coverage.tier().map_or(event::Tier::None, tier),
+            observations: coverage
+                .observations
+                .iter()
+                .map(|observed| event::Observation {
+                    name: observed.name.to_owned(),
+                    status: match observed.status {
+                        probe::Status::Attached => event::ObservationStatus::Attached,
+                        probe::Status::Polled => event::ObservationStatus::Polled,
+                        probe::Status::Missing => event::ObservationStatus::Missing,
+                    },
+                    via: observed.via.clone(),
+                    reason: observed.reason.clone(),
+                })
+                .collect(),
+            filters,
+        }
+    }
+
+    /// The probes, for what concerns them alone.
+    #[must_use]
+    pub fn tracer(&self) -> &Tracer {
+        &self.tracer
+    }
+
+    /// The probes, to be changed.
+    pub fn tracer_mut(&mut self) -> &mut Tracer {
+        &mut self.tracer
+    }
+
+    /// Now, as this trace tells time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        clock::now(self.clock)
+    }
+
+    /// Everything that waits in the ring buffer, with what must be known about it; oldest first.
+    pub fn poll(&mut self, into: &mut Vec<Event>) {
+        let clock = self.clock;
+        let mut batch: Vec<Event> = Vec::new();
+        let mut undecoded = 0;
+        self.tracer.drain(|bytes| match decode_record(bytes, clock) {
+            Ok(event) => batch.push(event),
+            Err(error) => {
+                log::error!("a record of the kernel side cannot be decoded: {error}");
+                undecoded += 1;
+            }
+        });
+        self.undecoded += undecoded;
+        // The ring buffer keeps the order of reservation, which on several CPUs is only nearly that of time.
+        batch.sort_by_key(|event| event.time);
+        let mut conflicts: Vec<(Timestamp, BindFail)> = Vec::new();
+        let mut strangers: Vec<(u64, u64, Endpoints)> = Vec::new();
+        for event in batch {
+            self.introduce(&event, into);
+            match &event.kind {
+                Kind::Listen(listen) => {
+                    let inode = listen.listener.inode;
+                    self.people.saw_owner(inode, listen.task.pid);
+                }
+                Kind::SynDrop(drop) => self.trouble(drop.listener, drop.endpoints, &mut strangers),
+                Kind::AckDrop(drop) => self.trouble(drop.listener, drop.endpoints, &mut strangers),
+                Kind::BindFail(fail) if fail.endpoints.local.port() != 0 => {
+                    let again = |(_, other): &(_, BindFail)| {
+                        other.endpoints.netns == fail.endpoints.netns
+                            && other.endpoints.local.port() == fail.endpoints.local.port()
+                            && other.task.pid == fail.task.pid
+                    };
+                    if !conflicts.iter().any(again) {
+                        conflicts.push((event.time, (**fail).clone()));
+                    }
+                }
+                _ => {}
+            }
+            into.push(event);
+        }
+        let now = self.now();
+        if !strangers.is_empty() {
+            let owners = self.people.owner_events(&strangers, OwnerConfidence::Likely);
+            into.extend(owners.into_iter().map(|kind| Event { time: now, kind }));
+        }
+        for (time, conflict) in conflicts {
+            self.report_holders(time, &conflict, into);
+        }
+    }
+
+    /// Introduces every process that `event` names for the first time.
+    fn introduce(&mut self, event: &Event, into: &mut Vec<Event>) {
+        let mut pids: Vec<u32> = Vec::new();
+        match &event.kind {
+            Kind::Listen(listen) => pids.push(listen.task.pid),
+            Kind::Accept(accept) => pids.push(accept.task.pid),
+            Kind::PortTaken(taken) => pids.push(taken.task.pid),
+            Kind::ListenerClosed(closed) => pids.push(closed.task.pid),
+            Kind::BindFail(fail) => {
+                pids.push(fail.task.pid);
+                pids.extend(fail.holders.iter().filter_map(|h| h.taker.as_ref()).map(|t| t.task.pid));
+            }
+            _ => {}
+        }
+        for pid in pids {
+            if let Some(kind) = self.people.introduce(pid) {
+                into.push(Event { time: event.time, kind });
+            }
+        }
+    }
+
+    /// Notes that a listener dropped something, and that its owner must be found if it is not known.
+    fn trouble(&mut self, listener: ListenerRef, of: Endpoints, strangers: &mut Vec<(u64, u64, Endpoints)>) {
+        self.troubled.insert(listener.inode);
+        if !self.people.has_looked_for(listener.inode) && !strangers.iter().any(|s| s.1 == listener.inode) {
+            strangers.push((listener.sk, listener.inode, Endpoints { remote: None, ..of }));
+        }
+    }
+
+    /// What sock_diag and procfs say about the holders of a port that was refused a moment ago.
+    fn report_holders(&mut self, time: Timestamp, conflict: &BindFail, into: &mut Vec<Event>) {
+        let (netns, port) = (conflict.endpoints.netns, conflict.endpoints.local.port());
+        let mut incomplete = None;
+        let sockets = match self.places.diag(netns).map(|diag| diag.holders(port)) {
+            Some(Ok(found)) => {
+                if found.interrupted {
+                    incomplete = Some("the kernel's tables changed while they were listed".to_owned());
+                }
+                found.sockets
+            }
+            Some(Err(error)) => {
+                incomplete = Some(error.to_string());
+                Vec::new()
+            }
+            None => {
+                incomplete = Some("that namespace cannot be entered".to_owned());
+                Vec::new()
+            }
+        };
+        if incomplete.is_none() && sock_diag::lists_bound_only() == Some(false) {
+            incomplete = Some("before 6.8 sock_diag does not list sockets that are only bound".to_owned());
+        }
+        let mut inodes: HashSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
+        inodes.extend(conflict.holders.iter().map(|holder| holder.inode));
+        inodes.remove(&0);
+        let owners: HashMap<u64, Vec<Owner>> = self.people.find_owners(&inodes);
+        let now = self.now();
+        for owner in owners.values().flatten() {
+            if let Some(kind) = self.people.introduce(owner.pid) {
+                into.push(Event { time: now, kind });
+            }
+        }
+        let mut holders: Vec<ReportedHolder> = sockets
+            .iter()
+            .map(|socket| ReportedHolder {
+                local: event::canonical(socket.local),
+                remote: (socket.remote.port() != 0).then(|| event::canonical(socket.remote)),
+                state: places::state(socket.state),
+                inode: socket.inode,
+                uid: (socket.inode != 0).then_some(socket.uid),
+                v6only: socket.v6only,
+                time_wait_left_ms: socket
+                    .time_wait_left()
+                    .map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+                owners: owners.get(&socket.inode).cloned().unwrap_or_default(),
+            })
+            .collect();
+        // Bound-only sockets that only the kernel's own table shows: their owners are found all the same.
+        for holder in conflict.holders.iter().filter(|h| h.inode != 0) {
+            if !holders.iter().any(|reported| reported.inode == holder.inode) {
+                if let Some(owners) = owners.get(&holder.inode) {
+                    holders.push(ReportedHolder {
+                        local: holder.endpoints.local,
+                        remote: holder.endpoints.remote,
+                        state: holder.state,
+                        inode: holder.inode,
+                        uid: holder.uid,
+                        v6only: holder.options.map(event::SocketOptions::v6only),
+                        time_wait_left_ms: None,
+                        owners: owners.clone(),
+                    });
+                }
+            }
+        }
+        let report =
+            HolderReport { netns, port, requester: conflict.task.pid, conflict: time, holders, incomplete };
+        into.push(Event { time: now, kind: Kind::HolderReport(Box::new(report)) });
+    }
+
+    /// Reads what is only polled: several times a second, so that a short overflow is not missed.
+    pub fn look(&mut self, into: &mut Vec<Event>) {
+        let Some(mut polled) = self.polled.take() else { return };
+        let listeners = self.places.listeners();
+        let samples = polled.samples(&listeners, &self.by_port());
+        self.polled = Some(polled);
+        let now = self.now();
+        let mut strangers = Vec::new();
+        for (netns, listener) in &listeners {
+            if listener.depth > listener.limit {
+                let ends = places::endpoints(*netns, listener);
+                let listener = ListenerRef { inode: listener.inode, ..ListenerRef::default() };
+                self.trouble(listener, ends, &mut strangers);
+            }
+        }
+        let owners = if strangers.is_empty() {
+            Vec::new()
+        } else {
+            self.people.owner_events(&strangers, OwnerConfidence::Likely)
+        };
+        into.extend(owners.into_iter().chain(samples).map(|kind| Event { time: now, kind }));
+    }
+
+    /// What the tracepoint tier counted by namespace and port.
+    fn by_port(&self) -> ByPort {
+        let mut by_port = ByPort::new();
+        for (key, sample) in self.samples() {
+            if is_port_key(key) {
+                by_port.insert((sample.endpoints.netns, sample.endpoints.local.port()), self.known_by_port(sample.totals));
+            }
+        }
+        by_port
+    }
+
+    /// Of the counts kept by port, those that the attached probes make.
+    fn known_by_port(&self, totals: ListenerTotals) -> ListenerTotals {
+        let sees = |name: &str| self.tracer.coverage().back_end(name).is_some();
+        ListenerTotals {
+            syns: None,
+            syn_drops_accept_queue: None,
+            syn_drops_syn_queue: None,
+            ack_drops_accept_queue: totals.ack_drops_accept_queue.filter(|_| sees("ack-drop")),
+            ack_drops_other: None,
+            enqueued: totals.enqueued.filter(|_| sees("enqueue")),
+            accepted: totals.accepted.filter(|_| sees("accept")),
+            depth_max: None,
+            ..totals
+        }
+    }
+
+    /// Every listener in the kernel's map.
+    fn samples(&self) -> Vec<(u64, ListenerSample)> {
+        let states = match self.tracer.listeners() {
+            Ok(states) => states,
+            Err(error) => {
+                log::error!("the listeners' counters cannot be read: {error}");
+                return Vec::new();
+            }
+        };
+        states
+            .into_iter()
+            .filter_map(|(key, bytes)| match decode_listener_state(key, &bytes, self.clock) {
+                Ok(sample) => Some((key, sample)),
+                Err(error) => {
+                    log::error!("a listener's counters cannot be decoded: {error}");
+                    None
+                }
+            })
+            .collect()
+    }
+
+    /// Once a second: what changed of listeners, counters and knobs, what was lost, and that time passed.
+    pub fn second(&mut self, into: &mut Vec<Event>) {
+        self.people.second();
+        self.look(into);
+        let mut kinds = Vec::new();
+        let counts_by_listener =
+            self.tracer.coverage().back_end("syn-drop").is_some_and(|b| b < BackEnd::Tracepoint);
+        if counts_by_listener {
+            let samples = self.samples();
+            let mut said = HashMap::with_capacity(samples.len());
+            for (key, sample) in samples {
+                if is_port_key(key) {
+                    continue;
+                }
+                if self.said_listeners.get(&key) != Some(&sample) {
+                    kinds.push(Kind::ListenerSample(Box::new(sample.clone())));
+                }
+                said.insert(key, sample);
+            }
+            self.said_listeners = said;
+        }
+        for inode in std::mem::take(&mut self.troubled) {
+            kinds.extend(self.people.owners_of(inode).iter().filter_map(|&pid| self.people.state(pid)));
+        }
+        kinds.extend(self.places.second());
+        let now = self.now();
+        kinds.extend(self.lost(now));
+        kinds.push(Kind::Tick);
+        self.last_second = now;
+        into.extend(kinds.into_iter().map(|kind| Event { time: now, kind }));
+    }
+
+    /// What was lost since the last second.
+    fn lost(&mut self, now: Timestamp) -> Vec<Kind> {
+        let from = self.last_second;
+        let mut events = Vec::new();
+        match self.tracer.lost() {
+            Ok(lost) => {
+                for (kind, (now_lost, said)) in (0_u16..).zip(lost.iter().zip(&mut self.said_lost)) {
+                    let count = now_lost.saturating_sub(*said);
+                    *said = *now_lost;
+                    if count > 0 {
+                        let place = if kind == 0 { LossPlace::KernelTable } else { LossPlace::RingBuffer };
+                        let what = record_name(kind).to_owned();
+                        events.push(Kind::Lost(Box::new(Lost { what, count, place, from, to: now })));
+                    }
+                }
+            }
+            Err(error) => log::error!("the loss counters cannot be read: {error}"),
+        }
+        let undecoded = std::mem::take(&mut self.undecoded);
+        if undecoded > 0 {
+            let what = "record".to_owned();
+            events.push(Kind::Lost(Box::new(Lost { what, count: undecoded, place: LossPlace::Decode, from, to: now })));
+        }
+        events
+    }
+
+    /// The last events. Everything detaches when this is dropped.
+    pub fn finish(mut self, into: &mut Vec<Event>) {
+        // Counters last: what the kernel counted must not be newer than what we saw. What falls in between makes the
+        // comparison inexact by that much, and it says so.
+        self.poll(into);
+        self.second(into);
+        self.poll(into);
+        into.push(Event { time: self.now(), kind: Kind::End });
+    }
+}
+
+impl AsRawFd for Live {
+    fn as_raw_fd(&self) -> RawFd {
+        self.tracer.as_raw_fd()
+    }
+}
+
+/// Keys of counts by port (tracepoint tier) are small; addresses of sockets are in the kernel's half.
+fn is_port_key(key: u64) -> bool {
+    key >> 48 == 0
+}
+
+fn kernel_release() -> String {
+    nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
+}

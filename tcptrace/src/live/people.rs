@@ -1,0 +1,156 @@
+//! Who is behind the events: processes introduced before the first event that names them, owners of sockets.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{
+    event::{self, Kind, Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner},
+    host::procfs::Procfs,
+    identity::{cache::IdentityCache, process::Process, sockets::SocketOwners, state},
+};
+
+/// Identities kept at most.
+const IDENTITIES: usize = 4096;
+
+/// Processes and socket owners, as far as they were looked up.
+pub(super) struct People {
+    procfs: Procfs,
+    identities: IdentityCache,
+    /// What was last said about a process.
+    introduced: HashMap<u32, ProcessInfo>,
+    /// Owners by inode of the socket.
+    owners: HashMap<u64, Vec<u32>>,
+    /// Inodes whose owners were looked for in vain or in this second: not again before the next.
+    looked_for: HashSet<u64>,
+}
+
+impl People {
+    pub(super) fn new(procfs: Procfs) -> Self {
+        Self {
+            identities: IdentityCache::new(procfs.clone(), IDENTITIES),
+            procfs,
+            introduced: HashMap::new(),
+            owners: HashMap::new(),
+            looked_for: HashSet::new(),
+        }
+    }
+
+    /// A new second: what was not found may be looked for again.
+    pub(super) fn second(&mut self) {
+        self.looked_for.clear();
+        if self.introduced.len() > IDENTITIES {
+            self.introduced.clear();
+        }
+        if self.owners.len() > 16 * IDENTITIES {
+            self.owners.clear();
+        }
+    }
+
+    /// Who `pid` is, if that was not said yet or has changed. The process may be gone already; then nobody knows.
+    pub(super) fn introduce(&mut self, pid: u32) -> Option<Kind> {
+        if pid == 0 {
+            return None;
+        }
+        let info = info(&*self.identities.current_or_last(pid)?);
+        if self.introduced.get(&pid) == Some(&info) {
+            return None;
+        }
+        self.introduced.insert(pid, info.clone());
+        Some(Kind::ProcessInfo(Box::new(info)))
+    }
+
+    fn owner(&mut self, pid: u32) -> Owner {
+        let comm = self.identities.current_or_last(pid).map(|process| process.comm.clone()).unwrap_or_default();
+        Owner { pid, comm }
+    }
+
+    /// Notes that `pid` has the socket of `inode`, as it was seen to.
+    pub(super) fn saw_owner(&mut self, inode: u64, pid: u32) {
+        if inode != 0 && pid != 0 {
+            let owners = self.owners.entry(inode).or_default();
+            if !owners.contains(&pid) {
+                owners.push(pid);
+            }
+        }
+    }
+
+    /// Whether an owner of the socket of `inode` is known, or was looked for just now.
+    pub(super) fn has_looked_for(&self, inode: u64) -> bool {
+        inode == 0 || self.owners.contains_key(&inode) || self.looked_for.contains(&inode)
+    }
+
+    /// Processes that are known to have the socket of `inode`.
+    pub(super) fn owners_of(&self, inode: u64) -> &[u32] {
+        self.owners.get(&inode).map_or(&[], Vec::as_slice)
+    }
+
+    /// Looks for the owners of sockets by their inodes: one pass over all processes.
+    pub(super) fn find_owners(&mut self, inodes: &HashSet<u64>) -> HashMap<u64, Vec<Owner>> {
+        self.looked_for.extend(inodes);
+        let found = match SocketOwners::find(&self.procfs, inodes) {
+            Ok(found) => found,
+            Err(error) => {
+                log::warn!("owners of sockets: the processes cannot be listed: {error}");
+                return HashMap::new();
+            }
+        };
+        if found.unreadable > 0 {
+            log::debug!("owners of sockets: {} processes may not be looked at", found.unreadable);
+        }
+        let mut owners = HashMap::new();
+        for &inode in inodes {
+            let mut pids: Vec<u32> = found.of(inode).iter().map(|owner| owner.pid).collect();
+            pids.dedup();
+            if !pids.is_empty() {
+                owners.insert(inode, pids.iter().map(|&pid| self.owner(pid)).collect());
+                self.owners.insert(inode, pids);
+            }
+        }
+        owners
+    }
+
+    /// The same as events: introductions, then the owners. `sockets` are (address in the kernel, inode, ends).
+    pub(super) fn owner_events(
+        &mut self,
+        sockets: &[(u64, u64, event::Endpoints)],
+        confidence: OwnerConfidence,
+    ) -> Vec<Kind> {
+        let inodes = sockets.iter().map(|(_, inode, _)| *inode).filter(|inode| *inode != 0).collect();
+        let mut owners = self.find_owners(&inodes);
+        let mut events = Vec::new();
+        for &(sk, inode, endpoints) in sockets {
+            let Some(owners) = owners.remove(&inode) else { continue };
+            events.extend(owners.iter().filter_map(|owner| self.introduce(owner.pid)));
+            events.push(Kind::SocketOwner(Box::new(SocketOwner { sk, inode, endpoints, owners, confidence })));
+        }
+        events
+    }
+
+    /// What the threads of `pid` are doing; `None` when it is gone.
+    pub(super) fn state(&self, pid: u32) -> Option<Kind> {
+        let state = state::ProcessState::read(&self.procfs, pid).ok()?;
+        let count = |wanted: fn(&state::RunState) -> bool| {
+            u32::try_from(state.threads.iter().filter(|thread| wanted(&thread.state)).count()).unwrap_or(u32::MAX)
+        };
+        Some(Kind::ProcessState(ProcessState {
+            pid,
+            threads: count(|_| true),
+            running: count(|s| matches!(s, state::RunState::Running)),
+            sleeping: count(|s| matches!(s, state::RunState::Sleeping)),
+            blocked: count(|s| matches!(s, state::RunState::Uninterruptible)),
+            stopped: count(|s| matches!(s, state::RunState::Stopped | state::RunState::Traced)),
+            open_files: state.open_files,
+            open_files_limit: state.open_files_limit,
+        }))
+    }
+}
+
+fn info(process: &Process) -> ProcessInfo {
+    ProcessInfo {
+        pid: process.pid,
+        comm: process.comm.clone(),
+        command: process.command.clone(),
+        uid: process.uid,
+        container: process.container.as_ref().map(ToString::to_string).or_else(|| process.unit.clone()),
+        netns: process.netns,
+    }
+}

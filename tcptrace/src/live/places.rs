@@ -1,0 +1,208 @@
+//! The network namespaces being traced: their counters, knobs and sockets, read beside the probes.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    event::{self, CounterSample, Endpoints, Kind, KnobSample, PortRange, PortRanges, SocketState},
+    host::{
+        counters::CounterReader,
+        knobs::Knobs,
+        netns::{Netns, NetnsError, NetnsTable},
+        procfs::Procfs,
+        sock_diag::{Family, Listener, SockDiag},
+    },
+};
+
+/// Namespaces whose knobs are read every second; of more, only now and then.
+const FEW: usize = 8;
+
+/// One namespace. Its handles keep it alive: dropped as soon as nobody else refers to it.
+struct Place {
+    netns: Netns,
+    counters: Option<CounterReader>,
+    said_counters: Option<CounterSample>,
+    said_knobs: Option<KnobSample>,
+    diag: Option<SockDiag>,
+}
+
+/// All namespaces being traced.
+pub(super) struct Places {
+    table: NetnsTable,
+    /// Only this one.
+    only: Option<u32>,
+    places: BTreeMap<u32, Place>,
+    seconds: u64,
+}
+
+impl Places {
+    /// # Errors
+    /// When this process's own namespace cannot be opened, or the one asked for is not to be found.
+    pub(super) fn new(procfs: Procfs, only: Option<Netns>) -> Result<Self, NetnsError> {
+        let mut places =
+            Self { table: NetnsTable::new(procfs)?, only: only.as_ref().map(Netns::id), places: BTreeMap::new(), seconds: 0 };
+        match only {
+            Some(netns) => places.open(&netns),
+            None => places.look_around(),
+        }
+        Ok(places)
+    }
+
+    fn open(&mut self, netns: &Netns) {
+        let id = netns.id();
+        let counters = CounterReader::open(netns)
+            .inspect_err(|error| log::debug!("counters of namespace {id}: {error}"))
+            .ok();
+        self.places.entry(id).or_insert_with(|| Place {
+            netns: netns.clone(),
+            counters,
+            said_counters: None,
+            said_knobs: None,
+            diag: None,
+        });
+    }
+
+    /// Finds namespaces that came and lets go of those that went.
+    fn look_around(&mut self) {
+        match self.table.refresh() {
+            Ok(refresh) => {
+                for gone in &refresh.gone {
+                    self.places.remove(gone);
+                }
+                if refresh.unopened > 0 {
+                    log::warn!("{} network namespaces could not be opened: their counters are not compared", refresh.unopened);
+                }
+            }
+            Err(error) => log::warn!("network namespaces: {error}"),
+        }
+        let new: Vec<Netns> =
+            self.table.iter().filter(|netns| !self.places.contains_key(&netns.id())).cloned().collect();
+        for netns in &new {
+            self.open(netns);
+        }
+    }
+
+    /// The namespaces, by id.
+    pub(super) fn ids(&self) -> Vec<u32> {
+        self.places.keys().copied().collect()
+    }
+
+    /// Once a second: counters and knobs that changed.
+    pub(super) fn second(&mut self) -> Vec<Kind> {
+        self.seconds += 1;
+        if self.only.is_none() && self.seconds % 2 == 0 {
+            self.look_around();
+        }
+        let few = self.places.len() <= FEW;
+        let mut events = self.counters();
+        if few || self.seconds % 10 == 0 {
+            events.extend(self.knobs());
+        }
+        events
+    }
+
+    /// Counters of every namespace, where they changed since last said.
+    pub(super) fn counters(&mut self) -> Vec<Kind> {
+        let mut events = Vec::new();
+        for (&netns, place) in &mut self.places {
+            let Some(reader) = &mut place.counters else { continue };
+            let counters = match reader.read() {
+                Ok(counters) => counters,
+                Err(error) => {
+                    log::debug!("counters of namespace {netns}: {error}");
+                    continue;
+                }
+            };
+            let sample = CounterSample {
+                netns,
+                listen_overflows: counters.listen_overflows,
+                listen_drops: counters.listen_drops,
+                req_queue_full_drop: counters.req_queue_full_drop,
+                req_queue_full_do_cookies: counters.req_queue_full_do_cookies,
+            };
+            if place.said_counters != Some(sample) {
+                place.said_counters = Some(sample);
+                events.push(Kind::CounterSample(sample));
+            }
+        }
+        events
+    }
+
+    /// Knobs of every namespace, where they changed since last said.
+    pub(super) fn knobs(&mut self) -> Vec<Kind> {
+        let mut events = Vec::new();
+        for (&netns, place) in &mut self.places {
+            let knobs = match Knobs::of(&place.netns) {
+                Ok(knobs) => knobs,
+                Err(error) => {
+                    log::debug!("knobs of namespace {netns}: {error}");
+                    continue;
+                }
+            };
+            let sample = knob_sample(netns, &knobs);
+            if place.said_knobs.as_ref() != Some(&sample) {
+                place.said_knobs = Some(sample.clone());
+                events.push(Kind::KnobSample(Box::new(sample)));
+            }
+        }
+        events
+    }
+
+    /// The sock_diag socket of a namespace, opened when first needed.
+    pub(super) fn diag(&mut self, netns: u32) -> Option<&mut SockDiag> {
+        if !self.places.contains_key(&netns) && self.only.is_none() {
+            self.look_around();
+        }
+        let place = self.places.get_mut(&netns)?;
+        if place.diag.is_none() {
+            place.diag = SockDiag::open(&place.netns)
+                .inspect_err(|error| log::warn!("sockets of namespace {netns}: {error}"))
+                .ok();
+        }
+        place.diag.as_mut()
+    }
+
+    /// Every listener of every namespace.
+    pub(super) fn listeners(&mut self) -> Vec<(u32, Listener)> {
+        let mut listeners = Vec::new();
+        for netns in self.ids() {
+            let Some(diag) = self.diag(netns) else { continue };
+            match diag.listeners() {
+                Ok(found) => listeners.extend(found.into_iter().map(|listener| (netns, listener))),
+                Err(error) => log::warn!("listeners of namespace {netns}: {error}"),
+            }
+        }
+        listeners
+    }
+}
+
+fn knob_sample(netns: u32, knobs: &Knobs) -> KnobSample {
+    KnobSample {
+        netns,
+        somaxconn: knobs.somaxconn,
+        max_syn_backlog: knobs.tcp_max_syn_backlog,
+        syncookies: knobs.tcp_syncookies,
+        abort_on_overflow: knobs.tcp_abort_on_overflow.map(|value| value != 0),
+        synack_retries: knobs.tcp_synack_retries,
+        local_port_range: knobs.ip_local_port_range.map(|range| PortRange { first: range.first, last: range.last }),
+        reserved_ports: knobs.ip_local_reserved_ports.as_ref().map(|set| set.ranges().collect::<PortRanges>()),
+    }
+}
+
+/// A listener's ends, in the terms of events.
+pub(super) fn endpoints(netns: u32, listener: &Listener) -> Endpoints {
+    let mut endpoints = Endpoints::local_only(netns, family(listener.family), listener.local);
+    endpoints.device = listener.ifindex;
+    endpoints
+}
+
+pub(super) fn family(family: Family) -> event::Family {
+    match family {
+        Family::V4 => event::Family::V4,
+        Family::V6 => event::Family::V6,
+    }
+}
+
+/// A socket's state, in the terms of events.
+pub(super) fn state(state: crate::host::tcp_state::TcpState) -> SocketState {
+    SocketState::from_kernel(state as u8)
+}
