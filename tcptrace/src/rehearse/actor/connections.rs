@@ -18,7 +18,7 @@ const SYN_SENT: u8 = 2;
 const AT_MOST: usize = 4000;
 
 /// How long a client of a load waits for its byte to be acknowledged.
-const HANG: Duration = Duration::from_secs(1);
+const HANG: Duration = Duration::from_millis(400);
 
 #[derive(Debug)]
 struct Connection {

@@ -42,7 +42,7 @@ pub(super) const ENTRY: Entry = Entry {
 
 const PORT: u16 = 1080;
 const SOMAXCONN: u32 = 128;
-const SLOW_CLIENTS: usize = 8;
+const SLOW_CLIENTS: usize = 6;
 
 /// Longer than any play: the slow clients' requests must not be served by a timer.
 const DEFER_SECONDS: i32 = 60;
