@@ -132,18 +132,14 @@ struct Overlay {
 impl Overlay {
     /// The agent is this very program: both ends of the protocol cannot differ.
     fn add_agent(&mut self) -> Result<()> {
-        let this = std::env::current_exe().context("finding this program's file")?;
         let work = tempfile::tempdir().context("making a temporary directory")?;
-        let stripped = work.path().join("agent");
+        let (this, stripped) = (work.path().join("this"), work.path().join("agent"));
+        // Not by its name: cargo may have put another build there since.
+        fs::copy("/proc/self/exe", &this).context("copying this program")?;
         // Nine tenths of a debug build are debug information; a guest under emulation would unpack it at every boot.
-        let is_stripped = Command::new("strip")
-            .arg("-o")
-            .arg(&stripped)
-            .arg(&this)
-            .output()
-            .is_ok_and(|strip| strip.status.success());
-        let content =
-            fs::read(if is_stripped { &stripped } else { &this }).context("reading this program's file")?;
+        let strip = Command::new("strip").arg("-o").arg(&stripped).arg(&this).output();
+        let agent = if strip.is_ok_and(|strip| strip.status.success()) { &stripped } else { &this };
+        let content = fs::read(agent).with_context(|| format!("reading {}", agent.display()))?;
         self.libraries.extend(libs::needed_by(&this, &content)?);
         self.archive.file(Path::new(AGENT), 0o755, &content)
     }

@@ -51,7 +51,12 @@ pub(crate) fn run_batch(guest: &Guest, jobs: &[Job], observer: &mut dyn Observer
         other => other,
     };
     drop(machine);
-    Ok(Batch { reports: follower.reports, failure, console: read_console(&console) })
+    Ok(Batch {
+        reports: follower.reports,
+        failure,
+        console: read_console(&console),
+        elapsed: start.elapsed(),
+    })
 }
 
 /// QEMU connects first thing; if it dies instead (an unknown option, no memory), say what it said.
@@ -114,8 +119,13 @@ struct Follower<'a> {
 
 impl<'a> Follower<'a> {
     fn new(jobs: &'a [Job], observer: &'a mut dyn Observer, start: Instant) -> Self {
-        let blank =
-            JobReport { ending: None, stdout: Vec::new(), stderr: Vec::new(), elapsed: Duration::ZERO };
+        let blank = JobReport {
+            ending: None,
+            started: false,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            elapsed: Duration::ZERO,
+        };
         Self { jobs, observer, start, booted: false, job_start: start, reports: vec![blank; jobs.len()] }
     }
 
@@ -141,10 +151,10 @@ impl<'a> Follower<'a> {
                 }
                 Kind::Started => {
                     self.job_start = Instant::now();
-                    let timeout = self
-                        .jobs
-                        .get(number)
-                        .map_or(Duration::ZERO, |job| Duration::from_millis(job.timeout_ms));
+                    if let Some(report) = self.reports.get_mut(number) {
+                        report.started = true;
+                    }
+                    let timeout = self.jobs.get(number).map_or(Duration::ZERO, Job::timeout);
                     (patience, deadline) = (GRACE, Instant::now() + timeout + GRACE);
                 }
                 Kind::Stdout => self.output(number, Stream::Stdout, &frame.payload),
@@ -219,7 +229,7 @@ mod tests {
     impl Observer for Nobody {}
 
     fn job(timeout_ms: u64) -> Job {
-        Job { argv: vec!["true".into()], timeout_ms }
+        Job::new(vec!["true".into()], Duration::from_millis(timeout_ms))
     }
 
     fn follow(jobs: &[Job], frames: Vec<(Kind, u32, Vec<u8>)>, open: bool) -> (End, Vec<JobReport>) {
