@@ -18,9 +18,10 @@ pub enum Source {
     BitShift(&'static str),
     /// Number of parameters of a function: in a fexit program the return value stands in this slot.
     Params(&'static str),
-    /// Value of an enumerator, written `enum.ENUMERATOR`. These are renumbered nearly every release.
+    /// Value of an enumerator, written `enum.ENUMERATOR`, or `.ENUMERATOR` where the enum has no name. Those of drop
+    /// reasons are renumbered nearly every release.
     Enumerator(&'static str),
-    /// Size in bytes of a member, written like an offset.
+    /// Size in bytes of a member, written like an offset, or of a whole struct, written as its name.
     Size(&'static str),
 }
 
@@ -48,13 +49,15 @@ macro_rules! kernel_layout {
 
             /// The layout whose entries, in the order of [`Self::ENTRIES`], are `values`.
             pub const fn from_values(values: [u32; Self::ENTRIES.len()]) -> Self {
-                let mut at = 0;
-                $(
-                    let $name = values[at];
-                    at += 1;
-                )*
-                assert!(at == Self::ENTRIES.len());
+                let [$($name,)*] = values;
                 Self { $($name,)* }
+            }
+
+            /// The values of the entries, in the order of [`Self::ENTRIES`].
+            #[must_use]
+            pub const fn values(&self) -> [u32; Self::ENTRIES.len()] {
+                let Self { $($name,)* } = *self;
+                [$($name,)*]
             }
         }
 
@@ -148,7 +151,7 @@ kernel_layout! {
     // inet options that decide a bind conflict.
     /// Source port (be16): survives the release that zeroes skc_num.
     inet_sport: Offset("inet_sock.inet_sport"),
-    /// Byte of `freebind`: a bit-field of inet_sock up to 6.6, bit INET_FLAGS_FREEBIND of `inet_flags` since.
+    /// Byte of `freebind`: a bit-field of inet_sock up to 6.5, bit `inet_flag_freebind` of `inet_flags` since.
     inet_freebind: Offset("inet_sock.freebind"),
     /// Bit of `freebind` in its byte.
     inet_freebind_shift: BitShift("inet_sock.freebind"),
@@ -158,6 +161,10 @@ kernel_layout! {
     inet_transparent_shift: BitShift("inet_sock.transparent"),
     /// `inet_flags` (unsigned long), since 6.6.
     inet_flags: Offset("inet_sock.inet_flags"),
+    /// Number of the bit of `inet_flags` that says freebind.
+    inet_flag_freebind: Enumerator(".INET_FLAGS_FREEBIND"),
+    /// Number of the bit of `inet_flags` that says transparent.
+    inet_flag_transparent: Enumerator(".INET_FLAGS_TRANSPARENT"),
 
     // Network namespace and its TCP settings.
     /// Namespace inode number.
@@ -171,6 +178,8 @@ kernel_layout! {
     /// `net.core.sysctl_somaxconn`.
     net_somaxconn: Offset("net.core.sysctl_somaxconn"),
     /// Per-namespace hash info (pointer), since 6.1; the offset is of the pointer `hashinfo` in an embedded death row.
+    /// Older kernels that embed the death row (5.10) have the pointer too; in between (some of 5.18 to 6.0) the death row
+    /// is a pointer itself and this is absent.
     net_hashinfo: Offset("net.ipv4.tcp_death_row.hashinfo"),
 
     // The bind hash: who holds a port.
@@ -180,7 +189,9 @@ kernel_layout! {
     hashinfo_bhash: Offset("inet_hashinfo.bhash"),
     /// Number of its buckets (unsigned int), a power of two.
     hashinfo_bhash_size: Offset("inet_hashinfo.bhash_size"),
-    /// Size of one bucket: the offset of its chain plus one pointer, rounded; see `bhash_bucket_chain`.
+    /// Size in bytes of one bucket: what lies between two in the table.
+    bhash_bucket_size: Size("inet_bind_hashbucket"),
+    /// Chain of a bucket (`hlist_head`).
     bhash_bucket_chain: Offset("inet_bind_hashbucket.chain"),
     /// Namespace of a bind bucket (`possible_net_t`).
     tb_net: Offset("inet_bind_bucket.ib_net"),

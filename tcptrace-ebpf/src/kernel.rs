@@ -125,9 +125,12 @@ impl<A: Access> Sock<A> {
     }
 
     /// Source port as it goes on the wire: still there after the local port was given back.
+    ///
+    /// Probed in every tier, as all that lies beyond `struct sock`: hooks are typed `struct sock *`, and the verifier
+    /// refuses direct loads past its end.
     #[inline(always)]
     pub fn source_port(self) -> u16 {
-        u16::from_be(A::read(self.at, layout!(inet_sport)))
+        u16::from_be(Probed::read(self.at, layout!(inet_sport)))
     }
 
     #[inline(always)]
@@ -173,7 +176,7 @@ impl<A: Access> Sock<A> {
 
     #[inline(always)]
     pub fn syn_queue(self) -> u32 {
-        A::read(self.at, layout!(icsk_qlen))
+        Probed::read(self.at, layout!(icsk_qlen))
     }
 
     #[inline(always)]
@@ -212,21 +215,21 @@ impl<A: Access> Sock<A> {
     /// Options of an inet socket beyond those of [`Self::options`]; not for TIME_WAIT or request sockets.
     #[inline(always)]
     pub fn inet_options(self) -> u8 {
-        // inet_sock.h since 6.6: INET_FLAGS_FREEBIND = 11, INET_FLAGS_TRANSPARENT = 14 in `inet_flags`.
-        const FLAG_FREEBIND: u64 = 1 << 11;
-        const FLAG_TRANSPARENT: u64 = 1 << 14;
         let mut options = 0;
-        if layout!(inet_flags) != ABSENT {
-            let flags: u64 = A::read(self.at, layout!(inet_flags));
-            if flags & FLAG_FREEBIND != 0 {
+        if layout!(inet_flags) != ABSENT
+            && layout!(inet_flag_freebind) != ABSENT
+            && layout!(inet_flag_transparent) != ABSENT
+        {
+            let flags: u64 = Probed::read(self.at, layout!(inet_flags));
+            if (flags >> layout!(inet_flag_freebind)) & 1 != 0 {
                 options |= OPT_FREEBIND;
             }
-            if flags & FLAG_TRANSPARENT != 0 {
+            if (flags >> layout!(inet_flag_transparent)) & 1 != 0 {
                 options |= OPT_TRANSPARENT;
             }
         } else if layout!(inet_freebind) != ABSENT && layout!(inet_transparent) != ABSENT {
-            let freebind: u8 = A::read(self.at, layout!(inet_freebind));
-            let transparent: u8 = A::read(self.at, layout!(inet_transparent));
+            let freebind: u8 = Probed::read(self.at, layout!(inet_freebind));
+            let transparent: u8 = Probed::read(self.at, layout!(inet_transparent));
             if (freebind >> layout!(inet_freebind_shift)) & 1 != 0 {
                 options |= OPT_FREEBIND;
             }
@@ -484,9 +487,9 @@ pub mod bind_hash {
             if layout!(net_hash_mix) == ABSENT { 0 } else { Probed::read(net.id(), layout!(net_hash_mix)) };
         // inet_bhashfn(): (port + net_hash_mix(net)) & (size - 1)
         let index = u32::from(port).wrapping_add(mix) & size.wrapping_sub(1);
-        // The chain is the bucket's last member, so one bucket is as long as the chain's offset plus one pointer.
-        let chain = layout!(bhash_bucket_chain);
-        table + u64::from(index) * u64::from(chain + 8) + u64::from(chain)
+        table
+            + u64::from(index) * u64::from(layout!(bhash_bucket_size))
+            + u64::from(layout!(bhash_bucket_chain))
     }
 
     impl Bucket {

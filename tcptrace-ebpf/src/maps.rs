@@ -111,6 +111,11 @@ pub struct Packet {
 #[map]
 pub static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
 
+/// What `tp_set_state` is wanted for, a bit set of `config::SERVE_*`: decided after load, when user space knows which
+/// observations no better attachment makes. The full tiers do not attach that program at all.
+#[map]
+pub static SERVES: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Zeroes to copy from: a record in the ring buffer starts as whatever was there before, and every byte goes to user space.
 #[map]
 pub static ZEROES: Array<[u8; ZEROES_LEN]> = Array::with_max_entries(1, 0);

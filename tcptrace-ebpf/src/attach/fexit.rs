@@ -1,9 +1,10 @@
 //! fentry and fexit programs: arguments are typed, the return value stands behind the last argument.
 //!
-//! `ctx` may only be indexed by constants on older verifiers, hence the branches on the number of parameters. The helper
-//! that would find the return value by itself (`bpf_get_func_ret`) needs 5.17.
+//! `ctx` may only be indexed by constants, hence [`result_after`]'s branches on the number of parameters. The helper that
+//! would find the return value by itself (`bpf_get_func_ret`) needs 5.17.
 
 use aya_ebpf::{
+    EbpfContext as _,
     macros::{fentry, fexit},
     programs::{FEntryContext, FExitContext},
 };
@@ -16,6 +17,30 @@ use crate::{
 type Socket = Sock<Direct>;
 type Packet = Skb<Direct>;
 
+/// The slot of `ctx` at `INDEX`. In assembly because the compiler would merge two such loads in two branches into one at a
+/// chosen offset, which no verifier accepts.
+#[inline(always)]
+fn slot<const INDEX: usize>(ctx: &FExitContext) -> u64 {
+    let value: u64;
+    // SAFETY: the verifier checks that the traced function has such a slot, on the one branch that is not pruned.
+    unsafe {
+        core::arch::asm!(
+            "{value} = *(u64 *)({ctx} + {offset})",
+            value = out(reg) value,
+            ctx = in(reg) ctx.as_ptr(),
+            offset = const INDEX * 8,
+            options(nostack, readonly),
+        );
+    }
+    value
+}
+
+/// Return value of a function that has `params` parameters on this kernel, one of two counts.
+#[inline(always)]
+fn result_after<const FEW: usize, const MANY: usize>(ctx: &FExitContext, params: u32) -> u64 {
+    if params == MANY as u32 { slot::<MANY>(ctx) } else { slot::<FEW>(ctx) }
+}
+
 /// fentry `__x64_sys_listen(const struct pt_regs *regs)`
 #[fentry]
 fn fentry_sys_listen(ctx: FEntryContext) -> u32 {
@@ -26,8 +51,7 @@ fn fentry_sys_listen(ctx: FEntryContext) -> u32 {
 /// fexit `int inet_csk_listen_start(struct sock *sk, int backlog)` ≤ 5.16, `(struct sock *sk)` since
 #[fexit]
 fn fexit_listen_start(ctx: FExitContext) -> u32 {
-    let result: i32 = if layout!(params_inet_csk_listen_start) == 2 { ctx.arg(2) } else { ctx.arg(1) };
-    if result == 0 {
+    if result_after::<1, 2>(&ctx, layout!(params_inet_csk_listen_start)) as i32 == 0 {
         listen::listening(Socket::at(ctx.arg(0)), false);
     }
     0
@@ -78,7 +102,7 @@ fn fexit_conn_request(ctx: FExitContext) -> u32 {
 /// fexit `struct sock *tcp_v4_syn_recv_sock(sk, skb, req, dst, req_unhash, own_req[, opt_child_init])`
 #[fexit]
 fn fexit_syn_recv_v4(ctx: FExitContext) -> u32 {
-    let child: u64 = if layout!(params_tcp_v4_syn_recv_sock) == 7 { ctx.arg(7) } else { ctx.arg(6) };
+    let child = result_after::<6, 7>(&ctx, layout!(params_tcp_v4_syn_recv_sock));
     handshake::child_made(Socket::at(ctx.arg(0)), Packet::at(ctx.arg(1)), child);
     0
 }
@@ -90,7 +114,7 @@ fn fexit_syn_recv_v6(ctx: FExitContext) -> u32 {
     if skb.is_ipv4() {
         return 0;
     }
-    let child: u64 = if layout!(params_tcp_v6_syn_recv_sock) == 7 { ctx.arg(7) } else { ctx.arg(6) };
+    let child = result_after::<6, 7>(&ctx, layout!(params_tcp_v6_syn_recv_sock));
     handshake::child_made(Socket::at(ctx.arg(0)), skb, child);
     0
 }
@@ -125,7 +149,7 @@ fn fexit_queue_add(ctx: FExitContext) -> u32 {
 /// fexit `struct sock *inet_csk_accept(sk, flags, err, kern)` ≤ 6.9, `(sk, struct proto_accept_arg *)` since
 #[fexit]
 fn fexit_accept(ctx: FExitContext) -> u32 {
-    let child: u64 = if layout!(params_inet_csk_accept) == 4 { ctx.arg(4) } else { ctx.arg(2) };
+    let child = result_after::<2, 4>(&ctx, layout!(params_inet_csk_accept));
     if child != 0 {
         accept::accepted(Socket::at(ctx.arg(0)), Socket::at(child), accept::take_queued(child));
     }

@@ -20,17 +20,17 @@ type Packet = Skb<Probed>;
 /// Keeps two arguments for the return probe of the same call.
 #[inline(always)]
 fn enter(which: u64, first: u64, second: u64) {
-    let _ = CALLS.insert(CallKey { thread: current::thread(), which }, Call { first, second }, 0);
+    let _ = CALLS.insert(&CallKey { thread: current::thread(), which }, &Call { first, second }, 0);
 }
 
 /// What [`enter`] kept.
 #[inline(always)]
 fn leave(which: u64) -> Option<Call> {
     let key = CallKey { thread: current::thread(), which };
-    let call = CALLS.get_ptr(key)?;
+    let call = CALLS.get_ptr(&key)?;
     // SAFETY: a map value stays readable for the length of a program run.
     let call = unsafe { *call };
-    let _ = CALLS.remove(key);
+    let _ = CALLS.remove(&key);
     Some(call)
 }
 
@@ -189,8 +189,9 @@ fn kprobe_queue_add(ctx: ProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_sock_graft(ctx: ProbeContext) -> u32 {
     let child = argument(&ctx, 0);
-    if let Some(queued) = accept::take_queued(child) {
-        accept::accepted(Socket::at(queued.listener), Socket::at(child), Some(queued));
+    let queued = accept::take_queued(child);
+    if queued.listener != 0 {
+        accept::accepted(Socket::at(queued.listener), Socket::at(child), queued);
     }
     0
 }

@@ -9,6 +9,7 @@ use aya_ebpf::{
 };
 use tcptrace_common::{
     ABSENT,
+    config::{SERVE_CONNECT, SERVE_ENQUEUE, SERVE_LISTEN},
     port::{HOW_BIND, HOW_BIND_ANY},
     record::STAGE_BIND,
     wire::{AF_INET, AF_INET6},
@@ -17,7 +18,7 @@ use tcptrace_common::{
 use crate::{
     handle::{accept, bind, handshake, listen, port},
     kernel::{Direct, Probed, Skb, Sock, current, layout, mapped, state},
-    maps::{CALL_SYS_BIND, CALLS, Call, CallKey},
+    maps::{CALL_SYS_BIND, CALLS, Call, CallKey, SERVES},
 };
 
 const IPPROTO_TCP: u16 = 6;
@@ -32,17 +33,21 @@ fn tp_set_state(ctx: BtfTracePointContext) -> u32 {
     if sk.protocol() != IPPROTO_TCP {
         return 0;
     }
+    let Some(serves) = SERVES.get_ptr(0) else { return 0 };
+    // SAFETY: an array slot is always there.
+    let serves = unsafe { *serves };
+    let serves = |what: u32| serves & what != 0;
     match (old as u8, new as u8) {
         // Process context: the current task calls listen(), whose port is not yet confirmed; if that fails, CLOSE follows.
-        (_, state::LISTEN) => listen::listening(sk, false),
-        (state::LISTEN, state::CLOSE) => listen::closing(sk),
+        (_, state::LISTEN) if serves(SERVE_LISTEN) => listen::listening(sk, false),
+        (state::LISTEN, state::CLOSE) if serves(SERVE_LISTEN) => listen::closing(sk),
         // After the child was enqueued, in softirq. (LISTEN to SYN_RECV comes too early: up to 6.14 the addresses are not
         // there yet.)
-        (state::SYN_RECV, state::ESTABLISHED) => handshake::established(sk),
+        (state::SYN_RECV, state::ESTABLISHED) if serves(SERVE_ENQUEUE) => handshake::established(sk),
         // Process context: the current task calls connect(), whose port is chosen after this.
-        (state::CLOSE, state::SYN_SENT) => port::connecting(sk),
-        (state::SYN_SENT, state::ESTABLISHED) => port::connecting_done(sk),
-        (old, state::CLOSE) => port::closed(sk, old),
+        (state::CLOSE, state::SYN_SENT) if serves(SERVE_CONNECT) => port::connecting(sk),
+        (state::SYN_SENT, state::ESTABLISHED) if serves(SERVE_CONNECT) => port::connecting_done(sk),
+        (old, state::CLOSE) if serves(SERVE_CONNECT) => port::closed(sk, old),
         _ => {}
     }
     0
@@ -59,10 +64,13 @@ fn tp_kfree_skb(ctx: BtfTracePointContext) -> u32 {
     if reason != overflow {
         return 0;
     }
-    // rx_sk may be NULL, which the verifier of some releases does not know and then deletes the test for: it is only read
-    // through helpers that bear it.
+    // rx_sk may be NULL. Since 6.13 the verifier knows that and wants this test before it is used at all; the releases that
+    // did not know have no such reason, and left above.
     let listener: u64 = ctx.arg(3);
     let skb: u64 = ctx.arg(0);
+    if listener == 0 {
+        return 0;
+    }
     handshake::ack_overflowed(Sock::<Probed>::at(listener), Skb::<Probed>::at(skb));
     0
 }
@@ -104,7 +112,7 @@ fn tp_enter_listen(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 fn tp_enter_bind(ctx: TracePointContext) -> u32 {
     let call = Call { first: field(&ctx, ARGUMENTS) as u64, second: field(&ctx, ARGUMENTS + 8) as u64 };
-    let _ = CALLS.insert(CallKey { thread: current::thread(), which: CALL_SYS_BIND }, call, 0);
+    let _ = CALLS.insert(&CallKey { thread: current::thread(), which: CALL_SYS_BIND }, &call, 0);
     0
 }
 
@@ -112,10 +120,10 @@ fn tp_enter_bind(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 fn tp_exit_bind(ctx: TracePointContext) -> u32 {
     let key = CallKey { thread: current::thread(), which: CALL_SYS_BIND };
-    let Some(call) = CALLS.get_ptr(key) else { return 0 };
+    let Some(call) = CALLS.get_ptr(&key) else { return 0 };
     // SAFETY: a map value stays readable for the length of a program run.
     let call = unsafe { *call };
-    let _ = CALLS.remove(key);
+    let _ = CALLS.remove(&key);
     let result = field(&ctx, RESULT);
     if result != 0 && result != -EADDRINUSE {
         return 0;

@@ -14,19 +14,20 @@ use crate::{
     maps::{QUEUED, Queued},
 };
 
-/// When `child` entered the accept queue, forgotten with this call.
+/// When `child` entered the accept queue, forgotten with this call; time 0 when that was not seen. (Not an `Option`: the
+/// compiler would carry its unset payload in a register, which the verifier refuses.)
 #[inline(always)]
-pub fn take_queued(child: u64) -> Option<Queued> {
-    let queued = QUEUED.get_ptr(child)?;
+pub fn take_queued(child: u64) -> Queued {
+    let Some(queued) = QUEUED.get_ptr(&child) else { return Queued { time_ns: 0, listener: 0 } };
     // SAFETY: a map value stays readable for the length of a program run.
     let queued = unsafe { *queued };
-    let _ = QUEUED.remove(child);
-    Some(queued)
+    let _ = QUEUED.remove(&child);
+    queued
 }
 
 /// `sk`, a listener, gave `child` to the current task.
 #[inline(always)]
-pub fn accepted<A: Access>(sk: Sock<A>, child: Sock<A>, queued: Option<Queued>) {
+pub fn accepted<A: Access>(sk: Sock<A>, child: Sock<A>, queued: Queued) {
     let port = sk.local_port();
     if !passes(sk, port, 0) {
         return;
@@ -47,7 +48,7 @@ pub fn accepted<A: Access>(sk: Sock<A>, child: Sock<A>, queued: Option<Queued>) 
 
 /// Tracepoint tier: the current task got `child` from a listener that cannot be seen from here.
 #[inline(always)]
-pub fn accepted_child<A: Access>(child: Sock<A>, queued: Option<Queued>) {
+pub fn accepted_child<A: Access>(child: Sock<A>, queued: Queued) {
     let port = child.local_port();
     if !passes(child, port, 0) {
         return;
@@ -66,7 +67,7 @@ pub fn accepted_child<A: Access>(child: Sock<A>, queued: Option<Queued>) {
 
 /// Counts one accept by the current task; the connection's accept wait in ns.
 #[inline(always)]
-fn count_accept(state: &mut ListenerState, queued: Option<Queued>) -> u64 {
+fn count_accept(state: &mut ListenerState, queued: Queued) -> u64 {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     add(&raw mut state.accepted, 1);
@@ -74,7 +75,9 @@ fn count_accept(state: &mut ListenerState, queued: Option<Queued>) -> u64 {
     let thread = current::thread();
     state.last_acceptor_tgid = (thread >> 32) as u32;
     state.last_acceptor_tid = thread as u32;
-    let Some(queued) = queued else { return WAIT_UNKNOWN };
+    if queued.time_ns == 0 {
+        return WAIT_UNKNOWN;
+    }
     // Clocks of two CPUs may differ by some ns.
     let wait = now.saturating_sub(queued.time_ns);
     add(&raw mut state.waits, 1);

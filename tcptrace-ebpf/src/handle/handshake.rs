@@ -141,7 +141,7 @@ pub fn enqueued<A: Access>(sk: Sock<A>, child: Sock<A>, counted: bool) {
     add(&raw mut state.enqueued, 1);
     state.last_enqueue_ns = now;
     listener::note_depth(state, depth, sk.accept_queue_limit());
-    let _ = QUEUED.insert(child.id(), Queued { time_ns: now, listener: sk.id() }, 0);
+    let _ = QUEUED.insert(&child.id(), &Queued { time_ns: now, listener: sk.id() }, 0);
     if stream_all() {
         let Some(mut record) = emit::reserve::<Enqueue>() else { return };
         child.fill_endpoints(&mut record.endpoints, port);
@@ -164,7 +164,7 @@ pub fn established<A: Access>(child: Sock<A>) {
     let now = unsafe { bpf_ktime_get_ns() };
     add(&raw mut state.enqueued, 1);
     state.last_enqueue_ns = now;
-    let _ = QUEUED.insert(child.id(), Queued { time_ns: now, listener: 0 }, 0);
+    let _ = QUEUED.insert(&child.id(), &Queued { time_ns: now, listener: 0 }, 0);
     if stream_all() {
         let Some(mut record) = emit::reserve::<Enqueue>() else { return };
         child.fill_endpoints(&mut record.endpoints, port);

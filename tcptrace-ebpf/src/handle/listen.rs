@@ -15,7 +15,7 @@ use crate::{
 pub fn asked(backlog: u64) {
     let key = CallKey { thread: current::thread(), which: CALL_SYS_LISTEN };
     // A full LRU evicts; the argument is then reported as unknown.
-    let _ = CALLS.insert(key, Call { first: backlog, second: 0 }, 0);
+    let _ = CALLS.insert(&key, &Call { first: backlog, second: 0 }, 0);
 }
 
 /// The socket listens: for the first time, or `again` with another backlog.
@@ -41,12 +41,12 @@ pub fn listening<A: Access>(sk: Sock<A>, again: bool) {
         known.limit = limit;
     }
     let key = CallKey { thread: current::thread(), which: CALL_SYS_LISTEN };
-    let backlog = match CALLS.get_ptr(key) {
+    let backlog = match CALLS.get_ptr(&key) {
         // SAFETY: a map value stays readable for the length of a program run.
         Some(call) => unsafe { (*call).first as u32 },
         None => BACKLOG_UNKNOWN,
     };
-    let _ = CALLS.remove(key);
+    let _ = CALLS.remove(&key);
 
     let Some(mut record) = emit::reserve::<Listen>() else { return };
     sk.fill_endpoints(&mut record.endpoints, port);
@@ -76,11 +76,11 @@ pub fn closing<A: Access>(sk: Sock<A>) {
         sk.fill_endpoints(&mut record.endpoints, port);
         sk.fill_listener(&mut record.listener);
         current::fill(&mut record.task);
-        if let Some(last) = LISTENERS.get_ptr(key) {
+        if let Some(last) = LISTENERS.get_ptr(&key) {
             // SAFETY: a map value stays readable for the length of a program run.
             record.last = unsafe { *last };
         }
         record.submit();
     }
-    let _ = LISTENERS.remove(key);
+    let _ = LISTENERS.remove(&key);
 }

@@ -12,7 +12,7 @@ use crate::{
 #[inline(always)]
 pub fn state_of<A: Access>(sk: Sock<A>) -> Option<&'static mut ListenerState> {
     let key = sk.id();
-    if let Some(state) = LISTENERS.get_ptr_mut(key) {
+    if let Some(state) = LISTENERS.get_ptr_mut(&key) {
         // SAFETY: a map value stays readable and writable for the length of a program run, even if deleted meanwhile.
         return Some(unsafe { &mut *state });
     }
@@ -28,11 +28,11 @@ pub fn state_of<A: Access>(sk: Sock<A>) -> Option<&'static mut ListenerState> {
 pub fn fresh(key: u64) -> Option<&'static mut ListenerState> {
     let zero = ZEROES.get_ptr(0)?.cast::<ListenerState>();
     // SAFETY: the zero array is longer than a ListenerState, and all-zero bytes are a valid one.
-    if LISTENERS.insert(key, unsafe { &*zero }, 0).is_err() {
+    if LISTENERS.insert(&key, unsafe { &*zero }, 0).is_err() {
         lost(0);
         return None;
     }
-    let state = LISTENERS.get_ptr_mut(key)?;
+    let state = LISTENERS.get_ptr_mut(&key)?;
     // SAFETY: as in `state_of`.
     Some(unsafe { &mut *state })
 }
@@ -53,7 +53,7 @@ pub fn note_depth(state: &mut ListenerState, depth: u32, limit: u32) {
 pub fn state_by_port<A: Access>(sk: Sock<A>, port: u16) -> Option<&'static mut ListenerState> {
     let netns = sk.netns();
     let key = u64::from(netns) << 16 | u64::from(port);
-    if let Some(state) = LISTENERS.get_ptr_mut(key) {
+    if let Some(state) = LISTENERS.get_ptr_mut(&key) {
         // SAFETY: as in `state_of`.
         return Some(unsafe { &mut *state });
     }

@@ -39,7 +39,7 @@ pub fn bound<A: Access>(sk: Sock<A>, port: u16, how: u8) {
     let now = unsafe { bpf_ktime_get_ns() };
     let mut taker = Taker { since_ns: now, how, ..Default::default() };
     current::fill(&mut taker.task);
-    let _ = TAKERS.insert(bound_key(sk.id(), sk.netns(), port), taker, 0);
+    let _ = TAKERS.insert(&bound_key(sk.id(), sk.netns(), port), &taker, 0);
     if how == HOW_BIND || stream_all() {
         report_taken(sk, port, how);
     }
@@ -55,19 +55,19 @@ pub fn connected<A: Access>(sk: Sock<A>) {
     let netns = sk.netns();
     let bound = bound_key(sk.id(), netns, port);
     let key = connected_key(sk, netns, port);
-    if let Some(before) = TAKERS.get_ptr(bound) {
+    if let Some(before) = TAKERS.get_ptr(&bound) {
         // The port was taken by bind(): who and how stand, and now its peer is known too.
         // SAFETY: a map value stays readable for the length of a program run.
         let taker = unsafe { *before };
-        let _ = TAKERS.insert(key, taker, 0);
-        let _ = TAKERS.remove(bound);
+        let _ = TAKERS.insert(&key, &taker, 0);
+        let _ = TAKERS.remove(&bound);
         return;
     }
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let mut taker = Taker { since_ns: now, how: HOW_CONNECT, ..Default::default() };
     current::fill(&mut taker.task);
-    let _ = TAKERS.insert(key, taker, 0);
+    let _ = TAKERS.insert(&key, &taker, 0);
     if stream_all() {
         report_taken(sk, port, HOW_CONNECT);
     }
@@ -94,10 +94,10 @@ pub fn released<A: Access>(sk: Sock<A>, port: u16, old_state: u8) {
     let netns = sk.netns();
     let key =
         if sk.remote_port() != 0 { connected_key(sk, netns, port) } else { bound_key(sk.id(), netns, port) };
-    let Some(taker) = TAKERS.get_ptr(key) else { return };
+    let Some(taker) = TAKERS.get_ptr(&key) else { return };
     // SAFETY: a map value stays readable for the length of a program run.
     let mut taker = unsafe { *taker };
-    let _ = TAKERS.remove(key);
+    let _ = TAKERS.remove(&key);
     // tcp_time_wait() has put a remnant in the socket's place just before tcp_done() came here; these are the states it is
     // called in.
     let time_wait =
@@ -105,7 +105,7 @@ pub fn released<A: Access>(sk: Sock<A>, port: u16, old_state: u8) {
     // SAFETY: a helper without arguments.
     taker.released_ns = unsafe { bpf_ktime_get_ns() };
     if time_wait {
-        let _ = DEPARTED.insert(key, taker, 0);
+        let _ = DEPARTED.insert(&key, &taker, 0);
     }
     if stream_all() {
         let Some(mut record) = emit::reserve::<PortReleased>() else { return };
@@ -127,7 +127,7 @@ pub fn connecting<A: Access>(sk: Sock<A>) {
     let now = unsafe { bpf_ktime_get_ns() };
     let mut taker = Taker { since_ns: now, how: HOW_CONNECT, ..Default::default() };
     current::fill(&mut taker.task);
-    let _ = TAKERS.insert(bound_key(sk.id(), sk.netns(), 0), taker, 0);
+    let _ = TAKERS.insert(&bound_key(sk.id(), sk.netns(), 0), &taker, 0);
 }
 
 /// Tracepoint tier: the connect is answered; now its port is known. Softirq: the taker is who called connect().
@@ -136,20 +136,20 @@ pub fn connecting_done<A: Access>(sk: Sock<A>) {
     let netns = sk.netns();
     let port = sk.local_port();
     let pending = bound_key(sk.id(), netns, 0);
-    let Some(taker) = TAKERS.get_ptr(pending) else { return };
+    let Some(taker) = TAKERS.get_ptr(&pending) else { return };
     // SAFETY: a map value stays readable for the length of a program run.
     let mut taker = unsafe { *taker };
-    let _ = TAKERS.remove(pending);
+    let _ = TAKERS.remove(&pending);
     let bound = bound_key(sk.id(), netns, port);
-    if let Some(before) = TAKERS.get_ptr(bound) {
+    if let Some(before) = TAKERS.get_ptr(&bound) {
         // SAFETY: as above.
         taker = unsafe { *before };
-        let _ = TAKERS.remove(bound);
+        let _ = TAKERS.remove(&bound);
     }
     if !passes(sk, port, sk.remote_port()) {
         return;
     }
-    let _ = TAKERS.insert(connected_key(sk, netns, port), taker, 0);
+    let _ = TAKERS.insert(&connected_key(sk, netns, port), &taker, 0);
     if stream_all() {
         let Some(mut record) = emit::reserve::<PortTaken>() else { return };
         sk.fill_endpoints(&mut record.endpoints, port);
@@ -165,7 +165,7 @@ pub fn connecting_done<A: Access>(sk: Sock<A>) {
 #[inline(always)]
 pub fn closed<A: Access>(sk: Sock<A>, old_state: u8) {
     if old_state == state::SYN_SENT {
-        let _ = TAKERS.remove(bound_key(sk.id(), sk.netns(), 0));
+        let _ = TAKERS.remove(&bound_key(sk.id(), sk.netns(), 0));
     }
     released(sk, sk.source_port(), old_state);
 }

@@ -1,1 +1,156 @@
 //! Decoded events: owned, safe Rust. Decoding checks every length and never panics.
+//!
+//! Everything that correlation and findings know comes to them as an [`Event`]: what the kernel side reported, and what user
+//! space read beside it (counters, knobs, processes, the passing of time). So a recording of the events replays to the same
+//! findings.
+
+mod cursor;
+pub mod decode;
+mod host;
+mod listener;
+mod port;
+mod process;
+mod socket;
+mod time;
+mod trace;
+
+pub use decode::{DecodeError, decode_listener_state, decode_record, listener_sample, record_name};
+pub use host::{CounterSample, KnobSample, PortRange, PortRanges};
+pub use listener::{
+    Accept, Acceptor, AckDrop, AckDropCause, Enqueue, Listen, ListenerClosed, ListenerRef, ListenerSample,
+    ListenerTotals, SampleSource, SynDrop, SynDropCause,
+};
+pub use port::{
+    BindFail, BindStage, Found, Holder, HolderReport, How, PortReleased, PortTaken, ReportedHolder,
+    ReuseState, Taker,
+};
+pub use process::{Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner, Task};
+pub use socket::{Endpoints, Family, SocketOptions, SocketState, canonical};
+pub use time::{ClockOffset, Timestamp};
+pub use trace::{Coverage, LossPlace, Lost, Observation, ObservationStatus, Tier, observation};
+
+use serde::{Deserialize, Serialize};
+
+/// Something that happened, or was read, at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When. Events of several CPUs may come up to about 100 ms out of order.
+    pub time: Timestamp,
+    /// What.
+    pub kind: Kind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A listener began to listen, or changed its backlog.
+    Listen(Box<Listen>),
+    /// A SYN was dropped at a queue check.
+    SynDrop(SynDrop),
+    /// A final ACK was dropped.
+    AckDrop(AckDrop),
+    /// A connection entered the accept queue.
+    Enqueue(Enqueue),
+    /// accept() returned a connection.
+    Accept(Box<Accept>),
+    /// bind() or listen() failed for its port.
+    BindFail(Box<BindFail>),
+    /// A port was taken.
+    PortTaken(Box<PortTaken>),
+    /// A port was given back.
+    PortReleased(Box<PortReleased>),
+    /// A listener was closed.
+    ListenerClosed(Box<ListenerClosed>),
+    /// A listener's queues and counts, once a second if changed.
+    ListenerSample(Box<ListenerSample>),
+    /// The kernel's counters of a namespace.
+    CounterSample(CounterSample),
+    /// The knobs of a namespace.
+    KnobSample(Box<KnobSample>),
+    /// Who a process is.
+    ProcessInfo(Box<ProcessInfo>),
+    /// What a process is doing.
+    ProcessState(ProcessState),
+    /// Who has a socket open.
+    SocketOwner(Box<SocketOwner>),
+    /// Who has the port of a conflict.
+    HolderReport(Box<HolderReport>),
+    /// What is observed from here on.
+    Coverage(Box<Coverage>),
+    /// Events were lost.
+    Lost(Box<Lost>),
+    /// Time passed; once a second, after the samples of that second.
+    Tick,
+    /// The last event: nothing more is observed.
+    End,
+}
+
+impl Kind {
+    /// Name in output.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Listen(_) => "listen",
+            Self::SynDrop(_) => "syn-drop",
+            Self::AckDrop(_) => "ack-drop",
+            Self::Enqueue(_) => "enqueue",
+            Self::Accept(_) => "accept",
+            Self::BindFail(_) => "bind-fail",
+            Self::PortTaken(_) => "port-taken",
+            Self::PortReleased(_) => "port-released",
+            Self::ListenerClosed(_) => "listener-closed",
+            Self::ListenerSample(_) => "listener-sample",
+            Self::CounterSample(_) => "counter-sample",
+            Self::KnobSample(_) => "knob-sample",
+            Self::ProcessInfo(_) => "process-info",
+            Self::ProcessState(_) => "process-state",
+            Self::SocketOwner(_) => "socket-owner",
+            Self::HolderReport(_) => "holder-report",
+            Self::Coverage(_) => "coverage",
+            Self::Lost(_) => "lost",
+            Self::Tick => "tick",
+            Self::End => "end",
+        }
+    }
+
+    /// Whether the kernel side reported it; the rest is what user space adds.
+    pub fn is_kernel_record(&self) -> bool {
+        matches!(
+            self,
+            Self::Listen(_)
+                | Self::SynDrop(_)
+                | Self::AckDrop(_)
+                | Self::Enqueue(_)
+                | Self::Accept(_)
+                | Self::BindFail(_)
+                | Self::PortTaken(_)
+                | Self::PortReleased(_)
+                | Self::ListenerClosed(_)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_stay_small() {
+        // A ring-buffer batch becomes thousands of these.
+        assert!(size_of::<Event>() <= 192, "{}", size_of::<Event>());
+    }
+
+    #[test]
+    fn events_survive_serde() {
+        let event = Event {
+            time: Timestamp::from_nanos(7),
+            kind: Kind::KnobSample(Box::new(KnobSample {
+                netns: 1,
+                reserved_ports: Some([1..=2].into_iter().collect()),
+                ..KnobSample::default()
+            })),
+        };
+        let json = serde_json::to_string(&event).unwrap();
+        assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
+    }
+}

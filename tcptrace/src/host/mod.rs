@@ -1,1 +1,15 @@
-//! What the kernel shows without probes: sysctls, sock_diag, procfs, counters.
+//! What the kernel shows without probes: network namespaces, sysctls, protocol counters, sock_diag, procfs.
+//!
+//! Everything here only reads, opens no TCP port and needs no free one. Calls block; callers on an async runtime use a
+//! thread of their own.
+
+pub mod counters;
+pub mod knobs;
+pub mod netns;
+pub mod port_set;
+pub mod procfs;
+pub mod sock_diag;
+pub mod tcp_state;
+
+#[cfg(test)]
+pub(crate) mod testing;

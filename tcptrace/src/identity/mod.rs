@@ -1,1 +1,8 @@
 //! Who a process is: command line, container or unit, network namespace. Survives the process's exit.
+
+pub mod cache;
+pub mod cgroup;
+pub mod cgroup_tree;
+pub mod process;
+pub mod sockets;
+pub mod state;

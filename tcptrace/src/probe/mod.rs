@@ -1,3 +1,16 @@
-//! BTF layout, attach plan and coverage, loading, ring buffer to batches of bytes.
+//! The kernel side seen from user space: BTF layout, attach plan and coverage, loading, ring buffer to bytes.
 
+pub mod attach;
 pub mod btf;
+pub mod coverage;
+pub mod error;
+mod object;
+pub mod plan;
+mod tracefs;
+pub mod tracer;
+
+pub use attach::{Attached, Tier};
+pub use coverage::{Coverage, Observed, Status};
+pub use error::ProbeError;
+pub use plan::BackEnd;
+pub use tracer::{Options, Tracer};

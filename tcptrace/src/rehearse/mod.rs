@@ -1,1 +1,36 @@
 //! Makes the incidents of the scenario catalogue in private network namespaces, with real sockets and processes.
+//!
+//! A [`Stage`] is a private network namespace; actors are separate, named processes in it; an [`Incident`] directs them
+//! and says afterwards, from its own books and the kernel's counters, what really happened: the [`GroundTruth`]. This
+//! room knows nothing of probes, events or findings, so that it can judge them.
+//!
+//! ```no_run
+//! use tcptrace::rehearse::{Options, incident};
+//! let mut incident = incident("accept-overflow", &Options::default())?;
+//! let netns = incident.stage().netns_inode(); // filter the tracer to this namespace
+//! incident.prepare()?;                        // what must be older than the tracer
+//! // … attach …
+//! let truth = incident.play()?;               // the server still lives: the tracer may look at it
+//! // … stop tracing, compare …
+//! drop(incident);                             // ends every process and the namespace
+//! # Ok::<(), tcptrace::rehearse::Error>(())
+//! ```
+
+mod actor;
+mod cancel;
+mod counters;
+mod error;
+mod incident;
+mod namespace;
+mod netlink;
+mod stage;
+mod truth;
+
+pub use actor::{ACTOR_SUBCOMMAND, Identity, actor_main};
+pub use cancel::Cancel;
+pub use counters::Counters;
+pub use error::{Error, Result};
+pub use incident::{Entry, Family, Incident, Options, Variant, catalogue, incident};
+pub use namespace::Namespace;
+pub use stage::{Layout, Stage};
+pub use truth::{Allowed, Expectation, GroundTruth, Party};

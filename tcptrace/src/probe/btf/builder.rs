@@ -42,6 +42,11 @@ impl Builder {
         Self { big_endian: true, ..Self::new() }
     }
 
+    /// How many types there are: the number of the last one.
+    pub(super) fn count(&self) -> u32 {
+        self.count
+    }
+
     fn word(&self, value: u32) -> [u8; 4] {
         if self.big_endian { value.to_be_bytes() } else { value.to_le_bytes() }
     }
@@ -116,19 +121,15 @@ impl Builder {
     }
 
     pub(super) fn enumeration(&mut self, name: &str, signed: bool, constants: &[(&str, i32)]) -> u32 {
-        let words: Vec<u32> = constants
-            .iter()
-            .flat_map(|(name, value)| [self.string(name), value.cast_unsigned()])
-            .collect();
+        let words: Vec<u32> =
+            constants.iter().flat_map(|(name, value)| [self.string(name), value.cast_unsigned()]).collect();
         self.raw(name, kind::ENUM, signed, constants.len(), 4, &words)
     }
 
     pub(super) fn enumeration64(&mut self, name: &str, signed: bool, constants: &[(&str, u64)]) -> u32 {
         let words: Vec<u32> = constants
             .iter()
-            .flat_map(|(name, value)| {
-                [self.string(name), (value & 0xffff_ffff) as u32, (value >> 32) as u32]
-            })
+            .flat_map(|(name, value)| [self.string(name), (value & 0xffff_ffff) as u32, (value >> 32) as u32])
             .collect();
         self.raw(name, kind::ENUM64, signed, constants.len(), 8, &words)
     }

@@ -100,10 +100,7 @@ impl Kind {
 
     /// Whether types of this kind are looked up by name.
     pub(super) const fn is_looked_up(self) -> bool {
-        matches!(
-            self,
-            Self::Struct | Self::Union | Self::Enum | Self::Enum64 | Self::Func | Self::Typedef
-        )
+        matches!(self, Self::Struct | Self::Union | Self::Enum | Self::Enum64 | Self::Func | Self::Typedef)
     }
 
     /// Whether the type has enumerators.

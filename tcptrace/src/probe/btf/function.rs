@@ -77,3 +77,68 @@ fn prototypes<'a>(btf: &'a Btf, name: &'a str) -> impl Iterator<Item = Type<'a>>
         })
         .filter(|found| found.kind == Kind::FuncProto)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::builder::{Builder, kind};
+    use super::*;
+
+    fn functions() -> Btf {
+        let mut builder = Builder::new();
+        let int = builder.int("int", 4);
+        let sock = builder.composite(kind::STRUCT, "sock", 8, &[]);
+        let constant = builder.refer(kind::CONST, "", sock);
+        let constant_pointer = builder.ptr(constant);
+        let pointer = builder.ptr(sock);
+        builder.function("accept", pointer, &[constant_pointer, int]);
+        builder.function("print", 0, &[int, 0]);
+        builder.function("same", int, &[int]);
+        builder.function("same", int, &[int]);
+        builder.function("differs", 0, &[int]);
+        builder.function("differs", int, &[int, int]);
+        let void = builder.ptr(0);
+        let prototype = builder.prototype(0, &[void, pointer]);
+        let probe = builder.ptr(prototype);
+        builder.refer(kind::TYPEDEF, "btf_trace_drop", probe);
+        builder.refer(kind::TYPEDEF, "btf_trace_fake", int);
+        builder.refer(kind::FUNC, "damaged", int);
+        Btf::parse(builder.build()).unwrap()
+    }
+
+    #[test]
+    fn parameters_and_results() {
+        let btf = functions();
+        assert!(
+            btf.has_function("accept") && !btf.has_function("sock") && !btf.has_function("btf_trace_drop")
+        );
+        assert_eq!(btf.params_of("accept"), Some(2));
+        assert_eq!(btf.params_of("absent"), None);
+        assert_eq!(btf.params_of("damaged"), None);
+        assert_eq!(btf.function_returns("accept"), Some(true));
+        assert_eq!(btf.function_returns("print"), Some(false));
+        assert_eq!(btf.return_type_name("accept").as_deref(), Some("struct sock *"));
+        assert_eq!(btf.return_type_name("print").as_deref(), Some("void"));
+        assert_eq!(btf.param_type_name("accept", 0).as_deref(), Some("const struct sock *"));
+        assert_eq!(btf.param_type_name("accept", 1).as_deref(), Some("int"));
+        assert_eq!(btf.param_type_name("accept", 2), None);
+    }
+
+    #[test]
+    fn functions_of_one_name_must_agree() {
+        let btf = functions();
+        assert_eq!(params(&btf, "same"), Answer { value: Some(1), ambiguous: false });
+        assert_eq!(params(&btf, "differs"), Answer { value: None, ambiguous: true });
+        assert_eq!(btf.function_returns("differs"), None);
+        assert_eq!(btf.param_type_name("differs", 0).as_deref(), Some("int"));
+        assert_eq!(btf.param_type_name("differs", 1), None);
+    }
+
+    #[test]
+    fn tracepoints_are_typedefs_of_pointers_to_functions() {
+        let btf = functions();
+        assert!(btf.has_tracepoint("drop") && !btf.has_tracepoint("fake") && !btf.has_tracepoint("absent"));
+        assert_eq!(btf.params_of("btf_trace_drop"), Some(2));
+        assert_eq!(btf.param_type_name("btf_trace_drop", 0).as_deref(), Some("void *"));
+        assert_eq!(btf.param_type_name("btf_trace_drop", 1).as_deref(), Some("struct sock *"));
+    }
+}

@@ -57,3 +57,49 @@ impl Header {
         Ok(Self { order, types, strings, layout })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::builder::Builder;
+    use super::*;
+
+    #[test]
+    fn sections_lie_where_the_header_says() {
+        let mut builder = Builder::new();
+        builder.int("int", 4);
+        let header = Header::parse(&builder.build()).unwrap();
+        assert_eq!(header, Header { order: ByteOrder::Little, types: 24..40, strings: 40..45, layout: 0..0 });
+        let header = Header::parse(&builder.build_with_layout(&[(0, 0), (4, 0)])).unwrap();
+        assert_eq!(
+            header,
+            Header { order: ByteOrder::Little, types: 32..48, strings: 48..53, layout: 53..61 }
+        );
+    }
+
+    #[test]
+    fn both_byte_orders_are_read() {
+        let mut builder = Builder::big_endian();
+        builder.int("int", 4);
+        let header = Header::parse(&builder.build()).unwrap();
+        assert_eq!(header, Header { order: ByteOrder::Big, types: 24..40, strings: 40..45, layout: 0..0 });
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let good = Builder::new().build();
+        let with = |at: usize, bytes: &[u8]| {
+            let mut changed = good.clone();
+            changed[at..at + bytes.len()].copy_from_slice(bytes);
+            Header::parse(&changed)
+        };
+        assert_eq!(Header::parse(b""), Err(BtfError::ShortHeader(0)));
+        assert_eq!(Header::parse(&good[..23]), Err(BtfError::ShortHeader(23)));
+        assert_eq!(with(0, b"\x7fE"), Err(BtfError::Magic(0x457f)));
+        assert_eq!(with(2, &[2]), Err(BtfError::Version(2)));
+        assert_eq!(with(4, &[23]), Err(BtfError::HeaderLength(23)));
+        assert_eq!(with(4, &[0xff; 4]), Err(BtfError::HeaderLength(u32::MAX)));
+        assert_eq!(with(8, &[0xff; 8]), Err(BtfError::Section("type")));
+        assert_eq!(with(16, &[2]), Err(BtfError::Section("string")));
+        assert_eq!(with(20, &[2]), Err(BtfError::Section("string")));
+    }
+}

@@ -59,7 +59,9 @@ impl Btf {
     /// [`LoadError::NoBtf`] if the kernel has none; otherwise as [`Btf::load_from`].
     pub fn load() -> Result<Self, LoadError> {
         Self::load_from(Path::new(VMLINUX)).map_err(|error| match error {
-            LoadError::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound => LoadError::NoBtf,
+            LoadError::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                LoadError::NoBtf
+            }
             other => other,
         })
     }
@@ -92,4 +94,34 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::builder::Builder;
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_or_the_reason_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("btf");
+        let error = Btf::load_from(&path).unwrap_err();
+        assert!(
+            error.to_string().starts_with(&format!("cannot read {}: No such file", path.display())),
+            "{error}"
+        );
+
+        std::fs::write(&path, Builder::new().build()).unwrap();
+        assert!(Btf::load_from(&path).is_ok());
+
+        std::fs::write(&path, b"\x7fELF and so on, not BTF at all").unwrap();
+        let error = Btf::load_from(&path).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("{}: not BTF: it starts with 0x457f instead of 0xeb9f", path.display())
+        );
+
+        let error = Btf::load_from(Path::new("/dev/zero")).unwrap_err();
+        assert_eq!(error.to_string(), "/dev/zero is larger than 64 MiB: no kernel's BTF");
+    }
 }

@@ -102,7 +102,7 @@ fn descend(btf: &Btf, root: Type<'_>, path: &str, budget: &mut u32) -> Option<Me
     let mut at = root;
     let mut bit_offset = 0u64;
     let mut components = path.split('.').peekable();
-    while let Some(name) = components.next() {
+    while let Some(name) = components.next().filter(|name| !name.is_empty()) {
         let found = find(btf, at, name, DEEPEST, budget)?;
         bit_offset += found.bit_offset;
         if components.peek().is_none() {
@@ -136,7 +136,8 @@ fn find(btf: &Btf, parent: Type<'_>, name: &str, depth: u32, budget: &mut u32) -
 
 /// Where a member stands in its own struct, in either encoding of bit-fields.
 fn placed(btf: &Btf, parent: Type<'_>, raw: RawMember<'_>) -> Member {
-    let (offset, width) = if parent.flag { (raw.offset & 0x00ff_ffff, raw.offset >> 24) } else { (raw.offset, 0) };
+    let (offset, width) =
+        if parent.flag { (raw.offset & 0x00ff_ffff, raw.offset >> 24) } else { (raw.offset, 0) };
     let mut member = Member {
         bit_offset: u64::from(offset),
         bit_width: (width > 0).then_some(width),
@@ -157,12 +158,204 @@ fn placed(btf: &Btf, parent: Type<'_>, raw: RawMember<'_>) -> Member {
 fn size_of(btf: &Btf, id: u32, depth: u32) -> Option<u32> {
     let found = btf.get_plain(id)?;
     match found.kind {
-        Kind::Int | Kind::Float | Kind::Struct | Kind::Union | Kind::Enum | Kind::Enum64 => Some(found.size_or_type),
+        Kind::Int | Kind::Float | Kind::Struct | Kind::Union | Kind::Enum | Kind::Enum64 => {
+            Some(found.size_or_type)
+        }
         Kind::Ptr => Some(POINTER_LEN),
         Kind::Array => {
             let (element, count) = found.array()?;
             size_of(btf, element, depth.checked_sub(1)?)?.checked_mul(count)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::builder::{Builder, kind};
+    use super::*;
+
+    fn byte(btf: &Btf, path: &str) -> Option<u32> {
+        member(btf, path).value.and_then(|member| member.byte())
+    }
+
+    fn byte_and_shift(btf: &Btf, path: &str) -> Option<(u32, u32)> {
+        member(btf, path).value.and_then(|member| Some((member.byte()?, member.shift()?)))
+    }
+
+    fn size(btf: &Btf, path: &str) -> Option<u32> {
+        member(btf, path).value.and_then(|member| member.size(btf))
+    }
+
+    fn parse(builder: &Builder) -> Btf {
+        Btf::parse(builder.build()).unwrap()
+    }
+
+    #[test]
+    fn members_of_nameless_structs_and_unions_are_reached_at_any_depth() {
+        let mut builder = Builder::new();
+        let int = builder.int("int", 4);
+        let innermost = builder.composite(kind::STRUCT, "", 12, &[("x", int, 0), ("port", int, 8)]);
+        let qualified = builder.refer(kind::CONST, "", innermost);
+        let union = builder.composite(kind::UNION, "", 12, &[("whole", int, 0), ("", qualified, 0)]);
+        builder.composite(
+            kind::STRUCT,
+            "sock_common",
+            32,
+            &[("first", int, 0), ("", union, 16), ("last", int, 28)],
+        );
+        let btf = parse(&builder);
+        assert_eq!(byte(&btf, "sock_common.first"), Some(0));
+        assert_eq!(byte(&btf, "sock_common.whole"), Some(16));
+        assert_eq!(byte(&btf, "sock_common.port"), Some(24));
+        assert_eq!(byte(&btf, "sock_common.last"), Some(28));
+        assert_eq!(byte(&btf, "sock_common.absent"), None);
+        assert_eq!(byte(&btf, "sock_common"), None);
+        assert_eq!(byte(&btf, "sock_common."), None);
+        assert_eq!(byte(&btf, "int.first"), None);
+    }
+
+    #[test]
+    fn a_tagged_struct_embedded_without_a_name_is_entered_too() {
+        let mut builder = Builder::new();
+        let int = builder.int("int", 4);
+        let tagged = builder.composite(kind::STRUCT, "tagged", 8, &[("a", int, 0), ("b", int, 4)]);
+        builder.composite(kind::STRUCT, "outer", 16, &[("", tagged, 8)]);
+        assert_eq!(byte(&parse(&builder), "outer.b"), Some(12));
+    }
+
+    #[test]
+    fn a_path_enters_embedded_structs_through_typedefs_and_qualifiers() {
+        let mut builder = Builder::new();
+        let int = builder.int("int", 4);
+        let nameless = builder.composite(kind::STRUCT, "", 8, &[("net", int, 4)]);
+        let typedef = builder.refer(kind::TYPEDEF, "possible_net_t", nameless);
+        let volatile = builder.refer(kind::VOLATILE, "", typedef);
+        let tagged = builder.refer(kind::TYPE_TAG, "rcu", volatile);
+        builder.composite(kind::STRUCT, "sock_common", 56, &[("skc_net", tagged, 48)]);
+        assert_eq!(byte(&parse(&builder), "sock_common.skc_net.net"), Some(52));
+    }
+
+    /// In some releases before 6.1 `tcp_death_row` is a pointer: an offset from `net` to what it points to is no offset.
+    #[test]
+    fn a_path_does_not_cross_a_pointer() {
+        let mut builder = Builder::new();
+        let death_row = builder.composite(kind::STRUCT, "death_row", 8, &[("hashinfo", 0, 0)]);
+        let pointer = builder.ptr(death_row);
+        let array = builder.array(death_row, 2);
+        builder.composite(
+            kind::STRUCT,
+            "netns_ipv4",
+            32,
+            &[("pointer", pointer, 0), ("array", array, 8), ("embedded", death_row, 24)],
+        );
+        let btf = parse(&builder);
+        assert_eq!(byte(&btf, "netns_ipv4.pointer"), Some(0));
+        assert_eq!(byte(&btf, "netns_ipv4.pointer.hashinfo"), None);
+        assert_eq!(byte(&btf, "netns_ipv4.array.hashinfo"), None);
+        assert_eq!(byte(&btf, "netns_ipv4.embedded.hashinfo"), Some(24));
+    }
+
+    #[test]
+    fn bit_fields_with_sizes_in_their_members() {
+        let mut builder = Builder::new();
+        let byte_type = builder.int("unsigned char", 1);
+        let bits = builder.bit_struct(
+            "",
+            4,
+            &[("padding", byte_type, 0, 2), ("sk_userlocks", byte_type, 4, 4), ("wide", byte_type, 15, 10)],
+        );
+        builder.bit_struct("sock", 12, &[("plain", byte_type, 8, 0), ("", bits, 64, 0)]);
+        let btf = parse(&builder);
+        assert_eq!(byte_and_shift(&btf, "sock.plain"), Some((1, 0)));
+        assert_eq!(byte_and_shift(&btf, "sock.sk_userlocks"), Some((8, 4)));
+        assert_eq!(byte_and_shift(&btf, "sock.wide"), Some((9, 7)));
+        assert_eq!(size(&btf, "sock.sk_userlocks"), Some(1));
+        assert_eq!(size(&btf, "sock.wide"), Some(3));
+    }
+
+    #[test]
+    fn bit_fields_as_narrowed_integers() {
+        let mut builder = Builder::new();
+        let plain = builder.int("unsigned char", 1);
+        let narrow = builder.narrow_int("unsigned char", 1, 0, 4);
+        let shifted = builder.narrow_int("unsigned char", 1, 5, 1);
+        let typedef = builder.refer(kind::TYPEDEF, "u8", shifted);
+        let [first, high, bit5] = ["plain", "high", "bit5"].map(|name| builder.string(name));
+        let members = [first, plain, 8, high, narrow, 20, bit5, typedef, 24];
+        builder.raw("old", kind::STRUCT, false, 3, 4, &members);
+        let btf = parse(&builder);
+        assert_eq!(byte_and_shift(&btf, "old.plain"), Some((1, 0)));
+        assert_eq!(byte_and_shift(&btf, "old.high"), Some((2, 4)));
+        assert_eq!(byte_and_shift(&btf, "old.bit5"), Some((3, 5)));
+        assert_eq!(size(&btf, "old.high"), Some(1));
+    }
+
+    #[test]
+    fn sizes_of_members() {
+        let mut builder = Builder::new();
+        let int = builder.int("int", 4);
+        let pointer = builder.ptr(int);
+        let row = builder.array(int, 3);
+        let matrix = builder.array(row, 2);
+        let colour = builder.enumeration("colour", false, &[]);
+        let wide = builder.enumeration64("wide", false, &[]);
+        let declared = builder.refer(kind::FWD, "declared", 0);
+        let typedef = builder.refer(kind::TYPEDEF, "matrix_t", matrix);
+        builder.composite(
+            kind::STRUCT,
+            "s",
+            80,
+            &[
+                ("int", int, 0),
+                ("pointer", pointer, 8),
+                ("matrix", typedef, 16),
+                ("colour", colour, 40),
+                ("wide", wide, 48),
+                ("declared", declared, 56),
+                ("void", 0, 60),
+            ],
+        );
+        let btf = parse(&builder);
+        let sizes = ["int", "pointer", "matrix", "colour", "wide", "declared", "void"]
+            .map(|name| size(&btf, &format!("s.{name}")));
+        assert_eq!(sizes, [Some(4), Some(8), Some(24), Some(4), Some(8), None, None]);
+        assert_eq!(size_of_struct(&btf, "s").value, Some(80));
+        assert_eq!(size_of_struct(&btf, "int").value, None);
+    }
+
+    #[test]
+    fn of_several_types_with_one_name_the_largest_that_has_the_member_answers() {
+        let mut builder = Builder::new();
+        let int = builder.int("int", 4);
+        builder.composite(kind::STRUCT, "sock", 8, &[("sk_err", int, 4)]);
+        builder.composite(kind::STRUCT, "sock", 700, &[("sk_err", int, 284), ("sk_uid", int, 600)]);
+        builder.composite(kind::STRUCT, "sock", 900, &[("other", int, 0), ("sk_uid", int, 600)]);
+        let btf = parse(&builder);
+        let (err, uid) = (member(&btf, "sock.sk_err"), member(&btf, "sock.sk_uid"));
+        assert_eq!((err.value.and_then(|found| found.byte()), err.ambiguous), (Some(284), true));
+        assert_eq!((uid.value.and_then(|found| found.byte()), uid.ambiguous), (Some(600), false));
+    }
+
+    #[test]
+    fn a_member_beyond_the_end_of_its_struct_is_not_believed() {
+        let mut builder = Builder::new();
+        let int = builder.int("int", 4);
+        builder.composite(kind::STRUCT, "sock", 8, &[("end", int, 8), ("beyond", int, 9)]);
+        let btf = parse(&builder);
+        assert_eq!(byte(&btf, "sock.end"), Some(8)); // a flexible array stands there
+        assert_eq!(byte(&btf, "sock.beyond"), None);
+    }
+
+    #[test]
+    fn structs_that_contain_themselves_end_the_search() {
+        let mut builder = Builder::new();
+        let members: Vec<_> = (0..1000).map(|_| ("", 1, 0)).collect();
+        builder.composite(kind::STRUCT, "sock", 8, &members);
+        builder.raw("", kind::ARRAY, false, 0, 0, &[2, 0, 1]);
+        builder.composite(kind::STRUCT, "s", 8, &[("array", 2, 0)]);
+        let btf = parse(&builder);
+        assert_eq!(byte(&btf, "sock.sk_err"), None);
+        assert_eq!(size(&btf, "s.array"), None);
     }
 }

@@ -41,3 +41,28 @@ pub(super) fn until_nul(text: &[u8]) -> &[u8] {
 fn hash(bytes: impl Iterator<Item = u8>) -> u32 {
     bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_every_type_of_a_name_in_order() {
+        let hash = |name: &[u8]| hash(name.iter().copied());
+        let index = NameIndex::new(vec![(hash(b"sock"), 9), (hash(b"net"), 2), (hash(b"sock"), 3)]);
+        assert_eq!(index.candidates(b"sock").collect::<Vec<_>>(), [3, 9]);
+        assert_eq!(index.candidates(b"net").collect::<Vec<_>>(), [2]);
+        assert_eq!(index.candidates(b"socket").count(), 0);
+    }
+
+    #[test]
+    fn a_name_ends_at_its_nul_and_has_a_greatest_length() {
+        assert_eq!(until_nul(b"sock\0net\0"), b"sock");
+        assert_eq!(until_nul(b"no end"), b"");
+        assert_eq!(until_nul(&[[b'x'; 511].as_slice(), b"\0"].concat()).len(), 511);
+        assert_eq!(until_nul(&[[b'x'; 512].as_slice(), b"\0"].concat()), b"");
+        assert_eq!(hash_at(b"sock\0net\0"), Some(hash(b"sock".iter().copied())));
+        assert_eq!(hash_at(b"\0"), None);
+        assert_eq!(hash_at(b""), None);
+    }
+}

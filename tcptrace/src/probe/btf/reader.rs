@@ -54,10 +54,12 @@ pub(super) struct RawMember<'a> {
     pub(super) offset: u32,
 }
 
-/// A name and the number it stands for.
+/// An enumerator: a name and the number it stands for. Kernels before 6.1 do not say whether an enum is signed: there a
+/// negative number reads as the large positive one with the same bits.
 #[derive(Clone, Copy)]
 pub(super) struct Constant<'a> {
-    pub(super) name: &'a [u8],
+    btf: &'a Btf,
+    name: u32,
     pub(super) value: i128,
 }
 
@@ -118,7 +120,21 @@ impl Btf {
         let layout = self.bytes.get(self.header.layout.clone())?;
         let (kind, length) = raw.kind_and_length(layout, id).ok()?;
         let payload = bytes.get(TYPE_LEN..length)?;
-        Some(Type { btf: self, kind, flag: raw.flag, name: raw.name, size_or_type: raw.size_or_type, payload })
+        Some(Type {
+            btf: self,
+            kind,
+            flag: raw.flag,
+            name: raw.name,
+            size_or_type: raw.size_or_type,
+            payload,
+        })
+    }
+
+    /// Where in the file the bytes of a type lie that can take any value without making the next type unreadable.
+    #[cfg(test)]
+    pub(super) fn damageable(&self, id: u32) -> Option<std::ops::Range<usize>> {
+        let start = usize::try_from(*self.starts.get(usize::try_from(id).ok()?.checked_sub(1)?)?).ok()?;
+        Some(start + 8..start + TYPE_LEN + self.get(id)?.payload.len())
     }
 
     /// The type behind any typedefs and qualifiers of type `id`.
@@ -173,7 +189,9 @@ struct RawType {
 impl RawType {
     /// The type at the start of `bytes`; `None` if they are too few.
     fn parse(bytes: &[u8], order: ByteOrder) -> Option<Self> {
-        let [name, info, size_or_type] = *bytes.first_chunk::<TYPE_LEN>()?.as_chunks::<4>().0 else { return None };
+        let [name, info, size_or_type] = *bytes.first_chunk::<TYPE_LEN>()?.as_chunks::<4>().0 else {
+            return None;
+        };
         let info = order.u32(info);
         Some(Self {
             name: order.u32(name),
@@ -225,8 +243,12 @@ impl<'a> Type<'a> {
     /// Members, of a struct or union.
     pub(super) fn members(&self) -> impl Iterator<Item = RawMember<'a>> + use<'a> {
         let btf = self.btf;
-        self.rows(self.kind.is_composite())
-            .map(move |[name, type_id, offset]| RawMember { btf, name, type_id, offset })
+        self.rows(self.kind.is_composite()).map(move |[name, type_id, offset]| RawMember {
+            btf,
+            name,
+            type_id,
+            offset,
+        })
     }
 
     /// Types of the parameters, of a function prototype. The last one is 0 if the function is variadic.
@@ -244,7 +266,7 @@ impl<'a> Type<'a> {
             let value = u64::from(high) << 32 | u64::from(low);
             (name, if signed { i128::from(value.cast_signed()) } else { i128::from(value) })
         });
-        narrow.chain(wide).map(move |(name, value)| Constant { name: btf.string(name), value })
+        narrow.chain(wide).map(move |(name, value)| Constant { btf, name, value })
     }
 
     /// Element type and number of elements, of an array.
@@ -259,6 +281,16 @@ impl<'a> Type<'a> {
     }
 }
 
+impl<'a> Constant<'a> {
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        self.btf.string_is(self.name, name)
+    }
+
+    pub(super) fn name(&self) -> &'a [u8] {
+        self.btf.string(self.name)
+    }
+}
+
 impl RawMember<'_> {
     pub(super) fn is_called(&self, name: &str) -> bool {
         self.btf.string_is(self.name, name)
@@ -266,5 +298,124 @@ impl RawMember<'_> {
 
     pub(super) fn is_nameless(&self) -> bool {
         self.btf.strings_from(self.name).first().is_none_or(|byte| *byte == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::builder::{Builder, kind};
+    use super::*;
+
+    /// One type of each kind, with something in it.
+    fn every_kind(mut builder: Builder) -> Builder {
+        let int = builder.int("int", 4);
+        let ptr = builder.ptr(int);
+        builder.array(int, 3);
+        builder.composite(kind::STRUCT, "s", 12, &[("a", int, 0), ("b", ptr, 4)]);
+        builder.composite(kind::UNION, "u", 8, &[("a", int, 0), ("b", ptr, 0)]);
+        builder.enumeration("e", true, &[("MINUS", -1), ("ONE", 1)]);
+        builder.refer(kind::FWD, "declared", 0);
+        builder.refer(kind::TYPEDEF, "t", int);
+        builder.refer(kind::VOLATILE, "", int);
+        builder.refer(kind::CONST, "", int);
+        builder.refer(kind::RESTRICT, "", ptr);
+        builder.function("f", int, &[ptr, int]);
+        builder.raw("v", kind::VAR, false, 0, int, &[1]);
+        builder.raw(".data", kind::DATASEC, false, 1, 4, &[14, 0, 4]);
+        builder.refer(kind::FLOAT, "double", 8);
+        builder.raw("tag", kind::DECL_TAG, false, 0, 4, &[u32::MAX]);
+        builder.refer(kind::TYPE_TAG, "user", int);
+        builder.enumeration64("e64", false, &[("BIG", u64::MAX), ("TWO", 2)]);
+        // Last, so that a wrong length of any kind before it is noticed.
+        builder.composite(kind::STRUCT, "last", 4, &[("only", int, 0)]);
+        builder
+    }
+
+    #[test]
+    fn every_kind_is_read_in_both_byte_orders() {
+        for builder in [Builder::new(), Builder::big_endian()] {
+            let btf = Btf::parse(every_kind(builder).build()).unwrap();
+            let last = btf.named("last").next().unwrap();
+            assert_eq!((last.kind, last.size_or_type), (Kind::Struct, 4));
+            let members: Vec<_> = btf
+                .named("s")
+                .next()
+                .unwrap()
+                .members()
+                .map(|member| (member.type_id, member.offset))
+                .collect();
+            assert_eq!(members, [(1, 0), (2, 32)]);
+            let constants = |name| -> Vec<_> {
+                let found: Vec<_> = btf.named(name).next().unwrap().constants().collect();
+                found.iter().map(|constant| (constant.name().to_vec(), constant.value)).collect()
+            };
+            assert_eq!(constants("e"), [(b"MINUS".to_vec(), -1), (b"ONE".to_vec(), 1)]);
+            assert_eq!(constants("e64"), [(b"BIG".to_vec(), i128::from(u64::MAX)), (b"TWO".to_vec(), 2)]);
+            assert_eq!(btf.get(3).unwrap().array(), Some((1, 3)));
+            assert_eq!(btf.get(1).unwrap().int_bits(), Some((0, 32)));
+            assert_eq!(btf.get_plain(8).unwrap().kind, Kind::Int);
+        }
+    }
+
+    #[test]
+    fn a_type_answers_only_for_its_own_kind() {
+        let btf = Btf::parse(every_kind(Builder::new()).build()).unwrap();
+        let (int, composite) = (btf.get(1).unwrap(), btf.get(4).unwrap());
+        assert_eq!(int.members().count() + int.params().count() + int.constants().count(), 0);
+        assert_eq!(composite.array(), None);
+        assert_eq!(composite.int_bits(), None);
+    }
+
+    #[test]
+    fn void_and_numbers_beyond_the_last_are_no_types() {
+        let btf = Btf::parse(every_kind(Builder::new()).build()).unwrap();
+        assert!(btf.get(0).is_none());
+        assert!(btf.get(20).is_some());
+        assert!(btf.get(21).is_none());
+        assert!(btf.get(u32::MAX).is_none());
+    }
+
+    #[test]
+    fn an_unknown_kind_is_an_error_unless_the_layout_section_tells_its_size() {
+        let mut builder = Builder::new();
+        builder.raw("new", 20, false, 2, 0, &[7, 7, 7]);
+        builder.composite(kind::STRUCT, "last", 4, &[]);
+        assert_eq!(Btf::parse(builder.build()).unwrap_err(), BtfError::UnknownKind { id: 1, kind: 20 });
+        let mut layout = [(0, 0); 21];
+        layout[20] = (4, 4);
+        let btf = Btf::parse(builder.build_with_layout(&layout)).unwrap();
+        assert_eq!(btf.named("last").count(), 1);
+        assert_eq!(btf.get(1).unwrap().kind, Kind::Unknown);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let mut builder = Builder::new();
+        builder.raw("none", 0, false, 0, 0, &[]);
+        assert_eq!(Btf::parse(builder.build()).unwrap_err(), BtfError::UnknownKind { id: 1, kind: 0 });
+
+        let mut builder = Builder::new();
+        builder.int("int", 4);
+        builder.raw("s", kind::STRUCT, false, 2, 8, &[0, 1, 0]);
+        assert_eq!(Btf::parse(builder.build()).unwrap_err(), BtfError::CutType { id: 2 });
+
+        let mut builder = Builder::new();
+        builder.int("int", 4);
+        let mut bytes = builder.build();
+        *bytes.last_mut().unwrap() = b'x';
+        assert_eq!(Btf::parse(bytes).unwrap_err(), BtfError::UnendedStrings);
+
+        let mut bytes = builder.build();
+        bytes[24] = 5; // the length of "\0int\0": one beyond the last byte
+        assert_eq!(Btf::parse(bytes).unwrap_err(), BtfError::Name { id: 1 });
+    }
+
+    #[test]
+    fn a_circle_of_typedefs_has_no_plain_type() {
+        let mut builder = Builder::new();
+        builder.refer(kind::TYPEDEF, "a", 2);
+        builder.refer(kind::TYPEDEF, "b", 1);
+        let btf = Btf::parse(builder.build()).unwrap();
+        assert!(btf.get_plain(1).is_none());
     }
 }

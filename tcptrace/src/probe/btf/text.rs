@@ -58,3 +58,49 @@ fn pointer_to(target: &str) -> String {
 fn qualified(qualifier: &str, target: &str) -> String {
     if target.ends_with('*') { format!("{target}{qualifier}") } else { format!("{qualifier} {target}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::builder::{Builder, kind};
+    use super::*;
+
+    #[test]
+    fn types_read_as_c_writes_them() {
+        let mut builder = Builder::new();
+        let int = builder.int("int", 4);
+        let sock = builder.composite(kind::STRUCT, "sock", 8, &[]);
+        let constant = builder.refer(kind::CONST, "", sock);
+        let pointer = builder.ptr(constant);
+        let twice = builder.ptr(pointer);
+        let constant_pointer = builder.refer(kind::CONST, "", pointer);
+        let nameless = builder.composite(kind::UNION, "", 8, &[]);
+        let colour = builder.enumeration("colour", false, &[]);
+        let declared = builder.refer(kind::FWD, "declared", 0);
+        let array = builder.array(int, 4);
+        let prototype = builder.prototype(int, &[int]);
+        let function_pointer = builder.ptr(prototype);
+        let tagged = builder.refer(kind::TYPE_TAG, "rcu", sock);
+        let typedef = builder.refer(kind::TYPEDEF, "u32", int);
+        let circle = builder.ptr(builder.count() + 1);
+        let btf = Btf::parse(builder.build()).unwrap();
+        for (id, expected) in [
+            (0, "void"),
+            (int, "int"),
+            (sock, "struct sock"),
+            (pointer, "const struct sock *"),
+            (twice, "const struct sock **"),
+            (constant_pointer, "const struct sock *const"),
+            (nameless, "union {…}"),
+            (colour, "enum colour"),
+            (declared, "struct declared"),
+            (array, "int[4]"),
+            (function_pointer, "int (*)()"),
+            (tagged, "struct sock"),
+            (typedef, "u32"),
+            (99, "?"),
+        ] {
+            assert_eq!(type_text(&btf, id), expected);
+        }
+        assert!(type_text(&btf, circle).starts_with('?'));
+    }
+}

@@ -1,0 +1,480 @@
+//! From the bytes of the kernel side to events.
+//!
+//! A record that cannot be decoded is an error of that record alone: the caller counts it as lost and goes on. Numbers that
+//! stand for a choice and are not known here decode to the "unknown" or "other" of their type, where there is one.
+
+use std::net::SocketAddr;
+
+use tcptrace_common::{listener, port, record, wire};
+
+use super::cursor::{Cursor, Ended};
+use super::socket::address;
+use super::{
+    Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, ClockOffset, Endpoints, Enqueue, Event,
+    Family, Found, Holder, How, Kind, Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals,
+    PortReleased, PortTaken, ReuseState, SampleSource, SocketOptions, SocketState, SynDrop, SynDropCause,
+    Taker, Task,
+};
+
+/// Why a record could not be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// It ends inside its header or its body.
+    #[error("a record of {len} bytes ends too early for its kind ({kind})")]
+    Short {
+        /// Its kind; 0 if not even that could be read.
+        kind: u16,
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// It goes on after its body: it comes from another version of the kernel side.
+    #[error("a record of kind {kind} has {extra} bytes more than it should")]
+    Trailing {
+        /// Its kind.
+        kind: u16,
+        /// How many bytes too many.
+        extra: usize,
+    },
+    /// The length in its header is not its length.
+    #[error("a record of kind {kind} claims {claimed} bytes and has {len}")]
+    Length {
+        /// Its kind.
+        kind: u16,
+        /// What its header says.
+        claimed: u16,
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// A kind that this version does not know.
+    #[error("unknown kind of record: {kind}")]
+    UnknownKind {
+        /// Its kind.
+        kind: u16,
+    },
+}
+
+impl DecodeError {
+    /// The kind of the record, 0 if it could not be read.
+    pub fn kind(self) -> u16 {
+        match self {
+            Self::Short { kind, .. }
+            | Self::Trailing { kind, .. }
+            | Self::Length { kind, .. }
+            | Self::UnknownKind { kind } => kind,
+        }
+    }
+}
+
+/// Name in output of a record kind (`tcptrace_common::record`), for counts of losses by kind.
+pub fn record_name(kind: u16) -> &'static str {
+    match kind {
+        // Slot 0 of the kernel side's loss counters.
+        0 => "listener-state",
+        record::LISTEN => "listen",
+        record::SYN_DROP => "syn-drop",
+        record::ACK_DROP => "ack-drop",
+        record::ENQUEUE => "enqueue",
+        record::ACCEPT => "accept",
+        record::BIND_FAIL => "bind-fail",
+        record::PORT_TAKEN => "port-taken",
+        record::PORT_RELEASED => "port-released",
+        record::LISTENER_CLOSED => "listener-closed",
+        _ => "unknown",
+    }
+}
+
+/// One record of the ring buffer.
+///
+/// # Errors
+/// When the bytes are not exactly one record of a known kind.
+pub fn decode_record(bytes: &[u8], clock: ClockOffset) -> Result<Event, DecodeError> {
+    let len = bytes.len();
+    let mut cursor = Cursor::new(bytes);
+    let header = header(&mut cursor).map_err(|Ended| DecodeError::Short { kind: 0, len })?;
+    let kind = header.kind;
+    if usize::from(header.len) != len {
+        return Err(DecodeError::Length { kind, claimed: header.len, len });
+    }
+    let body = Body { clock };
+    let from = &mut cursor;
+    let decoded = match kind {
+        record::LISTEN => body.listen(from),
+        record::SYN_DROP => body.syn_drop(from),
+        record::ACK_DROP => body.ack_drop(from),
+        record::ENQUEUE => body.enqueue(from),
+        record::ACCEPT => body.accept(from),
+        record::BIND_FAIL => body.bind_fail(from),
+        record::PORT_TAKEN => body.port_taken(from),
+        record::PORT_RELEASED => body.port_released(from),
+        record::LISTENER_CLOSED => body.listener_closed(from),
+        _ => return Err(DecodeError::UnknownKind { kind }),
+    };
+    let event_kind = decoded.map_err(|Ended| DecodeError::Short { kind, len })?;
+    match cursor.left() {
+        0 => Ok(Event { time: clock.wall(header.time_ns), kind: event_kind }),
+        extra => Err(DecodeError::Trailing { kind, extra }),
+    }
+}
+
+/// One value of the kernel side's map of listeners, as a sample; `sk` is the value's key.
+///
+/// # Errors
+/// When the bytes are not exactly one `ListenerState`.
+pub fn decode_listener_state(
+    sk: u64,
+    bytes: &[u8],
+    clock: ClockOffset,
+) -> Result<ListenerSample, DecodeError> {
+    let len = bytes.len();
+    let mut cursor = Cursor::new(bytes);
+    let state =
+        Body { clock }.listener_state(&mut cursor).map_err(|Ended| DecodeError::Short { kind: 0, len })?;
+    match cursor.left() {
+        0 => Ok(state.into_sample(sk)),
+        extra => Err(DecodeError::Trailing { kind: 0, extra }),
+    }
+}
+
+/// The same from the struct, for callers that read the map in typed form.
+pub fn listener_sample(sk: u64, state: &listener::ListenerState, clock: ClockOffset) -> ListenerSample {
+    State {
+        totals: ListenerTotals {
+            syns: Some(state.syns),
+            syn_drops_accept_queue: Some(state.syn_drops_accept_queue),
+            syn_drops_syn_queue: Some(state.syn_drops_syn_queue),
+            ack_drops_accept_queue: Some(state.ack_drops),
+            ack_drops_other: Some(state.ack_drops_other),
+            socket_drops: None,
+            enqueued: Some(state.enqueued),
+            accepted: Some(state.accepted),
+            wait_total_ns: Some(state.wait_total_ns),
+            waits: Some(state.waits),
+            wait_max_ns: Some(state.wait_max_ns),
+            depth_max: Some(state.depth_max),
+            last_accept: clock.wall_unless_zero(state.last_accept_ns),
+            last_enqueue: clock.wall_unless_zero(state.last_enqueue_ns),
+            last_acceptor: acceptor(state.last_acceptor_tgid, state.last_acceptor_tid),
+        },
+        depth: state.depth,
+        limit: state.limit,
+        endpoints: endpoints(&state.endpoints),
+        inode: state.ino,
+    }
+    .into_sample(sk)
+}
+
+/// A `ListenerState`, decoded.
+struct State {
+    totals: ListenerTotals,
+    depth: u32,
+    limit: u32,
+    endpoints: Endpoints,
+    inode: u64,
+}
+
+impl State {
+    fn into_sample(self, sk: u64) -> ListenerSample {
+        ListenerSample {
+            endpoints: self.endpoints,
+            listener: ListenerRef {
+                sk,
+                inode: self.inode,
+                depth: self.depth,
+                limit: self.limit,
+                syn_queue: 0,
+            },
+            source: SampleSource::Observed,
+            totals: self.totals,
+        }
+    }
+}
+
+/// What starts every record.
+struct Header {
+    time_ns: u64,
+    kind: u16,
+    len: u16,
+}
+
+fn header(from: &mut Cursor<'_>) -> Result<Header, Ended> {
+    let header = Header { time_ns: from.u64()?, kind: from.u16()?, len: from.u16()? };
+    from.u32()?; // The CPU: of use only to those who debug the kernel side.
+    Ok(header)
+}
+
+/// Decodes bodies, in the order of the members in `tcptrace_common`.
+struct Body {
+    clock: ClockOffset,
+}
+
+impl Body {
+    fn listen(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+        let endpoints = read_endpoints(from)?;
+        let listener = listener_ref(from)?;
+        let task = task(from)?;
+        let backlog = from.u32()?;
+        let somaxconn = from.u32()?;
+        let options = options(from.u32()?);
+        let again = from.u32()? != 0;
+        Ok(Kind::Listen(Box::new(Listen {
+            endpoints,
+            listener,
+            task,
+            backlog: (backlog != record::BACKLOG_UNKNOWN).then_some(backlog),
+            somaxconn: (somaxconn != 0).then_some(somaxconn),
+            options,
+            again,
+        })))
+    }
+
+    fn syn_drop(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+        Ok(Kind::SynDrop(SynDrop {
+            endpoints: read_endpoints(from)?,
+            listener: listener_ref(from)?,
+            cause: match from.u32()? {
+                record::SYN_DROP_ACCEPT_QUEUE => SynDropCause::AcceptQueue,
+                record::SYN_DROP_SYN_QUEUE => SynDropCause::SynQueue,
+                _ => SynDropCause::Other,
+            },
+            syncookies: from.u32()?,
+            total: from.u64()?,
+        }))
+    }
+
+    fn ack_drop(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+        let endpoints = read_endpoints(from)?;
+        let listener = listener_ref(from)?;
+        let cause = match from.u32()? {
+            record::ACK_DROP_ACCEPT_QUEUE => AckDropCause::AcceptQueue,
+            _ => AckDropCause::Other,
+        };
+        from.skip::<4>()?;
+        Ok(Kind::AckDrop(AckDrop { endpoints, listener, cause, total: from.u64()? }))
+    }
+
+    fn enqueue(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+        Ok(Kind::Enqueue(Enqueue {
+            endpoints: read_endpoints(from)?,
+            listener: listener_ref(from)?,
+            child: from.u64()?,
+        }))
+    }
+
+    fn accept(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+        let endpoints = read_endpoints(from)?;
+        let listener = listener_ref(from)?;
+        let task = task(from)?;
+        let wait_ns = from.u64()?;
+        Ok(Kind::Accept(Box::new(Accept {
+            endpoints,
+            listener,
+            task,
+            wait_ns: (wait_ns != record::WAIT_UNKNOWN).then_some(wait_ns),
+            child: from.u64()?,
+        })))
+    }
+
+    fn bind_fail(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+        let endpoints = read_endpoints(from)?;
+        let task = task(from)?;
+        let sk = from.u64()?;
+        let errno = from.u32()?;
+        let stage = if from.u32()? == record::STAGE_LISTEN { BindStage::Listen } else { BindStage::Bind };
+        let options = options(from.u32()?);
+        let holders_met = from.u32()?;
+        let filled = from.u32()?;
+        let reuse_state = match from.u32()? {
+            record::REUSE_STATE_UNKNOWN => None,
+            state => {
+                let [fastreuse, fastreuseport, ..] =
+                    state.to_ne_bytes().map(|byte| i8::from_ne_bytes([byte]));
+                Some(ReuseState { fastreuse, fastreuseport })
+            }
+        };
+        let mut holders = Vec::new();
+        for index in 0..record::HOLDERS {
+            let holder = self.holder(from)?;
+            if u32::try_from(index).is_ok_and(|index| index < filled) {
+                holders.push(holder);
+            }
+        }
+        Ok(Kind::BindFail(Box::new(BindFail {
+            endpoints,
+            task,
+            sk,
+            errno,
+            stage,
+            options,
+            holders_met,
+            reuse_state,
+            holders,
+        })))
+    }
+
+    fn holder(&self, from: &mut Cursor<'_>) -> Result<Holder, Ended> {
+        let endpoints = read_endpoints(from)?;
+        let taker = self.taker(from)?;
+        let sk = from.u64()?;
+        let inode = from.u64()?;
+        let uid = from.u32()?;
+        let state = SocketState::from_kernel(from.u8()?);
+        let options = SocketOptions::from_bits(from.u8()?);
+        let found = if from.u8()? == port::FOUND_HISTORY { Found::History } else { Found::BindHash };
+        from.skip::<1>()?;
+        Ok(Holder {
+            endpoints,
+            taker: (taker.task.pid != 0).then_some(taker),
+            sk,
+            inode,
+            uid: (uid != u32::MAX && state != SocketState::TimeWait).then_some(uid),
+            state,
+            options: Some(options),
+            found,
+        })
+    }
+
+    fn taker(&self, from: &mut Cursor<'_>) -> Result<Taker, Ended> {
+        let taker = Taker {
+            task: task(from)?,
+            since: self.clock.wall(from.u64()?),
+            released: self.clock.wall_unless_zero(from.u64()?),
+            how: how(from.u8()?.into()),
+        };
+        from.skip::<7>()?;
+        Ok(taker)
+    }
+
+    fn port_taken(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+        Ok(Kind::PortTaken(Box::new(PortTaken {
+            endpoints: read_endpoints(from)?,
+            task: task(from)?,
+            sk: from.u64()?,
+            how: how(from.u32()?),
+            options: options(from.u32()?),
+        })))
+    }
+
+    fn port_released(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+        let endpoints = read_endpoints(from)?;
+        let sk = from.u64()?;
+        let held_ns = from.u64()?;
+        let pid = from.u32()?;
+        let how = how(from.u16()?.into());
+        let time_wait = from.u16()? != 0;
+        let comm = comm(&from.array::<{ wire::COMM_LEN }>()?);
+        Ok(Kind::PortReleased(Box::new(PortReleased { endpoints, sk, held_ns, pid, comm, how, time_wait })))
+    }
+
+    fn listener_closed(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+        let endpoints = read_endpoints(from)?;
+        let listener = listener_ref(from)?;
+        let task = task(from)?;
+        let state = self.listener_state(from)?;
+        // A listener that the kernel side kept no state of: the struct is all zero, and a listener's port never is.
+        let last = (state.endpoints.local.port() != 0).then_some(state.totals);
+        Ok(Kind::ListenerClosed(Box::new(ListenerClosed { endpoints, listener, task, last })))
+    }
+
+    fn listener_state(&self, from: &mut Cursor<'_>) -> Result<State, Ended> {
+        let mut totals = ListenerTotals {
+            syns: Some(from.u64()?),
+            syn_drops_accept_queue: Some(from.u64()?),
+            syn_drops_syn_queue: Some(from.u64()?),
+            ack_drops_accept_queue: Some(from.u64()?),
+            ack_drops_other: Some(from.u64()?),
+            enqueued: Some(from.u64()?),
+            accepted: Some(from.u64()?),
+            wait_total_ns: Some(from.u64()?),
+            waits: Some(from.u64()?),
+            wait_max_ns: Some(from.u64()?),
+            last_accept: self.clock.wall_unless_zero(from.u64()?),
+            last_enqueue: self.clock.wall_unless_zero(from.u64()?),
+            depth_max: Some(from.u32()?),
+            socket_drops: None,
+            last_acceptor: None,
+        };
+        let depth = from.u32()?;
+        let limit = from.u32()?;
+        let tid = from.u32()?;
+        let pid = from.u32()?;
+        totals.last_acceptor = acceptor(pid, tid);
+        from.skip::<4>()?;
+        Ok(State { totals, depth, limit, endpoints: read_endpoints(from)?, inode: from.u64()? })
+    }
+}
+
+fn acceptor(pid: u32, tid: u32) -> Option<Acceptor> {
+    (pid != 0).then_some(Acceptor { pid, tid })
+}
+
+fn endpoints(wire: &wire::Endpoints) -> Endpoints {
+    let family = if wire.family == wire::AF_INET6 { Family::V6 } else { Family::V4 };
+    let local = SocketAddr::new(address(wire.local, family), wire.local_port);
+    let remote = SocketAddr::new(address(wire.remote, family), wire.remote_port);
+    let is_remote = remote.port() != 0 || !remote.ip().is_unspecified();
+    Endpoints { netns: wire.netns, family, local, remote: is_remote.then_some(remote), device: wire.device }
+}
+
+fn read_endpoints(from: &mut Cursor<'_>) -> Result<Endpoints, Ended> {
+    Ok(endpoints(&wire::Endpoints {
+        local: from.array()?,
+        remote: from.array()?,
+        local_port: from.u16()?,
+        remote_port: from.u16()?,
+        family: from.u16()?,
+        pad: from.u16()?,
+        netns: from.u32()?,
+        device: from.u32()?,
+    }))
+}
+
+fn listener_ref(from: &mut Cursor<'_>) -> Result<ListenerRef, Ended> {
+    let listener = ListenerRef {
+        sk: from.u64()?,
+        inode: from.u64()?,
+        depth: from.u32()?,
+        limit: from.u32()?,
+        syn_queue: from.u32()?,
+    };
+    from.skip::<4>()?;
+    Ok(listener)
+}
+
+fn task(from: &mut Cursor<'_>) -> Result<Task, Ended> {
+    let pid = from.u32()?;
+    let tid = from.u32()?;
+    let uid = from.u32()?;
+    from.skip::<4>()?;
+    Ok(Task { pid, tid, uid, cgroup: from.u64()?, comm: comm(&from.array::<{ wire::COMM_LEN }>()?) })
+}
+
+/// A command name up to its NUL; bytes that are not UTF-8 as `\xNN`.
+fn comm(bytes: &[u8]) -> String {
+    let name = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
+fn options(bits: u32) -> SocketOptions {
+    let [low, ..] = bits.to_le_bytes();
+    SocketOptions::from_bits(low)
+}
+
+fn how(number: u32) -> How {
+    match u8::try_from(number) {
+        Ok(port::HOW_BIND) => How::Bind,
+        Ok(port::HOW_BIND_ANY) => How::BindAny,
+        Ok(port::HOW_CONNECT) => How::Connect,
+        Ok(port::HOW_LISTEN_ANY) => How::ListenAny,
+        _ => How::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests;

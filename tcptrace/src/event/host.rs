@@ -1,0 +1,135 @@
+//! What user space reads of a network namespace: counters and knobs.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
+/// The kernel's own counters of a network namespace: absolute values of `/proc/net/netstat`, under their names there. The
+/// first sample of a namespace is the baseline of its reconciliation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterSample {
+    /// Network namespace.
+    pub netns: u32,
+    /// `ListenOverflows`: SYNs and final ACKs dropped at a full accept queue.
+    pub listen_overflows: Option<u64>,
+    /// `ListenDrops`: every SYN and final ACK dropped at a listener, the overflows included.
+    pub listen_drops: Option<u64>,
+    /// `TCPReqQFullDrop`: SYNs dropped at a full SYN queue.
+    pub req_queue_full_drop: Option<u64>,
+    /// `TCPReqQFullDoCookies`: SYNs granted a cookie at a full SYN queue.
+    pub req_queue_full_do_cookies: Option<u64>,
+}
+
+/// The knobs of a network namespace, at the start and whenever one changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnobSample {
+    /// Network namespace.
+    pub netns: u32,
+    /// `net.core.somaxconn`.
+    pub somaxconn: Option<u32>,
+    /// `net.ipv4.tcp_max_syn_backlog`.
+    pub max_syn_backlog: Option<u32>,
+    /// `net.ipv4.tcp_syncookies` (0–2).
+    pub syncookies: Option<u32>,
+    /// `net.ipv4.tcp_abort_on_overflow`.
+    pub abort_on_overflow: Option<bool>,
+    /// `net.ipv4.tcp_synack_retries`.
+    pub synack_retries: Option<u32>,
+    /// `net.ipv4.ip_local_port_range`.
+    pub local_port_range: Option<PortRange>,
+    /// `net.ipv4.ip_local_reserved_ports`.
+    pub reserved_ports: Option<PortRanges>,
+}
+
+/// A range of ports, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRange {
+    /// First port.
+    pub first: u16,
+    /// Last port.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// Whether `port` lies in it.
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+/// A set of ports, as ranges that are sorted, apart and not adjacent. Written like `ip_local_reserved_ports`:
+/// `8080,35000-36000`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PortRanges(Vec<PortRange>);
+
+impl PortRanges {
+    /// Whether `port` is in the set.
+    pub fn contains(&self, port: u16) -> bool {
+        self.0.iter().any(|range| range.contains(port))
+    }
+
+    /// Whether the set is empty.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The set and `port`.
+    #[must_use]
+    pub fn with(&self, port: u16) -> Self {
+        self.0.iter().map(|range| range.first..=range.last).chain([port..=port]).collect()
+    }
+}
+
+impl FromIterator<RangeInclusive<u16>> for PortRanges {
+    fn from_iter<I: IntoIterator<Item = RangeInclusive<u16>>>(ranges: I) -> Self {
+        let mut sorted: Vec<RangeInclusive<u16>> =
+            ranges.into_iter().filter(|range| !range.is_empty()).collect();
+        sorted.sort_unstable_by_key(|range| *range.start());
+        let mut merged: Vec<PortRange> = Vec::new();
+        for range in sorted {
+            let (first, last) = range.into_inner();
+            match merged.last_mut() {
+                Some(before) if u32::from(first) <= u32::from(before.last) + 1 => {
+                    before.last = before.last.max(last);
+                }
+                _ => merged.push(PortRange { first, last }),
+            }
+        }
+        Self(merged)
+    }
+}
+
+impl fmt::Display for PortRanges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, range) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            if range.first == range.last { write!(f, "{}", range.first)? } else { write!(f, "{range}")? }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_merge_and_print_like_the_sysctl() {
+        let set: PortRanges = [40000..=40000, 35000..=36000, 36001..=36002].into_iter().collect();
+        assert_eq!(set.to_string(), "35000-36002,40000");
+        assert_eq!(set.with(35010), set);
+        assert_eq!(set.with(39999).to_string(), "35000-36002,39999-40000");
+        assert_eq!(PortRanges::default().with(65535).to_string(), "65535");
+        assert!(set.contains(36002) && !set.contains(36003));
+    }
+}

@@ -1,0 +1,207 @@
+//! Listeners, their queues, and what happens to connections there.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Endpoints, SocketOptions, Task, Timestamp};
+
+/// Which listener, and the state of its queues at that moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerRef {
+    /// Address of the socket in kernel memory: an identity while it lives. 0 where the source cannot know it.
+    pub sk: u64,
+    /// Inode number of its file; 0 if it has none or it is unknown.
+    pub inode: u64,
+    /// Accept-queue depth.
+    pub depth: u32,
+    /// Accept-queue limit: the queue is full when `depth > limit`, so it holds `limit + 1`.
+    pub limit: u32,
+    /// Requests in the SYN queue.
+    pub syn_queue: u32,
+}
+
+impl ListenerRef {
+    /// Whether the accept queue drops what comes next (`sk_acceptq_is_full()`).
+    pub fn is_full(&self) -> bool {
+        self.depth > self.limit
+    }
+}
+
+/// A listener began to listen, or changed its backlog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listen {
+    /// Its local end.
+    pub endpoints: Endpoints,
+    /// The listener.
+    pub listener: ListenerRef,
+    /// Who called listen().
+    pub task: Task,
+    /// The argument of listen() before the kernel cut it; `None` if it was not seen. The kernel takes it as unsigned, so a
+    /// negative one is huge.
+    pub backlog: Option<u32>,
+    /// `net.core.somaxconn` of its namespace at that moment, if it was read.
+    pub somaxconn: Option<u32>,
+    /// Options that decide about sharing its port.
+    pub options: SocketOptions,
+    /// It listened before; only its backlog changed.
+    pub again: bool,
+}
+
+/// Why a SYN was dropped at a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SynDropCause {
+    /// The accept queue was full.
+    AcceptQueue,
+    /// The SYN queue was full (only with `tcp_syncookies=0`).
+    SynQueue,
+    /// Neither looked full: no memory, or a queue that had just emptied.
+    Other,
+}
+
+/// A SYN was dropped at a queue check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SynDrop {
+    /// The listener's end and the peer's.
+    pub endpoints: Endpoints,
+    /// The listener.
+    pub listener: ListenerRef,
+    /// Why.
+    pub cause: SynDropCause,
+    /// `net.ipv4.tcp_syncookies` of the namespace (0–2).
+    pub syncookies: u32,
+    /// The listener's count of such drops (accept queue, or the other two together), this one included: exact even if
+    /// records were lost.
+    pub total: u64,
+}
+
+/// Why a final ACK was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AckDropCause {
+    /// The accept queue was full.
+    AcceptQueue,
+    /// The child socket could not be finished (route, port inheritance, TCP-MD5/AO key).
+    Other,
+}
+
+/// A final ACK was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AckDrop {
+    /// The listener's end and the peer's.
+    pub endpoints: Endpoints,
+    /// The listener.
+    pub listener: ListenerRef,
+    /// Why.
+    pub cause: AckDropCause,
+    /// The listener's count of such drops, this one included. In the tracepoint tier: of all listeners of that port.
+    pub total: u64,
+}
+
+/// A connection entered the accept queue (streamed on request only).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enqueue {
+    /// The connection.
+    pub endpoints: Endpoints,
+    /// The listener, this connection counted in its depth. `sk` is 0 in the tracepoint tier, which cannot see it.
+    pub listener: ListenerRef,
+    /// The connection's address in kernel memory.
+    pub child: u64,
+}
+
+/// accept() returned a connection (streamed on request only).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accept {
+    /// The connection.
+    pub endpoints: Endpoints,
+    /// The listener, this connection no longer counted in its depth.
+    pub listener: ListenerRef,
+    /// Who accepted.
+    pub task: Task,
+    /// Time in the accept queue, ns; `None` if the enqueue was not seen.
+    pub wait_ns: Option<u64>,
+    /// The connection's address in kernel memory.
+    pub child: u64,
+}
+
+/// Counts of one listener since the tracer attached (or since it began to listen, if later); they only grow.
+///
+/// `None`: the source cannot know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerTotals {
+    /// SYNs that reached the listener, retransmitted ones included.
+    pub syns: Option<u64>,
+    /// SYNs dropped because the accept queue was full.
+    pub syn_drops_accept_queue: Option<u64>,
+    /// SYNs dropped at the SYN-queue check, or for want of memory.
+    pub syn_drops_syn_queue: Option<u64>,
+    /// Final ACKs dropped because the accept queue was full.
+    pub ack_drops_accept_queue: Option<u64>,
+    /// Final ACKs dropped for another reason.
+    pub ack_drops_other: Option<u64>,
+    /// The kernel's own `sk_drops` of the listener, polled: every SYN-stage drop once, every final-ACK-stage drop twice, and
+    /// whatever else the socket threw away. Counts from the listener's birth, not from the tracer's start.
+    pub socket_drops: Option<u64>,
+    /// Connections put into the accept queue.
+    pub enqueued: Option<u64>,
+    /// Connections taken from it.
+    pub accepted: Option<u64>,
+    /// Sum of the accept waits of `waits` connections, ns.
+    pub wait_total_ns: Option<u64>,
+    /// How many accepted connections had a known accept wait.
+    pub waits: Option<u64>,
+    /// Longest accept wait, ns.
+    pub wait_max_ns: Option<u64>,
+    /// Deepest accept queue seen.
+    pub depth_max: Option<u32>,
+    /// When a connection was last accepted, since the tracer attached.
+    pub last_accept: Option<Timestamp>,
+    /// When a connection was last enqueued.
+    pub last_enqueue: Option<Timestamp>,
+    /// Who accepted last.
+    pub last_acceptor: Option<Acceptor>,
+}
+
+/// A thread that accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Acceptor {
+    /// Its process.
+    pub pid: u32,
+    /// The thread.
+    pub tid: u32,
+}
+
+/// How a sample was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SampleSource {
+    /// Counted by our probes, event by event.
+    Observed,
+    /// Read from sock_diag now and then.
+    Polled,
+}
+
+/// A listener, read once a second if it changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerSample {
+    /// Its local end.
+    pub endpoints: Endpoints,
+    /// The listener and the state of its queues.
+    pub listener: ListenerRef,
+    /// How the numbers were got.
+    pub source: SampleSource,
+    /// Its counts.
+    pub totals: ListenerTotals,
+}
+
+/// A listener was closed; what waited in its accept queue is reset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerClosed {
+    /// Its local end.
+    pub endpoints: Endpoints,
+    /// The listener; its depth is the number of connections that are lost.
+    pub listener: ListenerRef,
+    /// Who closed it (at exit: the dying process).
+    pub task: Task,
+    /// Its counts at the end, if there were any.
+    pub last: Option<ListenerTotals>,
+}

@@ -1,0 +1,121 @@
+//! Processes: who acted, who owns what, what they are doing.
+
+use serde::{Deserialize, Serialize};
+
+use super::Endpoints;
+
+/// The task that a process-context hook ran in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Process id (thread group id) in the initial pid namespace.
+    pub pid: u32,
+    /// Thread id in the initial pid namespace.
+    pub tid: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// Control group id (v2): inode number of its directory; 0 if unknown.
+    pub cgroup: u64,
+    /// Command name. Hostile until escaped: whatever the process set, with bytes that are not UTF-8 as `\xNN`.
+    pub comm: String,
+}
+
+/// Who a process is, as `/proc` shows it. Later information about the same pid replaces earlier.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessInfo {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Command name.
+    pub comm: String,
+    /// Command line with blanks between arguments; `None` for kernel threads and where it may not be read.
+    pub command: Option<String>,
+    /// Real user id, if known.
+    pub uid: Option<u32>,
+    /// Container (`docker:3f2a…`), pod or systemd unit that it runs in, as one text.
+    pub container: Option<String>,
+    /// Its network namespace, if known.
+    pub netns: Option<u32>,
+}
+
+/// What the threads of a process were doing at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessState {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Number of threads.
+    pub threads: u32,
+    /// Of these: running or runnable (R).
+    pub running: u32,
+    /// Sleeping, woken by any event or signal (S, I).
+    pub sleeping: u32,
+    /// In uninterruptible sleep (D): waiting for a disk, a network file system, a lock in the kernel.
+    pub blocked: u32,
+    /// Stopped by a signal or a debugger (T, t).
+    pub stopped: u32,
+    /// Open file descriptors, if they could be counted.
+    pub open_files: Option<u64>,
+    /// Limit on them (`RLIMIT_NOFILE`, soft), if it could be read.
+    pub open_files_limit: Option<u64>,
+}
+
+impl ProcessState {
+    /// Whether no thread of the process can run before somebody continues it.
+    pub fn is_stopped(&self) -> bool {
+        self.threads > 0 && self.stopped == self.threads
+    }
+
+    /// Whether accept() must fail with EMFILE.
+    pub fn is_at_file_limit(&self) -> bool {
+        matches!((self.open_files, self.open_files_limit), (Some(open), Some(limit)) if open >= limit)
+    }
+}
+
+/// How well an owner is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OwnerConfidence {
+    /// Nothing is known.
+    #[default]
+    Unknown,
+    /// Deduced: a later or a rough look (the inode was found in that process a moment after).
+    Likely,
+    /// Read once, when the tracer started: true then.
+    Bootstrapped,
+    /// The process was seen doing it.
+    Observed,
+}
+
+impl OwnerConfidence {
+    /// Name in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Likely => "likely",
+            Self::Bootstrapped => "bootstrapped",
+            Self::Observed => "observed",
+        }
+    }
+}
+
+/// Processes that have a socket open, found by looking rather than by seeing the socket being made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketOwner {
+    /// Address of the socket in kernel memory; 0 if unknown (found by inode).
+    pub sk: u64,
+    /// Inode number of its file; 0 if unknown.
+    pub inode: u64,
+    /// Its ends.
+    pub endpoints: Endpoints,
+    /// Every process that has it open.
+    pub owners: Vec<Owner>,
+    /// How well they are known: bootstrapped or likely.
+    pub confidence: OwnerConfidence,
+}
+
+/// A process that has a socket open.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Owner {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Command name.
+    pub comm: String,
+}

@@ -1,0 +1,166 @@
+//! The tracer about itself: what it observes, what it lost.
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+
+/// What is observed and what is not, here and now. Sent first, and again if it changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Kernel release (`uname -r`).
+    pub kernel: String,
+    /// The highest kind of attachment in use.
+    pub tier: Tier,
+    /// Every observation that the tracer wants to make.
+    pub observations: Vec<Observation>,
+    /// Filters that keep events away from the tracer, as the user wrote them (`--port 1080`); empty for none. With a filter,
+    /// our counts are smaller than the kernel's.
+    #[serde(default)]
+    pub filters: Vec<String>,
+}
+
+impl Coverage {
+    /// How the observation of that name (one of [`observation`]) is made; `None` if it is not mentioned.
+    pub fn status(&self, name: &str) -> Option<ObservationStatus> {
+        self.observations
+            .iter()
+            .find(|observation| observation.name == name)
+            .map(|observation| observation.status)
+    }
+}
+
+/// Names of observations that correlation asks about; coverage may mention more.
+pub mod observation {
+    /// A SYN dropped at a full queue.
+    pub const SYN_DROP: &str = "syn-drop";
+    /// A final ACK dropped at a full accept queue.
+    pub const ACK_DROP: &str = "ack-drop";
+    /// A listener begins to listen.
+    pub const LISTEN: &str = "listen";
+    /// The argument of listen().
+    pub const BACKLOG: &str = "backlog";
+    /// A listener is closed.
+    pub const LISTENER_CLOSED: &str = "listener-closed";
+    /// A connection enters the accept queue.
+    pub const ENQUEUE: &str = "enqueue";
+    /// accept() returns a connection.
+    pub const ACCEPT: &str = "accept";
+    /// bind() or listen() fails for its port.
+    pub const BIND_FAIL: &str = "bind-fail";
+    /// Holders of a port, read in the kernel at the moment of the conflict.
+    pub const HOLDERS: &str = "holders";
+    /// A port is taken.
+    pub const PORT_TAKEN: &str = "port-taken";
+    /// A port is given back.
+    pub const PORT_RELEASED: &str = "port-released";
+}
+
+/// The kinds of attachment, lowest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// Nothing is attached.
+    #[default]
+    None,
+    /// Tracepoints, with sock_diag polled for what they do not show.
+    Tracepoint,
+    /// kprobes and kretprobes.
+    Kprobe,
+    /// fentry and fexit.
+    Fexit,
+}
+
+impl Tier {
+    /// Name in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Tracepoint => "tracepoint",
+            Self::Kprobe => "kprobe",
+            Self::Fexit => "fexit",
+        }
+    }
+}
+
+/// One thing that the tracer wants to see, and whether it does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// What, for example [`observation::SYN_DROP`].
+    pub name: String,
+    /// Whether it is seen.
+    pub status: ObservationStatus,
+    /// By which hook (`fexit:tcp_conn_request`, `sock_diag`); empty if missing.
+    pub via: String,
+    /// If it is not attached: why not.
+    pub reason: Option<String>,
+}
+
+/// Whether something is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ObservationStatus {
+    /// Every single time.
+    Attached,
+    /// By looking now and then.
+    Polled,
+    /// Not at all.
+    Missing,
+}
+
+impl ObservationStatus {
+    /// Name in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Attached => "attached",
+            Self::Polled => "polled",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+/// Events that the tracer lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// What was lost: the kind of event as output names it (`syn-drop`), or a word for the rest (`listener-state`).
+    pub what: String,
+    /// How many.
+    pub count: u64,
+    /// Where they were lost.
+    pub place: LossPlace,
+    /// Not before this.
+    pub from: Timestamp,
+    /// Not after this.
+    pub to: Timestamp,
+}
+
+/// Where events can be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossPlace {
+    /// The ring buffer between kernel and user space was full.
+    RingBuffer,
+    /// A table in the kernel was full.
+    KernelTable,
+    /// A probe was skipped by the kernel (recursion, no free return-probe slot).
+    Probe,
+    /// A record could not be decoded.
+    Decode,
+    /// A table in user space was full, and something old was forgotten.
+    UserTable,
+    /// The output or recording was too slow.
+    Output,
+}
+
+impl LossPlace {
+    /// Name in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RingBuffer => "ring-buffer",
+            Self::KernelTable => "kernel-table",
+            Self::Probe => "probe",
+            Self::Decode => "decode",
+            Self::UserTable => "user-table",
+            Self::Output => "output",
+        }
+    }
+}

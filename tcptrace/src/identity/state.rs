@@ -1,0 +1,280 @@
+//! What a process is doing right now: why it may not be accepting connections.
+
+use std::io;
+
+use super::process::Stat;
+use crate::host::procfs::{ProcessDir, Procfs, is_gone};
+
+/// Threads that are looked at, at most: reading 10,000 of them would take as long as the stall it explains.
+pub const THREADS_LIMIT: usize = 256;
+
+/// What a thread is doing, from its state letter in `/proc/PID/task/TID/stat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RunState {
+    /// R: on a CPU or waiting for one.
+    Running,
+    /// S: waiting, for a connection for example.
+    Sleeping,
+    /// D: waiting uninterruptibly, as a rule for a disk or a network file system.
+    Uninterruptible,
+    /// T: stopped by a signal.
+    Stopped,
+    /// t: stopped by a debugger.
+    Traced,
+    /// Z, X: exited.
+    Dead,
+    /// Another letter (I idle, P parked…).
+    Other(char),
+}
+
+impl RunState {
+    /// From proc(5)'s letter.
+    pub fn from_letter(letter: char) -> Self {
+        match letter {
+            'R' => Self::Running,
+            'S' => Self::Sleeping,
+            'D' => Self::Uninterruptible,
+            'T' => Self::Stopped,
+            't' => Self::Traced,
+            'Z' | 'X' | 'x' => Self::Dead,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// The system call that a thread is blocked in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Syscall {
+    /// Its number on this architecture.
+    pub number: i64,
+    /// Its first argument; for accept() and its like, the file descriptor.
+    pub first_argument: u64,
+}
+
+impl Syscall {
+    /// Whether it is `accept` or `accept4` (of this architecture's native ABI).
+    pub fn is_accept(self) -> bool {
+        [libc::SYS_accept, libc::SYS_accept4].contains(&self.number)
+    }
+
+    /// Whether it waits for events of many descriptors, as an event loop at rest does.
+    pub fn is_poll(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        let older = [libc::SYS_poll, libc::SYS_select, libc::SYS_epoll_wait];
+        #[cfg(not(target_arch = "x86_64"))]
+        let older: [i64; 0] = [];
+        let newer = [
+            libc::SYS_ppoll,
+            libc::SYS_pselect6,
+            libc::SYS_epoll_pwait,
+            libc::SYS_epoll_pwait2,
+            libc::SYS_io_uring_enter,
+        ];
+        newer.contains(&self.number) || older.contains(&self.number)
+    }
+}
+
+/// One thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThreadState {
+    /// Thread id.
+    pub tid: u32,
+    /// Thread name.
+    pub comm: String,
+    /// What it is doing.
+    pub state: RunState,
+    /// Kernel function that it sleeps in. `None` when it runs, and without ptrace rights.
+    pub wchan: Option<String>,
+    /// System call that it is blocked in. `None` when it runs, and without ptrace rights.
+    pub syscall: Option<Syscall>,
+}
+
+/// A process's threads and file descriptors at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessState {
+    /// The threads looked at, at most [`THREADS_LIMIT`].
+    pub threads: Vec<ThreadState>,
+    /// Threads that were not looked at, because there are too many.
+    pub threads_left_out: usize,
+    /// Open file descriptors. `None` without ptrace rights.
+    pub open_files: Option<u64>,
+    /// Soft RLIMIT_NOFILE: accept() fails with EMFILE at it. `None` if unlimited or unreadable.
+    pub open_files_limit: Option<u64>,
+}
+
+impl ProcessState {
+    /// Takes the snapshot. Threads that exit meanwhile are left out.
+    ///
+    /// # Errors
+    /// When the process is gone ([`is_gone`]) or its threads may not be listed.
+    pub fn read(procfs: &Procfs, pid: u32) -> io::Result<Self> {
+        let dir = procfs.process(pid)?;
+        let tids = dir.directory("task")?.entries()?;
+        let mut threads = Vec::with_capacity(tids.len().min(THREADS_LIMIT));
+        for tid in tids.iter().take(THREADS_LIMIT) {
+            match thread(&dir, *tid) {
+                Ok(Some(thread)) => threads.push(thread),
+                Ok(None) => {}
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self {
+            threads,
+            threads_left_out: tids.len().saturating_sub(THREADS_LIMIT),
+            open_files: open_files(&dir),
+            open_files_limit: dir.read("limits", 16 * 1024).ok().and_then(|limits| soft_nofile(&limits)),
+        })
+    }
+
+    /// Whether the process is stopped: all of its living threads are, by a signal or a debugger.
+    pub fn is_stopped(&self) -> bool {
+        let mut living = self.threads.iter().filter(|thread| thread.state != RunState::Dead).peekable();
+        living.peek().is_some()
+            && living.all(|thread| matches!(thread.state, RunState::Stopped | RunState::Traced))
+    }
+
+    /// Threads in uninterruptible sleep.
+    pub fn uninterruptible(&self) -> impl Iterator<Item = &ThreadState> {
+        self.threads.iter().filter(|thread| thread.state == RunState::Uninterruptible)
+    }
+
+    /// How many threads are running or waiting for a CPU.
+    pub fn running(&self) -> usize {
+        self.threads.iter().filter(|thread| thread.state == RunState::Running).count()
+    }
+
+    /// Whether the process can open no further file, so that accept() fails with EMFILE.
+    pub fn is_at_file_limit(&self) -> Option<bool> {
+        // The kernel compares the lowest free descriptor with the limit. Without gaps that is the count.
+        Some(self.open_files? >= self.open_files_limit?)
+    }
+}
+
+fn thread(process: &ProcessDir, tid: u32) -> io::Result<Option<ThreadState>> {
+    let Some(stat) = Stat::parse(&process.read(format!("task/{tid}/stat"), 4096)?) else { return Ok(None) };
+    let wchan = process.read(format!("task/{tid}/wchan"), 256).ok();
+    let syscall = process.read(format!("task/{tid}/syscall"), 256).ok();
+    Ok(Some(ThreadState {
+        tid,
+        comm: stat.comm,
+        state: RunState::from_letter(stat.state),
+        // "0" stands for none.
+        wchan: wchan
+            .map(|name| String::from_utf8_lossy(&name).trim().to_owned())
+            .filter(|name| !name.is_empty() && name != "0"),
+        syscall: syscall.and_then(|text| blocked_in(&text)),
+    }))
+}
+
+/// `/proc/PID/task/TID/syscall`: `running`, `-1 SP PC` (blocked outside a system call), or
+/// `NUMBER ARG1 … ARG6 SP PC`, arguments in hexadecimal.
+fn blocked_in(text: &[u8]) -> Option<Syscall> {
+    let mut words = std::str::from_utf8(text).ok()?.split_ascii_whitespace();
+    let number = words.next()?.parse().ok().filter(|number| *number >= 0)?;
+    let first_argument = u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok()?;
+    Some(Syscall { number, first_argument })
+}
+
+fn open_files(dir: &ProcessDir) -> Option<u64> {
+    // Kernels from 6.2 give the count as the directory's size; 0 before.
+    let size = dir.stat("fd").ok().and_then(|stat| u64::try_from(stat.st_size).ok());
+    let entries = dir.directory("fd").ok()?;
+    match size {
+        Some(count) if count > 0 => Some(count),
+        _ => u64::try_from(entries.entries().ok()?.len()).ok(),
+    }
+}
+
+/// The soft value of `Max open files            1024                 524288               files`.
+fn soft_nofile(limits: &[u8]) -> Option<u64> {
+    let line = limits.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Max open files"))?;
+    std::str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::testing::{KillOnDrop, wait_for};
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    use proptest::prelude::*;
+    use std::process::{Command, Stdio};
+
+    fn read(pid: u32) -> ProcessState {
+        ProcessState::read(&Procfs::default(), pid).unwrap()
+    }
+
+    #[test]
+    fn a_sleeping_then_stopped_process() {
+        let child = KillOnDrop(Command::new("sleep").arg("60").spawn().unwrap());
+        let pid = child.0.id();
+        assert!(wait_for(|| read(pid).threads[0].state == RunState::Sleeping));
+        let state = read(pid);
+        assert_eq!(state.threads.len(), 1);
+        assert!(!state.is_stopped());
+        assert!(state.open_files.is_some() && state.is_at_file_limit() == Some(false));
+        kill(Pid::from_raw(pid.cast_signed()), Signal::SIGSTOP).unwrap();
+        assert!(wait_for(|| read(pid).is_stopped()));
+    }
+
+    #[test]
+    fn a_thread_blocked_in_accept_is_seen_to_be() {
+        // In a namespace of its own if possible; a socket that never listens cannot block in accept.
+        let Some(netns) = crate::host::testing::private_netns() else { return };
+        let listener =
+            crate::host::netns::in_netns(&netns, || std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+                .unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = std::thread::Builder::new().name("acceptor".to_owned());
+        let acceptor = acceptor.spawn(move || listener.accept().map(drop)).unwrap();
+        let seen = wait_for(|| {
+            let state = read(std::process::id());
+            let accepting = state.threads.iter().find(|thread| thread.comm == "acceptor");
+            // Without ptrace rights or CONFIG_HAVE_ARCH_TRACEHOOK there is nothing to see.
+            accepting.is_some_and(|thread| thread.syscall.is_some_and(Syscall::is_accept))
+        });
+        crate::host::netns::in_netns(&netns, || std::net::TcpStream::connect(address).map(drop))
+            .unwrap()
+            .unwrap();
+        acceptor.join().unwrap().unwrap();
+        assert!(seen);
+    }
+
+    #[test]
+    fn a_process_at_its_file_limit() {
+        let script = "ulimit -n 20; for i in {3..19}; do eval \"exec $i</dev/null\"; done; read";
+        let bash = Command::new("bash").args(["-c", script]).stdin(Stdio::piped()).spawn();
+        let Ok(child) = bash.map(KillOnDrop) else {
+            println!("skipped: no bash");
+            return;
+        };
+        assert!(wait_for(|| read(child.0.id()).is_at_file_limit() == Some(true)), "{:?}", read(child.0.id()));
+        assert_eq!(read(child.0.id()).open_files_limit, Some(20));
+    }
+
+    #[test]
+    fn syscall_texts() {
+        let accept = format!("{} 0x3 0x0 0x0 0x80000 0x0 0x0 0x7ffc 0x7f12", libc::SYS_accept4);
+        let parsed = blocked_in(accept.as_bytes()).unwrap();
+        assert!(parsed.is_accept() && !parsed.is_poll() && parsed.first_argument == 3);
+        for text in ["running\n", "-1 0x7ffd 0x7f34\n", "", "0", "x"] {
+            assert_eq!(blocked_in(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn limits_texts() {
+        let text = b"Limit Soft Limit Hard Limit Units\nMax open files            1024                 524288    files\n";
+        assert_eq!(soft_nofile(text), Some(1024));
+        assert_eq!(soft_nofile(b"Max open files   unlimited unlimited files\n"), None);
+        assert_eq!(soft_nofile(b""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn parsers_take_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = (blocked_in(&bytes), soft_nofile(&bytes));
+        }
+    }
+}

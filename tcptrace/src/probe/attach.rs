@@ -1,0 +1,354 @@
+//! Works through the plan: for each observation, the ways from best to worst, each by trying. What the kernel's version
+//! says about itself is never asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aya::{
+    Ebpf,
+    programs::{
+        BtfTracePoint, FEntry, FExit, KProbe, ProgramError, TracePoint, fentry::FEntryLinkId,
+        fexit::FExitLinkId, kprobe::KProbeLinkId, tp_btf::BtfTracePointLinkId, trace_point::TracePointLinkId,
+    },
+};
+
+use super::{
+    btf::Btf,
+    coverage::{Coverage, Observed, Status},
+    plan::{BackEnd, Kind, OBSERVATIONS, Observation, Probe, Way},
+};
+
+/// Which tiers may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tier {
+    /// For each observation the best that works.
+    #[default]
+    Auto,
+    /// This one alone.
+    Only(BackEnd),
+}
+
+impl Tier {
+    fn allows(self, back_end: BackEnd) -> bool {
+        match self {
+            Self::Auto => true,
+            Self::Only(only) => only == back_end,
+        }
+    }
+}
+
+/// One attachment that stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Name of the program in the object.
+    pub program: &'static str,
+    /// How.
+    pub kind: Kind,
+    /// Where.
+    pub target: &'static str,
+    /// For which observations.
+    pub observations: Vec<&'static str>,
+}
+
+/// What came of the plan.
+pub struct Outcome {
+    /// For people and recordings.
+    pub coverage: Coverage,
+    /// The attachments that stand.
+    pub attached: Vec<Attached>,
+    /// Bit set of `config::SERVE_*` for `tp_set_state`.
+    pub serves: u32,
+}
+
+/// Attaches what the plan asks for. Never fails as a whole: what could not be had is in the coverage.
+pub fn attach(ebpf: &mut Ebpf, btf: &Btf, aya_btf: &aya::Btf, missing: &[&str], tier: Tier) -> Outcome {
+    let mut attacher =
+        Attacher { ebpf, btf, aya_btf, missing, tier, standing: BTreeMap::new(), loaded: BTreeSet::new() };
+    let mut chosen: Vec<Choice> = OBSERVATIONS.iter().map(|o| attacher.choose(o, BackEnd::Fexit)).collect();
+    // Within a group, either all in the full tiers or all by tracepoints: they share state in the kernel.
+    let groups: BTreeSet<u8> = OBSERVATIONS.iter().map(|o| o.group).filter(|&group| group != 0).collect();
+    for group in groups {
+        let of_group = |o: &Observation| o.group == group;
+        let mixed = OBSERVATIONS
+            .iter()
+            .zip(&chosen)
+            .filter(|(o, _)| of_group(o))
+            .any(|(_, c)| c.way.is_none_or(|w| w.back_end == BackEnd::Tracepoint));
+        if !mixed {
+            continue;
+        }
+        for (observation, choice) in OBSERVATIONS.iter().zip(&mut chosen).filter(|(o, _)| of_group(o)) {
+            if choice.way.is_some_and(|w| w.back_end < BackEnd::Tracepoint) {
+                attacher.release(observation.name);
+                let why = "others that it works with are not to be had in that tier".to_owned();
+                let mut failures = std::mem::take(&mut choice.failures);
+                failures.push(why);
+                *choice = attacher.choose(observation, BackEnd::Tracepoint);
+                failures.append(&mut choice.failures);
+                choice.failures = failures;
+            }
+        }
+    }
+    let serves = chosen.iter().filter_map(|c| c.way).fold(0, |bits, way| bits | way.serves);
+    let observations = OBSERVATIONS.iter().zip(chosen).map(|(o, c)| c.into_observed(o)).collect();
+    let attached = attacher
+        .standing
+        .into_iter()
+        .map(|((program, target), (kind, _, observations))| Attached { program, kind, target, observations })
+        .collect();
+    Outcome { coverage: Coverage { observations }, attached, serves }
+}
+
+/// The way that worked for one observation, and why better ones did not.
+struct Choice {
+    way: Option<&'static Way>,
+    via: Vec<String>,
+    failures: Vec<String>,
+}
+
+impl Choice {
+    fn into_observed(self, observation: &Observation) -> Observed {
+        let mut reasons = self.failures;
+        match self.way {
+            Some(way) => {
+                reasons.extend(way.limit.map(str::to_owned));
+                Observed {
+                    name: observation.name,
+                    status: Status::Attached,
+                    back_end: Some(way.back_end),
+                    via: self.via.join(", "),
+                    reason: join(reasons),
+                }
+            }
+            None => {
+                let polled = observation.polled;
+                reasons.extend(polled.map(str::to_owned));
+                Observed {
+                    name: observation.name,
+                    status: if polled.is_some() { Status::Polled } else { Status::Missing },
+                    back_end: None,
+                    via: if polled.is_some() { "sock_diag".to_owned() } else { String::new() },
+                    reason: join(reasons),
+                }
+            }
+        }
+    }
+}
+
+fn join(reasons: Vec<String>) -> Option<String> {
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+enum Link {
+    Fentry(FEntryLinkId),
+    Fexit(FExitLinkId),
+    Kprobe(KProbeLinkId),
+    BtfTracepoint(BtfTracePointLinkId),
+    Tracepoint(TracePointLinkId),
+}
+
+struct Attacher<'a> {
+    ebpf: &'a mut Ebpf,
+    btf: &'a Btf,
+    aya_btf: &'a aya::Btf,
+    missing: &'a [&'a str],
+    tier: Tier,
+    /// Attachments that stand, and for which observations. A program may serve several.
+    standing: BTreeMap<(&'static str, &'static str), (Kind, Link, Vec<&'static str>)>,
+    loaded: BTreeSet<&'static str>,
+}
+
+impl Attacher<'_> {
+    fn choose(&mut self, observation: &'static Observation, from: BackEnd) -> Choice {
+        let mut failures: Vec<String> = Vec::new();
+        let tier = self.tier;
+        for way in observation.ways.iter().filter(|w| w.back_end >= from && tier.allows(w.back_end)) {
+            match self.try_way(observation.name, way) {
+                Ok(Done { via, gaps }) => {
+                    failures.extend(gaps);
+                    return Choice { way: Some(way), via, failures };
+                }
+                Err(why) => {
+                    log::debug!("{}: {why}", observation.name);
+                    failures.push(why);
+                }
+            }
+        }
+        Choice { way: None, via: Vec::new(), failures }
+    }
+
+    /// All probes of `way`, or none.
+    fn try_way(&mut self, observation: &'static str, way: &Way) -> Result<Done, String> {
+        if let Some(needed) = way.needs.filter(|needed| self.missing.contains(needed)) {
+            return Err(format!("{}: this kernel has no {needed}", way.back_end.name()));
+        }
+        let mut done = Done { via: Vec::new(), gaps: Vec::new() };
+        for probe in way.probes {
+            match self.stand(observation, probe) {
+                Ok(target) => done.via.push(format!("{} {target}", probe.kind.name())),
+                Err(why) if probe.ipv6 => done.gaps.push(format!("IPv4 only: {why}")),
+                Err(why) => {
+                    self.release(observation);
+                    return Err(why);
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// Has `probe` attached for `observation`; the target on success, a sentence on failure.
+    fn stand(&mut self, observation: &'static str, probe: &Probe) -> Result<&'static str, String> {
+        let target = self.target(probe)?;
+        if let Some((_, _, observations)) = self.standing.get_mut(&(probe.program, target)) {
+            if !observations.contains(&observation) {
+                observations.push(observation);
+            }
+            return Ok(target);
+        }
+        let link = self
+            .load_and_attach(probe, target)
+            .map_err(|error| format!("{} {target}: {}", probe.kind.name(), explain(&error, probe.kind)))?;
+        self.standing.insert((probe.program, target), (probe.kind, link, vec![observation]));
+        Ok(target)
+    }
+
+    /// The first target that this kernel has. For a kprobe that is only tried: static functions may be missing from BTF
+    /// (arm64 5.10) and still be there.
+    fn target(&self, probe: &Probe) -> Result<&'static str, String> {
+        let has = |target: &str| match probe.kind {
+            Kind::Fentry | Kind::Fexit | Kind::Kprobe | Kind::Kretprobe => self.btf.has_function(target),
+            Kind::BtfTracepoint => self.btf.has_tracepoint(target),
+            Kind::SyscallTracepoint => true,
+        };
+        let by_name = matches!(probe.kind, Kind::Kprobe | Kind::Kretprobe);
+        probe
+            .targets
+            .iter()
+            .copied()
+            .find(|target| has(target))
+            .or_else(|| probe.targets.last().copied().filter(|_| by_name))
+            .ok_or_else(|| {
+                format!(
+                    "{} {}: this kernel has no such function",
+                    probe.kind.name(),
+                    probe.targets.join(" or ")
+                )
+            })
+    }
+
+    fn load_and_attach(&mut self, probe: &Probe, target: &'static str) -> Result<Link, ProgramError> {
+        let program = self.ebpf.program_mut(probe.program).ok_or(ProgramError::NotLoaded)?;
+        let load = !self.loaded.contains(probe.program);
+        let link = match probe.kind {
+            Kind::Fentry => {
+                let program: &mut FEntry = program.try_into()?;
+                if load {
+                    program.load(target, self.aya_btf)?;
+                }
+                Link::Fentry(program.attach()?)
+            }
+            Kind::Fexit => {
+                let program: &mut FExit = program.try_into()?;
+                if load {
+                    program.load(target, self.aya_btf)?;
+                }
+                Link::Fexit(program.attach()?)
+            }
+            Kind::Kprobe | Kind::Kretprobe => {
+                let program: &mut KProbe = program.try_into()?;
+                if load {
+                    program.load()?;
+                    self.loaded.insert(probe.program);
+                }
+                Link::Kprobe(program.attach(target, 0)?)
+            }
+            Kind::BtfTracepoint => {
+                let program: &mut BtfTracePoint = program.try_into()?;
+                if load {
+                    program.load(target, self.aya_btf)?;
+                }
+                Link::BtfTracepoint(program.attach()?)
+            }
+            Kind::SyscallTracepoint => {
+                let program: &mut TracePoint = program.try_into()?;
+                if load {
+                    program.load()?;
+                    self.loaded.insert(probe.program);
+                }
+                Link::Tracepoint(program.attach("syscalls", target)?)
+            }
+        };
+        self.loaded.insert(probe.program);
+        Ok(link)
+    }
+
+    /// Takes back what stands for `observation` alone.
+    fn release(&mut self, observation: &str) {
+        for (_, _, observations) in self.standing.values_mut() {
+            observations.retain(|o| *o != observation);
+        }
+        let idle: Vec<_> = self
+            .standing
+            .iter()
+            .filter(|(_, (_, _, observations))| observations.is_empty())
+            .map(|(key, _)| *key)
+            .collect();
+        for key in idle {
+            if let Some((_, link, _)) = self.standing.remove(&key) {
+                if let Err(error) = self.detach(key.0, link) {
+                    log::warn!("{}: could not be detached again: {error}", key.0);
+                }
+            }
+        }
+    }
+
+    fn detach(&mut self, program: &str, link: Link) -> Result<(), ProgramError> {
+        let program = self.ebpf.program_mut(program).ok_or(ProgramError::NotLoaded)?;
+        match link {
+            Link::Fentry(id) => <&mut FEntry>::try_from(program)?.detach(id),
+            Link::Fexit(id) => <&mut FExit>::try_from(program)?.detach(id),
+            Link::Kprobe(id) => <&mut KProbe>::try_from(program)?.detach(id),
+            Link::BtfTracepoint(id) => <&mut BtfTracePoint>::try_from(program)?.detach(id),
+            Link::Tracepoint(id) => <&mut TracePoint>::try_from(program)?.detach(id),
+        }
+    }
+}
+
+struct Done {
+    via: Vec<String>,
+    gaps: Vec<String>,
+}
+
+/// What a failure to load or attach means to a user.
+fn explain(error: &ProgramError, kind: Kind) -> String {
+    const ENOTSUPP: i32 = 524;
+    let errno = match error {
+        ProgramError::LoadError { io_error, .. } => io_error.raw_os_error(),
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    };
+    match (error, errno) {
+        (_, Some(libc::EPERM)) => "not permitted (kernel lockdown or container policy)".to_owned(),
+        (_, Some(ENOTSUPP)) => {
+            "this kernel cannot attach there (errno 524: more than six arguments, or no trampolines)"
+                .to_owned()
+        }
+        (ProgramError::LoadError { io_error, verifier_log }, _) => {
+            let log = verifier_log.to_string();
+            let statistics = ["processed ", "stack depth ", "verification time "];
+            let last = log.lines().rev().find(|line| {
+                !line.trim().is_empty() && !statistics.iter().any(|word| line.starts_with(word))
+            });
+            log::debug!("verifier: {log}");
+            format!("the verifier refused it ({io_error}): {}", last.unwrap_or("no word from it"))
+        }
+        (ProgramError::KProbeError(_), _) => "this kernel has no kprobes".to_owned(),
+        (ProgramError::TracePointError(_), _) => "this kernel has no such tracepoint".to_owned(),
+        (ProgramError::SyscallError(_), Some(libc::ENOENT))
+            if matches!(kind, Kind::Kprobe | Kind::Kretprobe) =>
+        {
+            "this kernel has no such function".to_owned()
+        }
+        (ProgramError::SyscallError(inner), _) => format!("{}: {}", inner.call, inner.io_error),
+        (error, _) => error.to_string(),
+    }
+}

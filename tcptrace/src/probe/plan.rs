@@ -1,0 +1,384 @@
+//! What is observed, and by which attachments that can be done: the table that [`super::attach`] works through.
+//!
+//! Only functions called from another file, functions called through a pointer, and tracepoints: compilers inline calls
+//! within a file, so a symbol may exist and never fire. The prototypes stand in the eBPF sources beside each program.
+
+/// How a program is attached. In order of preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BackEnd {
+    /// BPF trampolines: fentry and fexit.
+    Fexit,
+    /// kprobe and kretprobe.
+    Kprobe,
+    /// BTF tracepoints and the tracepoints of system calls.
+    Tracepoint,
+}
+
+impl BackEnd {
+    /// Its name in coverage and on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fexit => "fexit",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+}
+
+/// The type of one attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Entry of a function, by trampoline.
+    Fentry,
+    /// Return of a function, by trampoline.
+    Fexit,
+    /// Entry of a function, by breakpoint or ftrace.
+    Kprobe,
+    /// Return of a function, likewise.
+    Kretprobe,
+    /// A tracepoint with typed arguments.
+    BtfTracepoint,
+    /// A tracepoint of the `syscalls` category. While one is attached, every system call of the host takes the slow path.
+    SyscallTracepoint,
+}
+
+impl Kind {
+    /// Its name in coverage.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Fexit => "fexit",
+            Self::Kprobe => "kprobe",
+            Self::Kretprobe => "kretprobe",
+            Self::BtfTracepoint => "tp_btf",
+            Self::SyscallTracepoint => "tracepoint",
+        }
+    }
+}
+
+/// One attachment: a program of the eBPF object, and what it attaches to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Name of the program in the object.
+    pub program: &'static str,
+    /// How it attaches.
+    pub kind: Kind,
+    /// Where to: the first of these that the kernel has.
+    pub targets: &'static [&'static str],
+    /// For IPv6, which a kernel may be built without (or as a module, whose functions cannot be reached): its absence
+    /// leaves the observation standing for IPv4.
+    pub ipv6: bool,
+}
+
+/// A way to make an observation.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// Which tier it belongs to.
+    pub back_end: BackEnd,
+    /// All of these are needed.
+    pub probes: &'static [Probe],
+    /// What this way sees less well than the first one; `None` if nothing.
+    pub limit: Option<&'static str>,
+    /// Bit that tells `tp_set_state` to make this observation, which it shares with others; 0 for the other programs.
+    pub serves: u32,
+    /// Name of a layout entry without which this way sees nothing.
+    pub needs: Option<&'static str>,
+}
+
+/// Something that the tracer wants to see.
+#[derive(Clone, Copy, Debug)]
+pub struct Observation {
+    /// Its name in coverage.
+    pub name: &'static str,
+    /// What it is, in a few words.
+    pub what: &'static str,
+    /// The ways, best first.
+    pub ways: &'static [Way],
+    /// How user space makes up for it when no way works: `Some` is coverage status `polled`.
+    pub polled: Option<&'static str>,
+    /// Observations of one group take part in one state machine in the kernel and must all come from the full tiers, or
+    /// all from the tracepoint tier.
+    pub group: u8,
+}
+
+const fn probe(program: &'static str, kind: Kind, targets: &'static [&'static str]) -> Probe {
+    Probe { program, kind, targets, ipv6: false }
+}
+
+const fn probe6(program: &'static str, kind: Kind, targets: &'static [&'static str]) -> Probe {
+    Probe { program, kind, targets, ipv6: true }
+}
+
+const fn way(back_end: BackEnd, probes: &'static [Probe]) -> Way {
+    Way { back_end, probes, limit: None, serves: 0, needs: None }
+}
+
+const fn tracepoint_way(probes: &'static [Probe], limit: &'static str, serves: u32) -> Way {
+    Way { back_end: BackEnd::Tracepoint, probes, limit: Some(limit), serves, needs: None }
+}
+
+use BackEnd::{Fexit, Kprobe};
+use tcptrace_common::config::{SERVE_CONNECT, SERVE_ENQUEUE, SERVE_LISTEN};
+
+const SYS_LISTEN: &[&str] = &["__x64_sys_listen", "__arm64_sys_listen"];
+const ROUTE_V4: &[&str] = &["tcp_v4_init_req", "tcp_v4_route_req"];
+const ROUTE_V6: &[&str] = &["tcp_v6_init_req", "tcp_v6_route_req"];
+const SET_STATE: &[Probe] = &[probe("tp_set_state", Kind::BtfTracepoint, &["inet_sock_set_state"])];
+
+/// Every observation, in the order in which coverage shows them.
+pub const OBSERVATIONS: &[Observation] = &[
+    Observation {
+        name: "listen",
+        what: "who listens where, with which queue limit",
+        ways: &[
+            way(
+                Fexit,
+                &[
+                    probe("fexit_listen_start", Kind::Fexit, &["inet_csk_listen_start"]),
+                    probe("fexit_inet_listen", Kind::Fexit, &["inet_listen"]),
+                ],
+            ),
+            way(
+                Kprobe,
+                &[
+                    probe("kprobe_listen_start", Kind::Kprobe, &["inet_csk_listen_start"]),
+                    probe("kretprobe_listen_start", Kind::Kretprobe, &["inet_csk_listen_start"]),
+                    probe("kprobe_inet_listen", Kind::Kprobe, &["inet_listen"]),
+                    probe("kretprobe_inet_listen", Kind::Kretprobe, &["inet_listen"]),
+                ],
+            ),
+            tracepoint_way(
+                SET_STATE,
+                "a second listen() with another backlog is seen when polled",
+                SERVE_LISTEN,
+            ),
+        ],
+        polled: Some("listeners are read from sock_diag"),
+        group: 1,
+    },
+    Observation {
+        name: "backlog",
+        what: "the argument of listen() before somaxconn cuts it",
+        ways: &[
+            way(Fexit, &[probe("fentry_sys_listen", Kind::Fentry, SYS_LISTEN)]),
+            way(Kprobe, &[probe("kprobe_sys_listen", Kind::Kprobe, SYS_LISTEN)]),
+            tracepoint_way(
+                &[probe("tp_enter_listen", Kind::SyscallTracepoint, &["sys_enter_listen"])],
+                "slows every system call of the host a little",
+                0,
+            ),
+        ],
+        polled: None,
+        group: 0,
+    },
+    Observation {
+        name: "listener-closed",
+        what: "who closed a listener, and what was still queued",
+        ways: &[
+            way(Fexit, &[probe("fentry_listen_stop", Kind::Fentry, &["inet_csk_listen_stop"])]),
+            way(Kprobe, &[probe("kprobe_listen_stop", Kind::Kprobe, &["inet_csk_listen_stop"])]),
+            Way {
+                back_end: BackEnd::Tracepoint,
+                probes: SET_STATE,
+                limit: None,
+                serves: SERVE_LISTEN,
+                needs: None,
+            },
+        ],
+        polled: Some("a closed listener is missed from sock_diag"),
+        group: 1,
+    },
+    Observation {
+        name: "syn-drop",
+        what: "SYNs dropped at a full queue",
+        ways: &[
+            way(
+                Fexit,
+                &[
+                    probe("fexit_conn_request", Kind::Fexit, &["tcp_conn_request"]),
+                    probe("fentry_route_req_v4", Kind::Fentry, ROUTE_V4),
+                    probe6("fentry_route_req_v6", Kind::Fentry, ROUTE_V6),
+                ],
+            ),
+            way(
+                Kprobe,
+                &[
+                    probe("kprobe_conn_request", Kind::Kprobe, &["tcp_conn_request"]),
+                    probe("kretprobe_conn_request", Kind::Kretprobe, &["tcp_conn_request"]),
+                    probe("kprobe_route_req", Kind::Kprobe, ROUTE_V4),
+                    probe6("kprobe_route_req", Kind::Kprobe, ROUTE_V6),
+                ],
+            ),
+        ],
+        polled: Some(
+            "no tracepoint shows it (the SYN is freed by consume_skb): listeners' drop counts are read from sock_diag",
+        ),
+        group: 0,
+    },
+    Observation {
+        name: "ack-drop",
+        what: "final ACKs dropped at a full accept queue",
+        ways: &[
+            way(
+                Fexit,
+                &[
+                    probe("fexit_syn_recv_v4", Kind::Fexit, &["tcp_v4_syn_recv_sock"]),
+                    probe6("fexit_syn_recv_v6", Kind::Fexit, &["tcp_v6_syn_recv_sock"]),
+                    probe("fentry_forced_close", Kind::Fentry, &["inet_csk_prepare_forced_close"]),
+                ],
+            ),
+            way(
+                Kprobe,
+                &[
+                    probe("kprobe_syn_recv_v4", Kind::Kprobe, &["tcp_v4_syn_recv_sock"]),
+                    probe("kretprobe_syn_recv_v4", Kind::Kretprobe, &["tcp_v4_syn_recv_sock"]),
+                    probe6("kprobe_syn_recv_v6", Kind::Kprobe, &["tcp_v6_syn_recv_sock"]),
+                    probe6("kretprobe_syn_recv_v6", Kind::Kretprobe, &["tcp_v6_syn_recv_sock"]),
+                    probe("kprobe_forced_close", Kind::Kprobe, &["inet_csk_prepare_forced_close"]),
+                ],
+            ),
+            Way {
+                back_end: BackEnd::Tracepoint,
+                probes: &[probe("tp_kfree_skb", Kind::BtfTracepoint, &["kfree_skb"])],
+                limit: Some("runs for every packet that the host drops"),
+                serves: 0,
+                needs: Some("drop_tcp_listen_overflow"),
+            },
+        ],
+        polled: Some(
+            "before 6.15 no tracepoint names it: listeners' drop counts are read from sock_diag, both stages together",
+        ),
+        group: 2,
+    },
+    Observation {
+        name: "enqueue",
+        what: "connections entering the accept queue",
+        ways: &[
+            way(
+                Fexit,
+                &[
+                    probe("fexit_hashdance", Kind::Fexit, &["inet_csk_complete_hashdance"]),
+                    probe("fexit_queue_add", Kind::Fexit, &["inet_csk_reqsk_queue_add"]),
+                ],
+            ),
+            way(
+                Kprobe,
+                &[
+                    probe("kprobe_hashdance", Kind::Kprobe, &["inet_csk_complete_hashdance"]),
+                    probe("kprobe_queue_add", Kind::Kprobe, &["inet_csk_reqsk_queue_add"]),
+                ],
+            ),
+            tracepoint_way(
+                SET_STATE,
+                "by port: listeners that share a port are not told apart; Fast Open children are seen at their final ACK",
+                SERVE_ENQUEUE,
+            ),
+        ],
+        polled: None,
+        group: 2,
+    },
+    Observation {
+        name: "accept",
+        what: "accept() and the wait before it",
+        ways: &[
+            way(Fexit, &[probe("fexit_accept", Kind::Fexit, &["inet_csk_accept"])]),
+            way(Kprobe, &[probe("kprobe_sock_graft", Kind::Kprobe, &["security_sock_graft"])]),
+            tracepoint_way(
+                &[
+                    probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept4"]),
+                    probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept"]),
+                ],
+                "accept wait is measured at accept4's return; io_uring accepts are not seen; slows every system call a little",
+                0,
+            ),
+        ],
+        polled: None,
+        group: 2,
+    },
+    Observation {
+        name: "bind-fail",
+        what: "binds and their conflicts, with the requested address and the holder",
+        ways: &[
+            way(Fexit, &[probe("fexit_get_port", Kind::Fexit, &["inet_csk_get_port"])]),
+            way(
+                Kprobe,
+                &[
+                    probe("kprobe_get_port", Kind::Kprobe, &["inet_csk_get_port"]),
+                    probe("kretprobe_get_port", Kind::Kretprobe, &["inet_csk_get_port"]),
+                ],
+            ),
+            tracepoint_way(
+                &[
+                    probe("tp_enter_bind", Kind::SyscallTracepoint, &["sys_enter_bind"]),
+                    probe("tp_exit_bind", Kind::SyscallTracepoint, &["sys_exit_bind"]),
+                ],
+                "a conflict at listen() and io_uring binds are not seen; slows every system call of the host a little",
+                0,
+            ),
+        ],
+        polled: None,
+        group: 0,
+    },
+    Observation {
+        name: "port-taken",
+        what: "ports taken by connect()",
+        ways: &[
+            way(
+                Fexit,
+                &[
+                    probe("fexit_hash_connect_v4", Kind::Fexit, &["inet_hash_connect"]),
+                    probe6("fexit_hash_connect_v6", Kind::Fexit, &["inet6_hash_connect"]),
+                ],
+            ),
+            way(
+                Kprobe,
+                &[
+                    probe("kprobe_hash_connect", Kind::Kprobe, &["inet_hash_connect"]),
+                    probe("kretprobe_hash_connect", Kind::Kretprobe, &["inet_hash_connect"]),
+                    probe6("kprobe_hash_connect", Kind::Kprobe, &["inet6_hash_connect"]),
+                    probe6("kretprobe_hash_connect", Kind::Kretprobe, &["inet6_hash_connect"]),
+                ],
+            ),
+            tracepoint_way(SET_STATE, "a port is known once the connect is answered", SERVE_CONNECT),
+        ],
+        polled: None,
+        group: 3,
+    },
+    Observation {
+        name: "port-released",
+        what: "ports given back",
+        ways: &[
+            way(Fexit, &[probe("fentry_put_port", Kind::Fentry, &["inet_put_port"])]),
+            way(Kprobe, &[probe("kprobe_put_port", Kind::Kprobe, &["inet_put_port"])]),
+            tracepoint_way(SET_STATE, "of connected sockets only", SERVE_CONNECT),
+        ],
+        polled: None,
+        group: 3,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ways_are_in_order_of_preference() {
+        for observation in OBSERVATIONS {
+            assert!(observation.ways.is_sorted_by(|a, b| a.back_end < b.back_end), "{}", observation.name);
+        }
+    }
+
+    #[test]
+    fn every_needed_layout_entry_exists() {
+        for way in OBSERVATIONS.iter().flat_map(|o| o.ways) {
+            if let Some(needed) = way.needs {
+                assert!(
+                    tcptrace_common::KernelLayout::ENTRIES.iter().any(|(name, _)| *name == needed),
+                    "{needed}"
+                );
+            }
+        }
+    }
+}

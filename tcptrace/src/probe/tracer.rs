@@ -1,0 +1,187 @@
+//! The loaded eBPF object: attached programs, ring buffer, maps.
+
+use std::{
+    os::fd::{AsRawFd, RawFd},
+    path::Path,
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+};
+use tcptrace_common::{TraceConfig, listener::ListenerState, record::KINDS};
+
+use super::{
+    attach::{self, Attached, Outcome, Tier},
+    btf::{self, Btf},
+    coverage::Coverage,
+    error::ProbeError,
+    object, tracefs,
+};
+
+/// Bytes of the ring buffer unless said otherwise.
+pub const RING_BYTES: u32 = 4 << 20;
+
+/// How to trace.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// In-kernel filters and streaming.
+    pub config: TraceConfig,
+    /// Which tiers may be used.
+    pub tier: Tier,
+    /// Size of the ring buffer: a power of two, at least a page.
+    pub ring_bytes: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { config: TraceConfig::default(), tier: Tier::Auto, ring_bytes: RING_BYTES }
+    }
+}
+
+/// A running trace. Everything detaches when it is dropped.
+pub struct Tracer {
+    ebpf: Ebpf,
+    ring: RingBuf<MapData>,
+    listeners: HashMap<MapData, u64, [u8; size_of::<ListenerState>()]>,
+    lost: PerCpuArray<MapData, u64>,
+    coverage: Coverage,
+    attached: Vec<Attached>,
+}
+
+impl Tracer {
+    /// Loads the eBPF object for the running kernel and attaches what can be attached.
+    ///
+    /// # Errors
+    ///
+    /// [`ProbeError`] when nothing can be traced at all: no BTF, no permission to load BPF programs, or no attachment
+    /// that works. A part that cannot be had is not an error but a gap in [`Self::coverage`].
+    pub fn start(options: &Options) -> Result<Self, ProbeError> {
+        raise_memlock();
+        tracefs::mount_privately();
+        let btf = Btf::load()?;
+        let resolution = btf::resolve(&btf);
+        log::debug!("this kernel has no {:?}", resolution.missing);
+        if !resolution.ambiguous.is_empty() {
+            log::warn!("this kernel's BTF is ambiguous about {:?}", resolution.ambiguous);
+        }
+        let aya_btf = aya::Btf::parse_file(Path::new(btf::VMLINUX), aya::Endianness::default())
+            .map_err(|error| ProbeError::Object(error.to_string()))?;
+        let layout = object::bytes_of_layout(&resolution.layout);
+        let config = object::bytes_of_config(&options.config);
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&aya_btf))
+            .override_global("LAYOUT", layout.as_slice(), true)
+            .override_global("CONFIG", config.as_slice(), true)
+            .map_max_entries("EVENTS", options.ring_bytes)
+            .load(object::OBJECT)
+            .map_err(ProbeError::load)?;
+        let Outcome { coverage, attached, serves } =
+            attach::attach(&mut ebpf, &btf, &aya_btf, &resolution.missing, options.tier);
+        if attached.is_empty() {
+            return Err(ProbeError::nothing_attached(&coverage));
+        }
+        let mut map: Array<MapData, u32> = Array::try_from(take(&mut ebpf, "SERVES")?)?;
+        map.set(0, serves, 0)?;
+        Ok(Self {
+            ring: RingBuf::try_from(take(&mut ebpf, "EVENTS")?)?,
+            listeners: HashMap::try_from(take(&mut ebpf, "LISTENERS")?)?,
+            lost: PerCpuArray::try_from(take(&mut ebpf, "LOST")?)?,
+            ebpf,
+            coverage,
+            attached,
+        })
+    }
+
+    /// What is observed and what is not.
+    #[must_use]
+    pub fn coverage(&self) -> &Coverage {
+        &self.coverage
+    }
+
+    /// The attachments that stand.
+    #[must_use]
+    pub fn attached(&self) -> &[Attached] {
+        &self.attached
+    }
+
+    /// Hands every record that waits in the ring buffer to `each`, and says how many there were. Does not block.
+    pub fn drain(&mut self, mut each: impl FnMut(&[u8])) -> usize {
+        let mut records = 0;
+        while let Some(record) = self.ring.next() {
+            each(&record);
+            records += 1;
+        }
+        records
+    }
+
+    /// Counters of every listener that had traffic or began since the start, by key: the listener's address in the kernel;
+    /// in the tracepoint tier namespace and port.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn listeners(&self) -> Result<Vec<(u64, ListenerState)>, ProbeError> {
+        let mut states = Vec::new();
+        for entry in self.listeners.iter() {
+            match entry {
+                Ok((key, bytes)) => states.push((key, object::listener_state(&bytes))),
+                // Deleted while we walked.
+                Err(aya::maps::MapError::KeyNotFound) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(states)
+    }
+
+    /// Records lost so far, by kind: those that found no room in the ring buffer; slot 0 counts listeners that found no
+    /// room in their map.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn lost(&self) -> Result<[u64; KINDS], ProbeError> {
+        let mut lost = [0; KINDS];
+        for (kind, lost) in (0_u32..).zip(&mut lost) {
+            *lost = self.lost.get(&kind, 0)?.iter().sum();
+        }
+        Ok(lost)
+    }
+
+    /// How often each attached program has run, since BPF statistics were switched on (`aya::sys::enable_stats`).
+    #[must_use]
+    pub fn run_counts(&self) -> std::collections::BTreeMap<&'static str, u64> {
+        let mut counts = std::collections::BTreeMap::new();
+        for attached in &self.attached {
+            if let Some(info) = self.ebpf.program(attached.program).and_then(|program| program.info().ok()) {
+                counts.insert(attached.program, info.run_count());
+            }
+        }
+        counts
+    }
+
+    /// The kernel side's own log, for debugging: records of `aya-log`.
+    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+}
+
+impl AsRawFd for Tracer {
+    /// Readable when the kernel side found it worth waking us: [`Self::drain`] at intervals all the same.
+    fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, ProbeError> {
+    ebpf.take_map(name).ok_or_else(|| ProbeError::Object(format!("it has no map {name}")))
+}
+
+/// Before 5.11 the memory of maps counts against RLIMIT_MEMLOCK. Where raising it fails it is rarely needed; if it is,
+/// creating a map fails and says so.
+fn raise_memlock() {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        log::debug!("RLIMIT_MEMLOCK stays as it is: {error}");
+    }
+}

@@ -1,0 +1,58 @@
+//! An actor takes a port, the way servers do at start: socket, options, bind, listen; tried again if it fails.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{Backlog, SockFlag, SockaddrStorage, bind, listen, setsockopt, sockopt};
+use nix::unistd::Pid;
+
+use super::order::{Bind, BindAttempt};
+use super::sockets;
+
+/// Carries out the order; the socket is handed back if the port was taken in the end.
+pub(super) fn take_port(order: &Bind) -> nix::Result<(Vec<BindAttempt>, Option<OwnedFd>)> {
+    let mut attempts = Vec::new();
+    loop {
+        let (attempt, socket) = attempt(order)?;
+        let failed = attempt.errno.is_some();
+        attempts.push(attempt);
+        if !failed {
+            return Ok((attempts, Some(socket)));
+        }
+        if attempts.len() >= usize::try_from(order.attempts).unwrap_or(usize::MAX) {
+            return Ok((attempts, None));
+        }
+        drop(socket);
+        std::thread::sleep(Duration::from_millis(order.gap_ms));
+    }
+}
+
+fn attempt(order: &Bind) -> nix::Result<(BindAttempt, OwnedFd)> {
+    let socket = sockets::tcp(order.address, SockFlag::empty())?;
+    setsockopt(&socket, sockopt::ReuseAddr, &order.reuseaddr)?;
+    if order.address.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &order.v6only)?;
+    }
+    let bound = bind(socket.as_raw_fd(), &SockaddrStorage::from(order.address));
+    if let (Err(_), Some(pid)) = (bound, order.then_kill) {
+        // The very next system call: the holder is gone before any observer in user space has woken up.
+        kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+    }
+    let attempt = match (bound, order.backlog) {
+        (Err(errno), _) => outcome("bind", Some(errno)),
+        (Ok(()), None) => outcome("bind", None),
+        (Ok(()), Some(backlog)) => listen_on(&socket, backlog)?,
+    };
+    Ok((attempt, socket))
+}
+
+/// Calls listen() on a bound socket.
+pub(super) fn listen_on(socket: &OwnedFd, backlog: i32) -> nix::Result<BindAttempt> {
+    Ok(outcome("listen", listen(socket, Backlog::new(backlog)?).err()))
+}
+
+fn outcome(at: &str, errno: Option<Errno>) -> BindAttempt {
+    BindAttempt { at: at.to_owned(), errno: errno.map(|errno| errno as i32) }
+}

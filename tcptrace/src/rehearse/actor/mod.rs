@@ -1,0 +1,231 @@
+//! Actors: the separate, named processes of an incident. This file is the stage's end of the line.
+//!
+//! An actor is our own executable started again (`tt-proxy __actor tt-proxy`), so that nothing but one static binary is
+//! needed. It lives in the stage's namespace because the thread that starts it does. It cannot outlive us: it ends
+//! when its control pipe closes, it asks the kernel for SIGKILL when the namespace thread ends, and it is killed and
+//! reaped when its [`Actor`] is dropped. SIGINT does not reach it (own process group, and blocked), so that Ctrl-C is
+//! handled in one place.
+
+mod bind;
+mod connections;
+mod order;
+mod puppet;
+mod service;
+mod sockets;
+mod web;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::cancel::{Cancel, TICK};
+use super::error::{During, Error, Result};
+use super::namespace::Namespace;
+pub(super) use order::{Bind, BindAttempt, Hello, Load, Order, Reply, Tally, Visit, Visits};
+pub use puppet::actor_main;
+
+/// The hidden subcommand that makes our executable an actor; everything after it goes to [`actor_main`].
+pub const ACTOR_SUBCOMMAND: &str = "__actor";
+
+/// Option of an actor that inherits a listening socket (as its stderr) from a parent that is about to go.
+const HEIR: &str = "--heir";
+
+/// How long an actor may take to answer. Generous: an emulated machine is twenty times slower than this one.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Who an actor is, for the ground truth.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Identity {
+    /// Its part in the incident, which is also its `comm`.
+    pub role: String,
+    /// Process id, in our own pid namespace.
+    pub pid: u32,
+    /// `/proc/PID/comm`.
+    pub comm: String,
+    /// `/proc/PID/cmdline`, joined by spaces.
+    pub command: String,
+}
+
+/// A running actor. Dropping it ends the process.
+#[derive(Debug)]
+pub(super) struct Actor {
+    identity: Identity,
+    child: Child,
+    orders: Option<ChildStdin>,
+    replies: mpsc::Receiver<String>,
+    cancel: Cancel,
+    /// The process that we started has gone and left its sockets, and the line, to this one.
+    heir: Option<Pid>,
+}
+
+impl Actor {
+    /// Starts an actor inside `namespace` and waits until it is ready.
+    pub(super) fn start(
+        namespace: &Namespace,
+        executable: &Path,
+        role: &str,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let mut command = Command::new(executable);
+        command
+            .arg0(role)
+            .args([ACTOR_SUBCOMMAND, role])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0);
+        // A child is in the namespace of the thread that made it; and that thread's end is its death signal.
+        let mut child = namespace.run(move || command.spawn())?.during(format!("starting actor {role}"))?;
+        let orders = child.stdin.take();
+        let (lines, replies) = mpsc::channel();
+        if let Some(output) = child.stdout.take() {
+            std::thread::Builder::new()
+                .name("tt-replies".into())
+                .spawn(move || {
+                    let mut output = BufReader::new(output).lines();
+                    while let Some(Ok(line)) = output.next() {
+                        if lines.send(line).is_err() {
+                            break;
+                        }
+                    }
+                })
+                .during(format!("listening to actor {role}"))?;
+        }
+        let identity =
+            Identity { role: role.to_owned(), pid: child.id(), comm: String::new(), command: String::new() };
+        let mut actor = Self { identity, child, orders, replies, cancel: cancel.clone(), heir: None };
+        let hello: Hello = actor.reply()?;
+        actor.recognise(hello.pid);
+        Ok(actor)
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(super) fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.identity.pid).unwrap_or_default())
+    }
+
+    /// Gives an order and waits for what came of it.
+    pub(super) fn ask<T: DeserializeOwned>(&mut self, order: &Order) -> Result<T> {
+        self.tell(order)?;
+        self.reply()
+    }
+
+    /// Gives an order; its [`Actor::reply`] must be fetched before the next one.
+    pub(super) fn tell(&mut self, order: &Order) -> Result<()> {
+        let mut line = serde_json::to_vec(order).map_err(|error| self.problem(error.to_string()))?;
+        line.push(b'\n');
+        let sent = self.orders.as_mut().map_or(Ok(()), |orders| orders.write_all(&line));
+        sent.map_err(|error| self.problem(format!("does not take orders: {error}")))
+    }
+
+    /// Waits for the answer to the order given last.
+    pub(super) fn reply<T: DeserializeOwned>(&mut self) -> Result<T> {
+        let until = Instant::now() + PATIENCE;
+        let line = loop {
+            self.cancel.check()?;
+            match self.replies.recv_timeout(TICK) {
+                Ok(line) => break line,
+                Err(RecvTimeoutError::Timeout) if Instant::now() < until => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(self.problem(format!("gives no answer for {} s", PATIENCE.as_secs())));
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(self.ended()),
+            }
+        };
+        let understood = serde_json::from_str(&line).and_then(|reply| match reply {
+            Reply::Done(value) => serde_json::from_value(value).map(Ok),
+            Reply::Failed(problem) => Ok(Err(problem)),
+        });
+        match understood {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(problem)) => Err(self.problem(problem)),
+            Err(error) => Err(self.problem(format!("answered {line:?}: {error}"))),
+        }
+    }
+
+    /// Sends the process a signal.
+    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
+        kill(self.pid(), signal).during(format!("sending {signal} to actor {}", self.identity.role))
+    }
+
+    /// Waits until the process has gone, by itself or killed by somebody else.
+    pub(super) fn await_end(&mut self) -> Result<()> {
+        let child = &mut self.child;
+        let gone = self.cancel.wait(PATIENCE, || {
+            child.try_wait().map(|status| status.is_some()).during("waiting for an actor to end")
+        })?;
+        if gone { Ok(()) } else { Err(self.problem("does not end".into())) }
+    }
+
+    /// Has the actor leave its sockets to a child of its own and exit.
+    pub(super) fn bequeath(&mut self, heir: &str) -> Result<()> {
+        let hello: Hello = self.ask(&Order::Bequeath { heir: heir.to_owned() })?;
+        // Only now does one process alone read the line.
+        self.await_end()?;
+        heir.clone_into(&mut self.identity.role);
+        self.recognise(hello.pid);
+        self.heir = Some(self.pid());
+        Ok(())
+    }
+
+    fn recognise(&mut self, pid: u32) {
+        self.identity.pid = pid;
+        self.identity.comm = fs::read_to_string(format!("/proc/{pid}/comm"))
+            .map(|comm| comm.trim_end().to_owned())
+            .unwrap_or_default();
+        self.identity.command = command_line(pid);
+    }
+
+    fn problem(&self, problem: String) -> Error {
+        Error::Actor { role: self.identity.role.clone(), problem }
+    }
+
+    fn ended(&mut self) -> Error {
+        let how = match self.child.try_wait() {
+            Ok(Some(status)) => match (status.code(), status.signal()) {
+                (Some(code), _) => format!("ended with exit status {code}"),
+                (None, Some(signal)) => format!("was killed by signal {signal}"),
+                (None, None) => "ended".to_owned(),
+            },
+            _ => "closed its line".to_owned(),
+        };
+        self.problem(format!("{how} before it answered"))
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        self.orders = None;
+        // An error means that it has gone already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(heir) = self.heir {
+            // Not our child, so not ours to reap, and its number could be reused once it is gone: it ends because its
+            // line has closed, and only if it still goes by its name after a while is it killed.
+            let until = Instant::now() + Duration::from_secs(1);
+            while self.replies.recv_timeout(TICK) != Err(RecvTimeoutError::Disconnected)
+                && Instant::now() < until
+            {}
+            if command_line(self.identity.pid) == self.identity.command && !self.identity.command.is_empty() {
+                let _ = kill(heir, Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+fn command_line(pid: u32) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<_> = line.split(|&byte| byte == 0).map(String::from_utf8_lossy).collect();
+    words.join(" ").trim_end().to_owned()
+}

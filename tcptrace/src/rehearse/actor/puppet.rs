@@ -1,0 +1,193 @@
+//! The actor's end of the line: takes orders from stdin, carries them out, answers on stdout.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, Write};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::socket::setsockopt;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::order::{Hello, Order, Reply};
+use super::{ACTOR_SUBCOMMAND, HEIR, bind, connections::Connections, service, sockets, web};
+
+/// How long a connection that the stage waits for may take.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What our executable does when it was started as `… __actor ROLE`; `args` is what follows [`ACTOR_SUBCOMMAND`].
+///
+/// Call it before anything else: an actor has one thread at this point, no runtime and no logging of its own.
+pub fn actor_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut args = args.into_iter();
+    let role = args.next().unwrap_or_default().to_string_lossy().into_owned();
+    let heir = args.next().is_some_and(|option| option == HEIR);
+    match perform(&role, heir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The stage shows it; if the line itself is broken there is nobody left to tell.
+            let _ = answer(&Reply::Failed(error.to_string()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(role: &str, heir: bool) -> io::Result<()> {
+    // The stage's process deals with Ctrl-C; every thread started from here on inherits the mask.
+    let mut blocked = SigSet::empty();
+    blocked.add(Signal::SIGINT);
+    blocked.thread_block()?;
+    if !heir {
+        // An heir's parent goes on purpose; it ends with its line alone.
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+    }
+    let name = std::ffi::CString::new(role)?;
+    prctl::set_name(&name)?;
+    raise_fd_limit();
+
+    let mut puppet = Puppet::default();
+    if heir {
+        puppet.bound = Some(io::stderr().as_fd().try_clone_to_owned()?);
+    }
+    let orders = orders()?;
+    answer(&done(Hello { pid: std::process::id() })?)?;
+    for line in orders {
+        let reply = match serde_json::from_str(&line) {
+            Ok(order) => match puppet.carry_out(order) {
+                Ok(Some(value)) => Reply::Done(value),
+                Ok(None) => return Ok(()),
+                Err(error) => Reply::Failed(error.to_string()),
+            },
+            Err(error) => Reply::Failed(format!("cannot read the order {line:?}: {error}")),
+        };
+        answer(&reply)?;
+    }
+    Ok(())
+}
+
+/// Reads orders on a thread of its own, so that the line's end ends the actor in the middle of anything.
+fn orders() -> io::Result<mpsc::Receiver<String>> {
+    let (send, orders) = mpsc::channel();
+    std::thread::Builder::new().spawn(move || {
+        let mut lines = io::stdin().lock().lines();
+        while let Some(Ok(line)) = lines.next() {
+            if send.send(line).is_err() {
+                return;
+            }
+        }
+        std::process::exit(0);
+    })?;
+    Ok(orders)
+}
+
+fn answer(reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    let mut out = io::stdout().lock();
+    out.write_all(&line)?;
+    out.flush()
+}
+
+fn done(value: impl Serialize) -> io::Result<Reply> {
+    Ok(Reply::Done(serde_json::to_value(value)?))
+}
+
+/// Hundreds of held connections do not fit under the usual soft limit of 1024 for long.
+fn raise_fd_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // If it is refused the incident may still fit; if not, the failing socket() says so.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(65536), hard);
+    }
+}
+
+/// The actor's state: what it has bound, whom it serves, whom it has called.
+#[derive(Default)]
+struct Puppet {
+    bound: Option<OwnedFd>,
+    accepted: Option<Arc<AtomicU64>>,
+    web: Option<web::Service>,
+    connections: Connections,
+}
+
+impl Puppet {
+    /// None: the actor has handed over to its heir, who answers instead.
+    fn carry_out(&mut self, order: Order) -> io::Result<Option<Value>> {
+        let value = match order {
+            Order::Bind(order) => {
+                let (attempts, socket) = bind::take_port(&order)?;
+                self.bound = socket.or(self.bound.take());
+                serde_json::to_value(attempts)?
+            }
+            Order::Listen { backlog } => serde_json::to_value(bind::listen_on(self.socket()?, backlog)?)?,
+            Order::DeferAccept { seconds } => {
+                setsockopt(self.socket()?, sockets::TcpDeferAccept, &seconds)?;
+                Value::Null
+            }
+            Order::Accept { workers, every_ms } => {
+                let busy = Duration::from_millis(every_ms);
+                self.accepted = Some(service::start(&self.listener()?, workers, busy)?);
+                Value::Null
+            }
+            Order::Accepted => self.accepted.as_ref().map_or(0, |count| count.load(Ordering::Relaxed)).into(),
+            Order::Serve { workers } => {
+                self.web = Some(web::Service::start(&self.listener()?, workers)?);
+                Value::Null
+            }
+            Order::Close => {
+                self.web = None;
+                self.bound = None;
+                Value::Null
+            }
+            Order::Bequeath { heir } => {
+                self.bequeath(&heir)?;
+                return Ok(None);
+            }
+            Order::Connect { to, count } => {
+                for _ in 0..count {
+                    self.connections.open(to)?;
+                }
+                match self.connections.settle(CONNECT_PATIENCE)? {
+                    0 => serde_json::to_value(self.connections.addresses())?,
+                    pending => {
+                        return Err(io::Error::other(format!(
+                            "{pending} connections to {to} do not come about"
+                        )));
+                    }
+                }
+            }
+            Order::Send => self.connections.send_late().into(),
+            Order::Load(load) => self.connections.load(&load)?.into(),
+            Order::HangUp { reset } => serde_json::to_value(self.connections.hang_up(reset)?)?,
+            Order::Visit(order) => serde_json::to_value(web::visit(&order)?)?,
+        };
+        Ok(Some(value))
+    }
+
+    fn socket(&self) -> io::Result<&OwnedFd> {
+        self.bound.as_ref().ok_or_else(|| io::Error::other("no port is bound"))
+    }
+
+    fn listener(&self) -> io::Result<TcpListener> {
+        Ok(self.socket()?.try_clone()?.into())
+    }
+
+    /// The socket becomes the heir's stderr: the one inherited descriptor, beside the line, that std can pass on.
+    fn bequeath(&mut self, heir: &str) -> io::Result<()> {
+        let socket = self.bound.take().ok_or_else(|| io::Error::other("no port is bound"))?;
+        Command::new("/proc/self/exe")
+            .arg0(heir)
+            .args([ACTOR_SUBCOMMAND, heir, HEIR])
+            .stderr(Stdio::from(socket))
+            .spawn()
+            .map(drop)
+    }
+}

@@ -1,0 +1,64 @@
+//! Sockets with the options that an incident turns on, and what the kernel says about them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt,
+};
+use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
+
+sockopt_impl!(
+    /// Wake the accepting process only when data has come; in seconds.
+    TcpDeferAccept, Both, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, libc::c_int
+);
+sockopt_impl!(
+    /// `struct tcp_info` up to `tcpi_total_retrans`: that much of it, as 26 words, is the same in every kernel.
+    TcpInfoHead, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, [u32; 26]
+);
+
+/// A TCP socket of the address's family.
+pub(super) fn tcp(address: SocketAddr, flags: SockFlag) -> nix::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | flags, None)
+}
+
+/// Starts connecting without waiting for the outcome.
+pub(super) fn start_connect(socket: &OwnedFd, to: SocketAddr) -> nix::Result<()> {
+    match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
+        Err(Errno::EINPROGRESS) => Ok(()),
+        other => other,
+    }
+}
+
+/// Closing then sends RST at once and leaves nothing behind: an orphan in FIN-WAIT-1 would go on retransmitting.
+pub(super) fn reset_on_close(socket: &impl AsFd) -> nix::Result<()> {
+    setsockopt(socket, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })
+}
+
+/// Closing then says FIN again, in the background.
+pub(super) fn finish_on_close(socket: &impl AsFd) -> nix::Result<()> {
+    setsockopt(socket, sockopt::Linger, &libc::linger { l_onoff: 0, l_linger: 0 })
+}
+
+/// The part of `struct tcp_info` that tells what became of a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// TCP_ESTABLISHED is 1, TCP_SYN_SENT 2.
+    pub(super) state: u8,
+    /// Segments retransmitted since the socket was made; until it is established these are SYNs.
+    pub(super) retransmitted: u32,
+    /// Segments sent and not yet acknowledged.
+    pub(super) unacknowledged: u32,
+}
+
+/// Asks the kernel how far a connection has come.
+pub(super) fn progress(socket: &impl AsFd) -> io::Result<Progress> {
+    let words = nix::sys::socket::getsockopt(socket, TcpInfoHead)?;
+    let [flags, .., retransmitted] = words;
+    let [state, ..] = flags.to_ne_bytes();
+    // tcpi_unacked is the fifth 32-bit field after eight bytes of small ones.
+    Ok(Progress { state, retransmitted, unacknowledged: words.get(6).copied().unwrap_or_default() })
+}

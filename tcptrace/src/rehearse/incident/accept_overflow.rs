@@ -1,0 +1,344 @@
+//! `accept-overflow`: a server whose accept queue is full, so that SYNs and final ACKs are dropped.
+//!
+//! On loopback a handshake is over before connect() returns, so a final ACK can only find the queue full if its request
+//! is older than the fullness. Some slow clients make such requests: while TCP_DEFER_ACCEPT is set on the listener,
+//! their bare ACKs are not enough, and their byte comes when the other clients have filled the queue. The setting is
+//! then taken back, so that from there on the listener is an ordinary one. They stay well below the smallest backlog, and
+//! clients of the load give up after a while: their requests would fill the SYN queue, which is another incident.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::{Map, Value, json};
+
+use super::{Entry, Incident, Options, Variant};
+use crate::rehearse::actor::{Actor, Bind, BindAttempt, Load, Order, Tally};
+use crate::rehearse::counters;
+use crate::rehearse::error::{Error, Result};
+use crate::rehearse::stage::{Layout, Stage};
+use crate::rehearse::truth::{Allowed, Expectation, GroundTruth, Party};
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "accept-overflow",
+    summary: "a server's accept queue is full: SYNs and final ACKs are dropped",
+    variants: &[
+        Variant {
+            name: "basic",
+            summary: "listen(20) under somaxconn 128, one slow worker: the backlog argument limits",
+        },
+        Variant {
+            name: "accept-slow",
+            summary: "listen(128) under somaxconn 128, one slow worker: no backlog would do",
+        },
+        Variant {
+            name: "somaxconn",
+            summary: "listen(4096) cut to 128 by somaxconn, a fair worker, too many clients",
+        },
+        Variant { name: "stopped", summary: "the server is stopped (SIGSTOP) in the middle of its work" },
+        Variant { name: "not-accepting", summary: "the server never calls accept()" },
+    ],
+    make: |variant, options| Ok(Box::new(AcceptOverflow::new(variant, options)?)),
+};
+
+const PORT: u16 = 1080;
+const SOMAXCONN: u32 = 128;
+const SLOW_CLIENTS: usize = 8;
+
+/// Longer than any play: the slow clients' requests must not be served by a timer.
+const DEFER_SECONDS: i32 = 60;
+
+/// What a variant differs in.
+#[derive(Debug, Clone, Copy)]
+struct Recipe {
+    backlog: i32,
+    /// Time the one worker spends on a connection; None: there is no worker.
+    worker_ms: Option<u64>,
+    /// The server is stopped before the load begins.
+    stopped: bool,
+    burst: usize,
+    every_ms: u64,
+    for_ms: u64,
+    /// Enough to overflow on a machine that is too slow for the pace.
+    at_least: usize,
+    cause: &'static str,
+    allow: &'static [Allowed],
+}
+
+const SLOW_ACCEPT: Allowed =
+    Allowed { code: "slow-accept", because: "connections wait for seconds in the queue" };
+const STALL: Allowed =
+    Allowed { code: "accept-stall", because: "nothing is accepted while connections wait" };
+
+/// Not meant to happen, but on a slow machine the SYN queue may fill for a moment; then it is true.
+const SYN_QUEUE: Allowed =
+    Allowed { code: "syn-queue-full", because: "requests of dropped final ACKs filled the SYN queue" };
+
+impl Recipe {
+    fn of(variant: &Variant) -> Self {
+        let basic = Self {
+            backlog: 20,
+            worker_ms: Some(250),
+            stopped: false,
+            burst: 1,
+            every_ms: 14,
+            for_ms: 5000,
+            at_least: 150,
+            cause: "backlog-argument",
+            allow: &[SLOW_ACCEPT],
+        };
+        match variant.name {
+            "accept-slow" => Self { backlog: 128, burst: 2, at_least: 350, cause: "accept-slow", ..basic },
+            "somaxconn" => Self {
+                backlog: 4096,
+                worker_ms: Some(20),
+                burst: 30,
+                every_ms: 200,
+                for_ms: 4000,
+                at_least: 450,
+                cause: "somaxconn",
+                allow: &[
+                    SLOW_ACCEPT,
+                    Allowed { code: "backlog-truncated", because: "listen(4096) became 128 without a word" },
+                ],
+                ..basic
+            },
+            "stopped" => Self {
+                worker_ms: Some(10),
+                stopped: true,
+                every_ms: 30,
+                for_ms: 4000,
+                at_least: 80,
+                cause: "accept-stalled",
+                allow: &[STALL],
+                ..basic
+            },
+            "not-accepting" => Self {
+                worker_ms: None,
+                every_ms: 30,
+                for_ms: 4000,
+                at_least: 80,
+                cause: "accept-stalled",
+                allow: &[STALL],
+                ..basic
+            },
+            _ => basic,
+        }
+    }
+
+    /// What the kernel makes of the backlog argument: connections beyond it, plus one, are dropped.
+    fn limit(&self) -> u32 {
+        self.backlog.unsigned_abs().min(SOMAXCONN)
+    }
+}
+
+struct AcceptOverflow {
+    variant: &'static Variant,
+    recipe: Recipe,
+    options: Options,
+    /// Before the stage: actors go first.
+    server: Option<Actor>,
+    clients: Vec<Actor>,
+    stage: Stage,
+}
+
+impl AcceptOverflow {
+    fn new(variant: &'static Variant, options: Options) -> Result<Self> {
+        let stage = options.stage(Layout::Loopback)?;
+        stage.set_sysctl("net.core.somaxconn", SOMAXCONN)?;
+        Ok(Self { variant, recipe: Recipe::of(variant), options, server: None, clients: Vec::new(), stage })
+    }
+
+    /// A listening server at work.
+    fn open_for_business(&self) -> Result<Actor> {
+        let mut server = self.stage.start_server("tt-proxy")?;
+        let order = Bind {
+            address: self.options.family.any(PORT),
+            reuseaddr: true,
+            v6only: false,
+            backlog: Some(self.recipe.backlog),
+            attempts: 1,
+            gap_ms: 0,
+            then_kill: None,
+        };
+        let attempts: Vec<BindAttempt> = server.ask(&Order::Bind(order))?;
+        if let Some(errno) = attempts.last().and_then(|attempt| attempt.errno) {
+            return Err(Error::NotStaged(format!("the server cannot listen (errno {errno})")));
+        }
+        if let Some(every_ms) = self.recipe.worker_ms {
+            server.ask::<()>(&Order::Accept { workers: 1, every_ms })?;
+        }
+        Ok(server)
+    }
+}
+
+impl Incident for AcceptOverflow {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn variant(&self) -> &'static str {
+        self.variant.name
+    }
+
+    fn describe(&self) -> String {
+        let Recipe { backlog, worker_ms, stopped, burst, every_ms, .. } = self.recipe;
+        let worker = match worker_ms {
+            Some(_) if stopped => "its one worker is then stopped".to_owned(),
+            Some(time) => format!("its one worker takes {time} ms for each connection"),
+            None => "nothing in it ever accepts".to_owned(),
+        };
+        let rate = burst as u64 * 1000 / every_ms.max(1);
+        format!(
+            "tt-proxy listens on {} with listen({backlog}) under somaxconn {SOMAXCONN}; {worker}.\n\
+             tt-client opens {rate} connections a second; {SLOW_CLIENTS} slow clients complete their handshakes late.",
+            self.options.family.any(PORT),
+        )
+    }
+
+    fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        if self.options.older {
+            self.server = Some(self.open_for_business()?);
+        }
+        Ok(())
+    }
+
+    fn play(&mut self) -> Result<GroundTruth> {
+        let (recipe, stage) = (self.recipe, &self.stage);
+        let to = self.options.family.call(stage, PORT);
+        let before = stage.counters()?;
+        let server = match self.server.take() {
+            Some(server) => server,
+            None => self.open_for_business()?,
+        };
+        let server = self.server.insert(server);
+        self.clients = vec![stage.start_client("tt-client")?, stage.start_client("tt-slow")?];
+        let [client, slow] = self.clients.as_mut_slice() else {
+            return Err(Error::NotStaged("there are two clients".into()));
+        };
+
+        let begin = Instant::now();
+        if recipe.stopped {
+            // It has served well so far.
+            client.ask::<usize>(&Order::Load(Load {
+                to,
+                burst: 1,
+                every_ms: 30,
+                for_ms: 500,
+                at_least: 15,
+            }))?;
+            stage.await_that("the server has served its first clients", || {
+                Ok(stage.accept_queue(PORT)? == Some(0))
+            })?;
+        }
+        server.ask::<()>(&Order::DeferAccept { seconds: DEFER_SECONDS })?;
+        slow.ask::<Value>(&Order::Connect { to, count: SLOW_CLIENTS })?;
+        if recipe.stopped {
+            server.signal(Signal::SIGSTOP)?;
+        }
+        let Recipe { burst, every_ms, for_ms, at_least, .. } = recipe;
+        client.tell(&Order::Load(Load { to, burst, every_ms, for_ms, at_least }))?;
+        let overflows = before.get("ListenOverflows").copied();
+        stage.await_that("the accept queue overflows", || {
+            Ok(stage.accept_queue(PORT)? > Some(recipe.limit())
+                && stage.counters()?.get("ListenOverflows").copied() > overflows)
+        })?;
+        if !recipe.stopped {
+            server.ask::<()>(&Order::DeferAccept { seconds: 0 })?;
+        }
+        slow.ask::<usize>(&Order::Send)?;
+        client.reply::<usize>()?;
+        let seconds = begin.elapsed();
+
+        let accepted = if recipe.stopped { None } else { Some(server.ask::<u64>(&Order::Accepted)?) };
+        let tallies =
+            [client.ask(&Order::HangUp { reset: true })?, slow.ask(&Order::HangUp { reset: true })?];
+        let after = stage.settled_counters()?;
+        let counters = counters::growth(&before, &after);
+        let cookies_only = self.options.syncookies == Some(2);
+        let mut allow = recipe.allow.to_vec();
+        if !cookies_only
+            && ["TCPReqQFullDrop", "TCPReqQFullDoCookies"].iter().any(|&name| counters.get(name) > Some(&0))
+        {
+            allow.push(SYN_QUEUE);
+        }
+        let facts =
+            Books { recipe, tallies, seconds, accepted, overflows: grown(&counters, "ListenOverflows")? }
+                .facts(cookies_only)?;
+        let listener = Party::of(server.identity(), "listener", self.options.family.any(PORT));
+        Ok(GroundTruth {
+            kind: "rehearsal",
+            name: ENTRY.name,
+            variant: self.variant.name,
+            netns: stage.netns_inode(),
+            actors: vec![server.identity().clone(), client.identity().clone(), slow.identity().clone()],
+            expect: vec![Expectation {
+                code: "accept-queue-overflow",
+                cause: recipe.cause,
+                subject: listener,
+                requester: None,
+                holder: None,
+            }],
+            allow,
+            forbid: "any other finding",
+            counters,
+            facts,
+        })
+    }
+}
+
+fn grown(counters: &counters::Counters, name: &str) -> Result<u64> {
+    counters
+        .get(name)
+        .copied()
+        .ok_or_else(|| Error::NotSupported(format!("this kernel does not count {name}")))
+}
+
+/// What both sides saw.
+struct Books {
+    recipe: Recipe,
+    tallies: [Tally; 2],
+    seconds: Duration,
+    accepted: Option<u64>,
+    overflows: u64,
+}
+
+impl Books {
+    /// Tells the two stages of drops apart, which no counter of the kernel does.
+    ///
+    /// Nothing is lost on loopback and every SYN that passes the queue checks is answered at once: a SYN after which
+    /// the client is not established was dropped. What ListenOverflows counts beyond those are final ACKs.
+    fn facts(&self, cookies_only: bool) -> Result<Map<String, Value>> {
+        let sum = |of: fn(&Tally) -> u64| self.tallies.iter().map(of).sum::<u64>();
+        let syn_drops = sum(|tally| tally.syns).saturating_sub(sum(|tally| tally.established));
+        let ack_drops = self.overflows.checked_sub(syn_drops).ok_or_else(|| {
+            let overflows = self.overflows;
+            Error::NotStaged(format!(
+                "{syn_drops} SYNs went unanswered, but ListenOverflows grew by {overflows}"
+            ))
+        })?;
+        // With tcp_syncookies=2 there are no requests to be late for: a cookie's ACK completes it whatever was deferred.
+        if syn_drops == 0 || (ack_drops == 0 && !cookies_only) {
+            return Err(Error::NotStaged(format!(
+                "{syn_drops} SYNs and {ack_drops} final ACKs were dropped"
+            )));
+        }
+        let facts = json!({
+            "backlog": self.recipe.backlog,
+            "queue_limit": self.recipe.limit(),
+            "somaxconn": SOMAXCONN,
+            "syn_drops": syn_drops,
+            "ack_drops": ack_drops,
+            "connects": sum(|tally| tally.connects),
+            "established": sum(|tally| tally.established),
+            "gave_up": sum(|tally| tally.gave_up),
+            "answered": sum(|tally| tally.answered),
+            "accepted": self.accepted,
+            "seconds": (self.seconds.as_secs_f64() * 10.0).round() / 10.0,
+        });
+        Ok(facts.as_object().cloned().unwrap_or_default())
+    }
+}

@@ -1,0 +1,164 @@
+//! The incidents: one file each, and the catalogue that lists them.
+
+mod accept_overflow;
+mod healthy;
+mod port_grab;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::error::{Error, Result};
+use super::stage::{Layout, Stage, has_ipv6};
+use super::truth::GroundTruth;
+
+/// Something that goes wrong, or is meant not to, on a stage of its own. Dropping it ends every process it started.
+pub trait Incident: Send {
+    /// Its name in the catalogue.
+    fn name(&self) -> &'static str;
+
+    /// The variant being played.
+    fn variant(&self) -> &'static str;
+
+    /// What is made, in two or three lines.
+    fn describe(&self) -> String;
+
+    /// Where it happens: the namespace to trace, and the switch to end it early.
+    fn stage(&self) -> &Stage;
+
+    /// Does what must have been done before the tracer starts. Call it once, before [`Incident::play`].
+    fn prepare(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Plays it, which takes some seconds, and tells what happened. Servers are still up afterwards.
+    ///
+    /// Stop tracing before dropping the incident: its end would be traced too.
+    fn play(&mut self) -> Result<GroundTruth>;
+}
+
+/// Which addresses an incident uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Family {
+    /// IPv4 sockets.
+    #[default]
+    V4,
+    /// IPv6 sockets.
+    V6,
+    /// IPv4 clients of a server with an IPv6 socket.
+    Mapped,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Mapped];
+
+    fn server_ip(self) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            Self::V6 | Self::Mapped => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+
+    /// A server's wildcard address.
+    fn any(self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.server_ip(), port)
+    }
+
+    /// The address at which clients call a server.
+    fn call(self, stage: &Stage, port: u16) -> SocketAddr {
+        SocketAddr::new(stage.server_address(self == Self::V6), port)
+    }
+}
+
+impl FromStr for Family {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "4" => Ok(Self::V4),
+            "6" => Ok(Self::V6),
+            "mapped" => Ok(Self::Mapped),
+            other => Err(Error::Usage(format!("unknown address family {other:?}: use 4, 6 or mapped"))),
+        }
+    }
+}
+
+/// What a caller may choose about an incident.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// A variant's name; None: the first, which is the default.
+    pub variant: Option<String>,
+    /// Which addresses to use.
+    pub family: Family,
+    /// `net.ipv4.tcp_abort_on_overflow` in the stage.
+    pub abort_on_overflow: bool,
+    /// `net.ipv4.tcp_syncookies` in the stage; None: 1, the kernel's default.
+    pub syncookies: Option<u8>,
+    /// Start the server in `prepare`, so that it is older than the tracer.
+    pub older: bool,
+    /// Start actors from this executable instead of `/proc/self/exe`.
+    pub actor_executable: Option<PathBuf>,
+}
+
+impl Options {
+    /// A stage as these options want it.
+    fn stage(&self, layout: Layout) -> Result<Stage> {
+        let mut stage = Stage::with(layout)?;
+        if let Some(executable) = &self.actor_executable {
+            stage = stage.with_actor_executable(executable.clone());
+        }
+        if self.family != Family::V4 && !has_ipv6(stage.server())? {
+            return Err(Error::NotSupported("this kernel has no IPv6, or it is switched off".into()));
+        }
+        // Set even where it is the default: a private namespace takes some of these from the host's.
+        stage.set_sysctl("net.ipv4.tcp_abort_on_overflow", u8::from(self.abort_on_overflow))?;
+        stage.set_sysctl("net.ipv4.tcp_syncookies", self.syncookies.unwrap_or(1))?;
+        stage.set_sysctl("net.ipv4.ip_local_port_range", "32768 60999")?;
+        Ok(stage)
+    }
+}
+
+/// An incident in the catalogue.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// What to call it by.
+    pub name: &'static str,
+    /// What it is, in one line.
+    pub summary: &'static str,
+    /// Its variants; the first is the default.
+    pub variants: &'static [Variant],
+    make: fn(&'static Variant, Options) -> Result<Box<dyn Incident>>,
+}
+
+/// A variant of an incident.
+#[derive(Debug, Clone, Copy)]
+pub struct Variant {
+    /// What to call it by.
+    pub name: &'static str,
+    /// What is different about it, in one line.
+    pub summary: &'static str,
+}
+
+/// Every incident that can be rehearsed.
+pub fn catalogue() -> &'static [Entry] {
+    &[accept_overflow::ENTRY, port_grab::ENTRY, healthy::ENTRY]
+}
+
+/// Sets the stage for an incident.
+pub fn incident(name: &str, options: &Options) -> Result<Box<dyn Incident>> {
+    let known = catalogue();
+    let entry = known.iter().find(|entry| entry.name == name).ok_or_else(|| {
+        let names: Vec<_> = known.iter().map(|entry| entry.name).collect();
+        Error::Usage(format!("unknown incident {name:?}: there are {}", names.join(", ")))
+    })?;
+    let variant = match &options.variant {
+        None => entry.variants.first(),
+        Some(wanted) => entry.variants.iter().find(|variant| variant.name == wanted),
+    };
+    let variant = variant.ok_or_else(|| {
+        let names: Vec<_> = entry.variants.iter().map(|variant| variant.name).collect();
+        Error::Usage(format!("{name} has no such variant: there are {}", names.join(", ")))
+    })?;
+    (entry.make)(variant, options.clone())
+}

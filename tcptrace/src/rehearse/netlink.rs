@@ -1,0 +1,159 @@
+//! The few rtnetlink requests that a stage needs: links up, a veth pair, addresses. No iproute2 on a rescue system.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+};
+
+const HEADER: usize = 16;
+/// From linux/veth.h; libc has no name for it.
+const VETH_INFO_PEER: u16 = 1;
+
+/// A request under construction: `nlmsghdr`, then a fixed part, then attributes, which may nest.
+struct Request(Vec<u8>);
+
+impl Request {
+    fn new(kind: u16, flags: i32, fixed: &[u8]) -> Self {
+        let flags = u16::try_from(flags | libc::NLM_F_REQUEST | libc::NLM_F_ACK).unwrap_or_default();
+        let mut bytes = Vec::with_capacity(256);
+        bytes.extend_from_slice(&0u32.to_ne_bytes()); // the length, set when sent
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(&flags.to_ne_bytes());
+        bytes.extend_from_slice(&1u32.to_ne_bytes()); // sequence number: one request a socket
+        bytes.extend_from_slice(&0u32.to_ne_bytes()); // our port: the kernel fills it in
+        bytes.extend_from_slice(fixed);
+        Self(bytes)
+    }
+
+    fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
+        self.0.extend_from_slice(&length(value.len() + 4).to_ne_bytes());
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0.extend_from_slice(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self
+    }
+
+    fn nested(self, kind: u16, fixed: &[u8], fill: impl FnOnce(Self) -> Self) -> Self {
+        let mut inner = Self(fixed.to_vec());
+        inner = fill(inner);
+        self.attribute(kind, &inner.0)
+    }
+
+    /// Sends it to the kernel of the calling thread's namespace and waits for the acknowledgement.
+    fn send(mut self) -> io::Result<()> {
+        let length = u32::try_from(self.0.len()).map_err(io::Error::other)?;
+        if let Some(field) = self.0.get_mut(..4) {
+            field.copy_from_slice(&length.to_ne_bytes());
+        }
+        let route: OwnedFd = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkRoute,
+        )?;
+        bind(route.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        send(route.as_raw_fd(), &self.0, MsgFlags::empty())?;
+        let mut reply = [0u8; 4096];
+        let read = recv(route.as_raw_fd(), &mut reply, MsgFlags::empty())?;
+        acknowledged(reply.get(..read).unwrap_or_default())
+    }
+}
+
+fn length(bytes: usize) -> u16 {
+    // Requests here are a hundred bytes long; a longer one is refused by the kernel as malformed.
+    u16::try_from(bytes).unwrap_or(u16::MAX)
+}
+
+/// The answer is one NLMSG_ERROR whose error is 0 for an acknowledgement.
+fn acknowledged(reply: &[u8]) -> io::Result<()> {
+    let kind = reply.get(4..6).and_then(|field| field.try_into().ok()).map(u16::from_ne_bytes);
+    let code = reply.get(HEADER..HEADER + 4).and_then(|field| field.try_into().ok()).map(i32::from_ne_bytes);
+    match (kind.map(i32::from), code) {
+        (Some(libc::NLMSG_ERROR), Some(0)) => Ok(()),
+        (Some(libc::NLMSG_ERROR), Some(code)) => Err(io::Error::from_raw_os_error(code.saturating_neg())),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the kernel answered rtnetlink with something else",
+        )),
+    }
+}
+
+/// `struct ifinfomsg`.
+fn link(index: i32, flags: i32) -> [u8; 16] {
+    let mut bytes = [0u8; 16];
+    let (head, tail) = bytes.split_at_mut(8);
+    if let Some(field) = head.get_mut(4..8) {
+        field.copy_from_slice(&index.to_ne_bytes());
+    }
+    let (now, changed) = tail.split_at_mut(4);
+    now.copy_from_slice(&flags.to_ne_bytes());
+    changed.copy_from_slice(&flags.to_ne_bytes());
+    bytes
+}
+
+fn index_of(name: &str) -> io::Result<i32> {
+    i32::try_from(if_nametoindex(name)?).map_err(io::Error::other)
+}
+
+/// Sets a link up, in the calling thread's namespace.
+pub(super) fn set_up(name: &str) -> io::Result<()> {
+    Request::new(libc::RTM_NEWLINK, 0, &link(index_of(name)?, libc::IFF_UP)).send()
+}
+
+/// Makes a veth pair: `here` in the calling thread's namespace, `there` in the namespace behind `elsewhere`.
+pub(super) fn add_veth(here: &str, there: &str, elsewhere: BorrowedFd<'_>) -> io::Result<()> {
+    let name = |name: &str| [name.as_bytes(), b"\0"].concat();
+    Request::new(libc::RTM_NEWLINK, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &link(0, 0))
+        .attribute(libc::IFLA_IFNAME, &name(here))
+        .nested(libc::IFLA_LINKINFO, &[], |info| {
+            info.attribute(libc::IFLA_INFO_KIND, b"veth").nested(libc::IFLA_INFO_DATA, &[], |data| {
+                data.nested(VETH_INFO_PEER, &link(0, 0), |peer| {
+                    peer.attribute(libc::IFLA_IFNAME, &name(there))
+                        .attribute(libc::IFLA_NET_NS_FD, &elsewhere.as_raw_fd().to_ne_bytes())
+                })
+            })
+        })
+        .send()
+}
+
+/// Gives a link of the calling thread's namespace an address.
+pub(super) fn add_address(name: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
+    let (family, bytes) = match address {
+        IpAddr::V4(v4) => (libc::AF_INET, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (libc::AF_INET6, v6.octets().to_vec()),
+    };
+    let family = u8::try_from(family).map_err(io::Error::other)?;
+    // Without NODAD an IPv6 address is tentative, and cannot be bound, for its first second.
+    let flags = u8::try_from(libc::IFA_F_NODAD).map_err(io::Error::other)?;
+    let mut fixed = vec![family, prefix, flags, libc::RT_SCOPE_UNIVERSE];
+    fixed.extend_from_slice(&index_of(name)?.to_ne_bytes()); // struct ifaddrmsg
+    Request::new(libc::RTM_NEWADDR, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &fixed)
+        .attribute(libc::IFA_LOCAL, &bytes)
+        .attribute(libc::IFA_ADDRESS, &bytes)
+        .send()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_padded_but_their_length_is_not() {
+        let request = Request(Vec::new()).attribute(3, b"lo\0");
+        assert_eq!(request.0, [7, 0, 3, 0, b'l', b'o', 0, 0]);
+    }
+
+    #[test]
+    fn an_error_reply_becomes_its_errno() {
+        let mut reply = vec![0u8; 36];
+        reply[4..6].copy_from_slice(&2u16.to_ne_bytes());
+        assert!(acknowledged(&reply).is_ok());
+        reply[16..20].copy_from_slice(&(-17i32).to_ne_bytes());
+        assert_eq!(acknowledged(&reply).unwrap_err().raw_os_error(), Some(17));
+        assert!(acknowledged(&reply[..10]).is_err());
+    }
+}

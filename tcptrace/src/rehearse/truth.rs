@@ -1,0 +1,123 @@
+//! What really happened in an incident, and what a tracer must therefore say: the JSON line that findings are judged by.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::actor::Identity;
+use super::counters::Counters;
+
+/// What an incident's play amounted to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GroundTruth {
+    /// Always `rehearsal`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The incident.
+    pub name: &'static str,
+    /// Its variant.
+    pub variant: &'static str,
+    /// The namespace it happened in.
+    pub netns: u32,
+    /// The processes that played.
+    pub actors: Vec<Identity>,
+    /// Findings that must be reported, each exactly once.
+    pub expect: Vec<Expectation>,
+    /// Findings that are true as well, and may be reported.
+    pub allow: Vec<Allowed>,
+    /// What must not be reported.
+    pub forbid: &'static str,
+    /// What the kernel's counters of that namespace grew by.
+    pub counters: Counters,
+    /// Numbers and settings of this play.
+    pub facts: Map<String, Value>,
+}
+
+impl GroundTruth {
+    /// The truth as one line of JSON, without the line's end.
+    pub fn to_json(&self) -> String {
+        // Plain structs with string keys: serde_json has nothing to refuse here.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// A finding that must be reported.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Expectation {
+    /// Its code.
+    pub code: &'static str,
+    /// Its cause.
+    pub cause: &'static str,
+    /// What it is about.
+    pub subject: Party,
+    /// Whose bind() or listen() failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requester: Option<Party>,
+    /// Who has the port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Party>,
+}
+
+/// A finding that is true beside the expected ones, depending on where the tracer puts its thresholds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Allowed {
+    /// Its code.
+    pub code: &'static str,
+    /// Why it is true here.
+    pub because: &'static str,
+}
+
+/// A socket, a port or a process that a finding must name; what is absent does not matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Party {
+    /// As in a finding's subject: listener, port, process…
+    pub kind: &'static str,
+    /// Local address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
+    /// Remote address of a holder's connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote: Option<SocketAddr>,
+    /// Process id, in our own pid namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Command name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comm: Option<String>,
+    /// Command line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Socket state of a holder: established, listen, bound, time-wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<&'static str>,
+}
+
+impl Party {
+    /// A socket of an actor.
+    pub(super) fn of(actor: &Identity, kind: &'static str, address: SocketAddr) -> Self {
+        Self {
+            kind,
+            address: Some(address),
+            pid: Some(actor.pid),
+            comm: Some(actor.comm.clone()),
+            command: Some(actor.command.clone()),
+            ..Self::default()
+        }
+    }
+
+    /// A port, whoever has it.
+    pub(super) fn port(address: SocketAddr) -> Self {
+        Self { kind: "port", address: Some(address), ..Self::default() }
+    }
+
+    pub(super) fn connected_to(mut self, remote: SocketAddr) -> Self {
+        self.remote = Some(remote);
+        self
+    }
+
+    pub(super) fn in_state(mut self, state: &'static str) -> Self {
+        self.state = Some(state);
+        self
+    }
+}

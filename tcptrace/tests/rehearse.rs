@@ -1,0 +1,228 @@
+//! Plays the incidents on this machine's own kernel and checks that they really happen, and that nothing is left behind.
+//!
+//! Needs root; without it every test that makes a namespace says so and passes.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tcptrace::rehearse::{Error, Family, GroundTruth, Options, Stage, catalogue, incident};
+
+/// The example that cargo builds beside this test: it hands `__actor …` on, which a test executable cannot.
+fn executable() -> Result<PathBuf> {
+    let deps = std::env::current_exe()?;
+    let path = deps.ancestors().nth(2).context("a test lies in target/…/deps")?.join("examples/rehearse");
+    ensure!(path.exists(), "{} is missing: cargo build -p tcptrace --example rehearse", path.display());
+    Ok(path)
+}
+
+fn options() -> Result<Options> {
+    Ok(Options { actor_executable: Some(executable()?), ..Options::default() })
+}
+
+/// None: this machine does not let us make namespaces.
+fn play(name: &str, options: &Options) -> Result<Option<GroundTruth>> {
+    let mut incident = match incident(name, options) {
+        Err(Error::NotPermitted { what, .. }) => {
+            println!("skipped: no permission for {what}");
+            return Ok(None);
+        }
+        other => other?,
+    };
+    incident.prepare()?;
+    let truth = incident.play()?;
+    for actor in &truth.actors {
+        ensure!(actor.comm.is_empty() || actor.comm == actor.role, "{actor:?} goes by another name");
+    }
+    println!("{}", truth.to_json());
+    drop(incident);
+    for actor in &truth.actors {
+        ensure!(!is_alive(actor.pid), "{actor:?} has outlived its incident");
+    }
+    Ok(Some(truth))
+}
+
+fn is_alive(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.windows(7).any(|word| word == b"__actor"))
+}
+
+fn fact(truth: &GroundTruth, name: &str) -> u64 {
+    truth.facts.get(name).and_then(Value::as_u64).unwrap_or_default()
+}
+
+#[test]
+fn a_full_accept_queue_drops_at_both_stages() -> Result<()> {
+    let Some(truth) = play("accept-overflow", &options()?)? else { return Ok(()) };
+    let (syn, ack) = (fact(&truth, "syn_drops"), fact(&truth, "ack_drops"));
+    ensure!(syn > 0 && ack > 0, "{syn} SYNs and {ack} final ACKs were dropped");
+    ensure!(truth.counters.get("ListenOverflows") == Some(&(syn + ack)), "{:?}", truth.counters);
+    ensure!(truth.counters.get("ListenDrops") == Some(&(syn + ack)), "{:?}", truth.counters);
+    ensure!(truth.expect.len() == 1);
+    Ok(())
+}
+
+/// Each of these numbers is known from two sides: the clients' books and a counter that sees one stage only.
+#[test]
+fn the_two_stages_are_told_apart_exactly() -> Result<()> {
+    let aborting = Options { abort_on_overflow: true, family: Family::V6, ..options()? };
+    let Some(truth) = play("accept-overflow", &aborting)? else { return Ok(()) };
+    // Every dropped final ACK resets its request, and nothing else does.
+    ensure!(truth.counters.get("EmbryonicRsts") == Some(&fact(&truth, "ack_drops")), "{}", truth.to_json());
+
+    let cookies = Options { syncookies: Some(2), family: Family::Mapped, ..options()? };
+    let Some(truth) = play("accept-overflow", &cookies)? else { return Ok(()) };
+    let count = |name| truth.counters.get(name).copied().unwrap_or_default();
+    // A valid cookie either becomes a connection or finds the queue full.
+    let dropped = count("SyncookiesRecv") - count("PassiveOpens");
+    ensure!(dropped == fact(&truth, "ack_drops"), "{}", truth.to_json());
+    Ok(())
+}
+
+#[test]
+fn every_way_to_overflow_overflows() -> Result<()> {
+    for variant in ["accept-slow", "somaxconn", "stopped", "not-accepting"] {
+        let options = Options { variant: Some(variant.into()), older: true, ..options()? };
+        let Some(truth) = play("accept-overflow", &options)? else { return Ok(()) };
+        ensure!(fact(&truth, "syn_drops") > 0 && fact(&truth, "ack_drops") > 0, "{}", truth.to_json());
+    }
+    Ok(())
+}
+
+#[test]
+fn every_conflict_is_one() -> Result<()> {
+    let port_grab = catalogue().iter().find(|entry| entry.name == "port-grab").context("port-grab exists")?;
+    for variant in port_grab.variants {
+        for family in [Family::V4, Family::V6] {
+            let options = Options { variant: Some(variant.name.into()), family, ..options()? };
+            let Some(truth) = play("port-grab", &options)? else { return Ok(()) };
+            let conflict = truth.facts.get("errno").and_then(Value::as_str) == Some("EADDRINUSE");
+            ensure!(conflict == (variant.name != "other-namespace"), "{}", truth.to_json());
+            ensure!(truth.expect.len() == usize::from(conflict), "{}", truth.to_json());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_healthy_server_drops_nothing() -> Result<()> {
+    let Some(truth) = play("healthy", &options()?)? else { return Ok(()) };
+    ensure!(
+        truth.expect.is_empty() && truth.counters.get("ListenOverflows") == Some(&0),
+        "{}",
+        truth.to_json()
+    );
+    ensure!(fact(&truth, "connections") > 100, "{}", truth.to_json());
+    Ok(())
+}
+
+#[test]
+fn a_stage_is_private() -> Result<()> {
+    let own = |name: &str| fs::read_to_string(format!("/proc/sys/net/core/{name}"));
+    let before = (fs::read_link("/proc/self/ns/net")?, own("somaxconn")?);
+    let stage = match Stage::new() {
+        Err(Error::NotPermitted { .. }) => return Ok(()),
+        other => other?,
+    };
+    stage.set_sysctl("net.core.somaxconn", 77)?;
+    ensure!(stage.sysctl("net.core.somaxconn")? == "77");
+    ensure!(
+        before == (fs::read_link("/proc/self/ns/net")?, own("somaxconn")?),
+        "the caller was moved, or its settings"
+    );
+    ensure!(!before.0.to_string_lossy().contains(&stage.netns_inode().to_string()));
+    ensure!(fs::metadata(stage.server().path()).is_ok(), "the namespace's path opens it");
+    Ok(())
+}
+
+#[test]
+fn a_play_can_be_cut_short() -> Result<()> {
+    let mut incident = match incident("accept-overflow", &options()?) {
+        Err(Error::NotPermitted { .. }) => return Ok(()),
+        other => other?,
+    };
+    let cancel = incident.stage().cancel().clone();
+    let playing = std::thread::spawn(move || (incident.play(), incident));
+    std::thread::sleep(Duration::from_millis(700));
+    let begin = Instant::now();
+    cancel.cancel();
+    let Ok((outcome, incident)) = playing.join() else { anyhow::bail!("play() panicked") };
+    ensure!(matches!(outcome, Err(Error::Cancelled)), "{outcome:?}");
+    ensure!(begin.elapsed() < Duration::from_secs(2), "it took {:?}", begin.elapsed());
+    drop(incident);
+    Ok(())
+}
+
+#[test]
+fn no_actor_outlives_a_killed_parent_or_ctrl_c() -> Result<()> {
+    for (variant, signal) in
+        [("basic", Signal::SIGINT), ("stopped", Signal::SIGKILL), ("basic", Signal::SIGKILL)]
+    {
+        let mut parent = Command::new(executable()?)
+            .args(["accept-overflow", "--variant", variant])
+            .process_group(0)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let began = Instant::now();
+        let mut actors = BTreeSet::new();
+        while actors.len() < 3 && began.elapsed() < Duration::from_secs(30) && parent.try_wait()?.is_none() {
+            std::thread::sleep(Duration::from_millis(20));
+            actors = actors_of(parent.id())?;
+        }
+        if parent.try_wait()?.is_some_and(|status| !status.success()) {
+            println!("skipped: namespaces are not permitted");
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(800));
+        let pid = Pid::from_raw(i32::try_from(parent.id())?);
+        if signal == Signal::SIGINT {
+            killpg(pid, signal)?;
+        } else {
+            kill(pid, signal)?;
+        }
+        parent.wait()?;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while actors.iter().any(|&pid| is_alive(pid)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        ensure!(actors.len() == 3, "{actors:?}");
+        ensure!(!actors.iter().any(|&pid| is_alive(pid)), "{variant}: actors have outlived {signal}");
+    }
+    Ok(())
+}
+
+fn actors_of(parent: u32) -> Result<BTreeSet<u32>> {
+    let mut actors = BTreeSet::new();
+    for thread in fs::read_dir(format!("/proc/{parent}/task"))? {
+        // A thread's children: actors are the children of the thread that lives in the namespace.
+        let children = fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+        actors.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    Ok(actors)
+}
+
+#[test]
+fn names_are_checked() -> Result<()> {
+    let refused = |name: &str, variant: Option<&str>| {
+        let options = Options { variant: variant.map(str::to_owned), ..Options::default() };
+        matches!(incident(name, &options), Err(Error::Usage(_)))
+    };
+    ensure!(refused("accept-underflow", None) && refused("port-grab", Some("gentle")));
+    ensure!("5".parse::<Family>().is_err() && "mapped".parse::<Family>()? == Family::Mapped);
+    for entry in catalogue() {
+        let names: BTreeSet<_> = entry.variants.iter().map(|variant| variant.name).collect();
+        ensure!(
+            names.len() == entry.variants.len() && !names.is_empty(),
+            "{}: variants are told apart by name",
+            entry.name
+        );
+    }
+    Ok(())
+}
