@@ -43,11 +43,11 @@ impl FromStr for HostCopy {
     }
 }
 
-/// Builds the whole, as one file for QEMU.
-pub(crate) fn build(kernel: &Kernel, copies: &[HostCopy], jobs: &[Job], into: &Path) -> Result<()> {
+/// Builds the whole, as QEMU wants it: one archive after the other.
+pub(crate) fn build(kernel: &Kernel, copies: &[HostCopy], jobs: &[Job]) -> Result<Vec<u8>> {
     let mut image = base(kernel)?;
     image.extend(overlay(copies, jobs)?);
-    fs::write(into, image).with_context(|| format!("writing {}", into.display()))
+    Ok(image)
 }
 
 /// busybox and the kernel's modules, from the cache if nothing about them has changed.
@@ -82,11 +82,23 @@ fn base(kernel: &Kernel) -> Result<Vec<u8>> {
     modules::add(&mut archive, &kernel.release, &kernel.modules)
         .with_context(|| format!("the modules of {}", kernel.release))?;
     let image = archive.finish()?;
+    remove_older(&cache, &kernel.release);
     // Renamed into place: another run must never read half of it.
     let partial = tempfile::NamedTempFile::new_in(&cache).context("making a temporary file")?;
     fs::write(partial.path(), &image).with_context(|| format!("writing {}", partial.path().display()))?;
     partial.persist(&file).with_context(|| format!("writing {}", file.display()))?;
     Ok(image)
+}
+
+/// Bases of the same kernel that nobody will ask for again.
+fn remove_older(cache: &Path, release: &str) {
+    let prefix = format!("{release}-");
+    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            // If it stays, it only takes up room.
+            let _stays = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// busybox under the name of each of its applets, where a distribution would have them.
