@@ -5,6 +5,7 @@ mod ebpf;
 mod paths;
 mod setup;
 mod term;
+mod test;
 mod tool;
 mod vm;
 
@@ -29,6 +30,8 @@ enum Command {
     Static,
     /// Builds the committed eBPF object, or checks it.
     Ebpf(ebpf::Args),
+    /// Tests everything: units, then the tracer live, in guests and on this machine.
+    Test(test::Args),
     /// Boots a Debian kernel in QEMU and runs a command in it, as if it were a local one.
     Vm(vm::cli::Args),
     /// The guest's end of `vm`: runs the jobs it finds and reports them. Nothing for people.
@@ -54,6 +57,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Ebpf(args) => ebpf::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::cli::run(&args),
         Command::GuestAgent => vm::agent::main().map(|()| ExitCode::SUCCESS),
     }

@@ -114,7 +114,7 @@ fn install(needs: &[&Need]) -> Result<()> {
     }
 }
 
-/// From crates.io, into the cache: it is not this machine's business which linker the project uses.
+/// By cargo, into the cache: it is not this machine's business which linker the project uses.
 fn install_linker() -> Result<()> {
     if let Some(linker) = toolchain::find_linker() {
         let version = tool::capture_text(Command::new(&linker).arg("--version"))?;

@@ -64,7 +64,7 @@ fn run_one(port: &Port, number: u32, job: &Job) -> Result<Ending> {
         child.stdout.take().map(|pipe| port.pump(Kind::Stdout, number, pipe)),
         child.stderr.take().map(|pipe| port.pump(Kind::Stderr, number, pipe)),
     ];
-    let status = wait(child, Duration::from_millis(job.timeout_ms))?;
+    let status = wait(child, job.timeout())?;
     // Whatever the job left behind would hold its pipes open and disturb the next job.
     kill_everything_else();
     for pump in pumps.into_iter().flatten() {

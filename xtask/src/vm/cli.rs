@@ -83,7 +83,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         ..Guest::new(kernel)
     };
     let timeout = Duration::from_secs(args.timeout);
-    let job = Job { argv: args.command.clone(), timeout_ms: u64::try_from(timeout.as_millis())? };
+    let job = Job::new(args.command.clone(), timeout);
     let batch = run_batch(&guest, &[job], &mut Passthrough { stdout_closed: false })?;
     if args.console || batch.failure.is_some() {
         term::note(format_args!("console of {} ({}):", guest.kernel.name, guest.kernel.release));

@@ -3,6 +3,7 @@
 //! Both ends are this same file: the agent in the guest is the xtask binary itself.
 
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 /// Guards the reader's memory against a stream that lost its step; the agent sends far smaller pieces.
 const LONGEST_PAYLOAD: u32 = 1 << 20;
@@ -70,7 +71,17 @@ pub(crate) enum Ending {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Job {
     pub(crate) argv: Vec<String>,
-    pub(crate) timeout_ms: u64,
+    timeout_ms: u64,
+}
+
+impl Job {
+    pub(crate) fn new(argv: Vec<String>, timeout: Duration) -> Self {
+        Self { argv, timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) }
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
 }
 
 /// Writes one frame, whole.

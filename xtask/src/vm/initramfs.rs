@@ -43,11 +43,11 @@ impl FromStr for HostCopy {
     }
 }
 
-/// Builds the whole, as one file for QEMU.
-pub(crate) fn build(kernel: &Kernel, copies: &[HostCopy], jobs: &[Job], into: &Path) -> Result<()> {
+/// Builds the whole, as QEMU wants it: one archive after the other.
+pub(crate) fn build(kernel: &Kernel, copies: &[HostCopy], jobs: &[Job]) -> Result<Vec<u8>> {
     let mut image = base(kernel)?;
     image.extend(overlay(copies, jobs)?);
-    fs::write(into, image).with_context(|| format!("writing {}", into.display()))
+    Ok(image)
 }
 
 /// busybox and the kernel's modules, from the cache if nothing about them has changed.
@@ -82,11 +82,23 @@ fn base(kernel: &Kernel) -> Result<Vec<u8>> {
     modules::add(&mut archive, &kernel.release, &kernel.modules)
         .with_context(|| format!("the modules of {}", kernel.release))?;
     let image = archive.finish()?;
+    remove_older(&cache, &kernel.release);
     // Renamed into place: another run must never read half of it.
     let partial = tempfile::NamedTempFile::new_in(&cache).context("making a temporary file")?;
     fs::write(partial.path(), &image).with_context(|| format!("writing {}", partial.path().display()))?;
     partial.persist(&file).with_context(|| format!("writing {}", file.display()))?;
     Ok(image)
+}
+
+/// Bases of the same kernel that nobody will ask for again.
+fn remove_older(cache: &Path, release: &str) {
+    let prefix = format!("{release}-");
+    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            // If it stays, it only takes up room.
+            let _stays = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// busybox under the name of each of its applets, where a distribution would have them.
@@ -132,18 +144,14 @@ struct Overlay {
 impl Overlay {
     /// The agent is this very program: both ends of the protocol cannot differ.
     fn add_agent(&mut self) -> Result<()> {
-        let this = std::env::current_exe().context("finding this program's file")?;
         let work = tempfile::tempdir().context("making a temporary directory")?;
-        let stripped = work.path().join("agent");
+        let (this, stripped) = (work.path().join("this"), work.path().join("agent"));
+        // Not by its name: cargo may have put another build there since.
+        fs::copy("/proc/self/exe", &this).context("copying this program")?;
         // Nine tenths of a debug build are debug information; a guest under emulation would unpack it at every boot.
-        let is_stripped = Command::new("strip")
-            .arg("-o")
-            .arg(&stripped)
-            .arg(&this)
-            .output()
-            .is_ok_and(|strip| strip.status.success());
-        let content =
-            fs::read(if is_stripped { &stripped } else { &this }).context("reading this program's file")?;
+        let strip = Command::new("strip").arg("-o").arg(&stripped).arg(&this).output();
+        let agent = if strip.is_ok_and(|strip| strip.status.success()) { &stripped } else { &this };
+        let content = fs::read(agent).with_context(|| format!("reading {}", agent.display()))?;
         self.libraries.extend(libs::needed_by(&this, &content)?);
         self.archive.file(Path::new(AGENT), 0o755, &content)
     }

@@ -64,6 +64,7 @@ pub(crate) trait Observer {
 pub(crate) struct JobReport {
     /// `None`: it did not end, or never began, because the guest was gone.
     pub(crate) ending: Option<Ending>,
+    pub(crate) started: bool,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
     pub(crate) elapsed: Duration,
@@ -76,6 +77,8 @@ pub(crate) struct Batch {
     pub(crate) failure: Option<GuestFailure>,
     /// All that the kernel printed.
     pub(crate) console: String,
+    /// From QEMU's start to its end.
+    pub(crate) elapsed: Duration,
 }
 
 impl Batch {

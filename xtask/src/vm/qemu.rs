@@ -1,5 +1,8 @@
 //! The virtual machine: QEMU's command line, and a process that never outlives us.
 
+use std::fs::File;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -8,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
+use nix::unistd::dup;
 
 use super::agent::PORT_NAME;
 use crate::paths;
@@ -26,23 +30,24 @@ impl Default for Hardware {
     }
 }
 
-/// Files and sockets of one machine.
-pub(crate) struct Files<'a> {
-    pub(crate) image: &'a Path,
-    pub(crate) initramfs: &'a Path,
+/// What the machine reads and writes, all by descriptor: nothing lies about when somebody interrupts us.
+pub(crate) struct Wiring {
+    pub(crate) initramfs: File,
     /// Gets all that the kernel prints.
-    pub(crate) console: &'a Path,
-    /// A listening Unix socket, to which QEMU connects the agent's port.
-    pub(crate) port: &'a Path,
+    pub(crate) console: File,
+    /// QEMU's end of the agent's port.
+    pub(crate) port: UnixStream,
 }
 
 /// A running QEMU; killed when dropped.
 pub(crate) struct Machine(Child);
 
 impl Machine {
-    pub(crate) fn start(hardware: &Hardware, files: &Files<'_>) -> Result<Self> {
+    pub(crate) fn start(hardware: &Hardware, image: &Path, wiring: &Wiring) -> Result<Self> {
         let qemu = paths::find_program("qemu-system-x86_64")
             .context("qemu-system-x86_64 is not installed; run: cargo xtask setup")?;
+        // Unlike the originals, duplicates are inherited by children.
+        let (initramfs, console, port) = (dup(&wiring.initramfs)?, dup(&wiring.console)?, dup(&wiring.port)?);
         let mut command = Command::new(qemu);
         command
             // Emulation only: on many CI hosts /dev/kvm is missing, and on some it is there and does not work.
@@ -54,19 +59,16 @@ impl Machine {
             // With `panic=-1` below, a panic ends QEMU at once.
             .arg("-no-reboot")
             .arg("-kernel")
-            .arg(files.image)
-            .arg("-initrd")
-            .arg(files.initramfs)
+            .arg(image)
+            .args(["-initrd", &path_of(&initramfs)])
             .args([
                 "-append",
                 "console=ttyS0 panic=-1 oops=panic mitigations=off no_timer_check tsc=reliable",
             ])
-            .arg("-chardev")
-            .arg(format!("file,id=console,path={}", files.console.display()))
+            .args(["-chardev", &format!("file,id=console,path={}", path_of(&console))])
             .args(["-serial", "chardev:console"])
             .args(["-device", "virtio-serial-pci"])
-            .arg("-chardev")
-            .arg(format!("socket,id=agent,path={}", files.port.display()))
+            .args(["-chardev", &format!("socket,id=agent,fd={}", port.as_raw_fd())])
             .args(["-device", &format!("virtserialport,chardev=agent,name={PORT_NAME}")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -101,6 +103,11 @@ impl Machine {
         }
         text.trim().to_owned()
     }
+}
+
+/// A name under which a child can open what it has inherited.
+fn path_of(descriptor: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", descriptor.as_raw_fd())
 }
 
 impl Drop for Machine {

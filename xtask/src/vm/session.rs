@@ -1,16 +1,17 @@
 //! One guest's life, seen from the host: boot it, follow its frames, and tell how it ended.
 
-use std::fs;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::frame::{self, Ending, Frame, Job, Kind};
-use super::qemu::{Files, Machine};
+use super::qemu::{Machine, Wiring};
 use super::{Batch, Guest, GuestFailure, JobReport, Observer, Stream, initramfs};
 
 /// The agent kills a job whose time is over and says so. If even that takes this long, the guest hangs.
@@ -20,16 +21,16 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Boots the guest, runs the jobs one after the other, and gives what became of each.
 pub(crate) fn run_batch(guest: &Guest, jobs: &[Job], observer: &mut dyn Observer) -> Result<Batch> {
-    let work =
-        tempfile::Builder::new().prefix("tcptrace-vm-").tempdir().context("making a temporary directory")?;
-    let at = |name: &str| work.path().join(name);
-    let (initramfs, console, port) = (at("initramfs"), at("console"), at("port"));
-    initramfs::build(&guest.kernel, &guest.copies, jobs, &initramfs)?;
-    let listener = UnixListener::bind(&port).with_context(|| format!("listening on {}", port.display()))?;
-    let files = Files { image: &guest.kernel.image, initramfs: &initramfs, console: &console, port: &port };
+    let mut initramfs = in_memory("initramfs")?;
+    let image = initramfs::build(&guest.kernel, &guest.copies, jobs)?;
+    initramfs.write_all(&image).context("writing the initramfs")?;
+    let mut console = in_memory("console")?;
+    let (stream, port) = UnixStream::pair().context("making a socket pair")?;
+    let wiring = Wiring { initramfs, console: console.try_clone()?, port };
     let start = Instant::now();
-    let mut machine = Machine::start(&guest.hardware, &files)?;
-    let stream = accept(&listener, &mut machine)?;
+    let mut machine = Machine::start(&guest.hardware, &guest.kernel.image, &wiring)?;
+    // Only QEMU has its end of the port now: when it is gone, we shall know.
+    drop(wiring);
     let frames = read_in_background(stream);
 
     let mut follower = Follower::new(jobs, observer, start);
@@ -41,35 +42,28 @@ pub(crate) fn run_batch(guest: &Guest, jobs: &[Job], observer: &mut dyn Observer
         End::Silent(time) => {
             Some(GuestFailure::NotBooted(format!("no sign of life in {} s", time.as_secs())))
         }
-        End::Gone => Some(explain_absence(&mut machine, &console, follower.booted)?),
+        End::Gone => Some(explain_absence(&mut machine, &read_console(&mut console), follower.booted)?),
     };
     // A hang may be a panic that could not even reset the machine.
     let failure = match failure {
         Some(GuestFailure::Hung(_) | GuestFailure::NotBooted(_)) => {
-            panic_line(&read_console(&console)).map(GuestFailure::Panicked).or(failure)
+            panic_line(&read_console(&mut console)).map(GuestFailure::Panicked).or(failure)
         }
         other => other,
     };
     drop(machine);
-    Ok(Batch { reports: follower.reports, failure, console: read_console(&console) })
+    Ok(Batch {
+        reports: follower.reports,
+        failure,
+        console: read_console(&mut console),
+        elapsed: start.elapsed(),
+    })
 }
 
-/// QEMU connects first thing; if it dies instead (an unknown option, no memory), say what it said.
-fn accept(listener: &UnixListener, machine: &mut Machine) -> Result<UnixStream> {
-    listener.set_nonblocking(true)?;
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                stream.set_nonblocking(false)?;
-                return Ok(stream);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error).context("waiting for QEMU"),
-        }
-        if let Some(status) = machine.ended_within(Duration::from_millis(10))? {
-            bail!("QEMU ended at once ({status}): {}", machine.complaint());
-        }
-    }
+/// A file that is gone with the last who has it open.
+fn in_memory(name: &str) -> Result<File> {
+    let descriptor = memfd_create(name, MFdFlags::MFD_CLOEXEC).context("making a file in memory")?;
+    Ok(File::from(descriptor))
 }
 
 fn read_in_background(mut stream: UnixStream) -> Receiver<Result<Frame, String>> {
@@ -114,8 +108,13 @@ struct Follower<'a> {
 
 impl<'a> Follower<'a> {
     fn new(jobs: &'a [Job], observer: &'a mut dyn Observer, start: Instant) -> Self {
-        let blank =
-            JobReport { ending: None, stdout: Vec::new(), stderr: Vec::new(), elapsed: Duration::ZERO };
+        let blank = JobReport {
+            ending: None,
+            started: false,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            elapsed: Duration::ZERO,
+        };
         Self { jobs, observer, start, booted: false, job_start: start, reports: vec![blank; jobs.len()] }
     }
 
@@ -141,10 +140,10 @@ impl<'a> Follower<'a> {
                 }
                 Kind::Started => {
                     self.job_start = Instant::now();
-                    let timeout = self
-                        .jobs
-                        .get(number)
-                        .map_or(Duration::ZERO, |job| Duration::from_millis(job.timeout_ms));
+                    if let Some(report) = self.reports.get_mut(number) {
+                        report.started = true;
+                    }
+                    let timeout = self.jobs.get(number).map_or(Duration::ZERO, Job::timeout);
                     (patience, deadline) = (GRACE, Instant::now() + timeout + GRACE);
                 }
                 Kind::Stdout => self.output(number, Stream::Stdout, &frame.payload),
@@ -185,10 +184,9 @@ impl<'a> Follower<'a> {
 }
 
 /// QEMU closed the port: a panic, a reset, a power-off before the end, or QEMU's own trouble.
-fn explain_absence(machine: &mut Machine, console: &Path, booted: bool) -> Result<GuestFailure> {
+fn explain_absence(machine: &mut Machine, console: &str, booted: bool) -> Result<GuestFailure> {
     let status = machine.ended_within(LAST_WORDS)?;
-    let console = read_console(console);
-    if let Some(line) = panic_line(&console) {
+    if let Some(line) = panic_line(console) {
         return Ok(GuestFailure::Panicked(line));
     }
     let complaint = if status.is_some() { machine.complaint() } else { String::new() };
@@ -207,8 +205,11 @@ fn panic_line(console: &str) -> Option<String> {
     Some(line.get(at..)?.trim().to_owned())
 }
 
-fn read_console(path: &Path) -> String {
-    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).replace('\r', "")
+fn read_console(console: &mut File) -> String {
+    let mut bytes = Vec::new();
+    // What cannot be read is missing from a message, nothing more.
+    let _unreadable = console.rewind().and_then(|()| console.read_to_end(&mut bytes));
+    String::from_utf8_lossy(&bytes).replace('\r', "")
 }
 
 #[cfg(test)]
@@ -219,7 +220,7 @@ mod tests {
     impl Observer for Nobody {}
 
     fn job(timeout_ms: u64) -> Job {
-        Job { argv: vec!["true".into()], timeout_ms }
+        Job::new(vec!["true".into()], Duration::from_millis(timeout_ms))
     }
 
     fn follow(jobs: &[Job], frames: Vec<(Kind, u32, Vec<u8>)>, open: bool) -> (End, Vec<JobReport>) {

@@ -1,0 +1,106 @@
+//! What the live suite runs, as data: every case on every kernel in every tier.
+
+use std::time::Duration;
+
+/// A way to attach that is forced, and what the coverage must then say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tier {
+    Auto,
+    Kprobe,
+    Tracepoint,
+}
+
+impl Tier {
+    pub(crate) const ALL: [Self; 3] = [Self::Auto, Self::Kprobe, Self::Tracepoint];
+
+    /// For `--attach`.
+    pub(crate) fn attach(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+
+    /// The highest tier in use: all kernels of the matrix allow fexit.
+    pub(crate) fn covered_as(self) -> &'static str {
+        match self {
+            Self::Auto => "fexit",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+
+    /// Whether every event is seen, so that our counts must equal the kernel's.
+    pub(crate) fn is_full(self) -> bool {
+        self != Self::Tracepoint
+    }
+
+    /// What an observation may go by in this tier, by the first word of `via`.
+    pub(crate) fn allowed_ways(self) -> &'static [&'static str] {
+        const TRACEPOINTS: [&str; 4] = ["tracepoint", "tp_btf", "raw_tp", "iter"];
+        const KPROBES: [&str; 6] = ["kprobe", "kretprobe", "tracepoint", "tp_btf", "raw_tp", "iter"];
+        const ALL: [&str; 8] =
+            ["fexit", "fentry", "kprobe", "kretprobe", "tracepoint", "tp_btf", "raw_tp", "iter"];
+        match self {
+            Self::Auto => &ALL,
+            Self::Kprobe => &KPROBES,
+            Self::Tracepoint => &TRACEPOINTS,
+        }
+    }
+}
+
+/// How a case's output is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judge {
+    /// Against the ground truth that the rehearsal prints: what it expects is found, and nothing else.
+    Rehearsal,
+    /// Every probe is named, and fired unless it says why it is not attached.
+    SelfTest,
+}
+
+/// One command.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    /// What follows `tcptrace`; `--attach` and `--json` are added.
+    pub(crate) arguments: &'static [&'static str],
+    pub(crate) judge: Judge,
+    /// Under emulation, loading the programs alone may take most of a minute.
+    pub(crate) timeout: Duration,
+}
+
+const TIMEOUT: Duration = Duration::from_secs(180);
+
+pub(crate) const CASES: [Case; 4] = [
+    Case {
+        name: "accept-overflow",
+        arguments: &["rehearse", "accept-overflow"],
+        judge: Judge::Rehearsal,
+        timeout: TIMEOUT,
+    },
+    Case {
+        name: "port-grab",
+        arguments: &["rehearse", "port-grab"],
+        judge: Judge::Rehearsal,
+        timeout: TIMEOUT,
+    },
+    Case { name: "healthy", arguments: &["rehearse", "healthy"], judge: Judge::Rehearsal, timeout: TIMEOUT },
+    Case {
+        name: "self-test",
+        arguments: &["probes", "--self-test"],
+        judge: Judge::SelfTest,
+        timeout: TIMEOUT,
+    },
+];
+
+impl Case {
+    /// The whole command.
+    pub(crate) fn command(&self, program: &str, tier: Tier) -> Vec<String> {
+        std::iter::once(program)
+            .chain(self.arguments.iter().copied())
+            .chain(["--attach", tier.attach(), "--json"])
+            .map(str::to_owned)
+            .collect()
+    }
+}

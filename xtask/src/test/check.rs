@@ -1,0 +1,274 @@
+//! Judges one run's JSON lines. All assertions of the live suite are here.
+//!
+//! A check says what is wrong in a sentence of its own; no sentence means that all is well. What is right comes from the
+//! rehearsal's ground truth (its own books and the kernel's counters), never from what the tracer says of itself.
+
+use serde_json::Value;
+
+use super::cases::{Judge, Tier};
+use super::lines::Lines;
+
+/// What is wrong with a run; nothing if it is as it should be.
+pub(crate) fn problems(judge: Judge, tier: Tier, stdout: &[u8]) -> Vec<String> {
+    let lines = Lines::parse(stdout);
+    let mut problems = Problems::default();
+    for line in &lines.broken {
+        problems.add(format!("stdout has a line that is no JSON object with a type: {line}"));
+    }
+    match judge {
+        Judge::Rehearsal => rehearsal(&lines, tier, &mut problems),
+        Judge::SelfTest => self_test(&lines, tier, &mut problems),
+    }
+    problems.0
+}
+
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn add(&mut self, problem: impl Into<String>) {
+        self.0.push(problem.into());
+    }
+
+    fn unless(&mut self, holds: bool, problem: impl FnOnce() -> String) {
+        if !holds {
+            self.0.push(problem());
+        }
+    }
+}
+
+fn rehearsal(lines: &Lines, tier: Tier, problems: &mut Problems) {
+    frame(lines, problems);
+    coverage(lines, tier, problems);
+    nothing_lost(lines, problems);
+    let truths: Vec<&Value> = lines.of_type("rehearsal").collect();
+    let &[truth] = truths.as_slice() else {
+        problems.add(format!("there are {} rehearsal lines, not one", truths.len()));
+        return;
+    };
+    let findings = lines.findings();
+    for finding in &findings {
+        contract(finding, problems);
+        nothing_else(finding, truth, problems);
+    }
+    for expected in array(&truth["expect"]) {
+        expected_finding(expected, &findings, truth, tier, problems);
+    }
+    if tier.is_full() {
+        reconciliation(lines, problems);
+    }
+}
+
+/// Coverage first, summary last, one of each.
+fn frame(lines: &Lines, problems: &mut Problems) {
+    // The rehearsal's own line may stand anywhere: it is about the play, not of the trace.
+    let trace: Vec<&Value> = lines.all.iter().filter(|line| line["type"] != "rehearsal").collect();
+    problems.unless(trace.first().is_some_and(|line| line["type"] == "coverage"), || {
+        "the first line is not the coverage".into()
+    });
+    problems.unless(trace.last().is_some_and(|line| line["type"] == "summary"), || {
+        "the last line is not the summary".into()
+    });
+    for kind in ["coverage", "summary"] {
+        let count = lines.of_type(kind).count();
+        problems.unless(count == 1, || format!("there are {count} {kind} lines, not one"));
+    }
+}
+
+/// The tier that was asked for is in use, each observation says by what, and every gap says why.
+fn coverage(lines: &Lines, tier: Tier, problems: &mut Problems) {
+    let Some(coverage) = lines.of_type("coverage").next() else { return };
+    let covered = &coverage["tier"];
+    problems
+        .unless(covered == tier.covered_as(), || format!("the tier is {covered}, not {}", tier.covered_as()));
+    problems.unless(coverage["kernel"].is_string(), || "the coverage names no kernel".into());
+    let observations = array(&coverage["observations"]);
+    problems.unless(!observations.is_empty(), || "the coverage has no observations".into());
+    for observation in observations {
+        let name = &observation["name"];
+        let has_reason = observation["reason"].as_str().is_some_and(|reason| !reason.is_empty());
+        let via = observation["via"].as_str().unwrap_or_default();
+        let way = via.split_whitespace().next().unwrap_or_default();
+        match observation["status"].as_str() {
+            Some("attached") => {
+                problems.unless(tier.allowed_ways().contains(&way), || {
+                    format!("{name} goes by {via:?}, which is not of the tier {}", tier.attach())
+                });
+                let is_second_choice = tier == Tier::Auto && way.starts_with('k');
+                problems.unless(!is_second_choice || has_reason, || {
+                    format!("{name} goes by {via:?} and does not say why not by fexit")
+                });
+            }
+            Some("polled" | "missing") => {
+                problems.unless(has_reason, || format!("{name} is not attached and does not say why"));
+                problems.unless(!tier.is_full(), || {
+                    format!("{name} is not attached in a full tier: {}", observation["reason"])
+                });
+            }
+            _ => problems.add(format!("{name} has the status {}", observation["status"])),
+        }
+    }
+}
+
+fn nothing_lost(lines: &Lines, problems: &mut Problems) {
+    for lost in lines.of_type("lost") {
+        problems.add(format!("events were lost: {lost}"));
+    }
+    let Some(summary) = lines.of_type("summary").next() else { return };
+    let lost = &summary["lost"];
+    problems.unless(total(lost) == Some(0), || format!("the summary's lost is {lost}, not 0"));
+}
+
+/// A number, or an object or array of numbers, added up.
+fn total(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => number.as_u64(),
+        Value::Object(map) => map.values().map(total).sum(),
+        Value::Array(list) => list.iter().map(total).sum(),
+        _ => None,
+    }
+}
+
+/// What every finding has to have.
+fn contract(finding: &Value, problems: &mut Problems) {
+    let code = &finding["code"];
+    for key in ["state", "severity", "confidence", "time", "title", "cause"] {
+        problems.unless(finding[key].as_str().is_some_and(|text| !text.is_empty()), || {
+            format!("the finding {code} has no {key}")
+        });
+    }
+    let (subject, evidence) = (&finding["subject"], &finding["evidence"]);
+    problems.unless(subject["kind"].is_string(), || format!("the finding {code} has no subject"));
+    problems.unless(evidence.is_object(), || format!("the finding {code} has no evidence"));
+    problems.unless(!array(&finding["remedy"]).is_empty(), || format!("the finding {code} has no remedy"));
+}
+
+/// A finding is expected, or true for a reason that the truth gives.
+fn nothing_else(finding: &Value, truth: &Value, problems: &mut Problems) {
+    let code = &finding["code"];
+    let known =
+        ["expect", "allow"].iter().flat_map(|key| array(&truth[*key])).any(|entry| entry["code"] == *code);
+    problems
+        .unless(known, || format!("nothing like {code} happened, and it was claimed: {}", finding["title"]));
+}
+
+fn expected_finding(
+    expected: &Value,
+    findings: &[&Value],
+    truth: &Value,
+    tier: Tier,
+    problems: &mut Problems,
+) {
+    let code = &expected["code"];
+    let same_code: Vec<&Value> =
+        findings.iter().copied().filter(|finding| finding["code"] == *code).collect();
+    let &[finding] = same_code.as_slice() else {
+        problems.add(format!("{code} was found {} times, not once", same_code.len()));
+        return;
+    };
+    let (cause, right) = (&finding["cause"], &expected["cause"]);
+    problems.unless(cause == right, || format!("the cause of {code} is {cause}, not {right}"));
+    party(&format!("{code}: the subject"), &finding["subject"], &expected["subject"], problems);
+    let evidence = &finding["evidence"];
+    if expected["requester"].is_object() {
+        let who = format!("{code}: the requester");
+        party(&who, &evidence["requester"], &expected["requester"], problems);
+    }
+    if expected["holder"].is_object() {
+        holder(code, array(&evidence["holders"]), &expected["holder"], problems);
+    }
+    if tier.is_full() {
+        counts(finding, truth, problems);
+    }
+}
+
+/// Somebody is named rightly: what the truth knows of them, the finding says.
+fn party(who: &str, named: &Value, right: &Value, problems: &mut Problems) {
+    let Some(fields) = right.as_object() else {
+        problems.add(format!("{who}: the truth has none"));
+        return;
+    };
+    for (key, value) in fields {
+        let said = &named[key];
+        problems.unless(said == value, || format!("{who} has {key} {said}, not {value}"));
+    }
+}
+
+/// Among the holders is the right one.
+fn holder(code: &Value, holders: &[Value], right: &Value, problems: &mut Problems) {
+    let mut fewest: Option<Vec<String>> = None;
+    for named in holders {
+        let mut found = Problems::default();
+        party(&format!("{code}: the holder"), named, right, &mut found);
+        if fewest.as_ref().is_none_or(|fewest| found.0.len() < fewest.len()) {
+            fewest = Some(found.0);
+        }
+    }
+    match fewest {
+        // Of several wrong ones the least wrong tells most.
+        Some(found) => problems.0.extend(found),
+        None => problems.add(format!("{code} names no holder")),
+    }
+}
+
+/// Numbers that the truth knows and the finding gives are equal, to the last drop.
+fn counts(finding: &Value, truth: &Value, problems: &mut Problems) {
+    let (code, evidence) = (&finding["code"], &finding["evidence"]);
+    let number = |value: &Value, key: &str| value[key].as_u64();
+    for key in ["syn_drops", "ack_drops", "queue_limit", "backlog", "somaxconn"] {
+        if let Some(right) = number(&truth["facts"], key) {
+            let said = &evidence[key];
+            problems.unless(said.as_u64() == Some(right), || format!("{code}: {key} is {said}, not {right}"));
+        }
+    }
+    if *code == "accept-queue-overflow" {
+        let ours =
+            number(evidence, "syn_drops").zip(number(evidence, "ack_drops")).map(|(syn, ack)| syn + ack);
+        let kernels = number(&truth["counters"], "ListenOverflows");
+        problems.unless(ours.is_some() && ours == kernels, || {
+            format!(
+                "{code}: drops of both stages are {ours:?} in all, the kernel's ListenOverflows {kernels:?}"
+            )
+        });
+    }
+}
+
+/// Each counter that the summary compares is explained to the last event.
+fn reconciliation(lines: &Lines, problems: &mut Problems) {
+    let Some(summary) = lines.of_type("summary").next() else { return };
+    let entries = array(&summary["reconciliation"]);
+    problems.unless(!entries.is_empty(), || "the summary reconciles no counter".into());
+    for entry in entries {
+        let (kernel, ours) = (&entry["kernel"], &entry["observed"]);
+        problems.unless(kernel.is_u64() && kernel == ours, || {
+            format!("the kernel counted {kernel} {}, we observed {ours}", entry["counter"])
+        });
+    }
+}
+
+/// `probes --self-test`: one line a probe.
+fn self_test(lines: &Lines, tier: Tier, problems: &mut Problems) {
+    coverage(lines, tier, problems);
+    let probes: Vec<&Value> = lines.of_type("probe").collect();
+    problems.unless(!probes.is_empty(), || "the self-test names no probe".into());
+    for probe in probes {
+        let name = &probe["name"];
+        match (probe["attached"].as_bool(), probe["fired"].as_bool()) {
+            (Some(true), Some(true)) => {}
+            (Some(true), _) => problems.add(format!("the probe {name} is attached and did not fire")),
+            (Some(false), _) => {
+                let has_reason = probe["reason"].as_str().is_some_and(|reason| !reason.is_empty());
+                problems
+                    .unless(has_reason, || format!("the probe {name} is not attached and does not say why"));
+            }
+            (None, _) => problems.add(format!("the probe {name} does not say whether it is attached")),
+        }
+    }
+}
+
+fn array(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;
