@@ -19,6 +19,8 @@ pub(super) struct Side {
     pub state: SocketState,
     /// Its options.
     pub options: Option<SocketOptions>,
+    /// IPV6_V6ONLY, which may be known when the other options are not.
+    pub v6only: bool,
     /// Its user.
     pub uid: Option<u32>,
 }
@@ -89,7 +91,7 @@ const IPV6_AS_IPV4: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
 
 /// Whether the local addresses are equal, or a wildcard of one covers the other (`inet_rcv_saddr_equal()`).
 fn addresses_meet(requester: &Side, holder: &Side) -> bool {
-    let v6only = |side: &Side| side.family == Family::V6 && side.options.is_some_and(SocketOptions::v6only);
+    let v6only = |side: &Side| side.family == Family::V6 && side.v6only;
     let same_or_wildcard = |a: Ipv4Addr, b: Ipv4Addr| a == b || a.is_unspecified() || b.is_unspecified();
     match (requester.local.ip(), holder.local.ip()) {
         // An address that is IPv4, mapped or not.
@@ -121,6 +123,7 @@ mod tests {
             device: 0,
             state,
             options: Some(SocketOptions::from_bits(options)),
+            v6only: options & V6ONLY != 0,
             uid: Some(1000),
         }
     }

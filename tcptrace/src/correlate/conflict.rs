@@ -80,8 +80,8 @@ pub struct PortHolder {
     pub taker: Option<Task>,
     /// Who has it.
     pub owners: Owners,
-    /// Whether `owners` was looked up after the conflict: then it is who has it now.
-    pub owners_looked_up: bool,
+    /// Every process that had it when that was looked up after the conflict; `None` if it was not, or none was found.
+    pub present: Option<Vec<u32>>,
     /// Address in kernel memory; 0 if unknown.
     pub sk: u64,
     /// Inode number of its file; 0 if it has none or it is unknown.
@@ -90,6 +90,8 @@ pub struct PortHolder {
     pub uid: Option<u32>,
     /// Its options, if they could be read.
     pub options: Option<SocketOptions>,
+    /// IPV6_V6ONLY, from its options or from sock_diag.
+    pub v6only: bool,
     /// What was left of TIME_WAIT at the time of the report, milliseconds.
     pub time_wait_left_ms: Option<u64>,
     /// How it was found.
@@ -121,11 +123,12 @@ impl PortHolder {
             since: holder.taker.as_ref().map(|taker| taker.since),
             taker: holder.taker.as_ref().map(|taker| taker.task.clone()),
             owners,
-            owners_looked_up: false,
+            present: None,
             sk: holder.sk,
             inode: holder.inode,
             uid: holder.uid,
             options: holder.options,
+            v6only: holder.options.is_some_and(SocketOptions::v6only),
             time_wait_left_ms: None,
             found: holder.found,
             verdict: Verdict::Unreadable,
@@ -147,11 +150,12 @@ impl PortHolder {
             since: None,
             taker: None,
             owners: owners_of(reported.inode).unwrap_or_default(),
-            owners_looked_up: false,
+            present: None,
             sk: 0,
             inode: reported.inode,
             uid: reported.uid,
             options: None,
+            v6only: false,
             time_wait_left_ms: None,
             found: Found::SockDiag,
             verdict: Verdict::Unreadable,
@@ -172,12 +176,15 @@ impl PortHolder {
             // Found in that process a moment later: it had it then, too, unless it was just handed over.
             self.owners.found(owner, OwnerConfidence::Likely);
         }
-        self.owners_looked_up = !reported.owners.is_empty();
+        if !reported.owners.is_empty() {
+            self.present = Some(reported.owners.iter().map(|owner| owner.pid).collect());
+        }
         if self.inode == 0 {
             self.inode = reported.inode;
         }
         self.time_wait_left_ms = reported.time_wait_left_ms.or(self.time_wait_left_ms);
         self.uid = self.uid.or(reported.uid);
+        self.v6only |= reported.v6only.unwrap_or(false);
     }
 
     fn side(&self) -> Side {
@@ -187,6 +194,7 @@ impl PortHolder {
             device: self.endpoints.device,
             state: self.state,
             options: self.options,
+            v6only: self.v6only,
             uid: self.uid,
         }
     }
@@ -230,6 +238,7 @@ impl Conflict {
             device: self.endpoints.device,
             state: SocketState::Bound,
             options: Some(self.options),
+            v6only: self.options.v6only(),
             uid: Some(self.requester.uid),
         };
         for holder in &mut self.holders {
@@ -325,7 +334,7 @@ impl Conflicts {
                     known.inode != 0 && known.inode == holder.inode && known.endpoints == holder.endpoints
                 }) {
                     holder.owners = known.owners.clone();
-                    holder.owners_looked_up = known.owners_looked_up;
+                    holder.present = known.present.clone();
                 }
             }
         }

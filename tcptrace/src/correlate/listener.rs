@@ -64,6 +64,8 @@ pub struct Listener {
 pub struct ListenCall {
     /// When.
     pub time: Timestamp,
+    /// Process that called it.
+    pub pid: u32,
     /// Its argument, before the kernel cut it; `None` if it was not seen.
     pub backlog: Option<u32>,
     /// `net.core.somaxconn` at that moment, if it was read.
@@ -195,6 +197,7 @@ impl Listener {
         }
         self.listen = Some(ListenCall {
             time,
+            pid: listen.task.pid,
             backlog: listen.backlog,
             somaxconn: listen.somaxconn,
             options: listen.options,

@@ -96,10 +96,11 @@ impl Listeners {
             }
             None => {
                 // Whoever had this identity is gone, even if nobody said so.
-                if let Some(old) = self.find(time, endpoints, &ListenerRef { inode: 0, ..*who }) {
-                    if who.sk != 0 && self.by_id.get(&old).is_some_and(|known| known.sk == who.sk) {
-                        self.close(old, time);
-                    }
+                if let Some(old) = self.find(time, endpoints, &ListenerRef { inode: 0, ..*who })
+                    && who.sk != 0
+                    && self.by_id.get(&old).is_some_and(|known| known.sk == who.sk)
+                {
+                    self.close(old, time);
                 }
                 self.add(time, *endpoints, who)
             }
@@ -164,10 +165,10 @@ impl Listeners {
             let known = self.by_id.get(id)?;
             (who.sk == 0 || known.sk == 0 || known.sk == who.sk).then_some(*id)
         };
-        if who.inode != 0 {
-            if let Some(id) = self.by_inode.get(&who.inode).and_then(usable).as_ref().and_then(mergeable) {
-                return Some(id);
-            }
+        if who.inode != 0
+            && let Some(id) = self.by_inode.get(&who.inode).and_then(usable).as_ref().and_then(mergeable)
+        {
+            return Some(id);
         }
         let mut same_address =
             self.by_port.get(&(endpoints.netns, endpoints.local.port()))?.iter().filter(|id| {
@@ -300,6 +301,7 @@ mod tests {
         let new = all.began(at(60), &place, &who(100, 6));
         let call = ListenCall {
             time: at(60),
+            pid: 1,
             backlog: None,
             somaxconn: None,
             options: SocketOptions::NONE,

@@ -209,7 +209,7 @@ impl Correlator {
                 match drop.cause {
                     SynDropCause::AcceptQueue => totals.syn_drops_accept_queue = Some(drop.total),
                     SynDropCause::SynQueue | SynDropCause::Other => {
-                        totals.syn_drops_syn_queue = Some(drop.total)
+                        totals.syn_drops_syn_queue = Some(drop.total);
                     }
                 }
                 let overflow = drop.cause == SynDropCause::AcceptQueue;
@@ -227,24 +227,24 @@ impl Correlator {
                 self.on_drop(time, &drop.endpoints, &drop.listener, totals, overflow, changes);
             }
             Kind::Enqueue(enqueue) => {
-                if let Some(id) = self.quiet_listener(time, &enqueue.endpoints, &enqueue.listener) {
-                    if let Some(listener) = self.listeners.get_mut(id) {
-                        if enqueue.listener.sk != 0 {
-                            listener.note_queue(time, &enqueue.listener);
-                        }
-                        listener.last_seen = listener.last_seen.max(time);
+                if let Some(id) = self.quiet_listener(time, &enqueue.endpoints, &enqueue.listener)
+                    && let Some(listener) = self.listeners.get_mut(id)
+                {
+                    if enqueue.listener.sk != 0 {
+                        listener.note_queue(time, &enqueue.listener);
                     }
+                    listener.last_seen = listener.last_seen.max(time);
                 }
             }
             Kind::Accept(accept) => {
-                if let Some(id) = self.quiet_listener(time, &accept.endpoints, &accept.listener) {
-                    if let Some(listener) = self.listeners.get_mut(id) {
-                        if accept.listener.sk != 0 {
-                            listener.note_queue(time, &accept.listener);
-                        }
-                        listener.owners.observe(&accept.task);
-                        listener.note_accept(time, accept);
+                if let Some(id) = self.quiet_listener(time, &accept.endpoints, &accept.listener)
+                    && let Some(listener) = self.listeners.get_mut(id)
+                {
+                    if accept.listener.sk != 0 {
+                        listener.note_queue(time, &accept.listener);
                     }
+                    listener.owners.observe(&accept.task);
+                    listener.note_accept(time, accept);
                 }
             }
             Kind::BindFail(fail) => self.on_bind_fail(time, fail, changes),
@@ -320,10 +320,10 @@ impl Correlator {
         listener.note_queue(time, queue);
         let seen = listener.note_totals(&totals);
         let known = listener.inode;
-        if listener.owners.is_empty() {
-            if let Some(owners) = self.sockets.of(known) {
-                listener.owners = owners.clone();
-            }
+        if listener.owners.is_empty()
+            && let Some(owners) = self.sockets.of(known)
+        {
+            listener.owners = owners.clone();
         }
         self.namespace_mut(endpoints.netns).observed.add(&seen);
         if overflow {
@@ -417,10 +417,10 @@ impl Correlator {
         let before = listener.overflows();
         let seen = listener.note_totals(&totals);
         listener.take_reading(time);
-        if listener.owners.is_empty() {
-            if let Some(owners) = self.sockets.of(listener.inode) {
-                listener.owners = owners.clone();
-            }
+        if listener.owners.is_empty()
+            && let Some(owners) = self.sockets.of(listener.inode)
+        {
+            listener.owners = owners.clone();
         }
         let overflowed = listener.overflows() != before;
         self.namespace_mut(netns).observed.add(&seen);
@@ -461,11 +461,11 @@ impl Correlator {
 
     fn on_owner(&mut self, found: &SocketOwner, changes: &mut Vec<Change>) {
         self.sockets.note(found);
-        if let Some(id) = self.listeners.with_inode(found.inode).map(|listener| listener.id) {
-            if let Some(listener) = self.listeners.get_mut(id) {
-                for owner in &found.owners {
-                    listener.owners.found(owner, found.confidence);
-                }
+        if let Some(id) = self.listeners.with_inode(found.inode).map(|listener| listener.id)
+            && let Some(listener) = self.listeners.get_mut(id)
+        {
+            for owner in &found.owners {
+                listener.owners.found(owner, found.confidence);
             }
         }
         changes.push(Change::Learnt);

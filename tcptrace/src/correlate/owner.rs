@@ -57,6 +57,11 @@ impl Owners {
         self.more
     }
 
+    /// Takes `pid` out.
+    pub fn remove(&mut self, pid: u32) {
+        self.known.retain(|owner| owner.pid != pid);
+    }
+
     /// `task` was seen using the socket.
     pub fn observe(&mut self, task: &Task) {
         self.note(task.pid, &task.comm, Some(task.uid), OwnerConfidence::Observed);
