@@ -27,7 +27,7 @@ fn overflow() -> Vec<Value> {
             "counters":{"ListenOverflows":320,"ListenDrops":320},
             "facts":{"syn_drops":312,"ack_drops":8,"queue_limit":20,"backlog":20,"somaxconn":128}}),
         json!({"type":"summary","lost":0,"reconciliation":[
-            {"counter":"ListenOverflows","kernel":320,"observed":320}]}),
+            {"counter":"ListenOverflows","kernel":320,"observed":320,"status":"exact"}]}),
     ]
 }
 
@@ -131,6 +131,7 @@ fn wrong_counts_are_caught_in_the_full_tiers() {
     assert_caught(&caught(2, "/evidence/ack_drops", json!(null)), "ack_drops is null");
     assert_caught(&caught(3, "/counters/ListenOverflows", json!(321)), "the kernel's ListenOverflows");
     assert_caught(&caught(4, "/reconciliation/0/observed", json!(319)), "we observed 319");
+    assert_caught(&caught(4, "/reconciliation/0/status", json!("partial")), "partial");
     assert_caught(&caught(4, "/reconciliation", json!([])), "reconciles no counter");
 }
 
