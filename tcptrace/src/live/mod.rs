@@ -99,7 +99,7 @@ impl Live {
             last_second: clock::now(clock),
             troubled: HashSet::new(),
         };
-        let mut first = vec![Kind::Coverage(Box::new(live.coverage(options.filters.clone())))];
+        let mut first = vec![Kind::Coverage(Box::new(coverage(live.tracer.coverage(), options.filters.clone())))];
         first.extend(live.places.knobs());
         let listeners = live.places.listeners();
         let sockets: Vec<(u64, u64, Endpoints)> =
@@ -111,35 +111,6 @@ impl Live {
         first.extend(live.places.counters());
         let now = clock::now(clock);
         Ok((live, first.into_iter().map(|kind| Event { time: now, kind }).collect()))
-    }
-
-    /// What is observed, in the terms of events.
-    fn coverage(&self, filters: Vec<String>) -> event::Coverage {
-        let tier = |back_end: BackEnd| match back_end {
-            BackEnd::Fexit => event::Tier::Fexit,
-            BackEnd::Kprobe => event::Tier::Kprobe,
-            BackEnd::Tracepoint => event::Tier::Tracepoint,
-        };
-        let coverage = self.tracer.coverage();
-        event::Coverage {
-            kernel: kernel_release(),
-            tier: coverage.tier().map_or(event::Tier::None, tier),
-            observations: coverage
-                .observations
-                .iter()
-                .map(|observed| event::Observation {
-                    name: observed.name.to_owned(),
-                    status: match observed.status {
-                        probe::Status::Attached => event::ObservationStatus::Attached,
-                        probe::Status::Polled => event::ObservationStatus::Polled,
-                        probe::Status::Missing => event::ObservationStatus::Missing,
-                    },
-                    via: observed.via.clone(),
-                    reason: observed.reason.clone(),
-                })
-                .collect(),
-            filters,
-        }
     }
 
     /// The probes, for what concerns them alone.
@@ -461,4 +432,33 @@ fn is_port_key(key: u64) -> bool {
 
 fn kernel_release() -> String {
     nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// What is observed, in the terms of events.
+#[must_use]
+pub fn coverage(coverage: &probe::Coverage, filters: Vec<String>) -> event::Coverage {
+    let tier = |back_end: BackEnd| match back_end {
+        BackEnd::Fexit => event::Tier::Fexit,
+        BackEnd::Kprobe => event::Tier::Kprobe,
+        BackEnd::Tracepoint => event::Tier::Tracepoint,
+    };
+    event::Coverage {
+        kernel: kernel_release(),
+        tier: coverage.tier().map_or(event::Tier::None, tier),
+        observations: coverage
+            .observations
+            .iter()
+            .map(|observed| event::Observation {
+                name: observed.name.to_owned(),
+                status: match observed.status {
+                    probe::Status::Attached => event::ObservationStatus::Attached,
+                    probe::Status::Polled => event::ObservationStatus::Polled,
+                    probe::Status::Missing => event::ObservationStatus::Missing,
+                },
+                via: observed.via.clone(),
+                reason: observed.reason.clone(),
+            })
+            .collect(),
+        filters,
+    }
 }

@@ -1,7 +1,7 @@
 //! The loaded eBPF object: attached programs, ring buffer, maps.
 
 use std::{
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd, AsRawFd, RawFd},
     path::Path,
 };
 
@@ -16,7 +16,7 @@ use super::{
     btf::{self, Btf},
     coverage::Coverage,
     error::ProbeError,
-    object, tracefs,
+    misses, object, tracefs,
 };
 
 /// Bytes of the ring buffer unless said otherwise.
@@ -162,6 +162,14 @@ impl Tracer {
             }
         }
         counts
+    }
+
+    /// How often the kernel skipped a run of each attached program, because it would have interrupted itself.
+    #[must_use]
+    pub fn misses(&self) -> std::collections::BTreeMap<&'static str, u64> {
+        let program = |name| self.ebpf.program(name).and_then(|program| program.fd().ok());
+        let misses = |fd: &aya::programs::ProgramFd| misses::of_program(fd.as_fd());
+        self.attached.iter().filter_map(|a| Some((a.program, misses(program(a.program)?)))).collect()
     }
 
     /// The kernel side's own log, for debugging: records of `aya-log`.
