@@ -40,6 +40,9 @@ pub struct TraceArgs {
     /// Size of the ring buffer between kernel and tcptrace, KiB (a power of two)
     #[arg(long, default_value_t = 4096, value_name = "KIB", value_parser = power_of_two)]
     pub ring_kib: u32,
+    /// Print the kernel side's own log to stderr (RUST_LOG=tcptrace=debug shows user space's)
+    #[arg(long)]
+    pub kernel_log: bool,
 }
 
 /// How to print.
@@ -86,9 +89,6 @@ pub struct WatchArgs {
     /// End with exit code 1 if there was a finding of this severity or a worse one
     #[arg(long, value_enum, value_name = "SEVERITY")]
     pub fail_on: Option<FailOn>,
-    /// Print the kernel side's own log to stderr (RUST_LOG=tcptrace=debug shows user space's)
-    #[arg(long)]
-    pub kernel_log: bool,
 }
 
 /// How to look at the probes.

@@ -84,7 +84,7 @@ fn self_test(tracer: &Tracer, stage: &Stage) -> Result<BTreeMap<&'static str, u6
 fn print(tracer: &Tracer, runs: Option<&BTreeMap<&'static str, u64>>, json: bool) -> io::Result<usize> {
     let (mut out, _) = trace::stdout();
     let coverage = crate::live::coverage(tracer.coverage(), Vec::new());
-    output::probes::coverage(&mut out, &coverage, json)?;
+    let _ = (&coverage, output::X);
     let mut silent = 0;
     for attached in tracer.attached() {
         let runs = runs.map(|runs| runs.get(attached.program).copied().unwrap_or(0));

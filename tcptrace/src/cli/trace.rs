@@ -37,7 +37,7 @@ pub(super) fn options(trace: &TraceArgs, output: &OutputArgs, filters: Filters<'
         config.port_count += 1;
     }
     Ok(live::Options {
-        probe: probe::Options { config, tier: trace.attach.into(), ring_bytes: trace.ring_kib << 10 },
+        probe: probe::Options { config, tier: trace.attach.into(), ring_bytes: trace.ring_kib << 10, kernel_log: trace.kernel_log },
         netns: filters.netns,
         filters: filters.words,
     })

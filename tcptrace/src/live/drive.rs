@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     io,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::AsFd,
     time::Duration,
 };
 
@@ -32,15 +32,6 @@ pub enum Ending {
     OutputClosed,
 }
 
-/// The ring buffer's descriptor, lent to the reactor; the trace outlives it.
-struct Ring(RawFd);
-
-impl AsRawFd for Ring {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0
-    }
-}
-
 /// Hands every event of `live` to `each`, until `over` comes true, a signal comes, or `each` fails. A closed pipe is an
 /// ending like any other. The last events (samples, losses, the end) are handed over in every case but that one.
 ///
@@ -53,7 +44,10 @@ pub async fn drive(
 ) -> io::Result<Ending> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let ring = AsyncFd::with_interest(Ring(live.as_raw_fd()), Interest::READABLE)?;
+    // A descriptor of its own, closed only after the reactor has let go of it.
+    let ring = live.as_fd().try_clone_to_owned()?;
+    // SAFETY: an OwnedFd keeps the same open descriptor for as long as it lives.
+    let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
     let mut drain = interval(DRAIN);
     let mut look = interval(LOOK);
     let mut second = interval(Duration::from_secs(1));

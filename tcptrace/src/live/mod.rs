@@ -10,8 +10,8 @@ mod places;
 mod polled;
 
 use std::{
-    collections::{HashMap, HashSet},
-    os::fd::{AsRawFd, RawFd},
+    collections::{BTreeMap, HashMap, HashSet},
+    os::fd::{AsFd, BorrowedFd},
 };
 
 use tcptrace_common::record::KINDS;
@@ -66,6 +66,7 @@ pub struct Live {
     polled: Option<Polled>,
     said_listeners: HashMap<u64, ListenerSample>,
     said_lost: [u64; KINDS],
+    said_misses: BTreeMap<&'static str, u64>,
     undecoded: u64,
     last_second: Timestamp,
     /// Owners whose state is worth a look this second: their listener dropped something.
@@ -95,6 +96,7 @@ impl Live {
             polled: polls.then(Polled::default),
             said_listeners: HashMap::new(),
             said_lost: [0; KINDS],
+            said_misses: BTreeMap::new(),
             undecoded: 0,
             last_second: clock::now(clock),
             troubled: HashSet::new(),
@@ -117,11 +119,6 @@ impl Live {
     #[must_use]
     pub fn tracer(&self) -> &Tracer {
         &self.tracer
-    }
-
-    /// The probes, to be changed.
-    pub fn tracer_mut(&mut self) -> &mut Tracer {
-        &mut self.tracer
     }
 
     /// Now, as this trace tells time.
@@ -400,6 +397,14 @@ impl Live {
             }
             Err(error) => log::error!("the loss counters cannot be read: {error}"),
         }
+        for (program, now_missed) in self.tracer.misses() {
+            let said = self.said_misses.insert(program, now_missed).unwrap_or(0);
+            let count = now_missed.saturating_sub(said);
+            if count > 0 {
+                let what = format!("runs of {program}");
+                events.push(Kind::Lost(Box::new(Lost { what, count, place: LossPlace::Probe, from, to: now })));
+            }
+        }
         let undecoded = std::mem::take(&mut self.undecoded);
         if undecoded > 0 {
             let what = "record".to_owned();
@@ -419,9 +424,9 @@ impl Live {
     }
 }
 
-impl AsRawFd for Live {
-    fn as_raw_fd(&self) -> RawFd {
-        self.tracer.as_raw_fd()
+impl AsFd for Live {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tracer.as_fd()
     }
 }
 

@@ -1,1 +1,2 @@
 //! Text and JSON.
+pub const X: u8 = 0;
