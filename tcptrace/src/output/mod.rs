@@ -1,2 +1,1 @@
 //! Text and JSON.
-pub const X: u8 = 0;
