@@ -14,8 +14,7 @@ use super::{
 };
 use crate::{
     host::netns::Netns,
-    output,
-    probe::Tracer,
+    probe::{self, Tracer},
     rehearse::{Stage, drill},
 };
 
@@ -56,7 +55,9 @@ pub(super) fn run(args: &ProbesArgs) -> Result<Exit, Failure> {
         Ok(0) => Ok(Exit::Done),
         Ok(silent) => Err(Failure::new(
             Exit::NotSupported,
-            format!("{silent} attached probes did not fire: what they observe is not to be relied on with this kernel"),
+            format!(
+                "{silent} attached probes did not fire: what they observe is not to be relied on with this kernel"
+            ),
         )),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
         Err(error) => Err(trace::cannot_write(&error)),
@@ -66,8 +67,9 @@ pub(super) fn run(args: &ProbesArgs) -> Result<Exit, Failure> {
 /// How often each program ran during the drill.
 fn self_test(tracer: &Tracer, stage: &Stage) -> Result<BTreeMap<&'static str, u64>, Failure> {
     // The kernel counts runs while somebody holds this open (5.8).
-    let _counting = aya::sys::enable_stats(aya::sys::Stats::RunTime)
-        .map_err(|error| Failure::new(Exit::NotPermitted, format!("counting the runs of BPF programs: {error}")))?;
+    let _counting = aya::sys::enable_stats(aya::sys::Stats::RunTime).map_err(|error| {
+        Failure::new(Exit::NotPermitted, format!("counting the runs of BPF programs: {error}"))
+    })?;
     let before = tracer.run_counts();
     drill(stage, false)?;
     let v4 = tracer.run_counts();
@@ -82,9 +84,24 @@ fn self_test(tracer: &Tracer, stage: &Stage) -> Result<BTreeMap<&'static str, u6
 
 /// Prints coverage and attachments; how many should have fired and did not.
 fn print(tracer: &Tracer, runs: Option<&BTreeMap<&'static str, u64>>, json: bool) -> io::Result<usize> {
-    let (mut out, _) = trace::stdout();
-    let coverage = crate::live::coverage(tracer.coverage(), Vec::new());
-    let _ = (&coverage, output::X);
+    let mut output = trace::output(json);
+    if output.coverage(&crate::live::coverage(tracer.coverage(), Vec::new()))?.is_break() {
+        return Ok(0);
+    }
+    let mut out = io::stdout().lock();
+    if !json {
+        for observed in &tracer.coverage().observations {
+            let status = match observed.status {
+                probe::Status::Attached => "attached",
+                probe::Status::Polled => "polled",
+                probe::Status::Missing => "missing",
+            };
+            writeln!(out, "  {:18} {status:9} {}", observed.name, observed.via)?;
+            for reason in observed.reason.iter().flat_map(|reason| reason.split("; ")) {
+                writeln!(out, "  {:28} {reason}", "")?;
+            }
+        }
+    }
     let mut silent = 0;
     for attached in tracer.attached() {
         let runs = runs.map(|runs| runs.get(attached.program).copied().unwrap_or(0));
@@ -130,4 +147,3 @@ fn missed(tracer: &Tracer) -> Option<String> {
         tracer.misses().into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name}: {n}")).collect();
     (!missed.is_empty()).then(|| format!("the kernel skipped runs of {}", missed.join(", ")))
 }
-

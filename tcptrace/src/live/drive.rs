@@ -1,11 +1,6 @@
 //! Drives a live trace: wakes it when it should look, until it is to end.
 
-use std::{
-    future::Future,
-    io,
-    os::fd::AsFd,
-    time::Duration,
-};
+use std::{future::Future, io, ops::ControlFlow, os::fd::AsFd, time::Duration};
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -14,7 +9,7 @@ use tokio::{
 };
 
 use super::Live;
-use crate::event::Event;
+use crate::{event::Event, output::Written};
 
 /// How often the ring buffer is emptied without being asked: the longest that an event waits to be seen.
 const DRAIN: Duration = Duration::from_millis(100);
@@ -40,7 +35,7 @@ pub enum Ending {
 pub async fn drive(
     mut live: Live,
     over: impl Future<Output = ()>,
-    mut each: impl FnMut(&[Event]) -> io::Result<()>,
+    mut each: impl FnMut(&[Event]) -> Written,
 ) -> io::Result<Ending> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -77,7 +72,8 @@ pub async fn drive(
             }
         }
         match each(&events) {
-            Ok(()) => events.clear(),
+            Ok(ControlFlow::Continue(())) => events.clear(),
+            Ok(ControlFlow::Break(())) => return Ok(Ending::OutputClosed),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Ending::OutputClosed),
             Err(error) => return Err(error),
         }
@@ -87,6 +83,7 @@ pub async fn drive(
     match each(&events) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::OutputClosed),
         Err(error) => Err(error),
-        Ok(()) => Ok(ending),
+        Ok(ControlFlow::Break(())) => Ok(Ending::OutputClosed),
+        Ok(ControlFlow::Continue(())) => Ok(ending),
     }
 }

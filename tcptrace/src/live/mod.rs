@@ -18,8 +18,8 @@ use tcptrace_common::record::KINDS;
 
 use crate::{
     event::{
-        self, BindFail, ClockOffset, Endpoints, Event, HolderReport, Kind, ListenerRef, ListenerSample, ListenerTotals,
-        LossPlace, Lost, Owner, OwnerConfidence, ReportedHolder, Timestamp,
+        self, BindFail, ClockOffset, Endpoints, Event, HolderReport, Kind, ListenerRef, ListenerSample,
+        ListenerTotals, LossPlace, Lost, Owner, OwnerConfidence, ReportedHolder, Timestamp,
         decode::{decode_listener_state, decode_record, record_name},
     },
     host::{
@@ -101,7 +101,8 @@ impl Live {
             last_second: clock::now(clock),
             troubled: HashSet::new(),
         };
-        let mut first = vec![Kind::Coverage(Box::new(coverage(live.tracer.coverage(), options.filters.clone())))];
+        let mut first =
+            vec![Kind::Coverage(Box::new(coverage(live.tracer.coverage(), options.filters.clone())))];
         first.extend(live.places.knobs());
         let listeners = live.places.listeners();
         let sockets: Vec<(u64, u64, Endpoints)> =
@@ -256,19 +257,19 @@ impl Live {
             .collect();
         // Bound-only sockets that only the kernel's own table shows: their owners are found all the same.
         for holder in conflict.holders.iter().filter(|h| h.inode != 0) {
-            if !holders.iter().any(|reported| reported.inode == holder.inode) {
-                if let Some(owners) = owners.get(&holder.inode) {
-                    holders.push(ReportedHolder {
-                        local: holder.endpoints.local,
-                        remote: holder.endpoints.remote,
-                        state: holder.state,
-                        inode: holder.inode,
-                        uid: holder.uid,
-                        v6only: holder.options.map(event::SocketOptions::v6only),
-                        time_wait_left_ms: None,
-                        owners: owners.clone(),
-                    });
-                }
+            if !holders.iter().any(|reported| reported.inode == holder.inode)
+                && let Some(owners) = owners.get(&holder.inode)
+            {
+                holders.push(ReportedHolder {
+                    local: holder.endpoints.local,
+                    remote: holder.endpoints.remote,
+                    state: holder.state,
+                    inode: holder.inode,
+                    uid: holder.uid,
+                    v6only: holder.options.map(event::SocketOptions::v6only),
+                    time_wait_left_ms: None,
+                    owners: owners.clone(),
+                });
             }
         }
         let report =
@@ -304,7 +305,10 @@ impl Live {
         let mut by_port = ByPort::new();
         for (key, sample) in self.samples() {
             if is_port_key(key) {
-                by_port.insert((sample.endpoints.netns, sample.endpoints.local.port()), self.known_by_port(sample.totals));
+                by_port.insert(
+                    (sample.endpoints.netns, sample.endpoints.local.port()),
+                    self.known_by_port(sample.totals),
+                );
             }
         }
         by_port
@@ -402,13 +406,25 @@ impl Live {
             let count = now_missed.saturating_sub(said);
             if count > 0 {
                 let what = format!("runs of {program}");
-                events.push(Kind::Lost(Box::new(Lost { what, count, place: LossPlace::Probe, from, to: now })));
+                events.push(Kind::Lost(Box::new(Lost {
+                    what,
+                    count,
+                    place: LossPlace::Probe,
+                    from,
+                    to: now,
+                })));
             }
         }
         let undecoded = std::mem::take(&mut self.undecoded);
         if undecoded > 0 {
             let what = "record".to_owned();
-            events.push(Kind::Lost(Box::new(Lost { what, count: undecoded, place: LossPlace::Decode, from, to: now })));
+            events.push(Kind::Lost(Box::new(Lost {
+                what,
+                count: undecoded,
+                place: LossPlace::Decode,
+                from,
+                to: now,
+            })));
         }
         events
     }

@@ -27,6 +27,7 @@ pub(super) fn of_program(fd: BorrowedFd<'_>) -> u64 {
         info: info.as_mut_ptr() as u64,
     };
     // SAFETY: the kernel writes at most `len` bytes to `info`, and reads and writes `attr`; both outlive the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, OBJ_GET_INFO_BY_FD, &raw mut attr, size_of::<InfoAttr>()) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, OBJ_GET_INFO_BY_FD, &raw mut attr, size_of::<InfoAttr>()) };
     if result == 0 { info.get(RECURSION_MISSES).copied().unwrap_or(0) } else { 0 }
 }

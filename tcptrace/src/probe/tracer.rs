@@ -85,7 +85,7 @@ impl Tracer {
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("EVENTS", options.ring_bytes)
             .load(object::OBJECT)
-            .map_err(ProbeError::load)?;
+            .map_err(|error| ProbeError::load(&error))?;
         let Outcome { coverage, attached, serves } =
             attach::attach(&mut ebpf, &btf, &aya_btf, &resolution.missing, options.tier);
         if attached.is_empty() {
@@ -140,7 +140,7 @@ impl Tracer {
     /// When the map cannot be read.
     pub fn listeners(&self) -> Result<Vec<(u64, ListenerBytes)>, ProbeError> {
         let mut states = Vec::new();
-        for entry in self.listeners.iter() {
+        for entry in &self.listeners {
             match entry {
                 Ok(entry) => states.push(entry),
                 // Deleted while we walked.

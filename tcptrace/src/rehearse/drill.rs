@@ -34,7 +34,10 @@ pub fn drill(stage: &Stage, ipv6: bool) -> Result<()> {
     stage.server().run(move || overflow_and_conflict(SocketAddr::new(ip, PORT)))?.during("the drill")?;
     // A cookie connection enters the accept queue by another function than the rest.
     stage.set_sysctl("net.ipv4.tcp_syncookies", 2)?;
-    stage.server().run(move || one_connection(SocketAddr::new(ip, PORT + 1)))?.during("the drill with a cookie")
+    stage
+        .server()
+        .run(move || one_connection(SocketAddr::new(ip, PORT + 1)))?
+        .during("the drill with a cookie")
 }
 
 fn overflow_and_conflict(address: SocketAddr) -> io::Result<()> {

@@ -34,7 +34,9 @@ impl Claims {
                     let what = mismatch(expected, claim).unwrap_or_default();
                     problems.push(format!("{}: {what}", expected.code));
                 }
-                (None, None) => problems.push(format!("{} ({}) was not found", expected.code, expected.cause)),
+                (None, None) => {
+                    problems.push(format!("{} ({}) was not found", expected.code, expected.cause));
+                }
             }
         }
         for (id, claim) in &self.0 {
@@ -119,7 +121,11 @@ mod tests {
             expect: vec![Expectation {
                 code: "bind-conflict",
                 cause: "ephemeral-grab",
-                subject: Party { kind: "port", address: Some(([0, 0, 0, 0], 35010).into()), ..Party::default() },
+                subject: Party {
+                    kind: "port",
+                    address: Some(([0, 0, 0, 0], 35010).into()),
+                    ..Party::default()
+                },
                 requester: Some(who(7, "tt-server")),
                 holder: Some(who(8, "tt-client")),
             }],
