@@ -12,5 +12,6 @@ pub mod host;
 pub mod identity;
 pub mod live;
 pub mod output;
+pub mod pipeline;
 pub mod probe;
 pub mod rehearse;

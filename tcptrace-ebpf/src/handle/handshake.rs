@@ -1,6 +1,7 @@
 //! A SYN's and a final ACK's way past the queues. Softirq context: no task here owns anything.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_log_ebpf::debug;
 use tcptrace_common::record::{
     ACK_DROP_ACCEPT_QUEUE, ACK_DROP_OTHER, AckDrop, Enqueue, SYN_DROP_ACCEPT_QUEUE, SYN_DROP_OTHER,
     SYN_DROP_SYN_QUEUE, SynDrop,
@@ -65,6 +66,15 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
         add(&raw mut state.syn_drops_syn_queue, 1);
         state.syn_drops_syn_queue
     };
+    debug!(
+        (),
+        "SYN for port {} dropped: cause {}, accept queue {} of {}, SYN queue {}",
+        port,
+        cause,
+        depth,
+        limit,
+        syn_queue
+    );
     let Some(mut record) = emit::reserve::<SynDrop>() else { return };
     skb.fill_received(&mut record.endpoints, sk);
     sk.fill_listener(&mut record.listener);
@@ -103,6 +113,7 @@ pub fn child_made<A: Access>(sk: Sock<A>, skb: Skb<A>, child: u64) {
         add(&raw mut state.ack_drops, 1);
         (ACK_DROP_ACCEPT_QUEUE, state.ack_drops)
     };
+    debug!((), "final ACK for port {} dropped: cause {}, accept queue {} of {}", port, cause, depth, limit);
     let Some(mut record) = emit::reserve::<AckDrop>() else { return };
     skb.fill_received(&mut record.endpoints, sk);
     sk.fill_listener(&mut record.listener);

@@ -1,5 +1,6 @@
 //! A listener began, changed its backlog, or was closed. Process context: the current task is the one that does it.
 
+use aya_log_ebpf::debug;
 use tcptrace_common::record::{BACKLOG_UNKNOWN, Listen, ListenerClosed};
 
 use crate::{
@@ -48,6 +49,7 @@ pub fn listening<A: Access>(sk: Sock<A>, again: bool) {
     };
     let _ = CALLS.remove(&key);
 
+    debug!((), "listening at port {}: backlog {}, limit {}", port, backlog, limit);
     let Some(mut record) = emit::reserve::<Listen>() else { return };
     sk.fill_endpoints(&mut record.endpoints, port);
     sk.fill_listener(&mut record.listener);
@@ -71,6 +73,7 @@ pub fn closing<A: Access>(sk: Sock<A>) {
     if !passes(sk, port, 0) {
         return;
     }
+    debug!((), "listener at port {} closes", port);
     let key = sk.id();
     if let Some(mut record) = emit::reserve::<ListenerClosed>() {
         sk.fill_endpoints(&mut record.endpoints, port);

@@ -1,1 +1,44 @@
 //! Arguments, and one file per subcommand; nothing else.
+
+pub mod args;
+mod exit;
+mod probes;
+mod rehearse;
+mod trace;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+pub use exit::{Exit, Failure};
+
+use args::{Cli, Command};
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    // Before anything else: an actor of a rehearsal has one thread, no runtime and no logging.
+    if arguments.next().is_some_and(|first| first == crate::rehearse::ACTOR_SUBCOMMAND) {
+        return crate::rehearse::actor_main(arguments);
+    }
+    let cli = Cli::parse();
+    env_logger::Builder::from_env(
+        env_logger::Env::default().default_filter_or("warn,aya=error,aya_obj=error"),
+    )
+    .format_timestamp_millis()
+    .init();
+    let outcome = match cli.command {
+        None => watch::run(&cli.watch),
+        Some(Command::Watch(args)) => watch::run(&args),
+        Some(Command::Probes(args)) => probes::run(&args),
+        Some(Command::Rehearse(args)) => rehearse::run(&args),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            log::error!("{}", failure.message);
+            failure.exit.into()
+        }
+    }
+}

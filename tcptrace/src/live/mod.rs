@@ -10,16 +10,16 @@ mod places;
 mod polled;
 
 use std::{
-    collections::{HashMap, HashSet},
-    os::fd::{AsRawFd, RawFd},
+    collections::{BTreeMap, HashMap, HashSet},
+    os::fd::{AsFd, BorrowedFd},
 };
 
 use tcptrace_common::record::KINDS;
 
 use crate::{
     event::{
-        self, BindFail, ClockOffset, Endpoints, Event, HolderReport, Kind, ListenerRef, ListenerSample, ListenerTotals,
-        LossPlace, Lost, Owner, OwnerConfidence, ReportedHolder, Timestamp,
+        self, BindFail, ClockOffset, Endpoints, Event, HolderReport, Kind, ListenerRef, ListenerSample,
+        ListenerTotals, LossPlace, Lost, Owner, OwnerConfidence, ReportedHolder, Timestamp,
         decode::{decode_listener_state, decode_record, record_name},
     },
     host::{
@@ -66,6 +66,7 @@ pub struct Live {
     polled: Option<Polled>,
     said_listeners: HashMap<u64, ListenerSample>,
     said_lost: [u64; KINDS],
+    said_misses: BTreeMap<&'static str, u64>,
     undecoded: u64,
     last_second: Timestamp,
     /// Owners whose state is worth a look this second: their listener dropped something.
@@ -95,11 +96,13 @@ impl Live {
             polled: polls.then(Polled::default),
             said_listeners: HashMap::new(),
             said_lost: [0; KINDS],
+            said_misses: BTreeMap::new(),
             undecoded: 0,
             last_second: clock::now(clock),
             troubled: HashSet::new(),
         };
-        let mut first = vec![Kind::Coverage(Box::new(live.coverage(options.filters.clone())))];
+        let mut first =
+            vec![Kind::Coverage(Box::new(coverage(live.tracer.coverage(), options.filters.clone())))];
         first.extend(live.places.knobs());
         let listeners = live.places.listeners();
         let sockets: Vec<(u64, u64, Endpoints)> =
@@ -113,44 +116,10 @@ impl Live {
         Ok((live, first.into_iter().map(|kind| Event { time: now, kind }).collect()))
     }
 
-    /// What is observed, in the terms of events.
-    fn coverage(&self, filters: Vec<String>) -> event::Coverage {
-        let tier = |back_end: BackEnd| match back_end {
-            BackEnd::Fexit => event::Tier::Fexit,
-            BackEnd::Kprobe => event::Tier::Kprobe,
-            BackEnd::Tracepoint => event::Tier::Tracepoint,
-        };
-        let coverage = self.tracer.coverage();
-        event::Coverage {
-            kernel: kernel_release(),
-            tier: coverage.tier().map_or(event::Tier::None, tier),
-            observations: coverage
-                .observations
-                .iter()
-                .map(|observed| event::Observation {
-                    name: observed.name.to_owned(),
-                    status: match observed.status {
-                        probe::Status::Attached => event::ObservationStatus::Attached,
-                        probe::Status::Polled => event::ObservationStatus::Polled,
-                        probe::Status::Missing => event::ObservationStatus::Missing,
-                    },
-                    via: observed.via.clone(),
-                    reason: observed.reason.clone(),
-                })
-                .collect(),
-            filters,
-        }
-    }
-
     /// The probes, for what concerns them alone.
     #[must_use]
     pub fn tracer(&self) -> &Tracer {
         &self.tracer
-    }
-
-    /// The probes, to be changed.
-    pub fn tracer_mut(&mut self) -> &mut Tracer {
-        &mut self.tracer
     }
 
     /// Now, as this trace tells time.
@@ -288,19 +257,19 @@ impl Live {
             .collect();
         // Bound-only sockets that only the kernel's own table shows: their owners are found all the same.
         for holder in conflict.holders.iter().filter(|h| h.inode != 0) {
-            if !holders.iter().any(|reported| reported.inode == holder.inode) {
-                if let Some(owners) = owners.get(&holder.inode) {
-                    holders.push(ReportedHolder {
-                        local: holder.endpoints.local,
-                        remote: holder.endpoints.remote,
-                        state: holder.state,
-                        inode: holder.inode,
-                        uid: holder.uid,
-                        v6only: holder.options.map(event::SocketOptions::v6only),
-                        time_wait_left_ms: None,
-                        owners: owners.clone(),
-                    });
-                }
+            if !holders.iter().any(|reported| reported.inode == holder.inode)
+                && let Some(owners) = owners.get(&holder.inode)
+            {
+                holders.push(ReportedHolder {
+                    local: holder.endpoints.local,
+                    remote: holder.endpoints.remote,
+                    state: holder.state,
+                    inode: holder.inode,
+                    uid: holder.uid,
+                    v6only: holder.options.map(event::SocketOptions::v6only),
+                    time_wait_left_ms: None,
+                    owners: owners.clone(),
+                });
             }
         }
         let report =
@@ -336,7 +305,10 @@ impl Live {
         let mut by_port = ByPort::new();
         for (key, sample) in self.samples() {
             if is_port_key(key) {
-                by_port.insert((sample.endpoints.netns, sample.endpoints.local.port()), self.known_by_port(sample.totals));
+                by_port.insert(
+                    (sample.endpoints.netns, sample.endpoints.local.port()),
+                    self.known_by_port(sample.totals),
+                );
             }
         }
         by_port
@@ -429,10 +401,30 @@ impl Live {
             }
             Err(error) => log::error!("the loss counters cannot be read: {error}"),
         }
+        for (program, now_missed) in self.tracer.misses() {
+            let said = self.said_misses.insert(program, now_missed).unwrap_or(0);
+            let count = now_missed.saturating_sub(said);
+            if count > 0 {
+                let what = format!("runs of {program}");
+                events.push(Kind::Lost(Box::new(Lost {
+                    what,
+                    count,
+                    place: LossPlace::Probe,
+                    from,
+                    to: now,
+                })));
+            }
+        }
         let undecoded = std::mem::take(&mut self.undecoded);
         if undecoded > 0 {
             let what = "record".to_owned();
-            events.push(Kind::Lost(Box::new(Lost { what, count: undecoded, place: LossPlace::Decode, from, to: now })));
+            events.push(Kind::Lost(Box::new(Lost {
+                what,
+                count: undecoded,
+                place: LossPlace::Decode,
+                from,
+                to: now,
+            })));
         }
         events
     }
@@ -448,9 +440,9 @@ impl Live {
     }
 }
 
-impl AsRawFd for Live {
-    fn as_raw_fd(&self) -> RawFd {
-        self.tracer.as_raw_fd()
+impl AsFd for Live {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tracer.as_fd()
     }
 }
 
@@ -461,4 +453,33 @@ fn is_port_key(key: u64) -> bool {
 
 fn kernel_release() -> String {
     nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// What is observed, in the terms of events.
+#[must_use]
+pub fn coverage(coverage: &probe::Coverage, filters: Vec<String>) -> event::Coverage {
+    let tier = |back_end: BackEnd| match back_end {
+        BackEnd::Fexit => event::Tier::Fexit,
+        BackEnd::Kprobe => event::Tier::Kprobe,
+        BackEnd::Tracepoint => event::Tier::Tracepoint,
+    };
+    event::Coverage {
+        kernel: kernel_release(),
+        tier: coverage.tier().map_or(event::Tier::None, tier),
+        observations: coverage
+            .observations
+            .iter()
+            .map(|observed| event::Observation {
+                name: observed.name.to_owned(),
+                status: match observed.status {
+                    probe::Status::Attached => event::ObservationStatus::Attached,
+                    probe::Status::Polled => event::ObservationStatus::Polled,
+                    probe::Status::Missing => event::ObservationStatus::Missing,
+                },
+                via: observed.via.clone(),
+                reason: observed.reason.clone(),
+            })
+            .collect(),
+        filters,
+    }
 }

@@ -3,12 +3,14 @@
 mod escape;
 mod event_line;
 mod json;
+mod select;
 mod sink;
 mod summary;
 mod text;
 
 pub use escape::escape;
 pub use json::JsonWriter;
+pub use select::{Network, Selection};
 pub use sink::{LineSink, Written};
 pub use summary::{Counts, Summary};
 pub use text::TextWriter;

@@ -1,7 +1,7 @@
 //! The loaded eBPF object: attached programs, ring buffer, maps.
 
 use std::{
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd, BorrowedFd},
     path::Path,
 };
 
@@ -9,6 +9,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
 };
+use aya_log::EbpfLogger;
 use tcptrace_common::{TraceConfig, listener::ListenerState, record::KINDS};
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
     btf::{self, Btf},
     coverage::Coverage,
     error::ProbeError,
-    object, tracefs,
+    misses, object, tracefs,
 };
 
 /// Bytes of the ring buffer unless said otherwise.
@@ -34,11 +35,13 @@ pub struct Options {
     pub tier: Tier,
     /// Size of the ring buffer: a power of two, at least a page.
     pub ring_bytes: u32,
+    /// Pass on the kernel side's own log, for debugging it.
+    pub kernel_log: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { config: TraceConfig::default(), tier: Tier::Auto, ring_bytes: RING_BYTES }
+        Self { config: TraceConfig::default(), tier: Tier::Auto, ring_bytes: RING_BYTES, kernel_log: false }
     }
 }
 
@@ -50,6 +53,7 @@ pub struct Tracer {
     lost: PerCpuArray<MapData, u64>,
     coverage: Coverage,
     attached: Vec<Attached>,
+    kernel_log: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
 impl Tracer {
@@ -72,24 +76,30 @@ impl Tracer {
             .map_err(|error| ProbeError::Object(error.to_string()))?;
         let layout = object::bytes_of_layout(&resolution.layout);
         let config = object::bytes_of_config(&options.config);
+        // 0: the log statements are pruned from the programs.
+        let log_level = if options.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&aya_btf))
             .override_global("LAYOUT", layout.as_slice(), true)
             .override_global("CONFIG", config.as_slice(), true)
+            .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("EVENTS", options.ring_bytes)
             .load(object::OBJECT)
-            .map_err(ProbeError::load)?;
+            .map_err(|error| ProbeError::load(&error))?;
         let Outcome { coverage, attached, serves } =
             attach::attach(&mut ebpf, &btf, &aya_btf, &resolution.missing, options.tier);
         if attached.is_empty() {
             return Err(ProbeError::nothing_attached(&coverage));
         }
+        let kernel_log = options.kernel_log.then(|| EbpfLogger::init(&mut ebpf)).transpose();
+        let kernel_log = kernel_log.map_err(|error| ProbeError::Object(format!("its log: {error}")))?;
         let mut map: Array<MapData, u32> = Array::try_from(take(&mut ebpf, "SERVES")?)?;
         map.set(0, serves, 0)?;
         Ok(Self {
             ring: RingBuf::try_from(take(&mut ebpf, "EVENTS")?)?,
             listeners: HashMap::try_from(take(&mut ebpf, "LISTENERS")?)?,
             lost: PerCpuArray::try_from(take(&mut ebpf, "LOST")?)?,
+            kernel_log,
             ebpf,
             coverage,
             attached,
@@ -110,6 +120,9 @@ impl Tracer {
 
     /// Hands every record that waits in the ring buffer to `each`, and says how many there were. Does not block.
     pub fn drain(&mut self, mut each: impl FnMut(&[u8])) -> usize {
+        if let Some(log) = &mut self.kernel_log {
+            log.flush();
+        }
         let mut records = 0;
         while let Some(record) = self.ring.next() {
             each(&record);
@@ -127,7 +140,7 @@ impl Tracer {
     /// When the map cannot be read.
     pub fn listeners(&self) -> Result<Vec<(u64, ListenerBytes)>, ProbeError> {
         let mut states = Vec::new();
-        for entry in self.listeners.iter() {
+        for entry in &self.listeners {
             match entry {
                 Ok(entry) => states.push(entry),
                 // Deleted while we walked.
@@ -164,16 +177,19 @@ impl Tracer {
         counts
     }
 
-    /// The kernel side's own log, for debugging: records of `aya-log`.
-    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
+    /// How often the kernel skipped a run of each attached program, because it would have interrupted itself.
+    #[must_use]
+    pub fn misses(&self) -> std::collections::BTreeMap<&'static str, u64> {
+        let program = |name| self.ebpf.program(name).and_then(|program| program.fd().ok());
+        let misses = |fd: &aya::programs::ProgramFd| misses::of_program(fd.as_fd());
+        self.attached.iter().filter_map(|a| Some((a.program, misses(program(a.program)?)))).collect()
     }
 }
 
-impl AsRawFd for Tracer {
+impl AsFd for Tracer {
     /// Readable when the kernel side found it worth waking us: [`Self::drain`] at intervals all the same.
-    fn as_raw_fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
     }
 }
 

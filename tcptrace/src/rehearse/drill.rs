@@ -1,40 +1,46 @@
 //! The shortest run through everything that a probe can see, for the self-test: a handshake, an overflow at both stages, a
-//! conflict, a close.
+//! conflict, a cookie, a close.
 
 use std::{
     io::{self, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd,
+    thread::sleep,
     time::Duration,
 };
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, connect, listen, setsockopt, socket,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, accept, connect, listen, setsockopt, socket,
 };
 
 use super::{
     actor::TcpDeferAccept,
     error::{During, Result},
-    namespace::Namespace,
+    stage::Stage,
 };
 
 /// Where the drill listens: outside the ephemeral range, inside a private namespace.
 const PORT: u16 = 5_000;
+/// For what a softirq does a moment later.
+const MOMENT: Duration = Duration::from_millis(20);
 
-/// Runs the drill in `namespace`, over loopback. Takes about a tenth of a second.
+/// Runs the drill on `stage`, over loopback. Takes a few tenths of a second.
 ///
 /// # Errors
 /// When the namespace cannot be entered, or its sockets do not do what sockets do.
-pub fn drill(namespace: &Namespace, ipv6: bool) -> Result<()> {
-    let outcome = namespace.run(move || run(ipv6))?;
-    outcome.during("the drill")
+pub fn drill(stage: &Stage, ipv6: bool) -> Result<()> {
+    let ip: IpAddr = if ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+    stage.set_sysctl("net.ipv4.tcp_syncookies", 1)?;
+    stage.server().run(move || overflow_and_conflict(SocketAddr::new(ip, PORT)))?.during("the drill")?;
+    // A cookie connection enters the accept queue by another function than the rest.
+    stage.set_sysctl("net.ipv4.tcp_syncookies", 2)?;
+    stage
+        .server()
+        .run(move || one_connection(SocketAddr::new(ip, PORT + 1)))?
+        .during("the drill with a cookie")
 }
 
-fn run(ipv6: bool) -> io::Result<()> {
-    let ip: IpAddr = if ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
-    let address = SocketAddr::new(ip, PORT);
-
-    // A whole life: listen, handshake, accept; a conflict while it lives.
+fn overflow_and_conflict(address: SocketAddr) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     let client = TcpStream::connect(address)?;
     let (server, _) = listener.accept()?;
@@ -51,16 +57,26 @@ fn run(ipv6: bool) -> io::Result<()> {
     let mut first = TcpStream::connect(address)?;
     let mut second = TcpStream::connect(address)?;
     first.write_all(b"1")?;
-    std::thread::sleep(Duration::from_millis(20));
+    sleep(MOMENT);
     second.write_all(b"2")?;
-    std::thread::sleep(Duration::from_millis(20));
-    let family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    sleep(MOMENT);
+    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
     let third = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
     match connect(third.as_raw_fd(), &SockaddrStorage::from(address)) {
         Ok(()) | Err(nix::errno::Errno::EINPROGRESS) => {}
         Err(error) => return Err(error.into()),
     }
-    std::thread::sleep(Duration::from_millis(20));
+    sleep(MOMENT);
     drop((client, server, third, first, second, listener));
+    Ok(())
+}
+
+fn one_connection(address: SocketAddr) -> io::Result<()> {
+    let listener = TcpListener::bind(address)?;
+    let client = TcpStream::connect(address)?;
+    // accept(2), where the standard library uses accept4(2).
+    let server = accept(listener.as_raw_fd())?;
+    nix::unistd::close(server)?;
+    drop((client, listener));
     Ok(())
 }

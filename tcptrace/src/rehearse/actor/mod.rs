@@ -32,6 +32,7 @@ use super::error::{During, Error, Result};
 use super::namespace::Namespace;
 pub(super) use order::{Bind, BindAttempt, Hello, Load, Order, Reply, Tally, Visit, Visits};
 pub use puppet::actor_main;
+pub(super) use sockets::TcpDeferAccept;
 
 /// The hidden subcommand that makes our executable an actor; everything after it goes to [`actor_main`].
 pub const ACTOR_SUBCOMMAND: &str = "__actor";

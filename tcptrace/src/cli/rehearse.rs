@@ -1,0 +1,184 @@
+//! `tcptrace rehearse`: makes an incident in a private network namespace while tracing it, and explains it.
+
+use std::{
+    io::{self, Write as _},
+    ops::ControlFlow,
+    time::Duration,
+};
+
+use serde::Serialize;
+
+use super::{
+    args::RehearseArgs,
+    exit::{Exit, Failure},
+    trace,
+};
+use crate::{
+    host::netns::Netns,
+    live::{
+        Live,
+        drive::{Ending, drive},
+    },
+    output::Selection,
+    pipeline::Pipeline,
+    rehearse::{self, Claims, GroundTruth},
+};
+
+/// How long the tracer looks on after the incident: the samples and polls of the last second.
+const SETTLE: Duration = Duration::from_millis(1500);
+
+pub(super) fn run(args: &RehearseArgs) -> Result<Exit, Failure> {
+    let names: Vec<&str> = match args.name.as_str() {
+        "list" => {
+            list().or_else(closed_pipe_is_fine).map_err(|error| trace::cannot_write(&error))?;
+            return Ok(Exit::Done);
+        }
+        "all" => rehearse::catalogue().iter().map(|entry| entry.name).collect(),
+        name => vec![name],
+    };
+    let runtime = trace::runtime()?;
+    let mut exit = Exit::Done;
+    for name in names {
+        match runtime.block_on(one(name, args))? {
+            Told::Diagnosed => {}
+            Told::NotDiagnosed => exit = Exit::Found,
+            Told::Interrupted => return Ok(Exit::Found),
+        }
+    }
+    Ok(exit)
+}
+
+fn closed_pipe_is_fine(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
+}
+
+fn list() -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for entry in rehearse::catalogue() {
+        writeln!(out, "{:18} {}", entry.name, entry.summary)?;
+        for variant in entry.variants {
+            writeln!(out, "    --variant {:18} {}", variant.name, variant.summary)?;
+        }
+    }
+    out.flush()
+}
+
+/// How one rehearsal came out.
+enum Told {
+    Diagnosed,
+    NotDiagnosed,
+    /// Before its end.
+    Interrupted,
+}
+
+async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
+    let options = rehearse::Options {
+        variant: args.variant.clone(),
+        family: args.family,
+        abort_on_overflow: args.abort_on_overflow,
+        syncookies: args.syncookies,
+        older: args.older,
+        actor_executable: None,
+    };
+    let mut incident = rehearse::incident(name, &options)?;
+    incident.prepare()?;
+    let netns = Netns::from_path(&incident.stage().server().path())
+        .map_err(|error| Failure::new(Exit::NotPermitted, error))?;
+    let cancel = incident.stage().cancel().clone();
+    let filters = trace::Filters { netns: Some(netns), ..Default::default() };
+    let options = trace::options(&args.trace, &args.output, filters)?;
+    if !args.output.json {
+        let told =
+            say(&format!("rehearsing {} ({})\n{}", incident.name(), incident.variant(), incident.describe()));
+        told.or_else(closed_pipe_is_fine).map_err(|error| trace::cannot_write(&error))?;
+    }
+    let events = args.output.events || args.output.all;
+    let mut pipeline = Pipeline::new(trace::output(args.output.json), Selection::default(), events);
+    let (live, first) = Live::start(&options)?;
+    let mut claims = Claims::default();
+    // From here on everything is traced; a reader that is gone must not keep us from cleaning up.
+    let started = pipeline.feed(&first);
+
+    let (done, played) = tokio::sync::oneshot::channel::<()>();
+    let actors = std::thread::spawn(move || {
+        let truth = incident.play();
+        // Fails when the trace has ended before: then nobody waits.
+        let _ = done.send(());
+        (incident, truth)
+    });
+    let over = async {
+        // An error is an incident that broke off: then there is nothing to wait for either.
+        if played.await.is_ok() {
+            tokio::time::sleep(SETTLE).await;
+        }
+    };
+    let ending = match started {
+        Ok(ControlFlow::Continue(())) => {
+            drive(live, over, |events| {
+                pipeline.feed_and_watch(events, |finding| {
+                    if let Ok(claim) = serde_json::to_value(finding) {
+                        claims.note(claim);
+                    }
+                })
+            })
+            .await
+        }
+        Ok(ControlFlow::Break(())) => Ok(Ending::OutputClosed),
+        Err(error) => Err(error),
+    };
+    cancel.cancel();
+    let Ok((incident, truth)) = actors.join() else {
+        return Err(Failure::new(Exit::NotSupported, "the rehearsal itself failed: its thread is gone"));
+    };
+    // Ends every process that was started, and the namespace.
+    drop(incident);
+    let ending = ending.or_else(|error| closed_pipe_is_fine(error).map(|()| Ending::OutputClosed));
+    match ending.map_err(|error| trace::cannot_write(&error))? {
+        Ending::OutputClosed => return Ok(Told::Interrupted),
+        Ending::Interrupted => {
+            let _gone = pipeline.finish().map_err(|error| trace::cannot_write(&error))?;
+            return Ok(Told::Interrupted);
+        }
+        Ending::Over => {}
+    }
+    let truth = truth?;
+    let problems = claims.judge(&truth);
+    tell(&truth, &problems, args.output.json)
+        .or_else(closed_pipe_is_fine)
+        .map_err(|error| trace::cannot_write(&error))?;
+    let _gone = pipeline.finish().map_err(|error| trace::cannot_write(&error))?;
+    Ok(if problems.is_empty() { Told::Diagnosed } else { Told::NotDiagnosed })
+}
+
+fn say(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for line in text.lines() {
+        writeln!(out, "{line}")?;
+    }
+    out.flush()
+}
+
+/// The line of a rehearsal in JSON output.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    truth: &'a GroundTruth,
+    /// Whether the findings said what was made, and nothing else.
+    diagnosed: bool,
+    /// What they got wrong.
+    problems: &'a [String],
+}
+
+/// What really happened, and whether the findings said so.
+fn tell(truth: &GroundTruth, problems: &[String], json: bool) -> io::Result<()> {
+    if json {
+        let line = Line { truth, diagnosed: problems.is_empty(), problems };
+        return say(&serde_json::to_string(&line)?);
+    }
+    let made: Vec<String> = truth.expect.iter().map(|e| format!("{} ({})", e.code, e.cause)).collect();
+    let made = if made.is_empty() { "nothing wrong".to_owned() } else { made.join(", ") };
+    if problems.is_empty() {
+        return say(&format!("rehearsed: {made}; diagnosed as such, and nothing else was claimed"));
+    }
+    say(&format!("rehearsed: {made}; NOT diagnosed as such:\n    {}", problems.join("\n    ")))
+}
