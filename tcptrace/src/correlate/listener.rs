@@ -172,6 +172,7 @@ impl Listener {
             overflows: self.overflows().total(),
             last_accept: self.totals.last_accept,
             full: self.is_full(),
+            was_full: self.is_full(),
         }
     }
 
@@ -252,7 +253,7 @@ impl Listener {
 
     /// Whether a reading since `time` found its accept queue full, or a drop said so.
     pub(super) fn was_full_since(&self, time: Timestamp) -> bool {
-        self.is_full() || self.readings.any_since(time, |reading| reading.full)
+        self.is_full() || self.readings.any_since(time, |reading| reading.was_full)
     }
 
     fn observed(&self) -> ObservedDrops {

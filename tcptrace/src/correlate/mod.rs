@@ -29,6 +29,7 @@ pub use rate::{Reading, per_second};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use conflict::Conflicts;
 use owner::SocketOwners;
@@ -44,6 +45,9 @@ const NAMESPACES: usize = 4096;
 
 /// How many ports the tracepoint tier's counts are remembered of.
 const PORTS: usize = 16_384;
+
+/// What is read when the tracer starts comes within this time. A namespace that is met later is new.
+const START: Duration = Duration::from_millis(500);
 
 /// `EADDRINUSE`: the only errno that is a conflict.
 const EADDRINUSE: u32 = 98;
@@ -258,7 +262,8 @@ impl Correlator {
             Kind::ListenerClosed(closed) => self.on_closed(time, closed, changes),
             Kind::ListenerSample(sample) => self.on_sample(time, sample, changes),
             Kind::CounterSample(sample) => {
-                self.namespace_mut(sample.netns).note_counters(time, *sample);
+                let late = time.since(self.start()) > START;
+                self.namespace_mut(sample.netns).note_counters(time, *sample, late);
                 changes.push(Change::Learnt);
             }
             Kind::KnobSample(sample) => {
@@ -426,12 +431,16 @@ impl Correlator {
     fn on_sample(&mut self, time: Timestamp, sample: &ListenerSample, changes: &mut Vec<Change>) {
         let (netns, port) = (sample.endpoints.netns, sample.endpoints.local.port());
         // Counts of the tracepoint tier are kept by namespace and port, under a key made of both.
-        let by_port =
+        let keyed_by_port =
             sample.listener.sk != 0 && sample.listener.sk == u64::from(netns) << 16 | u64::from(port);
-        let id = if by_port {
+        // Samples of sock_diag carry them, too, when a listener is alone on its port.
+        let by_port = keyed_by_port || sample.source == SampleSource::Polled;
+        if by_port {
             self.port_counts
                 .get_or_insert_with((netns, port), ListenerTotals::default)
-                .raise_to(&sample.totals);
+                .raise_to(&ListenerTotals { socket_drops: None, depth_max: None, ..sample.totals });
+        }
+        let id = if keyed_by_port {
             let Some(id) = self.listeners.only_at_port(netns, port) else { return };
             id
         } else {
@@ -446,7 +455,8 @@ impl Correlator {
         }
         // Where no probe sees the queue, only polling does.
         let sees_queue = sample.source == SampleSource::Polled
-            || (!by_port && (self.observes(observation::SYN_DROP) || self.observes(observation::ENQUEUE)));
+            || (!keyed_by_port
+                && (self.observes(observation::SYN_DROP) || self.observes(observation::ENQUEUE)));
         let Some(listener) = self.listeners.get_mut(id) else { return };
         listener.last_seen = listener.last_seen.max(time);
         if sees_queue {

@@ -202,7 +202,7 @@ impl ListenerTotals {
         self.last_enqueue = self.last_enqueue.max(other.last_enqueue);
     }
 
-    /// These counts without those of `earlier`. Maxima and times stay as they are.
+    /// These counts without those of `earlier`. Times stay as they are.
     #[must_use]
     pub fn less(&self, earlier: &Self) -> Self {
         let rest = |now: Option<u64>, then: Option<u64>| now.map(|now| now.saturating_sub(then.unwrap_or(0)));
@@ -217,6 +217,8 @@ impl ListenerTotals {
             accepted: rest(self.accepted, earlier.accepted),
             wait_total_ns: rest(self.wait_total_ns, earlier.wait_total_ns),
             waits: rest(self.waits, earlier.waits),
+            // One that did not rise is of earlier.
+            wait_max_ns: self.wait_max_ns.filter(|longest| Some(*longest) > earlier.wait_max_ns),
             ..*self
         }
     }
@@ -237,7 +239,8 @@ pub struct Acceptor {
 pub enum SampleSource {
     /// Counted by our probes, event by event.
     Observed,
-    /// Read from sock_diag now and then.
+    /// Read from sock_diag now and then. What the tracepoint tier counts by port (connections enqueued and accepted, final
+    /// ACKs dropped) comes along when the listener is alone on its port: whoever listened there before is in it.
     Polled,
 }
 
