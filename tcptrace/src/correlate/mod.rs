@@ -344,7 +344,7 @@ impl Correlator {
         {
             listener.owners = owners.clone();
         }
-        self.namespace_mut(endpoints.netns).observed.add(&seen);
+        self.namespace_mut(endpoints.netns).note_observed(time, &seen);
         if overflow {
             changes.push(Change::Overflowed { listener: id, peer: endpoints.remote });
         }
@@ -420,7 +420,7 @@ impl Correlator {
             if let Some(last) = last {
                 let seen = listener.note_totals(&last);
                 listener.take_reading(time);
-                self.namespace_mut(closed.endpoints.netns).observed.add(&seen);
+                self.namespace_mut(closed.endpoints.netns).note_observed(time, &seen);
             }
         }
         self.listeners.close(id, time);
@@ -471,7 +471,7 @@ impl Correlator {
             listener.owners = owners.clone();
         }
         let overflowed = listener.overflows() != before;
-        self.namespace_mut(netns).observed.add(&seen);
+        self.namespace_mut(netns).note_observed(time, &seen);
         // Drops whose own records were lost, or are still on their way.
         if overflowed {
             changes.push(Change::Overflowed { listener: id, peer: None });
@@ -528,13 +528,18 @@ impl Correlator {
 
     fn on_tick(&mut self, end: bool, changes: &mut Vec<Change>) {
         if !self.observes(observation::SYN_DROP) || !self.observes(observation::ACK_DROP) {
-            let netnses: Vec<u32> = self.namespaces.iter().map(|(netns, _)| *netns).collect();
+            let mut netnses: Vec<u32> = self.namespaces.iter().map(|(netns, _)| *netns).collect();
+            // In the same order every time: so findings get the same numbers in a replay.
+            netnses.sort_unstable();
             for netns in netnses {
                 let Some(namespace) = self.namespaces.get_mut(&netns) else { continue };
                 for listener in inference::attribute(netns, namespace, &mut self.listeners, self.now) {
                     changes.push(Change::Overflowed { listener, peer: None });
                 }
             }
+        }
+        if !end {
+            self.namespaces.values_mut().for_each(Namespace::note_looked);
         }
         self.listeners.expire(self.now);
         changes.extend(self.conflicts.stop_waiting(self.now, end).into_iter().map(Change::Conflict));

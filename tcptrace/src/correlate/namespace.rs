@@ -17,6 +17,8 @@ pub struct Namespace {
     latest: Option<(Timestamp, CounterSample)>,
     /// What our probes saw, one by one.
     pub(super) observed: ObservedDrops,
+    /// Of these: what came since the counters were last looked at. The kernel may or may not have counted it by then.
+    in_flight: ObservedDrops,
     pub(super) inference: Inference,
 }
 
@@ -39,7 +41,7 @@ impl ObservedDrops {
         self.syn_accept_queue + self.ack_accept_queue
     }
 
-    pub(super) fn add(&mut self, more: &Self) {
+    fn add(&mut self, more: &Self) {
         self.syn_accept_queue += more.syn_accept_queue;
         self.syn_other += more.syn_other;
         self.ack_accept_queue += more.ack_accept_queue;
@@ -82,6 +84,21 @@ impl Namespace {
         if self.latest.is_none_or(|(before, _)| before <= time) {
             self.latest = Some((time, sample));
         }
+    }
+
+    /// Our probes saw more drops at `time`.
+    pub(super) fn note_observed(&mut self, time: Timestamp, more: &ObservedDrops) {
+        // Between the attachment of the probes and the first look at the counters.
+        if !self.late && self.baseline.as_ref().is_some_and(|(baseline, _)| time < *baseline) {
+            return;
+        }
+        self.observed.add(more);
+        self.in_flight.add(more);
+    }
+
+    /// The counters were looked at; if there is no new reading they have not changed.
+    pub(super) fn note_looked(&mut self) {
+        self.in_flight = ObservedDrops::default();
     }
 
     /// Growth of a counter since the tracer started, and when it was last read. `None` where it was not read.
@@ -146,25 +163,32 @@ pub(super) fn reconcile(
 ) -> Vec<Reconciliation> {
     type Read = fn(&CounterSample) -> Option<u64>;
     let sees_all = [observation::SYN_DROP, observation::ACK_DROP];
-    let observed = &namespace.observed;
-    let rows: [(&'static str, Read, u64, &[&str]); 3] = [
-        ("ListenOverflows", |sample| sample.listen_overflows, observed.overflows(), &sees_all),
-        ("ListenDrops", |sample| sample.listen_drops, observed.all(), &sees_all),
+    type Ours = fn(&ObservedDrops) -> u64;
+    let rows: [(&'static str, Read, Ours, &[&str]); 3] = [
+        ("ListenOverflows", |sample| sample.listen_overflows, ObservedDrops::overflows, &sees_all),
+        ("ListenDrops", |sample| sample.listen_drops, ObservedDrops::all, &sees_all),
         (
             "TCPReqQFullDrop",
             |sample| sample.req_queue_full_drop,
-            observed.syn_other,
+            |ours| ours.syn_other,
             &[observation::SYN_DROP],
         ),
     ];
     let mut compared = Vec::new();
-    for (counter, read, observed, needs) in rows {
+    for (counter, read, ours, needs) in rows {
+        let observed = ours(&namespace.observed);
         let Some((_, kernel)) = namespace.grown(read) else { continue };
         // Namespaces in which nothing ever happened are no news, and there can be many.
         if kernel == 0 && observed == 0 && counter != "ListenOverflows" {
             continue;
         }
         let mut row = compare(netns, counter, kernel, observed, needs, coverage, lost);
+        if row.status == ReconciliationStatus::Mismatch
+            && observed.checked_sub(kernel).is_some_and(|more| more <= ours(&namespace.in_flight))
+        {
+            row.status = ReconciliationStatus::Partial;
+            row.reason = Some("drops went on after the counter was last read".to_owned());
+        }
         if row.status == ReconciliationStatus::Mismatch && namespace.late && lost.is_none() {
             row.reason =
                 Some("the namespace was met after the start: it may be older than it seemed".to_owned());
@@ -275,6 +299,21 @@ mod tests {
             ("ListenOverflows", 353, Some(353), ReconciliationStatus::Exact)
         );
         assert_eq!(row.reason, None);
+    }
+
+    #[test]
+    fn what_happens_before_or_after_the_counters_are_read_is_no_mismatch() {
+        let drops = |count| ObservedDrops { syn_accept_queue: count, ..ObservedDrops::default() };
+        let mut namespace = namespace(10, 0, 0);
+        namespace.note_observed(Timestamp::from_nanos(0), &drops(5));
+        namespace.note_observed(Timestamp::from_nanos(2), &drops(10));
+        namespace.note_looked();
+        assert_eq!(overflows(&namespace, None, None).status, ReconciliationStatus::Exact);
+        namespace.note_observed(Timestamp::from_nanos(4), &drops(2));
+        let row = overflows(&namespace, None, None);
+        assert_eq!((row.status, row.observed), (ReconciliationStatus::Partial, Some(12)));
+        namespace.note_looked();
+        assert_eq!(overflows(&namespace, None, None).status, ReconciliationStatus::Mismatch);
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub struct Readings {
 }
 
 /// Readings kept: about so many seconds.
-const KEPT: usize = 16;
+const KEPT: usize = 8;
 
 /// Of readings nearer than this only the latest is kept: polling is faster than rates change.
 const SPACING: Duration = Duration::from_millis(900);
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(readings.kept.len(), KEPT);
         assert_eq!(readings.latest(), Some(&reading(99_000, 100)));
         assert_eq!(readings.at(Timestamp::from_nanos(97_500_000_000)), Some(&reading(97_000, 97)));
-        assert_eq!(readings.at(Timestamp::from_nanos(0)), Some(&reading(84_000, 84)));
+        assert_eq!(readings.at(Timestamp::from_nanos(0)), Some(&reading(92_000, 92)));
     }
 
     #[test]
@@ -134,15 +134,15 @@ mod tests {
         let mut readings = Readings::default();
         for tenth in 0..200 {
             readings.push(Reading {
-                full: tenth == 101,
-                was_full: tenth == 101,
+                full: tenth == 151,
+                was_full: tenth == 151,
                 ..reading(tenth * 100, tenth)
             });
         }
         assert_eq!(readings.latest().unwrap().accepted, Some(199));
         let earliest = readings.at(Timestamp::from_nanos(0)).unwrap();
-        assert!(earliest.time <= Timestamp::from_nanos(8_000_000_000), "{earliest:?}");
-        assert!(readings.any_since(Timestamp::from_nanos(9_000_000_000), |reading| reading.was_full));
-        assert!(!readings.any_since(Timestamp::from_nanos(12_000_000_000), |reading| reading.was_full));
+        assert!(earliest.time <= Timestamp::from_nanos(14_500_000_000), "{earliest:?}");
+        assert!(readings.any_since(Timestamp::from_nanos(15_000_000_000), |reading| reading.was_full));
+        assert!(!readings.any_since(Timestamp::from_nanos(17_000_000_000), |reading| reading.was_full));
     }
 }

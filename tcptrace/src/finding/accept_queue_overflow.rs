@@ -27,7 +27,7 @@ const SHORT_QUEUE: u32 = 128;
 const DRAINS_SOON: Duration = Duration::from_secs(5);
 
 /// Peers that are told apart.
-const PEERS: usize = 4096;
+const PEERS: usize = 1024;
 
 /// The diagnosis.
 #[derive(Default)]
@@ -59,8 +59,10 @@ struct Stall {
     /// The last accept before the present stretch, and the drops until then.
     since: Option<Timestamp>,
     drops_before: u64,
-    /// Longest stretch that counts as a stall.
+    /// Longest stretch, if it counts as a stall.
     longest: Option<Duration>,
+    /// Longest stretch: somebody has been waiting in the full queue for at least that long.
+    waiting: Option<Duration>,
     /// Drops in such stretches.
     drops: u64,
     /// Drops in the present one, if it counts.
@@ -190,6 +192,9 @@ impl Stall {
             self.since = accepted_or_full;
         }
         let stretch = accepted_or_full.map_or(Duration::ZERO, |since| reading.time.since(since));
+        if reading.full {
+            self.waiting = self.waiting.max(Some(stretch));
+        }
         if reading.full && stretch >= STALL {
             self.longest = self.longest.max(Some(stretch));
             self.drops_now = reading.overflows.saturating_sub(self.drops_before);
@@ -347,8 +352,11 @@ impl<'a> Account<'a> {
         let kernel = self
             .kernel_growth()
             .map_or_else(String::new, |grown| format!(" (kernel: ListenOverflows +{grown})"));
-        let dropped = if self.drops.inferred > 0 {
-            let polled = if self.shared() { "polled; some may be another listener's" } else { "polled" };
+        let polled = if self.shared() { "polled; some may be another listener's" } else { "polled" };
+        let dropped = if self.drops.inferred > 0 && self.world.observes(observation::ACK_DROP) {
+            let syns = count(self.drops.syn + self.drops.inferred, "SYN", "SYNs");
+            format!("{syns} ({polled}) and {}", count(self.drops.ack, "final ACK", "final ACKs"))
+        } else if self.drops.inferred > 0 {
             format!("{} ({polled})", count(self.drops.total(), "SYN or final ACK", "SYNs and final ACKs"))
         } else {
             format!(
@@ -363,7 +371,7 @@ impl<'a> Account<'a> {
             format!("{} waiting, limit {limit}; {dropped} dropped{over}{kernel}", self.memory.deepest);
         let mut rates = Vec::new();
         if let Some(arrivals) = self.arrivals {
-            rates.push(format!("arrivals {}", rate(arrivals)));
+            rates.push(format!("arrivals {} (repeated SYNs included)", rate(arrivals)));
         }
         if let Some(accepts) = self.accepts {
             rates.push(format!("accepts {}", rate(accepts)));
@@ -376,6 +384,7 @@ impl<'a> Account<'a> {
         }
         let mut lines = vec![queue];
         let threads = self.accept_threads().map(|threads| match threads {
+            0 => "nobody was seen accepting".to_owned(),
             1 => "1 thread accepts".to_owned(),
             threads => format!("{threads} threads accept"),
         });
@@ -640,8 +649,11 @@ impl<'a> Account<'a> {
             total.checked_sub(total_before)?.checked_div(waits)
         });
         // The maximum is that since the tracer started: of this overflow only if it rose meanwhile.
-        let longest = end.wait_max_ns.filter(|longest| Some(*longest) > start.wait_max_ns);
-        Waits { mean: mean.map(Duration::from_nanos), longest: longest.map(Duration::from_nanos) }
+        let longest =
+            end.wait_max_ns.filter(|longest| Some(*longest) > start.wait_max_ns).map(Duration::from_nanos);
+        // Who still waits counts, too.
+        let longest = longest.max(self.memory.stall.waiting.filter(|waiting| *waiting >= STALL));
+        Waits { mean: mean.map(Duration::from_nanos), longest }
     }
 }
 

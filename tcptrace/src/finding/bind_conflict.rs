@@ -175,7 +175,7 @@ impl Account<'_> {
         if holder.state == SocketState::Listen {
             return Kind::Listener;
         }
-        if holder.state.is_connected() && holder.how == How::Unknown && self.may_be_client(holder) {
+        if holder.state.is_connected() && holder.how == How::Unknown && self.is_client(holder) {
             return Kind::EphemeralGrab;
         }
         Kind::BoundSocket
@@ -190,9 +190,12 @@ impl Account<'_> {
             && (holder.found == Found::BindHash || self.conflict.reported)
     }
 
-    /// A connection whose port the kernel may have chosen: it lies in the ephemeral range, and no listener that could have
-    /// accepted the connection is known.
-    fn may_be_client(&self, holder: &PortHolder) -> bool {
+    /// Whether the kernel chose the port of a connection that nobody saw taking it. Its entry for the port tells, if it was
+    /// read; else it is guessed from the port, which lies in the ephemeral range, and nobody is known to have listened there.
+    fn is_client(&self, holder: &PortHolder) -> bool {
+        if self.conflict.reuse_state.is_some() {
+            return self.taken_by_connect();
+        }
         let (netns, port) = (holder.endpoints.netns, holder.endpoints.local.port());
         let listens =
             self.conflict.holders.iter().any(|other| other.state == SocketState::Listen)
@@ -200,6 +203,11 @@ impl Account<'_> {
                     listener.endpoints.netns == netns && listener.endpoints.local.port() == port
                 });
         !listens && self.range().is_some_and(|range| range.contains(port))
+    }
+
+    /// connect() makes the kernel's entry for a port with fastreuse -1, bind() with 0 or 1 (`__inet_hash_connect()`).
+    fn taken_by_connect(&self) -> bool {
+        self.conflict.reuse_state.is_some_and(|state| state.fastreuse < 0)
     }
 
     /// The process that took the port, if it has the socket no more and others do, who did not call listen() themselves.
@@ -229,7 +237,7 @@ impl Account<'_> {
             Kind::InheritedFd => false,
             _ => holder.owners.first().is_some_and(|owner| owner.confidence == OwnerConfidence::Observed),
         };
-        let guessed = kind == Kind::EphemeralGrab && holder.how == How::Unknown;
+        let guessed = kind == Kind::EphemeralGrab && holder.how == How::Unknown && !self.taken_by_connect();
         if holder.verdict == Verdict::Compatible {
             Confidence::Possible
         } else if convicted && named && !guessed && holder.found == Found::BindHash {
@@ -284,6 +292,9 @@ impl Account<'_> {
             }
         };
         let state = match self.conflict.reuse_state {
+            Some(_) if self.taken_by_connect() => {
+                " (the kernel's entry for the port was made by connect())".to_owned()
+            }
             Some(state) => format!(" (fastreuse {}, fastreuseport {})", state.fastreuse, state.fastreuseport),
             None => String::new(),
         };
@@ -299,6 +310,7 @@ impl Account<'_> {
                     How::Connect => "was given the port by connect()",
                     How::BindAny => "was given the port by bind() to port 0",
                     How::ListenAny => "was given the port by listen() without bind()",
+                    How::Bind | How::Unknown if self.taken_by_connect() => "was given the port by connect()",
                     How::Bind | How::Unknown => "has it for a connection, probably given by the kernel",
                 };
                 match holder.endpoints.remote {

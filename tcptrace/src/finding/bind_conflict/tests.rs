@@ -142,6 +142,25 @@ fn a_client_older_than_the_tracer_is_likely() {
 }
 
 #[test]
+fn the_kernel_s_entry_tells_clients_from_children() {
+    let mut old = client();
+    old.taker = None;
+    let told = |fastreuse| {
+        let mut fail = bind_fail(WANTED, asks(), vec![old.clone()]);
+        fail.reuse_state = Some(ReuseState { fastreuse, fastreuseport: fastreuse });
+        let mut play = Play::new(4096);
+        play.send(100, Event::BindFail(Box::new(fail)));
+        play.ticks_until(2000);
+        play.only().clone()
+    };
+    let finding = told(-1);
+    assert_eq!(finding.cause, "ephemeral-grab");
+    assert!(finding.title.contains("was given the port by connect()"), "{}", finding.title);
+    // A connection that the former server accepted: its port was bound.
+    assert_eq!(told(0).cause, "bound-socket");
+}
+
+#[test]
 fn another_server() {
     let listens = holder(WANTED, SocketState::Listen, How::Bind, Some(task(300, "other")));
     let mut child = client();
