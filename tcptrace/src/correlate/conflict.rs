@@ -359,7 +359,7 @@ impl Conflicts {
             .filter(|(key, conflict)| {
                 key.netns == report.netns
                     && key.requested.port() == report.port
-                    && conflict.requester.pid == report.requester
+                    && (conflict.requester.pid == report.requester || conflict.waiting.is_some())
             })
             .map(|(key, _)| key.clone())
             .collect();

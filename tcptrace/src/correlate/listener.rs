@@ -43,6 +43,8 @@ pub struct Listener {
     pub syn_queue: u32,
     /// When depth and limit were last seen.
     queue_seen: Timestamp,
+    /// What was counted for its port before it began to listen there.
+    pub(super) port_base: ListenerTotals,
     /// Its counts, the highest that any source gave.
     pub totals: ListenerTotals,
     /// Drops at the full accept queue that no probe saw, deduced from the namespace's counter.
@@ -127,6 +129,7 @@ impl Listener {
             limit_seen: false,
             syn_queue: 0,
             queue_seen: Timestamp::default(),
+            port_base: ListenerTotals::default(),
             totals: ListenerTotals::default(),
             inferred: InferredDrops::default(),
             readings: Readings::default(),
@@ -169,6 +172,7 @@ impl Listener {
             overflows: self.overflows().total(),
             last_accept: self.totals.last_accept,
             full: self.is_full(),
+            was_full: self.is_full(),
         }
     }
 
@@ -208,24 +212,7 @@ impl Listener {
     /// Takes over counts, which only grow; returns what that adds to the drops seen by probes.
     pub(super) fn note_totals(&mut self, totals: &ListenerTotals) -> ObservedDrops {
         let before = self.observed();
-        let mine = &mut self.totals;
-        raise(&mut mine.syns, totals.syns);
-        raise(&mut mine.syn_drops_accept_queue, totals.syn_drops_accept_queue);
-        raise(&mut mine.syn_drops_syn_queue, totals.syn_drops_syn_queue);
-        raise(&mut mine.ack_drops_accept_queue, totals.ack_drops_accept_queue);
-        raise(&mut mine.ack_drops_other, totals.ack_drops_other);
-        raise(&mut mine.socket_drops, totals.socket_drops);
-        raise(&mut mine.enqueued, totals.enqueued);
-        raise(&mut mine.accepted, totals.accepted);
-        raise(&mut mine.wait_total_ns, totals.wait_total_ns);
-        raise(&mut mine.waits, totals.waits);
-        raise(&mut mine.wait_max_ns, totals.wait_max_ns);
-        raise(&mut mine.depth_max, totals.depth_max);
-        if totals.last_accept > mine.last_accept {
-            mine.last_acceptor = totals.last_acceptor.or(mine.last_acceptor);
-        }
-        raise(&mut mine.last_accept, totals.last_accept);
-        raise(&mut mine.last_enqueue, totals.last_enqueue);
+        self.totals.raise_to(totals);
         if let Some(acceptor) = totals.last_acceptor {
             self.acceptors.note(acceptor);
         }
@@ -266,7 +253,7 @@ impl Listener {
 
     /// Whether a reading since `time` found its accept queue full, or a drop said so.
     pub(super) fn was_full_since(&self, time: Timestamp) -> bool {
-        self.is_full() || self.readings.any_since(time, |reading| reading.full)
+        self.is_full() || self.readings.any_since(time, |reading| reading.was_full)
     }
 
     fn observed(&self) -> ObservedDrops {

@@ -29,18 +29,25 @@ pub use rate::{Reading, per_second};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use conflict::Conflicts;
 use owner::SocketOwners;
 
 use crate::event::{
-    AckDropCause, BindFail, Coverage, Endpoints, Event, Kind, Listen, ListenerClosed, ListenerRef,
+    AckDrop, AckDropCause, BindFail, Coverage, Endpoints, Event, Kind, Listen, ListenerClosed, ListenerRef,
     ListenerSample, ListenerTotals, LossPlace, Lost, ObservationStatus, SampleSource, SocketOwner,
     SynDropCause, Timestamp, observation,
 };
 
 /// How many network namespaces are remembered.
 const NAMESPACES: usize = 4096;
+
+/// How many ports the tracepoint tier's counts are remembered of.
+const PORTS: usize = 16_384;
+
+/// What is read when the tracer starts comes within this time. A namespace that is met later is new.
+const START: Duration = Duration::from_millis(500);
 
 /// `EADDRINUSE`: the only errno that is a conflict.
 const EADDRINUSE: u32 = 98;
@@ -85,6 +92,8 @@ pub struct Correlator {
     listeners: Listeners,
     conflicts: Conflicts,
     namespaces: BoundedMap<u32, Namespace>,
+    /// What the tracepoint tier counted for each port, whoever listened there.
+    port_counts: BoundedMap<(u32, u16), ListenerTotals>,
     processes: Processes,
     sockets: SocketOwners,
     coverage: Option<Coverage>,
@@ -100,6 +109,7 @@ impl Default for Correlator {
             listeners: Listeners::default(),
             conflicts: Conflicts::default(),
             namespaces: BoundedMap::new(NAMESPACES),
+            port_counts: BoundedMap::new(PORTS),
             processes: Processes::default(),
             sockets: SocketOwners::default(),
             coverage: None,
@@ -217,6 +227,7 @@ impl Correlator {
             }
             Kind::AckDrop(drop) => {
                 let id = self.listeners.resolve(time, &drop.endpoints, &drop.listener);
+                self.note_port_acks(drop);
                 let total = self.ack_total(id, drop.total, drop.cause);
                 let mut totals = ListenerTotals::default();
                 match drop.cause {
@@ -251,7 +262,8 @@ impl Correlator {
             Kind::ListenerClosed(closed) => self.on_closed(time, closed, changes),
             Kind::ListenerSample(sample) => self.on_sample(time, sample, changes),
             Kind::CounterSample(sample) => {
-                self.namespace_mut(sample.netns).note_counters(time, *sample);
+                let late = time.since(self.start()) > START;
+                self.namespace_mut(sample.netns).note_counters(time, *sample, late);
                 changes.push(Change::Learnt);
             }
             Kind::KnobSample(sample) => {
@@ -298,11 +310,18 @@ impl Correlator {
         } else {
             self.listeners.began(time, &listen.endpoints, &listen.listener)
         };
+        let zero = self.as_far_as_observed(ListenerTotals::ZERO);
+        let port = (listen.endpoints.netns, listen.endpoints.local.port());
         let Some(listener) = self.listeners.get_mut(id) else { return };
         listener.note_queue(time, &listen.listener);
         listener.owners.observe(&listen.task);
         listener.note_listen(time, listen);
+        if listen.again {
+            return;
+        }
         // What it counted before is nothing: rates start here.
+        listener.port_base = self.port_counts.get(&port).copied().unwrap_or_default();
+        listener.note_totals(&zero);
         listener.take_reading(time);
     }
 
@@ -331,18 +350,36 @@ impl Correlator {
         }
     }
 
+    fn note_port_acks(&mut self, drop: &AckDrop) {
+        if self.observes(observation::SYN_DROP) {
+            return;
+        }
+        let mut counts = ListenerTotals::default();
+        match drop.cause {
+            AckDropCause::AcceptQueue => counts.ack_drops_accept_queue = Some(drop.total),
+            AckDropCause::Other => counts.ack_drops_other = Some(drop.total),
+        }
+        let port = (drop.endpoints.netns, drop.endpoints.local.port());
+        self.port_counts.get_or_insert_with(port, ListenerTotals::default).raise_to(&counts);
+    }
+
     /// The tracepoint tier counts final-ACK drops by port. That is the listener's own count if it is alone there; otherwise
     /// the drops that name it are counted one by one.
     fn ack_total(&self, id: ListenerId, total: u64, cause: AckDropCause) -> u64 {
         let Some(listener) = self.listeners.get(id) else { return total };
         let (netns, port) = (listener.endpoints.netns, listener.endpoints.local.port());
-        if self.observes(observation::SYN_DROP) || self.listeners.only_at_port(netns, port) == Some(id) {
+        if self.observes(observation::SYN_DROP) {
             return total;
         }
-        let mine = match cause {
-            AckDropCause::AcceptQueue => listener.totals.ack_drops_accept_queue,
-            AckDropCause::Other => listener.totals.ack_drops_other,
+        let (mine, base) = match cause {
+            AckDropCause::AcceptQueue => {
+                (listener.totals.ack_drops_accept_queue, listener.port_base.ack_drops_accept_queue)
+            }
+            AckDropCause::Other => (listener.totals.ack_drops_other, listener.port_base.ack_drops_other),
         };
+        if self.listeners.only_at_port(netns, port) == Some(id) {
+            return total.saturating_sub(base.unwrap_or(0));
+        }
         mine.unwrap_or(0) + 1
     }
 
@@ -394,21 +431,32 @@ impl Correlator {
     fn on_sample(&mut self, time: Timestamp, sample: &ListenerSample, changes: &mut Vec<Change>) {
         let (netns, port) = (sample.endpoints.netns, sample.endpoints.local.port());
         // Counts of the tracepoint tier are kept by namespace and port, under a key made of both.
-        let by_port =
+        let keyed_by_port =
             sample.listener.sk != 0 && sample.listener.sk == u64::from(netns) << 16 | u64::from(port);
-        let id = if by_port {
+        // Samples of sock_diag carry them, too, when a listener is alone on its port.
+        let by_port = keyed_by_port || sample.source == SampleSource::Polled;
+        if by_port {
+            self.port_counts
+                .get_or_insert_with((netns, port), ListenerTotals::default)
+                .raise_to(&ListenerTotals { socket_drops: None, depth_max: None, ..sample.totals });
+        }
+        let id = if keyed_by_port {
             let Some(id) = self.listeners.only_at_port(netns, port) else { return };
             id
         } else {
             self.listeners.resolve(time, &sample.endpoints, &sample.listener)
         };
-        let totals = match sample.source {
+        let mut totals = match sample.source {
             SampleSource::Observed => self.as_far_as_observed(sample.totals),
             SampleSource::Polled => sample.totals,
         };
+        if let Some(listener) = self.listeners.get(id).filter(|_| by_port) {
+            totals = totals.less(&listener.port_base);
+        }
         // Where no probe sees the queue, only polling does.
         let sees_queue = sample.source == SampleSource::Polled
-            || (!by_port && (self.observes(observation::SYN_DROP) || self.observes(observation::ENQUEUE)));
+            || (!keyed_by_port
+                && (self.observes(observation::SYN_DROP) || self.observes(observation::ENQUEUE)));
         let Some(listener) = self.listeners.get_mut(id) else { return };
         listener.last_seen = listener.last_seen.max(time);
         if sees_queue {

@@ -11,6 +11,8 @@ pub struct Namespace {
     pub knobs: KnobSample,
     /// First reading of its counters, and when.
     baseline: Option<(Timestamp, CounterSample)>,
+    /// It was met after the start, and is taken for new.
+    late: bool,
     /// Latest reading.
     latest: Option<(Timestamp, CounterSample)>,
     /// What our probes saw, one by one.
@@ -62,9 +64,20 @@ pub(super) struct Inference {
 }
 
 impl Namespace {
-    pub(super) fn note_counters(&mut self, time: Timestamp, sample: CounterSample) {
+    /// A reading of its counters. A namespace that was met `late`, after the start, was made since: its counters began at
+    /// zero.
+    pub(super) fn note_counters(&mut self, time: Timestamp, sample: CounterSample, late: bool) {
         if self.baseline.is_none() {
-            self.baseline = Some((time, sample));
+            let zero = |counter: Option<u64>| counter.map(|_| 0);
+            let baseline = CounterSample {
+                netns: sample.netns,
+                listen_overflows: zero(sample.listen_overflows),
+                listen_drops: zero(sample.listen_drops),
+                req_queue_full_drop: zero(sample.req_queue_full_drop),
+                req_queue_full_do_cookies: zero(sample.req_queue_full_do_cookies),
+            };
+            self.baseline = Some((time, if late { baseline } else { sample }));
+            self.late = late;
         }
         if self.latest.is_none_or(|(before, _)| before <= time) {
             self.latest = Some((time, sample));
@@ -151,7 +164,12 @@ pub(super) fn reconcile(
         if kernel == 0 && observed == 0 && counter != "ListenOverflows" {
             continue;
         }
-        compared.push(compare(netns, counter, kernel, observed, needs, coverage, lost));
+        let mut row = compare(netns, counter, kernel, observed, needs, coverage, lost);
+        if row.status == ReconciliationStatus::Mismatch && namespace.late && lost.is_none() {
+            row.reason =
+                Some("the namespace was met after the start: it may be older than it seemed".to_owned());
+        }
+        compared.push(row);
     }
     compared
 }
@@ -218,10 +236,10 @@ mod tests {
             listen_drops: Some(value),
             ..CounterSample::default()
         };
-        namespace.note_counters(Timestamp::from_nanos(1), sample(1000));
-        namespace.note_counters(Timestamp::from_nanos(3), sample(1000 + kernel));
+        namespace.note_counters(Timestamp::from_nanos(1), sample(1000), false);
+        namespace.note_counters(Timestamp::from_nanos(3), sample(1000 + kernel), false);
         // Late and older: ignored.
-        namespace.note_counters(Timestamp::from_nanos(2), sample(1001));
+        namespace.note_counters(Timestamp::from_nanos(2), sample(1001), false);
         namespace.observed =
             ObservedDrops { syn_accept_queue: syn, ack_accept_queue: ack, ..ObservedDrops::default() };
         namespace
@@ -257,6 +275,19 @@ mod tests {
             ("ListenOverflows", 353, Some(353), ReconciliationStatus::Exact)
         );
         assert_eq!(row.reason, None);
+    }
+
+    #[test]
+    fn a_namespace_that_is_met_late_began_at_zero() {
+        let mut namespace = Namespace::default();
+        let sample = CounterSample { listen_overflows: Some(7), ..CounterSample::default() };
+        namespace.note_counters(Timestamp::from_nanos(1), sample, true);
+        namespace.observed.syn_accept_queue = 7;
+        assert_eq!(overflows(&namespace, None, None).status, ReconciliationStatus::Exact);
+        namespace.observed.syn_accept_queue = 3;
+        let row = overflows(&namespace, None, None);
+        assert_eq!(row.status, ReconciliationStatus::Mismatch);
+        assert!(row.reason.unwrap().contains("met after the start"));
     }
 
     #[test]

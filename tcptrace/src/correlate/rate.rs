@@ -28,6 +28,8 @@ pub struct Reading {
     pub last_accept: Option<Timestamp>,
     /// Whether the accept queue was full.
     pub full: bool,
+    /// Whether it was full then, or at a reading that this one replaced.
+    pub was_full: bool,
 }
 
 /// Growth per second from `before` to `after` over `span`; `None` if unknown, or if the span is too short to say.
@@ -51,17 +53,22 @@ pub struct Readings {
 /// Readings kept: about so many seconds.
 const KEPT: usize = 16;
 
-/// Readings nearer than this are two halves of one: what the probes counted and what was polled, or an update.
-const SAME: Duration = Duration::from_millis(200);
+/// Of readings nearer than this only the latest is kept: polling is faster than rates change.
+const SPACING: Duration = Duration::from_millis(900);
 
 impl Readings {
     pub(super) fn push(&mut self, reading: Reading) {
-        match self.kept.back_mut() {
+        let mut kept = self.kept.iter().rev();
+        let (last, before) = (kept.next().copied(), kept.next().copied());
+        match last {
             // Counters only grow: an older reading that comes late says nothing new.
             Some(last) if reading.time < last.time => {}
-            Some(last) if reading.time.since(last.time) < SAME => {
-                let time = last.time;
-                *last = Reading { time, ..reading };
+            Some(last)
+                if reading.time == last.time
+                    || before.is_some_and(|before| reading.time.since(before.time) < SPACING) =>
+            {
+                self.kept.pop_back();
+                self.kept.push_back(Reading { was_full: reading.was_full || last.was_full, ..reading });
             }
             _ => {
                 if self.kept.len() == KEPT {
@@ -115,10 +122,27 @@ mod tests {
             readings.push(reading(second * 1000, second));
         }
         readings.push(reading(98_000, 7));
-        readings.push(reading(99_100, 100));
+        readings.push(reading(99_000, 100));
         assert_eq!(readings.kept.len(), KEPT);
         assert_eq!(readings.latest(), Some(&reading(99_000, 100)));
         assert_eq!(readings.at(Timestamp::from_nanos(97_500_000_000)), Some(&reading(97_000, 97)));
         assert_eq!(readings.at(Timestamp::from_nanos(0)), Some(&reading(84_000, 84)));
+    }
+
+    #[test]
+    fn fast_polling_does_not_shorten_the_memory() {
+        let mut readings = Readings::default();
+        for tenth in 0..200 {
+            readings.push(Reading {
+                full: tenth == 101,
+                was_full: tenth == 101,
+                ..reading(tenth * 100, tenth)
+            });
+        }
+        assert_eq!(readings.latest().unwrap().accepted, Some(199));
+        let earliest = readings.at(Timestamp::from_nanos(0)).unwrap();
+        assert!(earliest.time <= Timestamp::from_nanos(8_000_000_000), "{earliest:?}");
+        assert!(readings.any_since(Timestamp::from_nanos(9_000_000_000), |reading| reading.was_full));
+        assert!(!readings.any_since(Timestamp::from_nanos(12_000_000_000), |reading| reading.was_full));
     }
 }

@@ -161,6 +161,69 @@ pub struct ListenerTotals {
     pub last_acceptor: Option<Acceptor>,
 }
 
+impl ListenerTotals {
+    /// Nothing has happened yet; everything is counted, but for `socket_drops`, which the kernel counts.
+    pub const ZERO: Self = Self {
+        syns: Some(0),
+        syn_drops_accept_queue: Some(0),
+        syn_drops_syn_queue: Some(0),
+        ack_drops_accept_queue: Some(0),
+        ack_drops_other: Some(0),
+        socket_drops: None,
+        enqueued: Some(0),
+        accepted: Some(0),
+        wait_total_ns: Some(0),
+        waits: Some(0),
+        wait_max_ns: Some(0),
+        depth_max: None,
+        last_accept: None,
+        last_enqueue: None,
+        last_acceptor: None,
+    };
+
+    /// Takes over what is higher in `other`: counts only grow, and what comes late or from a poorer source is lower.
+    pub fn raise_to(&mut self, other: &Self) {
+        if other.last_accept > self.last_accept {
+            self.last_acceptor = other.last_acceptor.or(self.last_acceptor);
+        }
+        self.syns = self.syns.max(other.syns);
+        self.syn_drops_accept_queue = self.syn_drops_accept_queue.max(other.syn_drops_accept_queue);
+        self.syn_drops_syn_queue = self.syn_drops_syn_queue.max(other.syn_drops_syn_queue);
+        self.ack_drops_accept_queue = self.ack_drops_accept_queue.max(other.ack_drops_accept_queue);
+        self.ack_drops_other = self.ack_drops_other.max(other.ack_drops_other);
+        self.socket_drops = self.socket_drops.max(other.socket_drops);
+        self.enqueued = self.enqueued.max(other.enqueued);
+        self.accepted = self.accepted.max(other.accepted);
+        self.wait_total_ns = self.wait_total_ns.max(other.wait_total_ns);
+        self.waits = self.waits.max(other.waits);
+        self.wait_max_ns = self.wait_max_ns.max(other.wait_max_ns);
+        self.depth_max = self.depth_max.max(other.depth_max);
+        self.last_accept = self.last_accept.max(other.last_accept);
+        self.last_enqueue = self.last_enqueue.max(other.last_enqueue);
+    }
+
+    /// These counts without those of `earlier`. Times stay as they are.
+    #[must_use]
+    pub fn less(&self, earlier: &Self) -> Self {
+        let rest = |now: Option<u64>, then: Option<u64>| now.map(|now| now.saturating_sub(then.unwrap_or(0)));
+        Self {
+            syns: rest(self.syns, earlier.syns),
+            syn_drops_accept_queue: rest(self.syn_drops_accept_queue, earlier.syn_drops_accept_queue),
+            syn_drops_syn_queue: rest(self.syn_drops_syn_queue, earlier.syn_drops_syn_queue),
+            ack_drops_accept_queue: rest(self.ack_drops_accept_queue, earlier.ack_drops_accept_queue),
+            ack_drops_other: rest(self.ack_drops_other, earlier.ack_drops_other),
+            socket_drops: rest(self.socket_drops, earlier.socket_drops),
+            enqueued: rest(self.enqueued, earlier.enqueued),
+            accepted: rest(self.accepted, earlier.accepted),
+            wait_total_ns: rest(self.wait_total_ns, earlier.wait_total_ns),
+            waits: rest(self.waits, earlier.waits),
+            // One that did not rise is of earlier.
+            wait_max_ns: self.wait_max_ns.filter(|longest| Some(*longest) > earlier.wait_max_ns),
+            ..*self
+        }
+    }
+}
+
 /// A thread that accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Acceptor {
@@ -176,7 +239,8 @@ pub struct Acceptor {
 pub enum SampleSource {
     /// Counted by our probes, event by event.
     Observed,
-    /// Read from sock_diag now and then.
+    /// Read from sock_diag now and then. What the tracepoint tier counts by port (connections enqueued and accepted, final
+    /// ACKs dropped) comes along when the listener is alone on its port: whoever listened there before is in it.
     Polled,
 }
 

@@ -165,8 +165,9 @@ impl Overflow {
         if reading.time <= self.start.time {
             return;
         }
-        // Rates are those of the time with drops: readings of the quiet time before closing are left out.
-        if self.end.is_none_or(|end| end.time < self.last) {
+        // Rates are those of the time with drops: readings of the quiet time before closing are left out. One of the same
+        // time is the same, completed.
+        if self.end.is_none_or(|end| end.time < self.last || end.time == reading.time) {
             self.end = Some(*reading);
         }
         self.stall.note_reading(reading, self.first);
@@ -497,7 +498,7 @@ impl<'a> Account<'a> {
             "raise the application's own listen backlog (its configuration); somaxconn ({somaxconn}) needs no change"
         ))];
         remedy.extend(self.more_workers());
-        remedy.push(Remedy::text(self.not_the_limit(&[])));
+        remedy.push(Remedy::text(format!("{} either", self.not_the_limit(&["somaxconn"]))));
         Cause { code: "backlog-argument", confidence, explanation, remedy }
     }
 

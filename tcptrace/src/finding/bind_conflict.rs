@@ -14,6 +14,7 @@ use crate::event::{Found, How, Owner, OwnerConfidence, PortRange, PortRanges, So
 
 use super::case::{Concern, Description, Diagnosis};
 use super::commands::sysctl;
+use super::words::{count, span};
 use super::{Confidence, Evidence, Party, ProcessName, Remedy, Severity, SocketFacts};
 
 /// The diagnosis.
@@ -224,6 +225,8 @@ impl Account<'_> {
         let named = match kind {
             // Nobody has these.
             Kind::TimeWait | Kind::KernelSocket => true,
+            // Who has it now was looked up a moment later.
+            Kind::InheritedFd => false,
             _ => holder.owners.first().is_some_and(|owner| owner.confidence == OwnerConfidence::Observed),
         };
         let guessed = kind == Kind::EphemeralGrab && holder.how == How::Unknown;
@@ -332,11 +335,12 @@ impl Account<'_> {
 
     fn numbers(&self, holder: &PortHolder, held: &Party) -> Vec<String> {
         let mut facts = vec![format!("held by {held}: {}", holder.state)];
-        if holder.how != How::Unknown {
-            facts.push(format!("taken by {}", holder.how.name()));
-        }
-        if let Some(since) = holder.since {
-            facts.push(format!("{} ago", super::words::span(self.conflict.last.since(since))));
+        let before = holder.since.map(|since| format!("{} before", span(self.conflict.last.since(since))));
+        match (holder.how, before) {
+            (How::Unknown, None) => {}
+            (How::Unknown, Some(before)) => facts.push(format!("taken {before}")),
+            (how, Some(before)) => facts.push(format!("taken by {} {before}", how.name())),
+            (how, None) => facts.push(format!("taken by {}", how.name())),
         }
         if let Some(remote) = holder.endpoints.remote {
             facts.push(format!("peer {remote}"));
@@ -357,7 +361,7 @@ impl Account<'_> {
 
     fn attempts_in_words(&self) -> String {
         let conflict = self.conflict;
-        let tries = super::words::count(self.attempts, "attempt", "attempts");
+        let tries = count(self.attempts, "attempt", "attempts");
         let options = conflict.options;
         format!(
             "{tries} by uid {}, options {options}, at {}()",

@@ -11,6 +11,8 @@ mod events_lost;
 mod evidence;
 mod party;
 mod queue_limit;
+#[cfg(test)]
+pub(crate) mod testing;
 mod words;
 
 pub use evidence::{Evidence, Value};
