@@ -18,12 +18,6 @@ use crate::{
     rehearse::{Stage, drill},
 };
 
-/// Why a probe may be silent in the self-test, where that is no fault.
-const NOT_PROVOKED: &[(&str, &str)] = &[(
-    "inet_csk_prepare_forced_close",
-    "the self-test does not provoke it: it runs when a finished handshake has no route back",
-)];
-
 /// One attachment, as `--json` prints it.
 #[derive(Serialize)]
 struct ProbeLine<'a> {
@@ -32,11 +26,10 @@ struct ProbeLine<'a> {
     program: &'a str,
     observations: &'a [&'static str],
     attached: bool,
-    /// `None` without the self-test, and where the self-test does not provoke it.
+    /// `None` without the self-test.
     fired: Option<bool>,
     /// How often the program ran; programs with several attachments count them together.
     runs: Option<u64>,
-    reason: Option<&'static str>,
 }
 
 pub(super) fn run(args: &ProbesArgs) -> Result<Exit, Failure> {
@@ -105,11 +98,7 @@ fn print(tracer: &Tracer, runs: Option<&BTreeMap<&'static str, u64>>, json: bool
     let mut silent = 0;
     for attached in tracer.attached() {
         let runs = runs.map(|runs| runs.get(attached.program).copied().unwrap_or(0));
-        let excuse = NOT_PROVOKED.iter().find(|(target, _)| *target == attached.target).map(|(_, why)| *why);
-        let fired = match runs {
-            Some(0) if excuse.is_some() => None,
-            other => other.map(|runs| runs > 0),
-        };
+        let fired = runs.map(|runs| runs > 0);
         silent += usize::from(fired == Some(false));
         let line = ProbeLine {
             r#type: "probe",
@@ -119,17 +108,15 @@ fn print(tracer: &Tracer, runs: Option<&BTreeMap<&'static str, u64>>, json: bool
             attached: true,
             fired,
             runs,
-            reason: if fired.is_none() && runs.is_some() { excuse } else { None },
         };
         if json {
             serde_json::to_writer(&mut out, &line)?;
             writeln!(out)?;
         } else {
-            let word = match (runs, fired) {
-                (None, _) => "attached",
-                (_, Some(true)) => "fired",
-                (_, Some(false)) => "SILENT",
-                (_, None) => "not provoked",
+            let word = match fired {
+                None => "attached",
+                Some(true) => "fired",
+                Some(false) => "SILENT",
             };
             writeln!(out, "  {word:12} {:44} for {}", line.name, line.observations.join(", "))?;
         }

@@ -1,5 +1,5 @@
 //! The shortest run through everything that a probe can see, for the self-test: a handshake, an overflow at both stages, a
-//! conflict, a cookie, a close.
+//! conflict, a handshake without a way back, a cookie, a close.
 
 use std::{
     io::{self, Write},
@@ -10,12 +10,14 @@ use std::{
 };
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, accept, connect, listen, setsockopt, socket,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, accept, bind, connect, listen, setsockopt,
+    socket,
 };
 
 use super::{
     actor::TcpDeferAccept,
     error::{During, Result},
+    netlink,
     stage::Stage,
 };
 
@@ -33,6 +35,9 @@ pub fn drill(stage: &Stage, ipv6: bool) -> Result<()> {
     stage.set_sysctl("net.ipv4.tcp_syncookies", 1)?;
     stage.server().run(move || overflow_and_conflict(SocketAddr::new(ip, PORT)))?.during("the drill")?;
     // A cookie connection enters the accept queue by another function than the rest.
+    if !ipv6 {
+        stage.server().run(no_way_back)?.during("the drill without a way back")?;
+    }
     stage.set_sysctl("net.ipv4.tcp_syncookies", 2)?;
     stage
         .server()
@@ -68,6 +73,21 @@ fn overflow_and_conflict(address: SocketAddr) -> io::Result<()> {
     }
     sleep(MOMENT);
     drop((client, server, third, first, second, listener));
+    Ok(())
+}
+
+/// A handshake whose last step finds no route back: the child that was made for it is given up.
+fn no_way_back() -> io::Result<()> {
+    let lost = Ipv4Addr::new(10, 255, 255, 1);
+    netlink::add_address("lo", lost.into(), 32)?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT + 2))?;
+    setsockopt(&listener, TcpDeferAccept, &60)?;
+    let client = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(client.as_raw_fd(), &SockaddrStorage::from(SocketAddr::from((lost, 0))))?;
+    connect(client.as_raw_fd(), &SockaddrStorage::from(listener.local_addr()?))?;
+    netlink::make_unreachable(lost)?;
+    TcpStream::from(client).write_all(b"1")?;
+    sleep(MOMENT);
     Ok(())
 }
 

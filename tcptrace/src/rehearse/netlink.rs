@@ -137,6 +137,18 @@ pub(super) fn add_address(name: &str, address: IpAddr, prefix: u8) -> io::Result
         .send()
 }
 
+/// Makes packets to one of this host's own addresses go nowhere, in the calling thread's namespace.
+pub(super) fn make_unreachable(address: std::net::Ipv4Addr) -> io::Result<()> {
+    let family = u8::try_from(libc::AF_INET).map_err(io::Error::other)?;
+    // In place of the local table's route to it: the address stays, so its sockets can still send.
+    let (table, kind, scope) = (libc::RT_TABLE_LOCAL, libc::RTN_BLACKHOLE, libc::RT_SCOPE_UNIVERSE);
+    let mut fixed = vec![family, 32, 0, 0, table, libc::RTPROT_STATIC, scope, kind]; // struct rtmsg
+    fixed.extend_from_slice(&0u32.to_ne_bytes());
+    Request::new(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_REPLACE, &fixed)
+        .attribute(libc::RTA_DST, &address.octets())
+        .send()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
