@@ -23,8 +23,10 @@ const ACCEPTORS: usize = 256;
 pub struct Listener {
     /// Its name here.
     pub id: ListenerId,
-    /// Its local end.
+    /// Its local end. Until its own address is known: the one that a packet was sent to.
     pub endpoints: Endpoints,
+    /// Whether its own address is known.
+    pub(super) place_known: bool,
     /// Its address in kernel memory; 0 until known.
     pub sk: u64,
     /// Inode number of its file; 0 until known.
@@ -120,6 +122,7 @@ impl Listener {
         Self {
             id,
             endpoints: Endpoints { remote: None, ..endpoints },
+            place_known: false,
             sk: 0,
             inode: 0,
             owners: Owners::default(),
@@ -174,6 +177,12 @@ impl Listener {
             full: self.is_full(),
             was_full: self.is_full(),
         }
+    }
+
+    /// Its own local end, not that of a packet.
+    pub(super) fn note_place(&mut self, place: &Endpoints) {
+        self.endpoints = Endpoints { remote: None, ..*place };
+        self.place_known = true;
     }
 
     pub(super) fn note_queue(&mut self, time: Timestamp, queue: &ListenerRef) {

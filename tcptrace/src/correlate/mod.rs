@@ -313,6 +313,7 @@ impl Correlator {
         let zero = self.as_far_as_observed(ListenerTotals::ZERO);
         let port = (listen.endpoints.netns, listen.endpoints.local.port());
         let Some(listener) = self.listeners.get_mut(id) else { return };
+        listener.note_place(&listen.endpoints);
         listener.note_queue(time, &listen.listener);
         listener.owners.observe(&listen.task);
         listener.note_listen(time, listen);
@@ -338,11 +339,15 @@ impl Correlator {
         let Some(listener) = self.listeners.get_mut(id) else { return };
         listener.note_queue(time, queue);
         let seen = listener.note_totals(&totals);
-        let known = listener.inode;
         if listener.owners.is_empty()
-            && let Some(owners) = self.sockets.of(known)
+            && let Some(owners) = self.sockets.of(listener.inode)
         {
             listener.owners = owners.clone();
+        }
+        if !listener.place_known
+            && let Some(place) = self.sockets.place_of(listener.inode)
+        {
+            listener.note_place(place);
         }
         self.namespace_mut(endpoints.netns).note_observed(time, &seen);
         if overflow {
@@ -413,6 +418,7 @@ impl Correlator {
         let id = self.listeners.resolve(time, &closed.endpoints, &closed.listener);
         let last = closed.last.map(|last| self.as_far_as_observed(last));
         if let Some(listener) = self.listeners.get_mut(id) {
+            listener.note_place(&closed.endpoints);
             listener.note_queue(time, &closed.listener);
             if listener.owners.is_empty() {
                 listener.owners.observe(&closed.task);
@@ -459,8 +465,14 @@ impl Correlator {
                 && (self.observes(observation::SYN_DROP) || self.observes(observation::ENQUEUE)));
         let Some(listener) = self.listeners.get_mut(id) else { return };
         listener.last_seen = listener.last_seen.max(time);
+        if !keyed_by_port {
+            listener.note_place(&sample.endpoints);
+        }
         if sees_queue {
             listener.note_queue(time, &sample.listener);
+        }
+        if let Some(acceptor) = totals.last_acceptor {
+            listener.owners.confirm(acceptor.pid);
         }
         let before = listener.overflows();
         let seen = listener.note_totals(&totals);

@@ -1,6 +1,6 @@
 //! Who has a socket.
 
-use crate::event::{Owner, OwnerConfidence, SocketOwner, Task};
+use crate::event::{Endpoints, Owner, OwnerConfidence, SocketOwner, Task};
 
 use super::bounded::BoundedMap;
 
@@ -72,6 +72,13 @@ impl Owners {
         self.note(owner.pid, &owner.comm, None, confidence);
     }
 
+    /// `pid`, known already, was seen using the socket.
+    pub(super) fn confirm(&mut self, pid: u32) {
+        if let Some(known) = self.known.iter_mut().find(|owner| owner.pid == pid) {
+            known.confidence = OwnerConfidence::Observed;
+        }
+    }
+
     fn note(&mut self, pid: u32, comm: &str, uid: Option<u32>, confidence: OwnerConfidence) {
         if pid == 0 {
             return;
@@ -94,7 +101,14 @@ impl Owners {
 /// is soon used again.
 #[derive(Debug)]
 pub(super) struct SocketOwners {
-    by_inode: BoundedMap<u64, Owners>,
+    by_inode: BoundedMap<u64, OwnedSocket>,
+}
+
+#[derive(Debug, Default)]
+struct OwnedSocket {
+    owners: Owners,
+    /// Its ends, if they were read from the socket itself.
+    place: Option<Endpoints>,
 }
 
 /// How many sockets are remembered.
@@ -113,15 +127,24 @@ impl SocketOwners {
         if found.inode == 0 || found.owners.is_empty() {
             return;
         }
-        let owners = self.by_inode.get_or_insert_with(found.inode, Owners::default);
+        let socket = self.by_inode.get_or_insert_with(found.inode, OwnedSocket::default);
         for owner in &found.owners {
-            owners.found(owner, found.confidence);
+            socket.owners.found(owner, found.confidence);
         }
+        // What is looked for because of a packet has the packet's address.
+        if found.confidence == OwnerConfidence::Bootstrapped {
+            socket.place = Some(found.endpoints);
+        }
+    }
+
+    /// The ends of the socket with this inode, if they were read when the tracer started.
+    pub(super) fn place_of(&self, inode: u64) -> Option<&Endpoints> {
+        self.by_inode.get(&inode)?.place.as_ref()
     }
 
     /// Who has the socket with this inode.
     pub(super) fn of(&self, inode: u64) -> Option<&Owners> {
-        if inode == 0 { None } else { self.by_inode.get(&inode) }
+        if inode == 0 { None } else { self.by_inode.get(&inode).map(|socket| &socket.owners) }
     }
 
     /// The socket is gone.

@@ -233,3 +233,6 @@ impl Engine {
         counts.filter(|(_, untold)| *untold > 0)
     }
 }
+
+#[cfg(test)]
+mod tests;

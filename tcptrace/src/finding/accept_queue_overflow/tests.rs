@@ -217,7 +217,7 @@ fn a_listener_older_than_the_tracer_is_told_with_reserve() {
     assert!(finding.explanation.contains("was not seen"), "{}", finding.explanation);
     assert_eq!(evidence(&finding)["backlog"], json!(null));
     let subject = &Play::json(&finding)["subject"];
-    assert_eq!((&subject["pid"], &subject["confidence"]), (&json!(6039), &json!("bootstrapped")));
+    assert_eq!((&subject["pid"], &subject["confidence"]), (&json!(6039), &json!("observed")));
     assert_eq!(subject["also"], json!([{"pid": 1, "comm": "systemd"}]));
 
     let finding = older(64, 64, 14, 125);
@@ -231,6 +231,39 @@ fn a_listener_older_than_the_tracer_is_told_with_reserve() {
     let finding = older(100, 120, 5, 25);
     assert_eq!((finding.cause, finding.confidence), ("somaxconn", Confidence::Possible));
     assert!(finding.explanation.contains("of that time"), "{}", finding.explanation);
+}
+
+#[test]
+fn a_listener_is_named_by_its_own_address_not_the_packet_s() {
+    let mut play = Play::new(4096);
+    let mut server = Server::new(100, "[::]:1080", 0);
+    server.depth = 1;
+    server.client();
+    let Kind::SynDrop(mut drop) = server.syn_drop() else { unreachable!() };
+    drop.endpoints.local = "10.0.0.1:1080".parse().unwrap();
+    // An IPv6 listener, older than the tracer, gets a SYN over IPv4; the second listener was read at the start.
+    play.send(10, Kind::SynDrop(drop));
+    assert_eq!(play.only().subject.address.unwrap().to_string(), "10.0.0.1:1080");
+    play.send(1000, server.sample());
+    play.ticks_until(2000);
+    assert_eq!(play.only().subject.address.unwrap().to_string(), "[::]:1080");
+
+    let mut play = Play::new(4096);
+    let owner = SocketOwner {
+        sk: 0,
+        inode: server.inode,
+        endpoints: place("[::]:1080"),
+        owners: vec![Owner { pid: 1, comm: "systemd".into() }, Owner { pid: 6039, comm: "delegated".into() }],
+        confidence: OwnerConfidence::Bootstrapped,
+    };
+    play.send(1, Kind::SocketOwner(Box::new(owner)));
+    play.send(10, Kind::SynDrop(drop));
+    assert_eq!(play.only().subject.to_string(), "systemd[1] [::]:1080");
+    // Who accepts is who to talk to.
+    server.accept(500, Acceptor { pid: 6039, tid: 6041 }, 1);
+    play.send(1000, server.sample());
+    play.ticks_until(2000);
+    assert_eq!(play.only().subject.to_string(), "delegated[6039] [::]:1080");
 }
 
 #[test]
