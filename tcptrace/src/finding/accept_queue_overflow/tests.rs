@@ -2,10 +2,14 @@
 
 use serde_json::json;
 
-use super::*;
-use crate::event::{Acceptor, Kind, LossPlace, Lost, ObservationStatus, Owner, OwnerConfidence, SocketOwner};
-use crate::finding::State;
+use std::time::Duration;
+
+use super::PEERS;
+use crate::event::{
+    Acceptor, Kind, LossPlace, Lost, ObservationStatus, Owner, OwnerConfidence, ProcessState, SocketOwner,
+};
 use crate::finding::testing::{NETNS, Play, Server, ms, place, task};
+use crate::finding::{Confidence, State};
 
 /// A server that listens since the beginning.
 fn server(play: &mut Play, backlog: u32, somaxconn: u32) -> Server {

@@ -2,13 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::*;
 use crate::event::{
-    BindFail, BindStage, Endpoints, Holder, HolderReport, Kind as Event, Listen, ListenerRef, ReportedHolder,
-    ReuseState, SocketOwner, Task,
+    BindFail, BindStage, Endpoints, Holder, HolderReport, How, Kind as Event, Listen, ListenerRef, Owner,
+    OwnerConfidence, ReportedHolder, ReuseState, SocketOptions, SocketOwner, SocketState, Task,
 };
 use crate::finding::testing::{NETNS, Play, address, bind_fail, holder, ms, place, task};
-use crate::finding::{Finding, State};
+use crate::finding::{Confidence, Finding, State};
 
 const WANTED: &str = "0.0.0.0:35010";
 
