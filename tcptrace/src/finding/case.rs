@@ -8,8 +8,12 @@ use crate::event::Timestamp;
 
 use super::{Confidence, Evidence, Finding, Party, Remedy, Severity, State};
 
-/// Time between two updates of a finding.
-const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two updates of a finding: one second, less what ticks of a second may come early. Updates go with ticks
+/// because samples and counters of a second come right before its tick: then all numbers are of the same moment.
+const UPDATE_INTERVAL: Duration = Duration::from_millis(950);
+
+/// After so long an update does not wait for a tick.
+const TICK_OVERDUE: Duration = Duration::from_secs(2);
 
 /// How long a case whose subject is gone waits for late events of other CPUs.
 const LATE_EVENTS: Duration = Duration::from_secs(1);
@@ -127,7 +131,7 @@ impl<D: Diagnosis> Cases<D> {
             case.last_happened = now;
             case.news = true;
             self.diagnosis.observe(&key, &mut case.memory, change, world);
-            Self::update(&self.diagnosis, &key, case, world, to);
+            Self::update(&self.diagnosis, &key, case, TICK_OVERDUE, world, to);
             return;
         }
         if self.open.len() >= OPEN_CASES {
@@ -148,11 +152,12 @@ impl<D: Diagnosis> Cases<D> {
         diagnosis: &D,
         key: &D::Key,
         case: &mut Case<D::Memory>,
+        after: Duration,
         world: &Correlator,
         to: &mut Reporter<'_>,
     ) {
         let now = world.now();
-        if !case.news || now.since(case.said_at) < UPDATE_INTERVAL {
+        if !case.news || now.since(case.said_at) < after {
             return;
         }
         case.news = false;
@@ -174,7 +179,7 @@ impl<D: Diagnosis> Cases<D> {
             if end || quiet || gone {
                 over.push(key.clone());
             } else {
-                Self::update(&self.diagnosis, key, case, world, to);
+                Self::update(&self.diagnosis, key, case, UPDATE_INTERVAL, world, to);
             }
         }
         for key in over {
@@ -209,7 +214,7 @@ impl<D: Diagnosis> Detector for Cases<D> {
                     if let Some(case) = self.open.get_mut(&key) {
                         case.news = true;
                         self.diagnosis.observe(&key, &mut case.memory, change, world);
-                        Self::update(&self.diagnosis, &key, case, world, to);
+                        Self::update(&self.diagnosis, &key, case, TICK_OVERDUE, world, to);
                     }
                 }
                 Some(Concern::Gone(key)) => {

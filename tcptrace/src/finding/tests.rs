@@ -240,7 +240,7 @@ proptest! {
             prop_assert_eq!(states.last(), Some(&State::Closed));
             prop_assert!(states[1..states.len() - 1].iter().all(|state| *state == State::Updated));
             for pair in life[..life.len() - 1].windows(2) {
-                prop_assert!(pair[1].time.since(pair[0].time).as_millis() >= 1000);
+                prop_assert!(pair[1].time.since(pair[0].time).as_millis() >= 950);
             }
             prop_assert!(life.iter().all(|finding| !finding.remedy.is_empty() && !finding.explanation.is_empty()));
         }

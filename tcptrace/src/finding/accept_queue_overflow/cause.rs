@@ -32,10 +32,12 @@ impl Account<'_> {
         let Some(limit) = self.limit else {
             return self.slow(Confidence::Possible, "the queue's limit is not known");
         };
-        let observed = if self.accepts.is_some() { Confidence::Certain } else { Confidence::Likely };
+        // A second without any accept may be the beginning of a stall.
+        let accepting = self.accepts.is_some_and(|accepts| accepts > 0.0);
+        let observed = if accepting { Confidence::Certain } else { Confidence::Likely };
         let longer_helps = limit.limit < SHORT_QUEUE || self.drains_soon(limit.limit);
         match limit.set_by() {
-            SetBy::Somaxconn => self.cut(&limit),
+            SetBy::Somaxconn => self.cut(&limit, observed),
             SetBy::Argument { somaxconn_allows_more: true, seen } if longer_helps => {
                 self.short_argument(&limit, if seen { observed } else { Confidence::Likely }, seen)
             }
@@ -95,7 +97,7 @@ impl Account<'_> {
         Cause { code: "accept-stalled", confidence, explanation, remedy }
     }
 
-    fn cut(&self, limit: &QueueLimit) -> Cause {
+    fn cut(&self, limit: &QueueLimit, confidence: Confidence) -> Cause {
         let asked = limit.asked_in_words().unwrap_or_default();
         let wanted = limit.wanted_somaxconn();
         let explanation =
@@ -112,7 +114,7 @@ impl Account<'_> {
         }];
         remedy.extend(self.more_workers());
         remedy.push(Remedy::text(self.not_the_limit(&["somaxconn"])));
-        Cause { code: "somaxconn", confidence: Confidence::Certain, explanation, remedy }
+        Cause { code: "somaxconn", confidence, explanation, remedy }
     }
 
     fn short_argument(&self, limit: &QueueLimit, confidence: Confidence, seen: bool) -> Cause {
@@ -192,7 +194,7 @@ impl Account<'_> {
     /// Advice to add workers, if accepts do not keep up.
     fn more_workers(&self) -> Vec<Remedy> {
         let (Some(accepts), Some(arrivals)) = (self.accepts, self.arrivals) else { return Vec::new() };
-        if !self.falls_behind() {
+        if !self.falls_behind() || accepts == 0.0 {
             return Vec::new();
         }
         let who = match self.accept_threads() {
