@@ -268,7 +268,8 @@ impl Listener {
     fn observed(&self) -> ObservedDrops {
         ObservedDrops {
             syn_accept_queue: self.totals.syn_drops_accept_queue.unwrap_or(0),
-            syn_other: self.totals.syn_drops_syn_queue.unwrap_or(0),
+            syn_other: self.totals.syn_drops_syn_queue.unwrap_or(0)
+                + self.totals.syn_drops_max_syn_backlog.unwrap_or(0),
             ack_accept_queue: self.totals.ack_drops_accept_queue.unwrap_or(0),
             ack_other: self.totals.ack_drops_other.unwrap_or(0),
         }

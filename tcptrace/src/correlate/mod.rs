@@ -36,8 +36,8 @@ use owner::SocketOwners;
 
 use crate::event::{
     AckDrop, AckDropCause, BindFail, Coverage, Endpoints, Event, Kind, Listen, ListenerClosed, ListenerRef,
-    ListenerSample, ListenerTotals, LossPlace, Lost, ObservationStatus, SampleSource, SocketOwner,
-    SynDropCause, Timestamp, observation,
+    ListenerSample, ListenerTotals, LossPlace, Lost, ObservationStatus, RequestEnding, RetransmitCause,
+    SampleSource, SocketOwner, SynDropCause, Timestamp, observation,
 };
 
 /// How many network namespaces are remembered.
@@ -221,6 +221,7 @@ impl Correlator {
                     SynDropCause::SynQueue | SynDropCause::Other => {
                         totals.syn_drops_syn_queue = Some(drop.total);
                     }
+                    SynDropCause::MaxSynBacklog => totals.syn_drops_max_syn_backlog = Some(drop.total),
                 }
                 let overflow = drop.cause == SynDropCause::AcceptQueue;
                 self.on_drop(time, &drop.endpoints, &drop.listener, totals, overflow, changes);
@@ -236,6 +237,22 @@ impl Correlator {
                 }
                 let overflow = drop.cause == AckDropCause::AcceptQueue;
                 self.on_drop(time, &drop.endpoints, &drop.listener, totals, overflow, changes);
+            }
+            Kind::SynAckRetransmit(again) => {
+                let mut totals = ListenerTotals { last_retransmit: Some(time), ..ListenerTotals::default() };
+                match again.cause {
+                    RetransmitCause::Timer => totals.retransmits_timer = Some(again.total),
+                    RetransmitCause::DuplicateSyn => totals.retransmits_duplicate_syn = Some(again.total),
+                    RetransmitCause::Unknown => {}
+                }
+                self.on_half_open(time, &again.endpoints, &again.listener, totals);
+            }
+            Kind::RequestEnd(end) => {
+                let mut totals = ListenerTotals::default();
+                if end.how == RequestEnding::Expired {
+                    totals.expired = Some(end.total);
+                }
+                self.on_half_open(time, &end.endpoints, &end.listener, totals);
             }
             Kind::Enqueue(enqueue) => {
                 if let Some(id) = self.quiet_listener(time, &enqueue.endpoints, &enqueue.listener)
@@ -296,7 +313,7 @@ impl Correlator {
             Kind::Tick => self.on_tick(false, changes),
             Kind::End => self.on_tick(true, changes),
             // Ports are followed in the kernel; these are streamed to be shown.
-            Kind::PortTaken(_) | Kind::PortReleased(_) => {}
+            Kind::PortTaken(_) | Kind::PortReleased(_) | Kind::PrefixSample(_) => {}
         }
     }
 
@@ -389,6 +406,21 @@ impl Correlator {
     }
 
     /// The listener of a connection, which in the tracepoint tier is known by its port alone.
+    /// Takes in what happened to a half-open request of a listener.
+    fn on_half_open(
+        &mut self,
+        time: Timestamp,
+        endpoints: &Endpoints,
+        queue: &ListenerRef,
+        totals: ListenerTotals,
+    ) {
+        let id = self.listeners.resolve(time, endpoints, queue);
+        if let Some(listener) = self.listeners.get_mut(id) {
+            listener.totals.raise_to(&totals);
+            listener.last_seen = listener.last_seen.max(time);
+        }
+    }
+
     fn quiet_listener(
         &mut self,
         time: Timestamp,

@@ -24,6 +24,8 @@ impl Diagnosis for EventsLost {
 
     fn concern(&self, change: &Change, _world: &Correlator) -> Option<Concern<Self::Key>> {
         match change {
+            // A few accepts or ports in a million, on preemptible kernels; said in the `lost` lines, and no drop is among them.
+            Change::EventsLost { place: LossPlace::Preempted } => None,
             Change::EventsLost { place } => Some(Concern::Happened(place.name())),
             _ => None,
         }
@@ -79,7 +81,7 @@ fn account(place: LossPlace) -> (&'static str, &'static str, &'static str) {
             "a table in the kernel was full, so that something could not be remembered there",
             "filter (--port, --netns): fewer listeners and ports then need a place",
         ),
-        LossPlace::Probe => (
+        LossPlace::Probe | LossPlace::Preempted => (
             "probe-missed",
             "the kernel skipped a probe: it was busy in one already, or out of slots for return probes",
             "use a higher tier where the host allows it (tcptrace probes says which)",

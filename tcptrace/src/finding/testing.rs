@@ -266,6 +266,8 @@ impl Server {
             listener: self.listener(),
             source: SampleSource::Observed,
             totals: self.totals,
+            waits: None,
+            handshakes: None,
         }))
     }
 
@@ -276,6 +278,8 @@ impl Server {
             listener: ListenerRef { sk: 0, ..self.listener() },
             source: SampleSource::Polled,
             totals: ListenerTotals { socket_drops: Some(self.socket_drops), ..ListenerTotals::default() },
+            waits: None,
+            handshakes: None,
         }))
     }
 
@@ -288,6 +292,8 @@ impl Server {
             listener: ListenerRef { sk: u64::from(NETNS) << 16 | port, ..ListenerRef::default() },
             source: SampleSource::Observed,
             totals: by_port,
+            waits: None,
+            handshakes: None,
         }))
     }
 

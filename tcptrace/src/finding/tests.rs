@@ -36,6 +36,11 @@ prop_compose! {
             syns,
             syn_drops_accept_queue: syn,
             syn_drops_syn_queue: syn,
+            syn_drops_max_syn_backlog: drops,
+            cookies_sent: waits,
+            retransmits_timer: longest,
+            retransmits_duplicate_syn: ack,
+            expired: ack,
             ack_drops_accept_queue: ack,
             ack_drops_other: ack,
             socket_drops: drops,
@@ -45,6 +50,8 @@ prop_compose! {
             waits,
             wait_max_ns: longest,
             depth_max: None,
+            syn_queue_max: None,
+            last_retransmit: None,
             last_accept: accepted.map(|time| Timestamp::from_nanos(START + time * 100_000_000)),
             last_enqueue: None,
             last_acceptor: (pid > 0).then_some(Acceptor { pid, tid: pid }),
@@ -110,7 +117,14 @@ fn kind() -> impl Strategy<Value = Kind> {
     let sample =
         (ends(), queue(), totals(), any::<bool>()).prop_map(|(endpoints, listener, totals, polled)| {
             let source = if polled { SampleSource::Polled } else { SampleSource::Observed };
-            Kind::ListenerSample(Box::new(ListenerSample { endpoints, listener, source, totals }))
+            Kind::ListenerSample(Box::new(ListenerSample {
+                endpoints,
+                listener,
+                source,
+                totals,
+                waits: None,
+                handshakes: None,
+            }))
         });
     let closed = (ends(), queue(), proptest::option::of(totals())).prop_map(|(endpoints, listener, last)| {
         Kind::ListenerClosed(Box::new(ListenerClosed { endpoints, listener, task: task(1, "server"), last }))

@@ -11,15 +11,21 @@ mod polled;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    net::Ipv6Addr,
     os::fd::{AsFd, BorrowedFd},
+    time::Duration,
 };
 
-use tcptrace_common::record::KINDS;
+use tcptrace_common::{
+    listener::{HISTOGRAM_BUCKETS, PREFIX_BITS_V4, PREFIX_BITS_V6},
+    record::KINDS,
+};
 
 use crate::{
     event::{
-        self, BindFail, ClockOffset, Endpoints, Event, HolderReport, Kind, ListenerRef, ListenerSample,
-        ListenerTotals, LossPlace, Lost, Owner, OwnerConfidence, ReportedHolder, Timestamp,
+        self, BindFail, ClockOffset, Distribution, Endpoints, Event, HolderReport, Kind, ListenerRef,
+        ListenerSample, ListenerTotals, LossPlace, Lost, Owner, OwnerConfidence, PrefixSample,
+        ReportedHolder, RetransmitCause, Timestamp,
         decode::{decode_listener_state, decode_record, record_name},
     },
     host::{
@@ -27,7 +33,7 @@ use crate::{
         procfs::Procfs,
         sock_diag,
     },
-    probe::{self, BackEnd, ProbeError, Tracer},
+    probe::{self, BackEnd, ProbeError, Tracer, plan::PROCESS_CONTEXT},
 };
 
 use people::People;
@@ -67,6 +73,7 @@ pub struct Live {
     said_listeners: HashMap<u64, ListenerSample>,
     said_lost: [u64; KINDS],
     said_misses: BTreeMap<&'static str, u64>,
+    said_prefixes: HashMap<(u64, [u8; 16]), u64>,
     undecoded: u64,
     last_second: Timestamp,
     /// Owners whose state is worth a look this second: their listener dropped something.
@@ -97,6 +104,7 @@ impl Live {
             said_listeners: HashMap::new(),
             said_lost: [0; KINDS],
             said_misses: BTreeMap::new(),
+            said_prefixes: HashMap::new(),
             undecoded: 0,
             last_second: clock::now(clock),
             troubled: HashSet::new(),
@@ -145,7 +153,14 @@ impl Live {
         batch.sort_by_key(|event| event.time);
         let mut conflicts: Vec<(Timestamp, BindFail)> = Vec::new();
         let mut strangers: Vec<(u64, u64, Endpoints)> = Vec::new();
-        for event in batch {
+        let tells_causes = self.tracer.coverage().back_end("request-end").is_some();
+        for mut event in batch {
+            if let Kind::SynAckRetransmit(again) = &mut event.kind {
+                // Whether the timer did it is seen in the timer's handler.
+                if !tells_causes {
+                    again.cause = RetransmitCause::Unknown;
+                }
+            }
             self.introduce(&event, into);
             match &event.kind {
                 Kind::Listen(listen) => {
@@ -153,6 +168,9 @@ impl Live {
                     self.people.saw_owner(inode, listen.task.pid);
                 }
                 Kind::SynDrop(drop) => self.trouble(drop.listener, drop.endpoints, &mut strangers),
+                Kind::SynAckRetransmit(again) => {
+                    self.trouble(again.listener, again.endpoints, &mut strangers)
+                }
                 Kind::AckDrop(drop) => self.trouble(drop.listener, drop.endpoints, &mut strangers),
                 Kind::BindFail(fail) if fail.endpoints.local.port() != 0 => {
                     let again = |(_, other): &(_, BindFail)| {
@@ -307,7 +325,7 @@ impl Live {
             if is_port_key(key) {
                 by_port.insert(
                     (sample.endpoints.netns, sample.endpoints.local.port()),
-                    self.known_by_port(sample.totals),
+                    (self.known_by_port(sample.totals), self.tracer.waits(key).map(distribution)),
                 );
             }
         }
@@ -366,9 +384,18 @@ impl Live {
                     continue;
                 }
                 if self.said_listeners.get(&key) != Some(&sample) {
+                    let sample = ListenerSample {
+                        waits: self.tracer.waits(key).map(distribution),
+                        handshakes: self.tracer.handshakes(key).map(distribution),
+                        ..sample.clone()
+                    };
                     kinds.push(Kind::ListenerSample(Box::new(sample.clone())));
                 }
                 said.insert(key, sample);
+            }
+            let troubled = said.values().filter_map(|sample| sample.totals.last_retransmit).max();
+            if troubled.is_some_and(|last| self.now().since(last) < PREFIX_WATCH) {
+                kinds.extend(self.prefixes(&said));
             }
             self.said_listeners = said;
         }
@@ -381,6 +408,26 @@ impl Live {
         kinds.push(Kind::Tick);
         self.last_second = now;
         into.extend(kinds.into_iter().map(|kind| Event { time: now, kind }));
+    }
+
+    /// Connections completed by remote network, where that changed.
+    fn prefixes(&mut self, listeners: &HashMap<u64, ListenerSample>) -> Vec<Kind> {
+        let mut kinds = Vec::new();
+        for (key, completed) in self.tracer.prefixes() {
+            let said = self.said_prefixes.insert((key.listener, key.prefix), completed);
+            if said == Some(completed) {
+                continue;
+            }
+            let network = Ipv6Addr::from(key.prefix).to_canonical();
+            kinds.push(Kind::PrefixSample(PrefixSample {
+                netns: listeners.get(&key.listener).map_or(0, |sample| sample.endpoints.netns),
+                sk: key.listener,
+                network,
+                bits: if network.is_ipv4() { PREFIX_BITS_V4 } else { PREFIX_BITS_V6 },
+                completed,
+            }));
+        }
+        kinds
     }
 
     /// What was lost since the last second.
@@ -409,7 +456,11 @@ impl Live {
                 events.push(Kind::Lost(Box::new(Lost {
                     what,
                     count,
-                    place: LossPlace::Probe,
+                    place: if PROCESS_CONTEXT.contains(&program) {
+                        LossPlace::Preempted
+                    } else {
+                        LossPlace::Probe
+                    },
                     from,
                     to: now,
                 })));
@@ -445,6 +496,14 @@ impl AsFd for Live {
         self.tracer.as_fd()
     }
 }
+
+/// A histogram of the kernel side, in the terms of events.
+fn distribution(counts: [u32; HISTOGRAM_BUCKETS]) -> Distribution {
+    Distribution::from_counts(counts.into_iter().map(u64::from))
+}
+
+/// For how long after an unanswered SYN-ACK the kernel side counts connections by remote network.
+const PREFIX_WATCH: Duration = Duration::from_secs(60);
 
 /// Keys of counts by port (tracepoint tier) are small; addresses of sockets are in the kernel's half.
 fn is_port_key(key: u64) -> bool {

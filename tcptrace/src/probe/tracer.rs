@@ -10,14 +10,21 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
 };
 use aya_log::EbpfLogger;
-use tcptrace_common::{TraceConfig, listener::ListenerState, record::KINDS};
+use tcptrace_common::{
+    TraceConfig,
+    config::STREAM_ALL,
+    listener::{HISTOGRAM_BUCKETS, ListenerState, PrefixKey},
+    record::KINDS,
+};
 
 use super::{
     attach::{self, Attached, Outcome, Tier},
     btf::{self, Btf},
     coverage::Coverage,
     error::ProbeError,
-    misses, object, tracefs,
+    misses, object,
+    plan::SKIPPED_IN_GOOD_FAITH,
+    tracefs,
 };
 
 /// Bytes of the ring buffer unless said otherwise.
@@ -25,6 +32,9 @@ pub const RING_BYTES: u32 = 4 << 20;
 
 /// A listener's counters as the kernel side keeps them.
 pub type ListenerBytes = [u8; size_of::<ListenerState>()];
+
+/// A listener's distribution of times as the kernel side keeps it.
+type HistogramBytes = [u32; HISTOGRAM_BUCKETS];
 
 /// How to trace.
 #[derive(Clone, Debug)]
@@ -50,10 +60,14 @@ pub struct Tracer {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     listeners: HashMap<MapData, u64, ListenerBytes>,
+    waits: HashMap<MapData, u64, HistogramBytes>,
+    handshakes: HashMap<MapData, u64, HistogramBytes>,
+    prefixes: HashMap<MapData, [u8; size_of::<PrefixKey>()], u64>,
     lost: PerCpuArray<MapData, u64>,
     coverage: Coverage,
     attached: Vec<Attached>,
     kernel_log: Option<EbpfLogger<&'static dyn log::Log>>,
+    streams_all: bool,
 }
 
 impl Tracer {
@@ -98,8 +112,12 @@ impl Tracer {
         Ok(Self {
             ring: RingBuf::try_from(take(&mut ebpf, "EVENTS")?)?,
             listeners: HashMap::try_from(take(&mut ebpf, "LISTENERS")?)?,
+            waits: HashMap::try_from(take(&mut ebpf, "WAITS")?)?,
+            handshakes: HashMap::try_from(take(&mut ebpf, "HANDSHAKES")?)?,
+            prefixes: HashMap::try_from(take(&mut ebpf, "PREFIXES")?)?,
             lost: PerCpuArray::try_from(take(&mut ebpf, "LOST")?)?,
             kernel_log,
+            streams_all: options.config.flags & STREAM_ALL != 0,
             ebpf,
             coverage,
             attached,
@@ -151,6 +169,25 @@ impl Tracer {
         Ok(states)
     }
 
+    /// How long connections of the listener with this key waited to be accepted, by bucket; `None` if none did.
+    #[must_use]
+    pub fn waits(&self, key: u64) -> Option<HistogramBytes> {
+        self.waits.get(&key, 0).ok()
+    }
+
+    /// How long its handshakes took, likewise.
+    #[must_use]
+    pub fn handshakes(&self, key: u64) -> Option<HistogramBytes> {
+        self.handshakes.get(&key, 0).ok()
+    }
+
+    /// Connections completed, by listener and remote network; empty unless SYN-ACKs go unanswered.
+    #[must_use]
+    pub fn prefixes(&self) -> Vec<(PrefixKey, u64)> {
+        let entries = self.prefixes.iter().filter_map(Result::ok);
+        entries.filter_map(|(key, completed)| Some((object::prefix_key(key)?, completed))).collect()
+    }
+
     /// Records lost so far, by kind: those that found no room in the ring buffer; slot 0 counts listeners that found no
     /// room in their map.
     ///
@@ -177,12 +214,18 @@ impl Tracer {
         counts
     }
 
-    /// How often the kernel skipped a run of each attached program, because it would have interrupted itself.
+    /// How often the kernel skipped a run of each attached program, because it would have interrupted itself. Without those
+    /// of which nothing is lost ([`SKIPPED_IN_GOOD_FAITH`]), unless everything is streamed.
     #[must_use]
     pub fn misses(&self) -> std::collections::BTreeMap<&'static str, u64> {
         let program = |name| self.ebpf.program(name).and_then(|program| program.fd().ok());
         let misses = |fd: &aya::programs::ProgramFd| misses::of_program(fd.as_fd());
-        self.attached.iter().filter_map(|a| Some((a.program, misses(program(a.program)?)))).collect()
+        let telling = |a: &&Attached| self.streams_all || !SKIPPED_IN_GOOD_FAITH.contains(&a.program);
+        self.attached
+            .iter()
+            .filter(telling)
+            .filter_map(|a| Some((a.program, misses(program(a.program)?))))
+            .collect()
     }
 }
 

@@ -1,10 +1,10 @@
 //! The shortest run through everything that a probe can see, for the self-test: a handshake, an overflow at both stages, a
-//! conflict, a handshake without a way back, a cookie, a close.
+//! conflict, a handshake without a way back, half-open requests, a cookie, a close.
 
 use std::{
     io::{self, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
     thread::sleep,
     time::Duration,
 };
@@ -26,7 +26,7 @@ const PORT: u16 = 5_000;
 /// For what a softirq does a moment later.
 const MOMENT: Duration = Duration::from_millis(20);
 
-/// Runs the drill on `stage`, over loopback. Takes a few tenths of a second.
+/// Runs the drill on `stage`, over loopback. Takes about two seconds.
 ///
 /// # Errors
 /// When the namespace cannot be entered, or its sockets do not do what sockets do.
@@ -38,6 +38,10 @@ pub fn drill(stage: &Stage, ipv6: bool) -> Result<()> {
     if !ipv6 {
         stage.server().run(no_way_back)?.during("the drill without a way back")?;
     }
+    // The last quarter of tcp_max_syn_backlog is for known peers, when there are no cookies.
+    stage.set_sysctl("net.ipv4.tcp_syncookies", 0)?;
+    stage.set_sysctl("net.ipv4.tcp_max_syn_backlog", 4)?;
+    stage.server().run(move || half_open(SocketAddr::new(ip, PORT + 3)))?.during("the half-open drill")?;
     stage.set_sysctl("net.ipv4.tcp_syncookies", 2)?;
     stage
         .server()
@@ -65,12 +69,7 @@ fn overflow_and_conflict(address: SocketAddr) -> io::Result<()> {
     sleep(MOMENT);
     second.write_all(b"2")?;
     sleep(MOMENT);
-    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
-    let third = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
-    match connect(third.as_raw_fd(), &SockaddrStorage::from(address)) {
-        Ok(()) | Err(nix::errno::Errno::EINPROGRESS) => {}
-        Err(error) => return Err(error.into()),
-    }
+    let third = start_connect_to(address)?;
     sleep(MOMENT);
     drop((client, server, third, first, second, listener));
     Ok(())
@@ -89,6 +88,29 @@ fn no_way_back() -> io::Result<()> {
     TcpStream::from(client).write_all(b"1")?;
     sleep(MOMENT);
     Ok(())
+}
+
+/// Requests that stay half-open, more than there are places for, until their timers run out.
+fn half_open(address: SocketAddr) -> io::Result<()> {
+    let listener = TcpListener::bind(address)?;
+    // With one second to defer, the SYN-ACK is sent again when the first timer runs out, after a second.
+    setsockopt(&listener, TcpDeferAccept, &1)?;
+    let clients: Vec<OwnedFd> =
+        std::iter::repeat_with(|| start_connect_to(address)).take(6).collect::<io::Result<_>>()?;
+    sleep(Duration::from_millis(1_300));
+    // Closed before the listener: their timers run out once more, and find nobody.
+    drop((clients, listener));
+    Ok(())
+}
+
+/// A socket that connects without waiting.
+fn start_connect_to(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let client = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
+    match connect(client.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) | Err(nix::errno::Errno::EINPROGRESS) => Ok(client),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn one_connection(address: SocketAddr) -> io::Result<()> {
