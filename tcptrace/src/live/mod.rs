@@ -169,7 +169,7 @@ impl Live {
                 }
                 Kind::SynDrop(drop) => self.trouble(drop.listener, drop.endpoints, &mut strangers),
                 Kind::SynAckRetransmit(again) => {
-                    self.trouble(again.listener, again.endpoints, &mut strangers)
+                    self.trouble(again.listener, again.endpoints, &mut strangers);
                 }
                 Kind::AckDrop(drop) => self.trouble(drop.listener, drop.endpoints, &mut strangers),
                 Kind::BindFail(fail) if fail.endpoints.local.port() != 0 => {
