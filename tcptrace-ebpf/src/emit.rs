@@ -9,7 +9,7 @@ use aya_ebpf::{
         generated::{bpf_probe_read_kernel, bpf_ringbuf_reserve, bpf_ringbuf_submit},
     },
 };
-use tcptrace_common::record::{self, Header};
+use tcptrace_common::record::{self, Header, KINDS};
 
 use crate::maps::{EVENTS, LOST, ZEROES, ZEROES_LEN};
 
@@ -83,8 +83,11 @@ pub fn reserve<T: Record>() -> Option<Entry<T>> {
 /// Counts a record of `kind` that found no room; kind 0 counts a map entry that found none.
 #[inline(always)]
 pub fn lost(kind: u16) {
-    if let Some(count) = LOST.get_ptr_mut(u32::from(kind)) {
-        add(count, 1);
+    if let Some(counts) = LOST.get_ptr_mut(0) {
+        if usize::from(kind) < KINDS {
+            // SAFETY: the kind is within the array.
+            add(unsafe { counts.cast::<u64>().add(usize::from(kind)) }, 1);
+        }
     }
 }
 

@@ -14,10 +14,10 @@ use tcptrace_common::{
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
-/// Records that found no room, by kind; slot 0 counts map entries that found none. Per CPU, so that counting a loss
-/// costs no shared cache line in the storm that caused it.
+/// Records that found no room, by kind; slot 0 counts map entries that found none. One value, so that user space reads it
+/// with one call: while that runs, the kernel skips kprobes on the reader's CPU (`bpf_disable_instrumentation`).
 #[map]
-pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(KINDS as u32, 0);
+pub static LOST: Array<[u64; KINDS]> = Array::with_max_entries(1, 0);
 
 /// Per-listener counters, keyed by the listener's address (in the tracepoint tier by namespace and port). A plain hash:
 /// an LRU would forget a quiet listener, which is the one to remember when it stalls.

@@ -71,10 +71,13 @@ pub struct Live {
     /// `Some` when drops or listeners must be polled.
     polled: Option<Polled>,
     said_listeners: HashMap<u64, ListenerSample>,
+    /// Listeners that changed since the last look at their histograms.
+    changed: HashSet<u64>,
     said_lost: [u64; KINDS],
     said_misses: BTreeMap<&'static str, u64>,
     said_prefixes: HashMap<(u64, [u8; 16]), u64>,
     undecoded: u64,
+    seconds: u64,
     last_second: Timestamp,
     /// Owners whose state is worth a look this second: their listener dropped something.
     troubled: HashSet<u64>,
@@ -102,10 +105,12 @@ impl Live {
             places,
             polled: polls.then(Polled::default),
             said_listeners: HashMap::new(),
+            changed: HashSet::new(),
             said_lost: [0; KINDS],
             said_misses: BTreeMap::new(),
             said_prefixes: HashMap::new(),
             undecoded: 0,
+            seconds: 0,
             last_second: clock::now(clock),
             troubled: HashSet::new(),
         };
@@ -371,30 +376,43 @@ impl Live {
 
     /// Once a second: what changed of listeners, counters and knobs, what was lost, and that time passed.
     pub fn second(&mut self, into: &mut Vec<Event>) {
+        self.samples_of_second(into, false);
+    }
+
+    fn samples_of_second(&mut self, into: &mut Vec<Event>, ending: bool) {
         self.people.second();
         self.look(into);
         let mut kinds = Vec::new();
         let counts_by_listener =
             self.tracer.coverage().back_end("syn-drop").is_some_and(|b| b < BackEnd::Tracepoint);
         if counts_by_listener {
+            // Each map is read by system calls, during which the kernel skips kprobes on this CPU: no more often than needed.
+            self.seconds += 1;
+            let in_full = ending || self.seconds.is_multiple_of(IN_FULL);
             let samples = self.samples();
             let mut said = HashMap::with_capacity(samples.len());
             for (key, sample) in samples {
                 if is_port_key(key) {
                     continue;
                 }
-                if self.said_listeners.get(&key) != Some(&sample) {
-                    let sample = ListenerSample {
-                        waits: self.tracer.waits(key).map(distribution),
-                        handshakes: self.tracer.handshakes(key).map(distribution),
-                        ..sample.clone()
-                    };
-                    kinds.push(Kind::ListenerSample(Box::new(sample.clone())));
+                let changed = self.said_listeners.get(&key) != Some(&sample);
+                if changed {
+                    self.changed.insert(key);
+                }
+                // A histogram that was not read when its listener changed is news in the next full look.
+                let look = in_full && self.changed.remove(&key);
+                if changed || look {
+                    let mut news = sample.clone();
+                    if look {
+                        news.waits = self.tracer.waits(key).map(distribution);
+                        news.handshakes = self.tracer.handshakes(key).map(distribution);
+                    }
+                    kinds.push(Kind::ListenerSample(Box::new(news)));
                 }
                 said.insert(key, sample);
             }
             let troubled = said.values().filter_map(|sample| sample.totals.last_retransmit).max();
-            if troubled.is_some_and(|last| self.now().since(last) < PREFIX_WATCH) {
+            if in_full && troubled.is_some_and(|last| self.now().since(last) < PREFIX_WATCH) {
                 kinds.extend(self.prefixes(&said));
             }
             self.said_listeners = said;
@@ -485,7 +503,7 @@ impl Live {
         // Counters last: what the kernel counted must not be newer than what we saw. What falls in between makes the
         // comparison inexact by that much, and it says so.
         self.poll(into);
-        self.second(into);
+        self.samples_of_second(into, true);
         self.poll(into);
         into.push(Event { time: self.now(), kind: Kind::End });
     }
@@ -501,6 +519,9 @@ impl AsFd for Live {
 fn distribution(counts: [u32; HISTOGRAM_BUCKETS]) -> Distribution {
     Distribution::from_counts(counts.into_iter().map(u64::from))
 }
+
+/// Seconds between two looks at the histograms.
+const IN_FULL: u64 = 5;
 
 /// For how long after an unanswered SYN-ACK the kernel side counts connections by remote network.
 const PREFIX_WATCH: Duration = Duration::from_secs(60);

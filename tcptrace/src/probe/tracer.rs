@@ -7,7 +7,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, MapData, RingBuf},
 };
 use aya_log::EbpfLogger;
 use tcptrace_common::{
@@ -63,7 +63,7 @@ pub struct Tracer {
     waits: HashMap<MapData, u64, HistogramBytes>,
     handshakes: HashMap<MapData, u64, HistogramBytes>,
     prefixes: HashMap<MapData, [u8; size_of::<PrefixKey>()], u64>,
-    lost: PerCpuArray<MapData, u64>,
+    lost: Array<MapData, [u64; KINDS]>,
     coverage: Coverage,
     attached: Vec<Attached>,
     kernel_log: Option<EbpfLogger<&'static dyn log::Log>>,
@@ -115,7 +115,7 @@ impl Tracer {
             waits: HashMap::try_from(take(&mut ebpf, "WAITS")?)?,
             handshakes: HashMap::try_from(take(&mut ebpf, "HANDSHAKES")?)?,
             prefixes: HashMap::try_from(take(&mut ebpf, "PREFIXES")?)?,
-            lost: PerCpuArray::try_from(take(&mut ebpf, "LOST")?)?,
+            lost: Array::try_from(take(&mut ebpf, "LOST")?)?,
             kernel_log,
             streams_all: options.config.flags & STREAM_ALL != 0,
             ebpf,
@@ -195,11 +195,7 @@ impl Tracer {
     ///
     /// When the map cannot be read.
     pub fn lost(&self) -> Result<[u64; KINDS], ProbeError> {
-        let mut lost = [0; KINDS];
-        for (kind, lost) in (0_u32..).zip(&mut lost) {
-            *lost = self.lost.get(&kind, 0)?.iter().sum();
-        }
-        Ok(lost)
+        Ok(self.lost.get(&0, 0)?)
     }
 
     /// How often each attached program has run, since BPF statistics were switched on (`aya::sys::enable_stats`).
