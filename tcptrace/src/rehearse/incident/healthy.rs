@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Entry, Incident, Options, Variant};
-use crate::rehearse::actor::{Actor, Bind, BindAttempt, Order, Visit, Visits};
+use crate::rehearse::actor::{Actor, Bind, BindAttempt, Habit, Order, Visit, Visits};
 use crate::rehearse::counters;
 use crate::rehearse::error::{Error, Result};
 use crate::rehearse::stage::{Layout, Stage};
@@ -108,6 +108,7 @@ impl Incident for Healthy {
             clients: CLIENTS,
             every_ms: EVERY_MS,
             for_ms: HALF_MS,
+            habit: Habit::Mixed,
         });
         let before_restart: Visits = client.ask(&visit)?;
         let mut actors = vec![first.identity().clone()];

@@ -1,6 +1,8 @@
 //! The incidents: one file each, and the catalogue that lists them.
 
 mod accept_overflow;
+mod backlog_capture;
+mod crowds;
 mod healthy;
 mod port_grab;
 
@@ -8,6 +10,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use serde_json::{Map, Value};
+
+use super::actor::{Actor, Door, Order};
 use super::error::{Error, Result};
 use super::stage::{Layout, Stage, has_ipv6};
 use super::truth::GroundTruth;
@@ -142,7 +147,22 @@ pub struct Variant {
 
 /// Every incident that can be rehearsed.
 pub fn catalogue() -> &'static [Entry] {
-    &[accept_overflow::ENTRY, port_grab::ENTRY, healthy::ENTRY]
+    &[accept_overflow::ENTRY, backlog_capture::ENTRY, port_grab::ENTRY, healthy::ENTRY]
+}
+
+/// A server with its door open; nobody works in it yet.
+fn open(stage: &Stage, role: &str, door: Door) -> Result<Actor> {
+    let mut server = stage.start_server(role)?;
+    server.ask::<()>(&Order::Open(door))?;
+    Ok(server)
+}
+
+/// A JSON object as a [`super::GroundTruth`] takes it.
+fn facts(object: Value) -> Map<String, Value> {
+    match object {
+        Value::Object(facts) => facts,
+        _ => Map::new(),
+    }
 }
 
 /// Sets the stage for an incident.
