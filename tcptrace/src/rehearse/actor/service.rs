@@ -83,8 +83,11 @@ pub(super) fn hoard(listener: TcpListener, spare: u64) -> io::Result<(Arc<Books>
     /// A server that is refused tries again soon, or it would not notice that it may go on.
     const AGAIN: Duration = Duration::from_millis(50);
     let books = Arc::new(Books::default());
-    // The listener's copy was given the lowest free number just now.
-    let limit = u64::try_from(listener.as_raw_fd()).map_err(io::Error::other)? + 1 + spare;
+    // Where the free numbers lie is not for us to guess: whoever started us may have left descriptors in between.
+    let reserved = (0..spare).map(|_| listener.try_clone()).collect::<io::Result<Vec<_>>>()?;
+    let highest = reserved.iter().map(|copy| copy.as_raw_fd()).max().unwrap_or_default();
+    let limit = u64::try_from(highest).map_err(io::Error::other)? + 1;
+    drop(reserved);
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, limit, hard)?;
     let ledger = Arc::clone(&books);

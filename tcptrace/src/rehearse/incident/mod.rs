@@ -1,10 +1,13 @@
 //! The incidents: one file each, and the catalogue that lists them.
 
 mod accept_overflow;
+mod accept_stall;
 mod backlog_capture;
 mod crowds;
 mod healthy;
 mod port_grab;
+mod slow_accept;
+mod syn_queue_full;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -147,7 +150,15 @@ pub struct Variant {
 
 /// Every incident that can be rehearsed.
 pub fn catalogue() -> &'static [Entry] {
-    &[accept_overflow::ENTRY, backlog_capture::ENTRY, port_grab::ENTRY, healthy::ENTRY]
+    &[
+        accept_overflow::ENTRY,
+        accept_stall::ENTRY,
+        slow_accept::ENTRY,
+        backlog_capture::ENTRY,
+        syn_queue_full::ENTRY,
+        port_grab::ENTRY,
+        healthy::ENTRY,
+    ]
 }
 
 /// A server with its door open; nobody works in it yet.
