@@ -10,7 +10,7 @@ use super::error::{During, Error, Result};
 use super::namespace::Namespace;
 
 /// The counters that a rehearsal reports; those that the running kernel lacks are left out.
-const REPORTED: [&str; 24] = [
+const REPORTED: [&str; 25] = [
     "ListenOverflows",
     "ListenDrops",
     "TCPReqQFullDrop",
@@ -25,6 +25,7 @@ const REPORTED: [&str; 24] = [
     "TCPFastOpenActive",
     "TCPFastOpenPassive",
     "TCPMigrateReqSuccess",
+    "MPCapableSYNRX",
     "TCPAbortOnTimeout",
     "EmbryonicRsts",
     "TW",
@@ -40,7 +41,7 @@ const REPORTED: [&str; 24] = [
 /// Counter values, or differences, by the kernel's column name.
 pub type Counters = BTreeMap<String, u64>;
 
-/// All TcpExt and Tcp counters of the namespace.
+/// All TcpExt, MPTcpExt and Tcp counters of the namespace.
 pub(super) fn read(namespace: &Namespace) -> Result<Counters> {
     let texts = namespace.run(|| -> io::Result<_> {
         // Not /proc/net: that is the process's own namespace, not this thread's.
@@ -51,6 +52,7 @@ pub(super) fn read(namespace: &Namespace) -> Result<Counters> {
     })?;
     let (netstat, snmp) = texts.during("reading the namespace's counters")?;
     let mut counters = columns(&netstat, "TcpExt:");
+    counters.extend(columns(&netstat, "MPTcpExt:"));
     counters.extend(columns(&snmp, "Tcp:"));
     Ok(counters)
 }

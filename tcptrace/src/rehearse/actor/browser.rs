@@ -31,7 +31,8 @@ pub(super) fn race(order: &Race) -> io::Result<Visits> {
 fn run(order: &Race) -> io::Result<u64> {
     let first = begin(order.first)?;
     let mut runners = vec![first];
-    if winner(&runners, Duration::from_millis(order.head_start_ms))?.is_none() {
+    let head_start = Duration::from_millis(order.head_start_ms);
+    if head_start.is_zero() || winner(&runners, head_start)?.is_none() {
         runners.push(begin(order.second)?);
     }
     let connects = runners.len() as u64;

@@ -175,6 +175,7 @@ pub(in crate::rehearse) enum Habit {
 pub(in crate::rehearse) struct Race {
     pub(in crate::rehearse) first: SocketAddr,
     pub(in crate::rehearse) second: SocketAddr,
+    /// 0: both are called at once.
     pub(in crate::rehearse) head_start_ms: u64,
     pub(in crate::rehearse) times: usize,
     pub(in crate::rehearse) every_ms: u64,

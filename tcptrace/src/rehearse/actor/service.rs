@@ -85,7 +85,7 @@ pub(super) fn hoard(listener: TcpListener, spare: u64) -> io::Result<(Arc<Books>
     let books = Arc::new(Books::default());
     // Where the free numbers lie is not for us to guess: whoever started us may have left descriptors in between.
     let reserved = (0..spare).map(|_| listener.try_clone()).collect::<io::Result<Vec<_>>>()?;
-    let highest = reserved.iter().map(|copy| copy.as_raw_fd()).max().unwrap_or_default();
+    let highest = reserved.iter().map(AsRawFd::as_raw_fd).max().unwrap_or_default();
     let limit = u64::try_from(highest).map_err(io::Error::other)? + 1;
     drop(reserved);
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
