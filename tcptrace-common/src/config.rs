@@ -6,11 +6,11 @@ pub const PORT_FILTERS: usize = 8;
 /// Stream every enqueue, accept, port taken and port released, not only the anomalies.
 pub const STREAM_ALL: u32 = 1 << 0;
 
-/// Bit of the `SERVES` map: `tp_set_state` reports listeners that begin and end.
+/// Bit of the `SERVES` map: `tp_set_state_task` reports listeners that begin and end.
 pub const SERVE_LISTEN: u32 = 1 << 0;
-/// `tp_set_state` counts established children as enqueued.
+/// `tp_set_state_child` counts established children as enqueued.
 pub const SERVE_ENQUEUE: u32 = 1 << 1;
-/// `tp_set_state` follows the ports of connecting sockets.
+/// `tp_set_state_task` and `tp_set_state_port` follow the ports of connecting sockets.
 pub const SERVE_CONNECT: u32 = 1 << 2;
 
 /// The in-kernel part of the trace configuration.

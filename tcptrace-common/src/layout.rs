@@ -214,6 +214,18 @@ kernel_layout! {
     /// `tw_substate` of a TIME_WAIT socket.
     tw_substate: Offset("inet_timewait_sock.tw_substate"),
 
+    // Half-open requests.
+    /// Timer of a request: its handler gets this address.
+    req_timer: Offset("request_sock.rsk_timer"),
+    /// Byte of `num_timeout` (7 bits): how often the timer ran out.
+    req_num_timeout: Offset("request_sock.num_timeout"),
+    /// First bit of `num_timeout` in its byte.
+    req_num_timeout_shift: BitShift("request_sock.num_timeout"),
+    /// Listener of a request.
+    req_listener: Offset("sock_common.skc_listener"),
+    /// When the first SYN-ACK was sent (`CLOCK_MONOTONIC`, µs); 0 for never, and for cookies.
+    req_snt_synack: Offset("tcp_request_sock.snt_synack"),
+
     // Packets: only addresses and ports of a SYN.
     /// Start of a packet's buffer.
     skb_head: Offset("sk_buff.head"),

@@ -13,6 +13,16 @@ pub struct ListenerState {
     pub syn_drops_accept_queue: u64,
     /// SYNs dropped at the SYN-queue check (only with `tcp_syncookies=0`), or for want of memory.
     pub syn_drops_syn_queue: u64,
+    /// SYNs dropped because the rest of `tcp_max_syn_backlog` is kept for known peers (only with `tcp_syncookies=0`).
+    pub syn_drops_max_syn_backlog: u64,
+    /// SYNs answered with a cookie (`SyncookiesSent`).
+    pub cookies_sent: u64,
+    /// SYN-ACKs sent again because no final ACK came.
+    pub retransmits_timer: u64,
+    /// SYN-ACKs sent again because the SYN came again.
+    pub retransmits_duplicate_syn: u64,
+    /// Half-open requests that ended because their timer ran out for the last time.
+    pub expired: u64,
     /// Final ACKs dropped because the accept queue was full (each data retransmission of the client counts again).
     pub ack_drops: u64,
     /// Final ACKs dropped for another reason (no route, port not inheritable, memory).
@@ -31,6 +41,9 @@ pub struct ListenerState {
     pub last_accept_ns: u64,
     /// When a connection was last enqueued; 0 for never.
     pub last_enqueue_ns: u64,
+    /// When a SYN-ACK was last sent again (`CLOCK_MONOTONIC`, ns); 0 for never. For a minute after that, connections are
+    /// counted by prefix.
+    pub last_retransmit_ns: u64,
     /// Deepest accept queue seen at an enqueue or a drop.
     pub depth_max: u32,
     /// Accept-queue depth when last seen.
@@ -41,11 +54,89 @@ pub struct ListenerState {
     pub last_acceptor_tid: u32,
     /// Its process.
     pub last_acceptor_tgid: u32,
-    /// Padding, zero.
-    pub pad: u32,
+    /// Most requests in the SYN queue seen at a drop, a cookie or a retransmission.
+    pub syn_queue_max: u32,
     /// Who and where: for listeners that the tracer did not see begin.
     pub endpoints: crate::wire::Endpoints,
     /// Inode number of the listener's file, 0 when it has none.
     pub ino: u64,
 }
-const _: () = assert!(size_of::<ListenerState>() == 12 * 8 + 6 * 4 + 48 + 8);
+const _: () = assert!(size_of::<ListenerState>() == 18 * 8 + 6 * 4 + 48 + 8);
+
+/// Remote networks are told apart by this many bits: IPv4 /24 (an IPv4-mapped address's first 120), IPv6 /64.
+pub const PREFIX_BITS_V4: u8 = 24;
+/// See [`PREFIX_BITS_V4`].
+pub const PREFIX_BITS_V6: u8 = 64;
+
+/// Key of the connections counted by prefix.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrefixKey {
+    /// The listener's address in memory.
+    pub listener: u64,
+    /// Remote network: an address with its host bits zero, IPv4 mapped into IPv6.
+    pub prefix: [u8; 16],
+}
+const _: () = assert!(size_of::<PrefixKey>() == 24);
+
+/// Accept waits and handshake times are kept in log-linear buckets: each power of two between 2^[`HISTOGRAM_MIN_BITS`] ns
+/// (1 µs) and 2^[`HISTOGRAM_MAX_BITS`] ns (69 s) is cut into 2^[`HISTOGRAM_SUB_BITS`] equal parts, so a bucket is at most 6.25 %
+/// wide and its middle at most 3.2 % off. What is shorter or longer counts in the first or last bucket.
+pub const HISTOGRAM_MIN_BITS: u32 = 10;
+/// See [`HISTOGRAM_MIN_BITS`].
+pub const HISTOGRAM_MAX_BITS: u32 = 36;
+/// See [`HISTOGRAM_MIN_BITS`].
+pub const HISTOGRAM_SUB_BITS: u32 = 4;
+/// Number of buckets.
+pub const HISTOGRAM_BUCKETS: usize =
+    ((HISTOGRAM_MAX_BITS - HISTOGRAM_MIN_BITS) << HISTOGRAM_SUB_BITS) as usize;
+
+/// A log-linear histogram of times.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Histogram {
+    /// Counts by bucket; see [`bucket_of`].
+    pub counts: [u32; HISTOGRAM_BUCKETS],
+}
+const _: () = assert!(size_of::<Histogram>() == 1664);
+
+/// The bucket that a time of `ns` belongs to.
+#[must_use]
+pub const fn bucket_of(ns: u64) -> usize {
+    if ns < 1 << HISTOGRAM_MIN_BITS {
+        return 0;
+    }
+    if ns >= 1 << HISTOGRAM_MAX_BITS {
+        return HISTOGRAM_BUCKETS - 1;
+    }
+    let power = 63 - ns.leading_zeros();
+    let part = (ns >> (power - HISTOGRAM_SUB_BITS)) & ((1 << HISTOGRAM_SUB_BITS) - 1);
+    (((power - HISTOGRAM_MIN_BITS) << HISTOGRAM_SUB_BITS) as usize) + part as usize
+}
+
+/// The shortest time of a bucket, ns; of one past the last, the end of the last.
+#[must_use]
+pub const fn bucket_start(bucket: usize) -> u64 {
+    let power = HISTOGRAM_MIN_BITS + (bucket >> HISTOGRAM_SUB_BITS) as u32;
+    let part = (bucket & ((1 << HISTOGRAM_SUB_BITS) - 1)) as u64;
+    (1 << power) + (part << (power - HISTOGRAM_SUB_BITS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_lies_in_its_bucket() {
+        let mut ns = 1 << HISTOGRAM_MIN_BITS;
+        while ns < 1 << HISTOGRAM_MAX_BITS {
+            for at in [ns, ns + 1, ns + ns / 3, ns * 2 - 1] {
+                let bucket = bucket_of(at);
+                assert!(bucket_start(bucket) <= at && at < bucket_start(bucket + 1), "{at} in {bucket}");
+            }
+            ns *= 2;
+        }
+        assert_eq!(bucket_of(0), 0);
+        assert_eq!(bucket_of(u64::MAX), HISTOGRAM_BUCKETS - 1);
+    }
+}

@@ -27,8 +27,12 @@ pub const PORT_TAKEN: u16 = 7;
 pub const PORT_RELEASED: u16 = 8;
 /// A listener was closed: [`ListenerClosed`].
 pub const LISTENER_CLOSED: u16 = 9;
+/// A SYN-ACK was sent again: [`SynAckRetransmit`].
+pub const SYNACK_RETRANSMIT: u16 = 10;
+/// A half-open request ended without a connection: [`RequestEnd`].
+pub const REQUEST_END: u16 = 11;
 /// Number of kinds, 0 (unused) included: the length of the loss-counter array.
-pub const KINDS: usize = 10;
+pub const KINDS: usize = 12;
 
 /// Starts every record.
 #[repr(C)]
@@ -76,19 +80,21 @@ pub struct Listen {
     pub listener: ListenerRef,
     /// Who called listen().
     pub task: Task,
-    /// The argument of listen() before the kernel cut it; [`BACKLOG_UNKNOWN`] where it was not seen.
+    /// The argument of listen() before the kernel cut it, as unsigned as the kernel takes it; see [`LISTEN_BACKLOG_SEEN`].
     pub backlog: u32,
     /// `net.core.somaxconn` of the socket's namespace at that moment; 0 where not read.
     pub somaxconn: u32,
     /// Bit set of `port::OPT_*`.
     pub options: u32,
-    /// 1 when the socket already listened and only its backlog changed.
-    pub again: u32,
+    /// Bit set of [`LISTEN_AGAIN`] and [`LISTEN_BACKLOG_SEEN`].
+    pub flags: u32,
 }
 const _: () = assert!(size_of::<Listen>() == 16 + 48 + 32 + 40 + 16);
 
-/// [`Listen::backlog`] when the argument of listen() was not seen.
-pub const BACKLOG_UNKNOWN: u32 = u32::MAX;
+/// The socket already listened; only its backlog changed.
+pub const LISTEN_AGAIN: u32 = 1 << 0;
+/// [`Listen::backlog`] was seen. Any value is a legal one: `listen(fd, -1)` is common.
+pub const LISTEN_BACKLOG_SEEN: u32 = 1 << 1;
 
 /// The accept queue was full.
 pub const SYN_DROP_ACCEPT_QUEUE: u32 = 1;
@@ -96,6 +102,9 @@ pub const SYN_DROP_ACCEPT_QUEUE: u32 = 1;
 pub const SYN_DROP_SYN_QUEUE: u32 = 2;
 /// Dropped at a queue check though neither queue looks full: no memory, or a queue that just emptied.
 pub const SYN_DROP_OTHER: u32 = 3;
+/// The last quarter of `tcp_max_syn_backlog` is kept for peers that are known (only with `tcp_syncookies=0`), and this one is
+/// not.
+pub const SYN_DROP_MAX_SYN_BACKLOG: u32 = 4;
 
 /// Body of [`SYN_DROP`]. Softirq context: names no task.
 #[repr(C)]
@@ -276,3 +285,58 @@ pub struct ListenerClosed {
     pub last: ListenerState,
 }
 const _: () = assert!(size_of::<ListenerClosed>() == 16 + 48 + 32 + 40 + size_of::<ListenerState>());
+
+/// [`SynAckRetransmit::age_ns`] and [`RequestEnd::age_ns`] when the kernel does not say (cookies, no SYN-ACK sent yet).
+pub const AGE_UNKNOWN: u64 = u64::MAX;
+
+/// The timer sent the SYN-ACK again: no final ACK came.
+pub const RETRANSMIT_TIMER: u32 = 1;
+/// The peer's SYN came again: the SYN-ACK did not reach it (or it is impatient).
+pub const RETRANSMIT_DUPLICATE_SYN: u32 = 2;
+
+/// Body of [`SYNACK_RETRANSMIT`]. Softirq context: names no task.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynAckRetransmit {
+    /// Starts every record.
+    pub header: Header,
+    /// The listener's end and the peer's.
+    pub endpoints: Endpoints,
+    /// The listener.
+    pub listener: ListenerRef,
+    /// Time since the first SYN-ACK of this request, ns; [`AGE_UNKNOWN`].
+    pub age_ns: u64,
+    /// One of `RETRANSMIT_*`.
+    pub cause: u32,
+    /// How often its timer had run out before (`num_timeout`).
+    pub timeouts: u32,
+    /// The listener's count of such retransmissions (of this cause), this one included.
+    pub total: u64,
+}
+const _: () = assert!(size_of::<SynAckRetransmit>() == 16 + 48 + 32 + 24);
+
+/// Its timer ran out for the last time.
+pub const END_EXPIRED: u32 = 1;
+/// Its listener was closed; seen when its timer next ran out.
+pub const END_LISTENER_CLOSED: u32 = 2;
+
+/// Body of [`REQUEST_END`]. Softirq context: names no task.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestEnd {
+    /// Starts every record.
+    pub header: Header,
+    /// The listener's end and the peer's.
+    pub endpoints: Endpoints,
+    /// The listener.
+    pub listener: ListenerRef,
+    /// Time since the first SYN-ACK of this request, ns; [`AGE_UNKNOWN`].
+    pub age_ns: u64,
+    /// One of `END_*`.
+    pub how: u32,
+    /// How often its timer had run out before.
+    pub timeouts: u32,
+    /// The listener's count of such ends, this one included.
+    pub total: u64,
+}
+const _: () = assert!(size_of::<RequestEnd>() == 16 + 48 + 32 + 24);

@@ -42,6 +42,8 @@ records!(
     PortTaken = PORT_TAKEN,
     PortReleased = PORT_RELEASED,
     ListenerClosed = LISTENER_CLOSED,
+    SynAckRetransmit = SYNACK_RETRANSMIT,
+    RequestEnd = REQUEST_END,
 );
 
 /// Wake the reader at once when so much waits for it; below that it comes by itself ten times a second. A wake-up for
@@ -93,6 +95,15 @@ pub fn add(to: *mut u64, n: u64) {
     // SAFETY: callers pass an aligned member of a map value, which other CPUs too change only by atomic adds.
     unsafe {
         core::arch::asm!("lock *(u64 *)({to} + 0) += {n}", to = in(reg) to, n = in(reg) n, options(nostack))
+    };
+}
+
+/// The same for a 32-bit count.
+#[inline(always)]
+pub fn add32(to: *mut u32, n: u32) {
+    // SAFETY: as for `add`.
+    unsafe {
+        core::arch::asm!("lock *(u32 *)({to} + 0) += {n}", to = in(reg) to, n = in(reg) u64::from(n), options(nostack))
     };
 }
 

@@ -5,7 +5,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tcptrace_common::{
-    listener::ListenerState,
+    listener::{Histogram, ListenerState, PrefixKey},
     port::{Taker, TakerKey},
     record::{KINDS, ListenerClosed},
 };
@@ -23,6 +23,19 @@ pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(KINDS as u32, 
 /// an LRU would forget a quiet listener, which is the one to remember when it stalls.
 #[map]
 pub static LISTENERS: HashMap<u64, ListenerState> = HashMap::with_max_entries(16_384, 0);
+
+/// How long connections waited to be accepted, by listener as in [`LISTENERS`]. Fewer than there: only listeners that
+/// accept have one, and each is 1.6 KiB.
+#[map]
+pub static WAITS: HashMap<u64, Histogram> = HashMap::with_max_entries(4_096, 0);
+
+/// How long handshakes took, from the first SYN-ACK to the final ACK, likewise.
+#[map]
+pub static HANDSHAKES: HashMap<u64, Histogram> = HashMap::with_max_entries(4_096, 0);
+
+/// Connections completed, by listener and remote network; counted only for listeners whose SYN-ACKs go unanswered.
+#[map]
+pub static PREFIXES: LruHashMap<PrefixKey, u64> = LruHashMap::with_max_entries(8_192, 0);
 
 /// When a child entered an accept queue, keyed by its address. LRU: children of a closed listener are never accepted and
 /// no robust hook tells of each (inet_child_forget is static and inlined on some kernels).
@@ -67,12 +80,10 @@ pub const CALL_LISTEN_START: u64 = 1;
 pub const CALL_LISTEN: u64 = 2;
 /// In `inet_csk_get_port`.
 pub const CALL_GET_PORT: u64 = 3;
-/// In `inet_hash_connect` or `inet6_hash_connect`.
-pub const CALL_HASH_CONNECT: u64 = 4;
 /// In the listen system call: `first` is the backlog argument.
-pub const CALL_SYS_LISTEN: u64 = 5;
+pub const CALL_SYS_LISTEN: u64 = 4;
 /// In the bind system call: `first` is the descriptor, `second` the user's address pointer.
-pub const CALL_SYS_BIND: u64 = 6;
+pub const CALL_SYS_BIND: u64 = 5;
 
 /// Value of [`CALLS`].
 #[derive(Clone, Copy)]
@@ -95,6 +106,16 @@ pub struct Packet {
     pub child_abandoned: u64,
     /// Child created by the final ACK (or Fast Open SYN) in progress and not yet counted as enqueued.
     pub fresh_child: u64,
+    /// The SYN in progress is answered with a cookie.
+    pub cookie: u64,
+    /// The SYN in progress was refused one of the last places of `tcp_max_syn_backlog`.
+    pub unproven: u64,
+    /// Request whose timer runs out; 0 outside `reqsk_timer_handler`.
+    pub timer_request: u64,
+    /// How often it had run out before.
+    pub timer_timeouts: u64,
+    /// State of its listener then.
+    pub timer_listener_state: u64,
     /// kprobe tier: listener of the SYN in progress.
     pub syn_listener: u64,
     /// kprobe tier: the SYN itself.
@@ -111,7 +132,7 @@ pub struct Packet {
 #[map]
 pub static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
 
-/// What `tp_set_state` is wanted for, a bit set of `config::SERVE_*`: decided after load, when user space knows which
+/// What the `tp_set_state_*` programs are wanted for, a bit set of `config::SERVE_*`: decided after load, when user space knows which
 /// observations no better attachment makes. The full tiers do not attach that program at all.
 #[map]
 pub static SERVES: Array<u32> = Array::with_max_entries(1, 0);
@@ -120,9 +141,10 @@ pub static SERVES: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub static ZEROES: Array<[u8; ZEROES_LEN]> = Array::with_max_entries(1, 0);
 /// The longest record or map value that is filled in place.
-pub const ZEROES_LEN: usize = 1280;
+pub const ZEROES_LEN: usize = 1664;
 const _: () = assert!(size_of::<ListenerClosed>() <= ZEROES_LEN);
 const _: () = assert!(size_of::<tcptrace_common::record::BindFail>() <= ZEROES_LEN);
+const _: () = assert!(size_of::<Histogram>() <= ZEROES_LEN);
 
 /// The state of the packet in progress on this CPU.
 #[inline(always)]

@@ -132,7 +132,10 @@ fn play_all(name: &str, older: bool) -> Result<Vec<GroundTruth>> {
                 })
             })
             .collect();
-        plays.into_iter().map(|play| play.join().expect("no play panics")).collect()
+        plays
+            .into_iter()
+            .map(|play| play.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a play panicked"))))
+            .collect()
     });
     outcomes.into_iter().filter_map(Result::transpose).collect()
 }
@@ -166,7 +169,10 @@ fn half_open_requests_pile_up_and_every_one_is_accounted_for() -> Result<()> {
         let expected = match truth.variant {
             "return-path" => {
                 // One SYN-ACK for each SYN that comes again, and two for each request when its timer runs out; then the end.
-                ensure!(expired == requests && synacks == fact(&truth, "duplicate_syns") + 2 * requests, "{json}");
+                ensure!(
+                    expired == requests && synacks == fact(&truth, "duplicate_syns") + 2 * requests,
+                    "{json}"
+                );
                 ensure!(fact(&truth, "retried_from_new_port") == fact(&truth, "peers"), "{json}");
                 Some("return-path")
             }

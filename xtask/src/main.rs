@@ -40,25 +40,23 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match dispatch(Cli::parse().command) {
-        Ok(code) => code,
-        Err(error) => {
-            term::note(format_args!("error: {error:#}"));
-            ExitCode::from(vm::cli::EXIT_HARNESS)
-        }
-    }
+    let command = Cli::parse().command;
+    // A command in a guest has the other codes for itself.
+    let failed = if matches!(command, Command::Vm(_)) { vm::cli::EXIT_HARNESS } else { 1 };
+    dispatch(command).unwrap_or_else(|error| {
+        term::note(format_args!("error: {error:#}"));
+        ExitCode::from(failed)
+    })
 }
 
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Setup(args) => setup::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Static => {
-            println!("{}", binary::build()?.display());
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Ebpf(args) => ebpf::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Test(args) => test::run(&args),
-        Command::Vm(args) => vm::cli::run(&args),
-        Command::GuestAgent => vm::agent::main().map(|()| ExitCode::SUCCESS),
+        Command::Setup(args) => setup::run(&args)?,
+        Command::Static => println!("{}", binary::build()?.display()),
+        Command::Ebpf(args) => ebpf::run(&args)?,
+        Command::Test(args) => return test::run(&args),
+        Command::Vm(args) => return vm::cli::run(&args),
+        Command::GuestAgent => vm::agent::main()?,
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -10,8 +10,8 @@ use aya_ebpf::{
 };
 
 use crate::{
-    handle::{accept, bind, handshake, listen, port},
-    kernel::{Direct, Skb, Sock, layout, syscall_second_argument},
+    handle::{accept, bind, half_open, handshake, listen, port},
+    kernel::{Direct, Request, Skb, Sock, layout, syscall_second_argument},
 };
 
 type Socket = Sock<Direct>;
@@ -131,7 +131,7 @@ fn fentry_forced_close(_ctx: FEntryContext) -> u32 {
 fn fexit_hashdance(ctx: FExitContext) -> u32 {
     let queued: u64 = ctx.arg(4);
     if queued != 0 {
-        handshake::enqueued(Socket::at(ctx.arg(0)), Socket::at(ctx.arg(1)), true);
+        handshake::enqueued(Socket::at(ctx.arg(0)), Socket::at(ctx.arg(1)), Request::at(ctx.arg(2)), true);
     }
     0
 }
@@ -141,7 +141,7 @@ fn fexit_hashdance(ctx: FExitContext) -> u32 {
 fn fexit_queue_add(ctx: FExitContext) -> u32 {
     let queued: u64 = ctx.arg(3);
     if queued != 0 {
-        handshake::enqueued(Socket::at(ctx.arg(0)), Socket::at(ctx.arg(2)), true);
+        handshake::enqueued(Socket::at(ctx.arg(0)), Socket::at(ctx.arg(2)), Request::at(ctx.arg(1)), true);
     }
     0
 }
@@ -188,5 +188,42 @@ fn fexit_hash_connect_v6(ctx: FExitContext) -> u32 {
 fn fentry_put_port(ctx: FEntryContext) -> u32 {
     let sk = Socket::at(ctx.arg(0));
     port::released(sk, sk.local_port(), sk.state());
+    0
+}
+
+/// fentry `__u32 cookie_v4_init_sequence(const struct sk_buff *skb, __u16 *mssp)`, through af_ops
+#[fentry]
+fn fentry_cookie_v4(_ctx: FEntryContext) -> u32 {
+    handshake::cookie_made();
+    0
+}
+
+/// fentry `cookie_v6_init_sequence`, likewise
+#[fentry]
+fn fentry_cookie_v6(_ctx: FEntryContext) -> u32 {
+    handshake::cookie_made();
+    0
+}
+
+/// fexit `bool tcp_peer_is_proven(struct request_sock *req, struct dst_entry *dst)`
+#[fexit]
+fn fexit_peer_is_proven(ctx: FExitContext) -> u32 {
+    if slot::<2>(&ctx) as u8 == 0 {
+        handshake::peer_not_proven();
+    }
+    0
+}
+
+/// fentry `void reqsk_timer_handler(struct timer_list *t)`: static, but its address is taken, so it is never inlined
+#[fentry]
+fn fentry_reqsk_timer(ctx: FEntryContext) -> u32 {
+    half_open::timer_runs_out(ctx.arg(0));
+    0
+}
+
+/// fexit of the same
+#[fexit]
+fn fexit_reqsk_timer(_ctx: FExitContext) -> u32 {
+    half_open::timer_ran_out();
     0
 }

@@ -2,6 +2,10 @@
 //! than six arguments, functions without BTF). Arguments are untyped: everything is read through `bpf_probe_read_kernel`.
 //!
 //! Where the entry says enough there is no return probe: kretprobes draw on a pool of instances that can run dry.
+//!
+//! The kernel runs no kprobe's program while another is running on the same CPU (`bpf_prog_active`), and before 6.7 does not
+//! even count what it skips. So there is none here on what every connection does in process context, where a packet's
+//! program may come in between: taking and giving back ports is seen by BTF tracepoints, which have no such rule.
 
 use aya_ebpf::{
     macros::{kprobe, kretprobe},
@@ -9,9 +13,9 @@ use aya_ebpf::{
 };
 
 use crate::{
-    handle::{accept, bind, handshake, listen, port},
-    kernel::{Access as _, Probed, Skb, Sock, current, layout, state, syscall_second_argument},
-    maps::{CALL_GET_PORT, CALL_HASH_CONNECT, CALL_LISTEN, CALL_LISTEN_START, CALLS, Call, CallKey, packet},
+    handle::{accept, bind, half_open, handshake, listen},
+    kernel::{Access as _, Probed, Request, Skb, Sock, current, layout, state, syscall_second_argument},
+    maps::{CALL_GET_PORT, CALL_LISTEN, CALL_LISTEN_START, CALLS, Call, CallKey, packet},
 };
 
 type Socket = Sock<Probed>;
@@ -168,7 +172,7 @@ fn kprobe_forced_close(_ctx: ProbeContext) -> u32 {
 fn kprobe_hashdance(ctx: ProbeContext) -> u32 {
     let sk = Socket::at(argument(&ctx, 0));
     if argument(&ctx, 3) & 0xff != 0 && sk.state() == state::LISTEN {
-        handshake::enqueued(sk, Socket::at(argument(&ctx, 1)), false);
+        handshake::enqueued(sk, Socket::at(argument(&ctx, 1)), Request::at(argument(&ctx, 2)), false);
     }
     0
 }
@@ -178,7 +182,7 @@ fn kprobe_hashdance(ctx: ProbeContext) -> u32 {
 fn kprobe_queue_add(ctx: ProbeContext) -> u32 {
     let sk = Socket::at(argument(&ctx, 0));
     if sk.state() == state::LISTEN {
-        handshake::enqueued(sk, Socket::at(argument(&ctx, 2)), false);
+        handshake::enqueued(sk, Socket::at(argument(&ctx, 2)), Request::at(argument(&ctx, 1)), false);
     }
     0
 }
@@ -210,26 +214,31 @@ fn kretprobe_get_port(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// `int inet_hash_connect(death_row, struct sock *sk)` and `inet6_hash_connect`
+/// `cookie_v4_init_sequence` and `cookie_v6_init_sequence`
 #[kprobe]
-fn kprobe_hash_connect(ctx: ProbeContext) -> u32 {
-    enter(CALL_HASH_CONNECT, argument(&ctx, 1), 0);
+fn kprobe_cookie(_ctx: ProbeContext) -> u32 {
+    handshake::cookie_made();
     0
 }
-/// Their return.
+
+/// Return of `bool tcp_peer_is_proven(struct request_sock *req, struct dst_entry *dst)`
 #[kretprobe]
-fn kretprobe_hash_connect(ctx: RetProbeContext) -> u32 {
-    let Some(call) = leave(CALL_HASH_CONNECT) else { return 0 };
-    if ctx.ret::<i32>() == 0 {
-        port::connected(Socket::at(call.first));
+fn kretprobe_peer_is_proven(ctx: RetProbeContext) -> u32 {
+    if ctx.ret::<u8>() == 0 {
+        handshake::peer_not_proven();
     }
     0
 }
 
-/// `void inet_put_port(struct sock *sk)`: at entry the port and the old state are still there
+/// `void reqsk_timer_handler(struct timer_list *t)`
 #[kprobe]
-fn kprobe_put_port(ctx: ProbeContext) -> u32 {
-    let sk = Socket::at(argument(&ctx, 0));
-    port::released(sk, sk.local_port(), sk.state());
+fn kprobe_reqsk_timer(ctx: ProbeContext) -> u32 {
+    half_open::timer_runs_out(argument(&ctx, 0));
+    0
+}
+/// Its return.
+#[kretprobe]
+fn kretprobe_reqsk_timer(_ctx: RetProbeContext) -> u32 {
+    half_open::timer_ran_out();
     0
 }

@@ -16,39 +16,73 @@ use tcptrace_common::{
 };
 
 use crate::{
-    handle::{accept, bind, handshake, listen, port},
-    kernel::{Direct, Probed, Skb, Sock, current, layout, mapped, state},
+    handle::{accept, bind, half_open, handshake, listen, port},
+    kernel::{Direct, Probed, Request, Skb, Sock, current, layout, mapped, state},
     maps::{CALL_SYS_BIND, CALLS, Call, CallKey, SERVES},
 };
 
 const IPPROTO_TCP: u16 = 6;
 const EADDRINUSE: i64 = 98;
 
-/// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn tp_set_state(ctx: BtfTracePointContext) -> u32 {
+// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, in three programs: the kernel skips
+// a program that would interrupt itself on the same CPU (since 6.1), and a state change in process context may be
+// interrupted by one in softirq. So what must not be missed, the children entering an accept queue, has a program that does
+// nothing else, and that only in softirq.
+
+/// A TCP socket and its old and new state; `None` for other protocols, and if nobody wants `what`.
+#[inline(always)]
+fn state_change(ctx: &BtfTracePointContext, what: u32) -> Option<(Sock<Direct>, u8, u8)> {
     let sk = Sock::<Direct>::at(ctx.arg(0));
+    if sk.protocol() != IPPROTO_TCP {
+        return None;
+    }
+    let serves = SERVES.get_ptr(0)?;
+    // SAFETY: an array slot is always there.
+    if unsafe { *serves } & what == 0 {
+        return None;
+    }
     let old: i32 = ctx.arg(1);
     let new: i32 = ctx.arg(2);
-    if sk.protocol() != IPPROTO_TCP {
-        return 0;
+    Some((sk, old as u8, new as u8))
+}
+
+/// Process context: the current task listens, closes a listener, or connects.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn tp_set_state_task(ctx: BtfTracePointContext) -> u32 {
+    if let Some((sk, old, new)) = state_change(&ctx, SERVE_LISTEN) {
+        match (old, new) {
+            // The port is not yet confirmed; if that fails, CLOSE follows.
+            (_, state::LISTEN) => listen::listening(sk, false),
+            (state::LISTEN, state::CLOSE) => listen::closing(sk),
+            _ => {}
+        }
     }
-    let Some(serves) = SERVES.get_ptr(0) else { return 0 };
-    // SAFETY: an array slot is always there.
-    let serves = unsafe { *serves };
-    let serves = |what: u32| serves & what != 0;
-    match (old as u8, new as u8) {
-        // Process context: the current task calls listen(), whose port is not yet confirmed; if that fails, CLOSE follows.
-        (_, state::LISTEN) if serves(SERVE_LISTEN) => listen::listening(sk, false),
-        (state::LISTEN, state::CLOSE) if serves(SERVE_LISTEN) => listen::closing(sk),
-        // After the child was enqueued, in softirq. (LISTEN to SYN_RECV comes too early: up to 6.14 the addresses are not
-        // there yet.)
-        (state::SYN_RECV, state::ESTABLISHED) if serves(SERVE_ENQUEUE) => handshake::established(sk),
-        // Process context: the current task calls connect(), whose port is chosen after this.
-        (state::CLOSE, state::SYN_SENT) if serves(SERVE_CONNECT) => port::connecting(sk),
-        (state::SYN_SENT, state::ESTABLISHED) if serves(SERVE_CONNECT) => port::connecting_done(sk),
-        (old, state::CLOSE) if serves(SERVE_CONNECT) => port::closed(sk, old),
-        _ => {}
+    if let Some((sk, state::CLOSE, state::SYN_SENT)) = state_change(&ctx, SERVE_CONNECT) {
+        // The port is chosen after this.
+        port::connecting(sk);
+    }
+    0
+}
+
+/// Softirq: a child is established, after it was enqueued. (LISTEN to SYN_RECV comes too early: up to 6.14 the addresses are
+/// not there yet.)
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn tp_set_state_child(ctx: BtfTracePointContext) -> u32 {
+    if let Some((sk, state::SYN_RECV, state::ESTABLISHED)) = state_change(&ctx, SERVE_ENQUEUE) {
+        handshake::established(sk);
+    }
+    0
+}
+
+/// Any context: a connect is answered, a socket gives its port back.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn tp_set_state_port(ctx: BtfTracePointContext) -> u32 {
+    if let Some((sk, old, new)) = state_change(&ctx, SERVE_CONNECT) {
+        match (old, new) {
+            (state::SYN_SENT, state::ESTABLISHED) => port::connecting_done(sk),
+            (old, state::CLOSE) if old != state::LISTEN => port::closed(sk, old),
+            _ => {}
+        }
     }
     0
 }
@@ -72,6 +106,13 @@ fn tp_kfree_skb(ctx: BtfTracePointContext) -> u32 {
         return 0;
     }
     handshake::ack_overflowed(Sock::<Probed>::at(listener), Skb::<Probed>::at(skb));
+    0
+}
+
+/// `tcp_retransmit_synack(const struct sock *sk, const struct request_sock *req)`, for all tiers
+#[btf_tracepoint(function = "tcp_retransmit_synack")]
+fn tp_retransmit_synack(ctx: BtfTracePointContext) -> u32 {
+    half_open::retransmitted(Request::at(ctx.arg(1)));
     0
 }
 

@@ -9,9 +9,9 @@ use tcptrace_common::{
 use crate::{
     emit::{self, add},
     filter::{passes, stream_all},
-    handle::listener,
+    handle::{histogram, listener},
     kernel::{Access, Sock, current},
-    maps::{QUEUED, Queued},
+    maps::{QUEUED, Queued, WAITS},
 };
 
 /// When `child` entered the accept queue, forgotten with this call; time 0 when that was not seen. (Not an `Option`: the
@@ -35,6 +35,9 @@ pub fn accepted<A: Access>(sk: Sock<A>, child: Sock<A>, queued: Queued) {
     let Some(state) = listener::state_of(sk) else { return };
     state.depth = sk.accept_queue_depth();
     let wait = count_accept(state, queued);
+    if wait != WAIT_UNKNOWN {
+        histogram::count(&WAITS, sk.id(), wait);
+    }
     if stream_all() {
         let Some(mut record) = emit::reserve::<Accept>() else { return };
         child.fill_endpoints(&mut record.endpoints, port);
@@ -55,6 +58,9 @@ pub fn accepted_child<A: Access>(child: Sock<A>, queued: Queued) {
     }
     let Some(state) = listener::state_by_port(child, port) else { return };
     let wait = count_accept(state, queued);
+    if wait != WAIT_UNKNOWN {
+        histogram::count(&WAITS, listener::port_key(child.netns(), port), wait);
+    }
     if stream_all() {
         let Some(mut record) = emit::reserve::<Accept>() else { return };
         child.fill_endpoints(&mut record.endpoints, port);

@@ -1,5 +1,6 @@
 //! bind() or listen() succeeded or failed for its port. Process context: the current task asks.
 
+use aya_log_ebpf::debug;
 use tcptrace_common::{
     port::{FOUND_BIND_HASH, HOW_BIND, HOW_BIND_ANY, HOW_LISTEN_ANY, Holder},
     record::{BindFail, HOLDERS, REUSE_STATE_UNKNOWN, STAGE_BIND, STAGE_LISTEN},
@@ -42,6 +43,7 @@ pub fn failed<A: Access>(sk: Sock<A>, asked: u16, address: [u8; 16], errno: u32,
     if !passes(sk, asked, 0) {
         return;
     }
+    debug!((), "port {} refused: errno {}, stage {}", asked, errno, stage);
     let Some(mut record) = emit::reserve::<BindFail>() else { return };
     record.endpoints.local = address;
     record.endpoints.local_port = asked;

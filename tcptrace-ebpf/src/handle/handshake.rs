@@ -1,17 +1,21 @@
 //! A SYN's and a final ACK's way past the queues. Softirq context: no task here owns anything.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use tcptrace_common::record::{
-    ACK_DROP_ACCEPT_QUEUE, ACK_DROP_OTHER, AckDrop, Enqueue, SYN_DROP_ACCEPT_QUEUE, SYN_DROP_OTHER,
-    SYN_DROP_SYN_QUEUE, SynDrop,
+use aya_log_ebpf::debug;
+use tcptrace_common::{
+    listener::PrefixKey,
+    record::{
+        ACK_DROP_ACCEPT_QUEUE, ACK_DROP_OTHER, AckDrop, Enqueue, SYN_DROP_ACCEPT_QUEUE,
+        SYN_DROP_MAX_SYN_BACKLOG, SYN_DROP_OTHER, SYN_DROP_SYN_QUEUE, SynDrop,
+    },
 };
 
 use crate::{
     emit::{self, add},
     filter::{passes, stream_all},
-    handle::listener,
-    kernel::{Access, Skb, Sock},
-    maps::{QUEUED, Queued, packet},
+    handle::{histogram, listener},
+    kernel::{Access, Request, Skb, Sock, is_mapped},
+    maps::{HANDSHAKES, PREFIXES, QUEUED, Queued, packet},
 };
 
 /// `tcp_conn_request` asks for the route of the request: the SYN passed both queue checks.
@@ -22,19 +26,44 @@ pub fn passed_queue_checks() {
     }
 }
 
+/// `cookie_v4_init_sequence` or `cookie_v6_init_sequence`: the SYN is answered with a cookie.
+#[inline(always)]
+pub fn cookie_made() {
+    if let Some(packet) = packet() {
+        packet.cookie = 1;
+    }
+}
+
+/// `tcp_peer_is_proven` said no. `tcp_conn_request` asks only when cookies are off and the last quarter of
+/// `tcp_max_syn_backlog` is reached, and drops the SYN of a peer that is not.
+#[inline(always)]
+pub fn peer_not_proven() {
+    if let Some(packet) = packet() {
+        packet.unproven = 1;
+    }
+}
+
 /// `tcp_conn_request` returned. It returns 0 on every path, so what it did is told by whether it asked for a route.
 #[inline(always)]
 pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
     let Some(packet) = packet() else { return };
     let passed = packet.passed_queue_checks != 0;
+    let cookie = packet.cookie != 0;
+    let unproven = packet.unproven != 0;
     packet.passed_queue_checks = 0;
+    packet.cookie = 0;
+    packet.unproven = 0;
     let port = sk.local_port();
     if !passes(sk, port, 0) {
         return;
     }
     let Some(state) = listener::state_of(sk) else { return };
     add(&raw mut state.syns, 1);
-    if passed {
+    if cookie {
+        add(&raw mut state.cookies_sent, 1);
+        listener::note_syn_queue(state, sk.syn_queue());
+    }
+    if passed && !unproven {
         return;
     }
     let depth = sk.accept_queue_depth();
@@ -44,7 +73,9 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
     // of exactly `limit` requests is full changed within stable series (`>=` before 2025, `>` since), so a SYN queue at
     // the limit is blamed only when the accept queue is not full.
     let syn_queue = sk.syn_queue();
-    let cause = if syncookies == 0 && syn_queue > limit {
+    let cause = if unproven {
+        SYN_DROP_MAX_SYN_BACKLOG
+    } else if syncookies == 0 && syn_queue > limit {
         SYN_DROP_SYN_QUEUE
     } else if depth > limit {
         SYN_DROP_ACCEPT_QUEUE
@@ -58,13 +89,24 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
         SYN_DROP_OTHER
     };
     listener::note_depth(state, depth, limit);
-    let total = if cause == SYN_DROP_ACCEPT_QUEUE {
-        add(&raw mut state.syn_drops_accept_queue, 1);
-        state.syn_drops_accept_queue
-    } else {
-        add(&raw mut state.syn_drops_syn_queue, 1);
-        state.syn_drops_syn_queue
+    listener::note_syn_queue(state, syn_queue);
+    let count = match cause {
+        SYN_DROP_ACCEPT_QUEUE => &raw mut state.syn_drops_accept_queue,
+        SYN_DROP_MAX_SYN_BACKLOG => &raw mut state.syn_drops_max_syn_backlog,
+        _ => &raw mut state.syn_drops_syn_queue,
     };
+    add(count, 1);
+    // SAFETY: a member of `state`; read after our own add, so it counts this drop.
+    let total = unsafe { *count };
+    debug!(
+        (),
+        "SYN for port {} dropped: cause {}, accept queue {} of {}, SYN queue {}",
+        port,
+        cause,
+        depth,
+        limit,
+        syn_queue
+    );
     let Some(mut record) = emit::reserve::<SynDrop>() else { return };
     skb.fill_received(&mut record.endpoints, sk);
     sk.fill_listener(&mut record.listener);
@@ -103,6 +145,7 @@ pub fn child_made<A: Access>(sk: Sock<A>, skb: Skb<A>, child: u64) {
         add(&raw mut state.ack_drops, 1);
         (ACK_DROP_ACCEPT_QUEUE, state.ack_drops)
     };
+    debug!((), "final ACK for port {} dropped: cause {}, accept queue {} of {}", port, cause, depth, limit);
     let Some(mut record) = emit::reserve::<AckDrop>() else { return };
     skb.fill_received(&mut record.endpoints, sk);
     sk.fill_listener(&mut record.listener);
@@ -124,7 +167,7 @@ pub fn child_abandoned() {
 /// Two hooks report this, `inet_csk_complete_hashdance` and `inet_csk_reqsk_queue_add`: which of them fires for an ordinary
 /// handshake depends on what the compiler inlined (on 5.10 both do), so only the child that `child_made` saw counts, once.
 #[inline(always)]
-pub fn enqueued<A: Access>(sk: Sock<A>, child: Sock<A>, counted: bool) {
+pub fn enqueued<A: Access>(sk: Sock<A>, child: Sock<A>, request: Request, counted: bool) {
     let Some(packet) = packet() else { return };
     if packet.fresh_child != child.id() {
         return;
@@ -142,6 +185,14 @@ pub fn enqueued<A: Access>(sk: Sock<A>, child: Sock<A>, counted: bool) {
     state.last_enqueue_ns = now;
     listener::note_depth(state, depth, sk.accept_queue_limit());
     let _ = QUEUED.insert(&child.id(), &Queued { time_ns: now, listener: sk.id() }, 0);
+    // The kernel stamps the first SYN-ACK; a cookie connection has no stamp.
+    let first_synack = request.first_synack_us();
+    if first_synack != 0 {
+        histogram::count(&HANDSHAKES, sk.id(), now.saturating_sub(first_synack * 1000));
+    }
+    if now.saturating_sub(state.last_retransmit_ns) < PREFIX_WATCH_NS {
+        count_prefix(sk, child);
+    }
     if stream_all() {
         let Some(mut record) = emit::reserve::<Enqueue>() else { return };
         child.fill_endpoints(&mut record.endpoints, port);
@@ -149,6 +200,28 @@ pub fn enqueued<A: Access>(sk: Sock<A>, child: Sock<A>, counted: bool) {
         record.listener.depth = depth;
         record.child = child.id();
         record.submit();
+    }
+}
+
+/// For how long after an unanswered SYN-ACK connections are counted by remote network, ns.
+const PREFIX_WATCH_NS: u64 = 60_000_000_000;
+
+/// Counts a connection for its remote network, so that user space can tell a broken path from a broken server.
+#[inline(always)]
+fn count_prefix<A: Access>(sk: Sock<A>, child: Sock<A>) {
+    let mut prefix = child.remote_address();
+    // An IPv4-mapped address keeps the first 24 of its 32 bits, an IPv6 one the first 64 of 128.
+    if is_mapped(&prefix) {
+        prefix[15] = 0;
+    } else {
+        prefix[8..].fill(0);
+    }
+    let key = PrefixKey { listener: sk.id(), prefix };
+    match PREFIXES.get_ptr_mut(&key) {
+        Some(count) => add(count, 1),
+        None => {
+            let _ = PREFIXES.insert(&key, &1, 0);
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! A listener began, changed its backlog, or was closed. Process context: the current task is the one that does it.
 
-use tcptrace_common::record::{BACKLOG_UNKNOWN, Listen, ListenerClosed};
+use aya_log_ebpf::debug;
+use tcptrace_common::record::{LISTEN_AGAIN, LISTEN_BACKLOG_SEEN, Listen, ListenerClosed};
 
 use crate::{
     emit,
     filter::passes,
     handle::listener,
     kernel::{Access, Sock, current, state},
-    maps::{CALL_SYS_LISTEN, CALLS, Call, CallKey, LISTENERS},
+    maps::{CALL_SYS_LISTEN, CALLS, Call, CallKey, HANDSHAKES, LISTENERS, WAITS},
 };
 
 /// listen() was called with this backlog, before the kernel cuts it to somaxconn in `__sys_listen()`.
@@ -41,13 +42,16 @@ pub fn listening<A: Access>(sk: Sock<A>, again: bool) {
         known.limit = limit;
     }
     let key = CallKey { thread: current::thread(), which: CALL_SYS_LISTEN };
-    let backlog = match CALLS.get_ptr(&key) {
+    let mut flags = if again { LISTEN_AGAIN } else { 0 };
+    let mut backlog = 0;
+    if let Some(call) = CALLS.get_ptr(&key) {
+        flags |= LISTEN_BACKLOG_SEEN;
         // SAFETY: a map value stays readable for the length of a program run.
-        Some(call) => unsafe { (*call).first as u32 },
-        None => BACKLOG_UNKNOWN,
-    };
+        backlog = unsafe { (*call).first as u32 };
+    }
     let _ = CALLS.remove(&key);
 
+    debug!((), "listening at port {}: backlog {}, limit {}", port, backlog, limit);
     let Some(mut record) = emit::reserve::<Listen>() else { return };
     sk.fill_endpoints(&mut record.endpoints, port);
     sk.fill_listener(&mut record.listener);
@@ -55,7 +59,7 @@ pub fn listening<A: Access>(sk: Sock<A>, again: bool) {
     record.backlog = backlog;
     record.somaxconn = sk.net().somaxconn();
     record.options = u32::from(sk.options() | sk.inet_options());
-    record.again = u32::from(again);
+    record.flags = flags;
     record.submit();
 }
 
@@ -71,6 +75,7 @@ pub fn closing<A: Access>(sk: Sock<A>) {
     if !passes(sk, port, 0) {
         return;
     }
+    debug!((), "listener at port {} closes", port);
     let key = sk.id();
     if let Some(mut record) = emit::reserve::<ListenerClosed>() {
         sk.fill_endpoints(&mut record.endpoints, port);
@@ -83,4 +88,6 @@ pub fn closing<A: Access>(sk: Sock<A>) {
         record.submit();
     }
     let _ = LISTENERS.remove(&key);
+    let _ = WAITS.remove(&key);
+    let _ = HANDSHAKES.remove(&key);
 }

@@ -47,12 +47,20 @@ pub fn note_depth(state: &mut ListenerState, depth: u32, limit: u32) {
     }
 }
 
+/// Notes the length of the SYN queue as it is now.
+#[inline(always)]
+pub fn note_syn_queue(state: &mut ListenerState, length: u32) {
+    if length > state.syn_queue_max {
+        state.syn_queue_max = length;
+    }
+}
+
 /// Tracepoint tier: state of whatever listens at `port` in the namespace of `sk`, one of its children. Which listener that
 /// is (address, reuseport member) cannot be seen there, so namespace and port are the key; no kernel address is so small.
 #[inline(always)]
 pub fn state_by_port<A: Access>(sk: Sock<A>, port: u16) -> Option<&'static mut ListenerState> {
     let netns = sk.netns();
-    let key = u64::from(netns) << 16 | u64::from(port);
+    let key = port_key(netns, port);
     if let Some(state) = LISTENERS.get_ptr_mut(&key) {
         // SAFETY: as in `state_of`.
         return Some(unsafe { &mut *state });
@@ -62,4 +70,10 @@ pub fn state_by_port<A: Access>(sk: Sock<A>, port: u16) -> Option<&'static mut L
     state.endpoints.netns = netns;
     state.endpoints.family = sk.family();
     Some(state)
+}
+
+/// Key of a listener that is known by namespace and port only.
+#[inline(always)]
+pub fn port_key(netns: u32, port: u16) -> u64 {
+    u64::from(netns) << 16 | u64::from(port)
 }

@@ -2,7 +2,9 @@
 
 pub mod accept;
 pub mod bind;
+pub mod half_open;
 pub mod handshake;
+pub mod histogram;
 pub mod listen;
 pub mod listener;
 pub mod port;

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::probe::{BackEnd, Tier};
+use crate::{
+    finding::Severity,
+    probe::{BackEnd, Tier},
+};
 
 /// Why are connections not being set up? Who, where, why, and what to change.
 ///
@@ -40,6 +43,9 @@ pub struct TraceArgs {
     /// Size of the ring buffer between kernel and tcptrace, KiB (a power of two)
     #[arg(long, default_value_t = 4096, value_name = "KIB", value_parser = power_of_two)]
     pub ring_kib: u32,
+    /// Print the kernel side's own log to stderr (RUST_LOG=tcptrace=debug shows user space's)
+    #[arg(long)]
+    pub kernel_log: bool,
 }
 
 /// How to print.
@@ -80,15 +86,18 @@ pub struct WatchArgs {
     /// Print only what concerns processes of these names
     #[arg(long, value_name = "NAME")]
     pub comm: Vec<String>,
+    /// Print only what concerns these containers, pods or units (part of the name)
+    #[arg(long, visible_alias = "cgroup", value_name = "NAME")]
+    pub container: Vec<String>,
+    /// Print only what concerns remote addresses in these networks
+    #[arg(long, value_name = "CIDR")]
+    pub peer: Vec<crate::output::Network>,
     /// Print only these findings
     #[arg(long, value_name = "CODE")]
     pub finding: Vec<String>,
     /// End with exit code 1 if there was a finding of this severity or a worse one
     #[arg(long, value_enum, value_name = "SEVERITY")]
     pub fail_on: Option<FailOn>,
-    /// Print the kernel side's own log to stderr (RUST_LOG=tcptrace=debug shows user space's)
-    #[arg(long)]
-    pub kernel_log: bool,
 }
 
 /// How to look at the probes.
@@ -166,6 +175,16 @@ pub enum FailOn {
     Warning,
     /// Connections are being refused or dropped
     Critical,
+}
+
+impl From<FailOn> for Severity {
+    fn from(fail_on: FailOn) -> Self {
+        match fail_on {
+            FailOn::Info => Self::Info,
+            FailOn::Warning => Self::Warning,
+            FailOn::Critical => Self::Critical,
+        }
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

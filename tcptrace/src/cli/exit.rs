@@ -1,6 +1,6 @@
 //! Exit codes: what a script may rely on.
 
-use std::process::ExitCode;
+use std::{fmt::Display, process::ExitCode};
 
 /// How tcptrace ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct Failure {
 
 impl Failure {
     /// A failure to be ended with `exit`.
-    pub fn new(exit: Exit, message: impl ToString) -> Self {
+    pub fn new(exit: Exit, message: impl Display) -> Self {
         Self { exit, message: message.to_string() }
     }
 }

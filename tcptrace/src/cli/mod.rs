@@ -23,9 +23,11 @@ pub fn main() -> ExitCode {
         return crate::rehearse::actor_main(arguments);
     }
     let cli = Cli::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn,aya=error,aya_obj=error"))
-        .format_timestamp_millis()
-        .init();
+    env_logger::Builder::from_env(
+        env_logger::Env::default().default_filter_or("warn,aya=error,aya_obj=error"),
+    )
+    .format_timestamp_millis()
+    .init();
     let outcome = match cli.command {
         None => watch::run(&cli.watch),
         Some(Command::Watch(args)) => watch::run(&args),

@@ -1,3 +1,136 @@
-//! `tcptrace probes`
-use super::{args::ProbesArgs, exit::{Exit, Failure}};
-pub(super) fn run(_args: &ProbesArgs) -> Result<Exit, Failure> { Ok(Exit::Done) }
+//! `tcptrace probes`: what this kernel allows, what is attached, what is not and why; with `--self-test`, what fires.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
+
+use serde::Serialize;
+
+use super::{
+    args::{OutputArgs, ProbesArgs},
+    exit::{Exit, Failure},
+    trace,
+};
+use crate::{
+    host::netns::Netns,
+    probe::{self, Tracer},
+    rehearse::{Stage, drill},
+};
+
+/// One attachment, as `--json` prints it.
+#[derive(Serialize)]
+struct ProbeLine<'a> {
+    r#type: &'static str,
+    name: String,
+    program: &'a str,
+    observations: &'a [&'static str],
+    attached: bool,
+    /// `None` without the self-test.
+    fired: Option<bool>,
+    /// How often the program ran; programs with several attachments count them together.
+    runs: Option<u64>,
+}
+
+pub(super) fn run(args: &ProbesArgs) -> Result<Exit, Failure> {
+    let output = OutputArgs { json: args.json, events: false, all: false };
+    let stage = if args.self_test { Some(Stage::new()?) } else { None };
+    let mut filters = trace::Filters::default();
+    if let Some(stage) = &stage {
+        let netns = Netns::from_path(&stage.server().path());
+        filters.netns = Some(netns.map_err(|error| Failure::new(Exit::NotPermitted, error))?);
+    }
+    let options = trace::options(&args.trace, &output, filters)?;
+    let tracer = Tracer::start(&options.probe).map_err(crate::live::Error::from)?;
+    let runs = stage.as_ref().map(|stage| self_test(&tracer, stage)).transpose()?;
+    let silent = print(&tracer, runs.as_ref(), args.json);
+    match silent {
+        Ok(0) => Ok(Exit::Done),
+        Ok(silent) => Err(Failure::new(
+            Exit::NotSupported,
+            format!(
+                "{silent} attached probes did not fire: what they observe is not to be relied on with this kernel"
+            ),
+        )),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
+        Err(error) => Err(trace::cannot_write(&error)),
+    }
+}
+
+/// How often each program ran during the drill.
+fn self_test(tracer: &Tracer, stage: &Stage) -> Result<BTreeMap<&'static str, u64>, Failure> {
+    // The kernel counts runs while somebody holds this open (5.8).
+    let _counting = aya::sys::enable_stats(aya::sys::Stats::RunTime).map_err(|error| {
+        Failure::new(Exit::NotPermitted, format!("counting the runs of BPF programs: {error}"))
+    })?;
+    let before = tracer.run_counts();
+    drill(stage, false)?;
+    let v4 = tracer.run_counts();
+    // Without IPv6 there is nothing to drill: those probes are not attached then either.
+    if std::path::Path::new("/proc/net/if_inet6").exists() {
+        drill(stage, true)?;
+    }
+    let after = tracer.run_counts();
+    log::debug!("after IPv4: {v4:?}");
+    Ok(after.into_iter().map(|(name, runs)| (name, runs - before.get(name).copied().unwrap_or(0))).collect())
+}
+
+/// Prints coverage and attachments; how many should have fired and did not.
+fn print(tracer: &Tracer, runs: Option<&BTreeMap<&'static str, u64>>, json: bool) -> io::Result<usize> {
+    let mut output = trace::output(json);
+    if output.coverage(&crate::live::coverage(tracer.coverage(), Vec::new()))?.is_break() {
+        return Ok(0);
+    }
+    let mut out = io::stdout().lock();
+    if !json {
+        for observed in &tracer.coverage().observations {
+            let status = match observed.status {
+                probe::Status::Attached => "attached",
+                probe::Status::Polled => "polled",
+                probe::Status::Missing => "missing",
+            };
+            writeln!(out, "  {:18} {status:9} {}", observed.name, observed.via)?;
+            for reason in observed.reason.iter().flat_map(|reason| reason.split("; ")) {
+                writeln!(out, "  {:28} {reason}", "")?;
+            }
+        }
+    }
+    let mut silent = 0;
+    for attached in tracer.attached() {
+        let runs = runs.map(|runs| runs.get(attached.program).copied().unwrap_or(0));
+        let fired = runs.map(|runs| runs > 0);
+        silent += usize::from(fired == Some(false));
+        let line = ProbeLine {
+            r#type: "probe",
+            name: format!("{} {}", attached.kind.name(), attached.target),
+            program: attached.program,
+            observations: &attached.observations,
+            attached: true,
+            fired,
+            runs,
+        };
+        if json {
+            serde_json::to_writer(&mut out, &line)?;
+            writeln!(out)?;
+        } else {
+            let word = match fired {
+                None => "attached",
+                Some(true) => "fired",
+                Some(false) => "SILENT",
+            };
+            writeln!(out, "  {word:12} {:44} for {}", line.name, line.observations.join(", "))?;
+        }
+    }
+    if let Some(misses) = missed(tracer) {
+        log::warn!("{misses}");
+    }
+    out.flush()?;
+    Ok(silent)
+}
+
+/// What the kernel says it did not run our programs for.
+fn missed(tracer: &Tracer) -> Option<String> {
+    let missed: Vec<String> =
+        tracer.misses().into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name}: {n}")).collect();
+    (!missed.is_empty()).then(|| format!("the kernel skipped runs of {}", missed.join(", ")))
+}

@@ -1,6 +1,12 @@
 //! `tcptrace rehearse`: makes an incident in a private network namespace while tracing it, and explains it.
 
-use std::time::Duration;
+use std::{
+    io::{self, Write as _},
+    ops::ControlFlow,
+    time::Duration,
+};
+
+use serde::Serialize;
 
 use super::{
     args::RehearseArgs,
@@ -9,31 +15,63 @@ use super::{
 };
 use crate::{
     host::netns::Netns,
-    live::{Live, drive::drive},
+    live::{
+        Live,
+        drive::{Ending, drive},
+    },
+    output::Selection,
     pipeline::Pipeline,
-    rehearse::{self, GroundTruth},
+    rehearse::{self, Claims, GroundTruth},
 };
 
-/// How long the tracer looks on after the incident: samples and polls of the last second.
+/// How long the tracer looks on after the incident: the samples and polls of the last second.
 const SETTLE: Duration = Duration::from_millis(1500);
 
 pub(super) fn run(args: &RehearseArgs) -> Result<Exit, Failure> {
     let names: Vec<&str> = match args.name.as_str() {
-        "list" => todo!(),
+        "list" => {
+            list().or_else(closed_pipe_is_fine).map_err(|error| trace::cannot_write(&error))?;
+            return Ok(Exit::Done);
+        }
         "all" => rehearse::catalogue().iter().map(|entry| entry.name).collect(),
         name => vec![name],
     };
     let runtime = trace::runtime()?;
     let mut exit = Exit::Done;
     for name in names {
-        if runtime.block_on(one(name, args))? != Exit::Done {
-            exit = Exit::Found;
+        match runtime.block_on(one(name, args))? {
+            Told::Diagnosed => {}
+            Told::NotDiagnosed => exit = Exit::Found,
+            Told::Interrupted => return Ok(Exit::Found),
         }
     }
     Ok(exit)
 }
 
-async fn one(name: &str, args: &RehearseArgs) -> Result<Exit, Failure> {
+fn closed_pipe_is_fine(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
+}
+
+fn list() -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for entry in rehearse::catalogue() {
+        writeln!(out, "{:18} {}", entry.name, entry.summary)?;
+        for variant in entry.variants {
+            writeln!(out, "    --variant {:18} {}", variant.name, variant.summary)?;
+        }
+    }
+    out.flush()
+}
+
+/// How one rehearsal came out.
+enum Told {
+    Diagnosed,
+    NotDiagnosed,
+    /// Before its end.
+    Interrupted,
+}
+
+async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
     let options = rehearse::Options {
         variant: args.variant.clone(),
         family: args.family,
@@ -49,10 +87,17 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Exit, Failure> {
     let cancel = incident.stage().cancel().clone();
     let filters = trace::Filters { netns: Some(netns), ..Default::default() };
     let options = trace::options(&args.trace, &args.output, filters)?;
+    if !args.output.json {
+        let told =
+            say(&format!("rehearsing {} ({})\n{}", incident.name(), incident.variant(), incident.describe()));
+        told.or_else(closed_pipe_is_fine).map_err(|error| trace::cannot_write(&error))?;
+    }
+    let events = args.output.events || args.output.all;
+    let mut pipeline = Pipeline::new(trace::output(args.output.json), Selection::default(), events);
     let (live, first) = Live::start(&options)?;
-    let (out, _) = trace::stdout();
-    let mut pipeline = Pipeline::new(out);
-    pipeline.feed(&first).map_err(|error| trace::cannot_write(&error))?;
+    let mut claims = Claims::default();
+    // From here on everything is traced; a reader that is gone must not keep us from cleaning up.
+    let started = pipeline.feed(&first);
 
     let (done, played) = tokio::sync::oneshot::channel::<()>();
     let actors = std::thread::spawn(move || {
@@ -62,17 +107,78 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Exit, Failure> {
         (incident, truth)
     });
     let over = async {
-        let _ = played.await;
-        tokio::time::sleep(SETTLE).await;
+        // An error is an incident that broke off: then there is nothing to wait for either.
+        if played.await.is_ok() {
+            tokio::time::sleep(SETTLE).await;
+        }
     };
-    let ending = drive(live, over, |events| pipeline.feed(events)).await;
+    let ending = match started {
+        Ok(ControlFlow::Continue(())) => {
+            drive(live, over, |events| {
+                pipeline.feed_and_watch(events, |finding| {
+                    if let Ok(claim) = serde_json::to_value(finding) {
+                        claims.note(claim);
+                    }
+                })
+            })
+            .await
+        }
+        Ok(ControlFlow::Break(())) => Ok(Ending::OutputClosed),
+        Err(error) => Err(error),
+    };
     cancel.cancel();
     let Ok((incident, truth)) = actors.join() else {
-        return Err(Failure::new(Exit::NotSupported, "the rehearsal itself failed"));
+        return Err(Failure::new(Exit::NotSupported, "the rehearsal itself failed: its thread is gone"));
     };
-    ending.map_err(|error| trace::cannot_write(&error))?;
-    let truth: GroundTruth = truth?;
+    // Ends every process that was started, and the namespace.
     drop(incident);
-    println!("{}", truth.to_json());
-    Ok(Exit::Done)
+    let ending = ending.or_else(|error| closed_pipe_is_fine(error).map(|()| Ending::OutputClosed));
+    match ending.map_err(|error| trace::cannot_write(&error))? {
+        Ending::OutputClosed => return Ok(Told::Interrupted),
+        Ending::Interrupted => {
+            let _gone = pipeline.finish().map_err(|error| trace::cannot_write(&error))?;
+            return Ok(Told::Interrupted);
+        }
+        Ending::Over => {}
+    }
+    let truth = truth?;
+    let problems = claims.judge(&truth);
+    tell(&truth, &problems, args.output.json)
+        .or_else(closed_pipe_is_fine)
+        .map_err(|error| trace::cannot_write(&error))?;
+    let _gone = pipeline.finish().map_err(|error| trace::cannot_write(&error))?;
+    Ok(if problems.is_empty() { Told::Diagnosed } else { Told::NotDiagnosed })
+}
+
+fn say(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for line in text.lines() {
+        writeln!(out, "{line}")?;
+    }
+    out.flush()
+}
+
+/// The line of a rehearsal in JSON output.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    truth: &'a GroundTruth,
+    /// Whether the findings said what was made, and nothing else.
+    diagnosed: bool,
+    /// What they got wrong.
+    problems: &'a [String],
+}
+
+/// What really happened, and whether the findings said so.
+fn tell(truth: &GroundTruth, problems: &[String], json: bool) -> io::Result<()> {
+    if json {
+        let line = Line { truth, diagnosed: problems.is_empty(), problems };
+        return say(&serde_json::to_string(&line)?);
+    }
+    let made: Vec<String> = truth.expect.iter().map(|e| format!("{} ({})", e.code, e.cause)).collect();
+    let made = if made.is_empty() { "nothing wrong".to_owned() } else { made.join(", ") };
+    if problems.is_empty() {
+        return say(&format!("rehearsed: {made}; diagnosed as such, and nothing else was claimed"));
+    }
+    say(&format!("rehearsed: {made}; NOT diagnosed as such:\n    {}", problems.join("\n    ")))
 }

@@ -1,4 +1,4 @@
-//! What the subcommands that trace have in common: from arguments to a live trace.
+//! What the subcommands that trace have in common: from arguments to a live trace and its output.
 
 use std::io::{self, IsTerminal as _, Write};
 
@@ -11,33 +11,51 @@ use super::{
     args::{OutputArgs, TraceArgs},
     exit::{Exit, Failure},
 };
-use crate::{host::netns::Netns, live, probe};
+use crate::{
+    host::netns::Netns,
+    live,
+    output::{JsonWriter, Output, TextWriter},
+    probe,
+};
 
 /// In-kernel filters.
 #[derive(Default)]
 pub(super) struct Filters<'a> {
     pub(super) ports: &'a [u16],
     pub(super) netns: Option<Netns>,
-    /// How the user wrote them.
+    /// How the user wrote them: those with which our counts are smaller than the kernel's. A namespace is not one: the
+    /// kernel counts by namespace, too.
     pub(super) words: Vec<String>,
 }
 
 /// Options of a live trace.
-pub(super) fn options(trace: &TraceArgs, output: &OutputArgs, filters: Filters<'_>) -> Result<live::Options, Failure> {
+pub(super) fn options(
+    trace: &TraceArgs,
+    output: &OutputArgs,
+    filters: Filters<'_>,
+) -> Result<live::Options, Failure> {
     let mut config = TraceConfig {
         flags: if output.all { STREAM_ALL } else { 0 },
         netns: filters.netns.as_ref().map_or(0, Netns::id),
         ..TraceConfig::default()
     };
     if filters.ports.len() > PORT_FILTERS {
-        return Err(Failure::new(Exit::Usage, format!("--port: at most {PORT_FILTERS} ports can be filtered for")));
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("--port: at most {PORT_FILTERS} ports can be filtered for"),
+        ));
     }
     for (slot, port) in config.ports.iter_mut().zip(filters.ports) {
         *slot = *port;
         config.port_count += 1;
     }
     Ok(live::Options {
-        probe: probe::Options { config, tier: trace.attach.into(), ring_bytes: trace.ring_kib << 10 },
+        probe: probe::Options {
+            config,
+            tier: trace.attach.into(),
+            ring_bytes: trace.ring_kib << 10,
+            kernel_log: trace.kernel_log,
+        },
         netns: filters.netns,
         filters: filters.words,
     })
@@ -51,11 +69,16 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::new(Exit::NotSupported, format!("no runtime: {error}")))
 }
 
-/// Standard output, written a batch at a time; whether to colour it.
-pub(super) fn stdout() -> (impl Write, bool) {
+/// Standard output in the form asked for.
+pub(super) fn output(json: bool) -> Output<impl Write> {
     let stdout = io::stdout();
     let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    (io::BufWriter::new(stdout), colour)
+    let out = io::BufWriter::new(stdout);
+    if json {
+        Output::Json(JsonWriter::new(out))
+    } else {
+        Output::Text(TextWriter::new(out, jiff::tz::TimeZone::system(), colour))
+    }
 }
 
 /// Output cannot be written, for another reason than that nobody reads it.

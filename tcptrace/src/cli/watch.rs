@@ -1,13 +1,20 @@
 //! `tcptrace watch`: live findings, as they happen.
 
+use std::{io, ops::ControlFlow};
+
 use super::{
     args::WatchArgs,
     exit::{Exit, Failure},
     trace,
 };
 use crate::{
+    finding::Severity,
     host::{netns::Netns, procfs::Procfs},
-    live::{self, Live, drive::drive},
+    live::{
+        self, Live,
+        drive::{Ending, drive},
+    },
+    output::Selection,
     pipeline::Pipeline,
 };
 
@@ -18,39 +25,63 @@ pub(super) fn run(args: &WatchArgs) -> Result<Exit, Failure> {
     }
     if let Some(name) = &args.netns {
         filters.netns = Some(find_netns(name)?);
-        filters.words.push(format!("--netns {name}"));
     }
     let options = trace::options(&args.trace, &args.output, filters)?;
     trace::runtime()?.block_on(watch(args, &options))
 }
 
 async fn watch(args: &WatchArgs, options: &live::Options) -> Result<Exit, Failure> {
+    let selection = Selection {
+        codes: args.finding.clone(),
+        pids: args.pid.clone(),
+        comms: args.comm.clone(),
+        containers: args.container.clone(),
+        peers: args.peer.clone(),
+    };
+    let events = args.output.events || args.output.all;
+    let mut pipeline = Pipeline::new(trace::output(args.output.json), selection, events);
+    let known: Vec<&str> = pipeline.engine().codes().collect();
+    if let Some(unknown) = args.finding.iter().find(|code| !known.contains(&code.as_str())) {
+        let message =
+            format!("--finding {unknown}: there is no such finding; there are {}", known.join(", "));
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let (live, first) = Live::start(options)?;
-    let (out, _colour) = trace::stdout();
-    let mut pipeline = Pipeline::new(out);
     let over = async {
         match args.limit {
             Some(limit) => tokio::time::sleep(limit).await,
             None => std::future::pending().await,
         }
     };
-    pipeline.feed(&first).map_err(|error| trace::cannot_write(&error))?;
-    drive(live, over, |events| pipeline.feed(events)).await.map_err(|error| trace::cannot_write(&error))?;
-    Ok(Exit::Done)
+    let ending = match pipeline.feed(&first) {
+        Ok(ControlFlow::Continue(())) => drive(live, over, |events| pipeline.feed(events)).await,
+        Ok(ControlFlow::Break(())) => Ok(Ending::OutputClosed),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::OutputClosed),
+        Err(error) => Err(error),
+    };
+    let written = match ending {
+        Ok(Ending::OutputClosed) => Ok(ControlFlow::Break(())),
+        Ok(Ending::Over | Ending::Interrupted) => pipeline.finish(),
+        Err(error) => Err(error),
+    };
+    let _gone = written.map_err(|error| trace::cannot_write(&error))?;
+    let fails = |on| pipeline.worst().is_some_and(|worst| worst >= Severity::from(on));
+    Ok(if args.fail_on.is_some_and(fails) { Exit::Found } else { Exit::Done })
 }
 
 /// A namespace by the inode number of its file, by a pid in it, or by its name in `/run/netns`.
 fn find_netns(name: &str) -> Result<Netns, Failure> {
     let usage = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("--netns {name}: {error}"));
     let Ok(number) = name.parse::<u32>() else {
-        return Netns::from_path(&std::path::Path::new("/run/netns").join(name)).map_err(|error| usage(&error));
+        return Netns::from_path(&std::path::Path::new("/run/netns").join(name))
+            .map_err(|error| usage(&error));
     };
-    let mut table =
-        crate::host::netns::NetnsTable::new(Procfs::default()).map_err(|error| usage(&error))?;
+    let mut table = crate::host::netns::NetnsTable::new(Procfs::default()).map_err(|error| usage(&error))?;
     table.refresh().map_err(|error| usage(&error))?;
     if let Some(netns) = table.get(number) {
         return Ok(netns.clone());
     }
-    Netns::of_process(&Procfs::default(), number)
-        .map_err(|_| usage(&"no network namespace has this inode number, and no process this pid (see lsns -t net)"))
+    Netns::of_process(&Procfs::default(), number).map_err(|_| {
+        usage(&"no network namespace has this inode number, and no process this pid (see lsns -t net)")
+    })
 }

@@ -1,1 +1,602 @@
 //! State machines over events. Pure: no clock, no I/O, no globals; the time is the event's.
+//!
+//! The [`Correlator`] takes events one by one and keeps what they say about listeners, conflicts over ports, namespaces and
+//! processes. Each event may bring about [`Change`]s, from which findings are made. Every table is bounded, and what had to
+//! be forgotten is counted.
+
+mod bind_rule;
+mod bounded;
+mod conflict;
+mod inference;
+mod listener;
+mod listeners;
+mod loss;
+mod namespace;
+mod owner;
+mod process;
+mod rate;
+
+pub use bind_rule::{Reason, Verdict};
+pub use bounded::{BoundedMap, DistinctCount};
+pub use conflict::{Conflict, ConflictKey, PortHolder};
+pub use listener::{InferredDrops, ListenCall, Listener, ListenerId, Overflows};
+pub use listeners::Listeners;
+pub use loss::{Loss, Losses};
+pub use namespace::{Namespace, ObservedDrops, Reconciliation, ReconciliationStatus};
+pub use owner::{KnownOwner, Owners};
+pub use process::{Process, Processes};
+pub use rate::{Reading, per_second};
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use conflict::Conflicts;
+use owner::SocketOwners;
+
+use crate::event::{
+    AckDrop, AckDropCause, BindFail, Coverage, Endpoints, Event, Kind, Listen, ListenerClosed, ListenerRef,
+    ListenerSample, ListenerTotals, LossPlace, Lost, ObservationStatus, RequestEnding, RetransmitCause,
+    SampleSource, SocketOwner, SynDropCause, Timestamp, observation,
+};
+
+/// How many network namespaces are remembered.
+const NAMESPACES: usize = 4096;
+
+/// How many ports the tracepoint tier's counts are remembered of.
+const PORTS: usize = 16_384;
+
+/// What is read when the tracer starts comes within this time. A namespace that is met later is new.
+const START: Duration = Duration::from_millis(500);
+
+/// `EADDRINUSE`: the only errno that is a conflict.
+const EADDRINUSE: u32 = 98;
+
+/// What an event brought about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A listener dropped at its full accept queue.
+    Overflowed {
+        /// The listener.
+        listener: ListenerId,
+        /// Whose SYN or final ACK it was, if one was seen.
+        peer: Option<SocketAddr>,
+    },
+    /// New numbers of a listener.
+    ListenerRead(ListenerId),
+    /// A listener was closed.
+    ListenerClosed(ListenerId),
+    /// bind() or listen() failed because of somebody else. Told once it is known as well as can be, at the latest a second
+    /// of event time after the attempt.
+    Conflict(ConflictKey),
+    /// More is known of a conflict.
+    ConflictExplained(ConflictKey),
+    /// The tracer lost events.
+    EventsLost {
+        /// Where.
+        place: LossPlace,
+    },
+    /// Something may be known better: knobs, processes, counters.
+    Learnt,
+    /// A second has passed.
+    Tick,
+    /// Nothing more will come.
+    End,
+}
+
+/// What is known from the events so far.
+#[derive(Debug)]
+pub struct Correlator {
+    first: Option<Timestamp>,
+    now: Timestamp,
+    listeners: Listeners,
+    conflicts: Conflicts,
+    namespaces: BoundedMap<u32, Namespace>,
+    /// What the tracepoint tier counted for each port, whoever listened there.
+    port_counts: BoundedMap<(u32, u16), ListenerTotals>,
+    processes: Processes,
+    sockets: SocketOwners,
+    coverage: Option<Coverage>,
+    losses: Losses,
+    kinds: BTreeMap<&'static str, u64>,
+}
+
+impl Default for Correlator {
+    fn default() -> Self {
+        Self {
+            first: None,
+            now: Timestamp::default(),
+            listeners: Listeners::default(),
+            conflicts: Conflicts::default(),
+            namespaces: BoundedMap::new(NAMESPACES),
+            port_counts: BoundedMap::new(PORTS),
+            processes: Processes::default(),
+            sockets: SocketOwners::default(),
+            coverage: None,
+            losses: Losses::default(),
+            kinds: BTreeMap::new(),
+        }
+    }
+}
+
+impl Correlator {
+    /// The latest time that an event named.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The time of the first event.
+    pub fn start(&self) -> Timestamp {
+        self.first.unwrap_or(self.now)
+    }
+
+    /// All listeners.
+    pub fn listeners(&self) -> &Listeners {
+        &self.listeners
+    }
+
+    /// A listener, while it is remembered.
+    pub fn listener(&self, id: ListenerId) -> Option<&Listener> {
+        self.listeners.get(id)
+    }
+
+    /// A conflict, while it is remembered.
+    pub fn conflict(&self, key: &ConflictKey) -> Option<&Conflict> {
+        self.conflicts.get(key)
+    }
+
+    /// What is known of a namespace.
+    pub fn namespace(&self, netns: u32) -> Option<&Namespace> {
+        self.namespaces.get(&netns)
+    }
+
+    /// All processes.
+    pub fn processes(&self) -> &Processes {
+        &self.processes
+    }
+
+    /// What is observed here, once that was said.
+    pub fn coverage(&self) -> Option<&Coverage> {
+        self.coverage.as_ref()
+    }
+
+    /// Whether an observation (one of [`observation`]) sees every single case. Assumed until coverage says otherwise.
+    pub fn observes(&self, name: &str) -> bool {
+        self.coverage
+            .as_ref()
+            .is_none_or(|coverage| coverage.status(name) == Some(ObservationStatus::Attached))
+    }
+
+    /// What was lost.
+    pub fn losses(&self) -> &Losses {
+        &self.losses
+    }
+
+    /// How many kernel records of each kind came.
+    pub fn events(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.kinds.iter().map(|(name, count)| (*name, *count))
+    }
+
+    /// Whether what we saw adds up to the kernel's own counters, by namespace.
+    pub fn reconcile(&self) -> Vec<Reconciliation> {
+        let mut namespaces: Vec<(&u32, &Namespace)> = self.namespaces.iter().collect();
+        namespaces.sort_unstable_by_key(|(netns, _)| **netns);
+        let lost = self.losses.in_words();
+        namespaces
+            .into_iter()
+            .flat_map(|(netns, namespace)| {
+                namespace::reconcile(*netns, namespace, self.coverage.as_ref(), lost.as_deref())
+            })
+            .collect()
+    }
+
+    /// What had to be forgotten because a table was full: its name, and how many entries.
+    pub fn forgotten(&self) -> Vec<(&'static str, u64)> {
+        [
+            ("listeners", self.listeners.forgotten()),
+            ("conflicts", self.conflicts.forgotten()),
+            ("namespaces", self.namespaces.forgotten()),
+            ("processes", self.processes.forgotten()),
+            ("socket-owners", self.sockets.forgotten()),
+        ]
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .collect()
+    }
+
+    /// Takes in an event; what it brings about is added to `changes`.
+    pub fn on_event(&mut self, event: &Event, changes: &mut Vec<Change>) {
+        let time = event.time;
+        self.first.get_or_insert(time);
+        self.now = self.now.max(time);
+        if event.kind.is_kernel_record() {
+            *self.kinds.entry(event.kind.name()).or_default() += 1;
+        }
+        match &event.kind {
+            Kind::Listen(listen) => self.on_listen(time, listen),
+            Kind::SynDrop(drop) => {
+                let mut totals = ListenerTotals::default();
+                match drop.cause {
+                    SynDropCause::AcceptQueue => totals.syn_drops_accept_queue = Some(drop.total),
+                    SynDropCause::SynQueue | SynDropCause::Other => {
+                        totals.syn_drops_syn_queue = Some(drop.total);
+                    }
+                    SynDropCause::MaxSynBacklog => totals.syn_drops_max_syn_backlog = Some(drop.total),
+                }
+                let overflow = drop.cause == SynDropCause::AcceptQueue;
+                self.on_drop(time, &drop.endpoints, &drop.listener, totals, overflow, changes);
+            }
+            Kind::AckDrop(drop) => {
+                let id = self.listeners.resolve(time, &drop.endpoints, &drop.listener);
+                self.note_port_acks(drop);
+                let total = self.ack_total(id, drop.total, drop.cause);
+                let mut totals = ListenerTotals::default();
+                match drop.cause {
+                    AckDropCause::AcceptQueue => totals.ack_drops_accept_queue = Some(total),
+                    AckDropCause::Other => totals.ack_drops_other = Some(total),
+                }
+                let overflow = drop.cause == AckDropCause::AcceptQueue;
+                self.on_drop(time, &drop.endpoints, &drop.listener, totals, overflow, changes);
+            }
+            Kind::SynAckRetransmit(again) => {
+                let mut totals = ListenerTotals { last_retransmit: Some(time), ..ListenerTotals::default() };
+                match again.cause {
+                    RetransmitCause::Timer => totals.retransmits_timer = Some(again.total),
+                    RetransmitCause::DuplicateSyn => totals.retransmits_duplicate_syn = Some(again.total),
+                    RetransmitCause::Unknown => {}
+                }
+                self.on_half_open(time, &again.endpoints, &again.listener, totals);
+            }
+            Kind::RequestEnd(end) => {
+                let mut totals = ListenerTotals::default();
+                if end.how == RequestEnding::Expired {
+                    totals.expired = Some(end.total);
+                }
+                self.on_half_open(time, &end.endpoints, &end.listener, totals);
+            }
+            Kind::Enqueue(enqueue) => {
+                if let Some(id) = self.quiet_listener(time, &enqueue.endpoints, &enqueue.listener)
+                    && let Some(listener) = self.listeners.get_mut(id)
+                {
+                    if enqueue.listener.sk != 0 {
+                        listener.note_queue(time, &enqueue.listener);
+                    }
+                    listener.last_seen = listener.last_seen.max(time);
+                }
+            }
+            Kind::Accept(accept) => {
+                if let Some(id) = self.quiet_listener(time, &accept.endpoints, &accept.listener)
+                    && let Some(listener) = self.listeners.get_mut(id)
+                {
+                    if accept.listener.sk != 0 {
+                        listener.note_queue(time, &accept.listener);
+                    }
+                    listener.owners.observe(&accept.task);
+                    listener.note_accept(time, accept);
+                }
+            }
+            Kind::BindFail(fail) => self.on_bind_fail(time, fail, changes),
+            Kind::ListenerClosed(closed) => self.on_closed(time, closed, changes),
+            Kind::ListenerSample(sample) => self.on_sample(time, sample, changes),
+            Kind::CounterSample(sample) => {
+                let late = time.since(self.start()) > START;
+                self.namespace_mut(sample.netns).note_counters(time, *sample, late);
+                changes.push(Change::Learnt);
+            }
+            Kind::KnobSample(sample) => {
+                self.namespace_mut(sample.netns).knobs = (**sample).clone();
+                changes.push(Change::Learnt);
+            }
+            Kind::ProcessInfo(info) => {
+                self.processes.note_info(info);
+                changes.push(Change::Learnt);
+            }
+            Kind::ProcessState(state) => {
+                self.processes.note_state(time, *state);
+                changes.push(Change::Learnt);
+            }
+            Kind::SocketOwner(found) => self.on_owner(found, changes),
+            Kind::HolderReport(report) => {
+                let (sockets, listeners) = (&self.sockets, &self.listeners);
+                let waiting =
+                    self.conflicts.note_report(report, &|inode| owners_of(sockets, listeners, inode));
+                for (key, was_waiting) in waiting {
+                    changes.push(if was_waiting {
+                        Change::Conflict(key)
+                    } else {
+                        Change::ConflictExplained(key)
+                    });
+                }
+            }
+            Kind::Coverage(coverage) => self.coverage = Some((**coverage).clone()),
+            Kind::Lost(lost) => self.on_lost(lost, changes),
+            Kind::Tick => self.on_tick(false, changes),
+            Kind::End => self.on_tick(true, changes),
+            // Ports are followed in the kernel; these are streamed to be shown.
+            Kind::PortTaken(_) | Kind::PortReleased(_) | Kind::PrefixSample(_) => {}
+        }
+    }
+
+    fn namespace_mut(&mut self, netns: u32) -> &mut Namespace {
+        self.namespaces.get_or_insert_with(netns, Namespace::default)
+    }
+
+    fn on_listen(&mut self, time: Timestamp, listen: &Listen) {
+        let id = if listen.again {
+            self.listeners.resolve(time, &listen.endpoints, &listen.listener)
+        } else {
+            self.listeners.began(time, &listen.endpoints, &listen.listener)
+        };
+        let zero = self.as_far_as_observed(ListenerTotals::ZERO);
+        let port = (listen.endpoints.netns, listen.endpoints.local.port());
+        let Some(listener) = self.listeners.get_mut(id) else { return };
+        listener.note_place(&listen.endpoints);
+        listener.note_queue(time, &listen.listener);
+        listener.owners.observe(&listen.task);
+        listener.note_listen(time, listen);
+        if listen.again {
+            return;
+        }
+        // What it counted before is nothing: rates start here.
+        listener.port_base = self.port_counts.get(&port).copied().unwrap_or_default();
+        listener.note_totals(&zero);
+        listener.take_reading(time);
+    }
+
+    fn on_drop(
+        &mut self,
+        time: Timestamp,
+        endpoints: &Endpoints,
+        queue: &ListenerRef,
+        totals: ListenerTotals,
+        overflow: bool,
+        changes: &mut Vec<Change>,
+    ) {
+        let id = self.listeners.resolve(time, endpoints, queue);
+        let Some(listener) = self.listeners.get_mut(id) else { return };
+        listener.note_queue(time, queue);
+        let seen = listener.note_totals(&totals);
+        if listener.owners.is_empty()
+            && let Some(owners) = self.sockets.of(listener.inode)
+        {
+            listener.owners = owners.clone();
+        }
+        if !listener.place_known
+            && let Some(place) = self.sockets.place_of(listener.inode)
+        {
+            listener.note_place(place);
+        }
+        self.namespace_mut(endpoints.netns).note_observed(time, &seen);
+        if overflow {
+            changes.push(Change::Overflowed { listener: id, peer: endpoints.remote });
+        }
+    }
+
+    fn note_port_acks(&mut self, drop: &AckDrop) {
+        if self.observes(observation::SYN_DROP) {
+            return;
+        }
+        let mut counts = ListenerTotals::default();
+        match drop.cause {
+            AckDropCause::AcceptQueue => counts.ack_drops_accept_queue = Some(drop.total),
+            AckDropCause::Other => counts.ack_drops_other = Some(drop.total),
+        }
+        let port = (drop.endpoints.netns, drop.endpoints.local.port());
+        self.port_counts.get_or_insert_with(port, ListenerTotals::default).raise_to(&counts);
+    }
+
+    /// The tracepoint tier counts final-ACK drops by port. That is the listener's own count if it is alone there; otherwise
+    /// the drops that name it are counted one by one.
+    fn ack_total(&self, id: ListenerId, total: u64, cause: AckDropCause) -> u64 {
+        let Some(listener) = self.listeners.get(id) else { return total };
+        let (netns, port) = (listener.endpoints.netns, listener.endpoints.local.port());
+        if self.observes(observation::SYN_DROP) {
+            return total;
+        }
+        let (mine, base) = match cause {
+            AckDropCause::AcceptQueue => {
+                (listener.totals.ack_drops_accept_queue, listener.port_base.ack_drops_accept_queue)
+            }
+            AckDropCause::Other => (listener.totals.ack_drops_other, listener.port_base.ack_drops_other),
+        };
+        if self.listeners.only_at_port(netns, port) == Some(id) {
+            return total.saturating_sub(base.unwrap_or(0));
+        }
+        mine.unwrap_or(0) + 1
+    }
+
+    /// The listener of a connection, which in the tracepoint tier is known by its port alone.
+    /// Takes in what happened to a half-open request of a listener.
+    fn on_half_open(
+        &mut self,
+        time: Timestamp,
+        endpoints: &Endpoints,
+        queue: &ListenerRef,
+        totals: ListenerTotals,
+    ) {
+        let id = self.listeners.resolve(time, endpoints, queue);
+        if let Some(listener) = self.listeners.get_mut(id) {
+            listener.totals.raise_to(&totals);
+            listener.last_seen = listener.last_seen.max(time);
+        }
+    }
+
+    fn quiet_listener(
+        &mut self,
+        time: Timestamp,
+        endpoints: &Endpoints,
+        queue: &ListenerRef,
+    ) -> Option<ListenerId> {
+        if queue.sk != 0 || queue.inode != 0 {
+            // The local end of a connection has the address that the peer called, not the listener's own.
+            return Some(self.listeners.resolve(time, endpoints, queue));
+        }
+        self.listeners.only_at_port(endpoints.netns, endpoints.local.port())
+    }
+
+    fn on_bind_fail(&mut self, time: Timestamp, fail: &BindFail, changes: &mut Vec<Change>) {
+        // Port 0 asks for any port: there is none left, which is no conflict.
+        if fail.errno != EADDRINUSE || fail.endpoints.local.port() == 0 {
+            return;
+        }
+        let (sockets, listeners) = (&self.sockets, &self.listeners);
+        let key = self.conflicts.note(time, fail, &|inode| owners_of(sockets, listeners, inode));
+        if self.conflicts.get(&key).is_some_and(Conflict::is_explained) {
+            changes.push(Change::Conflict(key));
+        }
+    }
+
+    fn on_closed(&mut self, time: Timestamp, closed: &ListenerClosed, changes: &mut Vec<Change>) {
+        let id = self.listeners.resolve(time, &closed.endpoints, &closed.listener);
+        let last = closed.last.map(|last| self.as_far_as_observed(last));
+        if let Some(listener) = self.listeners.get_mut(id) {
+            listener.note_place(&closed.endpoints);
+            listener.note_queue(time, &closed.listener);
+            if listener.owners.is_empty() {
+                listener.owners.observe(&closed.task);
+            }
+            if let Some(last) = last {
+                let seen = listener.note_totals(&last);
+                listener.take_reading(time);
+                self.namespace_mut(closed.endpoints.netns).note_observed(time, &seen);
+            }
+        }
+        self.listeners.close(id, time);
+        self.sockets.forget(closed.listener.inode);
+        changes.push(Change::ListenerClosed(id));
+    }
+
+    fn on_sample(&mut self, time: Timestamp, sample: &ListenerSample, changes: &mut Vec<Change>) {
+        let (netns, port) = (sample.endpoints.netns, sample.endpoints.local.port());
+        // Counts of the tracepoint tier are kept by namespace and port, under a key made of both.
+        let keyed_by_port =
+            sample.listener.sk != 0 && sample.listener.sk == u64::from(netns) << 16 | u64::from(port);
+        // Samples of sock_diag carry them, too, when a listener is alone on its port.
+        let by_port = keyed_by_port || sample.source == SampleSource::Polled;
+        if by_port {
+            self.port_counts
+                .get_or_insert_with((netns, port), ListenerTotals::default)
+                .raise_to(&ListenerTotals { socket_drops: None, depth_max: None, ..sample.totals });
+        }
+        let id = if keyed_by_port {
+            let Some(id) = self.listeners.only_at_port(netns, port) else { return };
+            id
+        } else {
+            self.listeners.resolve(time, &sample.endpoints, &sample.listener)
+        };
+        let mut totals = match sample.source {
+            SampleSource::Observed => self.as_far_as_observed(sample.totals),
+            SampleSource::Polled => sample.totals,
+        };
+        if let Some(listener) = self.listeners.get(id).filter(|_| by_port) {
+            totals = totals.less(&listener.port_base);
+        }
+        // Where no probe sees the queue, only polling does.
+        let sees_queue = sample.source == SampleSource::Polled
+            || (!keyed_by_port
+                && (self.observes(observation::SYN_DROP) || self.observes(observation::ENQUEUE)));
+        let Some(listener) = self.listeners.get_mut(id) else { return };
+        listener.last_seen = listener.last_seen.max(time);
+        if !keyed_by_port {
+            listener.note_place(&sample.endpoints);
+        }
+        if sees_queue {
+            listener.note_queue(time, &sample.listener);
+        }
+        if let Some(acceptor) = totals.last_acceptor {
+            listener.owners.confirm(acceptor.pid);
+        }
+        let before = listener.overflows();
+        let seen = listener.note_totals(&totals);
+        listener.take_reading(time);
+        if listener.owners.is_empty()
+            && let Some(owners) = self.sockets.of(listener.inode)
+        {
+            listener.owners = owners.clone();
+        }
+        let overflowed = listener.overflows() != before;
+        self.namespace_mut(netns).note_observed(time, &seen);
+        // Drops whose own records were lost, or are still on their way.
+        if overflowed {
+            changes.push(Change::Overflowed { listener: id, peer: None });
+        }
+        changes.push(Change::ListenerRead(id));
+    }
+
+    /// `totals` of our probes without what they do not see here: a zero there means nothing.
+    fn as_far_as_observed(&self, totals: ListenerTotals) -> ListenerTotals {
+        let mut seen = totals;
+        if !self.observes(observation::SYN_DROP) {
+            seen.syns = None;
+            seen.syn_drops_accept_queue = None;
+            seen.syn_drops_syn_queue = None;
+        }
+        if !self.observes(observation::ACK_DROP) {
+            seen.ack_drops_accept_queue = None;
+            seen.ack_drops_other = None;
+        }
+        if !self.observes(observation::ENQUEUE) {
+            seen.enqueued = None;
+            seen.last_enqueue = None;
+        }
+        if !self.observes(observation::ACCEPT) {
+            seen.accepted = None;
+            seen.last_accept = None;
+        }
+        if !self.observes(observation::ENQUEUE) || !self.observes(observation::ACCEPT) {
+            seen.waits = None;
+            seen.wait_total_ns = None;
+            seen.wait_max_ns = None;
+        }
+        seen
+    }
+
+    fn on_owner(&mut self, found: &SocketOwner, changes: &mut Vec<Change>) {
+        self.sockets.note(found);
+        if let Some(id) = self.listeners.with_inode(found.inode).map(|listener| listener.id)
+            && let Some(listener) = self.listeners.get_mut(id)
+        {
+            for owner in &found.owners {
+                listener.owners.found(owner, found.confidence);
+            }
+        }
+        changes.push(Change::Learnt);
+    }
+
+    fn on_lost(&mut self, lost: &Lost, changes: &mut Vec<Change>) {
+        self.losses.note(lost);
+        if lost.count > 0 {
+            changes.push(Change::EventsLost { place: lost.place });
+        }
+    }
+
+    fn on_tick(&mut self, end: bool, changes: &mut Vec<Change>) {
+        if !self.observes(observation::SYN_DROP) || !self.observes(observation::ACK_DROP) {
+            let mut netnses: Vec<u32> = self.namespaces.iter().map(|(netns, _)| *netns).collect();
+            // In the same order every time: so findings get the same numbers in a replay.
+            netnses.sort_unstable();
+            for netns in netnses {
+                let Some(namespace) = self.namespaces.get_mut(&netns) else { continue };
+                for listener in inference::attribute(netns, namespace, &mut self.listeners, self.now) {
+                    changes.push(Change::Overflowed { listener, peer: None });
+                }
+            }
+        }
+        if !end {
+            self.namespaces.values_mut().for_each(Namespace::note_looked);
+        }
+        self.listeners.expire(self.now);
+        changes.extend(self.conflicts.stop_waiting(self.now, end).into_iter().map(Change::Conflict));
+        changes.push(if end { Change::End } else { Change::Tick });
+    }
+}
+
+/// Who is known to have the socket with this inode.
+fn owners_of(sockets: &SocketOwners, listeners: &Listeners, inode: u64) -> Option<Owners> {
+    if inode == 0 {
+        return None;
+    }
+    let listener =
+        listeners.with_inode(inode).map(|listener| &listener.owners).filter(|owners| !owners.is_empty());
+    listener.or_else(|| sockets.of(inode)).cloned()
+}

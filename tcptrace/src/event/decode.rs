@@ -12,8 +12,8 @@ use super::socket::address;
 use super::{
     Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, ClockOffset, Endpoints, Enqueue, Event,
     Family, Found, Holder, How, Kind, Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals,
-    PortReleased, PortTaken, ReuseState, SampleSource, SocketOptions, SocketState, SynDrop, SynDropCause,
-    Taker, Task,
+    PortReleased, PortTaken, RequestEnd, RequestEnding, RetransmitCause, ReuseState, SampleSource,
+    SocketOptions, SocketState, SynAckRetransmit, SynDrop, SynDropCause, Taker, Task,
 };
 
 /// Why a record could not be decoded.
@@ -79,6 +79,8 @@ pub fn record_name(kind: u16) -> &'static str {
         record::PORT_TAKEN => "port-taken",
         record::PORT_RELEASED => "port-released",
         record::LISTENER_CLOSED => "listener-closed",
+        record::SYNACK_RETRANSMIT => "synack-retransmit",
+        record::REQUEST_END => "request-end",
         _ => "unknown",
     }
 }
@@ -107,6 +109,8 @@ pub fn decode_record(bytes: &[u8], clock: ClockOffset) -> Result<Event, DecodeEr
         record::PORT_TAKEN => body.port_taken(from),
         record::PORT_RELEASED => body.port_released(from),
         record::LISTENER_CLOSED => body.listener_closed(from),
+        record::SYNACK_RETRANSMIT => body.synack_retransmit(from),
+        record::REQUEST_END => body.request_end(from),
         _ => return Err(DecodeError::UnknownKind { kind }),
     };
     let event_kind = decoded.map_err(|Ended| DecodeError::Short { kind, len })?;
@@ -142,6 +146,11 @@ pub fn listener_sample(sk: u64, state: &listener::ListenerState, clock: ClockOff
             syns: Some(state.syns),
             syn_drops_accept_queue: Some(state.syn_drops_accept_queue),
             syn_drops_syn_queue: Some(state.syn_drops_syn_queue),
+            syn_drops_max_syn_backlog: Some(state.syn_drops_max_syn_backlog),
+            cookies_sent: Some(state.cookies_sent),
+            retransmits_timer: Some(state.retransmits_timer),
+            retransmits_duplicate_syn: Some(state.retransmits_duplicate_syn),
+            expired: Some(state.expired),
             ack_drops_accept_queue: Some(state.ack_drops),
             ack_drops_other: Some(state.ack_drops_other),
             socket_drops: None,
@@ -151,6 +160,8 @@ pub fn listener_sample(sk: u64, state: &listener::ListenerState, clock: ClockOff
             waits: Some(state.waits),
             wait_max_ns: Some(state.wait_max_ns),
             depth_max: Some(state.depth_max),
+            syn_queue_max: Some(state.syn_queue_max),
+            last_retransmit: clock.wall_unless_zero(state.last_retransmit_ns),
             last_accept: clock.wall_unless_zero(state.last_accept_ns),
             last_enqueue: clock.wall_unless_zero(state.last_enqueue_ns),
             last_acceptor: acceptor(state.last_acceptor_tgid, state.last_acceptor_tid),
@@ -185,6 +196,8 @@ impl State {
             },
             source: SampleSource::Observed,
             totals: self.totals,
+            waits: None,
+            handshakes: None,
         }
     }
 }
@@ -194,6 +207,10 @@ struct Header {
     time_ns: u64,
     kind: u16,
     len: u16,
+}
+
+fn age(ns: u64) -> Option<u64> {
+    (ns != record::AGE_UNKNOWN).then_some(ns)
 }
 
 fn header(from: &mut Cursor<'_>) -> Result<Header, Ended> {
@@ -215,15 +232,15 @@ impl Body {
         let backlog = from.u32()?;
         let somaxconn = from.u32()?;
         let options = options(from.u32()?);
-        let again = from.u32()? != 0;
+        let flags = from.u32()?;
         Ok(Kind::Listen(Box::new(Listen {
             endpoints,
             listener,
             task,
-            backlog: (backlog != record::BACKLOG_UNKNOWN).then_some(backlog),
+            backlog: (flags & record::LISTEN_BACKLOG_SEEN != 0).then_some(backlog),
             somaxconn: (somaxconn != 0).then_some(somaxconn),
             options,
-            again,
+            again: flags & record::LISTEN_AGAIN != 0,
         })))
     }
 
@@ -234,6 +251,7 @@ impl Body {
             cause: match from.u32()? {
                 record::SYN_DROP_ACCEPT_QUEUE => SynDropCause::AcceptQueue,
                 record::SYN_DROP_SYN_QUEUE => SynDropCause::SynQueue,
+                record::SYN_DROP_MAX_SYN_BACKLOG => SynDropCause::MaxSynBacklog,
                 _ => SynDropCause::Other,
             },
             syncookies: from.u32()?,
@@ -250,6 +268,34 @@ impl Body {
         };
         from.skip::<4>()?;
         Ok(Kind::AckDrop(AckDrop { endpoints, listener, cause, total: from.u64()? }))
+    }
+
+    fn synack_retransmit(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+        Ok(Kind::SynAckRetransmit(SynAckRetransmit {
+            endpoints: read_endpoints(from)?,
+            listener: listener_ref(from)?,
+            age_ns: age(from.u64()?),
+            cause: match from.u32()? {
+                record::RETRANSMIT_DUPLICATE_SYN => RetransmitCause::DuplicateSyn,
+                _ => RetransmitCause::Timer,
+            },
+            timeouts: from.u32()?,
+            total: from.u64()?,
+        }))
+    }
+
+    fn request_end(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+        Ok(Kind::RequestEnd(RequestEnd {
+            endpoints: read_endpoints(from)?,
+            listener: listener_ref(from)?,
+            age_ns: age(from.u64()?),
+            how: match from.u32()? {
+                record::END_LISTENER_CLOSED => RequestEnding::ListenerClosed,
+                _ => RequestEnding::Expired,
+            },
+            timeouts: from.u32()?,
+            total: from.u64()?,
+        }))
     }
 
     fn enqueue(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
@@ -380,6 +426,11 @@ impl Body {
             syns: Some(from.u64()?),
             syn_drops_accept_queue: Some(from.u64()?),
             syn_drops_syn_queue: Some(from.u64()?),
+            syn_drops_max_syn_backlog: Some(from.u64()?),
+            cookies_sent: Some(from.u64()?),
+            retransmits_timer: Some(from.u64()?),
+            retransmits_duplicate_syn: Some(from.u64()?),
+            expired: Some(from.u64()?),
             ack_drops_accept_queue: Some(from.u64()?),
             ack_drops_other: Some(from.u64()?),
             enqueued: Some(from.u64()?),
@@ -389,8 +440,10 @@ impl Body {
             wait_max_ns: Some(from.u64()?),
             last_accept: self.clock.wall_unless_zero(from.u64()?),
             last_enqueue: self.clock.wall_unless_zero(from.u64()?),
+            last_retransmit: self.clock.wall_unless_zero(from.u64()?),
             depth_max: Some(from.u32()?),
             socket_drops: None,
+            syn_queue_max: None,
             last_acceptor: None,
         };
         let depth = from.u32()?;
@@ -398,7 +451,7 @@ impl Body {
         let tid = from.u32()?;
         let pid = from.u32()?;
         totals.last_acceptor = acceptor(pid, tid);
-        from.skip::<4>()?;
+        totals.syn_queue_max = Some(from.u32()?);
         Ok(State { totals, depth, limit, endpoints: read_endpoints(from)?, inode: from.u64()? })
     }
 }

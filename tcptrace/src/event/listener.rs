@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Endpoints, SocketOptions, Task, Timestamp};
+use std::net::IpAddr;
+
+use super::{Distribution, Endpoints, SocketOptions, Task, Timestamp};
 
 /// Which listener, and the state of its queues at that moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +56,8 @@ pub enum SynDropCause {
     AcceptQueue,
     /// The SYN queue was full (only with `tcp_syncookies=0`).
     SynQueue,
+    /// The rest of `tcp_max_syn_backlog` is kept for known peers (only with `tcp_syncookies=0`).
+    MaxSynBacklog,
     /// Neither looked full: no memory, or a queue that had just emptied.
     Other,
 }
@@ -134,6 +138,16 @@ pub struct ListenerTotals {
     pub syn_drops_accept_queue: Option<u64>,
     /// SYNs dropped at the SYN-queue check, or for want of memory.
     pub syn_drops_syn_queue: Option<u64>,
+    /// SYNs dropped because the rest of `tcp_max_syn_backlog` is kept for known peers.
+    pub syn_drops_max_syn_backlog: Option<u64>,
+    /// SYNs answered with a cookie.
+    pub cookies_sent: Option<u64>,
+    /// SYN-ACKs sent again because no final ACK came.
+    pub retransmits_timer: Option<u64>,
+    /// SYN-ACKs sent again because the SYN came again.
+    pub retransmits_duplicate_syn: Option<u64>,
+    /// Half-open requests whose timer ran out for the last time.
+    pub expired: Option<u64>,
     /// Final ACKs dropped because the accept queue was full.
     pub ack_drops_accept_queue: Option<u64>,
     /// Final ACKs dropped for another reason.
@@ -153,12 +167,104 @@ pub struct ListenerTotals {
     pub wait_max_ns: Option<u64>,
     /// Deepest accept queue seen.
     pub depth_max: Option<u32>,
+    /// Most requests seen in the SYN queue at a drop, a cookie or a retransmission.
+    pub syn_queue_max: Option<u32>,
+    /// When a SYN-ACK was last sent again.
+    pub last_retransmit: Option<Timestamp>,
     /// When a connection was last accepted, since the tracer attached.
     pub last_accept: Option<Timestamp>,
     /// When a connection was last enqueued.
     pub last_enqueue: Option<Timestamp>,
     /// Who accepted last.
     pub last_acceptor: Option<Acceptor>,
+}
+
+impl ListenerTotals {
+    /// Nothing has happened yet; everything is counted, but for `socket_drops`, which the kernel counts.
+    pub const ZERO: Self = Self {
+        syns: Some(0),
+        syn_drops_accept_queue: Some(0),
+        syn_drops_syn_queue: Some(0),
+        syn_drops_max_syn_backlog: Some(0),
+        cookies_sent: Some(0),
+        retransmits_timer: Some(0),
+        retransmits_duplicate_syn: Some(0),
+        expired: Some(0),
+        ack_drops_accept_queue: Some(0),
+        ack_drops_other: Some(0),
+        socket_drops: None,
+        enqueued: Some(0),
+        accepted: Some(0),
+        wait_total_ns: Some(0),
+        waits: Some(0),
+        wait_max_ns: Some(0),
+        depth_max: None,
+        syn_queue_max: None,
+        last_retransmit: None,
+        last_accept: None,
+        last_enqueue: None,
+        last_acceptor: None,
+    };
+
+    /// Takes over what is higher in `other`: counts only grow, and what comes late or from a poorer source is lower.
+    pub fn raise_to(&mut self, other: &Self) {
+        if other.last_accept > self.last_accept {
+            self.last_acceptor = other.last_acceptor.or(self.last_acceptor);
+        }
+        self.syns = self.syns.max(other.syns);
+        self.syn_drops_accept_queue = self.syn_drops_accept_queue.max(other.syn_drops_accept_queue);
+        self.syn_drops_syn_queue = self.syn_drops_syn_queue.max(other.syn_drops_syn_queue);
+        self.syn_drops_max_syn_backlog = self.syn_drops_max_syn_backlog.max(other.syn_drops_max_syn_backlog);
+        self.cookies_sent = self.cookies_sent.max(other.cookies_sent);
+        self.retransmits_timer = self.retransmits_timer.max(other.retransmits_timer);
+        self.retransmits_duplicate_syn = self.retransmits_duplicate_syn.max(other.retransmits_duplicate_syn);
+        self.expired = self.expired.max(other.expired);
+        self.syn_queue_max = self.syn_queue_max.max(other.syn_queue_max);
+        self.last_retransmit = self.last_retransmit.max(other.last_retransmit);
+        self.ack_drops_accept_queue = self.ack_drops_accept_queue.max(other.ack_drops_accept_queue);
+        self.ack_drops_other = self.ack_drops_other.max(other.ack_drops_other);
+        self.socket_drops = self.socket_drops.max(other.socket_drops);
+        self.enqueued = self.enqueued.max(other.enqueued);
+        self.accepted = self.accepted.max(other.accepted);
+        self.wait_total_ns = self.wait_total_ns.max(other.wait_total_ns);
+        self.waits = self.waits.max(other.waits);
+        self.wait_max_ns = self.wait_max_ns.max(other.wait_max_ns);
+        self.depth_max = self.depth_max.max(other.depth_max);
+        self.last_accept = self.last_accept.max(other.last_accept);
+        self.last_enqueue = self.last_enqueue.max(other.last_enqueue);
+    }
+
+    /// These counts without those of `earlier`. Times stay as they are.
+    #[must_use]
+    pub fn less(&self, earlier: &Self) -> Self {
+        let rest = |now: Option<u64>, then: Option<u64>| now.map(|now| now.saturating_sub(then.unwrap_or(0)));
+        Self {
+            syns: rest(self.syns, earlier.syns),
+            syn_drops_accept_queue: rest(self.syn_drops_accept_queue, earlier.syn_drops_accept_queue),
+            syn_drops_syn_queue: rest(self.syn_drops_syn_queue, earlier.syn_drops_syn_queue),
+            syn_drops_max_syn_backlog: rest(
+                self.syn_drops_max_syn_backlog,
+                earlier.syn_drops_max_syn_backlog,
+            ),
+            cookies_sent: rest(self.cookies_sent, earlier.cookies_sent),
+            retransmits_timer: rest(self.retransmits_timer, earlier.retransmits_timer),
+            retransmits_duplicate_syn: rest(
+                self.retransmits_duplicate_syn,
+                earlier.retransmits_duplicate_syn,
+            ),
+            expired: rest(self.expired, earlier.expired),
+            ack_drops_accept_queue: rest(self.ack_drops_accept_queue, earlier.ack_drops_accept_queue),
+            ack_drops_other: rest(self.ack_drops_other, earlier.ack_drops_other),
+            socket_drops: rest(self.socket_drops, earlier.socket_drops),
+            enqueued: rest(self.enqueued, earlier.enqueued),
+            accepted: rest(self.accepted, earlier.accepted),
+            wait_total_ns: rest(self.wait_total_ns, earlier.wait_total_ns),
+            waits: rest(self.waits, earlier.waits),
+            // One that did not rise is of earlier.
+            wait_max_ns: self.wait_max_ns.filter(|longest| Some(*longest) > earlier.wait_max_ns),
+            ..*self
+        }
+    }
 }
 
 /// A thread that accepted.
@@ -176,7 +282,8 @@ pub struct Acceptor {
 pub enum SampleSource {
     /// Counted by our probes, event by event.
     Observed,
-    /// Read from sock_diag now and then.
+    /// Read from sock_diag now and then. What the tracepoint tier counts by port (connections enqueued and accepted, final
+    /// ACKs dropped) comes along when the listener is alone on its port: whoever listened there before is in it.
     Polled,
 }
 
@@ -191,6 +298,83 @@ pub struct ListenerSample {
     pub source: SampleSource,
     /// Its counts.
     pub totals: ListenerTotals,
+    /// Accept waits since the tracer attached; `None` where the source cannot know.
+    #[serde(default)]
+    pub waits: Option<Distribution>,
+    /// Handshake times (first SYN-ACK to final ACK) since then, cookie connections left out.
+    #[serde(default)]
+    pub handshakes: Option<Distribution>,
+}
+
+/// Why a SYN-ACK was sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RetransmitCause {
+    /// No final ACK came in time.
+    Timer,
+    /// The peer's SYN came again: our SYN-ACK did not reach it, or it is impatient.
+    DuplicateSyn,
+    /// One or the other: the source cannot tell.
+    Unknown,
+}
+
+/// A SYN-ACK was sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SynAckRetransmit {
+    /// The listener's end and the peer's.
+    pub endpoints: Endpoints,
+    /// The listener.
+    pub listener: ListenerRef,
+    /// Time since the request's first SYN-ACK, ns, if the kernel says.
+    pub age_ns: Option<u64>,
+    /// Why.
+    pub cause: RetransmitCause,
+    /// How often the request's timer had run out before.
+    pub timeouts: u32,
+    /// The listener's count of retransmissions of this cause, this one included.
+    pub total: u64,
+}
+
+/// How a half-open request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RequestEnding {
+    /// Its timer ran out for the last time.
+    Expired,
+    /// Its listener was closed.
+    ListenerClosed,
+}
+
+/// A half-open request ended without a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestEnd {
+    /// The listener's end and the peer's.
+    pub endpoints: Endpoints,
+    /// The listener.
+    pub listener: ListenerRef,
+    /// Time since the request's first SYN-ACK, ns, if the kernel says.
+    pub age_ns: Option<u64>,
+    /// How it ended.
+    pub how: RequestEnding,
+    /// How often its timer had run out before.
+    pub timeouts: u32,
+    /// The listener's count of such ends, this one included; 0 for a closed listener.
+    pub total: u64,
+}
+
+/// Connections that a listener completed from one remote network. Counted only for a minute after an unanswered SYN-ACK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrefixSample {
+    /// Network namespace of the listener; 0 if unknown.
+    pub netns: u32,
+    /// Address of the listener in kernel memory.
+    pub sk: u64,
+    /// The network: an address with its host bits zero.
+    pub network: IpAddr,
+    /// How many bits of it count (24 or 64).
+    pub bits: u8,
+    /// Connections completed, in all.
+    pub completed: u64,
 }
 
 /// A listener was closed; what waited in its accept queue is reset.

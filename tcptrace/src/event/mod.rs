@@ -6,6 +6,7 @@
 
 mod cursor;
 pub mod decode;
+mod histogram;
 mod host;
 mod listener;
 mod port;
@@ -15,10 +16,12 @@ mod time;
 mod trace;
 
 pub use decode::{DecodeError, decode_listener_state, decode_record, listener_sample, record_name};
+pub use histogram::Distribution;
 pub use host::{CounterSample, KnobSample, PortRange, PortRanges};
 pub use listener::{
     Accept, Acceptor, AckDrop, AckDropCause, Enqueue, Listen, ListenerClosed, ListenerRef, ListenerSample,
-    ListenerTotals, SampleSource, SynDrop, SynDropCause,
+    ListenerTotals, PrefixSample, RequestEnd, RequestEnding, RetransmitCause, SampleSource, SynAckRetransmit,
+    SynDrop, SynDropCause,
 };
 pub use port::{
     BindFail, BindStage, Found, Holder, HolderReport, How, PortReleased, PortTaken, ReportedHolder,
@@ -62,6 +65,12 @@ pub enum Kind {
     PortReleased(Box<PortReleased>),
     /// A listener was closed.
     ListenerClosed(Box<ListenerClosed>),
+    /// A SYN-ACK was sent again.
+    SynAckRetransmit(SynAckRetransmit),
+    /// A half-open request ended without a connection.
+    RequestEnd(RequestEnd),
+    /// Connections completed from one remote network, while a listener's SYN-ACKs go unanswered.
+    PrefixSample(PrefixSample),
     /// A listener's queues and counts, once a second if changed.
     ListenerSample(Box<ListenerSample>),
     /// The kernel's counters of a namespace.
@@ -99,6 +108,9 @@ impl Kind {
             Self::PortTaken(_) => "port-taken",
             Self::PortReleased(_) => "port-released",
             Self::ListenerClosed(_) => "listener-closed",
+            Self::SynAckRetransmit(_) => "synack-retransmit",
+            Self::RequestEnd(_) => "request-end",
+            Self::PrefixSample(_) => "prefix-sample",
             Self::ListenerSample(_) => "listener-sample",
             Self::CounterSample(_) => "counter-sample",
             Self::KnobSample(_) => "knob-sample",
@@ -126,6 +138,8 @@ impl Kind {
                 | Self::PortTaken(_)
                 | Self::PortReleased(_)
                 | Self::ListenerClosed(_)
+                | Self::SynAckRetransmit(_)
+                | Self::RequestEnd(_)
         )
     }
 }

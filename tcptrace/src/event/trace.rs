@@ -143,6 +143,9 @@ pub enum LossPlace {
     KernelTable,
     /// A probe was skipped by the kernel (recursion, no free return-probe slot).
     Probe,
+    /// A probe of process context was skipped because another task's run of it had been preempted: one accept or port of
+    /// one process was not counted.
+    Preempted,
     /// A record could not be decoded.
     Decode,
     /// A table in user space was full, and something old was forgotten.
@@ -158,6 +161,7 @@ impl LossPlace {
             Self::RingBuffer => "ring-buffer",
             Self::KernelTable => "kernel-table",
             Self::Probe => "probe",
+            Self::Preempted => "preempted",
             Self::Decode => "decode",
             Self::UserTable => "user-table",
             Self::Output => "output",

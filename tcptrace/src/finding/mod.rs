@@ -1,1 +1,238 @@
 //! One file per finding: when it opens, updates and closes, its sentence, its evidence, its remedy.
+//!
+//! A finding implements `Diagnosis` (`case.rs`), which gives it its life: opened once, updated at most once a second,
+//! closed when quiet or at the end. To add one: copy a file, and name it in [`Engine::default`].
+
+mod accept_queue_overflow;
+mod bind_conflict;
+mod case;
+mod commands;
+mod events_lost;
+mod evidence;
+mod party;
+mod queue_limit;
+#[cfg(test)]
+pub(crate) mod testing;
+mod words;
+
+pub use evidence::{Evidence, Value};
+pub use party::{Party, ProcessName, SocketFacts};
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::correlate::{Change, Correlator};
+use crate::event::{Event, Timestamp};
+
+use case::{Cases, Detector, Reporter};
+
+/// A diagnosis: what is wrong, with whom, why, and what to do.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// Its number, from 1; the same in all reports of one finding.
+    pub id: u64,
+    /// What kind of finding.
+    pub code: &'static str,
+    /// Whether it is new.
+    pub state: State,
+    /// How bad it is.
+    pub severity: Severity,
+    /// How sure it is.
+    pub confidence: Confidence,
+    /// When this was said.
+    #[serde(serialize_with = "as_text")]
+    pub time: Timestamp,
+    /// One sentence.
+    pub title: String,
+    /// What it is about.
+    pub subject: Party,
+    /// The cause's code.
+    pub cause: &'static str,
+    /// What it rests on.
+    pub evidence: Evidence,
+    /// What to do.
+    pub remedy: Vec<Remedy>,
+    /// The numbers in words, for people.
+    #[serde(skip)]
+    pub numbers: Vec<String>,
+    /// The cause in words, for people.
+    #[serde(skip)]
+    pub explanation: String,
+}
+
+impl Finding {
+    /// Its subject for a headline: `delegated[6039] 0.0.0.0:1080`; for a port the sentence itself, which names everybody.
+    pub fn headline(&self) -> String {
+        match self.subject.process {
+            Some(_) => self.subject.to_string(),
+            None => self.title.clone(),
+        }
+    }
+}
+
+fn as_text<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
+}
+
+/// Where in its life a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// New.
+    Opened,
+    /// Still so, with new numbers.
+    Updated,
+    /// Over; these are its final numbers.
+    Closed,
+}
+
+impl State {
+    /// Name in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Updated => "updated",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// It may hurt.
+    Warning,
+    /// Connections fail, or a service does not start.
+    Critical,
+}
+
+impl Severity {
+    /// Name in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// How sure a finding is of its cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    /// One of several explanations that cannot be told apart here.
+    Possible,
+    /// Something that it rests on was not observed.
+    Likely,
+    /// Everything that it rests on was observed.
+    Certain,
+}
+
+impl Confidence {
+    /// Name in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Possible => "possible",
+            Self::Likely => "likely",
+            Self::Certain => "certain",
+        }
+    }
+}
+
+/// Something to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Remedy {
+    /// What, in words.
+    pub text: String,
+    /// The command that does it, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+}
+
+impl Remedy {
+    /// In words only.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { text: text.into(), command: None }
+    }
+
+    /// With the command that does it.
+    pub fn command(text: impl Into<String>, command: impl Into<String>) -> Self {
+        Self { text: text.into(), command: Some(command.into()) }
+    }
+}
+
+/// From events to findings: correlation, and every finding there is.
+pub struct Engine {
+    world: Correlator,
+    detectors: Vec<Box<dyn Detector>>,
+    last_id: u64,
+    opened: BTreeMap<&'static str, u64>,
+    /// Of the event in work; kept for its memory.
+    changes: Vec<Change>,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            world: Correlator::default(),
+            detectors: vec![
+                Box::new(Cases::new(accept_queue_overflow::AcceptQueueOverflow::default())),
+                Box::new(Cases::new(bind_conflict::BindConflict::default())),
+                Box::new(Cases::new(events_lost::EventsLost)),
+            ],
+            last_id: 0,
+            opened: BTreeMap::new(),
+            changes: Vec::new(),
+        }
+    }
+}
+
+impl Engine {
+    /// Takes in an event; hands every finding that was opened, updated or closed by it to `report`.
+    pub fn on_event(&mut self, event: &Event, mut report: impl FnMut(Finding)) {
+        self.changes.clear();
+        self.world.on_event(event, &mut self.changes);
+        let opened = &mut self.opened;
+        let mut count_and_report = |finding: Finding| {
+            if finding.state == State::Opened {
+                *opened.entry(finding.code).or_default() += 1;
+            }
+            report(finding);
+        };
+        let mut reporter = Reporter { last_id: &mut self.last_id, report: &mut count_and_report };
+        for change in &self.changes {
+            for detector in &mut self.detectors {
+                detector.on_change(change, &self.world, &mut reporter);
+            }
+        }
+    }
+
+    /// What is known from the events so far.
+    pub fn world(&self) -> &Correlator {
+        &self.world
+    }
+
+    /// How many findings of each code were opened.
+    pub fn opened(&self) -> &BTreeMap<&'static str, u64> {
+        &self.opened
+    }
+
+    /// The codes of all findings that it can make.
+    pub fn codes(&self) -> impl Iterator<Item = &'static str> {
+        self.detectors.iter().map(|detector| detector.code())
+    }
+
+    /// How many findings of each code were not told because too many were open.
+    pub fn untold(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.detectors.iter().map(|detector| (detector.code(), detector.untold()));
+        counts.filter(|(_, untold)| *untold > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

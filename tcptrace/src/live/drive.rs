@@ -1,11 +1,6 @@
 //! Drives a live trace: wakes it when it should look, until it is to end.
 
-use std::{
-    future::Future,
-    io,
-    os::fd::{AsRawFd, RawFd},
-    time::Duration,
-};
+use std::{future::Future, io, ops::ControlFlow, os::fd::AsFd, time::Duration};
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -14,7 +9,7 @@ use tokio::{
 };
 
 use super::Live;
-use crate::event::Event;
+use crate::{event::Event, output::Written};
 
 /// How often the ring buffer is emptied without being asked: the longest that an event waits to be seen.
 const DRAIN: Duration = Duration::from_millis(100);
@@ -32,15 +27,6 @@ pub enum Ending {
     OutputClosed,
 }
 
-/// The ring buffer's descriptor, lent to the reactor; the trace outlives it.
-struct Ring(RawFd);
-
-impl AsRawFd for Ring {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0
-    }
-}
-
 /// Hands every event of `live` to `each`, until `over` comes true, a signal comes, or `each` fails. A closed pipe is an
 /// ending like any other. The last events (samples, losses, the end) are handed over in every case but that one.
 ///
@@ -49,11 +35,14 @@ impl AsRawFd for Ring {
 pub async fn drive(
     mut live: Live,
     over: impl Future<Output = ()>,
-    mut each: impl FnMut(&[Event]) -> io::Result<()>,
+    mut each: impl FnMut(&[Event]) -> Written,
 ) -> io::Result<Ending> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let ring = AsyncFd::with_interest(Ring(live.as_raw_fd()), Interest::READABLE)?;
+    // A descriptor of its own, closed only after the reactor has let go of it.
+    let ring = live.as_fd().try_clone_to_owned()?;
+    // SAFETY: an OwnedFd keeps the same open descriptor for as long as it lives.
+    let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
     let mut drain = interval(DRAIN);
     let mut look = interval(LOOK);
     let mut second = interval(Duration::from_secs(1));
@@ -83,7 +72,8 @@ pub async fn drive(
             }
         }
         match each(&events) {
-            Ok(()) => events.clear(),
+            Ok(ControlFlow::Continue(())) => events.clear(),
+            Ok(ControlFlow::Break(())) => return Ok(Ending::OutputClosed),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Ending::OutputClosed),
             Err(error) => return Err(error),
         }
@@ -93,6 +83,7 @@ pub async fn drive(
     match each(&events) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::OutputClosed),
         Err(error) => Err(error),
-        Ok(()) => Ok(ending),
+        Ok(ControlFlow::Break(())) => Ok(Ending::OutputClosed),
+        Ok(ControlFlow::Continue(())) => Ok(ending),
     }
 }

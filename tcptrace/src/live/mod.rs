@@ -10,16 +10,22 @@ mod places;
 mod polled;
 
 use std::{
-    collections::{HashMap, HashSet},
-    os::fd::{AsRawFd, RawFd},
+    collections::{BTreeMap, HashMap, HashSet},
+    net::Ipv6Addr,
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
 };
 
-use tcptrace_common::record::KINDS;
+use tcptrace_common::{
+    listener::{HISTOGRAM_BUCKETS, PREFIX_BITS_V4, PREFIX_BITS_V6},
+    record::KINDS,
+};
 
 use crate::{
     event::{
-        self, BindFail, ClockOffset, Endpoints, Event, HolderReport, Kind, ListenerRef, ListenerSample, ListenerTotals,
-        LossPlace, Lost, Owner, OwnerConfidence, ReportedHolder, Timestamp,
+        self, BindFail, ClockOffset, Distribution, Endpoints, Event, HolderReport, Kind, ListenerRef,
+        ListenerSample, ListenerTotals, LossPlace, Lost, Owner, OwnerConfidence, PrefixSample,
+        ReportedHolder, RetransmitCause, Timestamp,
         decode::{decode_listener_state, decode_record, record_name},
     },
     host::{
@@ -27,7 +33,7 @@ use crate::{
         procfs::Procfs,
         sock_diag,
     },
-    probe::{self, BackEnd, ProbeError, Tracer},
+    probe::{self, BackEnd, ProbeError, Tracer, plan::PROCESS_CONTEXT},
 };
 
 use people::People;
@@ -66,6 +72,8 @@ pub struct Live {
     polled: Option<Polled>,
     said_listeners: HashMap<u64, ListenerSample>,
     said_lost: [u64; KINDS],
+    said_misses: BTreeMap<&'static str, u64>,
+    said_prefixes: HashMap<(u64, [u8; 16]), u64>,
     undecoded: u64,
     last_second: Timestamp,
     /// Owners whose state is worth a look this second: their listener dropped something.
@@ -95,11 +103,14 @@ impl Live {
             polled: polls.then(Polled::default),
             said_listeners: HashMap::new(),
             said_lost: [0; KINDS],
+            said_misses: BTreeMap::new(),
+            said_prefixes: HashMap::new(),
             undecoded: 0,
             last_second: clock::now(clock),
             troubled: HashSet::new(),
         };
-        let mut first = vec![Kind::Coverage(Box::new(live.coverage(options.filters.clone())))];
+        let mut first =
+            vec![Kind::Coverage(Box::new(coverage(live.tracer.coverage(), options.filters.clone())))];
         first.extend(live.places.knobs());
         let listeners = live.places.listeners();
         let sockets: Vec<(u64, u64, Endpoints)> =
@@ -113,44 +124,10 @@ impl Live {
         Ok((live, first.into_iter().map(|kind| Event { time: now, kind }).collect()))
     }
 
-    /// What is observed, in the terms of events.
-    fn coverage(&self, filters: Vec<String>) -> event::Coverage {
-        let tier = |back_end: BackEnd| match back_end {
-            BackEnd::Fexit => event::Tier::Fexit,
-            BackEnd::Kprobe => event::Tier::Kprobe,
-            BackEnd::Tracepoint => event::Tier::Tracepoint,
-        };
-        let coverage = self.tracer.coverage();
-        event::Coverage {
-            kernel: kernel_release(),
-            tier: coverage.tier().map_or(event::Tier::None, tier),
-            observations: coverage
-                .observations
-                .iter()
-                .map(|observed| event::Observation {
-                    name: observed.name.to_owned(),
-                    status: match observed.status {
-                        probe::Status::Attached => event::ObservationStatus::Attached,
-                        probe::Status::Polled => event::ObservationStatus::Polled,
-                        probe::Status::Missing => event::ObservationStatus::Missing,
-                    },
-                    via: observed.via.clone(),
-                    reason: observed.reason.clone(),
-                })
-                .collect(),
-            filters,
-        }
-    }
-
     /// The probes, for what concerns them alone.
     #[must_use]
     pub fn tracer(&self) -> &Tracer {
         &self.tracer
-    }
-
-    /// The probes, to be changed.
-    pub fn tracer_mut(&mut self) -> &mut Tracer {
-        &mut self.tracer
     }
 
     /// Now, as this trace tells time.
@@ -176,7 +153,14 @@ impl Live {
         batch.sort_by_key(|event| event.time);
         let mut conflicts: Vec<(Timestamp, BindFail)> = Vec::new();
         let mut strangers: Vec<(u64, u64, Endpoints)> = Vec::new();
-        for event in batch {
+        let tells_causes = self.tracer.coverage().back_end("request-end").is_some();
+        for mut event in batch {
+            if let Kind::SynAckRetransmit(again) = &mut event.kind {
+                // Whether the timer did it is seen in the timer's handler.
+                if !tells_causes {
+                    again.cause = RetransmitCause::Unknown;
+                }
+            }
             self.introduce(&event, into);
             match &event.kind {
                 Kind::Listen(listen) => {
@@ -184,6 +168,9 @@ impl Live {
                     self.people.saw_owner(inode, listen.task.pid);
                 }
                 Kind::SynDrop(drop) => self.trouble(drop.listener, drop.endpoints, &mut strangers),
+                Kind::SynAckRetransmit(again) => {
+                    self.trouble(again.listener, again.endpoints, &mut strangers);
+                }
                 Kind::AckDrop(drop) => self.trouble(drop.listener, drop.endpoints, &mut strangers),
                 Kind::BindFail(fail) if fail.endpoints.local.port() != 0 => {
                     let again = |(_, other): &(_, BindFail)| {
@@ -288,19 +275,19 @@ impl Live {
             .collect();
         // Bound-only sockets that only the kernel's own table shows: their owners are found all the same.
         for holder in conflict.holders.iter().filter(|h| h.inode != 0) {
-            if !holders.iter().any(|reported| reported.inode == holder.inode) {
-                if let Some(owners) = owners.get(&holder.inode) {
-                    holders.push(ReportedHolder {
-                        local: holder.endpoints.local,
-                        remote: holder.endpoints.remote,
-                        state: holder.state,
-                        inode: holder.inode,
-                        uid: holder.uid,
-                        v6only: holder.options.map(event::SocketOptions::v6only),
-                        time_wait_left_ms: None,
-                        owners: owners.clone(),
-                    });
-                }
+            if !holders.iter().any(|reported| reported.inode == holder.inode)
+                && let Some(owners) = owners.get(&holder.inode)
+            {
+                holders.push(ReportedHolder {
+                    local: holder.endpoints.local,
+                    remote: holder.endpoints.remote,
+                    state: holder.state,
+                    inode: holder.inode,
+                    uid: holder.uid,
+                    v6only: holder.options.map(event::SocketOptions::v6only),
+                    time_wait_left_ms: None,
+                    owners: owners.clone(),
+                });
             }
         }
         let report =
@@ -336,7 +323,10 @@ impl Live {
         let mut by_port = ByPort::new();
         for (key, sample) in self.samples() {
             if is_port_key(key) {
-                by_port.insert((sample.endpoints.netns, sample.endpoints.local.port()), self.known_by_port(sample.totals));
+                by_port.insert(
+                    (sample.endpoints.netns, sample.endpoints.local.port()),
+                    (self.known_by_port(sample.totals), self.tracer.waits(key).map(distribution)),
+                );
             }
         }
         by_port
@@ -394,9 +384,18 @@ impl Live {
                     continue;
                 }
                 if self.said_listeners.get(&key) != Some(&sample) {
+                    let sample = ListenerSample {
+                        waits: self.tracer.waits(key).map(distribution),
+                        handshakes: self.tracer.handshakes(key).map(distribution),
+                        ..sample.clone()
+                    };
                     kinds.push(Kind::ListenerSample(Box::new(sample.clone())));
                 }
                 said.insert(key, sample);
+            }
+            let troubled = said.values().filter_map(|sample| sample.totals.last_retransmit).max();
+            if troubled.is_some_and(|last| self.now().since(last) < PREFIX_WATCH) {
+                kinds.extend(self.prefixes(&said));
             }
             self.said_listeners = said;
         }
@@ -409,6 +408,26 @@ impl Live {
         kinds.push(Kind::Tick);
         self.last_second = now;
         into.extend(kinds.into_iter().map(|kind| Event { time: now, kind }));
+    }
+
+    /// Connections completed by remote network, where that changed.
+    fn prefixes(&mut self, listeners: &HashMap<u64, ListenerSample>) -> Vec<Kind> {
+        let mut kinds = Vec::new();
+        for (key, completed) in self.tracer.prefixes() {
+            let said = self.said_prefixes.insert((key.listener, key.prefix), completed);
+            if said == Some(completed) {
+                continue;
+            }
+            let network = Ipv6Addr::from(key.prefix).to_canonical();
+            kinds.push(Kind::PrefixSample(PrefixSample {
+                netns: listeners.get(&key.listener).map_or(0, |sample| sample.endpoints.netns),
+                sk: key.listener,
+                network,
+                bits: if network.is_ipv4() { PREFIX_BITS_V4 } else { PREFIX_BITS_V6 },
+                completed,
+            }));
+        }
+        kinds
     }
 
     /// What was lost since the last second.
@@ -429,10 +448,34 @@ impl Live {
             }
             Err(error) => log::error!("the loss counters cannot be read: {error}"),
         }
+        for (program, now_missed) in self.tracer.misses() {
+            let said = self.said_misses.insert(program, now_missed).unwrap_or(0);
+            let count = now_missed.saturating_sub(said);
+            if count > 0 {
+                let what = format!("runs of {program}");
+                events.push(Kind::Lost(Box::new(Lost {
+                    what,
+                    count,
+                    place: if PROCESS_CONTEXT.contains(&program) {
+                        LossPlace::Preempted
+                    } else {
+                        LossPlace::Probe
+                    },
+                    from,
+                    to: now,
+                })));
+            }
+        }
         let undecoded = std::mem::take(&mut self.undecoded);
         if undecoded > 0 {
             let what = "record".to_owned();
-            events.push(Kind::Lost(Box::new(Lost { what, count: undecoded, place: LossPlace::Decode, from, to: now })));
+            events.push(Kind::Lost(Box::new(Lost {
+                what,
+                count: undecoded,
+                place: LossPlace::Decode,
+                from,
+                to: now,
+            })));
         }
         events
     }
@@ -448,11 +491,19 @@ impl Live {
     }
 }
 
-impl AsRawFd for Live {
-    fn as_raw_fd(&self) -> RawFd {
-        self.tracer.as_raw_fd()
+impl AsFd for Live {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tracer.as_fd()
     }
 }
+
+/// A histogram of the kernel side, in the terms of events.
+fn distribution(counts: [u32; HISTOGRAM_BUCKETS]) -> Distribution {
+    Distribution::from_counts(counts.into_iter().map(u64::from))
+}
+
+/// For how long after an unanswered SYN-ACK the kernel side counts connections by remote network.
+const PREFIX_WATCH: Duration = Duration::from_secs(60);
 
 /// Keys of counts by port (tracepoint tier) are small; addresses of sockets are in the kernel's half.
 fn is_port_key(key: u64) -> bool {
@@ -461,4 +512,33 @@ fn is_port_key(key: u64) -> bool {
 
 fn kernel_release() -> String {
     nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// What is observed, in the terms of events.
+#[must_use]
+pub fn coverage(coverage: &probe::Coverage, filters: Vec<String>) -> event::Coverage {
+    let tier = |back_end: BackEnd| match back_end {
+        BackEnd::Fexit => event::Tier::Fexit,
+        BackEnd::Kprobe => event::Tier::Kprobe,
+        BackEnd::Tracepoint => event::Tier::Tracepoint,
+    };
+    event::Coverage {
+        kernel: kernel_release(),
+        tier: coverage.tier().map_or(event::Tier::None, tier),
+        observations: coverage
+            .observations
+            .iter()
+            .map(|observed| event::Observation {
+                name: observed.name.to_owned(),
+                status: match observed.status {
+                    probe::Status::Attached => event::ObservationStatus::Attached,
+                    probe::Status::Polled => event::ObservationStatus::Polled,
+                    probe::Status::Missing => event::ObservationStatus::Missing,
+                },
+                via: observed.via.clone(),
+                reason: observed.reason.clone(),
+            })
+            .collect(),
+        filters,
+    }
 }

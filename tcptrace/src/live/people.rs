@@ -59,7 +59,8 @@ impl People {
     }
 
     fn owner(&mut self, pid: u32) -> Owner {
-        let comm = self.identities.current_or_last(pid).map(|process| process.comm.clone()).unwrap_or_default();
+        let comm =
+            self.identities.current_or_last(pid).map(|process| process.comm.clone()).unwrap_or_default();
         Owner { pid, comm }
     }
 
@@ -120,7 +121,13 @@ impl People {
         for &(sk, inode, endpoints) in sockets {
             let Some(owners) = owners.remove(&inode) else { continue };
             events.extend(owners.iter().filter_map(|owner| self.introduce(owner.pid)));
-            events.push(Kind::SocketOwner(Box::new(SocketOwner { sk, inode, endpoints, owners, confidence })));
+            events.push(Kind::SocketOwner(Box::new(SocketOwner {
+                sk,
+                inode,
+                endpoints,
+                owners,
+                confidence,
+            })));
         }
         events
     }
@@ -129,7 +136,8 @@ impl People {
     pub(super) fn state(&self, pid: u32) -> Option<Kind> {
         let state = state::ProcessState::read(&self.procfs, pid).ok()?;
         let count = |wanted: fn(&state::RunState) -> bool| {
-            u32::try_from(state.threads.iter().filter(|thread| wanted(&thread.state)).count()).unwrap_or(u32::MAX)
+            u32::try_from(state.threads.iter().filter(|thread| wanted(&thread.state)).count())
+                .unwrap_or(u32::MAX)
         };
         Some(Kind::ProcessState(ProcessState {
             pid,

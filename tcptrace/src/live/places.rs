@@ -38,8 +38,12 @@ impl Places {
     /// # Errors
     /// When this process's own namespace cannot be opened, or the one asked for is not to be found.
     pub(super) fn new(procfs: Procfs, only: Option<Netns>) -> Result<Self, NetnsError> {
-        let mut places =
-            Self { table: NetnsTable::new(procfs)?, only: only.as_ref().map(Netns::id), places: BTreeMap::new(), seconds: 0 };
+        let mut places = Self {
+            table: NetnsTable::new(procfs)?,
+            only: only.as_ref().map(Netns::id),
+            places: BTreeMap::new(),
+            seconds: 0,
+        };
         match only {
             Some(netns) => places.open(&netns),
             None => places.look_around(),
@@ -69,7 +73,10 @@ impl Places {
                     self.places.remove(gone);
                 }
                 if refresh.unopened > 0 {
-                    log::warn!("{} network namespaces could not be opened: their counters are not compared", refresh.unopened);
+                    log::warn!(
+                        "{} network namespaces could not be opened: their counters are not compared",
+                        refresh.unopened
+                    );
                 }
             }
             Err(error) => log::warn!("network namespaces: {error}"),
@@ -89,12 +96,12 @@ impl Places {
     /// Once a second: counters and knobs that changed.
     pub(super) fn second(&mut self) -> Vec<Kind> {
         self.seconds += 1;
-        if self.only.is_none() && self.seconds % 2 == 0 {
+        if self.only.is_none() && self.seconds.is_multiple_of(2) {
             self.look_around();
         }
         let few = self.places.len() <= FEW;
         let mut events = self.counters();
-        if few || self.seconds % 10 == 0 {
+        if few || self.seconds.is_multiple_of(10) {
             events.extend(self.knobs());
         }
         events
@@ -183,8 +190,13 @@ fn knob_sample(netns: u32, knobs: &Knobs) -> KnobSample {
         syncookies: knobs.tcp_syncookies,
         abort_on_overflow: knobs.tcp_abort_on_overflow.map(|value| value != 0),
         synack_retries: knobs.tcp_synack_retries,
-        local_port_range: knobs.ip_local_port_range.map(|range| PortRange { first: range.first, last: range.last }),
-        reserved_ports: knobs.ip_local_reserved_ports.as_ref().map(|set| set.ranges().collect::<PortRanges>()),
+        local_port_range: knobs
+            .ip_local_port_range
+            .map(|range| PortRange { first: range.first, last: range.last }),
+        reserved_ports: knobs
+            .ip_local_reserved_ports
+            .as_ref()
+            .map(|set| set.ranges().collect::<PortRanges>()),
     }
 }
 

@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 
 use crate::{
-    event::{Kind, ListenerRef, ListenerSample, ListenerTotals, SampleSource},
+    event::{Distribution, Kind, ListenerRef, ListenerSample, ListenerTotals, SampleSource},
     host::sock_diag::Listener,
 };
 
 use super::places;
 
 /// Counts by namespace and port, from the probes of the tracepoint tier.
-pub(super) type ByPort = HashMap<(u32, u16), ListenerTotals>;
+pub(super) type ByPort = HashMap<(u32, u16), (ListenerTotals, Option<Distribution>)>;
 
 /// Listeners as last said.
 #[derive(Default)]
@@ -31,7 +31,8 @@ impl Polled {
         let mut events = Vec::new();
         for (netns, listener) in listeners {
             let port = (*netns, listener.local.port());
-            let counted = if sharing.get(&port) == Some(&1) { by_port.get(&port).copied() } else { None };
+            let counted = if sharing.get(&port) == Some(&1) { by_port.get(&port).cloned() } else { None };
+            let (counted, waits) = counted.unwrap_or_default();
             let sample = ListenerSample {
                 endpoints: places::endpoints(*netns, listener),
                 listener: ListenerRef {
@@ -42,10 +43,9 @@ impl Polled {
                     syn_queue: 0,
                 },
                 source: SampleSource::Polled,
-                totals: ListenerTotals {
-                    socket_drops: listener.drops.map(u64::from),
-                    ..counted.unwrap_or_default()
-                },
+                totals: ListenerTotals { socket_drops: listener.drops.map(u64::from), ..counted },
+                waits,
+                handshakes: None,
             };
             let key = (*netns, listener.cookie);
             if self.said.get(&key) != Some(&sample) {

@@ -116,7 +116,7 @@ impl Choice {
                     status: Status::Attached,
                     back_end: Some(way.back_end),
                     via: self.via.join(", "),
-                    reason: join(reasons),
+                    reason: join(&reasons),
                 }
             }
             None => {
@@ -127,14 +127,14 @@ impl Choice {
                     status: if polled.is_some() { Status::Polled } else { Status::Missing },
                     back_end: None,
                     via: if polled.is_some() { "sock_diag".to_owned() } else { String::new() },
-                    reason: join(reasons),
+                    reason: join(&reasons),
                 }
             }
         }
     }
 }
 
-fn join(reasons: Vec<String>) -> Option<String> {
+fn join(reasons: &[String]) -> Option<String> {
     (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
@@ -293,10 +293,10 @@ impl Attacher<'_> {
             .map(|(key, _)| *key)
             .collect();
         for key in idle {
-            if let Some((_, link, _)) = self.standing.remove(&key) {
-                if let Err(error) = self.detach(key.0, link) {
-                    log::warn!("{}: could not be detached again: {error}", key.0);
-                }
+            if let Some((_, link, _)) = self.standing.remove(&key)
+                && let Err(error) = self.detach(key.0, link)
+            {
+                log::warn!("{}: could not be detached again: {error}", key.0);
             }
         }
     }

@@ -36,9 +36,9 @@ impl ProbeError {
         matches!(self, Self::NotPermitted { .. } | Self::Btf(btf::LoadError::NotPermitted { .. }))
     }
 
-    pub(super) fn load(error: aya::EbpfError) -> Self {
-        let text = chain(&error);
-        if denied(&error) {
+    pub(super) fn load(error: &aya::EbpfError) -> Self {
+        let text = chain(error);
+        if denied(error) {
             Self::NotPermitted { what: "creating BPF maps".to_owned(), hint: hint() }
         } else {
             Self::Object(text)
@@ -86,12 +86,10 @@ fn denied(error: &(dyn std::error::Error + 'static)) -> bool {
 /// What else stands in the way, where the system says.
 fn hint() -> String {
     let mut hint = String::new();
-    if let Ok(lockdown) = std::fs::read_to_string("/sys/kernel/security/lockdown") {
-        if lockdown.contains("[confidentiality]") {
-            hint.push_str(
-                "; the kernel is locked down (confidentiality), which forbids reading kernel memory",
-            );
-        }
+    if let Ok(lockdown) = std::fs::read_to_string("/sys/kernel/security/lockdown")
+        && lockdown.contains("[confidentiality]")
+    {
+        hint.push_str("; the kernel is locked down (confidentiality), which forbids reading kernel memory");
     }
     hint
 }

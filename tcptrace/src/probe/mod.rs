@@ -4,6 +4,7 @@ pub mod attach;
 pub mod btf;
 pub mod coverage;
 pub mod error;
+mod misses;
 mod object;
 pub mod plan;
 mod tracefs;

@@ -1,6 +1,6 @@
 //! The embedded eBPF object, and the bytes of its globals.
 
-use tcptrace_common::{KernelLayout, TraceConfig};
+use tcptrace_common::{KernelLayout, TraceConfig, listener::PrefixKey};
 
 /// The committed object that `cargo xtask ebpf` made; aligned as an ELF reader wants it.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/tcptrace.bpf.o");
@@ -17,6 +17,12 @@ pub(super) fn bytes_of_config(config: &TraceConfig) -> Vec<u8> {
     let TraceConfig { flags, netns, port_count, pad, ports } = *config;
     let words = [flags, netns, port_count, pad];
     words.iter().flat_map(|w| w.to_ne_bytes()).chain(ports.iter().flat_map(|p| p.to_ne_bytes())).collect()
+}
+
+/// A key of `PREFIXES`.
+pub(super) fn prefix_key(bytes: [u8; size_of::<PrefixKey>()]) -> Option<PrefixKey> {
+    let (listener, prefix) = bytes.split_first_chunk::<8>()?;
+    Some(PrefixKey { listener: u64::from_ne_bytes(*listener), prefix: prefix.try_into().ok()? })
 }
 
 #[cfg(test)]

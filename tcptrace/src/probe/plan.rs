@@ -81,7 +81,7 @@ pub struct Way {
     pub probes: &'static [Probe],
     /// What this way sees less well than the first one; `None` if nothing.
     pub limit: Option<&'static str>,
-    /// Bit that tells `tp_set_state` to make this observation, which it shares with others; 0 for the other programs.
+    /// Bit that tells the `tp_set_state_*` programs to make this observation, which it shares with others; 0 for the other programs.
     pub serves: u32,
     /// Name of a layout entry without which this way sees nothing.
     pub needs: Option<&'static str>,
@@ -125,7 +125,45 @@ use tcptrace_common::config::{SERVE_CONNECT, SERVE_ENQUEUE, SERVE_LISTEN};
 const SYS_LISTEN: &[&str] = &["__x64_sys_listen", "__arm64_sys_listen"];
 const ROUTE_V4: &[&str] = &["tcp_v4_init_req", "tcp_v4_route_req"];
 const ROUTE_V6: &[&str] = &["tcp_v6_init_req", "tcp_v6_route_req"];
-const SET_STATE: &[Probe] = &[probe("tp_set_state", Kind::BtfTracepoint, &["inet_sock_set_state"])];
+const STATE: &[&str] = &["inet_sock_set_state"];
+const STATE_OF_TASK: &[Probe] = &[probe("tp_set_state_task", Kind::BtfTracepoint, STATE)];
+const STATE_OF_CHILD: &[Probe] = &[probe("tp_set_state_child", Kind::BtfTracepoint, STATE)];
+const STATE_OF_PORT: &[Probe] = &[
+    probe("tp_set_state_task", Kind::BtfTracepoint, STATE),
+    probe("tp_set_state_port", Kind::BtfTracepoint, STATE),
+];
+const SYNACK_AGAIN: &[Probe] =
+    &[probe("tp_retransmit_synack", Kind::BtfTracepoint, &["tcp_retransmit_synack"])];
+
+/// In the kprobe tier, too: a kprobe on what every connect does would make others be skipped (see the eBPF side's
+/// `attach/kprobe.rs`).
+const PORT_BY_STATE: Way =
+    tracepoint_way(STATE_OF_PORT, "a port is known once the connect is answered", SERVE_CONNECT);
+const RELEASE_BY_STATE: Way = tracepoint_way(
+    STATE_OF_PORT,
+    "of connected sockets only; one that closes while a packet closes another may be missed",
+    SERVE_CONNECT,
+);
+
+/// Programs that the kernel may skip now and then without a loss worth telling: those that only process context has work
+/// for, when a packet interrupts them; and those that free a port's entry, which the next taker overwrites.
+pub const SKIPPED_IN_GOOD_FAITH: &[&str] = &["tp_set_state_task", "tp_set_state_port", "fentry_put_port"];
+
+/// Programs of process context. On preemptible kernels the kernel skips a run when another task has been preempted in the
+/// middle of the same program on the same CPU (some in a million). What is then missed is one accept or one port of one
+/// process, no drop.
+pub const PROCESS_CONTEXT: &[&str] = &[
+    "fexit_accept",
+    "fexit_get_port",
+    "fexit_hash_connect_v4",
+    "fexit_hash_connect_v6",
+    "kprobe_sock_graft",
+    "kprobe_get_port",
+    "kretprobe_get_port",
+    "tp_enter_bind",
+    "tp_exit_bind",
+    "tp_exit_accept",
+];
 
 /// Every observation, in the order in which coverage shows them.
 pub const OBSERVATIONS: &[Observation] = &[
@@ -150,7 +188,7 @@ pub const OBSERVATIONS: &[Observation] = &[
                 ],
             ),
             tracepoint_way(
-                SET_STATE,
+                STATE_OF_TASK,
                 "a second listen() with another backlog is seen when polled",
                 SERVE_LISTEN,
             ),
@@ -181,7 +219,7 @@ pub const OBSERVATIONS: &[Observation] = &[
             way(Kprobe, &[probe("kprobe_listen_stop", Kind::Kprobe, &["inet_csk_listen_stop"])]),
             Way {
                 back_end: BackEnd::Tracepoint,
-                probes: SET_STATE,
+                probes: STATE_OF_TASK,
                 limit: None,
                 serves: SERVE_LISTEN,
                 needs: None,
@@ -200,6 +238,7 @@ pub const OBSERVATIONS: &[Observation] = &[
                     probe("fexit_conn_request", Kind::Fexit, &["tcp_conn_request"]),
                     probe("fentry_route_req_v4", Kind::Fentry, ROUTE_V4),
                     probe6("fentry_route_req_v6", Kind::Fentry, ROUTE_V6),
+                    probe("fexit_peer_is_proven", Kind::Fexit, &["tcp_peer_is_proven"]),
                 ],
             ),
             way(
@@ -209,12 +248,69 @@ pub const OBSERVATIONS: &[Observation] = &[
                     probe("kretprobe_conn_request", Kind::Kretprobe, &["tcp_conn_request"]),
                     probe("kprobe_route_req", Kind::Kprobe, ROUTE_V4),
                     probe6("kprobe_route_req", Kind::Kprobe, ROUTE_V6),
+                    probe("kretprobe_peer_is_proven", Kind::Kretprobe, &["tcp_peer_is_proven"]),
                 ],
             ),
         ],
         polled: Some(
             "no tracepoint shows it (the SYN is freed by consume_skb): listeners' drop counts are read from sock_diag",
         ),
+        group: 0,
+    },
+    Observation {
+        name: "cookie",
+        what: "SYNs answered with a cookie",
+        ways: &[
+            way(
+                Fexit,
+                &[
+                    probe("fentry_cookie_v4", Kind::Fentry, &["cookie_v4_init_sequence"]),
+                    probe6("fentry_cookie_v6", Kind::Fentry, &["cookie_v6_init_sequence"]),
+                ],
+            ),
+            way(
+                Kprobe,
+                &[
+                    probe("kprobe_cookie", Kind::Kprobe, &["cookie_v4_init_sequence"]),
+                    probe6("kprobe_cookie", Kind::Kprobe, &["cookie_v6_init_sequence"]),
+                ],
+            ),
+        ],
+        polled: Some("the namespace's SyncookiesSent is read; which listener sent them is not seen"),
+        group: 0,
+    },
+    Observation {
+        name: "synack-retransmit",
+        what: "SYN-ACKs sent again",
+        // One tracepoint for all tiers: it fires only when something is wrong.
+        ways: &[
+            way(Fexit, SYNACK_AGAIN),
+            way(Kprobe, SYNACK_AGAIN),
+            tracepoint_way(SYNACK_AGAIN, "a timer and a repeated SYN are not told apart", 0),
+        ],
+        polled: None,
+        group: 0,
+    },
+    Observation {
+        name: "request-end",
+        what: "half-open requests given up",
+        ways: &[
+            way(
+                Fexit,
+                &[
+                    probe("fentry_reqsk_timer", Kind::Fentry, &["reqsk_timer_handler"]),
+                    probe("fexit_reqsk_timer", Kind::Fexit, &["reqsk_timer_handler"]),
+                ],
+            ),
+            way(
+                Kprobe,
+                &[
+                    probe("kprobe_reqsk_timer", Kind::Kprobe, &["reqsk_timer_handler"]),
+                    probe("kretprobe_reqsk_timer", Kind::Kretprobe, &["reqsk_timer_handler"]),
+                ],
+            ),
+        ],
+        polled: None,
         group: 0,
     },
     Observation {
@@ -271,7 +367,7 @@ pub const OBSERVATIONS: &[Observation] = &[
                 ],
             ),
             tracepoint_way(
-                SET_STATE,
+                STATE_OF_CHILD,
                 "by port: listeners that share a port are not told apart; Fast Open children are seen at their final ACK",
                 SERVE_ENQUEUE,
             ),
@@ -332,16 +428,8 @@ pub const OBSERVATIONS: &[Observation] = &[
                     probe6("fexit_hash_connect_v6", Kind::Fexit, &["inet6_hash_connect"]),
                 ],
             ),
-            way(
-                Kprobe,
-                &[
-                    probe("kprobe_hash_connect", Kind::Kprobe, &["inet_hash_connect"]),
-                    probe("kretprobe_hash_connect", Kind::Kretprobe, &["inet_hash_connect"]),
-                    probe6("kprobe_hash_connect", Kind::Kprobe, &["inet6_hash_connect"]),
-                    probe6("kretprobe_hash_connect", Kind::Kretprobe, &["inet6_hash_connect"]),
-                ],
-            ),
-            tracepoint_way(SET_STATE, "a port is known once the connect is answered", SERVE_CONNECT),
+            Way { back_end: Kprobe, ..PORT_BY_STATE },
+            PORT_BY_STATE,
         ],
         polled: None,
         group: 3,
@@ -351,8 +439,8 @@ pub const OBSERVATIONS: &[Observation] = &[
         what: "ports given back",
         ways: &[
             way(Fexit, &[probe("fentry_put_port", Kind::Fentry, &["inet_put_port"])]),
-            way(Kprobe, &[probe("kprobe_put_port", Kind::Kprobe, &["inet_put_port"])]),
-            tracepoint_way(SET_STATE, "of connected sockets only", SERVE_CONNECT),
+            Way { back_end: Kprobe, ..RELEASE_BY_STATE },
+            RELEASE_BY_STATE,
         ],
         polled: None,
         group: 3,

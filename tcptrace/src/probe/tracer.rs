@@ -1,7 +1,7 @@
 //! The loaded eBPF object: attached programs, ring buffer, maps.
 
 use std::{
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd, BorrowedFd},
     path::Path,
 };
 
@@ -9,14 +9,22 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
 };
-use tcptrace_common::{TraceConfig, listener::ListenerState, record::KINDS};
+use aya_log::EbpfLogger;
+use tcptrace_common::{
+    TraceConfig,
+    config::STREAM_ALL,
+    listener::{HISTOGRAM_BUCKETS, ListenerState, PrefixKey},
+    record::KINDS,
+};
 
 use super::{
     attach::{self, Attached, Outcome, Tier},
     btf::{self, Btf},
     coverage::Coverage,
     error::ProbeError,
-    object, tracefs,
+    misses, object,
+    plan::SKIPPED_IN_GOOD_FAITH,
+    tracefs,
 };
 
 /// Bytes of the ring buffer unless said otherwise.
@@ -24,6 +32,9 @@ pub const RING_BYTES: u32 = 4 << 20;
 
 /// A listener's counters as the kernel side keeps them.
 pub type ListenerBytes = [u8; size_of::<ListenerState>()];
+
+/// A listener's distribution of times as the kernel side keeps it.
+type HistogramBytes = [u32; HISTOGRAM_BUCKETS];
 
 /// How to trace.
 #[derive(Clone, Debug)]
@@ -34,11 +45,13 @@ pub struct Options {
     pub tier: Tier,
     /// Size of the ring buffer: a power of two, at least a page.
     pub ring_bytes: u32,
+    /// Pass on the kernel side's own log, for debugging it.
+    pub kernel_log: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { config: TraceConfig::default(), tier: Tier::Auto, ring_bytes: RING_BYTES }
+        Self { config: TraceConfig::default(), tier: Tier::Auto, ring_bytes: RING_BYTES, kernel_log: false }
     }
 }
 
@@ -47,9 +60,14 @@ pub struct Tracer {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     listeners: HashMap<MapData, u64, ListenerBytes>,
+    waits: HashMap<MapData, u64, HistogramBytes>,
+    handshakes: HashMap<MapData, u64, HistogramBytes>,
+    prefixes: HashMap<MapData, [u8; size_of::<PrefixKey>()], u64>,
     lost: PerCpuArray<MapData, u64>,
     coverage: Coverage,
     attached: Vec<Attached>,
+    kernel_log: Option<EbpfLogger<&'static dyn log::Log>>,
+    streams_all: bool,
 }
 
 impl Tracer {
@@ -72,24 +90,34 @@ impl Tracer {
             .map_err(|error| ProbeError::Object(error.to_string()))?;
         let layout = object::bytes_of_layout(&resolution.layout);
         let config = object::bytes_of_config(&options.config);
+        // 0: the log statements are pruned from the programs.
+        let log_level = if options.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&aya_btf))
             .override_global("LAYOUT", layout.as_slice(), true)
             .override_global("CONFIG", config.as_slice(), true)
+            .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("EVENTS", options.ring_bytes)
             .load(object::OBJECT)
-            .map_err(ProbeError::load)?;
+            .map_err(|error| ProbeError::load(&error))?;
         let Outcome { coverage, attached, serves } =
             attach::attach(&mut ebpf, &btf, &aya_btf, &resolution.missing, options.tier);
         if attached.is_empty() {
             return Err(ProbeError::nothing_attached(&coverage));
         }
+        let kernel_log = options.kernel_log.then(|| EbpfLogger::init(&mut ebpf)).transpose();
+        let kernel_log = kernel_log.map_err(|error| ProbeError::Object(format!("its log: {error}")))?;
         let mut map: Array<MapData, u32> = Array::try_from(take(&mut ebpf, "SERVES")?)?;
         map.set(0, serves, 0)?;
         Ok(Self {
             ring: RingBuf::try_from(take(&mut ebpf, "EVENTS")?)?,
             listeners: HashMap::try_from(take(&mut ebpf, "LISTENERS")?)?,
+            waits: HashMap::try_from(take(&mut ebpf, "WAITS")?)?,
+            handshakes: HashMap::try_from(take(&mut ebpf, "HANDSHAKES")?)?,
+            prefixes: HashMap::try_from(take(&mut ebpf, "PREFIXES")?)?,
             lost: PerCpuArray::try_from(take(&mut ebpf, "LOST")?)?,
+            kernel_log,
+            streams_all: options.config.flags & STREAM_ALL != 0,
             ebpf,
             coverage,
             attached,
@@ -110,6 +138,9 @@ impl Tracer {
 
     /// Hands every record that waits in the ring buffer to `each`, and says how many there were. Does not block.
     pub fn drain(&mut self, mut each: impl FnMut(&[u8])) -> usize {
+        if let Some(log) = &mut self.kernel_log {
+            log.flush();
+        }
         let mut records = 0;
         while let Some(record) = self.ring.next() {
             each(&record);
@@ -127,7 +158,7 @@ impl Tracer {
     /// When the map cannot be read.
     pub fn listeners(&self) -> Result<Vec<(u64, ListenerBytes)>, ProbeError> {
         let mut states = Vec::new();
-        for entry in self.listeners.iter() {
+        for entry in &self.listeners {
             match entry {
                 Ok(entry) => states.push(entry),
                 // Deleted while we walked.
@@ -136,6 +167,25 @@ impl Tracer {
             }
         }
         Ok(states)
+    }
+
+    /// How long connections of the listener with this key waited to be accepted, by bucket; `None` if none did.
+    #[must_use]
+    pub fn waits(&self, key: u64) -> Option<HistogramBytes> {
+        self.waits.get(&key, 0).ok()
+    }
+
+    /// How long its handshakes took, likewise.
+    #[must_use]
+    pub fn handshakes(&self, key: u64) -> Option<HistogramBytes> {
+        self.handshakes.get(&key, 0).ok()
+    }
+
+    /// Connections completed, by listener and remote network; empty unless SYN-ACKs go unanswered.
+    #[must_use]
+    pub fn prefixes(&self) -> Vec<(PrefixKey, u64)> {
+        let entries = self.prefixes.iter().filter_map(Result::ok);
+        entries.filter_map(|(key, completed)| Some((object::prefix_key(key)?, completed))).collect()
     }
 
     /// Records lost so far, by kind: those that found no room in the ring buffer; slot 0 counts listeners that found no
@@ -164,16 +214,25 @@ impl Tracer {
         counts
     }
 
-    /// The kernel side's own log, for debugging: records of `aya-log`.
-    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
+    /// How often the kernel skipped a run of each attached program, because it would have interrupted itself. Without those
+    /// of which nothing is lost ([`SKIPPED_IN_GOOD_FAITH`]), unless everything is streamed.
+    #[must_use]
+    pub fn misses(&self) -> std::collections::BTreeMap<&'static str, u64> {
+        let program = |name| self.ebpf.program(name).and_then(|program| program.fd().ok());
+        let misses = |fd: &aya::programs::ProgramFd| misses::of_program(fd.as_fd());
+        let telling = |a: &&Attached| self.streams_all || !SKIPPED_IN_GOOD_FAITH.contains(&a.program);
+        self.attached
+            .iter()
+            .filter(telling)
+            .filter_map(|a| Some((a.program, misses(program(a.program)?))))
+            .collect()
     }
 }
 
-impl AsRawFd for Tracer {
+impl AsFd for Tracer {
     /// Readable when the kernel side found it worth waking us: [`Self::drain`] at intervals all the same.
-    fn as_raw_fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
     }
 }
 

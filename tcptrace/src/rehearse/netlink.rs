@@ -161,7 +161,8 @@ pub(super) fn add_route(to: IpAddr, prefix: u8, via: Via) -> io::Result<()> {
         Via::Nowhere => libc::RTN_BLACKHOLE,
     };
     // struct rtmsg: family, two prefix lengths, service, table, who made it, scope, type, flags.
-    let head = [family, prefix, 0, 0, libc::RT_TABLE_MAIN, libc::RTPROT_STATIC, libc::RT_SCOPE_UNIVERSE, kind];
+    let head =
+        [family, prefix, 0, 0, libc::RT_TABLE_MAIN, libc::RTPROT_STATIC, libc::RT_SCOPE_UNIVERSE, kind];
     let fixed = [&head[..], &[0; 4]].concat();
     let request = Request::new(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &fixed)
         .attribute(libc::RTA_DST, &destination);
@@ -178,6 +179,18 @@ fn wire(address: IpAddr) -> io::Result<(u8, Vec<u8>)> {
         IpAddr::V6(v6) => (libc::AF_INET6, v6.octets().to_vec()),
     };
     Ok((u8::try_from(family).map_err(io::Error::other)?, bytes))
+}
+
+/// Makes packets to one of this host's own addresses go nowhere, in the calling thread's namespace.
+pub(super) fn make_unreachable(address: std::net::Ipv4Addr) -> io::Result<()> {
+    let family = u8::try_from(libc::AF_INET).map_err(io::Error::other)?;
+    // In place of the local table's route to it: the address stays, so its sockets can still send.
+    let (table, kind, scope) = (libc::RT_TABLE_LOCAL, libc::RTN_BLACKHOLE, libc::RT_SCOPE_UNIVERSE);
+    let mut fixed = vec![family, 32, 0, 0, table, libc::RTPROT_STATIC, scope, kind]; // struct rtmsg
+    fixed.extend_from_slice(&0u32.to_ne_bytes());
+    Request::new(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_REPLACE, &fixed)
+        .attribute(libc::RTA_DST, &address.octets())
+        .send()
 }
 
 #[cfg(test)]

@@ -27,7 +27,8 @@ pub(crate) struct Args {
     /// Which Debian kernel.
     #[arg(long, value_enum, default_value = "newest")]
     kernel: Series,
-    /// A file or directory for the guest; HOST alone goes to /usr/local/bin. A program's libraries come along.
+    /// A file or directory for the guest; HOST alone goes to /usr/local/bin. A program's libraries come along. (In
+    /// `sh -c` busybox takes its own applets first: give such a program's whole path.)
     #[arg(long, value_name = "HOST[:GUEST]")]
     copy: Vec<HostCopy>,
     /// The guest's memory.

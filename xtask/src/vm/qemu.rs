@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::dup;
@@ -44,6 +44,9 @@ pub(crate) struct Machine(Child);
 
 impl Machine {
     pub(crate) fn start(hardware: &Hardware, image: &Path, wiring: &Wiring) -> Result<Self> {
+        if !cfg!(target_arch = "x86_64") {
+            bail!("guests are x86-64, and programs of this machine run in them: it has to be x86-64 too");
+        }
         let qemu = paths::find_program("qemu-system-x86_64")
             .context("qemu-system-x86_64 is not installed; run: cargo xtask setup")?;
         // Unlike the originals, duplicates are inherited by children.

@@ -35,22 +35,7 @@ pub(crate) fn run_batch(guest: &Guest, jobs: &[Job], observer: &mut dyn Observer
 
     let mut follower = Follower::new(jobs, observer, start);
     let end = follower.follow(&frames, guest.boot_timeout);
-    let failure = match end {
-        End::Done => None,
-        End::Failed(failure) => Some(failure),
-        End::Silent(time) if follower.booted => Some(GuestFailure::Hung(time)),
-        End::Silent(time) => {
-            Some(GuestFailure::NotBooted(format!("no sign of life in {} s", time.as_secs())))
-        }
-        End::Gone => Some(explain_absence(&mut machine, &read_console(&mut console), follower.booted)?),
-    };
-    // A hang may be a panic that could not even reset the machine.
-    let failure = match failure {
-        Some(GuestFailure::Hung(_) | GuestFailure::NotBooted(_)) => {
-            panic_line(&read_console(&mut console)).map(GuestFailure::Panicked).or(failure)
-        }
-        other => other,
-    };
+    let failure = explain(end, follower.booted, &mut machine, &mut console)?;
     drop(machine);
     Ok(Batch {
         reports: follower.reports,
@@ -92,7 +77,7 @@ enum End {
     Failed(GuestFailure),
     /// Nothing came within this time.
     Silent(Duration),
-    /// The port was closed: QEMU is no more.
+    /// The port was closed: a panic, a reset, a power-off before the end, or QEMU's own trouble.
     Gone,
 }
 
@@ -183,19 +168,39 @@ impl<'a> Follower<'a> {
     }
 }
 
-/// QEMU closed the port: a panic, a reset, a power-off before the end, or QEMU's own trouble.
-fn explain_absence(machine: &mut Machine, console: &str, booted: bool) -> Result<GuestFailure> {
-    let status = machine.ended_within(LAST_WORDS)?;
-    if let Some(line) = panic_line(console) {
-        return Ok(GuestFailure::Panicked(line));
+/// What became of the guest, from the way its frames came to an end and from its console.
+fn explain(
+    end: End,
+    booted: bool,
+    machine: &mut Machine,
+    console: &mut File,
+) -> Result<Option<GuestFailure>> {
+    let silence = match end {
+        End::Done => return Ok(None),
+        End::Failed(failure) => return Ok(Some(failure)),
+        End::Silent(time) => Some(time),
+        End::Gone => None,
+    };
+    let has_ended = silence.is_none() && machine.ended_within(LAST_WORDS)?.is_some();
+    let console = read_console(console);
+    // First of all: a panic may be why a guest fell silent, if it could not even reset the machine.
+    if let Some(line) = panic_line(&console) {
+        return Ok(Some(GuestFailure::Panicked(line)));
     }
-    let complaint = if status.is_some() { machine.complaint() } else { String::new() };
+    if let Some(time) = silence {
+        return Ok(Some(if booted {
+            GuestFailure::Hung(time)
+        } else {
+            GuestFailure::NotBooted(format!("no sign of life in {} s", time.as_secs()))
+        }));
+    }
+    let complaint = if has_ended { machine.complaint() } else { String::new() };
     let last_line = console.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing").trim();
     let reason = match complaint.as_str() {
         "" => format!("the machine stopped; last on its console: {last_line}"),
         complaint => format!("QEMU stopped: {complaint}"),
     };
-    Ok(if booted { GuestFailure::Vanished(reason) } else { GuestFailure::NotBooted(reason) })
+    Ok(Some(if booted { GuestFailure::Vanished(reason) } else { GuestFailure::NotBooted(reason) }))
 }
 
 fn panic_line(console: &str) -> Option<String> {

@@ -54,6 +54,11 @@ impl Encoder {
         self.u64(it.syns)
             .u64(it.syn_drops_accept_queue)
             .u64(it.syn_drops_syn_queue)
+            .u64(it.syn_drops_max_syn_backlog)
+            .u64(it.cookies_sent)
+            .u64(it.retransmits_timer)
+            .u64(it.retransmits_duplicate_syn)
+            .u64(it.expired)
             .u64(it.ack_drops)
             .u64(it.ack_drops_other)
             .u64(it.enqueued)
@@ -63,12 +68,13 @@ impl Encoder {
             .u64(it.wait_max_ns)
             .u64(it.last_accept_ns)
             .u64(it.last_enqueue_ns)
+            .u64(it.last_retransmit_ns)
             .u32(it.depth_max)
             .u32(it.depth)
             .u32(it.limit)
             .u32(it.last_acceptor_tid)
             .u32(it.last_acceptor_tgid)
-            .u32(it.pad)
+            .u32(it.syn_queue_max)
             .endpoints(&it.endpoints)
             .u64(it.ino)
     }
@@ -140,6 +146,11 @@ fn some_state() -> ListenerState {
         syns: 1,
         syn_drops_accept_queue: 2,
         syn_drops_syn_queue: 3,
+        syn_drops_max_syn_backlog: 31,
+        cookies_sent: 32,
+        retransmits_timer: 33,
+        retransmits_duplicate_syn: 34,
+        expired: 35,
         ack_drops: 4,
         ack_drops_other: 5,
         enqueued: 6,
@@ -149,12 +160,13 @@ fn some_state() -> ListenerState {
         wait_max_ns: 10,
         last_accept_ns: 11,
         last_enqueue_ns: 0,
+        last_retransmit_ns: 36,
         depth_max: 13,
         depth: 14,
         limit: 15,
         last_acceptor_tid: 16,
         last_acceptor_tgid: 17,
-        pad: 0,
+        syn_queue_max: 37,
         endpoints: ends(),
         ino: 18,
     }
@@ -179,7 +191,7 @@ fn the_encoder_writes_as_many_bytes_as_the_structs_have() {
 
 #[test]
 fn listen() {
-    let record = |backlog: u32, somaxconn: u32| {
+    let record = |backlog: u32, somaxconn: u32, flags: u32| {
         encode(record::LISTEN, 42, |to| {
             to.endpoints(&ends())
                 .listener(&listener())
@@ -187,11 +199,11 @@ fn listen() {
                 .u32(backlog)
                 .u32(somaxconn)
                 .u32(0b11)
-                .u32(1)
+                .u32(flags)
         })
     };
-    assert_eq!(record(0, 0).len(), size_of::<record::Listen>());
-    let Kind::Listen(listen) = kind_of(&record(20, 4096)) else { panic!() };
+    assert_eq!(record(0, 0, 0).len(), size_of::<record::Listen>());
+    let Kind::Listen(listen) = kind_of(&record(20, 4096, 0b11)) else { panic!() };
     let expected = Listen {
         endpoints: ends_decoded(),
         listener: listener_decoded(),
@@ -202,8 +214,11 @@ fn listen() {
         again: true,
     };
     assert_eq!(*listen, expected);
-    let Kind::Listen(listen) = kind_of(&record(record::BACKLOG_UNKNOWN, 0)) else { panic!() };
-    assert_eq!((listen.backlog, listen.somaxconn), (None, None));
+    let Kind::Listen(listen) = kind_of(&record(0, 0, 0)) else { panic!() };
+    assert_eq!((listen.backlog, listen.somaxconn, listen.again), (None, None, false));
+    // listen(fd, -1) is as good as any.
+    let Kind::Listen(listen) = kind_of(&record(u32::MAX, 0, record::LISTEN_BACKLOG_SEEN)) else { panic!() };
+    assert_eq!(listen.backlog, Some(u32::MAX));
 }
 
 #[test]

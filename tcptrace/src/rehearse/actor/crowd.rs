@@ -146,7 +146,8 @@ impl Players {
         let mut players = Self { order, line, calls, by_source, deeds, tally };
         let begin = Instant::now();
         for client in 0..players.order.clients {
-            let after = Duration::from_micros(players.order.every_us) * u32::try_from(client).unwrap_or(u32::MAX);
+            let after =
+                Duration::from_micros(players.order.every_us) * u32::try_from(client).unwrap_or(u32::MAX);
             players.deeds.push(Reverse((begin + after, Deed::Call { client, round: 0 })));
         }
         Ok(players)
@@ -157,7 +158,9 @@ impl Players {
         let mut buffer = vec![0; 2048];
         while !stop.load(Ordering::Relaxed) {
             let now = Instant::now();
-            while let Some(&Reverse((when, deed))) = self.deeds.peek().filter(|Reverse((when, _))| *when <= now) {
+            while let Some(&Reverse((when, deed))) =
+                self.deeds.peek().filter(|Reverse((when, _))| *when <= now)
+            {
                 self.deeds.pop();
                 self.act(when, deed)?;
             }
@@ -201,7 +204,8 @@ impl Players {
         let neighbour = u16::try_from(client % 997).unwrap_or_default();
         let port = 40_000 + (round % 20) * 1000 + neighbour;
         let from = SocketAddr::new(address(self.order.place, client, self.order.to.is_ipv6()), port);
-        let begin = 0x5eed_0000_u32.wrapping_add(u32::try_from(index).unwrap_or_default().wrapping_mul(0x1_0001));
+        let begin =
+            0x5eed_0000_u32.wrapping_add(u32::try_from(index).unwrap_or_default().wrapping_mul(0x1_0001));
         self.calls.push(Call { client, round, from, begin, theirs: 0, synacks: 0, state: State::Calling });
         self.by_source.insert(from, index);
         self.tally.calls += 1;
@@ -296,7 +300,14 @@ impl Players {
         self.send(index, flags, sequence, theirs, data)
     }
 
-    fn send(&self, index: usize, flags: u8, sequence: u32, acknowledgement: u32, data: &[u8]) -> io::Result<()> {
+    fn send(
+        &self,
+        index: usize,
+        flags: u8,
+        sequence: u32,
+        acknowledgement: u32,
+        data: &[u8],
+    ) -> io::Result<()> {
         let Some(call) = self.calls.get(index) else { return Ok(()) };
         let segment = Segment { from: call.from, to: self.order.to, sequence, acknowledgement, flags, data };
         self.line.send(&segment.packet())
@@ -311,10 +322,12 @@ mod tests {
     #[test]
     fn a_crowd_from_everywhere_has_no_two_addresses_alike() {
         for ipv6 in [false, true] {
-            let all: HashSet<IpAddr> = (0..0xffff).map(|index| address(Place::Everywhere, index, ipv6)).collect();
+            let all: HashSet<IpAddr> =
+                (0..0xffff).map(|index| address(Place::Everywhere, index, ipv6)).collect();
             assert_eq!(all.len(), 0xffff);
         }
-        let neighbours: HashSet<IpAddr> = (0..250).map(|index| address(Place::Prefix(7), index, false)).collect();
+        let neighbours: HashSet<IpAddr> =
+            (0..250).map(|index| address(Place::Prefix(7), index, false)).collect();
         assert_eq!(neighbours.len(), 250);
         assert!(neighbours.iter().all(|ip| ip.to_string().starts_with("10.78.7.")));
         assert_eq!(address(Place::Prefix(7), 4, true), "fd78:0:7::5".parse::<IpAddr>().unwrap());

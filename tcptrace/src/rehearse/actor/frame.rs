@@ -183,11 +183,8 @@ mod tests {
     use super::*;
 
     fn segment(ipv6: bool) -> Segment<'static> {
-        let ends = if ipv6 {
-            ["[fd78::7:5]:40001", "[fd77::1]:80"]
-        } else {
-            ["10.78.7.5:40001", "10.77.0.1:80"]
-        };
+        let ends =
+            if ipv6 { ["[fd78::7:5]:40001", "[fd77::1]:80"] } else { ["10.78.7.5:40001", "10.77.0.1:80"] };
         let [from, to] = ends.map(|end| end.parse().unwrap());
         Segment { from, to, sequence: 0xfeed_f00d, acknowledgement: 7, flags: ACK | PSH, data: b"odd" }
     }

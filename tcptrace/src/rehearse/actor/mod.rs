@@ -36,8 +36,8 @@ use super::cancel::{Cancel, TICK};
 use super::error::{During, Error, Result};
 use super::namespace::Namespace;
 pub(super) use order::{
-    Bind, BindAttempt, Crowd, CrowdTally, Door, Habit, Hello, Load, Manner, Order, Place, Race, Reply, Stamp, Storm,
-    Tally, Visit, Visits,
+    Bind, BindAttempt, Crowd, CrowdTally, Door, Habit, Hello, Load, Manner, Order, Place, Race, Reply, Stamp,
+    Storm, Tally, Visit, Visits,
 };
 pub use puppet::actor_main;
 pub(super) use sockets::TcpDeferAccept;

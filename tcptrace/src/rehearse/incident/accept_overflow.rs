@@ -265,9 +265,14 @@ impl Incident for AcceptOverflow {
         {
             allow.push(SYN_QUEUE);
         }
-        let facts =
-            Books { recipe, tallies, seconds, accepted, overflows: counters::grown(&counters, "ListenOverflows")? }
-                .facts(cookies_only)?;
+        let facts = Books {
+            recipe,
+            tallies,
+            seconds,
+            accepted,
+            overflows: counters::grown(&counters, "ListenOverflows")?,
+        }
+        .facts(cookies_only)?;
         let listener = Party::of(server.identity(), "listener", self.options.family.any(PORT));
         Ok(GroundTruth {
             kind: "rehearsal",

@@ -18,8 +18,14 @@ pub(super) const ENTRY: Entry = Entry {
     variants: &[
         Variant { name: "not-accepting", summary: "the server never calls accept()" },
         Variant { name: "busy", summary: "the server's one worker is busy with its first connection" },
-        Variant { name: "stopped", summary: "the server is stopped (SIGSTOP) after it has served for a while" },
-        Variant { name: "fd-limit", summary: "the server has no descriptor left: accept() fails with EMFILE" },
+        Variant {
+            name: "stopped",
+            summary: "the server is stopped (SIGSTOP) after it has served for a while",
+        },
+        Variant {
+            name: "fd-limit",
+            summary: "the server has no descriptor left: accept() fails with EMFILE",
+        },
     ],
     make: |variant, options| Ok(Box::new(AcceptStall::new(variant, options)?)),
 };

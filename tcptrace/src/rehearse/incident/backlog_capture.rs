@@ -7,9 +7,7 @@ use serde_json::json;
 
 use super::crowds::{self, PLACE, await_calm};
 use super::{Entry, Family, Incident, Options, Variant, facts, open};
-use crate::rehearse::actor::{
-    Actor, Crowd, CrowdTally, Door, Habit, Manner, Order, Place, Visit, Visits,
-};
+use crate::rehearse::actor::{Actor, Crowd, CrowdTally, Door, Habit, Manner, Order, Place, Visit, Visits};
 use crate::rehearse::counters::{self, Counters, grown};
 use crate::rehearse::error::{Error, Result};
 use crate::rehearse::stage::{Layout, Stage};

@@ -14,7 +14,10 @@ pub(super) const ENTRY: Entry = Entry {
     summary: "a listen() argument is cut by somaxconn, without a word",
     variants: &[
         Variant { name: "basic", summary: "listen(4096) under somaxconn 128; clients are served well" },
-        Variant { name: "negative", summary: "listen(-1), which means all that somaxconn allows: no finding" },
+        Variant {
+            name: "negative",
+            summary: "listen(-1), which means all that somaxconn allows: no finding",
+        },
     ],
     make: |variant, options| Ok(Box::new(BacklogTruncated::new(variant, options)?)),
 };
@@ -96,8 +99,11 @@ impl Incident for BacklogTruncated {
         if !visits.errors.is_empty() || grown(&counters, "ListenDrops")? > 0 {
             return Err(Error::NotStaged(format!("clients were turned away: {:?}", visits.errors)));
         }
-        let truncated =
-            Expectation::about(ENTRY.name, "somaxconn", Party::of(server.identity(), "listener", family.any(PORT)));
+        let truncated = Expectation::about(
+            ENTRY.name,
+            "somaxconn",
+            Party::of(server.identity(), "listener", family.any(PORT)),
+        );
         let unseen = Allowed {
             code: ENTRY.name,
             because: "the queue limit is somaxconn; what listen() was told, nobody saw",

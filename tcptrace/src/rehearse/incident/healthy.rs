@@ -24,19 +24,31 @@ pub(super) const ENTRY: Entry = Entry {
             name: "basic",
             summary: "short and keep-alive connections, FIN and RST, EAGAIN, one restart with SO_REUSEADDR",
         },
-        Variant { name: "short", summary: "short connections only, closed in every way, some before they are accepted" },
+        Variant {
+            name: "short",
+            summary: "short connections only, closed in every way, some before they are accepted",
+        },
         Variant { name: "keep-alive", summary: "many requests on a few connections" },
-        Variant { name: "restart", summary: "three restarts with SO_REUSEADDR, old connections in TIME_WAIT" },
+        Variant {
+            name: "restart",
+            summary: "three restarts with SO_REUSEADDR, old connections in TIME_WAIT",
+        },
         Variant { name: "eagain", summary: "eight event loops race for every connection: seven see EAGAIN" },
         Variant { name: "port-scan", summary: "beside the usual clients somebody tries six closed ports" },
         Variant { name: "fast-open", summary: "TCP Fast Open: data in the SYN" },
         Variant { name: "mptcp", summary: "multipath TCP on both sides" },
-        Variant { name: "reuseport-even", summary: "four processes share the port with SO_REUSEPORT, evenly" },
+        Variant {
+            name: "reuseport-even",
+            summary: "four processes share the port with SO_REUSEPORT, evenly",
+        },
         Variant {
             name: "attach-loaded",
             summary: "the load is older than the tracer and goes on when it has gone",
         },
-        Variant { name: "namespaces", summary: "a hundred network namespaces come and go, each with a connection" },
+        Variant {
+            name: "namespaces",
+            summary: "a hundred network namespaces come and go, each with a connection",
+        },
         Variant { name: "happy-eyeballs", summary: "connects race for two addresses, and one is called off" },
     ],
     make: |variant, options| Ok(Box::new(Healthy::new(variant, options)?)),
@@ -286,7 +298,9 @@ impl Incident for Healthy {
             self.others.push(client);
             let stage = &self.stage;
             // In full swing, so that the tracer finds connections in every state.
-            stage.await_that("the load has begun", || Ok(stage.counters()?.get("PassiveOpens") > Some(&100)))?;
+            stage.await_that("the load has begun", || {
+                Ok(stage.counters()?.get("PassiveOpens") > Some(&100))
+            })?;
         } else if self.options.older {
             self.servers = self.open_for_business()?;
         }
@@ -337,7 +351,9 @@ impl Incident for Healthy {
         }
         let scan = "somebody has tried closed ports; worth a mention (info) at most";
         let allow = match self.variant.name {
-            "port-scan" => ["connect-refused", "no-listener"].map(|code| Allowed { code, because: scan }).to_vec(),
+            "port-scan" => {
+                ["connect-refused", "no-listener"].map(|code| Allowed { code, because: scan }).to_vec()
+            }
             _ => Vec::new(),
         };
         let mut facts = facts(json!({

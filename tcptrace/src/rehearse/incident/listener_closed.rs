@@ -117,14 +117,17 @@ impl Incident for ListenerClosed {
         }
         let cause = if self.variant.name == "close" { "close" } else { "process-exit" };
         let subject = Party::of(server.identity(), "listener", family.any(PORT));
-        let stall = Allowed { code: "accept-stall", because: "this machine took its time: they waited for long" };
+        let stall =
+            Allowed { code: "accept-stall", because: "this machine took its time: they waited for long" };
         let actors = [&*server, &other, &client].map(|actor| actor.identity().clone());
         self.others = vec![other, client];
         Ok(GroundTruth {
             actors: actors.to_vec(),
             expect: vec![Expectation::about(ENTRY.name, cause, subject)],
             allow: if waited > Duration::from_millis(500) { vec![stall] } else { Vec::new() },
-            facts: facts(json!({ "backlog": BACKLOG, "queue_limit": BACKLOG, "queued": QUEUED, "reset": QUEUED })),
+            facts: facts(
+                json!({ "backlog": BACKLOG, "queue_limit": BACKLOG, "queued": QUEUED, "reset": QUEUED }),
+            ),
             counters,
             ..GroundTruth::of(ENTRY.name, self.variant.name, stage.netns_inode())
         })

@@ -19,7 +19,10 @@ pub(super) const ENTRY: Entry = Entry {
     summary: "one member of a reuseport group overflows or waits, the others idle",
     variants: &[
         Variant { name: "stuck-member", summary: "one of four processes is stuck: its queue overflows" },
-        Variant { name: "uneven-hash", summary: "all clients are given to one of four processes: they wait there" },
+        Variant {
+            name: "uneven-hash",
+            summary: "all clients are given to one of four processes: they wait there",
+        },
     ],
     make: |variant, options| Ok(Box::new(Imbalance::new(variant, options)?)),
 };
@@ -166,9 +169,10 @@ impl Incident for Imbalance {
             Kind::StuckMember => {
                 ("stuck-member", overflows > 0 && first == 1 && others.iter().all(|&accepted| accepted > 10))
             }
-            Kind::UnevenHash => {
-                ("uneven-hash", overflows == 0 && waiting > 10 && others.iter().all(|&accepted| accepted == 0))
-            }
+            Kind::UnevenHash => (
+                "uneven-hash",
+                overflows == 0 && waiting > 10 && others.iter().all(|&accepted| accepted == 0),
+            ),
         };
         if !happened || queues.len() != MEMBERS {
             return Err(Error::NotStaged(format!(
@@ -193,7 +197,10 @@ impl Incident for Imbalance {
                     Allowed { code: "accept-stall", because: "the stuck member accepts nothing" },
                 ],
                 Kind::UnevenHash => {
-                    vec![Allowed { code: "slow-accept", because: "one member's connections wait for seconds" }]
+                    vec![Allowed {
+                        code: "slow-accept",
+                        because: "one member's connections wait for seconds",
+                    }]
                 }
             },
             facts: facts(json!({

@@ -188,8 +188,10 @@ mod tests {
 
     #[test]
     fn ends_are_joined_by_port() {
-        let entered = [Stamp { port: 5, nanos: 100 }, Stamp { port: 6, nanos: 200 }, Stamp { port: 7, nanos: 9 }];
-        let accepted = [Stamp { port: 6, nanos: 260 }, Stamp { port: 5, nanos: 90 }, Stamp { port: 8, nanos: 1 }];
+        let entered =
+            [Stamp { port: 5, nanos: 100 }, Stamp { port: 6, nanos: 200 }, Stamp { port: 7, nanos: 9 }];
+        let accepted =
+            [Stamp { port: 6, nanos: 260 }, Stamp { port: 5, nanos: 90 }, Stamp { port: 8, nanos: 1 }];
         let waits = Waits::between(&entered, &accepted);
         assert_eq!(waits.0, [Duration::ZERO, Duration::from_nanos(60)]);
     }

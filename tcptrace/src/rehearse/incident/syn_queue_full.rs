@@ -9,9 +9,7 @@ use serde_json::json;
 
 use super::crowds::{self, PLACE, await_calm};
 use super::{Entry, Family, Incident, Options, Variant, facts, open};
-use crate::rehearse::actor::{
-    Actor, Crowd, CrowdTally, Door, Habit, Manner, Order, Place, Visit, Visits,
-};
+use crate::rehearse::actor::{Actor, Crowd, CrowdTally, Door, Habit, Manner, Order, Place, Visit, Visits};
 use crate::rehearse::counters::{self, Counters, grown};
 use crate::rehearse::error::{Error, Result};
 use crate::rehearse::stage::{Layout, Stage};
@@ -22,7 +20,10 @@ pub(super) const ENTRY: Entry = Entry {
     summary: "the SYN queue is full: SYNs are dropped, or answered by cookies",
     variants: &[
         Variant { name: "drop", summary: "listen(8), distant clients, no cookies: their SYNs are dropped" },
-        Variant { name: "cookies", summary: "listen(8), distant clients, cookies: all complete all the same" },
+        Variant {
+            name: "cookies",
+            summary: "listen(8), distant clients, cookies: all complete all the same",
+        },
         Variant { name: "somaxconn", summary: "listen(4096) cut to 8 by somaxconn, no cookies" },
         Variant {
             name: "max-syn-backlog",
@@ -74,7 +75,10 @@ impl Recipe {
                 backlog: 4096,
                 somaxconn: 8,
                 cause: "somaxconn",
-                allow: &[Allowed { code: "backlog-truncated", because: "listen(4096) became 8 without a word" }],
+                allow: &[Allowed {
+                    code: "backlog-truncated",
+                    because: "listen(4096) became 8 without a word",
+                }],
                 ..basic
             },
             "max-syn-backlog" => {
@@ -109,7 +113,16 @@ impl Recipe {
         } else {
             (PLACE, vec![1000, 3000], 4000, Manner::Answer { synack: 1, after_ms: 400 })
         };
-        Crowd { to, clients: self.clients, place, every_us: self.every_us, again_ms, give_up_ms, rounds: 1, manner }
+        Crowd {
+            to,
+            clients: self.clients,
+            place,
+            every_us: self.every_us,
+            again_ms,
+            give_up_ms,
+            rounds: 1,
+            manner,
+        }
     }
 }
 
@@ -255,7 +268,8 @@ impl Account {
         // Those of the last quarter have no counter of their own.
         let last_quarter = recipe.cause == "max-syn-backlog";
         let booked = if last_quarter { Some(0) } else { drops } == Some(count("TCPReqQFullDrop")?);
-        let happened = if recipe.syncookies == 0 { drops > Some(0) } else { drops == Some(0) && by_cookie > 0 };
+        let happened =
+            if recipe.syncookies == 0 { drops > Some(0) } else { drops == Some(0) && by_cookie > 0 };
         let even = drops == Some(count("ListenDrops")?)
             && cookies == count("TCPReqQFullDoCookies")?
             && count("ListenOverflows")? == 0
@@ -266,7 +280,9 @@ impl Account {
             && tally.answered == tally.completed
             && count("PassiveOpens")? == tally.completed + visits.connections;
         match (drops, expired) {
-            (Some(drops), Some(expired)) if even && booked && happened => Ok(Self { drops, cookies, expired }),
+            (Some(drops), Some(expired)) if even && booked && happened => {
+                Ok(Self { drops, cookies, expired })
+            }
             _ => Err(Error::NotStaged(format!("the books do not balance: {tally:?}, {counters:?}"))),
         }
     }

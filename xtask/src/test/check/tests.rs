@@ -8,7 +8,7 @@ use super::*;
 fn overflow() -> Vec<Value> {
     vec![
         json!({"type":"coverage","kernel":"6.12","tier":"fexit","observations":[
-            {"name":"syn-drop","status":"attached","via":"fexit tcp_conn_request"},
+            {"name":"syn-drop","status":"attached","via":"fexit tcp_conn_request, fentry tcp_v4_route_req"},
             {"name":"ack-drop","status":"attached","via":"kprobe tcp_v4_syn_recv_sock","reason":"fexit: errno 524"},
         ]}),
         json!({"type":"finding","id":1,"code":"accept-queue-overflow","state":"opened","severity":"critical",
@@ -27,7 +27,7 @@ fn overflow() -> Vec<Value> {
             "counters":{"ListenOverflows":320,"ListenDrops":320},
             "facts":{"syn_drops":312,"ack_drops":8,"queue_limit":20,"backlog":20,"somaxconn":128}}),
         json!({"type":"summary","lost":0,"reconciliation":[
-            {"counter":"ListenOverflows","kernel":320,"observed":320}]}),
+            {"counter":"ListenOverflows","kernel":320,"observed":320,"status":"exact"}]}),
     ]
 }
 
@@ -131,6 +131,7 @@ fn wrong_counts_are_caught_in_the_full_tiers() {
     assert_caught(&caught(2, "/evidence/ack_drops", json!(null)), "ack_drops is null");
     assert_caught(&caught(3, "/counters/ListenOverflows", json!(321)), "the kernel's ListenOverflows");
     assert_caught(&caught(4, "/reconciliation/0/observed", json!(319)), "we observed 319");
+    assert_caught(&caught(4, "/reconciliation/0/status", json!("partial")), "partial");
     assert_caught(&caught(4, "/reconciliation", json!([])), "reconciles no counter");
 }
 
@@ -149,6 +150,11 @@ fn poor_coverage_is_caught() {
     assert_caught(&caught("/tier", json!("kprobe")), "the tier is \"kprobe\", not fexit");
     assert_caught(&caught("/observations/0/status", json!("missing")), "not attached in a full tier");
     assert_caught(&caught("/observations/1/reason", json!("")), "does not say why not by fexit");
+    assert_caught(
+        &caught("/observations/0/via", json!("fexit a, kprobe b")),
+        "does not say why not by fexit",
+    );
+    assert_caught(&caught("/observations/0/via", json!("")), "which is not of the tier auto");
     assert_caught(&caught("/observations", json!([])), "no observations");
     assert_caught(&judge(&overflow(), Tier::Kprobe), "which is not of the tier kprobe");
     let gap = spoil(grab(), Tier::Tracepoint, 0, "/observations/1/reason", json!(null));

@@ -1,0 +1,282 @@
+//! A listener: who has it, its queue, what was dropped there, how fast it accepts.
+
+use std::time::Duration;
+
+use crate::event::{
+    Accept, Acceptor, Endpoints, Listen, ListenerRef, ListenerTotals, SocketOptions, Timestamp,
+};
+
+use super::bounded::DistinctCount;
+use super::namespace::ObservedDrops;
+use super::owner::Owners;
+use super::rate::{Reading, Readings};
+
+/// Names a listener for as long as it is remembered; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerId(pub(super) u64);
+
+/// Accepting threads that are told apart.
+const ACCEPTORS: usize = 256;
+
+/// A listener, from the first that was heard of it to a while after its end.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its name here.
+    pub id: ListenerId,
+    /// Its local end. Until its own address is known: the one that a packet was sent to.
+    pub endpoints: Endpoints,
+    /// Whether its own address is known.
+    pub(super) place_known: bool,
+    /// Its address in kernel memory; 0 until known.
+    pub sk: u64,
+    /// Inode number of its file; 0 until known.
+    pub inode: u64,
+    /// Who has it.
+    pub owners: Owners,
+    /// The call of listen() that made it or last changed it, if it was seen.
+    pub listen: Option<ListenCall>,
+    /// Accept-queue depth when last seen.
+    pub depth: u32,
+    /// Accept-queue limit when last seen; 0 if never (then `limit_seen` is false).
+    pub limit: u32,
+    /// Whether the limit was seen.
+    pub limit_seen: bool,
+    /// Requests in the SYN queue when last seen.
+    pub syn_queue: u32,
+    /// When depth and limit were last seen.
+    queue_seen: Timestamp,
+    /// What was counted for its port before it began to listen there.
+    pub(super) port_base: ListenerTotals,
+    /// Its counts, the highest that any source gave.
+    pub totals: ListenerTotals,
+    /// Drops at the full accept queue that no probe saw, deduced from the namespace's counter.
+    pub inferred: InferredDrops,
+    /// Counts over the last seconds.
+    pub readings: Readings,
+    /// Threads that were seen accepting.
+    pub acceptors: DistinctCount<Acceptor>,
+    /// When it was first heard of.
+    pub first_seen: Timestamp,
+    /// When it was last heard of.
+    pub last_seen: Timestamp,
+    /// When it was closed.
+    pub closed: Option<Timestamp>,
+}
+
+/// A call of listen().
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenCall {
+    /// When.
+    pub time: Timestamp,
+    /// Process that called it.
+    pub pid: u32,
+    /// Its argument, before the kernel cut it; `None` if it was not seen.
+    pub backlog: Option<u32>,
+    /// `net.core.somaxconn` at that moment, if it was read.
+    pub somaxconn: Option<u32>,
+    /// Options of the socket.
+    pub options: SocketOptions,
+    /// It listened before; only its backlog changed.
+    pub again: bool,
+}
+
+/// Drops that were deduced, not seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InferredDrops {
+    /// How many, at either stage unless the other stage is observed.
+    pub count: u64,
+    /// Some of them may belong to another listener of the namespace, which dropped at the same time.
+    pub shared: bool,
+}
+
+/// Drops of a listener at its full accept queue since the tracer started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overflows {
+    /// SYNs, seen one by one.
+    pub syn: u64,
+    /// Final ACKs, seen one by one.
+    pub ack: u64,
+    /// Deduced from a counter.
+    pub inferred: u64,
+}
+
+impl Overflows {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.syn + self.ack + self.inferred
+    }
+
+    /// What was added since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            syn: self.syn.saturating_sub(earlier.syn),
+            ack: self.ack.saturating_sub(earlier.ack),
+            inferred: self.inferred.saturating_sub(earlier.inferred),
+        }
+    }
+}
+
+impl Listener {
+    pub(super) fn new(id: ListenerId, endpoints: Endpoints, time: Timestamp) -> Self {
+        Self {
+            id,
+            endpoints: Endpoints { remote: None, ..endpoints },
+            place_known: false,
+            sk: 0,
+            inode: 0,
+            owners: Owners::default(),
+            listen: None,
+            depth: 0,
+            limit: 0,
+            limit_seen: false,
+            syn_queue: 0,
+            queue_seen: Timestamp::default(),
+            port_base: ListenerTotals::default(),
+            totals: ListenerTotals::default(),
+            inferred: InferredDrops::default(),
+            readings: Readings::default(),
+            acceptors: DistinctCount::new(ACCEPTORS),
+            first_seen: time,
+            last_seen: time,
+            closed: None,
+        }
+    }
+
+    /// Drops at its full accept queue since the tracer started.
+    pub fn overflows(&self) -> Overflows {
+        Overflows {
+            syn: self.totals.syn_drops_accept_queue.unwrap_or(0),
+            ack: self.totals.ack_drops_accept_queue.unwrap_or(0),
+            inferred: self.inferred.count,
+        }
+    }
+
+    /// Whether its accept queue was full when last seen.
+    pub fn is_full(&self) -> bool {
+        self.limit_seen && self.depth > self.limit
+    }
+
+    /// When a connection was last accepted, if accepts are observed.
+    pub fn last_accept(&self) -> Option<Timestamp> {
+        self.totals.last_accept
+    }
+
+    /// What its counters say now.
+    pub fn reading(&self, time: Timestamp) -> Reading {
+        Reading {
+            time,
+            syns: self.totals.syns,
+            enqueued: self.totals.enqueued,
+            accepted: self.totals.accepted,
+            waits: self.totals.wait_total_ns.zip(self.totals.waits),
+            wait_max_ns: self.totals.wait_max_ns,
+            socket_drops: self.totals.socket_drops,
+            overflows: self.overflows().total(),
+            last_accept: self.totals.last_accept,
+            full: self.is_full(),
+            was_full: self.is_full(),
+        }
+    }
+
+    /// Its own local end, not that of a packet.
+    pub(super) fn note_place(&mut self, place: &Endpoints) {
+        self.endpoints = Endpoints { remote: None, ..*place };
+        self.place_known = true;
+    }
+
+    pub(super) fn note_queue(&mut self, time: Timestamp, queue: &ListenerRef) {
+        self.last_seen = self.last_seen.max(time);
+        if queue.sk != 0 {
+            self.sk = queue.sk;
+        }
+        if queue.inode != 0 {
+            self.inode = queue.inode;
+        }
+        // Events of another CPU may come late: the queue is as the latest says.
+        if time >= self.queue_seen {
+            self.queue_seen = time;
+            self.depth = queue.depth;
+            self.limit = queue.limit;
+            self.limit_seen = true;
+            self.syn_queue = queue.syn_queue;
+        }
+        raise(&mut self.totals.depth_max, Some(queue.depth));
+    }
+
+    pub(super) fn note_listen(&mut self, time: Timestamp, listen: &Listen) {
+        if self.listen.is_some_and(|call| call.time > time) {
+            return;
+        }
+        self.listen = Some(ListenCall {
+            time,
+            pid: listen.task.pid,
+            backlog: listen.backlog,
+            somaxconn: listen.somaxconn,
+            options: listen.options,
+            again: listen.again,
+        });
+    }
+
+    /// Takes over counts, which only grow; returns what that adds to the drops seen by probes.
+    pub(super) fn note_totals(&mut self, totals: &ListenerTotals) -> ObservedDrops {
+        let before = self.observed();
+        self.totals.raise_to(totals);
+        if let Some(acceptor) = totals.last_acceptor {
+            self.acceptors.note(acceptor);
+        }
+        let after = self.observed();
+        ObservedDrops {
+            syn_accept_queue: after.syn_accept_queue - before.syn_accept_queue,
+            syn_other: after.syn_other - before.syn_other,
+            ack_accept_queue: after.ack_accept_queue - before.ack_accept_queue,
+            ack_other: after.ack_other - before.ack_other,
+        }
+    }
+
+    /// A connection was accepted. Its count comes with samples.
+    pub(super) fn note_accept(&mut self, time: Timestamp, accept: &Accept) {
+        self.last_seen = self.last_seen.max(time);
+        let acceptor = Acceptor { pid: accept.task.pid, tid: accept.task.tid };
+        self.acceptors.note(acceptor);
+        if Some(time) >= self.totals.last_accept {
+            self.totals.last_acceptor = Some(acceptor);
+        }
+        raise(&mut self.totals.last_accept, Some(time));
+        raise(&mut self.totals.wait_max_ns, accept.wait_ns);
+    }
+
+    /// Takes a reading, for rates.
+    pub(super) fn take_reading(&mut self, time: Timestamp) {
+        let reading = self.reading(time);
+        self.readings.push(reading);
+    }
+
+    /// How long nobody had accepted when that was last known, if accepts are observed. Counted from when the listener was
+    /// first heard of if nobody ever did.
+    pub fn without_accept(&self) -> Option<Duration> {
+        let latest = self.readings.latest()?;
+        latest.accepted?;
+        Some(latest.time.since(self.totals.last_accept.unwrap_or(self.first_seen)))
+    }
+
+    /// Whether a reading since `time` found its accept queue full, or a drop said so.
+    pub(super) fn was_full_since(&self, time: Timestamp) -> bool {
+        self.is_full() || self.readings.any_since(time, |reading| reading.was_full)
+    }
+
+    fn observed(&self) -> ObservedDrops {
+        ObservedDrops {
+            syn_accept_queue: self.totals.syn_drops_accept_queue.unwrap_or(0),
+            syn_other: self.totals.syn_drops_syn_queue.unwrap_or(0)
+                + self.totals.syn_drops_max_syn_backlog.unwrap_or(0),
+            ack_accept_queue: self.totals.ack_drops_accept_queue.unwrap_or(0),
+            ack_other: self.totals.ack_drops_other.unwrap_or(0),
+        }
+    }
+}
+
+/// Raises `mine` to `theirs`: counters only grow, and whatever comes late or from a poorer source is lower.
+fn raise<T: Ord + Copy>(mine: &mut Option<T>, theirs: Option<T>) {
+    *mine = (*mine).max(theirs);
+}

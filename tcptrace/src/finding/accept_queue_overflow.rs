@@ -1,0 +1,152 @@
+//! accept-queue-overflow: a SYN or final ACK was dropped because the listener's accept queue was full.
+//!
+//! Its cause is the one thing to change: nobody accepts (accept-stalled), somaxconn cut the queue (somaxconn), the program
+//! asked for a short one (backlog-argument), or accepting is too slow for any queue (accept-slow).
+
+mod account;
+mod cause;
+mod stall;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::correlate::{Change, Correlator, DistinctCount, Listener, ListenerId, Overflows, Reading};
+use crate::event::Timestamp;
+
+use super::case::{Concern, Description, Diagnosis};
+use account::Account;
+use stall::Stall;
+
+/// Peers that are told apart.
+const PEERS: usize = 1024;
+
+/// The diagnosis.
+#[derive(Default)]
+pub(super) struct AcceptQueueOverflow {
+    /// Drops that earlier findings of a listener have told of.
+    told: HashMap<ListenerId, Overflows>,
+}
+
+/// An overflow in progress.
+pub(super) struct Overflow {
+    /// Drops of the listener that are not this finding's.
+    before: Overflows,
+    /// First and last drop.
+    first: Timestamp,
+    last: Timestamp,
+    /// Counters of the listener before the first drop, and by the first reading after the last one.
+    start: Reading,
+    end: Option<Reading>,
+    deepest: u32,
+    peers: DistinctCount<IpAddr>,
+    /// Growth of the namespace's ListenOverflows before the first drop.
+    kernel_before: Option<u64>,
+    stall: Stall,
+}
+
+impl Diagnosis for AcceptQueueOverflow {
+    const CODE: &'static str = "accept-queue-overflow";
+    const QUIET: Duration = Duration::from_secs(10);
+
+    type Key = ListenerId;
+    type Memory = Overflow;
+
+    fn concern(&self, change: &Change, _world: &Correlator) -> Option<Concern<ListenerId>> {
+        match change {
+            Change::Overflowed { listener, .. } => Some(Concern::Happened(*listener)),
+            Change::ListenerRead(listener) => Some(Concern::Known(*listener)),
+            Change::ListenerClosed(listener) => Some(Concern::Gone(*listener)),
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self, key: &ListenerId, world: &Correlator) -> Overflow {
+        let now = world.now();
+        let listener = world.listener(*key);
+        // Listeners that are forgotten have no findings to come.
+        self.told.retain(|listener, _| world.listener(*listener).is_some());
+        let before = self.told.get(key).copied().unwrap_or_default();
+        Overflow {
+            before,
+            first: now,
+            last: now,
+            start: listener.map_or_else(Reading::default, |listener| start_reading(listener, now)),
+            end: None,
+            deepest: 0,
+            peers: DistinctCount::new(PEERS),
+            kernel_before: listener
+                .and_then(|listener| kernel_overflows(listener, world))
+                .map(|(_, grown)| grown),
+            stall: Stall::after(before.total()),
+        }
+    }
+
+    fn observe(&mut self, key: &ListenerId, memory: &mut Overflow, change: &Change, world: &Correlator) {
+        let Some(listener) = world.listener(*key) else { return };
+        match change {
+            Change::Overflowed { peer, .. } => {
+                memory.last = world.now();
+                memory.deepest = memory.deepest.max(listener.depth);
+                if let Some(peer) = peer {
+                    memory.peers.note(peer.ip());
+                }
+            }
+            Change::ListenerRead(_) | Change::ListenerClosed(_) => {
+                memory.deepest = memory.deepest.max(listener.depth);
+                memory.note_reading(listener);
+            }
+            _ => {}
+        }
+        memory.stall.note_process(listener, memory.first, world);
+    }
+
+    fn describe(&self, key: &ListenerId, memory: &Overflow, world: &Correlator) -> Option<Description> {
+        let listener = world.listener(*key)?;
+        Some(Account::of(listener, memory, world).describe())
+    }
+
+    fn end(&mut self, key: &ListenerId, _memory: &Overflow, world: &Correlator) {
+        if let Some(listener) = world.listener(*key) {
+            self.told.insert(*key, listener.overflows());
+        }
+    }
+}
+
+/// What the counters said before the first drop. Listeners are read once a second if they changed, so an older reading was
+/// still true a second ago; and what was never read began within that second.
+fn start_reading(listener: &Listener, now: Timestamp) -> Reading {
+    let a_second_ago = now.before(Duration::from_secs(1));
+    let nothing = Reading {
+        time: a_second_ago,
+        syns: Some(0),
+        enqueued: Some(0),
+        accepted: Some(0),
+        waits: Some((0, 0)),
+        ..Reading::default()
+    };
+    let read = listener.readings.at(now).filter(|reading| reading.time < now).copied().unwrap_or(nothing);
+    Reading { time: read.time.max(a_second_ago), ..read }
+}
+
+fn kernel_overflows(listener: &Listener, world: &Correlator) -> Option<(Timestamp, u64)> {
+    world.namespace(listener.endpoints.netns)?.grown(|counters| counters.listen_overflows)
+}
+
+impl Overflow {
+    fn note_reading(&mut self, listener: &Listener) {
+        let Some(reading) = listener.readings.latest() else { return };
+        if reading.time <= self.start.time {
+            return;
+        }
+        // Rates are those of the time with drops: readings of the quiet time before closing are left out. One of the same
+        // time is the same, completed.
+        if self.end.is_none_or(|end| end.time < self.last || end.time == reading.time) {
+            self.end = Some(*reading);
+        }
+        self.stall.note_reading(reading, self.first);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! What is said about an overflow: its numbers and its evidence.
+
+use std::time::Duration;
+
+use crate::correlate::{Correlator, Listener, Namespace, Overflows, Reading, per_second};
+use crate::event::observation;
+use crate::finding::case::Description;
+use crate::finding::queue_limit::QueueLimit;
+use crate::finding::words::{count, rate, span};
+use crate::finding::{Confidence, Evidence, Party, ProcessName, Severity};
+
+use super::stall::STALL;
+use super::{Overflow, kernel_overflows};
+
+/// All that is said about an overflow, computed once.
+pub(super) struct Account<'a> {
+    pub(super) listener: &'a Listener,
+    pub(super) memory: &'a Overflow,
+    pub(super) world: &'a Correlator,
+    pub(super) namespace: Option<&'a Namespace>,
+    pub(super) subject: Party,
+    pub(super) drops: Overflows,
+    pub(super) limit: Option<QueueLimit>,
+    pub(super) arrivals: Option<f64>,
+    pub(super) accepts: Option<f64>,
+    /// Time from the first to the last drop.
+    pub(super) duration: Duration,
+}
+
+impl<'a> Account<'a> {
+    pub(super) fn of(listener: &'a Listener, memory: &'a Overflow, world: &'a Correlator) -> Self {
+        let namespace = world.namespace(listener.endpoints.netns);
+        let drops = listener.overflows().since(&memory.before);
+        let (start, end) = (&memory.start, memory.end.as_ref());
+        let rate_of = |counter: fn(&Reading) -> Option<u64>| {
+            let end = end?;
+            per_second(counter(start), counter(end), end.time.since(start.time))
+        };
+        Self {
+            listener,
+            memory,
+            world,
+            namespace,
+            subject: Party {
+                kind: "listener",
+                address: Some(listener.endpoints.local),
+                netns: Some(listener.endpoints.netns),
+                process: Some(ProcessName::of_owners(&listener.owners, world.processes())),
+                ..Party::default()
+            },
+            drops,
+            limit: QueueLimit::of(listener, namespace),
+            // Where SYNs are not seen: those that came through, and those that did not.
+            arrivals: rate_of(|reading| reading.syns)
+                .or_else(|| rate_of(|reading| Some(reading.enqueued? + reading.overflows))),
+            accepts: rate_of(|reading| reading.accepted),
+            duration: memory.last.since(memory.first),
+        }
+    }
+
+    pub(super) fn describe(&self) -> Description {
+        let cause = self.cause();
+        let confidence = match (self.drops.inferred, self.listener.inferred.shared) {
+            (0, _) => cause.confidence,
+            (_, false) => cause.confidence.min(Confidence::Likely),
+            (_, true) => Confidence::Possible,
+        };
+        let limit = self.limit.map_or_else(String::new, |limit| format!(" ({})", limit.limit));
+        Description {
+            severity: Severity::Critical,
+            confidence,
+            title: format!("{} drops connections: its accept queue{limit} is full", self.subject),
+            subject: self.subject.clone(),
+            cause: cause.code,
+            evidence: self.evidence(&cause.explanation),
+            numbers: self.numbers(),
+            explanation: cause.explanation,
+            remedy: cause.remedy,
+        }
+    }
+
+    fn evidence(&self, explanation: &str) -> Evidence {
+        let knobs = self.namespace.map(|namespace| &namespace.knobs);
+        let seen = |name: &str, number: u64| self.world.observes(name).then_some(number);
+        let (syn, ack) = match self.drops.inferred {
+            0 => (seen(observation::SYN_DROP, self.drops.syn), seen(observation::ACK_DROP, self.drops.ack)),
+            inferred if self.tells_stages() => (Some(self.drops.syn + inferred), Some(self.drops.ack)),
+            _ => (None, None),
+        };
+        let call = self.listener.listen;
+        let process = self.memory.stall.process;
+        let (kernel, waits) = (self.kernel_growth(), self.waits());
+        Evidence::new()
+            .with("syn_drops", syn)
+            .with("ack_drops", ack)
+            .with_some("drops", (syn.is_none() || ack.is_none()).then(|| self.drops.total()))
+            .with_some("drops_polled", (self.drops.inferred > 0).then_some(self.drops.inferred))
+            .with_some("drops_shared", self.shared().then_some(true))
+            .with("queue", self.memory.deepest)
+            .with("queue_limit", self.limit.map(|limit| limit.limit))
+            .with("backlog", self.limit.and_then(|limit| limit.asked))
+            .with(
+                "somaxconn",
+                knobs.and_then(|knobs| knobs.somaxconn).or(call.and_then(|call| call.somaxconn)),
+            )
+            .with_some("somaxconn_at_listen", call.and_then(|call| call.somaxconn))
+            .with("arrivals_per_s", self.arrivals)
+            .with("accepts_per_s", self.accepts)
+            .with("wait_max_ms", waits.longest.map(milliseconds))
+            .with_some("wait_mean_ms", waits.mean.map(milliseconds))
+            .with("kernel_ListenOverflows", kernel)
+            .with("duration_s", self.duration.as_secs_f64())
+            .with("peers", self.memory.peers.count())
+            .with_some("peers_more", (!self.memory.peers.is_exact()).then_some(true))
+            .with("accept_threads", self.accept_threads())
+            .with_some("no_accept_s", self.memory.stall.longest.map(|stall| stall.as_secs_f64()))
+            .with_some("threads", process.map(|process| process.threads))
+            .with_some("threads_stopped", process.map(|process| process.stopped).filter(|number| *number > 0))
+            .with_some("threads_blocked", process.map(|process| process.blocked).filter(|number| *number > 0))
+            .with_some("open_files", process.and_then(|process| process.open_files))
+            .with_some("open_files_limit", process.and_then(|process| process.open_files_limit))
+            .with_some("abort_on_overflow", knobs.and_then(|knobs| knobs.abort_on_overflow))
+            .with_some("syncookies", knobs.and_then(|knobs| knobs.syncookies))
+            .with_some("max_syn_backlog", knobs.and_then(|knobs| knobs.max_syn_backlog))
+            .with("why", explanation)
+    }
+
+    fn numbers(&self) -> Vec<String> {
+        let limit = self.limit.map_or_else(|| "unknown".to_owned(), |limit| limit.limit.to_string());
+        let kernel = self
+            .kernel_growth()
+            .map_or_else(String::new, |grown| format!(" (kernel: ListenOverflows +{grown})"));
+        let polled = if self.shared() { "polled; some may be another listener's" } else { "polled" };
+        let dropped = if self.drops.inferred > 0 && self.tells_stages() {
+            let syns = count(self.drops.syn + self.drops.inferred, "SYN", "SYNs");
+            format!("{syns} ({polled}) and {}", count(self.drops.ack, "final ACK", "final ACKs"))
+        } else if self.drops.inferred > 0 {
+            format!("{} ({polled})", count(self.drops.total(), "SYN or final ACK", "SYNs and final ACKs"))
+        } else {
+            format!(
+                "{} and {}",
+                count(self.drops.syn, "SYN", "SYNs"),
+                count(self.drops.ack, "final ACK", "final ACKs")
+            )
+        };
+        let over =
+            if self.duration.is_zero() { String::new() } else { format!(" in {}", span(self.duration)) };
+        let queue =
+            format!("{} waiting, limit {limit}; {dropped} dropped{over}{kernel}", self.memory.deepest);
+        let mut rates = Vec::new();
+        if let Some(arrivals) = self.arrivals {
+            rates.push(format!("arrivals {} (repeated SYNs included)", rate(arrivals)));
+        }
+        if let Some(accepts) = self.accepts {
+            rates.push(format!("accepts {}", rate(accepts)));
+        }
+        let waits = self.waits();
+        if let Some(longest) = waits.longest {
+            rates.push(format!("longest wait {}", span(longest)));
+        } else if let Some(mean) = waits.mean {
+            rates.push(format!("mean wait {}", span(mean)));
+        }
+        let mut lines = vec![queue];
+        let threads = self.accept_threads().map(|threads| match threads {
+            0 => "nobody was seen accepting".to_owned(),
+            1 => "1 thread accepts".to_owned(),
+            threads => format!("{threads} threads accept"),
+        });
+        let both: Vec<String> =
+            [(!rates.is_empty()).then(|| rates.join(", ")), threads].into_iter().flatten().collect();
+        if !both.is_empty() {
+            lines.push(both.join("; "));
+        }
+        lines
+    }
+
+    pub(super) fn accept_threads(&self) -> Option<u64> {
+        self.world.observes(observation::ACCEPT).then(|| self.listener.acceptors.count())
+    }
+
+    /// Whether deduced drops are SYNs: they are where every final ACK is seen. Those that answer a SYN cookie are not, in the
+    /// tier that has to deduce.
+    fn tells_stages(&self) -> bool {
+        let cookies = self.namespace.is_some_and(|namespace| {
+            namespace.knobs.syncookies == Some(2)
+                || namespace
+                    .grown(|counters| counters.req_queue_full_do_cookies)
+                    .is_some_and(|(_, grown)| grown > 0)
+        });
+        self.world.observes(observation::ACK_DROP) && !cookies
+    }
+
+    fn shared(&self) -> bool {
+        self.drops.inferred > 0 && self.listener.inferred.shared
+    }
+
+    /// Growth of ListenOverflows of the namespace since before the first drop, once it was read after that.
+    fn kernel_growth(&self) -> Option<u64> {
+        let (time, grown) = kernel_overflows(self.listener, self.world)?;
+        (time >= self.memory.first).then(|| grown.saturating_sub(self.memory.kernel_before.unwrap_or(0)))
+    }
+
+    fn waits(&self) -> Waits {
+        let Some(end) = self.memory.end else { return Waits::default() };
+        let start = &self.memory.start;
+        let mean = start.waits.zip(end.waits).and_then(|((total_before, before), (total, waits))| {
+            let waits = waits.checked_sub(before)?;
+            total.checked_sub(total_before)?.checked_div(waits)
+        });
+        // The maximum is that since the tracer started: of this overflow only if it rose meanwhile.
+        let longest =
+            end.wait_max_ns.filter(|longest| Some(*longest) > start.wait_max_ns).map(Duration::from_nanos);
+        // Who still waits counts, too.
+        let longest = longest.max(self.memory.stall.waiting.filter(|waiting| *waiting >= STALL));
+        Waits { mean: mean.map(Duration::from_nanos), longest }
+    }
+}
+
+/// Accept waits during an overflow.
+#[derive(Default)]
+struct Waits {
+    mean: Option<Duration>,
+    longest: Option<Duration>,
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}

@@ -1,0 +1,270 @@
+//! Why the queue overflowed, and what to do about it.
+
+use std::time::Duration;
+
+use crate::finding::queue_limit::{QueueLimit, SetBy};
+use crate::finding::words::{count, rate, span};
+use crate::finding::{Confidence, Remedy, commands};
+
+use super::account::Account;
+use super::stall::STALL;
+
+/// Applications that ask for less than this have not thought about it.
+const SHORT_QUEUE: u32 = 128;
+
+/// A full queue that drains faster than this rides out bursts if it is made longer; a slower one only makes clients wait.
+const DRAINS_SOON: Duration = Duration::from_secs(5);
+
+/// The cause, and how it is told.
+pub(super) struct Cause {
+    pub(super) code: &'static str,
+    pub(super) confidence: Confidence,
+    pub(super) explanation: String,
+    pub(super) remedy: Vec<Remedy>,
+}
+
+impl Account<'_> {
+    /// The first that applies, in the order in which they would have to be mended.
+    pub(super) fn cause(&self) -> Cause {
+        if self.memory.stall.explains(self.drops.total()) {
+            return self.stalled();
+        }
+        let Some(limit) = self.limit else {
+            return self.slow(Confidence::Possible, "the queue's limit is not known");
+        };
+        // A second without any accept may be the beginning of a stall.
+        let accepting = self.accepts.is_some_and(|accepts| accepts > 0.0);
+        let observed = if accepting { Confidence::Certain } else { Confidence::Likely };
+        let longer_helps = limit.limit < SHORT_QUEUE || self.drains_soon(limit.limit);
+        match limit.set_by() {
+            SetBy::Somaxconn => self.cut(&limit, observed),
+            SetBy::Argument { somaxconn_allows_more: true, seen } if longer_helps => {
+                self.short_argument(&limit, if seen { observed } else { Confidence::Likely }, seen)
+            }
+            SetBy::Argument { seen, .. } => {
+                self.slow(if seen { observed } else { Confidence::Likely }, &limit_in_words(&limit))
+            }
+            SetBy::Either if longer_helps => self.either(&limit),
+            SetBy::Either => self.slow(Confidence::Likely, &limit_in_words(&limit)),
+        }
+    }
+
+    fn stalled(&self) -> Cause {
+        let stall = &self.memory.stall;
+        let pid = self.subject.process.as_ref().and_then(|process| process.pid);
+        let who = self.subject.process.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
+        let mut explanation = match stall.longest {
+            Some(longest) => format!("nobody accepted for {} while the queue was full", span(longest)),
+            None => "nobody accepts".to_owned(),
+        };
+        let process = stall.process.unwrap_or_default();
+        let mut remedy = Vec::new();
+        if stall.stopped {
+            explanation.push_str(&format!(": {who} is stopped (by a signal or a debugger)"));
+            remedy.push(match pid {
+                Some(pid) => Remedy::command(format!("continue {who}"), format!("kill -CONT {pid}")),
+                None => Remedy::text("continue the process"),
+            });
+        } else if process.is_at_file_limit() {
+            let limit = process.open_files_limit.unwrap_or_default();
+            explanation
+                .push_str(&format!(": {who} is at its limit of {limit} open files, so accept() fails"));
+            remedy.push(match pid {
+                Some(pid) => Remedy::command(
+                    "raise the limit on open files, then look for connections that are never closed",
+                    format!("prlimit --pid {pid} --nofile={}", limit.saturating_mul(4)),
+                ),
+                None => Remedy::text("raise the limit on open files (RLIMIT_NOFILE)"),
+            });
+        } else {
+            if process.blocked > 0 {
+                let threads = count(process.blocked.into(), "thread", "threads");
+                explanation.push_str(&format!(
+                    ": {threads} of {who} in uninterruptible sleep (disk, network file system, a kernel lock)"
+                ));
+            }
+            remedy.push(match pid {
+                Some(pid) => Remedy::command(
+                    format!("find out what {who} does instead of accepting"),
+                    format!("cat /proc/{pid}/task/*/stack"),
+                ),
+                None => Remedy::text("find out what the process does instead of accepting"),
+            });
+        }
+        remedy.push(Remedy::text(format!("no queue is long enough for that: {}", self.not_the_limit(&[]))));
+        let confidence =
+            if stall.stopped || self.accepts.is_some() { Confidence::Certain } else { Confidence::Likely };
+        Cause { code: "accept-stalled", confidence, explanation, remedy }
+    }
+
+    fn cut(&self, limit: &QueueLimit, confidence: Confidence) -> Cause {
+        let asked = limit.asked_in_words().unwrap_or_default();
+        let wanted = limit.wanted_somaxconn();
+        let explanation =
+            format!("net.core.somaxconn: listen(fd, {asked}) was cut to {}{}", limit.limit, self.too_slow());
+        let now = limit.somaxconn_now.filter(|now| *now > limit.limit);
+        let mut remedy = vec![match now {
+            Some(now) => Remedy::text(format!(
+                "net.core.somaxconn is {now} by now, but takes effect at the next listen(): restart the application"
+            )),
+            None => Remedy::command(
+                "raise net.core.somaxconn, then restart the application: it takes effect at the next listen()",
+                self.sysctl(&format!("net.core.somaxconn={wanted}")),
+            ),
+        }];
+        remedy.extend(self.more_workers());
+        remedy.push(Remedy::text(self.not_the_limit(&["somaxconn"])));
+        Cause { code: "somaxconn", confidence, explanation, remedy }
+    }
+
+    fn short_argument(&self, limit: &QueueLimit, confidence: Confidence, seen: bool) -> Cause {
+        let somaxconn = limit.somaxconn_now.or(limit.somaxconn_then).unwrap_or_default();
+        let explanation = if seen {
+            let asked = limit.asked_in_words().unwrap_or_default();
+            format!(
+                "the application's backlog: listen(fd, {asked}); somaxconn is {somaxconn}{}",
+                self.too_slow()
+            )
+        } else {
+            format!(
+                "the application's backlog, {}: its listen() was not seen, but somaxconn ({somaxconn}) is higher \
+                 (unless that was raised since){}",
+                limit.limit,
+                self.too_slow()
+            )
+        };
+        let mut remedy = vec![Remedy::text(format!(
+            "raise the application's own listen backlog (its configuration); somaxconn ({somaxconn}) needs no change"
+        ))];
+        remedy.extend(self.more_workers());
+        remedy.push(Remedy::text(format!("{} either", self.not_the_limit(&["somaxconn"]))));
+        Cause { code: "backlog-argument", confidence, explanation, remedy }
+    }
+
+    fn either(&self, limit: &QueueLimit) -> Cause {
+        let explanation = match limit.somaxconn_now {
+            Some(somaxconn) if somaxconn == limit.limit => format!(
+                "net.core.somaxconn ({somaxconn}), or an equal argument of listen(), which was not seen{}",
+                self.too_slow()
+            ),
+            Some(somaxconn) => format!(
+                "the argument of listen(), which was not seen, or the somaxconn of that time; now it is {somaxconn}{}",
+                self.too_slow()
+            ),
+            None => format!("a short queue; neither listen() nor somaxconn was seen{}", self.too_slow()),
+        };
+        let wanted = limit.wanted_somaxconn();
+        let mut remedy = vec![
+            Remedy::command("raise net.core.somaxconn", self.sysctl(&format!("net.core.somaxconn={wanted}"))),
+            Remedy::text(
+                "raise the application's own listen backlog as well, and restart it: the lower of both counts",
+            ),
+        ];
+        remedy.extend(self.more_workers());
+        remedy.push(Remedy::text(self.not_the_limit(&["somaxconn"])));
+        Cause { code: "somaxconn", confidence: Confidence::Possible, explanation, remedy }
+    }
+
+    fn slow(&self, confidence: Confidence, queue: &str) -> Cause {
+        let explanation = match (self.accepts, self.arrivals) {
+            (Some(accepts), Some(arrivals)) => format!(
+                "accepts are too slow for any backlog: {} against {} arriving; {queue}",
+                rate(accepts),
+                rate(arrivals)
+            ),
+            (Some(accepts), None) => {
+                format!("accepts are too slow for any backlog: {}; {queue}", rate(accepts))
+            }
+            (None, _) => format!("accepts are too slow, or came in a burst (not known yet); {queue}"),
+        };
+        let mut remedy = self.more_workers();
+        if remedy.is_empty() {
+            remedy.push(Remedy::text(
+                "accept faster: more threads or processes, or less work before the next accept()",
+            ));
+        }
+        let limit = self.limit.map_or_else(String::new, |limit| format!(" ({})", limit.limit));
+        remedy.push(Remedy::text(format!(
+            "a longer queue{limit} would only make clients wait longer; {}",
+            self.not_the_limit(&[])
+        )));
+        Cause { code: "accept-slow", confidence, explanation, remedy }
+    }
+
+    /// Advice to add workers, if accepts do not keep up.
+    fn more_workers(&self) -> Vec<Remedy> {
+        let (Some(accepts), Some(arrivals)) = (self.accepts, self.arrivals) else { return Vec::new() };
+        if !self.falls_behind() || accepts == 0.0 {
+            return Vec::new();
+        }
+        let who = match self.accept_threads() {
+            None | Some(0) => "accepts are at".to_owned(),
+            Some(1) => "1 thread accepts".to_owned(),
+            Some(threads) => format!("{threads} threads accept"),
+        };
+        vec![Remedy::text(format!(
+            "add workers: {who} {} against {} arriving",
+            rate(accepts),
+            rate(arrivals)
+        ))]
+    }
+
+    fn too_slow(&self) -> &'static str {
+        if self.falls_behind()
+            && self.memory.end.is_some_and(|end| end.time.since(self.memory.start.time) >= STALL)
+        {
+            ". Accepts are too slow for any backlog"
+        } else {
+            ""
+        }
+    }
+
+    /// Whether clearly less is accepted than arrives (repeated SYNs count as arrivals: they are not all new).
+    fn falls_behind(&self) -> bool {
+        matches!((self.accepts, self.arrivals), (Some(accepts), Some(arrivals)) if accepts * 1.5 < arrivals)
+    }
+
+    fn drains_soon(&self, limit: u32) -> bool {
+        let places = f64::from(limit) + 1.0;
+        self.accepts.is_some_and(|accepts| accepts > 0.0 && places / accepts < DRAINS_SOON.as_secs_f64())
+    }
+
+    /// Knobs that people turn in vain, with their values; `but` are not mentioned.
+    fn not_the_limit(&self, but: &[&str]) -> String {
+        let knobs = self.namespace.map(|namespace| &namespace.knobs);
+        let named = [
+            ("somaxconn", "net.core.somaxconn", knobs.and_then(|knobs| knobs.somaxconn)),
+            (
+                "max_syn_backlog",
+                "net.ipv4.tcp_max_syn_backlog",
+                knobs.and_then(|knobs| knobs.max_syn_backlog),
+            ),
+        ];
+        let words: Vec<String> = named
+            .into_iter()
+            .filter(|(short, _, _)| !but.contains(short))
+            .map(|(_, name, value)| match value {
+                Some(value) => format!("{name} ({value})"),
+                None => name.to_owned(),
+            })
+            .collect();
+        let verb = if words.len() == 1 { "is" } else { "are" };
+        format!("{} {verb} not the limit", words.join(" and "))
+    }
+
+    /// The command that sets a sysctl in the listener's namespace.
+    fn sysctl(&self, setting: &str) -> String {
+        commands::sysctl(self.listener.endpoints.netns, self.subject.process.as_ref(), setting)
+    }
+}
+
+fn limit_in_words(limit: &QueueLimit) -> String {
+    match (limit.asked_in_words(), limit.somaxconn_now) {
+        (Some(asked), Some(somaxconn)) => format!("listen(fd, {asked}), somaxconn {somaxconn}"),
+        (Some(asked), None) => format!("listen(fd, {asked})"),
+        (None, Some(somaxconn)) => {
+            format!("queue limit {}, somaxconn {somaxconn}; listen() was not seen", limit.limit)
+        }
+        (None, None) => format!("queue limit {}; listen() was not seen", limit.limit),
+    }
+}

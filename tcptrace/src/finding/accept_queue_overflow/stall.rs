@@ -1,0 +1,83 @@
+//! Stalls: the queue is full and nobody accepts.
+
+use std::time::Duration;
+
+use crate::correlate::{Correlator, Listener, Reading};
+use crate::event::{ProcessState, Timestamp};
+
+/// So long nobody must have accepted, the queue being full, for accepting to be called stalled.
+pub(super) const STALL: Duration = Duration::from_secs(3);
+
+/// Stretches of time in which the queue was full and nobody accepted.
+#[derive(Default)]
+pub(super) struct Stall {
+    /// The last accept before the present stretch, and the drops until then.
+    since: Option<Timestamp>,
+    drops_before: u64,
+    /// Longest stretch, if it counts as a stall.
+    pub(super) longest: Option<Duration>,
+    /// Longest stretch: somebody has been waiting in the full queue for at least that long.
+    pub(super) waiting: Option<Duration>,
+    /// Drops in such stretches.
+    drops: u64,
+    /// Drops in the present one, if it counts.
+    drops_now: u64,
+    /// What the owner did meanwhile, when it was last looked at.
+    pub(super) process: Option<ProcessState>,
+    /// All its threads were stopped.
+    pub(super) stopped: bool,
+}
+
+impl Stall {
+    /// None yet; `drops` were before.
+    pub(super) fn after(drops: u64) -> Self {
+        Self { drops_before: drops, ..Self::default() }
+    }
+
+    /// Takes in a reading of the listener's counters.
+    pub(super) fn note_reading(&mut self, reading: &Reading, first_drop: Timestamp) {
+        if reading.accepted.is_none() {
+            return;
+        }
+        let accepted_or_full = reading.last_accept.max(Some(first_drop));
+        if self.since != accepted_or_full || !reading.full {
+            // Somebody accepted, or there was room: another stretch begins.
+            if self.since.is_some() {
+                self.drops += self.drops_now;
+                self.drops_before = reading.overflows;
+            }
+            self.drops_now = 0;
+            self.since = accepted_or_full;
+        }
+        let stretch = accepted_or_full.map_or(Duration::ZERO, |since| reading.time.since(since));
+        if reading.full {
+            self.waiting = self.waiting.max(Some(stretch));
+        }
+        if reading.full && stretch >= STALL {
+            self.longest = self.longest.max(Some(stretch));
+            self.drops_now = reading.overflows.saturating_sub(self.drops_before);
+        }
+    }
+
+    /// Takes in what the owners were doing when they were last looked at.
+    pub(super) fn note_process(&mut self, listener: &Listener, first_drop: Timestamp, world: &Correlator) {
+        /// Looks at a process happen about once a second; an older one may be of before the overflow.
+        const RECENT: Duration = Duration::from_secs(3);
+        let state_of = |pid: u32| {
+            let (time, state) = world.processes().get(pid)?.state?;
+            (time.after(RECENT) >= first_drop).then_some(state)
+        };
+        let Some(first) = listener.owners.first() else { return };
+        let Some(state) = state_of(first.pid) else { return };
+        self.process = Some(state);
+        // One worker of several that is stopped leaves the others to accept.
+        let all_stopped =
+            listener.owners.iter().all(|owner| state_of(owner.pid).is_some_and(|state| state.is_stopped()));
+        self.stopped |= all_stopped;
+    }
+
+    /// Whether most of `drops` fell into stalls.
+    pub(super) fn explains(&self, drops: u64) -> bool {
+        self.stopped || (self.longest.is_some() && (self.drops + self.drops_now).saturating_mul(2) >= drops)
+    }
+}

@@ -1,0 +1,249 @@
+//! bind-conflict: bind() or listen() failed with EADDRINUSE for a port that was asked for by number.
+//!
+//! Its cause says what kind of holder is in the way, because that decides what to do: a client that was given the port by
+//! the kernel (ephemeral-grab), another server (listener), the remains of a connection (time-wait), a socket that is bound
+//! and does nothing (bound-socket), a process that inherited the descriptor (inherited-fd), a wildcard of the other address
+//! family (wildcard), or the kernel itself (kernel-socket).
+
+mod holder_kind;
+mod remedy;
+mod wording;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::correlate::{Change, Conflict, ConflictKey, Correlator, PortHolder, Verdict};
+use crate::event::{Found, How, Owner, OwnerConfidence, SocketOptions, SocketState};
+
+use super::case::{Concern, Description, Diagnosis};
+use super::{Confidence, Evidence, Party, ProcessName, Remedy, Severity, SocketFacts};
+use holder_kind::Kind;
+
+/// The diagnosis.
+#[derive(Default)]
+pub(super) struct BindConflict {
+    /// Attempts that earlier findings of a conflict have told of.
+    told: HashMap<ConflictKey, u64>,
+}
+
+impl Diagnosis for BindConflict {
+    const CODE: &'static str = "bind-conflict";
+    const QUIET: Duration = Duration::from_secs(10);
+
+    type Key = ConflictKey;
+    /// Attempts before this finding: an earlier one has told of them.
+    type Memory = u64;
+
+    fn concern(&self, change: &Change, _world: &Correlator) -> Option<Concern<ConflictKey>> {
+        match change {
+            Change::Conflict(key) => Some(Concern::Happened(key.clone())),
+            Change::ConflictExplained(key) => Some(Concern::Known(key.clone())),
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self, key: &ConflictKey, world: &Correlator) -> u64 {
+        self.told.retain(|key, _| world.conflict(key).is_some());
+        self.told.get(key).copied().unwrap_or(0)
+    }
+
+    fn observe(&mut self, _key: &ConflictKey, _memory: &mut u64, _change: &Change, _world: &Correlator) {}
+
+    fn describe(&self, key: &ConflictKey, before: &u64, world: &Correlator) -> Option<Description> {
+        let conflict = world.conflict(key)?;
+        Some(Account { conflict, world, attempts: conflict.attempts.saturating_sub(*before) }.describe())
+    }
+
+    fn end(&mut self, key: &ConflictKey, _before: &u64, world: &Correlator) {
+        if let Some(conflict) = world.conflict(key) {
+            self.told.insert(key.clone(), conflict.attempts);
+        }
+    }
+}
+
+/// All that is said about a conflict.
+struct Account<'a> {
+    conflict: &'a Conflict,
+    world: &'a Correlator,
+    attempts: u64,
+}
+
+impl Account<'_> {
+    fn describe(&self) -> Description {
+        let conflict = self.conflict;
+        let (netns, wanted) = (conflict.endpoints.netns, conflict.endpoints.local);
+        let requester = self.requester();
+        let Some(holder) = conflict.holder() else { return self.describe_unknown(requester) };
+        let kind = self.kind(holder);
+        let held = self.party(holder);
+        let confidence = self.confidence(holder, kind);
+        let why = self.why(holder, kind);
+        let call = conflict.stage.name();
+        Description {
+            severity: Severity::Critical,
+            confidence,
+            title: format!(
+                "{} cannot {call} {wanted}: {}",
+                process_of(&requester),
+                self.has_it(holder, kind, &held)
+            ),
+            subject: subject(netns, wanted),
+            cause: kind.code(),
+            numbers: self.numbers(holder, &held),
+            evidence: self.evidence(requester.clone(), &why),
+            remedy: self.remedy(holder, kind, &held, &requester),
+            explanation: why,
+        }
+    }
+
+    /// Nobody knows who has the port.
+    fn describe_unknown(&self, requester: Party) -> Description {
+        let conflict = self.conflict;
+        let (netns, wanted) = (conflict.endpoints.netns, conflict.endpoints.local);
+        let why = match &conflict.incomplete {
+            Some(reason) => format!("its holder could not be found: {reason}"),
+            None => {
+                "its holder was gone before it could be looked up, or is a kind of socket that sock_diag \
+                     does not show (bound, but neither listening nor connected)"
+                    .to_owned()
+            }
+        };
+        Description {
+            severity: Severity::Critical,
+            confidence: Confidence::Possible,
+            title: format!(
+                "{} cannot {} {wanted}: the port is in use, by whom is not known",
+                process_of(&requester),
+                conflict.stage.name()
+            ),
+            subject: subject(netns, wanted),
+            // Whatever does not show up anywhere is most often a socket that is bound and does nothing.
+            cause: Kind::BoundSocket.code(),
+            numbers: vec![self.attempts_in_words()],
+            evidence: self.evidence(requester, &why),
+            remedy: vec![Remedy::command(
+                "look for sockets that are bound but not listening",
+                format!("ss -tanp --bound-inactive 'sport = :{}'", wanted.port()),
+            )],
+            explanation: why,
+        }
+    }
+
+    fn confidence(&self, holder: &PortHolder, kind: Kind) -> Confidence {
+        let convicted = matches!(holder.verdict, Verdict::Conflict(_));
+        let named = match kind {
+            // Nobody has these.
+            Kind::TimeWait | Kind::KernelSocket => true,
+            // Who has it now was looked up a moment later.
+            Kind::InheritedFd => false,
+            _ => holder.owners.first().is_some_and(|owner| owner.confidence == OwnerConfidence::Observed),
+        };
+        let guessed = kind == Kind::EphemeralGrab && holder.how == How::Unknown && !self.taken_by_connect();
+        if holder.verdict == Verdict::Compatible {
+            Confidence::Possible
+        } else if convicted && named && !guessed && holder.found == Found::BindHash {
+            Confidence::Certain
+        } else if convicted || self.conflict.holders.len() == 1 {
+            Confidence::Likely
+        } else {
+            Confidence::Possible
+        }
+    }
+
+    fn evidence(&self, requester: Party, why: &str) -> Evidence {
+        let conflict = self.conflict;
+        let holders: Vec<Party> = conflict.holders.iter().map(|holder| self.party(holder)).collect();
+        let met = u64::from(conflict.holders_met).max(u64::try_from(holders.len()).unwrap_or(u64::MAX));
+        let knobs = self.world.namespace(conflict.endpoints.netns).map(|namespace| &namespace.knobs);
+        let reserved = knobs.and_then(|knobs| knobs.reserved_ports.as_ref());
+        Evidence::new()
+            .with("requester", requester)
+            .with("holders", holders)
+            .with("holders_met", met)
+            .with("requested", conflict.endpoints.local.to_string())
+            .with("port", conflict.endpoints.local.port())
+            .with("errno", "EADDRINUSE")
+            .with("stage", conflict.stage.name())
+            .with("options", conflict.options.to_string())
+            .with_some("fastreuse", conflict.reuse_state.map(|state| state.fastreuse.to_string()))
+            .with_some("fastreuseport", conflict.reuse_state.map(|state| state.fastreuseport.to_string()))
+            .with("attempts", self.attempts)
+            .with_some("ip_local_port_range", self.range().map(|range| range.to_string()))
+            .with_some("ip_local_reserved_ports", reserved.map(ToString::to_string))
+            .with_some("incomplete", conflict.incomplete.clone())
+            .with("why", why)
+    }
+
+    fn requester(&self) -> Party {
+        let conflict = self.conflict;
+        Party {
+            kind: "process",
+            address: Some(conflict.endpoints.local),
+            netns: Some(conflict.endpoints.netns),
+            process: Some(ProcessName::of_task(&conflict.requester, self.world.processes())),
+            socket: Some(SocketFacts {
+                options: Some(conflict.options.to_string()),
+                uid: Some(conflict.requester.uid),
+                ..SocketFacts::default()
+            }),
+            ..Party::default()
+        }
+    }
+
+    fn party(&self, holder: &PortHolder) -> Party {
+        let processes = self.world.processes();
+        let taken_by = self.heir_of(holder).or_else(|| {
+            let taker = holder.taker.as_ref()?;
+            (holder.state == SocketState::TimeWait)
+                .then(|| Owner { pid: taker.pid, comm: processes.comm(taker).to_owned() })
+        });
+        let process = match (&holder.taker, holder.owners.is_empty()) {
+            // What is in TIME_WAIT belongs to nobody any more, but was left by somebody.
+            (Some(taker), true) => ProcessName::of_task(taker, processes),
+            _ => {
+                let mut owners = holder.owners.clone();
+                if taken_by.is_some() {
+                    owners.remove(holder.taker.as_ref().map_or(0, |taker| taker.pid));
+                }
+                ProcessName::of_owners(&owners, processes)
+            }
+        };
+        Party {
+            kind: "process",
+            address: Some(holder.endpoints.local),
+            remote: holder.endpoints.remote,
+            netns: Some(holder.endpoints.netns),
+            process: Some(process),
+            socket: Some(SocketFacts {
+                state: Some(holder.state.name()),
+                how: Some(holder.how.name()),
+                since: holder.since,
+                time_wait_s_left: holder
+                    .time_wait_left_ms
+                    .map(|left| Duration::from_millis(left).as_secs_f64()),
+                options: holder.options.map(|options: SocketOptions| options.to_string()),
+                uid: holder.uid,
+                taken_by,
+            }),
+            ..Party::default()
+        }
+    }
+}
+
+fn subject(netns: u32, wanted: SocketAddr) -> Party {
+    Party {
+        kind: "port",
+        address: Some(wanted),
+        port: Some(wanted.port()),
+        netns: Some(netns),
+        ..Party::default()
+    }
+}
+
+fn process_of(party: &Party) -> String {
+    party.process.as_ref().map_or_else(|| "unknown process".to_owned(), ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! events-lost: the tracer itself lost events, so what it says may be incomplete.
+
+use std::time::Duration;
+
+use crate::correlate::{Change, Correlator};
+use crate::event::LossPlace;
+
+use super::case::{Concern, Description, Diagnosis};
+use super::words::count;
+use super::{Confidence, Evidence, Party, Remedy, Severity};
+
+/// The diagnosis.
+#[derive(Default)]
+pub(super) struct EventsLost;
+
+impl Diagnosis for EventsLost {
+    const CODE: &'static str = "events-lost";
+    const QUIET: Duration = Duration::from_secs(10);
+
+    /// By the place's name: places are not ordered.
+    type Key = &'static str;
+    /// The place.
+    type Memory = Option<LossPlace>;
+
+    fn concern(&self, change: &Change, _world: &Correlator) -> Option<Concern<Self::Key>> {
+        match change {
+            // A few accepts or ports in a million, on preemptible kernels; said in the `lost` lines, and no drop is among them.
+            Change::EventsLost { place: LossPlace::Preempted } => None,
+            Change::EventsLost { place } => Some(Concern::Happened(place.name())),
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self, _key: &Self::Key, _world: &Correlator) -> Self::Memory {
+        None
+    }
+
+    fn observe(&mut self, _key: &Self::Key, memory: &mut Self::Memory, change: &Change, _world: &Correlator) {
+        if let Change::EventsLost { place } = change {
+            *memory = Some(*place);
+        }
+    }
+
+    fn describe(&self, _key: &Self::Key, memory: &Self::Memory, world: &Correlator) -> Option<Description> {
+        let place = (*memory)?;
+        let losses: Vec<_> = world.losses().iter().filter(|(_, loss)| loss.place == place).collect();
+        let total = losses.iter().fold(0_u64, |sum, (_, loss)| sum.saturating_add(loss.count));
+        let kinds: Vec<String> = losses.iter().map(|(what, loss)| format!("{} {what}", loss.count)).collect();
+        let (cause, explanation, remedy) = account(place);
+        Some(Description {
+            severity: Severity::Warning,
+            confidence: Confidence::Certain,
+            title: format!("tcptrace lost {}: its report may be incomplete", count(total, "event", "events")),
+            subject: Party { kind: "tracer", ..Party::default() },
+            cause,
+            explanation: explanation.to_owned(),
+            numbers: vec![format!("lost: {}; drop counts of listeners stay exact", kinds.join(", "))],
+            evidence: Evidence::new()
+                .with("lost", total)
+                .with("place", place.name())
+                .with("kinds", kinds.join(", "))
+                .with_some(
+                    "from",
+                    losses.iter().map(|(_, loss)| loss.from).min().map(|time| time.to_string()),
+                )
+                .with_some("to", losses.iter().map(|(_, loss)| loss.to).max().map(|time| time.to_string())),
+            remedy: vec![Remedy::text(remedy)],
+        })
+    }
+}
+
+fn account(place: LossPlace) -> (&'static str, &'static str, &'static str) {
+    match place {
+        LossPlace::RingBuffer => (
+            "ring-full",
+            "the buffer between kernel and tcptrace was full: events came faster than they were taken out",
+            "filter (--port, --netns), or give tcptrace more CPU time; without --all far fewer events are sent",
+        ),
+        LossPlace::KernelTable => (
+            "table-full",
+            "a table in the kernel was full, so that something could not be remembered there",
+            "filter (--port, --netns): fewer listeners and ports then need a place",
+        ),
+        LossPlace::Probe | LossPlace::Preempted => (
+            "probe-missed",
+            "the kernel skipped a probe: it was busy in one already, or out of slots for return probes",
+            "use a higher tier where the host allows it (tcptrace probes says which)",
+        ),
+        LossPlace::Decode => (
+            "undecodable",
+            "records of the kernel side could not be decoded",
+            "this is a defect of tcptrace: please report it with the output of tcptrace probes",
+        ),
+        LossPlace::UserTable => (
+            "table-full",
+            "there were more things to remember than tcptrace has room for, and old ones were forgotten",
+            "filter (--port, --netns)",
+        ),
+        LossPlace::Output => (
+            "slow-output",
+            "what reads tcptrace's output, or the disk it writes to, was too slow",
+            "write to a file on a faster disk, or ask for less (without --events and --all)",
+        ),
+    }
+}

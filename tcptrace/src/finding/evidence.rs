@@ -1,0 +1,145 @@
+//! The numbers and names that a finding rests on.
+
+use serde::{Serialize, Serializer};
+
+use super::party::Party;
+
+/// Evidence: names and values, in the order in which they are shown.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evidence(Vec<(&'static str, Value)>);
+
+/// One value.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// Not known here: shown as null, so that nobody takes it for zero.
+    Unknown(()),
+    /// A count or a setting.
+    Number(u64),
+    /// A measure, with one decimal.
+    Measure(f64),
+    /// Yes or no.
+    Flag(bool),
+    /// Words.
+    Text(String),
+    /// A process, or a socket and its process.
+    Party(Box<Party>),
+    /// Several of them.
+    Parties(Vec<Party>),
+}
+
+impl Evidence {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a value; `None` is added as unknown.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.0.push((name, value.into()));
+        self
+    }
+
+    /// Adds a value if there is one.
+    #[must_use]
+    pub fn with_some(self, name: &'static str, value: Option<impl Into<Value>>) -> Self {
+        match value {
+            Some(value) => self.with(name, value),
+            None => self,
+        }
+    }
+
+    /// The value of that name.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    /// All of it.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Value)> {
+        self.0.iter().map(|(name, value)| (*name, value))
+    }
+}
+
+impl Serialize for Evidence {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Self {
+        Self::Number(value)
+    }
+}
+
+impl From<u32> for Value {
+    fn from(value: u32) -> Self {
+        Self::Number(value.into())
+    }
+}
+
+impl From<u16> for Value {
+    fn from(value: u16) -> Self {
+        Self::Number(value.into())
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Self::Measure((value * 10.0).round() / 10.0)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Self::Flag(value)
+    }
+}
+
+impl From<String> for Value {
+    fn from(value: String) -> Self {
+        Self::Text(value)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(value: &str) -> Self {
+        Self::Text(value.to_owned())
+    }
+}
+
+impl From<Party> for Value {
+    fn from(value: Party) -> Self {
+        Self::Party(Box::new(value))
+    }
+}
+
+impl From<Vec<Party>> for Value {
+    fn from(value: Vec<Party>) -> Self {
+        Self::Parties(value)
+    }
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Unknown(()), Into::into)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_its_order_and_says_what_is_unknown() {
+        let evidence = Evidence::new()
+            .with("syn_drops", 312_u64)
+            .with("accepts_per_s", 8.04)
+            .with("backlog", None::<u32>)
+            .with_some("left_out", None::<u32>)
+            .with("errno", "EADDRINUSE");
+        let json = serde_json::to_string(&evidence).unwrap();
+        assert_eq!(json, r#"{"syn_drops":312,"accepts_per_s":8.0,"backlog":null,"errno":"EADDRINUSE"}"#);
+    }
+}

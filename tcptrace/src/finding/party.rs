@@ -1,0 +1,184 @@
+//! Who and where: subjects of findings, holders and requesters in their evidence.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use crate::correlate::{Owners, Processes};
+use crate::event::{Owner, OwnerConfidence, Task, Timestamp};
+
+/// A listener, a port, a process or another thing that a finding is about, and the process that has it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Party {
+    /// listener, process, port, peer, destination, host or tracer.
+    pub kind: &'static str,
+    /// Local address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
+    /// Port, for a subject that is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Remote address of a connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote: Option<SocketAddr>,
+    /// Network namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netns: Option<u32>,
+    /// The process, where there is one to name.
+    #[serde(flatten)]
+    pub process: Option<ProcessName>,
+    /// What else is known of a socket.
+    #[serde(flatten)]
+    pub socket: Option<SocketFacts>,
+}
+
+/// A process as it is named in output. `None` is shown as null: there is a process, and it is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ProcessName {
+    /// Process id in the initial pid namespace.
+    pub pid: Option<u32>,
+    /// Command name.
+    pub comm: Option<String>,
+    /// Command line.
+    pub command: Option<String>,
+    /// Container, pod or unit.
+    pub container: Option<String>,
+    /// How well it is known that it is this one.
+    pub confidence: OwnerConfidence,
+    /// Others that have the same socket.
+    pub also: Vec<Owner>,
+}
+
+/// What is known of a socket that has a port, beyond its addresses.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct SocketFacts {
+    /// State.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<&'static str>,
+    /// How its port was taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub how: Option<&'static str>,
+    /// When.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
+    pub since: Option<Timestamp>,
+    /// What is left of TIME_WAIT, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_wait_s_left: Option<f64>,
+    /// Options that decide about sharing a port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub options: Option<String>,
+    /// User id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Who took the port, if that is not (or no longer) the process that has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub taken_by: Option<Owner>,
+}
+
+fn as_text<S: serde::Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serializer.collect_str(time),
+        None => serializer.serialize_none(),
+    }
+}
+
+impl ProcessName {
+    /// The process of `task`, which was seen doing something.
+    pub fn of_task(task: &Task, processes: &Processes) -> Self {
+        Self {
+            comm: Some(processes.comm(task).to_owned()),
+            ..Self::of(task.pid, OwnerConfidence::Observed, processes)
+        }
+    }
+
+    /// The owner to name first, and the others.
+    pub fn of_owners(owners: &Owners, processes: &Processes) -> Self {
+        let Some(first) = owners.first() else { return Self::default() };
+        let comm = |pid: u32, comm: &str| {
+            processes.info(pid).map_or_else(|| comm.to_owned(), |info| info.comm.clone())
+        };
+        Self {
+            comm: Some(comm(first.pid, &first.comm)),
+            also: owners
+                .iter()
+                .filter(|owner| owner.pid != first.pid)
+                .map(|owner| Owner { pid: owner.pid, comm: comm(owner.pid, &owner.comm) })
+                .collect(),
+            ..Self::of(first.pid, first.confidence, processes)
+        }
+    }
+
+    fn of(pid: u32, confidence: OwnerConfidence, processes: &Processes) -> Self {
+        let info = processes.info(pid);
+        Self {
+            pid: Some(pid),
+            comm: None,
+            command: info.and_then(|info| info.command.clone()),
+            container: info.and_then(|info| info.container.clone()),
+            confidence,
+            also: Vec::new(),
+        }
+    }
+}
+
+/// `delegated[6039]`, `delegated` or `unknown process`.
+impl fmt::Display for ProcessName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.comm, self.pid) {
+            (Some(comm), Some(pid)) => write!(f, "{comm}[{pid}]"),
+            (Some(comm), None) => f.write_str(comm),
+            (None, Some(pid)) => write!(f, "pid {pid}"),
+            (None, None) => f.write_str("unknown process"),
+        }
+    }
+}
+
+/// The process and the address: `delegated[6039] 0.0.0.0:1080`.
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.process, self.address) {
+            (Some(process), Some(address)) => write!(f, "{process} {address}"),
+            (Some(process), None) => write!(f, "{process}"),
+            (None, Some(address)) => write!(f, "{address}"),
+            (None, None) => f.write_str(self.kind),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_reads_as_the_contract_says() {
+        let subject = Party {
+            kind: "listener",
+            address: Some("0.0.0.0:1080".parse().unwrap()),
+            netns: Some(4026531840),
+            process: Some(ProcessName {
+                pid: Some(6039),
+                comm: Some("delegated".into()),
+                command: Some("delegated -P1080".into()),
+                container: None,
+                confidence: OwnerConfidence::Observed,
+                also: Vec::new(),
+            }),
+            ..Party::default()
+        };
+        assert_eq!(
+            serde_json::to_string(&subject).unwrap(),
+            concat!(
+                r#"{"kind":"listener","address":"0.0.0.0:1080","netns":4026531840,"pid":6039,"comm":"delegated","#,
+                r#""command":"delegated -P1080","container":null,"confidence":"observed","also":[]}"#
+            )
+        );
+        assert_eq!(subject.to_string(), "delegated[6039] 0.0.0.0:1080");
+    }
+
+    #[test]
+    fn a_port_has_no_process() {
+        let subject = Party { kind: "port", port: Some(35010), netns: Some(1), ..Party::default() };
+        assert_eq!(serde_json::to_string(&subject).unwrap(), r#"{"kind":"port","port":35010,"netns":1}"#);
+    }
+}

@@ -1,0 +1,118 @@
+//! What limits a listener's accept queue: the argument of listen(), or somaxconn, to which the kernel cuts it.
+
+use crate::correlate::{Listener, Namespace};
+
+/// An accept queue's limit and where it comes from, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct QueueLimit {
+    /// The limit in force (`sk_max_ack_backlog`); the queue holds one more.
+    pub limit: u32,
+    /// The argument of listen(), if it was seen and fits the limit.
+    pub asked: Option<u32>,
+    /// somaxconn when listen() was called, if that was seen.
+    pub somaxconn_then: Option<u32>,
+    /// somaxconn now, if it was read.
+    pub somaxconn_now: Option<u32>,
+}
+
+/// What set the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SetBy {
+    /// The argument: the kernel took it as it was.
+    Argument {
+        /// Whether somaxconn would have allowed more.
+        somaxconn_allows_more: bool,
+        /// Seen, or concluded from somaxconn alone.
+        seen: bool,
+    },
+    /// somaxconn: more was asked for.
+    Somaxconn,
+    /// One or the other: the call was not seen, and the limit is what somaxconn is (or more than that, so that somaxconn
+    /// was lowered since).
+    Either,
+}
+
+impl QueueLimit {
+    pub(super) fn of(listener: &Listener, namespace: Option<&Namespace>) -> Option<Self> {
+        if !listener.limit_seen {
+            return None;
+        }
+        let limit = listener.limit;
+        // A smaller argument than the limit: another call of listen() was not seen.
+        let call = listener.listen.filter(|call| call.backlog.is_none_or(|backlog| backlog >= limit));
+        Some(Self {
+            limit,
+            asked: call.and_then(|call| call.backlog),
+            somaxconn_then: call.and_then(|call| call.somaxconn),
+            somaxconn_now: namespace.and_then(|namespace| namespace.knobs.somaxconn),
+        })
+    }
+
+    pub(super) fn set_by(&self) -> SetBy {
+        let allowed = self.somaxconn_then.or(self.somaxconn_now);
+        match self.asked {
+            Some(asked) if asked > self.limit => SetBy::Somaxconn,
+            Some(_) => SetBy::Argument {
+                somaxconn_allows_more: allowed.is_some_and(|allowed| allowed > self.limit),
+                seen: true,
+            },
+            None => match allowed {
+                Some(allowed) if allowed > self.limit => {
+                    SetBy::Argument { somaxconn_allows_more: true, seen: false }
+                }
+                _ => SetBy::Either,
+            },
+        }
+    }
+
+    /// The argument as the program gave it: negative ones count as huge.
+    pub(super) fn asked_in_words(&self) -> Option<String> {
+        // The kernel takes it for unsigned; the program wrote a signed int.
+        self.asked.map(|asked| i32::from_ne_bytes(asked.to_ne_bytes()).to_string())
+    }
+
+    /// A somaxconn that would let the program have what it asks for.
+    pub(super) fn wanted_somaxconn(&self) -> u32 {
+        /// Nobody means such an argument: it stands for "as long as possible".
+        const HUGE: u32 = 65_536;
+        match self.asked {
+            Some(asked) if asked < HUGE => asked,
+            _ => self.limit.saturating_mul(4).clamp(4096, HUGE - 1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(limit: u32, asked: Option<u32>, then: Option<u32>, now: Option<u32>) -> QueueLimit {
+        QueueLimit { limit, asked, somaxconn_then: then, somaxconn_now: now }
+    }
+
+    #[test]
+    fn a_seen_argument_decides() {
+        let argument = |more| SetBy::Argument { somaxconn_allows_more: more, seen: true };
+        assert_eq!(limit(20, Some(20), Some(4096), Some(4096)).set_by(), argument(true));
+        assert_eq!(limit(128, Some(128), Some(128), Some(4096)).set_by(), argument(false));
+        assert_eq!(limit(128, Some(4096), Some(128), Some(4096)).set_by(), SetBy::Somaxconn);
+        assert_eq!(limit(128, Some(u32::MAX), None, None).set_by(), SetBy::Somaxconn);
+        assert_eq!(limit(128, Some(u32::MAX), None, None).asked_in_words().unwrap(), "-1");
+    }
+
+    #[test]
+    fn an_unseen_one_is_concluded_where_it_can_be() {
+        let concluded = SetBy::Argument { somaxconn_allows_more: true, seen: false };
+        assert_eq!(limit(20, None, None, Some(4096)).set_by(), concluded);
+        assert_eq!(limit(128, None, None, Some(128)).set_by(), SetBy::Either);
+        assert_eq!(limit(4096, None, None, Some(128)).set_by(), SetBy::Either);
+        assert_eq!(limit(128, None, None, None).set_by(), SetBy::Either);
+    }
+
+    #[test]
+    fn suggests_what_was_asked_for_unless_that_is_absurd() {
+        assert_eq!(limit(128, Some(1024), None, None).wanted_somaxconn(), 1024);
+        assert_eq!(limit(128, Some(u32::MAX), None, None).wanted_somaxconn(), 4096);
+        assert_eq!(limit(4096, None, None, None).wanted_somaxconn(), 16_384);
+    }
+}

@@ -1,0 +1,45 @@
+//! Numbers as people read them.
+
+use std::time::Duration;
+
+/// `1 SYN`, `312 SYNs`.
+pub(super) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// A rate without false precision: `71/s`, `0.4/s`, `0/s`.
+pub(super) fn rate(per_second: f64) -> String {
+    if per_second >= 10.0 || per_second == 0.0 {
+        format!("{per_second:.0}/s")
+    } else {
+        let text = format!("{per_second:.1}");
+        format!("{}/s", text.strip_suffix(".0").unwrap_or(&text))
+    }
+}
+
+/// A time span: `3.1 s`, `250 ms`, `12 min`.
+pub(super) fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds < 1.0 {
+        format!("{} ms", duration.as_millis())
+    } else if seconds < 120.0 {
+        format!("{seconds:.1} s")
+    } else {
+        format!("{:.0} min", seconds / 60.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(count(1, "SYN", "SYNs"), "1 SYN");
+        assert_eq!(count(0, "SYN", "SYNs"), "0 SYNs");
+        assert_eq!([rate(71.2), rate(8.0), rate(0.44), rate(0.0)], ["71/s", "8/s", "0.4/s", "0/s"]);
+        assert_eq!(span(Duration::from_millis(3120)), "3.1 s");
+        assert_eq!(span(Duration::from_millis(250)), "250 ms");
+        assert_eq!(span(Duration::from_secs(720)), "12 min");
+    }
+}

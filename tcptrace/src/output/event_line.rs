@@ -1,0 +1,155 @@
+//! An event as a line of output: what all events have in common, then what its kind adds.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use crate::correlate::Correlator;
+use crate::event::{Endpoints, Event, Kind, ListenerRef, Task, Timestamp};
+use crate::finding::Evidence;
+
+/// An event, to be written.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct EventLine {
+    #[serde(serialize_with = "as_text")]
+    pub(super) time: Timestamp,
+    pub(super) event: &'static str,
+    pub(super) netns: u32,
+    pub(super) pid: Option<u32>,
+    pub(super) comm: Option<String>,
+    pub(super) container: Option<String>,
+    pub(super) local: SocketAddr,
+    pub(super) remote: Option<SocketAddr>,
+    /// What its kind adds.
+    #[serde(flatten)]
+    pub(super) facts: Evidence,
+}
+
+fn as_text<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
+}
+
+impl EventLine {
+    /// The line of a kernel record; other events are no lines.
+    pub(super) fn of(event: &Event, world: &Correlator) -> Option<Self> {
+        let (endpoints, task, facts): (&Endpoints, Option<&Task>, Evidence) = match &event.kind {
+            Kind::Listen(listen) => (
+                &listen.endpoints,
+                Some(&listen.task),
+                Evidence::new()
+                    .with("backlog", listen.backlog)
+                    .with("somaxconn", listen.somaxconn)
+                    .with("queue_limit", listen.listener.limit)
+                    .with("options", listen.options.to_string())
+                    .with("again", listen.again),
+            ),
+            Kind::SynDrop(drop) => (
+                &drop.endpoints,
+                None,
+                queue(&drop.listener)
+                    .with("cause", text_of(&drop.cause))
+                    .with("syncookies", drop.syncookies)
+                    .with("total", drop.total),
+            ),
+            Kind::AckDrop(drop) => (
+                &drop.endpoints,
+                None,
+                queue(&drop.listener).with("cause", text_of(&drop.cause)).with("total", drop.total),
+            ),
+            Kind::Enqueue(enqueue) => (&enqueue.endpoints, None, queue(&enqueue.listener)),
+            Kind::Accept(accept) => (
+                &accept.endpoints,
+                Some(&accept.task),
+                queue(&accept.listener).with("tid", accept.task.tid).with("wait_ns", accept.wait_ns),
+            ),
+            Kind::BindFail(fail) => (
+                &fail.endpoints,
+                Some(&fail.task),
+                Evidence::new()
+                    .with("stage", fail.stage.name())
+                    .with("errno", fail.errno)
+                    .with("options", fail.options.to_string())
+                    .with("uid", fail.task.uid)
+                    .with("holders", fail.holders_met),
+            ),
+            Kind::PortTaken(taken) => (
+                &taken.endpoints,
+                Some(&taken.task),
+                Evidence::new().with("how", taken.how.name()).with("options", taken.options.to_string()),
+            ),
+            Kind::PortReleased(released) => {
+                let facts = Evidence::new()
+                    .with("how", released.how.name())
+                    .with("held_ns", released.held_ns)
+                    .with("time_wait", released.time_wait);
+                let mut line = Self::new(event, &released.endpoints, facts);
+                line.name(released.pid, &released.comm, world);
+                return Some(line);
+            }
+            Kind::ListenerClosed(closed) => (
+                &closed.endpoints,
+                Some(&closed.task),
+                Evidence::new().with("lost_connections", closed.listener.depth),
+            ),
+            _ => return None,
+        };
+        let mut line = Self::new(event, endpoints, facts);
+        match task {
+            Some(task) => line.name(task.pid, &task.comm, world),
+            // In softirq context nobody acts; but the listener has an owner.
+            None => line.name_listener(event, world),
+        }
+        Some(line)
+    }
+
+    fn new(event: &Event, endpoints: &Endpoints, facts: Evidence) -> Self {
+        Self {
+            time: event.time,
+            event: event.kind.name(),
+            netns: endpoints.netns,
+            pid: None,
+            comm: None,
+            container: None,
+            local: endpoints.local,
+            remote: endpoints.remote,
+            facts,
+        }
+    }
+
+    fn name(&mut self, pid: u32, comm: &str, world: &Correlator) {
+        let info = world.processes().info(pid);
+        self.pid = Some(pid);
+        self.comm = Some(info.map_or_else(|| comm.to_owned(), |info| info.comm.clone()));
+        self.container = info.and_then(|info| info.container.clone());
+    }
+
+    fn name_listener(&mut self, event: &Event, world: &Correlator) {
+        let inode = match &event.kind {
+            Kind::SynDrop(drop) => drop.listener.inode,
+            Kind::AckDrop(drop) => drop.listener.inode,
+            Kind::Enqueue(enqueue) => enqueue.listener.inode,
+            _ => 0,
+        };
+        let owner = world.listeners().with_inode(inode).and_then(|listener| listener.owners.first());
+        if let Some(owner) = owner {
+            self.name(owner.pid, &owner.comm, world);
+        }
+    }
+}
+
+/// What is known of the queues; in the tracepoint tier nothing.
+fn queue(listener: &ListenerRef) -> Evidence {
+    let seen = |number: u32| (listener.sk != 0).then_some(number);
+    Evidence::new()
+        .with("queue", seen(listener.depth))
+        .with("queue_limit", seen(listener.limit))
+        .with("syn_queue", seen(listener.syn_queue))
+}
+
+/// The name that serde gives a unit variant.
+fn text_of<T: Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(text)) => text,
+        _ => String::new(),
+    }
+}
