@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 
-use super::error::{During, Result};
+use super::error::{During, Error, Result};
 use super::namespace::Namespace;
 
 /// The counters that a rehearsal reports; those that the running kernel lacks are left out.
-const REPORTED: [&str; 20] = [
+const REPORTED: [&str; 25] = [
     "ListenOverflows",
     "ListenDrops",
     "TCPReqQFullDrop",
@@ -21,6 +21,11 @@ const REPORTED: [&str; 20] = [
     "TCPSynRetrans",
     "TCPTimeouts",
     "TCPDeferAcceptDrop",
+    "TCPACKSkippedSynRecv",
+    "TCPFastOpenActive",
+    "TCPFastOpenPassive",
+    "TCPMigrateReqSuccess",
+    "MPCapableSYNRX",
     "TCPAbortOnTimeout",
     "EmbryonicRsts",
     "TW",
@@ -36,7 +41,7 @@ const REPORTED: [&str; 20] = [
 /// Counter values, or differences, by the kernel's column name.
 pub type Counters = BTreeMap<String, u64>;
 
-/// All TcpExt and Tcp counters of the namespace.
+/// All TcpExt, MPTcpExt and Tcp counters of the namespace.
 pub(super) fn read(namespace: &Namespace) -> Result<Counters> {
     let texts = namespace.run(|| -> io::Result<_> {
         // Not /proc/net: that is the process's own namespace, not this thread's.
@@ -47,6 +52,7 @@ pub(super) fn read(namespace: &Namespace) -> Result<Counters> {
     })?;
     let (netstat, snmp) = texts.during("reading the namespace's counters")?;
     let mut counters = columns(&netstat, "TcpExt:");
+    counters.extend(columns(&netstat, "MPTcpExt:"));
     counters.extend(columns(&snmp, "Tcp:"));
     Ok(counters)
 }
@@ -62,8 +68,14 @@ pub(super) fn growth(before: &Counters, after: &Counters) -> Counters {
         .collect()
 }
 
+/// One of the values that [`growth`] hands out.
+pub(super) fn grown(counters: &Counters, name: &str) -> Result<u64> {
+    let value = counters.get(name).copied();
+    value.ok_or_else(|| Error::NotSupported(format!("this kernel does not count {name}")))
+}
+
 /// A line of column names followed by a line of values, both starting with `prefix`.
-fn columns(text: &str, prefix: &str) -> Counters {
+pub(super) fn columns(text: &str, prefix: &str) -> Counters {
     let mut rows = text.lines().filter_map(|line| line.strip_prefix(prefix));
     let (names, values) = (rows.next().unwrap_or(""), rows.next().unwrap_or(""));
     names
@@ -87,6 +99,8 @@ pub(super) struct Row {
 
 /// State number of a listener.
 pub(super) const LISTEN: u8 = 0x0a;
+/// State number of a half-open request.
+pub(super) const SYN_RECV: u8 = 0x03;
 /// State number of a connection in TIME_WAIT.
 pub(super) const TIME_WAIT: u8 = 0x06;
 

@@ -1,4 +1,4 @@
-//! The few rtnetlink requests that a stage needs: links up, a veth pair, addresses. No iproute2 on a rescue system.
+//! The few rtnetlink requests that a stage needs: links up, a veth pair, addresses, routes. No iproute2 on a rescue system.
 
 use std::io;
 use std::net::IpAddr;
@@ -104,15 +104,26 @@ pub(super) fn set_up(name: &str) -> io::Result<()> {
     Request::new(libc::RTM_NEWLINK, 0, &link(index_of(name)?, libc::IFF_UP)).send()
 }
 
+/// One end of a veth pair.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct End {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// Its Ethernet address.
+    pub(super) mac: [u8; 6],
+}
+
 /// Makes a veth pair: `here` in the calling thread's namespace, `there` in the namespace behind `elsewhere`.
-pub(super) fn add_veth(here: &str, there: &str, elsewhere: BorrowedFd<'_>) -> io::Result<()> {
-    let name = |name: &str| [name.as_bytes(), b"\0"].concat();
+pub(super) fn add_veth(here: End, there: End, elsewhere: BorrowedFd<'_>) -> io::Result<()> {
+    let name = |end: End| [end.name.as_bytes(), b"\0"].concat();
     Request::new(libc::RTM_NEWLINK, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &link(0, 0))
         .attribute(libc::IFLA_IFNAME, &name(here))
+        .attribute(libc::IFLA_ADDRESS, &here.mac)
         .nested(libc::IFLA_LINKINFO, &[], |info| {
             info.attribute(libc::IFLA_INFO_KIND, b"veth").nested(libc::IFLA_INFO_DATA, &[], |data| {
                 data.nested(VETH_INFO_PEER, &link(0, 0), |peer| {
                     peer.attribute(libc::IFLA_IFNAME, &name(there))
+                        .attribute(libc::IFLA_ADDRESS, &there.mac)
                         .attribute(libc::IFLA_NET_NS_FD, &elsewhere.as_raw_fd().to_ne_bytes())
                 })
             })
@@ -122,11 +133,7 @@ pub(super) fn add_veth(here: &str, there: &str, elsewhere: BorrowedFd<'_>) -> io
 
 /// Gives a link of the calling thread's namespace an address.
 pub(super) fn add_address(name: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
-    let (family, bytes) = match address {
-        IpAddr::V4(v4) => (libc::AF_INET, v4.octets().to_vec()),
-        IpAddr::V6(v6) => (libc::AF_INET6, v6.octets().to_vec()),
-    };
-    let family = u8::try_from(family).map_err(io::Error::other)?;
+    let (family, bytes) = wire(address)?;
     // Without NODAD an IPv6 address is tentative, and cannot be bound, for its first second.
     let flags = u8::try_from(libc::IFA_F_NODAD).map_err(io::Error::other)?;
     let mut fixed = vec![family, prefix, flags, libc::RT_SCOPE_UNIVERSE];
@@ -135,6 +142,43 @@ pub(super) fn add_address(name: &str, address: IpAddr, prefix: u8) -> io::Result
         .attribute(libc::IFA_LOCAL, &bytes)
         .attribute(libc::IFA_ADDRESS, &bytes)
         .send()
+}
+
+/// Where packets for a range of addresses go.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Via {
+    /// To this neighbour.
+    Gateway(IpAddr),
+    /// Nowhere, without a word to the sender.
+    Nowhere,
+}
+
+/// Adds a route to the calling thread's namespace.
+pub(super) fn add_route(to: IpAddr, prefix: u8, via: Via) -> io::Result<()> {
+    let (family, destination) = wire(to)?;
+    let kind = match via {
+        Via::Gateway(_) => libc::RTN_UNICAST,
+        Via::Nowhere => libc::RTN_BLACKHOLE,
+    };
+    // struct rtmsg: family, two prefix lengths, service, table, who made it, scope, type, flags.
+    let head =
+        [family, prefix, 0, 0, libc::RT_TABLE_MAIN, libc::RTPROT_STATIC, libc::RT_SCOPE_UNIVERSE, kind];
+    let fixed = [&head[..], &[0; 4]].concat();
+    let request = Request::new(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &fixed)
+        .attribute(libc::RTA_DST, &destination);
+    match via {
+        Via::Gateway(gateway) => request.attribute(libc::RTA_GATEWAY, &wire(gateway)?.1).send(),
+        Via::Nowhere => request.send(),
+    }
+}
+
+/// An address's family and bytes, as rtnetlink takes them.
+fn wire(address: IpAddr) -> io::Result<(u8, Vec<u8>)> {
+    let (family, bytes) = match address {
+        IpAddr::V4(v4) => (libc::AF_INET, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (libc::AF_INET6, v6.octets().to_vec()),
+    };
+    Ok((u8::try_from(family).map_err(io::Error::other)?, bytes))
 }
 
 /// Makes packets to one of this host's own addresses go nowhere, in the calling thread's namespace.

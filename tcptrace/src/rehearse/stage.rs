@@ -10,7 +10,7 @@ use super::cancel::Cancel;
 use super::counters::{self, Counters};
 use super::error::{During, Error, Result};
 use super::namespace::Namespace;
-use super::netlink;
+use super::netlink::{self, End, Via};
 
 /// How long something may take that happens at once on an idle machine. Generous: emulators are slow.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,14 +21,23 @@ pub enum Layout {
     /// One namespace: clients and servers meet on loopback.
     #[default]
     Loopback,
-    /// A namespace for servers and one for clients, joined by a veth pair with private addresses.
+    /// A namespace for servers and one for clients, joined by a veth pair with private addresses. Addresses that nobody
+    /// has are routed to the clients' side, where they are the players' ([`ABROAD_V4`], [`ABROAD_V6`]).
     Pair,
 }
 
-const SERVER_LINK: &str = "tt-server";
-const CLIENT_LINK: &str = "tt-client";
+/// The servers' end of a pair. Its Ethernet address is locally administered, and known to whoever makes frames by hand.
+pub(super) const SERVER_LINK: End = End { name: "tt-server", mac: [0x02, b't', b't', 0, 0, 1] };
+/// The clients' end.
+pub(super) const CLIENT_LINK: End = End { name: "tt-client", mac: [0x02, b't', b't', 0, 0, 2] };
 const PREFIX_V4: u8 = 24;
 const PREFIX_V6: u8 = 64;
+
+/// Addresses beyond the clients' namespace (a /16): it takes packets for them and drops them without a word.
+pub(super) const ABROAD_V4: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 0);
+/// The same for IPv6 (a /32).
+pub(super) const ABROAD_V6: Ipv6Addr = Ipv6Addr::new(0xfd78, 0, 0, 0, 0, 0, 0, 0);
+const ABROAD: [(IpAddr, u8); 2] = [(IpAddr::V4(ABROAD_V4), 16), (IpAddr::V6(ABROAD_V6), 32)];
 
 /// Private namespaces and the way to put actors into them. Drop ends the namespaces; actors must be dropped before.
 #[derive(Debug)]
@@ -133,6 +142,19 @@ impl Stage {
         Ok(sockets.iter().find(|socket| socket.state == counters::LISTEN).map(|socket| socket.queue))
     }
 
+    /// The accept queues of all listeners on `port`.
+    pub(super) fn accept_queues(&self, port: u16) -> Result<Vec<u32>> {
+        let sockets = counters::sockets_on(&self.server, port)?;
+        let listeners = sockets.iter().filter(|socket| socket.state == counters::LISTEN);
+        Ok(listeners.map(|socket| socket.queue).collect())
+    }
+
+    /// Half-open requests for local `port`.
+    pub(super) fn half_open(&self, port: u16) -> Result<usize> {
+        let sockets = counters::sockets_on(&self.server, port)?;
+        Ok(sockets.iter().filter(|socket| socket.state == counters::SYN_RECV).count())
+    }
+
     /// Whether a connection with local `port` is in TIME_WAIT.
     pub(super) fn in_time_wait(&self, port: u16) -> Result<bool> {
         Ok(counters::sockets_on(&self.server, port)?.iter().any(|socket| socket.state == counters::TIME_WAIT))
@@ -151,7 +173,7 @@ impl Stage {
         for _ in 0..50 {
             self.cancel.sleep(STILL)?;
             let now = self.counters()?;
-            let quiet = ["ListenOverflows", "ListenDrops", "PassiveOpens"]
+            let quiet = ["ListenOverflows", "ListenDrops", "PassiveOpens", "TCPSynRetrans", "TCPTimeouts"]
                 .iter()
                 .all(|&name| now.get(name) == last.get(name));
             last = now;
@@ -181,9 +203,25 @@ fn joined_to(server: &Namespace) -> Result<Namespace> {
         Some(libc::EOPNOTSUPP) => Error::NotSupported("this kernel has no veth links (module veth)".into()),
         _ => Error::Io { what: "making a veth pair".into(), source },
     })?;
-    furnish(server, SERVER_LINK, 1)?;
-    furnish(&client, CLIENT_LINK, 2)?;
+    furnish(server, SERVER_LINK.name, 1)?;
+    furnish(&client, CLIENT_LINK.name, 2)?;
+    open_borders(server, &client)?;
     Ok(client)
+}
+
+/// Routes what is abroad to the clients' namespace, which swallows it.
+fn open_borders(server: &Namespace, client: &Namespace) -> Result<()> {
+    // IPv4 settings of a new namespace are the host's, which may well be a router.
+    client.set_sysctl("net.ipv4.ip_forward", "0")?;
+    let ipv6 = has_ipv6(server)?;
+    for (range, prefix) in ABROAD.into_iter().filter(|(range, _)| range.is_ipv4() || ipv6) {
+        let out = Via::Gateway(pair_address(range.is_ipv6(), 2));
+        let routed = server.run(move || netlink::add_route(range, prefix, out))?;
+        routed.during(format!("routing {range}/{prefix} to the clients' namespace"))?;
+        let swallowed = client.run(move || netlink::add_route(range, prefix, Via::Nowhere))?;
+        swallowed.during(format!("swallowing {range}/{prefix} in the clients' namespace"))?;
+    }
+    Ok(())
 }
 
 fn furnish(namespace: &Namespace, link: &'static str, host: u8) -> Result<()> {

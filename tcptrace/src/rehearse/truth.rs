@@ -35,6 +35,22 @@ pub struct GroundTruth {
 }
 
 impl GroundTruth {
+    /// A play of this incident of which nothing has been said yet.
+    pub(super) fn of(name: &'static str, variant: &'static str, netns: u32) -> Self {
+        Self {
+            kind: "rehearsal",
+            name,
+            variant,
+            netns,
+            actors: Vec::new(),
+            expect: Vec::new(),
+            allow: Vec::new(),
+            forbid: "any other finding",
+            counters: Counters::new(),
+            facts: Map::new(),
+        }
+    }
+
     /// The truth as one line of JSON, without the line's end.
     pub fn to_json(&self) -> String {
         // Plain structs with string keys: serde_json has nothing to refuse here.
@@ -57,6 +73,13 @@ pub struct Expectation {
     /// Who has the port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holder: Option<Party>,
+}
+
+impl Expectation {
+    /// A finding about a listening socket.
+    pub(super) fn about(code: &'static str, cause: &'static str, subject: Party) -> Self {
+        Self { code, cause, subject, requester: None, holder: None }
+    }
 }
 
 /// A finding that is true beside the expected ones, depending on where the tracer puts its thresholds.

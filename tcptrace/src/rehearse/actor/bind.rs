@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{Backlog, SockFlag, SockaddrStorage, bind, listen, setsockopt, sockopt};
 use nix::unistd::Pid;
 
-use super::order::{Bind, BindAttempt};
+use super::order::{Bind, BindAttempt, Door};
 use super::sockets;
 
 /// Carries out the order; the socket is handed back if the port was taken in the end.
@@ -46,6 +46,28 @@ fn attempt(order: &Bind) -> nix::Result<(BindAttempt, OwnedFd)> {
         (Ok(()), Some(backlog)) => listen_on(&socket, backlog)?,
     };
     Ok((attempt, socket))
+}
+
+/// Opens a listening socket.
+pub(super) fn open(door: &Door) -> nix::Result<OwnedFd> {
+    let socket = if door.mptcp {
+        sockets::mptcp(door.address, SockFlag::empty())?
+    } else {
+        sockets::tcp(door.address, SockFlag::empty())?
+    };
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    if door.reuseport {
+        setsockopt(&socket, sockopt::ReusePort, &true)?;
+    }
+    if door.address.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
+    }
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(door.address))?;
+    if door.fastopen > 0 {
+        setsockopt(&socket, sockets::TcpFastOpen, &door.fastopen)?;
+    }
+    listen(&socket, Backlog::new(door.backlog)?)?;
+    Ok(socket)
 }
 
 /// Calls listen() on a bound socket.

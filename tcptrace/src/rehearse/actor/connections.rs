@@ -1,14 +1,14 @@
 //! A client's connections: opened whether or not anybody answers, held, counted and closed.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsFd;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::SockFlag;
+use nix::sys::socket::{SockFlag, SockaddrStorage, bind, setsockopt, sockopt};
 
-use super::order::{Load, Tally};
+use super::order::{Load, Stamp, Tally};
 use super::sockets;
 
 const ESTABLISHED: u8 = 1;
@@ -24,6 +24,8 @@ const HANG: Duration = Duration::from_millis(400);
 struct Connection {
     stream: TcpStream,
     stage: Stage,
+    /// When connect() returned; on loopback the handshake was over then.
+    opened: u64,
     /// SYNs sent again before the handshake was over.
     syns_again: u32,
     /// When the byte was sent.
@@ -51,15 +53,28 @@ pub(super) struct Connections {
 impl Connections {
     /// Starts one connection.
     pub(super) fn open(&mut self, to: SocketAddr) -> std::io::Result<()> {
+        self.open_from(0, to)
+    }
+
+    /// Starts one connection from a local port, 0 being any.
+    fn open_from(&mut self, port: u16, to: SocketAddr) -> std::io::Result<()> {
         if self.held.len() >= AT_MOST {
             return Err(std::io::Error::other(format!("more than {AT_MOST} connections")));
         }
         let socket = sockets::tcp(to, SockFlag::SOCK_NONBLOCK)?;
         sockets::reset_on_close(&socket)?;
+        if port != 0 {
+            setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+            let any: IpAddr =
+                if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(any, port)))?;
+        }
         sockets::start_connect(&socket, to)?;
+        let opened = sockets::monotonic()?;
         let mut connection = Connection {
             stream: socket.into(),
             stage: Stage::Connecting,
+            opened,
             syns_again: 0,
             sent: None,
             heard: false,
@@ -89,6 +104,29 @@ impl Connections {
             self.give_up()?;
         }
         Ok(opened)
+    }
+
+    /// Opens a connection from each of these ports, at a pace; every one sends its byte as soon as it is established.
+    pub(super) fn dial(&mut self, to: SocketAddr, ports: &[u16], every: Duration) -> std::io::Result<usize> {
+        for &port in ports {
+            self.open_from(port, to)?;
+            self.send_late();
+            if !every.is_zero() {
+                self.attend(every)?;
+            }
+        }
+        self.send_late();
+        Ok(ports.len())
+    }
+
+    /// When which of the connections was established. Right on loopback, where that is inside connect().
+    pub(super) fn stamps(&self) -> Vec<Stamp> {
+        let established = self.held.iter().filter(|connection| connection.stage == Stage::Established);
+        let stamp = |connection: &Connection| {
+            let port = connection.stream.local_addr().ok()?.port();
+            Some(Stamp { port, nanos: connection.opened })
+        };
+        established.filter_map(stamp).collect()
     }
 
     /// Waits until every connection is established or has failed; the number still open then.

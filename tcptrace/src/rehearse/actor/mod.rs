@@ -7,11 +7,16 @@
 //! handled in one place.
 
 mod bind;
+mod browser;
 mod connections;
+mod crowd;
+mod frame;
 mod order;
+mod packets;
 mod puppet;
 mod service;
 mod sockets;
+mod storm;
 mod web;
 
 use std::fs;
@@ -30,7 +35,10 @@ use serde::de::DeserializeOwned;
 use super::cancel::{Cancel, TICK};
 use super::error::{During, Error, Result};
 use super::namespace::Namespace;
-pub(super) use order::{Bind, BindAttempt, Hello, Load, Order, Reply, Tally, Visit, Visits};
+pub(super) use order::{
+    Bind, BindAttempt, Crowd, CrowdTally, Door, Habit, Hello, Load, Manner, Order, Place, Race, Reply, Stamp,
+    Storm, Tally, Visit, Visits,
+};
 pub use puppet::actor_main;
 pub(super) use sockets::TcpDeferAccept;
 

@@ -1,6 +1,6 @@
 //! What the stage tells an actor to do, and what the actor answers: one JSON line each way, strictly in turn.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,14 +10,25 @@ use serde::{Deserialize, Serialize};
 pub(in crate::rehearse) enum Order {
     /// Take a port as a server does; answers `Vec<BindAttempt>`, the last being the one that counted.
     Bind(Bind),
+    /// Open a listening socket as servers do, with SO_REUSEADDR.
+    Open(Door),
     /// Call listen() on the socket bound last; answers a [`BindAttempt`].
     Listen { backlog: i32 },
     /// Set TCP_DEFER_ACCEPT on the listener (0: off).
     DeferAccept { seconds: i32 },
     /// Accept in the background: each worker takes a connection, works on it for `every_ms`, answers and closes it.
     Accept { workers: usize, every_ms: u64 },
+    /// Change the time that workers spend on a connection.
+    Pace { every_ms: u64 },
+    /// Accept in the background and keep what was accepted, until the process may have only `spare` more descriptors;
+    /// answers that limit. From then on accept() is tried again and again in vain.
+    Hoard { spare: u64 },
     /// How many connections the workers have accepted; answers `u64`.
     Accepted,
+    /// How often accept() has failed for lack of descriptors; answers `u64`.
+    Refused,
+    /// When accept() returned which client's connection; answers `Vec<Stamp>`.
+    Acceptances,
     /// Serve in the background as a small web server with non-blocking accepts.
     Serve { workers: usize },
     /// Stop serving and close every listening and bound socket.
@@ -26,6 +37,10 @@ pub(in crate::rehearse) enum Order {
     Bequeath { heir: String },
     /// Open connections and wait until all are established; answers their local addresses.
     Connect { to: SocketAddr, count: usize },
+    /// Open connections from these local ports, 0 being any, one after the other; answers how many were opened.
+    Dial { to: SocketAddr, ports: Vec<u16>, every_ms: u64 },
+    /// When which connection was complete for the client; answers `Vec<Stamp>`.
+    Connections,
     /// Send one byte on every established connection that has sent none; answers how many did.
     Send,
     /// Open connections at a pace, whatever becomes of them, and hold them; answers how many were opened.
@@ -34,6 +49,46 @@ pub(in crate::rehearse) enum Order {
     HangUp { reset: bool },
     /// Use a server as well-behaved clients do; answers a [`Visits`].
     Visit(Visit),
+    /// Connect as browsers do, to two addresses in a race; answers a [`Visits`].
+    Race(Race),
+    /// Try to connect and close at once; answers the errno for each address, 0 for a connection.
+    Knock { at: Vec<SocketAddr> },
+    /// Play many clients in the background, in the clients' namespace of a pair.
+    Crowd(Crowd),
+    /// Whether anybody in the crowd has something left to do of his own accord; answers `bool`.
+    CrowdBusy,
+    /// Send the crowd home; answers a [`CrowdTally`].
+    Disperse,
+    /// Send SYNs as fast as they go; answers how many.
+    Storm(Storm),
+}
+
+/// How a server opens its listening socket.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::rehearse) struct Door {
+    pub(in crate::rehearse) address: SocketAddr,
+    pub(in crate::rehearse) backlog: i32,
+    /// SO_REUSEPORT.
+    pub(in crate::rehearse) reuseport: bool,
+    /// TCP_FASTOPEN with this queue; 0: without.
+    pub(in crate::rehearse) fastopen: i32,
+    /// A multipath TCP socket.
+    pub(in crate::rehearse) mptcp: bool,
+}
+
+impl Door {
+    pub(in crate::rehearse) fn at(address: SocketAddr, backlog: i32) -> Self {
+        Self { address, backlog, reuseport: false, fastopen: 0, mptcp: false }
+    }
+}
+
+/// When something happened to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::rehearse) struct Stamp {
+    /// The client's port.
+    pub(in crate::rehearse) port: u16,
+    /// CLOCK_MONOTONIC.
+    pub(in crate::rehearse) nanos: u64,
 }
 
 /// How to take a port.
@@ -95,6 +150,35 @@ pub(in crate::rehearse) struct Visit {
     /// Pause of a client between two connections.
     pub(in crate::rehearse) every_ms: u64,
     pub(in crate::rehearse) for_ms: u64,
+    pub(in crate::rehearse) habit: Habit,
+}
+
+/// What polite clients do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::rehearse) enum Habit {
+    /// Short connections and a keep-alive one.
+    Mixed,
+    /// Short connections only.
+    Short,
+    /// Requests on one connection only.
+    KeepAlive,
+    /// Short connections with TCP Fast Open.
+    FastOpen,
+    /// Short connections with multipath TCP.
+    Mptcp,
+}
+
+/// A browser's connects: the second address is called when the first has not answered after the head start, and the loser
+/// of the race is closed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::rehearse) struct Race {
+    pub(in crate::rehearse) first: SocketAddr,
+    pub(in crate::rehearse) second: SocketAddr,
+    /// 0: both are called at once.
+    pub(in crate::rehearse) head_start_ms: u64,
+    pub(in crate::rehearse) times: usize,
+    pub(in crate::rehearse) every_ms: u64,
 }
 
 /// What polite clients did.
@@ -104,6 +188,86 @@ pub(in crate::rehearse) struct Visits {
     pub(in crate::rehearse) keep_alive_requests: u64,
     /// What went wrong; empty in a healthy run.
     pub(in crate::rehearse) errors: Vec<String>,
+}
+
+/// Many clients of a server, played by hand.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::rehearse) struct Crowd {
+    pub(in crate::rehearse) to: SocketAddr,
+    pub(in crate::rehearse) clients: usize,
+    pub(in crate::rehearse) place: Place,
+    /// Time between the first SYNs of one client and the next.
+    pub(in crate::rehearse) every_us: u64,
+    /// When a client sends its SYN again, after the first one.
+    pub(in crate::rehearse) again_ms: Vec<u64>,
+    /// When it gives up, after the first SYN.
+    pub(in crate::rehearse) give_up_ms: u64,
+    /// How often a client calls, each time from a new port, before it gives up for good.
+    pub(in crate::rehearse) rounds: u16,
+    pub(in crate::rehearse) manner: Manner,
+}
+
+/// Where a crowd's clients are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::rehearse) enum Place {
+    /// In one network: 10.78.N.0/24, or fd78:0:N::/64.
+    Prefix(u8),
+    /// All over 10.78.0.0/16 or fd78::/32.
+    Everywhere,
+}
+
+/// What a crowd's clients do about a SYN-ACK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::rehearse) enum Manner {
+    /// Nothing: it does not reach them.
+    Deaf,
+    /// The last step of the handshake and a request, some time after this many SYN-ACKs.
+    Answer { synack: u32, after_ms: u64 },
+    /// Nothing until they give up; then an RST, as the socket is gone.
+    Reset,
+    /// Nothing until they give up; then this router says that they cannot be reached.
+    Unreachable { router: IpAddr },
+}
+
+/// What a crowd did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::rehearse) struct CrowdTally {
+    pub(in crate::rehearse) clients: u64,
+    /// Calls, each from a port of its own.
+    pub(in crate::rehearse) calls: u64,
+    /// Clients that called again from a new port.
+    pub(in crate::rehearse) retried: u64,
+    /// SYNs sent, first ones and repetitions.
+    pub(in crate::rehearse) syns: u64,
+    /// SYN-ACKs received.
+    pub(in crate::rehearse) synacks: u64,
+    /// Calls that got any SYN-ACK.
+    pub(in crate::rehearse) heard: u64,
+    /// Calls whose handshake the client completed.
+    pub(in crate::rehearse) completed: u64,
+    /// Calls that got the server's answer.
+    pub(in crate::rehearse) answered: u64,
+    /// RSTs sent in answer to a SYN-ACK.
+    pub(in crate::rehearse) resets: u64,
+    /// ICMP messages sent in answer to a SYN-ACK.
+    pub(in crate::rehearse) unreachables: u64,
+    /// RSTs received.
+    pub(in crate::rehearse) was_reset: u64,
+}
+
+/// SYNs at a server that drops them all.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::rehearse) struct Storm {
+    pub(in crate::rehearse) to: SocketAddr,
+    /// The number of the first one, from which its address comes.
+    pub(in crate::rehearse) first: u64,
+    pub(in crate::rehearse) syns: u64,
+    /// A process in the server's namespace.
+    pub(in crate::rehearse) server: u32,
+    /// The counter of that namespace by which each of them is counted.
+    pub(in crate::rehearse) counter: String,
 }
 
 /// The first line an actor writes.

@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -19,7 +18,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::order::{Hello, Order, Reply};
-use super::{ACTOR_SUBCOMMAND, HEIR, bind, connections::Connections, service, sockets, web};
+use super::{
+    ACTOR_SUBCOMMAND, HEIR, bind, browser, connections::Connections, crowd, service, sockets, storm, web,
+};
 
 /// How long a connection that the stage waits for may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
@@ -113,9 +114,10 @@ fn raise_fd_limit() {
 #[derive(Default)]
 struct Puppet {
     bound: Option<OwnedFd>,
-    accepted: Option<Arc<AtomicU64>>,
+    workers: Option<Arc<service::Books>>,
     web: Option<web::Service>,
     connections: Connections,
+    crowd: Option<crowd::Loose>,
 }
 
 impl Puppet {
@@ -127,6 +129,10 @@ impl Puppet {
                 self.bound = socket.or(self.bound.take());
                 serde_json::to_value(attempts)?
             }
+            Order::Open(door) => {
+                self.bound = Some(bind::open(&door)?);
+                Value::Null
+            }
             Order::Listen { backlog } => serde_json::to_value(bind::listen_on(self.socket()?, backlog)?)?,
             Order::DeferAccept { seconds } => {
                 setsockopt(self.socket()?, sockets::TcpDeferAccept, &seconds)?;
@@ -134,10 +140,21 @@ impl Puppet {
             }
             Order::Accept { workers, every_ms } => {
                 let busy = Duration::from_millis(every_ms);
-                self.accepted = Some(service::start(&self.listener()?, workers, busy)?);
+                self.workers = Some(service::start(&self.listener()?, workers, busy)?);
                 Value::Null
             }
-            Order::Accepted => self.accepted.as_ref().map_or(0, |count| count.load(Ordering::Relaxed)).into(),
+            Order::Pace { every_ms } => {
+                self.books()?.set_pace(Duration::from_millis(every_ms));
+                Value::Null
+            }
+            Order::Hoard { spare } => {
+                let (books, limit) = service::hoard(self.listener()?, spare)?;
+                self.workers = Some(books);
+                limit.into()
+            }
+            Order::Accepted => self.workers.as_ref().map_or(0, |books| books.accepted()).into(),
+            Order::Refused => self.books()?.refused().into(),
+            Order::Acceptances => serde_json::to_value(self.books()?.acceptances())?,
             Order::Serve { workers } => {
                 self.web = Some(web::Service::start(&self.listener()?, workers)?);
                 Value::Null
@@ -164,12 +181,32 @@ impl Puppet {
                     }
                 }
             }
+            Order::Dial { to, ports, every_ms } => {
+                self.connections.dial(to, &ports, Duration::from_millis(every_ms))?.into()
+            }
+            Order::Connections => serde_json::to_value(self.connections.stamps())?,
             Order::Send => self.connections.send_late().into(),
             Order::Load(load) => self.connections.load(&load)?.into(),
             Order::HangUp { reset } => serde_json::to_value(self.connections.hang_up(reset)?)?,
             Order::Visit(order) => serde_json::to_value(web::visit(&order)?)?,
+            Order::Race(order) => serde_json::to_value(browser::race(&order)?)?,
+            Order::Knock { at } => serde_json::to_value(browser::knock(&at)?)?,
+            Order::Crowd(order) => {
+                self.crowd = Some(crowd::Loose::start(order)?);
+                Value::Null
+            }
+            Order::CrowdBusy => self.crowd.as_ref().is_some_and(crowd::Loose::is_busy).into(),
+            Order::Disperse => {
+                let crowd = self.crowd.take().ok_or_else(|| io::Error::other("there is no crowd"))?;
+                serde_json::to_value(crowd.disperse()?)?
+            }
+            Order::Storm(order) => storm::rage(&order)?.into(),
         };
         Ok(Some(value))
+    }
+
+    fn books(&self) -> io::Result<&service::Books> {
+        self.workers.as_deref().ok_or_else(|| io::Error::other("nobody works here"))
     }
 
     fn socket(&self) -> io::Result<&OwnedFd> {

@@ -2,17 +2,23 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt,
 };
+use nix::time::{ClockId, clock_gettime};
 use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
 
 sockopt_impl!(
     /// Wake the accepting process only when data has come; in seconds.
     TcpDeferAccept, Both, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, libc::c_int
+);
+sockopt_impl!(
+    /// Accept data in SYNs; the number of such connections that may wait.
+    TcpFastOpen, SetOnly, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, libc::c_int
 );
 sockopt_impl!(
     /// `struct tcp_info` up to `tcpi_total_retrans`: that much of it, as 26 words, is the same in every kernel.
@@ -23,6 +29,22 @@ sockopt_impl!(
 pub(super) fn tcp(address: SocketAddr, flags: SockFlag) -> nix::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | flags, None)
+}
+
+/// A multipath TCP socket of the address's family; EPROTONOSUPPORT or ENOPROTOOPT where there is none.
+pub(super) fn mptcp(address: SocketAddr, flags: SockFlag) -> nix::Result<OwnedFd> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flags.bits();
+    // SAFETY: no pointer is passed.
+    let fd = Errno::result(unsafe { libc::socket(family, kind, libc::IPPROTO_MPTCP) })?;
+    // SAFETY: socket() has just handed this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// CLOCK_MONOTONIC, in nanoseconds: one clock for every process of the machine.
+pub(super) fn monotonic() -> nix::Result<u64> {
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
+    Ok(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Starts connecting without waiting for the outcome.

@@ -1,7 +1,7 @@
 //! A small web server that does everything right, and visitors who do all the ordinary things to it.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,8 +9,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{SockFlag, setsockopt, sockopt};
 
-use super::order::{Visit, Visits};
+use super::order::{Habit, Visit, Visits};
 use super::sockets;
 
 /// A request that the server answers and then closes the connection; any other byte is answered and kept open.
@@ -123,19 +124,32 @@ fn visitor(order: &Visit) -> Visits {
 
 fn stay(order: &Visit, visits: &mut Visits) -> io::Result<()> {
     let begin = Instant::now();
-    let mut faithful = connect(order.to)?;
-    visits.connections += 1;
+    let mut faithful = match order.habit {
+        Habit::Mixed | Habit::KeepAlive => Some(connect(order)?),
+        Habit::Short | Habit::FastOpen | Habit::Mptcp => None,
+    };
+    visits.connections += u64::from(faithful.is_some());
     for manner in [Manner::Finish, Manner::ServerFinishes, Manner::Reset, Manner::Abort].into_iter().cycle() {
         if begin.elapsed() >= Duration::from_millis(order.for_ms) {
             break;
         }
-        manner.visit(order.to)?;
-        visits.connections += 1;
-        exchange(&mut faithful, REQUEST)?;
-        visits.keep_alive_requests += 1;
+        if order.habit != Habit::KeepAlive {
+            manner.visit(order)?;
+            visits.connections += 1;
+        }
+        if let Some(faithful) = &mut faithful {
+            exchange(faithful, REQUEST)?;
+            visits.keep_alive_requests += 1;
+        }
         std::thread::sleep(Duration::from_millis(order.every_ms));
     }
     Ok(())
+}
+
+/// One request on a connection of one's own, which the server closes.
+pub(super) fn ask(mut connection: TcpStream) -> io::Result<()> {
+    connection.set_read_timeout(Some(PATIENCE))?;
+    Manner::ServerFinishes.speak(&mut connection)
 }
 
 /// How a short connection ends.
@@ -152,28 +166,50 @@ enum Manner {
 }
 
 impl Manner {
-    fn visit(self, to: SocketAddr) -> io::Result<()> {
-        let mut connection = connect(to)?;
+    fn visit(self, order: &Visit) -> io::Result<()> {
+        let mut connection = connect(order)?;
         match self {
-            Self::Finish => exchange(&mut connection, REQUEST),
+            // With Fast Open nothing is sent before the first word, so that a client cannot go without one.
+            Self::Abort if order.habit == Habit::FastOpen => Self::Reset.speak(&mut connection),
+            manner => manner.speak(&mut connection),
+        }
+    }
+
+    fn speak(self, connection: &mut TcpStream) -> io::Result<()> {
+        match self {
+            Self::Finish => exchange(connection, REQUEST),
             Self::ServerFinishes => {
-                exchange(&mut connection, LAST_REQUEST)?;
+                exchange(connection, LAST_REQUEST)?;
                 match connection.read(&mut [0])? {
                     0 => Ok(()),
                     _ => Err(io::Error::other("the server said more than it should")),
                 }
             }
             Self::Reset => {
-                exchange(&mut connection, REQUEST)?;
-                Ok(sockets::reset_on_close(&connection)?)
+                exchange(connection, REQUEST)?;
+                Ok(sockets::reset_on_close(connection)?)
             }
-            Self::Abort => Ok(sockets::reset_on_close(&connection)?),
+            Self::Abort => Ok(sockets::reset_on_close(connection)?),
         }
     }
 }
 
-fn connect(to: SocketAddr) -> io::Result<TcpStream> {
-    let connection = TcpStream::connect_timeout(&to, PATIENCE)?;
+fn connect(order: &Visit) -> io::Result<TcpStream> {
+    let to = order.to;
+    let connection = match order.habit {
+        Habit::Mixed | Habit::Short | Habit::KeepAlive => TcpStream::connect_timeout(&to, PATIENCE)?,
+        Habit::FastOpen => {
+            let socket = sockets::tcp(to, SockFlag::empty())?;
+            setsockopt(&socket, sockopt::TcpFastOpenConnect, &true)?;
+            sockets::start_connect(&socket, to)?;
+            socket.into()
+        }
+        Habit::Mptcp => {
+            let socket = sockets::mptcp(to, SockFlag::empty())?;
+            sockets::start_connect(&socket, to)?;
+            socket.into()
+        }
+    };
     connection.set_read_timeout(Some(PATIENCE))?;
     Ok(connection)
 }

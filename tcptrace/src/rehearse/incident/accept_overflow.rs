@@ -265,9 +265,14 @@ impl Incident for AcceptOverflow {
         {
             allow.push(SYN_QUEUE);
         }
-        let facts =
-            Books { recipe, tallies, seconds, accepted, overflows: grown(&counters, "ListenOverflows")? }
-                .facts(cookies_only)?;
+        let facts = Books {
+            recipe,
+            tallies,
+            seconds,
+            accepted,
+            overflows: counters::grown(&counters, "ListenOverflows")?,
+        }
+        .facts(cookies_only)?;
         let listener = Party::of(server.identity(), "listener", self.options.family.any(PORT));
         Ok(GroundTruth {
             kind: "rehearsal",
@@ -288,13 +293,6 @@ impl Incident for AcceptOverflow {
             facts,
         })
     }
-}
-
-fn grown(counters: &counters::Counters, name: &str) -> Result<u64> {
-    counters
-        .get(name)
-        .copied()
-        .ok_or_else(|| Error::NotSupported(format!("this kernel does not count {name}")))
 }
 
 /// What both sides saw.

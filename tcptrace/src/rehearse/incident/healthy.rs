@@ -1,70 +1,268 @@
-//! `healthy`: a small web server under its capacity and clients of every ordinary kind. Nothing may be reported.
+//! `healthy`: servers under their capacity and clients of every ordinary kind. Nothing may be reported.
 
-use serde_json::json;
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
-use super::{Entry, Incident, Options, Variant};
-use crate::rehearse::actor::{Actor, Bind, BindAttempt, Order, Visit, Visits};
-use crate::rehearse::counters;
-use crate::rehearse::error::{Error, Result};
-use crate::rehearse::stage::{Layout, Stage};
-use crate::rehearse::truth::GroundTruth;
+use serde_json::{Map, Value, json};
+
+use super::{Entry, Family, Incident, Options, Variant, facts, open};
+use crate::rehearse::actor::{Actor, Door, Habit, Order, Race, Visit, Visits};
+use crate::rehearse::counters::{self, grown};
+use crate::rehearse::error::{During, Error, Result};
+use crate::rehearse::namespace::Namespace;
+use crate::rehearse::netlink;
+use crate::rehearse::stage::{ABROAD_V4, ABROAD_V6, Layout, Stage, has_ipv6};
+use crate::rehearse::truth::{Allowed, GroundTruth};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "healthy",
     summary: "a web server under its capacity: nothing to report",
-    variants: &[Variant {
-        name: "basic",
-        summary: "short and keep-alive connections, FIN and RST, EAGAIN, one restart with SO_REUSEADDR",
-    }],
+    variants: &[
+        Variant {
+            name: "basic",
+            summary: "short and keep-alive connections, FIN and RST, EAGAIN, one restart with SO_REUSEADDR",
+        },
+        Variant {
+            name: "short",
+            summary: "short connections only, closed in every way, some before they are accepted",
+        },
+        Variant { name: "keep-alive", summary: "many requests on a few connections" },
+        Variant {
+            name: "restart",
+            summary: "three restarts with SO_REUSEADDR, old connections in TIME_WAIT",
+        },
+        Variant { name: "eagain", summary: "eight event loops race for every connection: seven see EAGAIN" },
+        Variant { name: "port-scan", summary: "beside the usual clients somebody tries six closed ports" },
+        Variant { name: "fast-open", summary: "TCP Fast Open: data in the SYN" },
+        Variant { name: "mptcp", summary: "multipath TCP on both sides" },
+        Variant {
+            name: "reuseport-even",
+            summary: "four processes share the port with SO_REUSEPORT, evenly",
+        },
+        Variant {
+            name: "attach-loaded",
+            summary: "the load is older than the tracer and goes on when it has gone",
+        },
+        Variant {
+            name: "namespaces",
+            summary: "a hundred network namespaces come and go, each with a connection",
+        },
+        Variant { name: "happy-eyeballs", summary: "connects race for two addresses, and one is called off" },
+    ],
     make: |variant, options| Ok(Box::new(Healthy::new(variant, options)?)),
 };
 
 const PORT: u16 = 8080;
 const BACKLOG: i32 = 511;
-const WORKERS: usize = 3;
 const CLIENTS: usize = 6;
-/// The play has two halves, before and after the restart.
-const HALF_MS: u64 = 2500;
-const EVERY_MS: u64 = 18;
+const NAMESPACES: usize = 100;
+/// So many of them live at a time.
+const AT_A_TIME: usize = 5;
+/// Where nobody listens.
+const CLOSED: [u16; 6] = [22, 25, 3306, 5432, 6379, 9200];
+/// How long the load of `attach-loaded` would go on if nobody ended it: loading a tracer takes its time.
+const ENDLESS_MS: u64 = 300_000;
+
+/// What a variant differs in.
+#[derive(Debug, Clone, Copy)]
+struct Recipe {
+    layout: Layout,
+    /// Processes that share the port.
+    members: usize,
+    /// Event loops of each of them.
+    workers: usize,
+    fastopen: i32,
+    habit: Habit,
+    /// The play consists of parts, between which the server is restarted.
+    parts: usize,
+    part_ms: u64,
+    every_ms: u64,
+}
+
+impl Recipe {
+    fn of(variant: &Variant) -> Self {
+        let basic = Self {
+            layout: Layout::Loopback,
+            members: 1,
+            workers: 3,
+            fastopen: 0,
+            habit: Habit::Mixed,
+            parts: 2,
+            part_ms: 2500,
+            every_ms: 18,
+        };
+        let single = Self { parts: 1, part_ms: 4000, ..basic };
+        match variant.name {
+            "short" => Self { habit: Habit::Short, every_ms: 12, ..single },
+            "keep-alive" => Self { habit: Habit::KeepAlive, ..single },
+            "restart" => Self { parts: 4, part_ms: 1000, ..basic },
+            "eagain" => Self { workers: 8, ..single },
+            "fast-open" => Self { habit: Habit::FastOpen, fastopen: 64, ..single },
+            "mptcp" => Self { habit: Habit::Mptcp, ..single },
+            "reuseport-even" => Self { members: 4, workers: 1, habit: Habit::Short, ..single },
+            "attach-loaded" => Self { part_ms: ENDLESS_MS, every_ms: 40, ..single },
+            "port-scan" | "namespaces" => single,
+            "happy-eyeballs" => Self { layout: Layout::Pair, ..single },
+            _ => basic,
+        }
+    }
+}
 
 struct Healthy {
     variant: &'static Variant,
+    recipe: Recipe,
     options: Options,
-    actors: Vec<Actor>,
+    /// Before the stage: actors go first.
+    servers: Vec<Actor>,
+    others: Vec<Actor>,
     stage: Stage,
 }
 
 impl Healthy {
     fn new(variant: &'static Variant, options: Options) -> Result<Self> {
-        let stage = options.stage(Layout::Loopback)?;
+        let recipe = Recipe::of(variant);
+        let stage = options.stage(recipe.layout)?;
         stage.set_sysctl("net.core.somaxconn", 4096)?;
-        Ok(Self { variant, options, actors: Vec::new(), stage })
-    }
-
-    fn open_for_business(&self) -> Result<Actor> {
-        let mut server = self.stage.start_server("tt-web")?;
-        let order = Bind {
-            address: self.options.family.any(PORT),
-            reuseaddr: true,
-            v6only: false,
-            backlog: Some(BACKLOG),
-            attempts: 1,
-            gap_ms: 0,
-            then_kill: None,
-        };
-        let attempts: Vec<BindAttempt> = server.ask(&Order::Bind(order))?;
-        if let Some(errno) = attempts.last().and_then(|attempt| attempt.errno) {
-            return Err(Error::NotStaged(format!("the server cannot listen (errno {errno})")));
+        if recipe.fastopen > 0 {
+            // Both as a client and as a server.
+            stage.set_sysctl("net.ipv4.tcp_fastopen", 3)?;
         }
-        server.ask::<()>(&Order::Serve { workers: WORKERS })?;
-        Ok(server)
+        if recipe.habit == Habit::Mptcp {
+            stage
+                .set_sysctl("net.mptcp.enabled", 1)
+                .map_err(|_| Error::NotSupported("this kernel has no multipath TCP".into()))?;
+        }
+        Ok(Self { variant, recipe, options, servers: Vec::new(), others: Vec::new(), stage })
     }
 
-    /// Ends a server in good order: nobody waits in its queue, so nobody is reset.
-    fn close(&self, mut server: Actor) -> Result<()> {
+    fn open_for_business(&self) -> Result<Vec<Actor>> {
+        let Recipe { members, workers, fastopen, habit, .. } = self.recipe;
+        let door = Door {
+            reuseport: members > 1,
+            fastopen,
+            mptcp: habit == Habit::Mptcp,
+            ..Door::at(self.options.family.any(PORT), BACKLOG)
+        };
+        let member = |_| {
+            let mut server = open(&self.stage, "tt-web", door.clone())?;
+            server.ask::<()>(&Order::Serve { workers })?;
+            Ok(server)
+        };
+        (0..members).map(member).collect()
+    }
+
+    fn visit(&self) -> Order {
+        Order::Visit(Visit {
+            to: self.options.family.call(&self.stage, PORT),
+            clients: CLIENTS,
+            every_ms: self.recipe.every_ms,
+            for_ms: self.recipe.part_ms,
+            habit: self.recipe.habit,
+        })
+    }
+
+    /// Ends servers in good order: nobody waits in their queues, so nobody is reset.
+    fn close(&self, servers: &mut Vec<Actor>) -> Result<()> {
         let stage = &self.stage;
-        stage.await_that("everybody has been accepted", || Ok(stage.accept_queue(PORT)? == Some(0)))?;
-        server.ask::<()>(&Order::Close)
+        stage.await_that("everybody has been accepted", || {
+            Ok(stage.accept_queues(PORT)?.iter().all(|&queue| queue == 0))
+        })?;
+        servers.drain(..).try_for_each(|mut server| server.ask::<()>(&Order::Close))
+    }
+
+    /// What goes on beside the visits.
+    fn meanwhile(&mut self) -> Result<Map<String, Value>> {
+        let done = match self.variant.name {
+            "port-scan" => self.scan()?,
+            "namespaces" => self.populate()?,
+            "happy-eyeballs" => self.browse()?,
+            "attach-loaded" => {
+                self.stage.cancel().sleep(Duration::from_secs(4))?;
+                json!({ "load_goes_on": true })
+            }
+            _ => Value::Null,
+        };
+        Ok(facts(done))
+    }
+
+    fn scan(&mut self) -> Result<Value> {
+        let mut scanner = self.stage.start_client("tt-scanner")?;
+        let server = self.options.family.call(&self.stage, PORT);
+        let mut at: Vec<SocketAddr> = CLOSED.iter().map(|&port| SocketAddr::new(server.ip(), port)).collect();
+        at.push(server);
+        let answers: Vec<i32> = scanner.ask(&Order::Knock { at })?;
+        self.others.push(scanner);
+        let refused = answers.iter().filter(|&&answer| answer == libc::ECONNREFUSED).count();
+        if refused != CLOSED.len() || answers.last() != Some(&0) {
+            return Err(Error::NotStaged(format!("the scanner's connects came out as {answers:?}")));
+        }
+        Ok(json!({ "closed_ports": refused }))
+    }
+
+    /// Namespaces come and go, each with a server and a client of its own.
+    fn populate(&self) -> Result<Value> {
+        let mut alive = VecDeque::new();
+        for _ in 0..NAMESPACES {
+            self.stage.cancel().check()?;
+            let namespace = Namespace::new()?;
+            namespace.run(live)?.during("a connection in a namespace of its own")?;
+            alive.push_back(namespace);
+            if alive.len() >= AT_A_TIME {
+                alive.pop_front();
+            }
+        }
+        Ok(json!({ "namespaces": NAMESPACES }))
+    }
+
+    /// A browser in the server's namespace, where its connects are seen.
+    fn browse(&mut self) -> Result<Value> {
+        const RACES: usize = 8;
+        let (stage, family) = (&self.stage, self.options.family);
+        let mut browser = stage.start_server("tt-browser")?;
+        let mut race = |first: SocketAddr, second: SocketAddr, head_start_ms| {
+            let order = Race { first, second, head_start_ms, times: RACES, every_ms: 20 };
+            let visits: Visits = browser.ask(&Order::Race(order))?;
+            match visits.errors.first() {
+                None => Ok(visits.connections),
+                Some(error) => Err(Error::NotStaged(format!("a race was not won: {error}"))),
+            }
+        };
+        // The first address does not answer, and is given up long before its SYN would be sent again.
+        let nobody: IpAddr = if has_ipv6(stage.server())? {
+            Ipv6Addr::from_bits(ABROAD_V6.to_bits() + 5).into()
+        } else {
+            Ipv4Addr::from_bits(ABROAD_V4.to_bits() + 5).into()
+        };
+        let called_off = race(SocketAddr::new(nobody, 80), family.call(stage, PORT), 250)?;
+        // Both addresses answer: the loser is closed when it has hardly been opened.
+        let near: IpAddr = match family {
+            Family::V6 => Ipv6Addr::LOCALHOST.into(),
+            Family::V4 | Family::Mapped => Ipv4Addr::LOCALHOST.into(),
+        };
+        let both = race(SocketAddr::new(near, PORT), family.call(stage, PORT), 0)?;
+        self.others.push(browser);
+        if (called_off, both) != (2 * RACES as u64, 2 * RACES as u64) {
+            return Err(Error::NotStaged("an address answered that should not have".into()));
+        }
+        Ok(json!({ "races": 2 * RACES, "called_off": RACES }))
+    }
+}
+
+/// One connection from beginning to end, in the calling thread's namespace.
+fn live() -> io::Result<()> {
+    netlink::set_up("lo")?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))?;
+    let mut client = TcpStream::connect(listener.local_addr()?)?;
+    let (mut server, _) = listener.accept()?;
+    client.write_all(b"?")?;
+    server.read_exact(&mut [0])?;
+    drop(client);
+    // Its end has come: closing now leaves nothing behind.
+    match server.read(&mut [0])? {
+        0 => Ok(()),
+        _ => Err(io::Error::other("the client said more than it should")),
     }
 }
 
@@ -78,10 +276,13 @@ impl Incident for Healthy {
     }
 
     fn describe(&self) -> String {
+        let Recipe { members, workers, parts, .. } = self.recipe;
         format!(
-            "tt-web listens on {} with listen({BACKLOG}) and {WORKERS} event loops; it is restarted once.\n\
-             {CLIENTS} clients in tt-client open some hundred connections a second, close them in every way, and keep others.",
+            "tt-web (processes: {members}, event loops in each: {workers}, restarts: {}) listens on {} with \
+             listen({BACKLOG}).\n{CLIENTS} clients in tt-client; {}.",
+            parts - 1,
             self.options.family.any(PORT),
+            self.variant.summary,
         )
     }
 
@@ -90,61 +291,84 @@ impl Incident for Healthy {
     }
 
     fn prepare(&mut self) -> Result<()> {
-        if self.options.older {
-            self.actors.push(self.open_for_business()?);
+        if self.variant.name == "attach-loaded" {
+            self.servers = self.open_for_business()?;
+            let mut client = self.stage.start_client("tt-client")?;
+            client.tell(&self.visit())?;
+            self.others.push(client);
+            let stage = &self.stage;
+            // In full swing, so that the tracer finds connections in every state.
+            stage.await_that("the load has begun", || {
+                Ok(stage.counters()?.get("PassiveOpens") > Some(&100))
+            })?;
+        } else if self.options.older {
+            self.servers = self.open_for_business()?;
         }
         Ok(())
     }
 
     fn play(&mut self) -> Result<GroundTruth> {
         let before = self.stage.counters()?;
-        let first = match self.actors.pop() {
-            Some(server) => server,
-            None => self.open_for_business()?,
+        if self.servers.is_empty() {
+            self.servers = self.open_for_business()?;
+        }
+        // Whoever has ended by the end is an actor too.
+        let mut actors: Vec<_> = self.servers.iter().map(|server| server.identity().clone()).collect();
+        let loaded = self.variant.name == "attach-loaded";
+        let mut parts = Vec::new();
+        let done = if loaded {
+            self.meanwhile()?
+        } else {
+            let mut client = self.stage.start_client("tt-client")?;
+            client.tell(&self.visit())?;
+            let done = self.meanwhile()?;
+            parts.push(client.reply::<Visits>()?);
+            for _ in 1..self.recipe.parts {
+                let mut servers = std::mem::take(&mut self.servers);
+                self.close(&mut servers)?;
+                self.servers = self.open_for_business()?;
+                actors.extend(self.servers.iter().map(|server| server.identity().clone()));
+                parts.push(client.ask(&self.visit())?);
+            }
+            self.others.push(client);
+            done
         };
-        let mut client = self.stage.start_client("tt-client")?;
-        let visit = Order::Visit(Visit {
-            to: self.options.family.call(&self.stage, PORT),
-            clients: CLIENTS,
-            every_ms: EVERY_MS,
-            for_ms: HALF_MS,
-        });
-        let before_restart: Visits = client.ask(&visit)?;
-        let mut actors = vec![first.identity().clone()];
-        self.close(first)?;
-        let second = self.open_for_business()?;
-        let after_restart: Visits = client.ask(&visit)?;
-        let after = self.stage.settled_counters()?;
+        actors.extend(self.others.iter().map(|other| other.identity().clone()));
+        let after = if loaded { self.stage.counters()? } else { self.stage.settled_counters()? };
+        let counters = counters::growth(&before, &after);
 
-        let halves = [before_restart, after_restart];
-        if let Some(error) = halves.iter().flat_map(|half| &half.errors).next() {
+        if let Some(error) = parts.iter().flat_map(|part| &part.errors).next() {
             return Err(Error::NotStaged(format!("a visitor was turned away: {error}")));
         }
-        actors.extend([second.identity().clone(), client.identity().clone()]);
-        self.actors.extend([second, client]);
-        let counters = counters::growth(&before, &after);
-        if ["ListenOverflows", "ListenDrops"]
-            .iter()
-            .any(|&name| counters.get(name).is_some_and(|&drops| drops > 0))
-        {
+        if grown(&counters, "ListenDrops")? > 0 {
             return Err(Error::NotStaged("the healthy server has dropped connections".into()));
         }
-        let facts = json!({
-            "connections": halves.iter().map(|half| half.connections).sum::<u64>(),
-            "keep_alive_requests": halves.iter().map(|half| half.keep_alive_requests).sum::<u64>(),
-            "restarts": 1,
-        });
+        if self.recipe.habit == Habit::Mptcp && grown(&counters, "MPCapableSYNRX")? == 0 {
+            return Err(Error::NotStaged("no connection came about by multipath TCP".into()));
+        }
+        if self.recipe.fastopen > 0 && grown(&counters, "TCPFastOpenPassive")? == 0 {
+            return Err(Error::NotStaged("no connection came about by Fast Open".into()));
+        }
+        let scan = "somebody has tried closed ports; worth a mention (info) at most";
+        let allow = match self.variant.name {
+            "port-scan" => {
+                ["connect-refused", "no-listener"].map(|code| Allowed { code, because: scan }).to_vec()
+            }
+            _ => Vec::new(),
+        };
+        let mut facts = facts(json!({
+            "connections": parts.iter().map(|part| part.connections).sum::<u64>(),
+            "keep_alive_requests": parts.iter().map(|part| part.keep_alive_requests).sum::<u64>(),
+            "restarts": self.recipe.parts - 1,
+            "members": self.recipe.members,
+        }));
+        facts.extend(done);
         Ok(GroundTruth {
-            kind: "rehearsal",
-            name: self.name(),
-            variant: self.variant.name,
-            netns: self.stage.netns_inode(),
             actors,
-            expect: Vec::new(),
-            allow: Vec::new(),
-            forbid: "any other finding",
+            allow,
+            facts,
             counters,
-            facts: facts.as_object().cloned().unwrap_or_default(),
+            ..GroundTruth::of(ENTRY.name, self.variant.name, self.stage.netns_inode())
         })
     }
 }

@@ -1,13 +1,25 @@
 //! The incidents: one file each, and the catalogue that lists them.
 
 mod accept_overflow;
+mod accept_stall;
+mod backlog_capture;
+mod backlog_truncated;
+mod crowds;
 mod healthy;
+mod listener_closed;
 mod port_grab;
+mod reuseport_imbalance;
+mod slow_accept;
+mod storm;
+mod syn_queue_full;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use serde_json::{Map, Value};
+
+use super::actor::{Actor, Door, Order};
 use super::error::{Error, Result};
 use super::stage::{Layout, Stage, has_ipv6};
 use super::truth::GroundTruth;
@@ -142,7 +154,34 @@ pub struct Variant {
 
 /// Every incident that can be rehearsed.
 pub fn catalogue() -> &'static [Entry] {
-    &[accept_overflow::ENTRY, port_grab::ENTRY, healthy::ENTRY]
+    &[
+        accept_overflow::ENTRY,
+        accept_stall::ENTRY,
+        slow_accept::ENTRY,
+        backlog_capture::ENTRY,
+        syn_queue_full::ENTRY,
+        backlog_truncated::ENTRY,
+        listener_closed::ENTRY,
+        reuseport_imbalance::ENTRY,
+        storm::ENTRY,
+        port_grab::ENTRY,
+        healthy::ENTRY,
+    ]
+}
+
+/// A server with its door open; nobody works in it yet.
+fn open(stage: &Stage, role: &str, door: Door) -> Result<Actor> {
+    let mut server = stage.start_server(role)?;
+    server.ask::<()>(&Order::Open(door))?;
+    Ok(server)
+}
+
+/// A JSON object as a [`super::GroundTruth`] takes it.
+fn facts(object: Value) -> Map<String, Value> {
+    match object {
+        Value::Object(facts) => facts,
+        _ => Map::new(),
+    }
 }
 
 /// Sets the stage for an incident.

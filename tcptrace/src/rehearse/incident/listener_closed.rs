@@ -1,0 +1,135 @@
+//! `listener-closed`: a server closes its listening socket while connections wait in its queue; they are reset.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use super::{Entry, Incident, Options, Variant, facts, open};
+use crate::rehearse::actor::{Actor, Door, Order};
+use crate::rehearse::counters::{self, grown};
+use crate::rehearse::error::{Error, Result};
+use crate::rehearse::stage::{Layout, Stage};
+use crate::rehearse::truth::{Allowed, Expectation, GroundTruth, Party};
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "listener-closed",
+    summary: "a listener closes with connections still queued: they are reset",
+    variants: &[
+        Variant { name: "process-exit", summary: "the server's process is ended (SIGTERM)" },
+        Variant { name: "close", summary: "the server closes the socket and lives on" },
+    ],
+    make: |variant, options| Ok(Box::new(ListenerClosed::new(variant, options)?)),
+};
+
+const PORT: u16 = 1080;
+const BACKLOG: i32 = 64;
+/// Connections in the queue in the end.
+const QUEUED: usize = 12;
+/// Where another listener closes, with nobody in its queue: not worth a word.
+const OTHER_PORT: u16 = 1081;
+
+struct ListenerClosed {
+    variant: &'static Variant,
+    options: Options,
+    /// Before the stage: actors go first.
+    server: Option<Actor>,
+    others: Vec<Actor>,
+    stage: Stage,
+}
+
+impl ListenerClosed {
+    fn new(variant: &'static Variant, options: Options) -> Result<Self> {
+        let stage = options.stage(Layout::Loopback)?;
+        stage.set_sysctl("net.core.somaxconn", 4096)?;
+        Ok(Self { variant, options, server: None, others: Vec::new(), stage })
+    }
+
+    fn open_for_business(&self) -> Result<Actor> {
+        open(&self.stage, "tt-server", Door::at(self.options.family.any(PORT), BACKLOG))
+    }
+}
+
+impl Incident for ListenerClosed {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn variant(&self) -> &'static str {
+        self.variant.name
+    }
+
+    fn describe(&self) -> String {
+        let how = match self.variant.name {
+            "close" => "closes the socket",
+            _ => "is ended by SIGTERM",
+        };
+        format!(
+            "tt-server listens on {} and {how} while {QUEUED} connections of tt-client wait to be accepted.\n\
+             tt-other, on port {OTHER_PORT}, closes with an empty queue.",
+            self.options.family.any(PORT),
+        )
+    }
+
+    fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        if self.options.older {
+            self.server = Some(self.open_for_business()?);
+        }
+        Ok(())
+    }
+
+    fn play(&mut self) -> Result<GroundTruth> {
+        let (stage, family) = (&self.stage, self.options.family);
+        let before = stage.counters()?;
+        let server = match self.server.take() {
+            Some(server) => server,
+            None => self.open_for_business()?,
+        };
+        let server = self.server.insert(server);
+        let mut other = open(stage, "tt-other", Door::at(family.any(OTHER_PORT), BACKLOG))?;
+        let mut client = stage.start_client("tt-client")?;
+
+        let begin = Instant::now();
+        client.ask::<Value>(&Order::Connect { to: family.call(stage, PORT), count: QUEUED })?;
+        let queued = stage.accept_queue(PORT)?;
+        match self.variant.name {
+            "close" => server.ask::<()>(&Order::Close)?,
+            _ => {
+                server.signal(Signal::SIGTERM)?;
+                server.await_end()?;
+            }
+        }
+        let waited = begin.elapsed();
+        other.ask::<()>(&Order::Close)?;
+        // Long enough for a tracer to see that nothing more comes of it.
+        stage.cancel().sleep(Duration::from_secs(1))?;
+        let counters = counters::growth(&before, &stage.settled_counters()?);
+        // Each side of each connection counts its own end.
+        if queued.and_then(|queued| usize::try_from(queued).ok()) != Some(QUEUED)
+            || grown(&counters, "EstabResets")? != 2 * QUEUED as u64
+            || stage.is_on(PORT)?
+        {
+            return Err(Error::NotStaged(format!("{queued:?} connections were queued; {counters:?}")));
+        }
+        let cause = if self.variant.name == "close" { "close" } else { "process-exit" };
+        let subject = Party::of(server.identity(), "listener", family.any(PORT));
+        let stall =
+            Allowed { code: "accept-stall", because: "this machine took its time: they waited for long" };
+        let actors = [&*server, &other, &client].map(|actor| actor.identity().clone());
+        self.others = vec![other, client];
+        Ok(GroundTruth {
+            actors: actors.to_vec(),
+            expect: vec![Expectation::about(ENTRY.name, cause, subject)],
+            allow: if waited > Duration::from_millis(500) { vec![stall] } else { Vec::new() },
+            facts: facts(
+                json!({ "backlog": BACKLOG, "queue_limit": BACKLOG, "queued": QUEUED, "reset": QUEUED }),
+            ),
+            counters,
+            ..GroundTruth::of(ENTRY.name, self.variant.name, stage.netns_inode())
+        })
+    }
+}

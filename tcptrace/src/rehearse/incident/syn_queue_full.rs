@@ -1,0 +1,289 @@
+//! `syn-queue-full`: more handshakes are under way than the SYN queue holds, so that SYNs are dropped or answered by cookies.
+//!
+//! Except in a flood, nothing is wrong with the clients: they are far away, and while their last step travels, their
+//! requests take the places. What a SYN meets first is the queue's length against the queue limit, which is what listen()
+//! was told, cut by somaxconn. Only if it passes, and only without cookies, does tcp_max_syn_backlog matter: its last
+//! quarter is kept for peers that are known.
+
+use serde_json::json;
+
+use super::crowds::{self, PLACE, await_calm};
+use super::{Entry, Family, Incident, Options, Variant, facts, open};
+use crate::rehearse::actor::{Actor, Crowd, CrowdTally, Door, Habit, Manner, Order, Place, Visit, Visits};
+use crate::rehearse::counters::{self, Counters, grown};
+use crate::rehearse::error::{Error, Result};
+use crate::rehearse::stage::{Layout, Stage};
+use crate::rehearse::truth::{Allowed, Expectation, GroundTruth, Party};
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "syn-queue-full",
+    summary: "the SYN queue is full: SYNs are dropped, or answered by cookies",
+    variants: &[
+        Variant { name: "drop", summary: "listen(8), distant clients, no cookies: their SYNs are dropped" },
+        Variant {
+            name: "cookies",
+            summary: "listen(8), distant clients, cookies: all complete all the same",
+        },
+        Variant { name: "somaxconn", summary: "listen(4096) cut to 8 by somaxconn, no cookies" },
+        Variant {
+            name: "max-syn-backlog",
+            summary: "listen(128), no cookies, tcp_max_syn_backlog 16: its last quarter is kept back",
+        },
+        Variant {
+            name: "flood",
+            summary: "listen(64), a flood of SYNs from everywhere: real clients complete by cookie",
+        },
+    ],
+    make: |variant, options| Ok(Box::new(SynQueueFull::new(variant, options)?)),
+};
+
+const PORT: u16 = 8080;
+const WORKERS: usize = 2;
+
+/// What a variant differs in.
+#[derive(Debug, Clone)]
+struct Recipe {
+    backlog: i32,
+    somaxconn: u32,
+    max_syn_backlog: u32,
+    syncookies: u8,
+    synack_retries: u32,
+    clients: usize,
+    every_us: u64,
+    flood: bool,
+    cause: &'static str,
+    allow: &'static [Allowed],
+}
+
+impl Recipe {
+    fn of(variant: &Variant) -> Self {
+        let basic = Self {
+            backlog: 8,
+            somaxconn: 4096,
+            max_syn_backlog: 1024,
+            syncookies: 0,
+            synack_retries: 5,
+            clients: 150,
+            every_us: 20_000,
+            flood: false,
+            cause: "backlog-argument",
+            allow: &[],
+        };
+        match variant.name {
+            "cookies" => Self { syncookies: 1, ..basic },
+            "somaxconn" => Self {
+                backlog: 4096,
+                somaxconn: 8,
+                cause: "somaxconn",
+                allow: &[Allowed {
+                    code: "backlog-truncated",
+                    because: "listen(4096) became 8 without a word",
+                }],
+                ..basic
+            },
+            "max-syn-backlog" => {
+                Self { backlog: 128, max_syn_backlog: 16, cause: "max-syn-backlog", ..basic }
+            }
+            "flood" => Self {
+                backlog: 64,
+                syncookies: 1,
+                synack_retries: 1,
+                clients: 600,
+                every_us: 5000,
+                flood: true,
+                cause: "syn-flood",
+                allow: &[Allowed {
+                    code: "half-open-capture",
+                    because: "the flood's requests stay half-open until they expire",
+                }],
+                ..basic
+            },
+            _ => basic,
+        }
+    }
+
+    /// What the kernel makes of the backlog argument.
+    fn limit(&self) -> u32 {
+        self.backlog.unsigned_abs().min(self.somaxconn)
+    }
+
+    fn crowd(&self, to: std::net::SocketAddr) -> Crowd {
+        let (place, again_ms, give_up_ms, manner) = if self.flood {
+            (Place::Everywhere, Vec::new(), 100, Manner::Deaf)
+        } else {
+            (PLACE, vec![1000, 3000], 4000, Manner::Answer { synack: 1, after_ms: 400 })
+        };
+        Crowd {
+            to,
+            clients: self.clients,
+            place,
+            every_us: self.every_us,
+            again_ms,
+            give_up_ms,
+            rounds: 1,
+            manner,
+        }
+    }
+}
+
+struct SynQueueFull {
+    variant: &'static Variant,
+    recipe: Recipe,
+    options: Options,
+    /// Before the stage: actors go first.
+    server: Option<Actor>,
+    clients: Vec<Actor>,
+    stage: Stage,
+}
+
+impl SynQueueFull {
+    fn new(variant: &'static Variant, options: Options) -> Result<Self> {
+        let stage = options.stage(Layout::Pair)?;
+        let recipe = Recipe::of(variant);
+        stage.set_sysctl("net.core.somaxconn", recipe.somaxconn)?;
+        stage.set_sysctl("net.ipv4.tcp_max_syn_backlog", recipe.max_syn_backlog)?;
+        // Cookies on or off is what the variants are about: whatever the options say.
+        stage.set_sysctl("net.ipv4.tcp_syncookies", recipe.syncookies)?;
+        stage.set_sysctl("net.ipv4.tcp_synack_retries", recipe.synack_retries)?;
+        // A client that was here before would be let into the last quarter.
+        stage.set_sysctl("net.ipv4.tcp_no_metrics_save", 1)?;
+        Ok(Self { variant, recipe, options, server: None, clients: Vec::new(), stage })
+    }
+
+    fn open_for_business(&self) -> Result<Actor> {
+        let door = Door::at(self.options.family.any(PORT), self.recipe.backlog);
+        let mut server = open(&self.stage, "tt-web", door)?;
+        server.ask::<()>(&Order::Serve { workers: WORKERS })?;
+        Ok(server)
+    }
+}
+
+impl Incident for SynQueueFull {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn variant(&self) -> &'static str {
+        self.variant.name
+    }
+
+    fn describe(&self) -> String {
+        let Recipe { backlog, somaxconn, max_syn_backlog, syncookies, clients, flood, .. } = self.recipe;
+        let crowd = if flood {
+            format!("{clients} addresses everywhere send one SYN each; tt-client is served all the same.")
+        } else {
+            format!("{clients} distant clients connect within 3 s, each with 400 ms between SYN and ACK.")
+        };
+        format!(
+            "tt-web listens on {} with listen({backlog}) under somaxconn {somaxconn}, tcp_max_syn_backlog \
+             {max_syn_backlog}, tcp_syncookies {syncookies}.\n{crowd}",
+            self.options.family.any(PORT),
+        )
+    }
+
+    fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        if self.options.older {
+            self.server = Some(self.open_for_business()?);
+        }
+        Ok(())
+    }
+
+    fn play(&mut self) -> Result<GroundTruth> {
+        let (recipe, stage, family) = (&self.recipe, &self.stage, self.options.family);
+        let to = family.call(stage, PORT);
+        let before = stage.counters()?;
+        let server = match self.server.take() {
+            Some(server) => server,
+            None => self.open_for_business()?,
+        };
+        let server = self.server.insert(server);
+        self.clients = vec![stage.start_client("tt-client")?, stage.start_client("tt-crowd")?];
+        let [client, crowd] = self.clients.as_mut_slice() else {
+            return Err(Error::NotStaged("there are two clients".into()));
+        };
+
+        if recipe.flood {
+            let visit = Visit { to, clients: 3, every_ms: 40, for_ms: 5000, habit: Habit::Mixed };
+            client.tell(&Order::Visit(visit))?;
+        }
+        crowd.ask::<()>(&Order::Crowd(recipe.crowd(to)))?;
+        let half_open_max = await_calm(stage, crowd, PORT)?;
+        let visits = if recipe.flood { client.reply()? } else { Visits::default() };
+        let tally: CrowdTally = crowd.ask(&Order::Disperse)?;
+        let counters = counters::growth(&before, &stage.settled_counters()?);
+        let account = Account::of(recipe, &tally, &visits, &counters)?;
+
+        let subject = Party::of(server.identity(), "listener", family.any(PORT));
+        Ok(GroundTruth {
+            actors: vec![server.identity().clone(), client.identity().clone(), crowd.identity().clone()],
+            expect: vec![Expectation::about("syn-queue-full", recipe.cause, subject)],
+            allow: recipe.allow.to_vec(),
+            facts: facts(json!({
+                "backlog": recipe.backlog,
+                "queue_limit": recipe.limit(),
+                "somaxconn": recipe.somaxconn,
+                "tcp_max_syn_backlog": recipe.max_syn_backlog,
+                "tcp_syncookies": recipe.syncookies,
+                "half_open_max": half_open_max,
+                "prefix": if recipe.flood { None } else { Some(crowds::prefix(family == Family::V6)) },
+                "peers": tally.clients,
+                "syns": tally.syns,
+                "syn_drops": account.drops,
+                "cookies_sent": account.cookies,
+                "completed": tally.completed,
+                "completed_by_cookie": grown(&counters, "SyncookiesRecv")?,
+                "expired": account.expired,
+                "others_requests": visits.connections,
+            })),
+            counters,
+            ..GroundTruth::of(ENTRY.name, self.variant.name, stage.netns_inode())
+        })
+    }
+}
+
+/// What the crowd saw and what the kernel counted, put together.
+struct Account {
+    drops: u64,
+    cookies: u64,
+    expired: u64,
+}
+
+impl Account {
+    /// Adds it up: a SYN is answered or dropped, and each kind of drop has the counter that it should have.
+    fn of(recipe: &Recipe, tally: &CrowdTally, visits: &Visits, counters: &Counters) -> Result<Self> {
+        if let Some(error) = visits.errors.first() {
+            return Err(Error::NotStaged(format!("a visitor was turned away: {error}")));
+        }
+        let count = |name| grown(counters, name);
+        let retransmits = count("TCPSynRetrans")?;
+        let (cookies, by_cookie) = (count("SyncookiesSent")?, count("SyncookiesRecv")?);
+        let drops = (tally.syns + retransmits).checked_sub(tally.synacks);
+        // Every visitor's cookie comes back; the crowd's do if it completes anything at all.
+        let unused = if recipe.flood { cookies.saturating_sub(by_cookie) } else { 0 };
+        let expired = if recipe.flood { tally.calls.checked_sub(unused) } else { Some(0) };
+        // Those of the last quarter have no counter of their own.
+        let last_quarter = recipe.cause == "max-syn-backlog";
+        let booked = if last_quarter { Some(0) } else { drops } == Some(count("TCPReqQFullDrop")?);
+        let happened =
+            if recipe.syncookies == 0 { drops > Some(0) } else { drops == Some(0) && by_cookie > 0 };
+        let even = drops == Some(count("ListenDrops")?)
+            && cookies == count("TCPReqQFullDoCookies")?
+            && count("ListenOverflows")? == 0
+            && count("SyncookiesFailed")? == 0
+            && (recipe.flood || by_cookie == cookies)
+            // On a slow machine a distant client's SYN-ACK may be sent again; a flood's is, once.
+            && (!recipe.flood || expired == Some(retransmits))
+            && tally.answered == tally.completed
+            && count("PassiveOpens")? == tally.completed + visits.connections;
+        match (drops, expired) {
+            (Some(drops), Some(expired)) if even && booked && happened => {
+                Ok(Self { drops, cookies, expired })
+            }
+            _ => Err(Error::NotStaged(format!("the books do not balance: {tally:?}, {counters:?}"))),
+        }
+    }
+}
