@@ -7,21 +7,24 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::Args;
 use super::budget::{Limit, Verdict};
 use super::contender::{Contender, FEW, MANY, Turn};
+use super::guest::server::Close;
 use super::measurement::{Measurement, Tracer};
 use super::results::{Results, Spread};
 use super::table::Table;
+use super::{Args, Clock};
 use crate::{paths, tool};
 
-const HEAD: &str = "# Measurements\n\nWritten by `cargo xtask bench`; other text may stand between its sections.\n";
+const HEAD: &str =
+    "# Measurements\n\nWritten by `cargo xtask bench`; other text may stand between its sections.\n";
 const TRACERS: [Contender; 4] =
     [Contender::Tcptrace, Contender::Tcpconnlat, Contender::TcptraceAll, Contender::Tcpstates];
 
 /// What tells this run's section from those of other settings.
 fn key(args: &Args) -> String {
-    format!("bench {} {} {}", args.kernel.name(), args.close.name(), args.attach)
+    let Args { kernel, clock, close, attach, .. } = args;
+    format!("bench {} {} {} {attach}", kernel.name(), clock.name(), close.name())
 }
 
 /// The whole section.
@@ -31,12 +34,13 @@ pub(crate) fn section(args: &Args, release: &str, results: &Results, verdicts: &
         let _infallible = write!(text, "{title}\n\n{body}\n");
     };
     let title = format!(
-        "## Cost of tracing: kernel {}, close by {}, `--attach {}`",
+        "## Cost of tracing: kernel {}, clock: {}, close by {}, `--attach {}`",
         args.kernel.name(),
+        args.clock.name(),
         args.close.name().to_uppercase(),
         args.attach
     );
-    part(&title, &preamble(args, release, results));
+    part(&title, &preamble(args, release));
     part("### Budgets", &budgets(verdicts).to_string());
     part("### Contenders", &contenders(results).to_string());
     part("### Listeners", &listeners(results).to_string());
@@ -65,25 +69,39 @@ fn replace(text: &str, key: &str, section: &str) -> String {
     format!("{before}{gap}{begin}{section}\n{end}{after}")
 }
 
-fn preamble(args: &Args, release: &str, results: &Results) -> String {
+fn preamble(args: &Args, release: &str) -> String {
     let commit = paths::workspace()
         .and_then(|dir| {
             tool::capture_text(Command::new("git").current_dir(dir).args(["describe", "--always", "--dirty"]))
         })
         .unwrap_or_else(|_| "unknown".to_owned());
+    let (clock, place) = match args.clock {
+        Clock::Instructions => (
+            "**A nanosecond is one emulated instruction**: the same whatever else this machine does, and blind to what \
+             makes one instruction costlier than another on hardware (cache misses, locks, interrupts; of the latter the \
+             wake-ups are counted beside it). All runs on one processor, so that the rate of connections carries the \
+             tracer's user space, too.",
+            "on the guest's one processor",
+        ),
+        Clock::Host => (
+            "A nanosecond is one of the host's, in which emulation is slow, and slowest at interrupts; what else this \
+             machine does is in it, too.",
+            "on one of the guest's two processors, the tracer on the other",
+        ),
+    };
     format!(
-        "tcptrace {}, kernel {release}, {} rounds of all contenders in turn in one boot, {} connections measured. Each \
+        "tcptrace {}, kernel {release}, {} rounds of all contenders in turn in one boot, {} connections a load. Each \
          number is the median of the rounds, ratios are taken within a round; in brackets the least and the most.\n\n\
-         The guest is emulated (QEMU without KVM), on a machine that may do other work: a connection costs many times \
-         what it costs on hardware, and **only the ratios mean anything**. Load: one client and one server on one \
-         processor, 127.0.0.1, one connection at a time, {}; the tracer has the other processor and its output goes to \
-         /dev/null. Connections per second are measured with `kernel.bpf_stats_enabled=0`, BPF time with 1.\n",
+         The guest is emulated (QEMU without KVM): **only the ratios mean anything.** {clock} Load: one client and one \
+         server {place}, over 127.0.0.1, one connection at a time, {}. Tracers' output goes to /dev/null. Connections \
+         per second are measured with `kernel.bpf_stats_enabled=0`, BPF time with 1.\n",
         commit.trim(),
         args.rounds,
-        results.connections(),
+        args.connections,
         match args.close {
-            super::Close::Rst => "ended by the server's RST (the fewest changes of state that others could see)",
-            super::Close::Fin => "ended by FIN, the server first",
+            Close::Rst =>
+                "ended by the server's RST (so that the peers have the fewest changes of state to see)",
+            Close::Fin => "ended in order, by the server first",
         },
     )
 }
@@ -110,6 +128,7 @@ fn contenders(results: &Results) -> Table {
         "of tcpconnlat",
         "of tcpstates",
         "BPF runs/connection",
+        "wake-up interrupts",
         "own CPU µs/connection",
         "events lost",
     ]);
@@ -123,6 +142,7 @@ fn contenders(results: &Results) -> Table {
             spread(results.ratio(turn, few(Contender::Tcpconnlat), Measurement::bpf_ns), 2),
             spread(results.ratio(turn, few(Contender::Tcpstates), Measurement::bpf_ns), 2),
             median(results.spread(turn, |m| Some(m.bpf_runs())), 2),
+            median(results.spread(turn, |m| Some(m.bpf_interrupts())), 2),
             median(of_tracer(results, turn, |t| Some(t.cpu_us_per_connection)), 0),
             median(of_tracer(results, turn, |t| Some(count(t.lost))), 0),
         ]);
@@ -167,12 +187,11 @@ fn idle(results: &Results) -> Table {
         "BPF maps KiB",
         "user CPU ms/s",
     ]);
-    let turns = TRACERS
-        .map(few)
-        .into_iter()
-        .chain([Turn { contender: Contender::Tcptrace, listeners: MANY }]);
+    let turns =
+        TRACERS.map(few).into_iter().chain([Turn { contender: Contender::Tcptrace, listeners: MANY }]);
     for turn in turns {
-        let kib = |what: fn(&Tracer) -> Option<u64>| median(of_tracer(results, turn, |t| what(t).map(count)), 0);
+        let kib =
+            |what: fn(&Tracer) -> Option<u64>| median(of_tracer(results, turn, |t| what(t).map(count)), 0);
         table.row(vec![
             turn.name(),
             kib(|t| Some(t.idle?.memory.rss_kib)),

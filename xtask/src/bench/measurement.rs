@@ -11,6 +11,9 @@ pub(crate) struct Measurement {
     pub(crate) connections: u64,
     /// What each program cost over these connections; those that never ran are left out.
     pub(crate) programs: Vec<Program>,
+    /// Interrupts by which BPF programs (or what they called) woke somebody, over these connections. On hardware each costs
+    /// far more than its instructions.
+    pub(crate) interrupts: u64,
     /// `None` without a tracer.
     pub(crate) tracer: Option<Tracer>,
 }
@@ -70,6 +73,11 @@ impl Measurement {
     /// Runs of BPF programs.
     pub(crate) fn bpf_runs(&self) -> f64 {
         self.per_connection(self.programs.iter().map(|program| program.runs).sum())
+    }
+
+    /// Wake-ups by interrupt.
+    pub(crate) fn bpf_interrupts(&self) -> f64 {
+        self.per_connection(self.interrupts)
     }
 
     /// A sum over the measured connections, for one of them.

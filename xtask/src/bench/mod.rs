@@ -14,19 +14,50 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, ValueEnum};
 
-use self::contender::{ROUND, Turn};
+use self::contender::{Contender, FEW, ROUND, Turn};
 use self::guest::server::Close;
 use self::measurement::Measurement;
 use self::results::Results;
-use crate::vm::{AGENT, Ending, Guest, Hardware, HostCopy, Job, JobReport, Kernel, Observer, Series, run_batch};
+use crate::vm::{
+    AGENT, Ending, Guest, Hardware, HostCopy, Job, JobReport, Kernel, Observer, Series, run_batch,
+};
 use crate::{binary, paths, term};
 
 /// Where the guest has the tracer.
 const PROGRAM: &str = "/usr/local/bin/tcptrace";
 /// A turn without its loads: the tracer's start under emulation, and 10,000 listeners' closing.
-const AROUND: Duration = Duration::from_secs(360);
+const AROUND: Duration = Duration::from_secs(600);
+/// One connection of each load, on a machine that has much else to do.
+const SLOWEST_CONNECTION: Duration = Duration::from_millis(50);
+
+/// The guest's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Clock {
+    /// One emulated instruction. The same on every machine, whatever else it does. The guest has one processor, for which
+    /// all there is to do adds up: the tracer's user space, too.
+    Instructions,
+    /// The host's time. The guest has two processors, and the tracer one of them for itself.
+    Host,
+}
+
+impl Clock {
+    /// As on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Instructions => "instructions",
+            Self::Host => "host",
+        }
+    }
+
+    fn hardware(self) -> Hardware {
+        match self {
+            Self::Instructions => Hardware { cpus: 1, counts_instructions: true, ..Hardware::default() },
+            Self::Host => Hardware { cpus: 2, ..Hardware::default() },
+        }
+    }
+}
 
 /// All contenders in turn, several rounds of them. The exit status is 1 if a budget is missed.
 #[derive(ClapArgs)]
@@ -35,11 +66,14 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value = "6.12")]
     kernel: Series,
     /// How often each contender has its turn.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
-    /// How long each load lasts; a turn has two.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
+    /// How many connections a load makes; a turn has two loads.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..))]
+    connections: u64,
+    /// What a nanosecond is.
+    #[arg(long, value_enum, default_value = "instructions")]
+    clock: Clock,
     /// How connections end. `rst` is the harder one for our budgets: the others have less to see.
     #[arg(long, value_enum, default_value = "rst")]
     close: Close,
@@ -113,14 +147,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let kernel = Kernel::of_series(args.kernel)?;
     let release = kernel.release.clone();
     let guest = Guest {
-        hardware: Hardware::default(),
+        hardware: args.clock.hardware(),
         copies: vec![HostCopy { host: program, guest: PROGRAM.into() }],
         bare_copies: peers::copies()?,
         ..Guest::new(kernel)
     };
     let round: Vec<Turn> = ROUND
         .into_iter()
-        .filter(|turn| args.only.as_ref().is_none_or(|part| turn.name().contains(part)))
+        .filter(|turn| {
+            args.only.as_ref().is_none_or(|part| {
+                turn.contender == Contender::Base && turn.listeners == FEW || turn.name().contains(part)
+            })
+        })
         .collect();
     let turns: Vec<Turn> = (0..args.rounds).flat_map(|_| round.iter().copied()).collect();
     let jobs: Vec<Job> = turns.iter().map(|turn| job(*turn, args)).collect();
@@ -154,11 +192,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn job(turn: Turn, args: &Args) -> Job {
     let mut argv: Vec<String> = [AGENT, "guest-load", "--close", args.close.name()].map(str::to_owned).into();
     argv.extend(["--listeners".into(), turn.listeners.to_string()]);
-    argv.extend(["--seconds".into(), args.seconds.to_string()]);
+    argv.extend(["--connections".into(), args.connections.to_string()]);
     let tracer = turn.contender.command(PROGRAM, &args.attach);
     if !tracer.is_empty() {
         argv.extend(["--idle".into(), "--".into()]);
         argv.extend(tracer);
     }
-    Job::new(argv, AROUND + Duration::from_secs(args.seconds * 2))
+    Job::new(argv, AROUND + SLOWEST_CONNECTION * u32::try_from(args.connections).unwrap_or(u32::MAX))
 }

@@ -38,7 +38,8 @@ pub(crate) fn copies() -> Result<Vec<HostCopy>> {
 
 /// The command that runs one of them in the guest.
 pub(crate) fn command(tool: &str) -> Vec<String> {
-    [format!("{GUEST}/{LOADER}"), "--library-path".into(), GUEST.into(), format!("{GUEST}/{tool}-libbpf")].into()
+    [format!("{GUEST}/{LOADER}"), "--library-path".into(), GUEST.into(), format!("{GUEST}/{tool}-libbpf")]
+        .into()
 }
 
 fn files(tree: &Path) -> Result<Vec<(PathBuf, &'static str)>> {

@@ -78,11 +78,6 @@ impl Results {
         programs
     }
 
-    /// How many connections were counted in all.
-    pub(crate) fn connections(&self) -> u64 {
-        self.0.values().flatten().map(|measurement| measurement.connections).sum()
-    }
-
     fn of(&self, turn: Turn) -> &[Measurement] {
         self.0.get(&turn).map_or(&[], Vec::as_slice)
     }
@@ -101,7 +96,7 @@ mod tests {
             .iter()
             .map(|(name, runs, ns)| Program { name: (*name).to_owned(), runs: *runs, ns: *ns })
             .collect();
-        Measurement { connections_per_s, connections: 10, programs, tracer: None }
+        Measurement { connections_per_s, connections: 10, programs, interrupts: 0, tracer: None }
     }
 
     #[test]

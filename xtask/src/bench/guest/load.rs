@@ -8,9 +8,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Connections between two looks at the clock.
-const BATCH: u64 = 50;
-
 /// What was done.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Done {
@@ -25,20 +22,13 @@ impl Done {
     }
 }
 
-/// Makes connections for so long.
-pub(crate) fn run(server: SocketAddr, time: Duration) -> Result<Done> {
+/// Makes so many connections.
+pub(crate) fn run(server: SocketAddr, connections: u64) -> Result<Done> {
     let start = Instant::now();
-    let mut connections = 0;
-    loop {
-        for _ in 0..BATCH {
-            connect(server).with_context(|| format!("connection {connections} to {server}"))?;
-            connections += 1;
-        }
-        let elapsed = start.elapsed();
-        if elapsed >= time {
-            return Ok(Done { connections, elapsed });
-        }
+    for number in 0..connections {
+        connect(server).with_context(|| format!("connection {number} to {server}"))?;
     }
+    Ok(Done { connections, elapsed: start.elapsed() })
 }
 
 /// One connection, from its SYN to both sides' close.

@@ -21,10 +21,10 @@ use self::server::{Close, Server};
 use self::tracer::Tracer;
 use super::measurement::{Idle, Measurement, Tracer as TracerCost};
 
-/// Before anything is measured: caches, maps and branch predictors find what they will see.
-const WARM_UP: Duration = Duration::from_secs(1);
-/// From the last listen() until a tracer has dealt with it.
-const SETTLE: Duration = Duration::from_secs(3);
+/// Connections before anything is measured, so that maps and caches have what they will have.
+const WARM_UP: u64 = 1000;
+/// From the last listen() until a tracer has dealt with it, and the kernel with what the boot or the last turn left to do.
+const SETTLE: Duration = Duration::from_secs(5);
 /// How long an idle tracer is watched.
 const IDLE: Duration = Duration::from_secs(5);
 /// Between the load's end and the books' closing, for what is done in the background.
@@ -37,9 +37,9 @@ pub(crate) struct Args {
     listeners: u16,
     #[arg(long, value_enum)]
     close: Close,
-    /// How long each of the two loads lasts.
+    /// How many connections each of the two loads makes.
     #[arg(long)]
-    seconds: u64,
+    connections: u64,
     /// Watch the tracer while it is idle, too.
     #[arg(long)]
     idle: bool,
@@ -62,21 +62,23 @@ fn measure(args: &Args) -> Result<Measurement> {
     let mut tracer = if args.tracer.is_empty() { None } else { Some(Tracer::start(&args.tracer)?) };
     processors.use_load()?;
     let server = Server::start(args.listeners, args.close)?;
+    thread::sleep(SETTLE);
     let idle = match &tracer {
         Some(tracer) if args.idle => Some(watch_idle(tracer)?),
         _ => None,
     };
     load::run(Server::address(), WARM_UP)?;
-    let time = Duration::from_secs(args.seconds);
     // One after the other: keeping the books takes time itself.
-    let free = load::run(Server::address(), time)?;
+    let free = load::run(Server::address(), args.connections)?;
     let names = Names::read()?;
     set("kernel/bpf_stats_enabled", "1")?;
     let cpu_before = cpu(tracer.as_ref())?;
+    let interrupts_before = irq_works()?;
     let before = Snapshot::take(&names)?;
-    let counted = load::run(Server::address(), time)?;
+    let counted = load::run(Server::address(), args.connections)?;
     thread::sleep(DRAIN);
     let programs = Snapshot::take(&names)?.since(&before);
+    let interrupts = irq_works()?.saturating_sub(interrupts_before);
     let cpu = cpu(tracer.as_ref())?.saturating_sub(cpu_before);
     set("kernel/bpf_stats_enabled", "0")?;
     let cost = match &mut tracer {
@@ -103,6 +105,7 @@ fn measure(args: &Args) -> Result<Measurement> {
         connections_per_s: free.per_second(),
         connections: counted.connections,
         programs,
+        interrupts,
         tracer: cost,
     })
 }
@@ -122,18 +125,24 @@ fn set(name: &str, value: &str) -> Result<()> {
 }
 
 fn watch_idle(tracer: &Tracer) -> Result<Idle> {
-    thread::sleep(SETTLE);
     let before = Cpu::of(tracer.pid())?;
     thread::sleep(IDLE);
     let after = Cpu::of(tracer.pid())?;
-    let per_second = |from: Duration, to: Duration| {
-        to.saturating_sub(from).as_secs_f64() * 1000.0 / IDLE.as_secs_f64()
-    };
+    let per_second =
+        |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64() * 1000.0 / IDLE.as_secs_f64();
     Ok(Idle {
         memory: process::memory(tracer.pid())?,
         user_ms: per_second(before.user, after.user),
         system_ms: per_second(before.system, after.system),
     })
+}
+
+/// The line `IWI: 12 7 IRQ work interrupts` of `/proc/interrupts`, summed over the processors: how the kernel has done what
+/// may not be done in the context of a tracing program.
+fn irq_works() -> Result<u64> {
+    let text = fs::read_to_string("/proc/interrupts").context("reading /proc/interrupts")?;
+    let line = text.lines().find_map(|line| line.trim_start().strip_prefix("IWI:")).unwrap_or_default();
+    Ok(line.split_whitespace().map_while(|word| word.parse::<u64>().ok()).sum())
 }
 
 fn cpu(tracer: Option<&Tracer>) -> Result<Duration> {

@@ -114,7 +114,8 @@ fn said() -> String {
 
 /// `lost 27 events on CPU #1`
 fn lost_by_line(line: &str) -> Option<u64> {
-    let (_, rest) = line.to_ascii_lowercase().split_once("lost ").map(|(a, b)| (a.to_owned(), b.to_owned()))?;
+    let (_, rest) =
+        line.to_ascii_lowercase().split_once("lost ").map(|(a, b)| (a.to_owned(), b.to_owned()))?;
     rest.split_whitespace().next()?.parse().ok()
 }
 
