@@ -1,5 +1,6 @@
 //! Everything a contributor of tcptrace runs, as `cargo xtask COMMAND`.
 
+mod bench;
 mod binary;
 mod ebpf;
 mod paths;
@@ -32,11 +33,19 @@ enum Command {
     Ebpf(ebpf::Args),
     /// Tests everything: units, then the tracer live, in guests and on this machine.
     Test(test::Args),
+    /// Measures what tracing costs, side by side with other tools, in a guest.
+    Bench(bench::Args),
     /// Boots a Debian kernel in QEMU and runs a command in it, as if it were a local one.
     Vm(vm::cli::Args),
     /// The guest's end of `vm`: runs the jobs it finds and reports them. Nothing for people.
     #[command(hide = true)]
     GuestAgent,
+    /// The guest's end of `bench`: one contender's turn.
+    #[command(hide = true)]
+    GuestLoad(bench::guest::Args),
+    /// What the load connects to.
+    #[command(hide = true)]
+    GuestServer(bench::guest::server::Args),
 }
 
 fn main() -> ExitCode {
@@ -55,8 +64,11 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Static => println!("{}", binary::build()?.display()),
         Command::Ebpf(args) => ebpf::run(&args)?,
         Command::Test(args) => return test::run(&args),
+        Command::Bench(args) => return bench::run(&args),
         Command::Vm(args) => return vm::cli::run(&args),
         Command::GuestAgent => vm::agent::main()?,
+        Command::GuestLoad(args) => bench::guest::main(&args)?,
+        Command::GuestServer(args) => bench::guest::server::main(&args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -79,7 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         _ => Kernel::of_series(args.kernel)?,
     };
     let guest = Guest {
-        hardware: Hardware { memory: args.memory.clone(), cpus: args.cpus },
+        hardware: Hardware { memory: args.memory.clone(), cpus: args.cpus, ..Hardware::default() },
         copies: args.copy.clone(),
         ..Guest::new(kernel)
     };

@@ -14,12 +14,13 @@ use anyhow::{Context as _, Result, bail};
 use super::cpio::Archive;
 use super::frame::Job;
 use super::kernel::Kernel;
-use super::{agent, libs, modules};
+use super::{Guest, agent, libs, modules};
 use crate::{paths, tool};
 
 /// Raise it when the base's content changes by an edit of this program.
 const BASE_VERSION: u32 = 1;
-const AGENT: &str = "/xtask/agent";
+/// Where the guest has this very program.
+pub(crate) const AGENT: &str = "/xtask/agent";
 
 /// A file or directory of this machine and where the guest shall have it: `HOST:GUEST` or `HOST`.
 #[derive(Clone, Debug)]
@@ -44,9 +45,9 @@ impl FromStr for HostCopy {
 }
 
 /// Builds the whole, as QEMU wants it: one archive after the other.
-pub(crate) fn build(kernel: &Kernel, copies: &[HostCopy], jobs: &[Job]) -> Result<Vec<u8>> {
-    let mut image = base(kernel)?;
-    image.extend(overlay(copies, jobs)?);
+pub(crate) fn build(guest: &Guest, jobs: &[Job]) -> Result<Vec<u8>> {
+    let mut image = base(&guest.kernel)?;
+    image.extend(overlay(guest, jobs)?);
     Ok(image)
 }
 
@@ -123,13 +124,16 @@ fn stamp(path: &Path) -> Result<(u64, Option<SystemTime>)> {
     Ok((meta.len(), meta.modified().ok()))
 }
 
-fn overlay(copies: &[HostCopy], jobs: &[Job]) -> Result<Vec<u8>> {
+fn overlay(guest: &Guest, jobs: &[Job]) -> Result<Vec<u8>> {
     let mut overlay = Overlay::default();
     overlay.archive.file(Path::new("init"), 0o755, include_bytes!("init.sh"))?;
     overlay.archive.file(Path::new(agent::JOBS_FILE), 0o644, &serde_json::to_vec(jobs)?)?;
     overlay.add_agent()?;
-    for copy in copies {
+    for copy in &guest.copies {
         overlay.copy(&copy.host, &copy.guest).with_context(|| format!("copying {}", copy.host.display()))?;
+    }
+    for copy in &guest.bare_copies {
+        overlay.archive.copy(&copy.host, &copy.guest)?;
     }
     overlay.finish()
 }

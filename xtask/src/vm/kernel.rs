@@ -1,14 +1,13 @@
 //! The kernels that tests run on: found once, kept in the cache.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use super::apt::Apt;
-use crate::{paths, term, tool};
+use super::unpacked::Unpacked;
 
 /// Debian's virtual package of the newest cloud kernel in a suite: small, with BTF, made for virtual machines.
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
@@ -39,7 +38,8 @@ impl Series {
         }
     }
 
-    fn suite(self) -> &'static str {
+    /// Whose kernel it is.
+    pub(crate) fn suite(self) -> &'static str {
         match self {
             Self::V5_10 => "bullseye",
             Self::V6_1 => "bookworm",
@@ -63,28 +63,16 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// The series' newest kernel when it was last looked up, fetched at the first use.
     pub(crate) fn of_series(series: Series) -> Result<Self> {
-        let kernels = paths::cache()?.join("kernels");
-        fs::create_dir_all(&kernels).with_context(|| format!("creating {}", kernels.display()))?;
-        let home = kernels.join(series.name());
-        // One of several runs fetches, the others wait for it.
-        let lock_path = kernels.join(format!("{}.lock", series.name()));
-        let lock = File::create(&lock_path).with_context(|| format!("creating {}", lock_path.display()))?;
-        lock.lock().with_context(|| format!("locking {}", lock_path.display()))?;
-        if !home.exists() {
-            fetch(series, &home).with_context(|| format!("fetching the {} kernel", series.name()))?;
-        }
-        Self::in_tree(series.name(), &home)
+        let unpacked = Unpacked::new("kernels", series.name())?;
+        let tree = unpacked
+            .tree(series.suite(), packages, |tree| Self::in_tree(series.name(), tree).map(drop))
+            .with_context(|| format!("fetching the {} kernel", series.name()))?;
+        Self::in_tree(series.name(), tree)
     }
 
     /// Forgets a series, so that its newest kernel is looked up again.
     pub(crate) fn forget(series: Series) -> Result<()> {
-        let home = paths::cache()?.join("kernels").join(series.name());
-        match fs::remove_dir_all(&home) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("removing {}", home.display()))
-            }
-            _ => Ok(()),
-        }
+        Unpacked::new("kernels", series.name())?.forget()
     }
 
     /// A kernel of the user's own: an image, and `lib/modules/RELEASE` or a tree that has one.
@@ -115,34 +103,16 @@ impl Kernel {
     }
 }
 
-fn fetch(series: Series, home: &Path) -> Result<()> {
-    let work =
-        tempfile::Builder::new().prefix("tcptrace-apt-").tempdir().context("making a temporary directory")?;
-    let apt = Apt::new(work.path(), series.suite())?;
+/// The packages that make up a suite's newest kernel.
+fn packages(apt: &Apt) -> Result<Vec<String>> {
     let image = apt
         .dependencies(META_PACKAGE, &["linux-image-"])?
         .into_iter()
         .next()
-        .with_context(|| format!("Debian {} names no kernel in {META_PACKAGE}", series.suite()))?;
-    let mut packages = vec![image];
+        .with_context(|| format!("Debian names no kernel in {META_PACKAGE}"))?;
     // Since 7.x the image package is a shell around these two.
-    let parts: Vec<String> = packages
-        .iter()
-        .map(|package| apt.dependencies(package, &["linux-binary-", "linux-modules-"]))
-        .collect::<Result<Vec<_>>>()?
-        .concat();
-    packages.extend(parts);
-    term::note(format_args!("downloading {}", packages.join(", ")));
-    // Under a name of its own until it is whole: what is at `home` is complete.
-    let partial = home.with_extension("partial");
-    if partial.exists() {
-        fs::remove_dir_all(&partial).with_context(|| format!("removing {}", partial.display()))?;
-    }
-    for package in apt.download(&packages)? {
-        tool::capture(Command::new("dpkg").arg("-x").arg(&package).arg(&partial))?;
-    }
-    Kernel::in_tree(series.name(), &partial)?;
-    fs::rename(&partial, home).with_context(|| format!("moving {} in place", partial.display()))
+    let parts = apt.dependencies(&image, &["linux-binary-", "linux-modules-"])?;
+    Ok(std::iter::once(image).chain(parts).collect())
 }
 
 /// The one directory of modules in an unpacked package or root.

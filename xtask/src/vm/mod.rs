@@ -14,16 +14,18 @@ mod libs;
 mod modules;
 mod qemu;
 mod session;
+mod unpacked;
 
 use std::fmt;
 use std::time::Duration;
 
 pub(crate) use frame::{Ending, Job};
-pub(crate) use initramfs::HostCopy;
+pub(crate) use initramfs::{AGENT, HostCopy};
 pub(crate) use kernel::{Kernel, Series};
 pub(crate) use libs::of_program as libraries_of;
 pub(crate) use qemu::Hardware;
 pub(crate) use session::run_batch;
+pub(crate) use unpacked::Unpacked;
 
 /// What to boot.
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub(crate) struct Guest {
     pub(crate) kernel: Kernel,
     pub(crate) hardware: Hardware,
     pub(crate) copies: Vec<HostCopy>,
+    /// Copied as they are: programs among them bring their own libraries.
+    pub(crate) bare_copies: Vec<HostCopy>,
     /// How long a boot may take before it is given up.
     pub(crate) boot_timeout: Duration,
 }
@@ -40,7 +44,13 @@ impl Guest {
     pub(crate) const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
 
     pub(crate) fn new(kernel: Kernel) -> Self {
-        Self { kernel, hardware: Hardware::default(), copies: Vec::new(), boot_timeout: Self::BOOT_TIMEOUT }
+        Self {
+            kernel,
+            hardware: Hardware::default(),
+            copies: Vec::new(),
+            bare_copies: Vec::new(),
+            boot_timeout: Self::BOOT_TIMEOUT,
+        }
     }
 }
 

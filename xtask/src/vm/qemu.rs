@@ -22,11 +22,17 @@ pub(crate) struct Hardware {
     /// In QEMU's notation: `1G`, `512M`.
     pub(crate) memory: String,
     pub(crate) cpus: u32,
+    /// The guest's clock advances by one nanosecond an instruction, and jumps while all is idle: what else this machine
+    /// does changes nothing, and a time in the guest is a number of instructions. Slower, as its processors take turns.
+    pub(crate) counts_instructions: bool,
 }
+
+const EMULATION: &[&str] = &["-accel", "tcg,thread=multi"];
+const INSTRUCTION_CLOCK: &[&str] = &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"];
 
 impl Default for Hardware {
     fn default() -> Self {
-        Self { memory: "1G".into(), cpus: 2 }
+        Self { memory: "1G".into(), cpus: 2, counts_instructions: false }
     }
 }
 
@@ -54,7 +60,7 @@ impl Machine {
         let mut command = Command::new(qemu);
         command
             // Emulation only: on many CI hosts /dev/kvm is missing, and on some it is there and does not work.
-            .args(["-accel", "tcg,thread=multi"])
+            .args(if hardware.counts_instructions { INSTRUCTION_CLOCK } else { EMULATION })
             // QEMU 7.2 corrupts the flags in an emulated cmpxchg16b, on which 6.12 panics: hide it from the guest.
             .args(["-cpu", "max,-cx16"])
             .args(["-m", &hardware.memory, "-smp", &hardware.cpus.to_string()])

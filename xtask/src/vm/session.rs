@@ -22,7 +22,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Boots the guest, runs the jobs one after the other, and gives what became of each.
 pub(crate) fn run_batch(guest: &Guest, jobs: &[Job], observer: &mut dyn Observer) -> Result<Batch> {
     let mut initramfs = in_memory("initramfs")?;
-    let image = initramfs::build(&guest.kernel, &guest.copies, jobs)?;
+    let image = initramfs::build(guest, jobs)?;
     initramfs.write_all(&image).context("writing the initramfs")?;
     let mut console = in_memory("console")?;
     let (stream, port) = UnixStream::pair().context("making a socket pair")?;
