@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::event::{
-    Accept, Acceptor, Endpoints, Listen, ListenerRef, ListenerTotals, SocketOptions, Timestamp,
+    Accept, Acceptor, Endpoints, Listen, ListenerRef, ListenerTotals, SocketOptions, Task, Timestamp,
 };
 
 use super::bounded::DistinctCount;
@@ -61,6 +61,21 @@ pub struct Listener {
     pub last_seen: Timestamp,
     /// When it was closed.
     pub closed: Option<Timestamp>,
+    /// How it was closed, if that was seen.
+    pub closing: Option<Closing>,
+}
+
+/// The end of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// Who closed it; at exit the dying process.
+    pub task: Task,
+    /// Connections in its accept queue, which are reset.
+    pub queued: u32,
+    /// Requests in its SYN queue, which are dropped.
+    pub half_open: u32,
+    /// Whether the task was exiting, if the source can tell.
+    pub exiting: Option<bool>,
 }
 
 /// A call of listen().
@@ -140,6 +155,7 @@ impl Listener {
             first_seen: time,
             last_seen: time,
             closed: None,
+            closing: None,
         }
     }
 

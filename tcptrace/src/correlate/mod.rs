@@ -19,7 +19,7 @@ mod rate;
 pub use bind_rule::{Reason, Verdict};
 pub use bounded::{BoundedMap, DistinctCount};
 pub use conflict::{Conflict, ConflictKey, PortHolder};
-pub use listener::{InferredDrops, ListenCall, Listener, ListenerId, Overflows};
+pub use listener::{Closing, InferredDrops, ListenCall, Listener, ListenerId, Overflows};
 pub use listeners::Listeners;
 pub use loss::{Loss, Losses};
 pub use namespace::{Namespace, ObservedDrops, Reconciliation, ReconciliationStatus};
@@ -64,6 +64,8 @@ pub enum Change {
     },
     /// New numbers of a listener.
     ListenerRead(ListenerId),
+    /// listen() made a listener, or changed its backlog.
+    Listened(ListenerId),
     /// A listener was closed.
     ListenerClosed(ListenerId),
     /// bind() or listen() failed because of somebody else. Told once it is known as well as can be, at the latest a second
@@ -213,7 +215,7 @@ impl Correlator {
             *self.kinds.entry(event.kind.name()).or_default() += 1;
         }
         match &event.kind {
-            Kind::Listen(listen) => self.on_listen(time, listen),
+            Kind::Listen(listen) => self.on_listen(time, listen, changes),
             Kind::SynDrop(drop) => {
                 let mut totals = ListenerTotals::default();
                 match drop.cause {
@@ -321,7 +323,7 @@ impl Correlator {
         self.namespaces.get_or_insert_with(netns, Namespace::default)
     }
 
-    fn on_listen(&mut self, time: Timestamp, listen: &Listen) {
+    fn on_listen(&mut self, time: Timestamp, listen: &Listen, changes: &mut Vec<Change>) {
         let id = if listen.again {
             self.listeners.resolve(time, &listen.endpoints, &listen.listener)
         } else {
@@ -334,6 +336,7 @@ impl Correlator {
         listener.note_queue(time, &listen.listener);
         listener.owners.observe(&listen.task);
         listener.note_listen(time, listen);
+        changes.push(Change::Listened(id));
         if listen.again {
             return;
         }
@@ -455,6 +458,13 @@ impl Correlator {
             if listener.owners.is_empty() {
                 listener.owners.observe(&closed.task);
             }
+            listener.closing = Some(Closing {
+                task: closed.task.clone(),
+                queued: closed.listener.depth,
+                half_open: closed.listener.syn_queue,
+                // The kernel side does not tell yet.
+                exiting: None,
+            });
             if let Some(last) = last {
                 let seen = listener.note_totals(&last);
                 listener.take_reading(time);

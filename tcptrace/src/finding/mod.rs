@@ -4,11 +4,13 @@
 //! closed when quiet or at the end. To add one: copy a file, and name it in [`Engine::default`].
 
 mod accept_queue_overflow;
+mod backlog_truncated;
 mod bind_conflict;
 mod case;
 mod commands;
 mod events_lost;
 mod evidence;
+mod listener_closed;
 mod party;
 mod queue_limit;
 #[cfg(test)]
@@ -182,8 +184,10 @@ impl Default for Engine {
             world: Correlator::default(),
             detectors: vec![
                 Box::new(Cases::new(accept_queue_overflow::AcceptQueueOverflow::default())),
+                Box::new(Cases::new(backlog_truncated::BacklogTruncated::default())),
                 Box::new(Cases::new(bind_conflict::BindConflict::default())),
                 Box::new(Cases::new(events_lost::EventsLost)),
+                Box::new(Cases::new(listener_closed::ListenerClosed)),
             ],
             last_id: 0,
             opened: BTreeMap::new(),

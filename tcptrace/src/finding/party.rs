@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use crate::correlate::{Owners, Processes};
+use crate::correlate::{Correlator, Listener, Owners, Processes};
 use crate::event::{Owner, OwnerConfidence, Task, Timestamp};
 
 /// A listener, a port, a process or another thing that a finding is about, and the process that has it.
@@ -80,6 +80,19 @@ fn as_text<S: serde::Serializer>(time: &Option<Timestamp>, serializer: S) -> Res
     match time {
         Some(time) => serializer.collect_str(time),
         None => serializer.serialize_none(),
+    }
+}
+
+impl Party {
+    /// A listener, and who has it.
+    pub(super) fn of_listener(listener: &Listener, world: &Correlator) -> Self {
+        Self {
+            kind: "listener",
+            address: Some(listener.endpoints.local),
+            netns: Some(listener.endpoints.netns),
+            process: Some(ProcessName::of_owners(&listener.owners, world.processes())),
+            ..Self::default()
+        }
     }
 }
 

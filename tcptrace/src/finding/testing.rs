@@ -136,6 +136,24 @@ impl Play {
         last
     }
 
+    /// The only finding of that code, as it was last told.
+    pub(crate) fn only_of(&self, code: &str) -> &Finding {
+        let of_code = || self.findings.iter().filter(|finding| finding.code == code);
+        let last = of_code().next_back().expect("a finding of that code");
+        assert!(
+            of_code().all(|finding| finding.id == last.id),
+            "more than one finding: {:#?}",
+            self.findings
+        );
+        last
+    }
+
+    /// The codes of all findings, each once, in order.
+    pub(crate) fn codes(&self) -> Vec<&'static str> {
+        let codes: std::collections::BTreeSet<_> = self.findings.iter().map(|finding| finding.code).collect();
+        codes.into_iter().collect()
+    }
+
     pub(crate) fn json(finding: &Finding) -> serde_json::Value {
         serde_json::to_value(finding).unwrap()
     }

@@ -80,7 +80,7 @@ fn a_queue_cut_by_somaxconn_is_not_the_application_s_fault() {
     let mut server = server(&mut play, 4096, 128);
     server.run(&mut play, 5, 20, 5000);
     play.end();
-    let finding = play.only();
+    let finding = play.only_of("accept-queue-overflow");
     assert_eq!((finding.cause, finding.confidence), ("somaxconn", Confidence::Certain));
     assert!(finding.explanation.contains("listen(fd, 4096) was cut to 128"));
     assert_eq!(finding.remedy[0].command.as_deref(), Some("sysctl -w net.core.somaxconn=4096"));
@@ -91,9 +91,10 @@ fn a_queue_cut_by_somaxconn_is_not_the_application_s_fault() {
     let mut server = self::server(&mut play, 4096, 128);
     play.knobs(4096);
     server.run(&mut play, 5, 20, 5000);
-    let finding = play.only();
+    let finding = play.only_of("accept-queue-overflow");
     assert_eq!((finding.cause, &finding.remedy[0].command), ("somaxconn", &None));
     assert!(finding.remedy[0].text.contains("is 4096 by now"), "{:?}", finding.remedy);
+    assert_eq!(play.codes(), ["accept-queue-overflow", "backlog-truncated"]);
 }
 
 #[test]
@@ -311,14 +312,16 @@ fn a_recycled_address_in_memory_is_another_listener() {
     // Closed soon after the listener is gone, not at once: late drops may come.
     play.send(3090, old.syn_drop());
     play.ticks_until(5000);
-    let closed = play.findings.iter().find(|finding| finding.state == State::Closed).unwrap();
+    let ours = |finding: &&crate::finding::Finding| finding.code == "accept-queue-overflow";
+    let closed = play.findings.iter().filter(ours).find(|finding| finding.state == State::Closed).unwrap();
     assert_eq!(evidence(closed)["syn_drops"], json!(old.overflows()));
+    assert_eq!(play.codes(), ["accept-queue-overflow", "listener-closed"]);
     for _ in 0..22 {
         new.client();
     }
     play.send(5100, new.syn_drop());
     let last = play.findings.last().unwrap();
-    assert_eq!((last.id, last.state), (2, State::Opened));
+    assert_eq!((last.code, last.state), ("accept-queue-overflow", State::Opened));
     assert_eq!(last.subject.process.as_ref().unwrap().pid, Some(7000));
     assert_eq!(evidence(last)["syn_drops"], json!(1));
 }

@@ -1,0 +1,218 @@
+//! listener-closed: a listener was closed while connections were in its accept queue. They are reset: the clients were
+//! connected, and nobody ever served them.
+
+use std::time::Duration;
+
+use crate::correlate::{Change, Closing, Correlator, Listener, ListenerId};
+use crate::event::Timestamp;
+
+use super::case::{Concern, Description, Diagnosis};
+use super::words::count;
+use super::{Confidence, Evidence, Party, ProcessName, Remedy, Severity};
+
+/// The diagnosis.
+pub(super) struct ListenerClosed;
+
+/// How the listener ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// Its last process exited, or was killed.
+    ProcessExit,
+    /// A living process closed it.
+    Close,
+    /// One or the other.
+    Unknown,
+}
+
+impl Diagnosis for ListenerClosed {
+    const CODE: &'static str = "listener-closed";
+    const QUIET: Duration = Duration::from_secs(5);
+
+    type Key = ListenerId;
+    type Memory = ();
+
+    fn concern(&self, change: &Change, world: &Correlator) -> Option<Concern<ListenerId>> {
+        let Change::ListenerClosed(id) = change else { return None };
+        let queued = world.listener(*id)?.closing.as_ref()?.queued;
+        (queued > 0).then_some(Concern::Happened(*id))
+    }
+
+    fn begin(&mut self, _key: &ListenerId, _world: &Correlator) {}
+
+    fn observe(&mut self, _key: &ListenerId, _memory: &mut (), _change: &Change, _world: &Correlator) {}
+
+    fn describe(&self, key: &ListenerId, _memory: &(), world: &Correlator) -> Option<Description> {
+        let listener = world.listener(*key)?;
+        Some(describe(listener, listener.closing.as_ref()?, world))
+    }
+}
+
+/// Who is alive after the listener's end has not ended with it.
+fn how(closing: &Closing, closed: Timestamp, world: &Correlator) -> How {
+    let seen_alive = || {
+        let (time, _) = world.processes().get(closing.task.pid)?.state?;
+        Some(time > closed)
+    };
+    match closing.exiting {
+        Some(true) => How::ProcessExit,
+        Some(false) => How::Close,
+        None if seen_alive() == Some(true) => How::Close,
+        None => How::Unknown,
+    }
+}
+
+fn describe(listener: &Listener, closing: &Closing, world: &Correlator) -> Description {
+    let how = how(closing, listener.closed.unwrap_or(world.now()), world);
+    let closer = ProcessName::of_task(&closing.task, world.processes());
+    let subject = Party::of_listener(listener, world);
+    let connections = count(closing.queued.into(), "connection", "connections");
+    let they = if closing.queued == 1 { "it was" } else { "they were" };
+    let (cause, confidence, explanation) = match how {
+        How::ProcessExit => (
+            "process-exit",
+            Confidence::Certain,
+            format!("{closer} exited, and the listener with it: whatever was in its accept queue is reset"),
+        ),
+        How::Close => (
+            "close",
+            Confidence::Certain,
+            format!("{closer} closed the listener and lives on: whatever was in its accept queue is reset"),
+        ),
+        How::Unknown => (
+            "close",
+            Confidence::Possible,
+            format!(
+                "{closer} closed the listener, by close() or by its own end (that cannot be told here): whatever was \
+                 in its accept queue is reset"
+            ),
+        ),
+    };
+    let limit = listener.limit_seen.then_some(listener.limit);
+    let half_open = match closing.half_open {
+        0 => String::new(),
+        requests => {
+            format!("; {} dropped as well", count(requests.into(), "half-open request", "half-open requests"))
+        }
+    };
+    Description {
+        severity: Severity::Warning,
+        confidence,
+        title: format!("{subject} was closed while {connections} waited in its accept queue: {they} reset"),
+        subject,
+        cause,
+        numbers: vec![format!(
+            "{connections} established, not accepted, now reset; closed by {closer}{half_open}"
+        )],
+        evidence: Evidence::new()
+            .with("reset", closing.queued)
+            .with("half_open", closing.half_open)
+            .with("queue_limit", limit)
+            .with("closed_by", Party { kind: "process", process: Some(closer), ..Party::default() })
+            .with_some("accepted", listener.totals.accepted)
+            .with("why", explanation.as_str()),
+        remedy: remedy(listener, limit),
+        explanation,
+    }
+}
+
+fn remedy(listener: &Listener, limit: Option<u32>) -> Vec<Remedy> {
+    let mut remedy = vec![Remedy::text(
+        "stop new arrivals first (take it out of the load balancer), accept what is queued until accept() says EAGAIN, \
+         and close the listener after that",
+    )];
+    let handover = "hand the listening socket to the successor instead of closing it (systemd socket activation, \
+                    SCM_RIGHTS, inheritance): the queue then stays";
+    remedy.push(Remedy::text(if listener.listen.is_some_and(|call| call.options.reuseport()) {
+        format!(
+            "{handover}; it has SO_REUSEPORT: net.ipv4.tcp_migrate_req=1 (Linux 5.14 and later) gives queued \
+             connections to another listener of the group"
+        )
+    } else {
+        handover.to_owned()
+    }));
+    let limit = limit.map_or_else(String::new, |limit| format!(" ({limit})"));
+    remedy.push(Remedy::text(format!("the queue limit{limit} is not the cause: a longer queue loses more")));
+    remedy
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::event::{Acceptor, Kind, ProcessState};
+    use crate::finding::State;
+    use crate::finding::testing::{Play, Server, task};
+
+    fn closed_with(play: &mut Play, waiting: u32) -> Server {
+        let mut server = Server::new(100, "0.0.0.0:1080", 128);
+        server.listen(play, task(6039, "delegated"), Some(128), 4096);
+        play.process(6039, "delegated", "delegated -P1080");
+        for _ in 0..waiting + 5 {
+            server.client();
+        }
+        for _ in 0..5 {
+            server.accept(100, Acceptor { pid: 6039, tid: 6039 }, 1);
+        }
+        play.send(1000, server.sample());
+        play.tick(1000);
+        play.send(1500, server.closed(task(6039, "delegated")));
+        server
+    }
+
+    #[test]
+    fn connections_that_waited_are_counted() {
+        let mut play = Play::new(4096);
+        closed_with(&mut play, 3);
+        play.ticks_until(10_000);
+        let finding = play.only();
+        assert_eq!(
+            (finding.code, finding.state, finding.severity),
+            ("listener-closed", State::Closed, Severity::Warning)
+        );
+        assert_eq!((finding.cause, finding.confidence), ("close", Confidence::Possible));
+        assert_eq!(
+            finding.title,
+            "delegated[6039] 0.0.0.0:1080 was closed while 3 connections waited in its accept queue: they were reset"
+        );
+        let json = Play::json(finding);
+        assert_eq!(json["evidence"]["reset"], json!(3));
+        assert_eq!(json["evidence"]["closed_by"]["pid"], json!(6039));
+        assert_eq!(json["subject"]["kind"], json!("listener"));
+        assert!(
+            finding.remedy.iter().any(|remedy| remedy.text.contains("queue limit (128) is not the cause"))
+        );
+    }
+
+    #[test]
+    fn a_process_that_lives_on_has_closed_it() {
+        let mut play = Play::new(4096);
+        closed_with(&mut play, 1);
+        play.send(
+            1600,
+            Kind::ProcessState(ProcessState { pid: 6039, threads: 1, sleeping: 1, ..Default::default() }),
+        );
+        play.ticks_until(4000);
+        let finding = play.only();
+        assert_eq!((finding.cause, finding.confidence), ("close", Confidence::Certain));
+    }
+
+    #[test]
+    fn the_kernel_s_word_decides() {
+        let world = Correlator::default();
+        let closing = |exiting| Closing { task: task(1, "server"), queued: 1, half_open: 0, exiting };
+        assert_eq!(how(&closing(Some(true)), Timestamp::default(), &world), How::ProcessExit);
+        assert_eq!(how(&closing(Some(false)), Timestamp::default(), &world), How::Close);
+        assert_eq!(how(&closing(None), Timestamp::default(), &world), How::Unknown);
+    }
+
+    #[test]
+    fn a_restart_that_loses_nothing_is_quiet() {
+        let mut play = Play::new(4096);
+        closed_with(&mut play, 0);
+        let server = Server::new(200, "0.0.0.0:1080", 128);
+        server.listen(&mut play, task(6040, "delegated"), Some(128), 4096);
+        play.ticks_until(10_000);
+        assert!(play.findings.is_empty(), "{:#?}", play.findings);
+    }
+}
