@@ -237,6 +237,8 @@ kernel_layout! {
     skb_protocol: Offset("sk_buff.protocol"),
 
     // Tasks: from a file descriptor to its socket, for the tracepoint tier.
+    /// Flags of a task (unsigned int): PF_EXITING.
+    task_flags: Offset("task_struct.flags"),
     /// Open files of a task.
     task_files: Offset("task_struct.files"),
     /// File-descriptor table of open files (pointer).

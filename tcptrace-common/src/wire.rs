@@ -34,6 +34,11 @@ pub struct Endpoints {
 }
 const _: () = assert!(size_of::<Endpoints>() == 48);
 
+/// The process is exiting: what it closes, the kernel closes for it.
+pub const TASK_EXITING: u32 = 1 << 0;
+/// [`Task::flags`] was read.
+pub const TASK_FLAGS_SEEN: u32 = 1 << 1;
+
 /// A process, as the current task of a process-context hook showed it. Never filled in softirq context, where the
 /// current task is whoever was interrupted.
 #[repr(C)]
@@ -45,8 +50,8 @@ pub struct Task {
     pub tid: u32,
     /// Real user id of the task (`bpf_get_current_uid_gid`).
     pub uid: u32,
-    /// Padding, zero.
-    pub pad: u32,
+    /// Bit set of [`TASK_EXITING`] and [`TASK_FLAGS_SEEN`]; read where it matters only.
+    pub flags: u32,
     /// Control group id (v2): inode of the cgroup directory.
     pub cgroup: u64,
     /// Command name, NUL padded. Bytes as the process set them: hostile until escaped.

@@ -14,7 +14,7 @@ use tcptrace_common::{
     ABSENT, KernelLayout, TraceConfig,
     port::{OPT_FREEBIND, OPT_REUSEADDR, OPT_REUSEPORT, OPT_TRANSPARENT, OPT_V6ONLY},
     record::ListenerRef,
-    wire::{AF_INET6, Endpoints, Task},
+    wire::{AF_INET6, Endpoints, TASK_EXITING, TASK_FLAGS_SEEN, Task},
 };
 
 /// The running kernel's layout. Overridden at load.
@@ -474,7 +474,10 @@ impl<A: Access> Skb<A> {
 
 /// The thread in whose context a process-context hook runs.
 pub mod current {
-    use super::{Access as _, Probed, Sock, Task, bpf_get_current_cgroup_id, bpf_get_current_comm};
+    use super::{
+        ABSENT, Access as _, Probed, Sock, TASK_EXITING, TASK_FLAGS_SEEN, Task, bpf_get_current_cgroup_id,
+        bpf_get_current_comm,
+    };
     use super::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_uid_gid};
 
     #[inline(always)]
@@ -493,6 +496,19 @@ pub mod current {
         if let Ok(comm) = bpf_get_current_comm() {
             to.comm = comm;
         }
+    }
+
+    /// `wire::TASK_*` of the current task.
+    #[inline(always)]
+    pub fn flags() -> u32 {
+        // include/linux/sched.h, unchanged since 2.6.
+        const PF_EXITING: u32 = 0x4;
+        if layout!(task_flags) == ABSENT {
+            return 0;
+        }
+        // SAFETY: a helper without arguments.
+        let flags: u32 = Probed::read(unsafe { bpf_get_current_task() }, layout!(task_flags));
+        if flags & PF_EXITING != 0 { TASK_FLAGS_SEEN | TASK_EXITING } else { TASK_FLAGS_SEEN }
     }
 
     /// The socket behind a file descriptor of the current process: what `sockfd_lookup()` does, by reading.

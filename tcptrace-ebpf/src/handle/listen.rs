@@ -81,6 +81,7 @@ pub fn closing<A: Access>(sk: Sock<A>) {
         sk.fill_endpoints(&mut record.endpoints, port);
         sk.fill_listener(&mut record.listener);
         current::fill(&mut record.task);
+        record.task.flags = current::flags();
         if let Some(last) = LISTENERS.get_ptr(&key) {
             // SAFETY: a map value stays readable for the length of a program run.
             record.last = unsafe { *last };

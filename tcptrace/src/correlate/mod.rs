@@ -462,8 +462,7 @@ impl Correlator {
                 task: closed.task.clone(),
                 queued: closed.listener.depth,
                 half_open: closed.listener.syn_queue,
-                // The kernel side does not tell yet.
-                exiting: None,
+                exiting: closed.exiting,
             });
             if let Some(last) = last {
                 let seen = listener.note_totals(&last);

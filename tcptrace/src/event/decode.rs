@@ -414,11 +414,11 @@ impl Body {
     fn listener_closed(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
         let endpoints = read_endpoints(from)?;
         let listener = listener_ref(from)?;
-        let task = task(from)?;
+        let (task, exiting) = task_and_exiting(from)?;
         let state = self.listener_state(from)?;
         // A listener that the kernel side kept no state of: the struct is all zero, and a listener's port never is.
         let last = (state.endpoints.local.port() != 0).then_some(state.totals);
-        Ok(Kind::ListenerClosed(Box::new(ListenerClosed { endpoints, listener, task, last })))
+        Ok(Kind::ListenerClosed(Box::new(ListenerClosed { endpoints, listener, task, exiting, last })))
     }
 
     fn listener_state(&self, from: &mut Cursor<'_>) -> Result<State, Ended> {
@@ -494,11 +494,18 @@ fn listener_ref(from: &mut Cursor<'_>) -> Result<ListenerRef, Ended> {
 }
 
 fn task(from: &mut Cursor<'_>) -> Result<Task, Ended> {
+    Ok(task_and_exiting(from)?.0)
+}
+
+/// A task, and whether it was exiting, where that was read.
+fn task_and_exiting(from: &mut Cursor<'_>) -> Result<(Task, Option<bool>), Ended> {
     let pid = from.u32()?;
     let tid = from.u32()?;
     let uid = from.u32()?;
-    from.skip::<4>()?;
-    Ok(Task { pid, tid, uid, cgroup: from.u64()?, comm: comm(&from.array::<{ wire::COMM_LEN }>()?) })
+    let flags = from.u32()?;
+    let exiting = (flags & wire::TASK_FLAGS_SEEN != 0).then_some(flags & wire::TASK_EXITING != 0);
+    let task = Task { pid, tid, uid, cgroup: from.u64()?, comm: comm(&from.array::<{ wire::COMM_LEN }>()?) };
+    Ok((task, exiting))
 }
 
 /// A command name up to its NUL; bytes that are not UTF-8 as `\xNN`.

@@ -386,6 +386,9 @@ pub struct ListenerClosed {
     pub listener: ListenerRef,
     /// Who closed it (at exit: the dying process).
     pub task: Task,
+    /// Whether that process was exiting, if it was read.
+    #[serde(default)]
+    pub exiting: Option<bool>,
     /// Its counts at the end, if there were any.
     pub last: Option<ListenerTotals>,
 }

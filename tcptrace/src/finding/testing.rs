@@ -320,6 +320,7 @@ impl Server {
             endpoints: place(self.local),
             listener: self.listener(),
             task,
+            exiting: None,
             last: Some(self.totals),
         }))
     }

@@ -127,7 +127,13 @@ fn kind() -> impl Strategy<Value = Kind> {
             }))
         });
     let closed = (ends(), queue(), proptest::option::of(totals())).prop_map(|(endpoints, listener, last)| {
-        Kind::ListenerClosed(Box::new(ListenerClosed { endpoints, listener, task: task(1, "server"), last }))
+        Kind::ListenerClosed(Box::new(ListenerClosed {
+            endpoints,
+            listener,
+            task: task(1, "server"),
+            exiting: None,
+            last,
+        }))
     });
     let accept = (ends(), queue(), 1..4_u32).prop_map(|(endpoints, listener, pid)| {
         let wait_ns = Some(u64::from(pid));

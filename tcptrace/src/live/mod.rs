@@ -309,7 +309,8 @@ impl Live {
         let now = self.now();
         let mut strangers = Vec::new();
         for (netns, listener) in &listeners {
-            if listener.depth > listener.limit {
+            // Full, or waiting: which of the two matters is for the findings to say.
+            if listener.depth > 0 {
                 let ends = places::endpoints(*netns, listener);
                 let listener = ListenerRef { inode: listener.inode, ..ListenerRef::default() };
                 self.trouble(listener, ends, &mut strangers);
@@ -394,6 +395,9 @@ impl Live {
             for (key, sample) in samples {
                 if is_port_key(key) {
                     continue;
+                }
+                if is_waiting(&sample, self.now()) {
+                    self.troubled.insert(sample.listener.inode);
                 }
                 let changed = self.said_listeners.get(&key) != Some(&sample);
                 if changed {
@@ -525,6 +529,16 @@ const IN_FULL: u64 = 5;
 
 /// For how long after an unanswered SYN-ACK the kernel side counts connections by remote network.
 const PREFIX_WATCH: Duration = Duration::from_secs(60);
+
+/// After so long without an accept, what the owner of a listener with waiting connections does is worth a look.
+const WAITING: Duration = Duration::from_secs(2);
+
+/// Whether connections wait and nobody has accepted for a while.
+fn is_waiting(sample: &ListenerSample, now: Timestamp) -> bool {
+    let last = sample.totals.last_accept.max(sample.totals.last_enqueue);
+    let stuck = sample.totals.last_accept.is_none_or(|accept| now.since(accept) >= WAITING);
+    sample.listener.depth > 0 && stuck && last.is_some()
+}
 
 /// Keys of counts by port (tracepoint tier) are small; addresses of sockets are in the kernel's half.
 fn is_port_key(key: u64) -> bool {

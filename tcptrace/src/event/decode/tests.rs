@@ -48,7 +48,7 @@ impl Encoder {
         self.u64(it.sk).u64(it.ino).u32(it.depth).u32(it.limit).u32(it.syn_queue).u32(it.pad)
     }
     fn task(self, it: &wire::Task) -> Self {
-        self.u32(it.tgid).u32(it.tid).u32(it.uid).u32(it.pad).u64(it.cgroup).bytes(&it.comm)
+        self.u32(it.tgid).u32(it.tid).u32(it.uid).u32(it.flags).u64(it.cgroup).bytes(&it.comm)
     }
     fn state(self, it: &ListenerState) -> Self {
         self.u64(it.syns)
@@ -134,7 +134,7 @@ fn listener_decoded() -> ListenerRef {
 }
 
 fn some_task() -> wire::Task {
-    wire::Task { tgid: 6039, tid: 6040, uid: 1000, pad: 0, cgroup: 12, comm: *b"delegated\0junk\0\0" }
+    wire::Task { tgid: 6039, tid: 6040, uid: 1000, flags: 0, cgroup: 12, comm: *b"delegated\0junk\0\0" }
 }
 
 fn task_decoded() -> Task {
