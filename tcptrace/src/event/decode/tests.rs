@@ -222,6 +222,25 @@ fn listen() {
 }
 
 #[test]
+fn half_open_requests() {
+    let body = |kind, how: u32, age: u64| {
+        encode(kind, 42, |to| to.endpoints(&ends()).listener(&listener()).u64(age).u32(how).u32(2).u64(9))
+    };
+    let Kind::SynAckRetransmit(again) =
+        kind_of(&body(record::SYNACK_RETRANSMIT, record::RETRANSMIT_DUPLICATE_SYN, 7))
+    else {
+        panic!()
+    };
+    assert_eq!((again.cause, again.age_ns), (RetransmitCause::DuplicateSyn, Some(7)));
+    assert_eq!((again.endpoints, again.timeouts, again.total), (ends_decoded(), 2, 9));
+    let Kind::RequestEnd(end) = kind_of(&body(record::REQUEST_END, record::END_EXPIRED, record::AGE_UNKNOWN))
+    else {
+        panic!()
+    };
+    assert_eq!((end.how, end.age_ns, end.listener), (RequestEnding::Expired, None, listener_decoded()));
+}
+
+#[test]
 fn drops() {
     let record = encode(record::SYN_DROP, 42, |to| {
         to.endpoints(&ends()).listener(&listener()).u32(record::SYN_DROP_SYN_QUEUE).u32(1).u64(9)
@@ -410,6 +429,8 @@ proptest! {
             record::BIND_FAIL => size_of::<record::BindFail>(),
             record::PORT_TAKEN => size_of::<record::PortTaken>(),
             record::PORT_RELEASED => size_of::<record::PortReleased>(),
+            record::SYNACK_RETRANSMIT => size_of::<record::SynAckRetransmit>(),
+            record::REQUEST_END => size_of::<record::RequestEnd>(),
             _ => size_of::<record::ListenerClosed>(),
         };
         let bytes = encode(kind, time, |to| to.bytes(&noise[..len - size_of::<Header>()]));
