@@ -10,6 +10,7 @@ use super::bounded::DistinctCount;
 use super::namespace::ObservedDrops;
 use super::owner::Owners;
 use super::rate::{Reading, Readings};
+use super::waits::RecentWaits;
 
 /// Names a listener for as long as it is remembered; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +54,14 @@ pub struct Listener {
     pub inferred: InferredDrops,
     /// Counts over the last seconds.
     pub readings: Readings,
+    /// Accept waits over the last seconds.
+    pub waits: RecentWaits,
+    /// Since when its accept queue has not been seen empty.
+    waiting_since: Option<Timestamp>,
+    /// When it last dropped at its full accept queue.
+    pub last_overflow: Option<Timestamp>,
+    /// When nobody had accepted for long, last.
+    pub last_stall: Option<Timestamp>,
     /// Threads that were seen accepting.
     pub acceptors: DistinctCount<Acceptor>,
     /// When it was first heard of.
@@ -151,6 +160,10 @@ impl Listener {
             totals: ListenerTotals::default(),
             inferred: InferredDrops::default(),
             readings: Readings::default(),
+            waits: RecentWaits::default(),
+            waiting_since: None,
+            last_overflow: None,
+            last_stall: None,
             acceptors: DistinctCount::new(ACCEPTORS),
             first_seen: time,
             last_seen: time,
@@ -216,6 +229,7 @@ impl Listener {
             self.limit = queue.limit;
             self.limit_seen = true;
             self.syn_queue = queue.syn_queue;
+            self.waiting_since = (queue.depth > 0).then(|| self.waiting_since.unwrap_or(time));
         }
         raise(&mut self.totals.depth_max, Some(queue.depth));
     }
@@ -274,6 +288,24 @@ impl Listener {
         let latest = self.readings.latest()?;
         latest.accepted?;
         Some(latest.time.since(self.totals.last_accept.unwrap_or(self.first_seen)))
+    }
+
+    /// Since when connections have been waiting and nobody has accepted, if accepts are observed: the oldest has waited for at
+    /// least that long. `None` while nobody waits.
+    pub fn stalled_since(&self) -> Option<Timestamp> {
+        self.totals.accepted?;
+        let waiting = self.waiting_since.filter(|_| self.closed.is_none() && self.depth > 0)?;
+        Some(waiting.max(self.totals.last_accept.unwrap_or(waiting)))
+    }
+
+    /// Whether it dropped at its full accept queue in the time `span` before `now`.
+    pub fn overflowed_within(&self, span: Duration, now: Timestamp) -> bool {
+        self.last_overflow.is_some_and(|last| now.since(last) < span)
+    }
+
+    /// Somebody accepted in the time before `time`: who waits now may have come since.
+    pub(super) fn note_accepted_until(&mut self, time: Timestamp) {
+        self.waiting_since = self.waiting_since.map(|since| since.max(time));
     }
 
     /// Whether a reading since `time` found its accept queue full, or a drop said so.

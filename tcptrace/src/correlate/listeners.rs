@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::event::{Endpoints, ListenerRef, Timestamp};
 
+use super::STALL;
 use super::listener::{Listener, ListenerId};
 
 /// How many listeners are remembered, those that were closed a moment ago included. The kernel side has room for as many.
@@ -113,6 +114,19 @@ impl Listeners {
             Some(&[id]) => Some(id),
             _ => None,
         }
+    }
+
+    /// Listeners at which nobody has accepted for long though connections wait, in a fixed order.
+    pub(super) fn stalled(&mut self, now: Timestamp) -> Vec<ListenerId> {
+        let mut stalled = Vec::new();
+        for listener in self.by_id.values_mut() {
+            if listener.stalled_since().is_some_and(|since| now.since(since) >= STALL) {
+                listener.last_stall = Some(now);
+                stalled.push(listener.id);
+            }
+        }
+        stalled.sort_unstable();
+        stalled
     }
 
     /// The listener was closed at `time`.

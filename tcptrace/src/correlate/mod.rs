@@ -15,6 +15,7 @@ mod namespace;
 mod owner;
 mod process;
 mod rate;
+mod waits;
 
 pub use bind_rule::{Reason, Verdict};
 pub use bounded::{BoundedMap, DistinctCount};
@@ -26,6 +27,7 @@ pub use namespace::{Namespace, ObservedDrops, Reconciliation, ReconciliationStat
 pub use owner::{KnownOwner, Owners};
 pub use process::{Process, Processes};
 pub use rate::{Reading, per_second};
+pub use waits::RecentWaits;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -49,6 +51,9 @@ const PORTS: usize = 16_384;
 /// What is read when the tracer starts comes within this time. A namespace that is met later is new.
 const START: Duration = Duration::from_millis(500);
 
+/// So long nobody must have accepted, connections waiting, for accepting to be called stalled.
+pub const STALL: Duration = Duration::from_secs(3);
+
 /// `EADDRINUSE`: the only errno that is a conflict.
 const EADDRINUSE: u32 = 98;
 
@@ -62,6 +67,8 @@ pub enum Change {
         /// Whose SYN or final ACK it was, if one was seen.
         peer: Option<SocketAddr>,
     },
+    /// Connections have been waiting for [`STALL`], and nobody has accepted meanwhile. Told again every second.
+    AcceptStalled(ListenerId),
     /// New numbers of a listener.
     ListenerRead(ListenerId),
     /// listen() made a listener, or changed its backlog.
@@ -369,6 +376,9 @@ impl Correlator {
         {
             listener.note_place(place);
         }
+        if overflow {
+            listener.last_overflow = listener.last_overflow.max(Some(time));
+        }
         self.namespace_mut(endpoints.netns).note_observed(time, &seen);
         if overflow {
             changes.push(Change::Overflowed { listener: id, peer: endpoints.remote });
@@ -516,14 +526,24 @@ impl Correlator {
             listener.owners.confirm(acceptor.pid);
         }
         let before = listener.overflows();
+        let accepted_before = listener.totals.accepted;
         let seen = listener.note_totals(&totals);
+        if totals.last_accept.is_none() && listener.totals.accepted > accepted_before {
+            listener.note_accepted_until(time);
+        }
         listener.take_reading(time);
+        if let Some(waits) = &sample.waits {
+            listener.waits.note(time, waits);
+        }
         if listener.owners.is_empty()
             && let Some(owners) = self.sockets.of(listener.inode)
         {
             listener.owners = owners.clone();
         }
         let overflowed = listener.overflows() != before;
+        if overflowed {
+            listener.last_overflow = listener.last_overflow.max(Some(time));
+        }
         self.namespace_mut(netns).note_observed(time, &seen);
         // Drops whose own records were lost, or are still on their way.
         if overflowed {
@@ -587,9 +607,15 @@ impl Correlator {
             for netns in netnses {
                 let Some(namespace) = self.namespaces.get_mut(&netns) else { continue };
                 for listener in inference::attribute(netns, namespace, &mut self.listeners, self.now) {
+                    if let Some(listener) = self.listeners.get_mut(listener) {
+                        listener.last_overflow = Some(self.now);
+                    }
                     changes.push(Change::Overflowed { listener, peer: None });
                 }
             }
+        }
+        if !end {
+            changes.extend(self.listeners.stalled(self.now).into_iter().map(Change::AcceptStalled));
         }
         if !end {
             self.namespaces.values_mut().for_each(Namespace::note_looked);

@@ -21,6 +21,9 @@ use stall::Stall;
 /// Peers that are told apart.
 const PEERS: usize = 1024;
 
+/// So long after a drop its finding may still be open.
+pub(super) const QUIET_AFTER_OVERFLOW: Duration = Duration::from_secs(12);
+
 /// The diagnosis.
 #[derive(Default)]
 pub(super) struct AcceptQueueOverflow {

@@ -59,6 +59,8 @@ pub(crate) enum Concern<K> {
     Happened(K),
     /// There is something to add to the case, if it is open.
     Known(K),
+    /// Another finding tells of it from now on: the case closes at once, if it is open.
+    Over(K),
     /// The subject is gone: the case closes soon, if it is open.
     Gone(K),
 }
@@ -183,13 +185,17 @@ impl<D: Diagnosis> Cases<D> {
             }
         }
         for key in over {
-            let Some(mut case) = self.open.remove(&key) else { continue };
-            if let Some(description) = self.diagnosis.describe(&key, &case.memory, world) {
-                case.said = description;
-            }
-            (to.report)(finding(D::CODE, case.id, State::Closed, now, &case.said));
-            self.diagnosis.end(&key, &case.memory, world);
+            self.close(&key, world, to);
         }
+    }
+
+    fn close(&mut self, key: &D::Key, world: &Correlator, to: &mut Reporter<'_>) {
+        let Some(mut case) = self.open.remove(key) else { return };
+        if let Some(description) = self.diagnosis.describe(key, &case.memory, world) {
+            case.said = description;
+        }
+        (to.report)(finding(D::CODE, case.id, State::Closed, world.now(), &case.said));
+        self.diagnosis.end(key, &case.memory, world);
     }
 }
 
@@ -217,6 +223,7 @@ impl<D: Diagnosis> Detector for Cases<D> {
                         Self::update(&self.diagnosis, &key, case, TICK_OVERDUE, world, to);
                     }
                 }
+                Some(Concern::Over(key)) => self.close(&key, world, to),
                 Some(Concern::Gone(key)) => {
                     if let Some(case) = self.open.get_mut(&key) {
                         case.news = true;

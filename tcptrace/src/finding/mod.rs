@@ -4,6 +4,7 @@
 //! closed when quiet or at the end. To add one: copy a file, and name it in [`Engine::default`].
 
 mod accept_queue_overflow;
+mod accept_stall;
 mod backlog_truncated;
 mod bind_conflict;
 mod case;
@@ -11,8 +12,10 @@ mod commands;
 mod events_lost;
 mod evidence;
 mod listener_closed;
+mod owner_state;
 mod party;
 mod queue_limit;
+mod slow_accept;
 #[cfg(test)]
 pub(crate) mod testing;
 mod words;
@@ -182,7 +185,10 @@ impl Default for Engine {
     fn default() -> Self {
         Self {
             world: Correlator::default(),
+            // What an overflow tells of as well comes before it: it closes when that opens.
             detectors: vec![
+                Box::new(Cases::new(accept_stall::AcceptStall)),
+                Box::new(Cases::new(slow_accept::SlowAccept)),
                 Box::new(Cases::new(accept_queue_overflow::AcceptQueueOverflow::default())),
                 Box::new(Cases::new(backlog_truncated::BacklogTruncated::default())),
                 Box::new(Cases::new(bind_conflict::BindConflict::default())),

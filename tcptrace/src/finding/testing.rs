@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use tcptrace_common::listener::{HISTOGRAM_BUCKETS, bucket_of};
+
 use crate::event::{
-    Acceptor, AckDrop, AckDropCause, BindFail, BindStage, CounterSample, Coverage, Endpoints, Event, Family,
-    Found, Holder, How, Kind, KnobSample, Listen, ListenerClosed, ListenerRef, ListenerSample,
+    Acceptor, AckDrop, AckDropCause, BindFail, BindStage, CounterSample, Coverage, Distribution, Endpoints,
+    Event, Family, Found, Holder, How, Kind, KnobSample, Listen, ListenerClosed, ListenerRef, ListenerSample,
     ListenerTotals, Observation, ObservationStatus, PortRange, ProcessInfo, SampleSource, SocketOptions,
     SocketState, SynDrop, SynDropCause, Taker, Task, Tier, Timestamp,
 };
@@ -188,6 +190,8 @@ pub(crate) struct Server {
     pub(crate) totals: ListenerTotals,
     /// The kernel's `sk_drops`.
     pub(crate) socket_drops: u64,
+    /// Histogram of accept waits.
+    waits: Vec<u64>,
     clients: u32,
 }
 
@@ -201,6 +205,7 @@ impl Server {
             depth: 0,
             totals: ListenerTotals::ZERO,
             socket_drops: 0,
+            waits: vec![0; HISTOGRAM_BUCKETS],
             clients: 0,
         }
     }
@@ -245,6 +250,7 @@ impl Server {
         self.depth -= 1;
         bump(&mut self.totals.accepted, 1);
         bump(&mut self.totals.waits, 1);
+        self.waits[bucket_of(wait_ms * 1_000_000)] += 1;
         bump(&mut self.totals.wait_total_ns, wait_ms * 1_000_000);
         self.totals.wait_max_ns = self.totals.wait_max_ns.max(Some(wait_ms * 1_000_000));
         self.totals.last_accept = Some(ms(at));
@@ -284,7 +290,7 @@ impl Server {
             listener: self.listener(),
             source: SampleSource::Observed,
             totals: self.totals,
-            waits: None,
+            waits: Some(Distribution::from_counts(self.waits.iter().copied())),
             handshakes: None,
         }))
     }

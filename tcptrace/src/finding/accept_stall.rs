@@ -1,0 +1,249 @@
+//! accept-stall: connections wait in the accept queue and nobody accepts, though nothing is dropped yet. Once something is,
+//! accept-queue-overflow tells of it, and this one says no more.
+
+use std::time::Duration;
+
+use crate::correlate::{Change, Correlator, Listener, ListenerId};
+use crate::event::{Timestamp, observation};
+
+use super::accept_queue_overflow::QUIET_AFTER_OVERFLOW;
+use super::case::{Concern, Description, Diagnosis};
+use super::owner_state::OwnerState;
+use super::words::{count, span};
+use super::{Confidence, Evidence, Party, Remedy, Severity};
+
+/// Clients that wait this long give up.
+const UNBEARABLE: Duration = Duration::from_secs(10);
+
+/// The diagnosis.
+pub(super) struct AcceptStall;
+
+/// A stall in progress.
+pub(super) struct Stall {
+    since: Timestamp,
+    longest: Duration,
+    deepest: u32,
+    owner: OwnerState,
+}
+
+impl Diagnosis for AcceptStall {
+    const CODE: &'static str = "accept-stall";
+    const QUIET: Duration = Duration::from_secs(5);
+
+    type Key = ListenerId;
+    type Memory = Stall;
+
+    fn concern(&self, change: &Change, world: &Correlator) -> Option<Concern<ListenerId>> {
+        match change {
+            Change::AcceptStalled(id) => {
+                let listener = world.listener(*id)?;
+                (!is_told_as_overflow(listener, world.now())).then_some(Concern::Happened(*id))
+            }
+            Change::ListenerRead(id) => Some(Concern::Known(*id)),
+            Change::Overflowed { listener, .. } => Some(Concern::Over(*listener)),
+            Change::ListenerClosed(id) => Some(Concern::Gone(*id)),
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self, key: &ListenerId, world: &Correlator) -> Stall {
+        let since = world.listener(*key).and_then(Listener::stalled_since).unwrap_or(world.now());
+        Stall { since, longest: Duration::ZERO, deepest: 0, owner: OwnerState::default() }
+    }
+
+    fn observe(&mut self, key: &ListenerId, memory: &mut Stall, change: &Change, world: &Correlator) {
+        let Some(listener) = world.listener(*key) else { return };
+        memory.deepest = memory.deepest.max(listener.depth);
+        if let Change::AcceptStalled(_) = change
+            && let Some(since) = listener.stalled_since()
+        {
+            memory.longest = memory.longest.max(world.now().since(since));
+        }
+        // Once somebody accepts, what the owners do says nothing about the stall any more.
+        if listener.stalled_since().is_some_and(|since| since <= memory.since) {
+            memory.owner.learn(OwnerState::of(listener, memory.since, world));
+        }
+    }
+
+    fn describe(&self, key: &ListenerId, memory: &Stall, world: &Correlator) -> Option<Description> {
+        Some(describe(world.listener(*key)?, memory, world))
+    }
+}
+
+/// Whether accept-queue-overflow tells of this stall, or has: connections were dropped in it.
+fn is_told_as_overflow(listener: &Listener, now: Timestamp) -> bool {
+    listener.overflowed_within(QUIET_AFTER_OVERFLOW, now)
+        || listener.last_overflow.zip(listener.stalled_since()).is_some_and(|(last, since)| last >= since)
+}
+
+fn describe(listener: &Listener, memory: &Stall, world: &Correlator) -> Description {
+    let subject = Party::of_listener(listener, world);
+    let reason = memory.owner.reason(subject.process.as_ref());
+    let full = listener.is_full();
+    let waiting = count(memory.deepest.into(), "connection", "connections");
+    let longest = span(memory.longest);
+    let limit = listener.limit_seen.then_some(listener.limit);
+    let explanation = format!("nobody has accepted for {longest} while connections wait{}", reason.words);
+    let knobs = world.namespace(listener.endpoints.netns).map(|namespace| &namespace.knobs);
+    let places = limit.map_or_else(String::new, |limit| format!(" of {}", u64::from(limit) + 1));
+    let not_the_limit = format!(
+        "nothing is dropped yet; neither the backlog{} nor net.core.somaxconn{} is the cause: a longer queue only lets more wait",
+        limit.map_or_else(String::new, |limit| format!(" ({limit})")),
+        knobs.and_then(|knobs| knobs.somaxconn).map_or_else(String::new, |value| format!(" ({value})")),
+    );
+    let observed = world.observes(observation::ACCEPT) && world.observes(observation::SYN_DROP);
+    let threads = world.observes(observation::ACCEPT).then(|| listener.acceptors.count());
+    Description {
+        severity: if full || memory.longest >= UNBEARABLE { Severity::Critical } else { Severity::Warning },
+        confidence: if observed { Confidence::Certain } else { Confidence::Likely },
+        title: format!("{subject} does not accept: connections have waited for {longest}"),
+        subject,
+        cause: reason.code,
+        numbers: vec![
+            format!("{waiting} waiting{places}; the oldest for at least {longest}"),
+            match threads {
+                Some(0) => "nobody was seen accepting since the tracer started".to_owned(),
+                _ => format!("last accept {longest} ago or earlier"),
+            },
+        ],
+        evidence: memory
+            .owner
+            .add_to(
+                Evidence::new()
+                    .with("queue", memory.deepest)
+                    .with("queue_limit", limit)
+                    .with("oldest_wait_s", memory.longest.as_secs_f64())
+                    .with("no_accept_s", memory.longest.as_secs_f64())
+                    .with_some("last_accept", listener.last_accept().map(|time| time.to_string()))
+                    .with("accept_threads", threads),
+            )
+            .with_some("somaxconn", knobs.and_then(|knobs| knobs.somaxconn))
+            .with("why", explanation.as_str()),
+        remedy: vec![reason.remedy, Remedy::text(not_the_limit)],
+        explanation,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::event::{Kind, ObservationStatus, ProcessState};
+    use crate::finding::State;
+    use crate::finding::testing::{Play, Server, task};
+
+    fn server(play: &mut Play) -> Server {
+        let server = Server::new(100, "0.0.0.0:1080", 128);
+        server.listen(play, task(6039, "delegated"), Some(128), 4096);
+        play.process(6039, "delegated", "delegated -P1080");
+        server
+    }
+
+    fn state(stopped: u32, open: u64) -> Kind {
+        Kind::ProcessState(ProcessState {
+            pid: 6039,
+            threads: 2,
+            stopped,
+            sleeping: 2 - stopped,
+            open_files: Some(open),
+            open_files_limit: Some(1024),
+            ..ProcessState::default()
+        })
+    }
+
+    #[test]
+    fn a_server_that_stops_accepting_is_told_before_it_drops() {
+        let mut play = Play::new(4096);
+        let mut server = server(&mut play);
+        server.run(&mut play, 100, 50, 3000);
+        server.run(&mut play, 500, 0, 5900);
+        assert!(play.findings.is_empty(), "{:#?}", play.findings);
+        server.run(&mut play, 500, 0, 9000);
+        let finding = play.only();
+        assert_eq!((finding.code, finding.cause), ("accept-stall", "not-accepting"));
+        assert_eq!((finding.severity, finding.confidence), (Severity::Warning, Confidence::Certain));
+        assert!(finding.remedy[1].text.contains("neither the backlog (128) nor net.core.somaxconn (4096)"));
+        server.run(&mut play, 500, 0, 15_000);
+        assert_eq!(play.only().severity, Severity::Critical);
+        let evidence = &Play::json(play.only())["evidence"];
+        assert!(evidence["no_accept_s"].as_f64().unwrap() >= 10.0, "{evidence}");
+        assert_eq!(evidence["queue_limit"], json!(128));
+        // Somebody accepts again.
+        server.run(&mut play, 500, 10, 25_000);
+        assert_eq!(play.only_of("accept-stall").state, State::Closed);
+    }
+
+    #[test]
+    fn no_more_arrivals_and_so_no_more_samples() {
+        let mut play = Play::new(4096);
+        let mut server = server(&mut play);
+        server.run(&mut play, 300, 0, 1000);
+        play.ticks_until(8000);
+        assert_eq!(play.only().cause, "not-accepting");
+    }
+
+    #[test]
+    fn the_process_says_why() {
+        for (kind, cause, command) in [
+            (state(2, 10), "process-stopped", "kill -CONT 6039"),
+            (state(0, 1024), "fd-limit", "prlimit --pid 6039 --nofile=4096"),
+            (state(1, 10), "not-accepting", "cat /proc/6039/task/*/stack"),
+        ] {
+            let mut play = Play::new(4096);
+            let mut server = server(&mut play);
+            server.run(&mut play, 500, 0, 2000);
+            play.send(2500, kind);
+            server.run(&mut play, 500, 0, 7000);
+            let finding = play.only();
+            assert_eq!((finding.cause, finding.remedy[0].command.as_deref()), (cause, Some(command)));
+        }
+    }
+
+    #[test]
+    fn an_overflow_takes_over() {
+        let mut play = Play::new(4096);
+        let mut server = server(&mut play);
+        server.run(&mut play, 40, 0, 30_000);
+        let stall = play.only_of("accept-stall").clone();
+        let overflow = play.only_of("accept-queue-overflow").clone();
+        assert_eq!((stall.state, overflow.cause), (State::Closed, "accept-stalled"));
+        let opened =
+            play.findings.iter().position(|finding| finding.code == "accept-queue-overflow").unwrap();
+        let closed = play.findings.iter().position(|finding| finding.state == State::Closed).unwrap();
+        assert!(closed < opened);
+        // The overflow is over for want of arrivals, the stall goes on: it has been told.
+        play.ticks_until(60_000);
+        assert_eq!(play.only_of("accept-stall").id, stall.id);
+    }
+
+    #[test]
+    fn idle_servers_and_servers_at_work_are_quiet() {
+        let mut play = Play::new(4096);
+        let mut server = server(&mut play);
+        server.run(&mut play, 100, 90, 10_000);
+        // One connection for a while, then none for long.
+        for _ in 0..200 {
+            server.accept(10_000, crate::event::Acceptor { pid: 6039, tid: 6040 }, 10);
+        }
+        play.send(10_500, server.sample());
+        play.ticks_until(60_000);
+        assert!(play.findings.is_empty(), "{:#?}", play.findings);
+    }
+
+    #[test]
+    fn where_queues_are_polled_it_is_likely() {
+        let mut play = Play::polled(4096, ObservationStatus::Attached);
+        let mut server = server(&mut play);
+        for second in 1..=8 {
+            if second < 4 {
+                server.client();
+            }
+            play.send(second * 1000 - 10, server.polled_sample());
+            play.send(second * 1000 - 5, server.port_sample());
+            play.tick(second * 1000);
+        }
+        let finding = play.only();
+        assert_eq!((finding.code, finding.confidence), ("accept-stall", Confidence::Likely));
+    }
+}
