@@ -122,7 +122,7 @@ impl Live {
             listeners.iter().map(|(netns, l)| (0, l.inode, places::endpoints(*netns, l))).collect();
         first.extend(live.people.owner_events(&sockets, OwnerConfidence::Bootstrapped));
         if let Some(polled) = &mut live.polled {
-            first.extend(polled.samples(&listeners, &ByPort::default()));
+            first.extend(polled.samples(&listeners, &ByPort::default(), false));
         }
         first.extend(live.places.counters());
         let now = clock::now(clock);
@@ -302,9 +302,13 @@ impl Live {
 
     /// Reads what is only polled: several times a second, so that a short overflow is not missed.
     pub fn look(&mut self, into: &mut Vec<Event>) {
+        self.look_at_listeners(into, false);
+    }
+
+    fn look_at_listeners(&mut self, into: &mut Vec<Event>, waiting_too: bool) {
         let Some(mut polled) = self.polled.take() else { return };
         let listeners = self.places.listeners();
-        let samples = polled.samples(&listeners, &self.by_port());
+        let samples = polled.samples(&listeners, &self.by_port(), waiting_too);
         self.polled = Some(polled);
         let now = self.now();
         let mut strangers = Vec::new();
@@ -382,7 +386,7 @@ impl Live {
 
     fn samples_of_second(&mut self, into: &mut Vec<Event>, ending: bool) {
         self.people.second();
-        self.look(into);
+        self.look_at_listeners(into, true);
         let mut kinds = Vec::new();
         let counts_by_listener =
             self.tracer.coverage().back_end("syn-drop").is_some_and(|b| b < BackEnd::Tracepoint);
@@ -405,7 +409,8 @@ impl Live {
                 }
                 // A histogram that was not read when its listener changed is news in the next full look.
                 let look = in_full && self.changed.remove(&key);
-                if changed || look {
+                // Waiting is news as long as it lasts.
+                if changed || look || sample.listener.depth > 0 {
                     let mut news = sample.clone();
                     if look {
                         news.waits = self.tracer.waits(key).map(distribution);

@@ -20,9 +20,14 @@ pub(super) struct Polled {
 }
 
 impl Polled {
-    /// A sample of each listener that changed. Where several listeners share a port, what the probes counted by port
+    /// A sample of each listener that changed, and with `waiting_too` of each where connections wait. Where several listeners share a port, what the probes counted by port
     /// belongs to nobody in particular and is left out.
-    pub(super) fn samples(&mut self, listeners: &[(u32, Listener)], by_port: &ByPort) -> Vec<Kind> {
+    pub(super) fn samples(
+        &mut self,
+        listeners: &[(u32, Listener)],
+        by_port: &ByPort,
+        waiting_too: bool,
+    ) -> Vec<Kind> {
         let mut sharing: HashMap<(u32, u16), u32> = HashMap::new();
         for (netns, listener) in listeners {
             *sharing.entry((*netns, listener.local.port())).or_default() += 1;
@@ -48,7 +53,7 @@ impl Polled {
                 handshakes: None,
             };
             let key = (*netns, listener.cookie);
-            if self.said.get(&key) != Some(&sample) {
+            if self.said.get(&key) != Some(&sample) || (waiting_too && listener.depth > 0) {
                 events.push(Kind::ListenerSample(Box::new(sample.clone())));
             }
             now.insert(key, sample);

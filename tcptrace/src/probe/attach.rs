@@ -120,6 +120,9 @@ impl Choice {
                 }
             }
             None => {
+                if reasons.is_empty() {
+                    reasons.push("nothing of the tier that was asked for shows it".to_owned());
+                }
                 let polled = observation.polled;
                 reasons.extend(polled.map(str::to_owned));
                 Observed {
