@@ -43,6 +43,11 @@ impl<K: Eq + Hash + Clone, V> BoundedMap<K, V> {
         self.entries.remove(key)
     }
 
+    /// Keeps only what `keep` says.
+    pub fn retain(&mut self, keep: impl FnMut(&K, &mut V) -> bool) {
+        self.entries.retain(keep);
+    }
+
     /// All entries, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.entries.iter()

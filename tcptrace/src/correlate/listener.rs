@@ -62,6 +62,8 @@ pub struct Listener {
     pub last_overflow: Option<Timestamp>,
     /// When nobody had accepted for long, last.
     pub last_stall: Option<Timestamp>,
+    /// The time in which its SYN queue was full, if that is now or a moment ago.
+    pub syn_queue_full: Option<Box<SynQueueFull>>,
     /// Threads that were seen accepting.
     pub acceptors: DistinctCount<Acceptor>,
     /// When it was first heard of.
@@ -72,6 +74,19 @@ pub struct Listener {
     pub closed: Option<Timestamp>,
     /// How it was closed, if that was seen.
     pub closing: Option<Closing>,
+}
+
+/// A time in which the SYN queue of a listener was full: SYNs were dropped for it, or answered by a cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SynQueueFull {
+    /// First sign of it.
+    pub first: Timestamp,
+    /// Last sign of it.
+    pub last: Timestamp,
+    /// The counts before.
+    pub before: ListenerTotals,
+    /// It was told of.
+    pub(super) told: bool,
 }
 
 /// The end of a listener.
@@ -164,6 +179,7 @@ impl Listener {
             waiting_since: None,
             last_overflow: None,
             last_stall: None,
+            syn_queue_full: None,
             acceptors: DistinctCount::new(ACCEPTORS),
             first_seen: time,
             last_seen: time,
@@ -306,6 +322,17 @@ impl Listener {
     /// Somebody accepted in the time before `time`: who waits now may have come since.
     pub(super) fn note_accepted_until(&mut self, time: Timestamp) {
         self.waiting_since = self.waiting_since.map(|since| since.max(time));
+    }
+
+    /// Its SYN queue was full at `time`; its counts were `before`.
+    pub(super) fn note_syn_queue_full(&mut self, time: Timestamp, before: &ListenerTotals) {
+        match &mut self.syn_queue_full {
+            Some(full) => full.last = full.last.max(time),
+            None => {
+                let full = SynQueueFull { first: time, last: time, before: *before, told: false };
+                self.syn_queue_full = Some(Box::new(full));
+            }
+        }
     }
 
     /// Whether a reading since `time` found its accept queue full, or a drop said so.

@@ -59,6 +59,15 @@ impl Listeners {
         self.by_id.get(self.by_inode.get(&inode)?)
     }
 
+    /// The live or lately closed listener with this address in kernel memory.
+    pub fn with_sk(&self, sk: u64) -> Option<&Listener> {
+        self.by_id.get(self.by_sk.get(&sk)?)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Listener> {
+        self.by_id.values_mut()
+    }
+
     /// How many were forgotten because there were too many.
     pub fn forgotten(&self) -> u64 {
         self.forgotten

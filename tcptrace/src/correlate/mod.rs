@@ -7,6 +7,7 @@
 mod bind_rule;
 mod bounded;
 mod conflict;
+mod half_open;
 mod inference;
 mod listener;
 mod listeners;
@@ -20,7 +21,8 @@ mod waits;
 pub use bind_rule::{Reason, Verdict};
 pub use bounded::{BoundedMap, DistinctCount};
 pub use conflict::{Conflict, ConflictKey, PortHolder};
-pub use listener::{Closing, InferredDrops, ListenCall, Listener, ListenerId, Overflows};
+pub use half_open::{HalfOpen, PeerPattern, Unanswered, UnansweredNetwork};
+pub use listener::{Closing, InferredDrops, ListenCall, Listener, ListenerId, Overflows, SynQueueFull};
 pub use listeners::Listeners;
 pub use loss::{Loss, Losses};
 pub use namespace::{Namespace, ObservedDrops, Reconciliation, ReconciliationStatus};
@@ -54,6 +56,12 @@ const START: Duration = Duration::from_millis(500);
 /// So long nobody must have accepted, connections waiting, for accepting to be called stalled.
 pub const STALL: Duration = Duration::from_secs(3);
 
+/// How many listeners with unanswered SYN-ACKs are remembered.
+const HALF_OPEN: usize = 256;
+
+/// After so long without a sign the SYN queue is not full any more.
+const SYN_QUEUE_QUIET: Duration = Duration::from_secs(10);
+
 /// `EADDRINUSE`: the only errno that is a conflict.
 const EADDRINUSE: u32 = 98;
 
@@ -69,6 +77,10 @@ pub enum Change {
     },
     /// Connections have been waiting for [`STALL`], and nobody has accepted meanwhile. Told again every second.
     AcceptStalled(ListenerId),
+    /// The SYN queue of a listener is full, of connections that nobody else tells of. Told every second while it lasts.
+    SynQueueFull(ListenerId),
+    /// SYN-ACKs of a listener stay unanswered, and pile up. Told every second while it lasts.
+    Captured(ListenerId),
     /// New numbers of a listener.
     ListenerRead(ListenerId),
     /// listen() made a listener, or changed its backlog.
@@ -105,6 +117,7 @@ pub struct Correlator {
     port_counts: BoundedMap<(u32, u16), ListenerTotals>,
     processes: Processes,
     sockets: SocketOwners,
+    half_open: BoundedMap<ListenerId, HalfOpen>,
     coverage: Option<Coverage>,
     losses: Losses,
     kinds: BTreeMap<&'static str, u64>,
@@ -121,6 +134,7 @@ impl Default for Correlator {
             port_counts: BoundedMap::new(PORTS),
             processes: Processes::default(),
             sockets: SocketOwners::default(),
+            half_open: BoundedMap::new(HALF_OPEN),
             coverage: None,
             losses: Losses::default(),
             kinds: BTreeMap::new(),
@@ -147,6 +161,14 @@ impl Correlator {
     /// A listener, while it is remembered.
     pub fn listener(&self, id: ListenerId) -> Option<&Listener> {
         self.listeners.get(id)
+    }
+
+    /// What is unanswered at a listener now; nothing, if none of its SYN-ACKs was sent again lately.
+    pub fn unanswered(&self, id: ListenerId) -> Unanswered {
+        let last_overflow = self.listener(id).and_then(|listener| listener.last_overflow);
+        self.half_open
+            .get(&id)
+            .map_or_else(Unanswered::default, |half_open| half_open.unanswered(self.now, last_overflow))
     }
 
     /// A conflict, while it is remembered.
@@ -207,6 +229,7 @@ impl Correlator {
             ("namespaces", self.namespaces.forgotten()),
             ("processes", self.processes.forgotten()),
             ("socket-owners", self.sockets.forgotten()),
+            ("half-open-listeners", self.half_open.forgotten()),
         ]
         .into_iter()
         .filter(|(_, count)| *count > 0)
@@ -232,12 +255,22 @@ impl Correlator {
                     }
                     SynDropCause::MaxSynBacklog => totals.syn_drops_max_syn_backlog = Some(drop.total),
                 }
+                if matches!(drop.cause, SynDropCause::SynQueue | SynDropCause::MaxSynBacklog) {
+                    let id = self.listeners.resolve(time, &drop.endpoints, &drop.listener);
+                    if let Some(listener) = self.listeners.get_mut(id) {
+                        let before = listener.totals;
+                        listener.note_syn_queue_full(time, &before);
+                    }
+                }
                 let overflow = drop.cause == SynDropCause::AcceptQueue;
                 self.on_drop(time, &drop.endpoints, &drop.listener, totals, overflow, changes);
             }
             Kind::AckDrop(drop) => {
                 let id = self.listeners.resolve(time, &drop.endpoints, &drop.listener);
                 self.note_port_acks(drop);
+                if let (Some(half_open), Some(peer)) = (self.half_open.get_mut(&id), drop.endpoints.remote) {
+                    half_open.note_answer(peer);
+                }
                 let total = self.ack_total(id, drop.total, drop.cause);
                 let mut totals = ListenerTotals::default();
                 match drop.cause {
@@ -254,14 +287,16 @@ impl Correlator {
                     RetransmitCause::DuplicateSyn => totals.retransmits_duplicate_syn = Some(again.total),
                     RetransmitCause::Unknown => {}
                 }
-                self.on_half_open(time, &again.endpoints, &again.listener, totals);
+                let id = self.on_half_open(time, &again.endpoints, &again.listener, totals);
+                self.half_open.get_or_insert_with(id, HalfOpen::default).note_retransmit(time, again);
             }
             Kind::RequestEnd(end) => {
                 let mut totals = ListenerTotals::default();
                 if end.how == RequestEnding::Expired {
                     totals.expired = Some(end.total);
                 }
-                self.on_half_open(time, &end.endpoints, &end.listener, totals);
+                let id = self.on_half_open(time, &end.endpoints, &end.listener, totals);
+                self.half_open.get_or_insert_with(id, HalfOpen::default).note_end(time, end);
             }
             Kind::Enqueue(enqueue) => {
                 if let Some(id) = self.quiet_listener(time, &enqueue.endpoints, &enqueue.listener)
@@ -287,6 +322,13 @@ impl Correlator {
             Kind::BindFail(fail) => self.on_bind_fail(time, fail, changes),
             Kind::ListenerClosed(closed) => self.on_closed(time, closed, changes),
             Kind::ListenerSample(sample) => self.on_sample(time, sample, changes),
+            Kind::PrefixSample(sample) => {
+                if let Some(id) = self.listeners.with_sk(sample.sk).map(|listener| listener.id)
+                    && let Some(half_open) = self.half_open.get_mut(&id)
+                {
+                    half_open.note_completed(sample);
+                }
+            }
             Kind::CounterSample(sample) => {
                 let late = time.since(self.start()) > START;
                 self.namespace_mut(sample.netns).note_counters(time, *sample, late);
@@ -322,7 +364,7 @@ impl Correlator {
             Kind::Tick => self.on_tick(false, changes),
             Kind::End => self.on_tick(true, changes),
             // Ports are followed in the kernel; these are streamed to be shown.
-            Kind::PortTaken(_) | Kind::PortReleased(_) | Kind::PrefixSample(_) => {}
+            Kind::PortTaken(_) | Kind::PortReleased(_) => {}
         }
     }
 
@@ -418,7 +460,6 @@ impl Correlator {
         mine.unwrap_or(0) + 1
     }
 
-    /// The listener of a connection, which in the tracepoint tier is known by its port alone.
     /// Takes in what happened to a half-open request of a listener.
     fn on_half_open(
         &mut self,
@@ -426,14 +467,19 @@ impl Correlator {
         endpoints: &Endpoints,
         queue: &ListenerRef,
         totals: ListenerTotals,
-    ) {
+    ) -> ListenerId {
         let id = self.listeners.resolve(time, endpoints, queue);
         if let Some(listener) = self.listeners.get_mut(id) {
             listener.totals.raise_to(&totals);
+            if queue.sk != 0 {
+                listener.syn_queue = queue.syn_queue;
+            }
             listener.last_seen = listener.last_seen.max(time);
         }
+        id
     }
 
+    /// The listener of a connection, which in the tracepoint tier is known by its port alone.
     fn quiet_listener(
         &mut self,
         time: Timestamp,
@@ -514,8 +560,20 @@ impl Correlator {
         let sees_queue = sample.source == SampleSource::Polled
             || (!keyed_by_port
                 && (self.observes(observation::SYN_DROP) || self.observes(observation::ENQUEUE)));
+        let syncookies = self.namespaces.get(&netns).and_then(|namespace| namespace.knobs.syncookies);
         let Some(listener) = self.listeners.get_mut(id) else { return };
         listener.last_seen = listener.last_seen.max(time);
+        // With tcp_syncookies=2 cookies are always sent.
+        let for_want_of_room = match syncookies {
+            Some(value) => value != 2,
+            None => totals.syn_queue_max.is_some_and(|deepest| deepest >= sample.listener.limit),
+        };
+        if (for_want_of_room && totals.cookies_sent > listener.totals.cookies_sent.or(Some(0)))
+            || totals.syn_drops_max_syn_backlog > listener.totals.syn_drops_max_syn_backlog.or(Some(0))
+        {
+            let before = listener.totals;
+            listener.note_syn_queue_full(time, &before);
+        }
         if !keyed_by_port {
             listener.note_place(&sample.endpoints);
         }
@@ -617,12 +675,68 @@ impl Correlator {
         if !end {
             changes.extend(self.listeners.stalled(self.now).into_iter().map(Change::AcceptStalled));
         }
+        self.look_at_syn_queues(end, changes);
         if !end {
             self.namespaces.values_mut().for_each(Namespace::note_looked);
         }
         self.listeners.expire(self.now);
         changes.extend(self.conflicts.stop_waiting(self.now, end).into_iter().map(Change::Conflict));
         changes.push(if end { Change::End } else { Change::Tick });
+    }
+}
+
+impl Correlator {
+    /// Which SYN queues are full, and at which listeners SYN-ACKs stay unanswered. The one often leads to the other, and only
+    /// one of them is told: unanswered requests, unless they are a flood that has filled the queue.
+    fn look_at_syn_queues(&mut self, end: bool, changes: &mut Vec<Change>) {
+        /// It takes so long to see whether requests are answered, if some SYN-ACKs had to be sent again, or none yet.
+        const SUSPECT: Duration = Duration::from_secs(8);
+        const UNSUSPECT: Duration = Duration::from_secs(2);
+        /// The accept queue was full, and requests could not leave the SYN queue for that.
+        const AFTER_OVERFLOW: Duration = Duration::from_secs(12);
+        let now = self.now;
+        self.half_open.retain(|_, half_open| half_open.expire(now));
+        let mut ids: Vec<ListenerId> = self.half_open.iter().map(|(id, _)| *id).collect();
+        for listener in self.listeners.iter_mut() {
+            if listener.syn_queue_full.as_ref().is_some_and(|full| now.since(full.last) >= SYN_QUEUE_QUIET) {
+                listener.syn_queue_full = None;
+            }
+            if listener.syn_queue_full.is_some() {
+                ids.push(listener.id);
+            }
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids {
+            let unanswered = self.unanswered(id);
+            let Some(listener) = self.listeners.get_mut(id).filter(|listener| listener.closed.is_none())
+            else {
+                continue;
+            };
+            let flood = unanswered.pattern() == PeerPattern::Flood;
+            if unanswered.is_pile() && !(flood && listener.syn_queue_full.is_some()) {
+                if !end {
+                    changes.push(Change::Captured(id));
+                }
+                continue;
+            }
+            let overflowed = listener.overflowed_within(AFTER_OVERFLOW, now);
+            let Some(full) = &mut listener.syn_queue_full else { continue };
+            let patience = match (end || unanswered.is_pile(), unanswered.may_become_pile()) {
+                (true, _) => Duration::ZERO,
+                (false, true) => SUSPECT,
+                (false, false) => UNSUSPECT,
+            };
+            let fresh = now.since(full.last) < UNSUSPECT;
+            if !overflowed
+                && now.since(full.first) >= patience
+                && (fresh || !full.told)
+                && !(end && full.told)
+            {
+                full.told = true;
+                changes.push(Change::SynQueueFull(id));
+            }
+        }
     }
 }
 

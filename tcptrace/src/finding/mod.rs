@@ -11,17 +11,19 @@ mod case;
 mod commands;
 mod events_lost;
 mod evidence;
+mod half_open_capture;
 mod listener_closed;
 mod owner_state;
 mod party;
 mod queue_limit;
 mod slow_accept;
+mod syn_queue_full;
 #[cfg(test)]
 pub(crate) mod testing;
 mod words;
 
 pub use evidence::{Evidence, Value};
-pub use party::{Party, ProcessName, SocketFacts};
+pub use party::{NetworkFacts, Party, ProcessName, SocketFacts};
 
 use std::collections::BTreeMap;
 
@@ -193,7 +195,9 @@ impl Default for Engine {
                 Box::new(Cases::new(backlog_truncated::BacklogTruncated::default())),
                 Box::new(Cases::new(bind_conflict::BindConflict::default())),
                 Box::new(Cases::new(events_lost::EventsLost)),
+                Box::new(Cases::new(half_open_capture::HalfOpenCapture)),
                 Box::new(Cases::new(listener_closed::ListenerClosed)),
+                Box::new(Cases::new(syn_queue_full::SynQueueFull)),
             ],
             last_id: 0,
             opened: BTreeMap::new(),

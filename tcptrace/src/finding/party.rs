@@ -31,6 +31,28 @@ pub struct Party {
     /// What else is known of a socket.
     #[serde(flatten)]
     pub socket: Option<SocketFacts>,
+    /// What is known of a remote network.
+    #[serde(flatten)]
+    pub network: Option<NetworkFacts>,
+}
+
+/// Half-open requests of a remote network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NetworkFacts {
+    /// `192.0.2.0/24`.
+    pub network: String,
+    /// Requests whose SYN-ACK was sent again.
+    pub requests: u64,
+    /// How often SYN-ACKs were sent again.
+    pub retransmissions: u64,
+    /// Requests that expired.
+    pub expired: u64,
+    /// Connections completed meanwhile; null where that is not counted.
+    pub completed: Option<u64>,
+    /// Remote addresses.
+    pub sources: u64,
+    /// Of these: those that tried again from another port.
+    pub retried_from_new_port: u64,
 }
 
 /// A process as it is named in output. `None` is shown as null: there is a process, and it is not known.

@@ -76,11 +76,15 @@ impl Play {
     }
 
     pub(crate) fn knobs(&mut self, somaxconn: u32) {
+        self.knobs_with(somaxconn, 1);
+    }
+
+    pub(crate) fn knobs_with(&mut self, somaxconn: u32, syncookies: u32) {
         let knobs = KnobSample {
             netns: NETNS,
             somaxconn: Some(somaxconn),
             max_syn_backlog: Some(512),
-            syncookies: Some(1),
+            syncookies: Some(syncookies),
             abort_on_overflow: Some(false),
             synack_retries: Some(5),
             local_port_range: Some(PortRange { first: 32768, last: 60999 }),

@@ -9,8 +9,9 @@ use super::*;
 use crate::event::{
     Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, CounterSample, Endpoints, Enqueue,
     HolderReport, How, Kind, KnobSample, Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals,
-    LossPlace, Lost, ObservationStatus, Owner, OwnerConfidence, PortRange, ProcessState, ReportedHolder,
-    ReuseState, SampleSource, SocketOptions, SocketOwner, SocketState, SynDrop, SynDropCause, Tier,
+    LossPlace, Lost, ObservationStatus, Owner, OwnerConfidence, PortRange, PrefixSample, ProcessState,
+    ReportedHolder, RequestEnd, RequestEnding, RetransmitCause, ReuseState, SampleSource, SocketOptions,
+    SocketOwner, SocketState, SynAckRetransmit, SynDrop, SynDropCause, Tier,
 };
 
 const PLACES: [&str; 4] = ["0.0.0.0:80", "10.0.0.1:80", "[::]:80", "0.0.0.0:35010"];
@@ -60,8 +61,8 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn ends()(at in 0..PLACES.len(), peer in proptest::option::of(1..3_u8)) -> Endpoints {
-        let remote = peer.map(|peer| ([10, 0, 1, peer], 4000).into());
+    fn ends()(at in 0..PLACES.len(), peer in proptest::option::of((1..3_u8, 4000..4008_u16))) -> Endpoints {
+        let remote = peer.map(|(peer, port)| ([10, 0, 1, peer], port).into());
         Endpoints { remote, ..place(PLACES[at]) }
     }
 }
@@ -195,6 +196,22 @@ fn kind() -> impl Strategy<Value = Kind> {
         let status = if full { ObservationStatus::Attached } else { ObservationStatus::Polled };
         Kind::Coverage(Box::new(coverage(Tier::Tracepoint, status)))
     });
+    let again = (ends(), queue(), 0..200_u64, 0..6_u32, any::<bool>()).prop_map(
+        |(endpoints, listener, total, timeouts, timer)| {
+            let cause = if timer { RetransmitCause::Timer } else { RetransmitCause::DuplicateSyn };
+            let age_ns = timer.then_some(total * 100_000_000);
+            Kind::SynAckRetransmit(SynAckRetransmit { endpoints, listener, age_ns, cause, timeouts, total })
+        },
+    );
+    let request_end =
+        (ends(), queue(), 0..200_u64, any::<bool>()).prop_map(|(endpoints, listener, total, expired)| {
+            let how = if expired { RequestEnding::Expired } else { RequestEnding::ListenerClosed };
+            Kind::RequestEnd(RequestEnd { endpoints, listener, age_ns: None, how, timeouts: 3, total })
+        });
+    let prefix = (0..4_u64, 0..200_u64).prop_map(|(sk, completed)| {
+        let network = [10, 0, 1, 0].into();
+        Kind::PrefixSample(PrefixSample { netns: NETNS, sk, network, bits: 24, completed })
+    });
     let lost = (0..5_u64).prop_map(|count| {
         let time = Timestamp::from_nanos(START);
         let what = "syn-drop".to_owned();
@@ -216,6 +233,9 @@ fn kind() -> impl Strategy<Value = Kind> {
         2 => owner,
         1 => cover,
         1 => lost,
+        12 => again,
+        3 => request_end,
+        1 => prefix,
         6 => Just(Kind::Tick),
     ]
 }

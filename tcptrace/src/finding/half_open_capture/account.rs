@@ -1,0 +1,264 @@
+//! What is said about unanswered requests.
+
+use std::time::Duration;
+
+use crate::correlate::{Correlator, Listener, PeerPattern, Unanswered, UnansweredNetwork};
+use crate::event::{KnobSample, ListenerTotals};
+use crate::finding::case::Description;
+use crate::finding::words::{count, span};
+use crate::finding::{Confidence, Evidence, NetworkFacts, Party, Remedy, Severity, commands};
+
+use super::Pile;
+
+/// The timer doubles up to this (`TCP_RTO_MAX`), seconds.
+const LONGEST_PAUSE: u64 = 120;
+
+/// Networks named in the text.
+const NAMED: usize = 4;
+
+pub(super) struct Account<'a> {
+    listener: &'a Listener,
+    memory: &'a Pile,
+    world: &'a Correlator,
+    knobs: Option<&'a KnobSample>,
+    subject: Party,
+    /// What the listener counted since it began.
+    grown: ListenerTotals,
+}
+
+impl<'a> Account<'a> {
+    pub(super) fn of(listener: &'a Listener, memory: &'a Pile, world: &'a Correlator) -> Self {
+        Self {
+            listener,
+            memory,
+            world,
+            knobs: world.namespace(listener.endpoints.netns).map(|namespace| &namespace.knobs),
+            subject: Party::of_listener(listener, world),
+            grown: listener.totals.less(&memory.before),
+        }
+    }
+
+    pub(super) fn describe(&self) -> Description {
+        let seen = &self.memory.unanswered;
+        let (cause, confidence, explanation) = self.cause();
+        Description {
+            severity: if self.is_full() { Severity::Critical } else { Severity::Warning },
+            confidence,
+            title: format!(
+                "{} has {} whose SYN-ACKs stay unanswered",
+                self.subject,
+                count(seen.requests, "half-open request", "half-open requests")
+            ),
+            subject: self.subject.clone(),
+            cause,
+            numbers: self.numbers(),
+            evidence: self.evidence(&explanation),
+            remedy: self.remedy(cause),
+            explanation,
+        }
+    }
+
+    fn cause(&self) -> (&'static str, Confidence, String) {
+        let seen = &self.memory.unanswered;
+        let sources = count(seen.sources, "address", "addresses");
+        match seen.pattern() {
+            PeerPattern::Insist => {
+                let elsewhere = seen.completed_elsewhere > 0;
+                let others = if elsewhere {
+                    "; other networks complete, so it is their path, not this server"
+                } else {
+                    ""
+                };
+                let explanation = format!(
+                    "the peers try again ({} of {sources} repeated the SYN, {} came from a new port): our SYN-ACKs do not \
+                     reach them, or their ACKs do not reach us (one host cannot tell which){others}",
+                    seen.repeated, seen.retried
+                );
+                (
+                    "return-path",
+                    if elsewhere { Confidence::Likely } else { Confidence::Possible },
+                    explanation,
+                )
+            }
+            PeerPattern::Flood => (
+                "syn-flood",
+                if seen.network_count >= 8 { Confidence::Likely } else { Confidence::Possible },
+                format!(
+                    "{sources} in {} asked once each and never again: forged or careless senders, as in a SYN flood",
+                    count(seen.network_count, "network", "networks")
+                ),
+            ),
+            PeerPattern::GiveUp => (
+                "client-gave-up",
+                Confidence::Possible,
+                format!(
+                    "{sources} asked, and neither repeated the SYN nor came back from another port: the clients have given up, \
+                     or are gone, and their hosts do not answer with RST"
+                ),
+            ),
+        }
+    }
+
+    fn numbers(&self) -> Vec<String> {
+        let seen = &self.memory.unanswered;
+        let limit = self.limit().map_or_else(String::new, |limit| format!(", limit {limit}"));
+        let oldest = self
+            .oldest()
+            .map_or_else(String::new, |oldest| format!("; the oldest began {} ago", span(oldest)));
+        let mut lines = vec![
+            format!("{} in the SYN queue{limit}{oldest}", self.memory.deepest),
+            format!(
+                "{} of {}, {} expired",
+                count(seen.retransmissions, "SYN-ACK sent again", "SYN-ACKs sent again"),
+                count(seen.sources, "address", "addresses"),
+                seen.expired
+            ),
+        ];
+        let networks: Vec<String> = seen.networks.iter().take(NAMED).map(network_in_words).collect();
+        let more = seen.network_count.saturating_sub(u64::try_from(networks.len()).unwrap_or(u64::MAX));
+        let more = if more > 0 { format!("; {more} more networks") } else { String::new() };
+        lines.push(format!("{}{more}", networks.join("; ")));
+        if seen.completed_elsewhere > 0 {
+            lines.push(format!(
+                "meanwhile {} completed from {} that answer",
+                count(seen.completed_elsewhere, "connection", "connections"),
+                count(seen.networks_elsewhere, "network", "networks")
+            ));
+        }
+        lines
+    }
+
+    fn evidence(&self, explanation: &str) -> Evidence {
+        let seen = &self.memory.unanswered;
+        let retries = self.knobs.and_then(|knobs| knobs.synack_retries);
+        let networks = seen.networks.iter().map(|row| Party {
+            kind: "network",
+            network: Some(NetworkFacts {
+                network: format!("{}/{}", row.network, row.bits),
+                requests: row.requests,
+                retransmissions: row.retransmissions,
+                expired: row.expired,
+                completed: row.completed,
+                sources: row.sources,
+                retried_from_new_port: row.retried,
+            }),
+            ..Party::default()
+        });
+        let grown = |value: Option<u64>| value.filter(|value| *value > 0);
+        Evidence::new()
+            .with("half_open", self.memory.deepest)
+            .with("limit", self.limit())
+            .with("requests", seen.requests)
+            .with("sources", seen.sources)
+            .with("retried_from_new_port", seen.retried)
+            .with("repeated_syn", seen.repeated)
+            .with("retransmissions", seen.retransmissions)
+            .with("expired", seen.expired)
+            .with("oldest_s", self.oldest().map(|oldest| oldest.as_secs_f64()))
+            .with("synack_retries", retries)
+            .with("timeout_s", retries.map(timeout))
+            .with("networks", seen.network_count)
+            .with("prefixes", networks.collect::<Vec<_>>())
+            .with("completed_elsewhere", seen.completed_elsewhere)
+            .with("completed_elsewhere_percent", completed_percent(seen))
+            .with_some("syn_drops", grown(self.grown.syn_drops_syn_queue))
+            .with_some("cookies_sent", grown(self.grown.cookies_sent))
+            .with_some("requests_forgotten", (seen.forgotten > 0).then_some(seen.forgotten))
+            .with("why", explanation)
+    }
+
+    fn remedy(&self, cause: &str) -> Vec<Remedy> {
+        let mut remedy = vec![Remedy::text(match cause {
+            "return-path" => {
+                "mend the path from here to those networks: look for a stateful firewall or NAT that lost its state, let it \
+                 answer what it does not know with RST instead of dropping it, and stop the clients until then"
+            }
+            "syn-flood" => "drop the flood before it gets here; SYN cookies keep others connected meanwhile",
+            _ => {
+                "find out what those clients are; a scanner, or a load balancer that closes without RST, is harmless"
+            }
+        })];
+        let retries = self.knobs.and_then(|knobs| knobs.synack_retries);
+        match retries {
+            Some(retries) if retries > 1 => {
+                let fewer = if retries > 2 { 2 } else { 1 };
+                remedy.push(Remedy::command(
+                    format!(
+                        "let requests expire sooner: net.ipv4.tcp_synack_retries {retries} keeps each for {} s, {fewer} for {} s",
+                        timeout(retries),
+                        timeout(fewer)
+                    ),
+                    commands::sysctl(
+                        self.listener.endpoints.netns,
+                        self.subject.process.as_ref(),
+                        &format!("net.ipv4.tcp_synack_retries={fewer}"),
+                    ),
+                ));
+            }
+            Some(retries) => remedy.push(Remedy::text(format!(
+                "net.ipv4.tcp_synack_retries is {retries} already: a request is kept for {} s",
+                timeout(retries)
+            ))),
+            None => {}
+        }
+        let value = |value: Option<u32>| value.map_or_else(String::new, |value| format!(" ({value})"));
+        remedy.push(Remedy::text(format!(
+            "the backlog{}, net.core.somaxconn{} and net.ipv4.tcp_max_syn_backlog{} are not the cause: a longer queue fills up as well",
+            value(self.limit()),
+            value(self.knobs.and_then(|knobs| knobs.somaxconn)),
+            value(self.knobs.and_then(|knobs| knobs.max_syn_backlog)),
+        )));
+        remedy
+    }
+
+    /// The limit of the SYN queue is that of the accept queue.
+    fn limit(&self) -> Option<u32> {
+        self.listener.limit_seen.then_some(self.listener.limit)
+    }
+
+    fn oldest(&self) -> Option<Duration> {
+        Some(self.world.now().since(self.memory.unanswered.oldest?))
+    }
+
+    fn is_full(&self) -> bool {
+        self.limit().is_some_and(|limit| self.memory.deepest >= limit)
+            || self.grown.syn_drops_syn_queue > Some(0)
+            || self.grown.cookies_sent > Some(0)
+    }
+}
+
+fn network_in_words(row: &UnansweredNetwork) -> String {
+    let retried = match row.retried {
+        0 => String::new(),
+        retried => format!(", {retried} retried from a new port"),
+    };
+    let completed = row.completed.map_or_else(String::new, |completed| format!(", {completed} completed"));
+    format!(
+        "{}/{}: {} from {}{retried}{completed}",
+        row.network,
+        row.bits,
+        count(row.requests, "request", "requests"),
+        count(row.sources, "address", "addresses")
+    )
+}
+
+/// Seconds from the first SYN-ACK to the end of a request that nobody answers: 1 + 2 + 4 …, one more pause than retries.
+fn timeout(retries: u32) -> u64 {
+    (0..=retries.min(64)).map(|round| 1_u64.checked_shl(round).unwrap_or(u64::MAX).min(LONGEST_PAUSE)).sum()
+}
+
+/// Of the attempts from other networks, how many of a hundred completed.
+fn completed_percent(seen: &Unanswered) -> Option<u64> {
+    let all = seen.completed_elsewhere.saturating_add(seen.unanswered_elsewhere);
+    seen.completed_elsewhere.saturating_mul(100).checked_div(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::timeout;
+
+    #[test]
+    fn the_default_of_five_retries_is_63_seconds() {
+        assert_eq!([0, 1, 2, 5, 6, 8].map(timeout), [1, 3, 7, 63, 127, 367]);
+    }
+}

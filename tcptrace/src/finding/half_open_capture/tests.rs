@@ -1,0 +1,213 @@
+//! Each pattern, and what must stay silent.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde_json::json;
+
+use crate::event::{
+    Endpoints, Kind, ListenerRef, PrefixSample, RequestEnd, RequestEnding, RetransmitCause, SynAckRetransmit,
+};
+use crate::finding::testing::{NETNS, Play, Server, place, task};
+use crate::finding::{Confidence, Severity, State};
+
+/// A listener and its half-open requests, which are sent SYN-ACKs like the kernel does.
+struct Queue {
+    server: Server,
+    /// What happens, by time (ms) and peer.
+    to_come: BTreeMap<(u64, SocketAddr), (u64, Option<(RetransmitCause, u32)>, u32)>,
+    timer: u64,
+    duplicates: u64,
+    expired: u64,
+}
+
+impl Queue {
+    fn new(play: &mut Play) -> Self {
+        let server = Server::new(100, "0.0.0.0:443", 128);
+        server.listen(play, task(6039, "web"), Some(128), 4096);
+        Self { server, to_come: BTreeMap::new(), timer: 0, duplicates: 0, expired: 0 }
+    }
+
+    /// A request at `at` ms that is answered after `timeouts` retransmissions, or never; the peer repeats its SYN or not.
+    fn request(&mut self, at: u64, peer: &str, answered_after: Option<u32>, repeats: bool) {
+        let peer: SocketAddr = peer.parse().unwrap();
+        for round in 0..answered_after.unwrap_or(5).min(5) {
+            let when = at + ((1 << (round + 1)) - 1) * 1000;
+            self.to_come.insert((when, peer), (at, Some((RetransmitCause::Timer, round)), round));
+            if repeats {
+                self.to_come
+                    .insert((when + 3, peer), (at, Some((RetransmitCause::DuplicateSyn, round)), round));
+            }
+        }
+        if answered_after.is_none() {
+            self.to_come.insert((at + 63_000, peer), (at, None, 5));
+        }
+    }
+
+    fn run(&mut self, play: &mut Play, until: u64) {
+        for second in play.now / 1000 + 1..=until / 1000 {
+            while let Some(entry) = self.to_come.first_entry().filter(|entry| entry.key().0 < second * 1000) {
+                let ((at, peer), (began, what, timeouts)) = entry.remove_entry();
+                let endpoints = Endpoints { remote: Some(peer), ..place(self.server.local) };
+                let pending: std::collections::BTreeSet<_> = self.to_come.keys().map(|key| key.1).collect();
+                let listener = ListenerRef {
+                    syn_queue: u32::try_from(pending.len()).unwrap(),
+                    ..self.server.listener()
+                };
+                let age_ns = Some((at - began) * 1_000_000);
+                play.send(
+                    at,
+                    match what {
+                        Some((cause, timeouts)) => {
+                            let total = match cause {
+                                RetransmitCause::Timer => &mut self.timer,
+                                _ => &mut self.duplicates,
+                            };
+                            *total += 1;
+                            let total = *total;
+                            Kind::SynAckRetransmit(SynAckRetransmit {
+                                endpoints,
+                                listener,
+                                age_ns,
+                                cause,
+                                timeouts,
+                                total,
+                            })
+                        }
+                        None => {
+                            self.expired += 1;
+                            let (how, total) = (RequestEnding::Expired, self.expired);
+                            Kind::RequestEnd(RequestEnd { endpoints, listener, age_ns, how, timeouts, total })
+                        }
+                    },
+                );
+            }
+            play.tick(second * 1000);
+        }
+    }
+
+    fn completed(play: &mut Play, at: u64, network: &str, completed: u64) {
+        let network = network.parse().unwrap();
+        play.send(
+            at,
+            Kind::PrefixSample(PrefixSample { netns: NETNS, sk: 100, network, bits: 24, completed }),
+        );
+    }
+}
+
+#[test]
+fn a_broken_return_path_is_told_with_its_networks_and_the_timeout() {
+    let mut play = Play::new(4096);
+    let mut queue = Queue::new(&mut play);
+    for client in 1..=10 {
+        queue.request(1000 + client, &format!("192.0.2.{client}:4000"), None, true);
+        queue.request(9000 + client, &format!("192.0.2.{client}:4001"), None, true);
+    }
+    queue.run(&mut play, 5000);
+    Queue::completed(&mut play, 5500, "198.51.100.0", 40);
+    queue.run(&mut play, 30_000);
+    let finding = play.only();
+    assert_eq!((finding.code, finding.cause), ("half-open-capture", "return-path"));
+    assert_eq!((finding.severity, finding.confidence), (Severity::Warning, Confidence::Likely));
+    let evidence = &Play::json(finding)["evidence"];
+    assert_eq!(
+        (&evidence["synack_retries"], &evidence["timeout_s"], &evidence["retried_from_new_port"]),
+        (&json!(5), &json!(63), &json!(10))
+    );
+    assert_eq!(evidence["limit"], json!(128));
+    assert_eq!(evidence["half_open"], json!(20));
+    let prefix = &evidence["prefixes"][0];
+    assert_eq!(
+        (&prefix["network"], &prefix["requests"], &prefix["sources"]),
+        (&json!("192.0.2.0/24"), &json!(20), &json!(10))
+    );
+    assert_eq!(
+        (&evidence["completed_elsewhere"], &evidence["completed_elsewhere_percent"]),
+        (&json!(40), &json!(100))
+    );
+    assert!((28.0..30.0).contains(&evidence["oldest_s"].as_f64().unwrap()), "{evidence}");
+    assert!(finding.explanation.contains("one host cannot tell which"), "{}", finding.explanation);
+    assert_eq!(finding.remedy[1].command.as_deref(), Some("sysctl -w net.ipv4.tcp_synack_retries=2"));
+    assert!(finding.remedy[1].text.contains("5 keeps each for 63 s, 2 for 7 s"), "{:?}", finding.remedy);
+    queue.run(&mut play, 200_000);
+    assert_eq!(play.only().state, State::Closed);
+    assert_eq!(queue.expired, 20);
+}
+
+#[test]
+fn a_flood_is_many_sources_each_once() {
+    let mut play = Play::new(4096);
+    let mut queue = Queue::new(&mut play);
+    for source in 0..60 {
+        queue.request(1000 + source, &format!("10.{source}.7.9:{}", 1000 + source), None, false);
+    }
+    queue.run(&mut play, 20_000);
+    assert_eq!((play.only().cause, play.only().confidence), ("syn-flood", Confidence::Likely));
+}
+
+#[test]
+fn clients_that_gave_up_are_few_and_do_not_come_back() {
+    let mut play = Play::new(4096);
+    let mut queue = Queue::new(&mut play);
+    for port in 0..12 {
+        // At the same time, from several ports: no retry.
+        queue.request(1000 + port, &format!("192.0.2.{}:{}", port % 3, 5000 + port), None, false);
+    }
+    queue.run(&mut play, 20_000);
+    assert_eq!((play.only().cause, play.only().confidence), ("client-gave-up", Confidence::Possible));
+}
+
+#[test]
+fn slow_clients_and_a_handful_are_no_finding() {
+    let mut play = Play::new(4096);
+    let mut queue = Queue::new(&mut play);
+    for client in 1..=40 {
+        queue.request(1000 + client * 100, &format!("192.0.2.{client}:4000"), Some(2), client % 2 == 0);
+    }
+    for client in 1..=7 {
+        queue.request(20_000 + client * 100, &format!("198.51.100.{client}:4000"), None, true);
+    }
+    queue.run(&mut play, 120_000);
+    assert!(play.findings.is_empty(), "{:#?}", play.findings);
+}
+
+#[test]
+fn requests_whose_final_ack_was_dropped_are_the_overflow_s() {
+    let mut play = Play::new(4096);
+    let mut queue = Queue::new(&mut play);
+    for client in 1..=20 {
+        queue.request(1000 + client, &format!("192.0.2.{client}:4000"), None, false);
+    }
+    queue.server.depth = 129;
+    for at in 0..20 {
+        let drop = queue.server.ack_drop();
+        play.send(1050 + at, drop);
+    }
+    queue.server.depth = 0;
+    play.send(2000, queue.server.sample());
+    queue.run(&mut play, 100_000);
+    assert_eq!(play.codes(), ["accept-queue-overflow"]);
+}
+
+#[test]
+fn a_full_queue_is_told_once() {
+    for (insist, told) in [(true, "half-open-capture"), (false, "syn-queue-full")] {
+        let mut play = Play::new(4096);
+        let mut queue = Queue::new(&mut play);
+        for source in 0..60_u64 {
+            queue.request(1000 + source, &format!("10.{source}.7.9:{}", 1000 + source), None, insist);
+        }
+        for second in 1..20 {
+            queue.server.totals.cookies_sent = queue.server.totals.cookies_sent.map(|count| count + 100);
+            play.send(second * 1000 + 1, queue.server.sample());
+            queue.run(&mut play, second * 1000 + 1000);
+        }
+        let finding = play.only();
+        assert_eq!(finding.code, told);
+        if insist {
+            assert_eq!(finding.severity, Severity::Critical);
+        } else {
+            assert_eq!(finding.cause, "syn-flood");
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! syn-queue-full: a SYN was dropped, or answered by a cookie, because the listener's SYN queue was full. Where it is full
+//! because a return path is broken, half-open-capture tells of it instead.
+
+use std::time::Duration;
+
+use crate::correlate::{Change, Correlator, Listener, ListenerId, PeerPattern, Unanswered};
+use crate::event::{ListenerTotals, observation};
+
+use super::case::{Concern, Description, Diagnosis};
+use super::queue_limit::{QueueLimit, SetBy};
+use super::words::count;
+use super::{Confidence, Evidence, Party, Remedy, Severity, commands};
+
+/// Fewer requests that nobody answers are no flood.
+const FLOOD: u64 = 16;
+
+/// The diagnosis.
+pub(super) struct SynQueueFull;
+
+/// A time in which the queue was full.
+pub(super) struct Full {
+    before: ListenerTotals,
+    deepest: u32,
+    unanswered: Unanswered,
+}
+
+impl Diagnosis for SynQueueFull {
+    const CODE: &'static str = "syn-queue-full";
+    const QUIET: Duration = Duration::from_secs(10);
+
+    type Key = ListenerId;
+    type Memory = Full;
+
+    fn concern(&self, change: &Change, _world: &Correlator) -> Option<Concern<ListenerId>> {
+        match change {
+            Change::SynQueueFull(id) => Some(Concern::Happened(*id)),
+            Change::Captured(id) => Some(Concern::Over(*id)),
+            Change::ListenerRead(id) => Some(Concern::Known(*id)),
+            Change::ListenerClosed(id) => Some(Concern::Gone(*id)),
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self, key: &ListenerId, world: &Correlator) -> Full {
+        let listener = world.listener(*key);
+        let before = listener.and_then(|listener| listener.syn_queue_full.as_ref()).map(|full| full.before);
+        Full { before: before.unwrap_or_default(), deepest: 0, unanswered: Unanswered::default() }
+    }
+
+    fn observe(&mut self, key: &ListenerId, memory: &mut Full, change: &Change, world: &Correlator) {
+        let Some(listener) = world.listener(*key) else { return };
+        memory.deepest =
+            memory.deepest.max(listener.syn_queue).max(listener.totals.syn_queue_max.unwrap_or(0));
+        if let Change::SynQueueFull(_) = change {
+            memory.unanswered = world.unanswered(*key);
+        }
+    }
+
+    fn describe(&self, key: &ListenerId, memory: &Full, world: &Correlator) -> Option<Description> {
+        Some(Account::of(world.listener(*key)?, memory, world).describe())
+    }
+}
+
+struct Account<'a> {
+    listener: &'a Listener,
+    memory: &'a Full,
+    world: &'a Correlator,
+    subject: Party,
+    limit: Option<QueueLimit>,
+    /// What the listener counted in that time.
+    grown: ListenerTotals,
+}
+
+impl<'a> Account<'a> {
+    fn of(listener: &'a Listener, memory: &'a Full, world: &'a Correlator) -> Self {
+        Self {
+            listener,
+            memory,
+            world,
+            subject: Party::of_listener(listener, world),
+            limit: QueueLimit::of(listener, world.namespace(listener.endpoints.netns)),
+            grown: listener.totals.less(&memory.before),
+        }
+    }
+
+    fn describe(&self) -> Description {
+        let (drops, reserved, cookies) = self.counts();
+        let dropped = drops + reserved > 0;
+        let (cause, confidence, explanation, remedy) = self.cause();
+        let limit = self.limit.map_or_else(String::new, |limit| format!(" ({})", limit.limit));
+        Description {
+            severity: if dropped { Severity::Critical } else { Severity::Warning },
+            confidence,
+            title: if dropped {
+                format!("{} drops connections: its SYN queue{limit} is full", self.subject)
+            } else {
+                format!("{} lives on SYN cookies: its SYN queue{limit} is full", self.subject)
+            },
+            subject: self.subject.clone(),
+            cause,
+            numbers: vec![format!(
+                "{} half-open{}; {} dropped, {} sent",
+                self.memory.deepest,
+                self.limit.map_or_else(String::new, |limit| format!(", limit {}", limit.limit)),
+                count(drops + reserved, "SYN", "SYNs"),
+                count(cookies, "cookie", "cookies")
+            )],
+            evidence: self.evidence(&explanation),
+            explanation,
+            remedy,
+        }
+    }
+
+    /// SYNs dropped at the full queue, for the rest of `tcp_max_syn_backlog`, and answered by cookies.
+    fn counts(&self) -> (u64, u64, u64) {
+        (
+            self.grown.syn_drops_syn_queue.unwrap_or(0),
+            self.grown.syn_drops_max_syn_backlog.unwrap_or(0),
+            self.grown.cookies_sent.unwrap_or(0),
+        )
+    }
+
+    fn evidence(&self, explanation: &str) -> Evidence {
+        let knobs = self.world.namespace(self.listener.endpoints.netns).map(|namespace| &namespace.knobs);
+        let (drops, reserved, cookies) = self.counts();
+        let seen = |number: u64| self.world.observes(observation::SYN_DROP).then_some(number);
+        Evidence::new()
+            .with("syn_drops", seen(drops + reserved))
+            .with_some("syn_drops_max_syn_backlog", (reserved > 0).then_some(reserved))
+            .with("cookies_sent", cookies)
+            .with("half_open", self.memory.deepest)
+            .with("queue_limit", self.limit.map(|limit| limit.limit))
+            .with("backlog", self.limit.and_then(|limit| limit.asked))
+            .with("somaxconn", self.limit.and_then(|limit| limit.somaxconn_now.or(limit.somaxconn_then)))
+            .with("max_syn_backlog", knobs.and_then(|knobs| knobs.max_syn_backlog))
+            .with("syncookies", knobs.and_then(|knobs| knobs.syncookies))
+            .with("completed", self.grown.enqueued)
+            .with("retransmits_timer", self.grown.retransmits_timer)
+            .with("expired", self.grown.expired)
+            .with("unanswered_sources", self.memory.unanswered.sources)
+            .with("why", explanation)
+    }
+
+    /// By the kernel's order of decisions: the queue's limit, then (without cookies) tcp_max_syn_backlog. But whose requests
+    /// fill it matters more than its length.
+    fn cause(&self) -> (&'static str, Confidence, String, Vec<Remedy>) {
+        let knobs = self.world.namespace(self.listener.endpoints.netns).map(|namespace| &namespace.knobs);
+        let (drops, reserved, _) = self.counts();
+        let cookies_off = knobs.and_then(|knobs| knobs.syncookies) == Some(0);
+        let cookies_on = cookies_off.then(|| {
+            Remedy::command(
+                "let SYN cookies take over when the queue is full (net.ipv4.tcp_syncookies is 0)",
+                self.sysctl("net.ipv4.tcp_syncookies=1"),
+            )
+        });
+        let limit = self.limit;
+        let queue = limit
+            .map_or_else(|| "the SYN queue".to_owned(), |limit| format!("the SYN queue ({})", limit.limit));
+        let somaxconn = limit.and_then(|limit| limit.somaxconn_now.or(limit.somaxconn_then));
+        let value = |value: Option<u32>| value.map_or_else(String::new, |value| format!(" ({value})"));
+        let max_syn_backlog = value(knobs.and_then(|knobs| knobs.max_syn_backlog));
+        let (cause, confidence, explanation, mut remedy) = if let Some(flood) = self.flood() {
+            let explanation = format!("{flood}: they fill {queue}");
+            let remedy = vec![Remedy::text(format!(
+                "drop the flood before it gets here; the backlog{}, net.core.somaxconn{} and net.ipv4.tcp_max_syn_backlog{max_syn_backlog} \
+                 are not the cause: a longer queue fills up as well",
+                value(limit.map(|limit| limit.limit)),
+                value(somaxconn)
+            ))];
+            ("syn-flood", Confidence::Likely, explanation, remedy)
+        } else if reserved > drops {
+            let wanted = limit.map_or(4096, |limit| limit.limit.max(512)).saturating_mul(2);
+            let explanation = format!(
+                "net.ipv4.tcp_max_syn_backlog{max_syn_backlog}: without SYN cookies its last quarter is kept for known peers"
+            );
+            let remedy = vec![
+                Remedy::command(
+                    "raise net.ipv4.tcp_max_syn_backlog",
+                    self.sysctl(&format!("net.ipv4.tcp_max_syn_backlog={wanted}")),
+                ),
+                Remedy::text(format!(
+                    "neither the backlog{} nor net.core.somaxconn{} is the limit",
+                    value(limit.map(|limit| limit.limit)),
+                    value(somaxconn)
+                )),
+            ];
+            ("max-syn-backlog", Confidence::Certain, explanation, remedy)
+        } else {
+            self.by_limit(&queue, &max_syn_backlog)
+        };
+        remedy.extend(cookies_on);
+        (cause, confidence, explanation, remedy)
+    }
+
+    fn by_limit(
+        &self,
+        queue: &str,
+        max_syn_backlog: &str,
+    ) -> (&'static str, Confidence, String, Vec<Remedy>) {
+        let not_it = format!(
+            "net.ipv4.tcp_max_syn_backlog{max_syn_backlog} is not the limit: the SYN queue has the limit of the accept queue"
+        );
+        let Some(limit) = self.limit else {
+            let explanation = format!("{queue} is full; its limit is not known");
+            return ("backlog-argument", Confidence::Possible, explanation, vec![Remedy::text(not_it)]);
+        };
+        let somaxconn = limit.somaxconn_now.or(limit.somaxconn_then);
+        let raise = Remedy::command(
+            "raise net.core.somaxconn, then restart the application: it takes effect at the next listen()",
+            self.sysctl(&format!("net.core.somaxconn={}", limit.wanted_somaxconn())),
+        );
+        match limit.set_by() {
+            SetBy::Somaxconn => (
+                "somaxconn",
+                Confidence::Certain,
+                format!(
+                    "net.core.somaxconn: listen(fd, {}) was cut to {}, and so was {queue}",
+                    limit.asked_in_words().unwrap_or_default(),
+                    limit.limit
+                ),
+                vec![raise, Remedy::text(not_it)],
+            ),
+            SetBy::Argument { seen, somaxconn_allows_more } => {
+                let mut remedy = vec![Remedy::text(format!(
+                    "raise the application's own listen backlog (its configuration){}",
+                    match somaxconn {
+                        Some(value) if somaxconn_allows_more =>
+                            format!("; somaxconn ({value}) needs no change"),
+                        Some(value) => format!(", and net.core.somaxconn ({value}) with it"),
+                        None => String::new(),
+                    }
+                ))];
+                remedy.push(Remedy::text(not_it));
+                let how = if seen { "" } else { " (its listen() was not seen)" };
+                let explanation = format!(
+                    "the application's backlog, {}{how}, limits the SYN queue as well: more handshakes are in flight than it holds",
+                    limit.limit
+                );
+                (
+                    "backlog-argument",
+                    if seen { Confidence::Certain } else { Confidence::Likely },
+                    explanation,
+                    remedy,
+                )
+            }
+            SetBy::Either => (
+                "somaxconn",
+                Confidence::Possible,
+                format!(
+                    "net.core.somaxconn, or an equal argument of listen(), which was not seen, limits {queue}"
+                ),
+                vec![
+                    raise,
+                    Remedy::text(
+                        "raise the application's own listen backlog as well: the lower of both counts",
+                    ),
+                    Remedy::text(not_it),
+                ],
+            ),
+        }
+    }
+
+    /// What says that the requests are never meant to be answered.
+    fn flood(&self) -> Option<String> {
+        let seen = &self.memory.unanswered;
+        if seen.requests >= FLOOD && seen.pattern() == PeerPattern::Flood {
+            return Some(format!(
+                "{} asked once each and never again",
+                count(seen.sources, "address", "addresses")
+            ));
+        }
+        let unanswered =
+            self.grown.retransmits_timer.unwrap_or(0).saturating_add(self.grown.expired.unwrap_or(0));
+        let completed = self.grown.enqueued?;
+        (unanswered >= FLOOD && unanswered > completed).then(|| {
+            format!(
+                "{} unanswered against {} completed",
+                count(unanswered, "SYN-ACK", "SYN-ACKs"),
+                count(completed, "connection", "connections")
+            )
+        })
+    }
+
+    fn sysctl(&self, setting: &str) -> String {
+        commands::sysctl(self.listener.endpoints.netns, self.subject.process.as_ref(), setting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::event::{Kind, SynDrop, SynDropCause};
+    use crate::finding::testing::{Play, Server, task};
+
+    fn server(play: &mut Play, backlog: u32, somaxconn: u32) -> Server {
+        let mut server = Server::new(100, "0.0.0.0:1080", backlog.min(somaxconn));
+        server.totals.enqueued = Some(0);
+        server.listen(play, task(6039, "delegated"), Some(backlog), somaxconn);
+        server
+    }
+
+    fn drop(play: &mut Play, server: &mut Server, at: u64, cause: SynDropCause) {
+        let total = match cause {
+            SynDropCause::MaxSynBacklog => &mut server.totals.syn_drops_max_syn_backlog,
+            _ => &mut server.totals.syn_drops_syn_queue,
+        };
+        *total = total.map(|total| total + 1);
+        let total = total.unwrap();
+        let mut listener = server.listener();
+        listener.syn_queue = server.limit + 1;
+        let endpoints = crate::finding::testing::place(server.local);
+        play.send(at, Kind::SynDrop(SynDrop { endpoints, listener, cause, syncookies: 0, total }));
+    }
+
+    fn seconds(play: &mut Play, server: &mut Server, range: std::ops::Range<u64>, cause: SynDropCause) {
+        for second in range {
+            for at in 0..10 {
+                drop(play, server, second * 1000 + at * 50, cause);
+                server.totals.enqueued = server.totals.enqueued.map(|count| count + 5);
+            }
+            play.send(second * 1000 + 990, server.sample());
+            play.tick(second * 1000 + 1000);
+        }
+    }
+
+    #[test]
+    fn drops_at_the_limit_of_the_program_are_its_backlog_s() {
+        let mut play = Play::new(4096);
+        let mut server = server(&mut play, 20, 4096);
+        seconds(&mut play, &mut server, 1..6, SynDropCause::SynQueue);
+        play.end();
+        let finding = play.only();
+        assert_eq!((finding.code, finding.cause), ("syn-queue-full", "backlog-argument"));
+        assert_eq!((finding.severity, finding.confidence), (Severity::Critical, Confidence::Certain));
+        assert_eq!(Play::json(finding)["evidence"]["syn_drops"], json!(50));
+        assert!(finding.remedy[0].text.contains("somaxconn (4096) needs no change"), "{:?}", finding.remedy);
+        assert!(finding.remedy[1].text.contains("tcp_max_syn_backlog (512) is not the limit"));
+    }
+
+    #[test]
+    fn somaxconn_and_max_syn_backlog_are_told_apart() {
+        let mut play = Play::new(128);
+        let mut server = server(&mut play, 4096, 128);
+        seconds(&mut play, &mut server, 1..6, SynDropCause::SynQueue);
+        let finding = play.only_of("syn-queue-full");
+        assert_eq!(finding.cause, "somaxconn");
+        assert_eq!(finding.remedy[0].command.as_deref(), Some("sysctl -w net.core.somaxconn=4096"));
+
+        let mut play = Play::new(4096);
+        let mut server = self::server(&mut play, 1024, 4096);
+        seconds(&mut play, &mut server, 1..6, SynDropCause::MaxSynBacklog);
+        let finding = play.only();
+        assert_eq!(finding.cause, "max-syn-backlog");
+        assert_eq!(finding.remedy[0].command.as_deref(), Some("sysctl -w net.ipv4.tcp_max_syn_backlog=2048"));
+        assert_eq!(Play::json(finding)["evidence"]["syn_drops"], json!(50));
+    }
+
+    #[test]
+    fn cookies_save_the_connections() {
+        let mut play = Play::new(4096);
+        let mut server = server(&mut play, 20, 4096);
+        for second in 1..8 {
+            server.totals.cookies_sent = server.totals.cookies_sent.map(|count| count + 30);
+            server.totals.syn_queue_max = Some(21);
+            server.totals.enqueued = server.totals.enqueued.map(|count| count + 80);
+            play.send(second * 1000 - 10, server.sample());
+            play.tick(second * 1000);
+        }
+        let finding = play.only();
+        assert_eq!((finding.cause, finding.severity), ("backlog-argument", Severity::Warning));
+        assert!(finding.title.contains("lives on SYN cookies"));
+    }
+
+    #[test]
+    fn requests_that_nobody_answers_are_a_flood() {
+        let mut play = Play::new(4096);
+        let mut server = server(&mut play, 20, 4096);
+        server.totals.retransmits_timer = Some(0);
+        for second in 1..8_u64 {
+            server.totals.cookies_sent = server.totals.cookies_sent.map(|count| count + 300);
+            server.totals.retransmits_timer = Some((second - 1) * 20);
+            play.send(second * 1000 - 10, server.sample());
+            play.tick(second * 1000);
+        }
+        let finding = play.only();
+        assert_eq!((finding.cause, finding.confidence), ("syn-flood", Confidence::Likely));
+        assert!(finding.remedy[0].text.contains("the backlog (20)"), "{:?}", finding.remedy);
+    }
+
+    #[test]
+    fn cookies_that_are_always_sent_are_no_finding() {
+        let mut play = Play::new(4096);
+        play.knobs_with(4096, 2);
+        let mut server = server(&mut play, 20, 4096);
+        for second in 1..8 {
+            server.totals.cookies_sent = server.totals.cookies_sent.map(|count| count + 300);
+            play.send(second * 1000 - 10, server.sample());
+            play.tick(second * 1000);
+        }
+        assert!(play.findings.is_empty(), "{:#?}", play.findings);
+    }
+}
