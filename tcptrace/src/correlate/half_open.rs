@@ -161,7 +161,7 @@ impl HalfOpen {
         match again.cause {
             RetransmitCause::DuplicateSyn => request.duplicates = request.duplicates.saturating_add(1),
             RetransmitCause::Timer | RetransmitCause::Unknown => {
-                request.timer = request.timer.saturating_add(1)
+                request.timer = request.timer.saturating_add(1);
             }
         }
         request.timeouts = request.timeouts.max(again.timeouts);

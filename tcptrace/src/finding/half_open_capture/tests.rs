@@ -11,11 +11,14 @@ use crate::event::{
 use crate::finding::testing::{NETNS, Play, Server, place, task};
 use crate::finding::{Confidence, Severity, State};
 
+/// When the request began, what is sent again (nothing: it expires), timeouts.
+type Step = (u64, Option<(RetransmitCause, u32)>, u32);
+
 /// A listener and its half-open requests, which are sent SYN-ACKs like the kernel does.
 struct Queue {
     server: Server,
     /// What happens, by time (ms) and peer.
-    to_come: BTreeMap<(u64, SocketAddr), (u64, Option<(RetransmitCause, u32)>, u32)>,
+    to_come: BTreeMap<(u64, SocketAddr), Step>,
     timer: u64,
     duplicates: u64,
     expired: u64,
