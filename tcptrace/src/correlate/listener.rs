@@ -62,6 +62,10 @@ pub struct Listener {
     pub last_overflow: Option<Timestamp>,
     /// When nobody had accepted for long, last.
     pub last_stall: Option<Timestamp>,
+    /// Seconds in a row in which it suffered while others of its reuseport group were idle.
+    pub(super) suffered: u32,
+    /// When that had lasted, last.
+    pub last_imbalance: Option<Timestamp>,
     /// The time in which its SYN queue was full, if that is now or a moment ago.
     pub syn_queue_full: Option<Box<SynQueueFull>>,
     /// Threads that were seen accepting.
@@ -179,6 +183,8 @@ impl Listener {
             waiting_since: None,
             last_overflow: None,
             last_stall: None,
+            suffered: 0,
+            last_imbalance: None,
             syn_queue_full: None,
             acceptors: DistinctCount::new(ACCEPTORS),
             first_seen: time,
@@ -322,6 +328,18 @@ impl Listener {
     /// Somebody accepted in the time before `time`: who waits now may have come since.
     pub(super) fn note_accepted_until(&mut self, time: Timestamp) {
         self.waiting_since = self.waiting_since.map(|since| since.max(time));
+    }
+
+    /// Whether connections wait here for long, or were dropped a moment ago.
+    pub fn suffers(&self, now: Timestamp) -> bool {
+        const LONG: Duration = Duration::from_secs(1);
+        let waits = || {
+            let recent = self.waits.recent().filter(|_| self.depth > 0);
+            recent.and_then(|(waits, _)| waits.quantile(0.5)).is_some_and(|median| median >= LONG)
+        };
+        self.overflowed_within(LONG * 2, now)
+            || self.stalled_since().is_some_and(|since| now.since(since) >= LONG)
+            || waits()
     }
 
     /// Its SYN queue was full at `time`; its counts were `before`.

@@ -125,6 +125,53 @@ impl Listeners {
         }
     }
 
+    /// Other live members of the reuseport group of a listener: only with SO_REUSEPORT several can listen at one address.
+    pub fn group_of<'a>(&'a self, listener: &'a Listener) -> impl Iterator<Item = &'a Listener> {
+        let place = &listener.endpoints;
+        self.at_port(place.netns, place.local.port()).filter(move |other| {
+            other.id != listener.id
+                && other.closed.is_none()
+                && other.endpoints.local == place.local
+                && other.endpoints.device == place.device
+        })
+    }
+
+    /// Members of reuseport groups that have suffered for some seconds while the others were idle, in a fixed order.
+    pub(super) fn imbalanced(&mut self, now: Timestamp) -> Vec<ListenerId> {
+        /// A pause of one worker is no imbalance.
+        const SECONDS: u32 = 3;
+        /// An idle member accepts at once what it is given.
+        const IDLE: u32 = 1;
+        const LATELY: Duration = Duration::from_secs(10);
+        let groups = self.by_port.values().filter(|ids| ids.len() > 1).flatten();
+        let mut looked: Vec<(ListenerId, bool)> = groups
+            .filter_map(|id| self.by_id.get(id))
+            .map(|listener| {
+                let others_idle = || {
+                    let mut at_work = false;
+                    let idle = self.group_of(listener).all(|other| {
+                        let accepted = other.totals.last_accept.is_some_and(|last| now.since(last) < LATELY);
+                        at_work |= accepted && other.depth <= IDLE;
+                        !other.suffers(now)
+                    });
+                    idle && at_work
+                };
+                (listener.id, listener.suffers(now) && others_idle())
+            })
+            .collect();
+        looked.sort_unstable();
+        let mut imbalanced = Vec::new();
+        for (id, suffers) in looked {
+            let Some(listener) = self.by_id.get_mut(&id) else { continue };
+            listener.suffered = if suffers { listener.suffered.saturating_add(1) } else { 0 };
+            if listener.suffered >= SECONDS {
+                listener.last_imbalance = Some(now);
+                imbalanced.push(id);
+            }
+        }
+        imbalanced
+    }
+
     /// Listeners at which nobody has accepted for long though connections wait, in a fixed order.
     pub(super) fn stalled(&mut self, now: Timestamp) -> Vec<ListenerId> {
         let mut stalled = Vec::new();

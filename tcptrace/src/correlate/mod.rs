@@ -77,6 +77,9 @@ pub enum Change {
     },
     /// Connections have been waiting for [`STALL`], and nobody has accepted meanwhile. Told again every second.
     AcceptStalled(ListenerId),
+    /// Connections wait at one member of a reuseport group, or are dropped there, while the others are idle. Told again every
+    /// second.
+    Imbalanced(ListenerId),
     /// The SYN queue of a listener is full, of connections that nobody else tells of. Told every second while it lasts.
     SynQueueFull(ListenerId),
     /// SYN-ACKs of a listener stay unanswered, and pile up. Told every second while it lasts.
@@ -673,6 +676,8 @@ impl Correlator {
             }
         }
         if !end {
+            // In this order: what imbalance explains is not told as a stall.
+            changes.extend(self.listeners.imbalanced(self.now).into_iter().map(Change::Imbalanced));
             changes.extend(self.listeners.stalled(self.now).into_iter().map(Change::AcceptStalled));
         }
         self.look_at_syn_queues(end, changes);

@@ -37,10 +37,12 @@ impl Diagnosis for AcceptStall {
         match change {
             Change::AcceptStalled(id) => {
                 let listener = world.listener(*id)?;
-                (!is_told_as_overflow(listener, world.now())).then_some(Concern::Happened(*id))
+                (!is_told_otherwise(listener, world.now())).then_some(Concern::Happened(*id))
             }
             Change::ListenerRead(id) => Some(Concern::Known(*id)),
-            Change::Overflowed { listener, .. } => Some(Concern::Over(*listener)),
+            Change::Overflowed { listener, .. } | Change::Imbalanced(listener) => {
+                Some(Concern::Over(*listener))
+            }
             Change::ListenerClosed(id) => Some(Concern::Gone(*id)),
             _ => None,
         }
@@ -70,9 +72,10 @@ impl Diagnosis for AcceptStall {
     }
 }
 
-/// Whether accept-queue-overflow tells of this stall, or has: connections were dropped in it.
-fn is_told_as_overflow(listener: &Listener, now: Timestamp) -> bool {
-    listener.overflowed_within(QUIET_AFTER_OVERFLOW, now)
+/// Whether accept-queue-overflow tells of this stall, or has (connections were dropped in it), or reuseport-imbalance does.
+fn is_told_otherwise(listener: &Listener, now: Timestamp) -> bool {
+    listener.last_imbalance.is_some_and(|last| now.since(last) < QUIET_AFTER_OVERFLOW)
+        || listener.overflowed_within(QUIET_AFTER_OVERFLOW, now)
         || listener.last_overflow.zip(listener.stalled_since()).is_some_and(|(last, since)| last >= since)
 }
 

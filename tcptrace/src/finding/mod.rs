@@ -16,6 +16,7 @@ mod listener_closed;
 mod owner_state;
 mod party;
 mod queue_limit;
+mod reuseport_imbalance;
 mod slow_accept;
 mod syn_queue_full;
 #[cfg(test)]
@@ -197,6 +198,7 @@ impl Default for Engine {
                 Box::new(Cases::new(events_lost::EventsLost)),
                 Box::new(Cases::new(half_open_capture::HalfOpenCapture)),
                 Box::new(Cases::new(listener_closed::ListenerClosed)),
+                Box::new(Cases::new(reuseport_imbalance::ReuseportImbalance)),
                 Box::new(Cases::new(syn_queue_full::SynQueueFull)),
             ],
             last_id: 0,

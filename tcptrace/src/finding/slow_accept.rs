@@ -50,9 +50,9 @@ impl Diagnosis for SlowAccept {
                 Some(if slow { Concern::Happened(*id) } else { Concern::Known(*id) })
             }
             // Those tell of it from now on.
-            Change::Overflowed { listener, .. } | Change::AcceptStalled(listener) => {
-                Some(Concern::Over(*listener))
-            }
+            Change::Overflowed { listener, .. }
+            | Change::AcceptStalled(listener)
+            | Change::Imbalanced(listener) => Some(Concern::Over(*listener)),
             Change::ListenerClosed(id) => Some(Concern::Gone(*id)),
             _ => None,
         }
@@ -84,7 +84,8 @@ fn waits(listener: &Listener, now: Timestamp) -> Option<Waits> {
         return None;
     }
     let stalled = listener.last_stall.is_some_and(|last| now.since(last) < QUIET_AFTER_OVERFLOW);
-    if stalled || listener.overflowed_within(QUIET_AFTER_OVERFLOW, now) {
+    let imbalanced = listener.last_imbalance.is_some_and(|last| now.since(last) < QUIET_AFTER_OVERFLOW);
+    if stalled || imbalanced || listener.overflowed_within(QUIET_AFTER_OVERFLOW, now) {
         return None;
     }
     let (waits, over) = listener.waits.recent()?;

@@ -11,14 +11,14 @@ use crate::event::{
 use crate::finding::testing::{NETNS, Play, Server, place, task};
 use crate::finding::{Confidence, Severity, State};
 
-/// When, with which retransmission (none: the end), after how many timeouts.
-type ToCome = (u64, Option<(RetransmitCause, u32)>, u32);
+/// When the request began, what is sent again (nothing: it expires), timeouts.
+type Step = (u64, Option<(RetransmitCause, u32)>, u32);
 
 /// A listener and its half-open requests, which are sent SYN-ACKs like the kernel does.
 struct Queue {
     server: Server,
     /// What happens, by time (ms) and peer.
-    to_come: BTreeMap<(u64, SocketAddr), ToCome>,
+    to_come: BTreeMap<(u64, SocketAddr), Step>,
     timer: u64,
     duplicates: u64,
     expired: u64,
