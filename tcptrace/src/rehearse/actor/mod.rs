@@ -168,6 +168,17 @@ impl Actor {
         kill(self.pid(), signal).during(format!("sending {signal} to actor {}", self.identity.role))
     }
 
+    /// Stops the process, and waits until it has: a thread that is just being woken would accept one connection more.
+    pub(super) fn stop(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)?;
+        let stopped = self.cancel.wait(PATIENCE, || {
+            let threads = fs::read_dir(format!("/proc/{}/task", self.identity.pid));
+            let threads = threads.during(format!("looking at actor {}", self.identity.role))?;
+            Ok(threads.flatten().all(|thread| is_stopped(&thread.path())))
+        })?;
+        if stopped { Ok(()) } else { Err(self.problem("does not stop".into())) }
+    }
+
     /// Waits until the process has gone, by itself or killed by somebody else.
     pub(super) fn await_end(&mut self) -> Result<()> {
         let child = &mut self.child;
@@ -231,6 +242,13 @@ impl Drop for Actor {
             }
         }
     }
+}
+
+/// Whether a thread, given by its directory in procfs, is stopped by a signal.
+fn is_stopped(thread: &Path) -> bool {
+    let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
+    // After the name, which may contain anything.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
 }
 
 fn command_line(pid: u32) -> String {

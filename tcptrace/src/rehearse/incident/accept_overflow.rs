@@ -8,7 +8,6 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
 
 use super::{Entry, Incident, Options, Variant};
@@ -237,7 +236,7 @@ impl Incident for AcceptOverflow {
         server.ask::<()>(&Order::DeferAccept { seconds: DEFER_SECONDS })?;
         slow.ask::<Value>(&Order::Connect { to, count: SLOW_CLIENTS })?;
         if recipe.stopped {
-            server.signal(Signal::SIGSTOP)?;
+            server.stop()?;
         }
         let Recipe { burst, every_ms, for_ms, at_least, .. } = recipe;
         client.tell(&Order::Load(Load { to, burst, every_ms, for_ms, at_least }))?;

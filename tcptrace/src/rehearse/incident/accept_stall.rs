@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{Entry, Incident, Options, Variant, facts, open};
@@ -164,7 +163,7 @@ impl Incident for AcceptStall {
             })?;
         }
         if kind == Kind::Stopped {
-            server.signal(Signal::SIGSTOP)?;
+            server.stop()?;
         }
         let begin = Instant::now();
         let rest = Load { to, burst: 1, every_ms: EVERY_MS, for_ms: 0, at_least: WAITING };
