@@ -68,30 +68,39 @@ pub(crate) struct Case {
     pub(crate) judge: Judge,
     /// Under emulation, loading the programs alone may take most of a minute.
     pub(crate) timeout: Duration,
+    /// In which tiers it is asked.
+    pub(crate) tiers: &'static [Tier],
 }
 
 const TIMEOUT: Duration = Duration::from_secs(180);
 
-pub(crate) const CASES: [Case; 4] = [
-    Case {
-        name: "accept-overflow",
-        arguments: &["rehearse", "accept-overflow"],
-        judge: Judge::Rehearsal,
-        timeout: TIMEOUT,
-    },
-    Case {
-        name: "port-grab",
-        arguments: &["rehearse", "port-grab"],
-        judge: Judge::Rehearsal,
-        timeout: TIMEOUT,
-    },
-    Case { name: "healthy", arguments: &["rehearse", "healthy"], judge: Judge::Rehearsal, timeout: TIMEOUT },
+/// A rehearsal, judged by its own ground truth, in `tiers`.
+const fn rehearsal(name: &'static str, arguments: &'static [&'static str], tiers: &'static [Tier]) -> Case {
+    Case { name, arguments, judge: Judge::Rehearsal, timeout: TIMEOUT, tiers }
+}
+
+/// What the tracepoint tier cannot see, and the kprobe tier sees by the same handlers as the fexit tier.
+const BEST: &[Tier] = &[Tier::Auto];
+
+pub(crate) const CASES: [Case; 12] = [
+    rehearsal("accept-overflow", &["rehearse", "accept-overflow"], &Tier::ALL),
+    rehearsal("port-grab", &["rehearse", "port-grab"], &Tier::ALL),
+    rehearsal("healthy", &["rehearse", "healthy"], &Tier::ALL),
     Case {
         name: "self-test",
         arguments: &["probes", "--self-test"],
         judge: Judge::SelfTest,
         timeout: TIMEOUT,
+        tiers: &Tier::ALL,
     },
+    rehearsal("accept-stall", &["rehearse", "accept-stall"], BEST),
+    rehearsal("slow-accept", &["rehearse", "slow-accept"], BEST),
+    rehearsal("backlog-capture", &["rehearse", "backlog-capture"], BEST),
+    rehearsal("syn-queue-full", &["rehearse", "syn-queue-full"], BEST),
+    rehearsal("backlog-truncated", &["rehearse", "backlog-truncated"], BEST),
+    rehearsal("listener-closed", &["rehearse", "listener-closed"], BEST),
+    rehearsal("reuseport-imbalance", &["rehearse", "reuseport-imbalance"], BEST),
+    rehearsal("storm", &["rehearse", "storm"], BEST),
 ];
 
 impl Case {

@@ -41,6 +41,7 @@ pub(crate) struct Args {
 }
 
 /// One case in one tier, on whatever machine.
+#[derive(Clone, Copy)]
 struct Run {
     case: &'static Case,
     tier: Tier,
@@ -49,6 +50,11 @@ struct Run {
 impl Run {
     /// Judges what came out, and tells.
     fn judge(&self, place: &str, report: &JobReport, tally: &mut Tally) {
+        tally.case(&self.name(place), report, &self.problems(report));
+    }
+
+    /// What is wrong with what came out.
+    fn problems(&self, report: &JobReport) -> Vec<String> {
         let mut problems = match &report.ending {
             Some(Ending::Exited(0)) => Vec::new(),
             Some(Ending::Exited(code)) => vec![format!("exit status {code}")],
@@ -65,7 +71,7 @@ impl Run {
         if report.ending.is_some() {
             problems.extend(check::problems(self.case.judge, self.tier, &report.stdout));
         }
-        tally.case(&self.name(place), report, &problems);
+        problems
     }
 
     fn name(&self, place: &str) -> String {
@@ -99,7 +105,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// All of a place's runs, the better tiers first.
 fn runs(cases: &[&'static Case], tiers: &[Tier]) -> Vec<Run> {
-    tiers.iter().flat_map(|tier| cases.iter().map(|case| Run { case, tier: *tier })).collect()
+    let asked = |tier: Tier| cases.iter().filter(move |case| case.tiers.contains(&tier));
+    tiers.iter().flat_map(|&tier| asked(tier).map(move |case| Run { case, tier })).collect()
 }
 
 /// The path of a program as an argument.
