@@ -31,6 +31,9 @@ fn key(args: &Args) -> String {
 pub(crate) fn section(args: &Args, release: &str, results: &Results, verdicts: &[Verdict]) -> String {
     let mut text = String::new();
     let mut part = |title: &str, body: &str| {
+        if body.is_empty() {
+            return;
+        }
         let _infallible = write!(text, "{title}\n\n{body}\n");
     };
     let title = format!(
@@ -134,6 +137,9 @@ fn contenders(results: &Results) -> Table {
     ]);
     for contender in std::iter::once(Contender::Base).chain(TRACERS) {
         let turn = few(contender);
+        if !results.has(turn) {
+            continue;
+        }
         table.row(vec![
             contender.name().into(),
             median(results.spread(turn, |m| Some(m.connections_per_s)), 0),
@@ -163,6 +169,9 @@ fn listeners(results: &Results) -> Table {
     for listeners in [FEW, MANY] {
         let turn = Turn { contender: Contender::Tcptrace, listeners };
         let base = Turn { contender: Contender::Base, listeners };
+        if !results.has(turn) {
+            continue;
+        }
         table.row(vec![
             listeners.to_string(),
             median(results.spread(turn, |m| Some(m.bpf_ns())), 0),
@@ -189,7 +198,7 @@ fn idle(results: &Results) -> Table {
     ]);
     let turns =
         TRACERS.map(few).into_iter().chain([Turn { contender: Contender::Tcptrace, listeners: MANY }]);
-    for turn in turns {
+    for turn in turns.filter(|turn| results.has(*turn)) {
         let kib =
             |what: fn(&Tracer) -> Option<u64>| median(of_tracer(results, turn, |t| what(t).map(count)), 0);
         table.row(vec![

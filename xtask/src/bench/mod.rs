@@ -172,13 +172,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         bail!("not all was measured: {problem}");
     }
     let results = collector.results;
-    let verdicts = budget::judge(&results);
+    let is_whole = args.only.is_none();
+    let verdicts = if is_whole { budget::judge(&results) } else { Vec::new() };
     let section = document::section(args, &release, &results, &verdicts);
     println!("{section}");
-    if args.only.is_some() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    if !args.dry_run {
+    if is_whole && !args.dry_run {
         let file = match &args.output {
             Some(file) => file.clone(),
             None => paths::workspace()?.join("docs/measurements.md"),

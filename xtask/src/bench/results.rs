@@ -78,6 +78,11 @@ impl Results {
         programs
     }
 
+    /// Whether this turn was run.
+    pub(crate) fn has(&self, turn: Turn) -> bool {
+        self.0.contains_key(&turn)
+    }
+
     fn of(&self, turn: Turn) -> &[Measurement] {
         self.0.get(&turn).map_or(&[], Vec::as_slice)
     }

@@ -1,6 +1,6 @@
 //! Markdown tables, aligned so that they also read well as they are.
 
-/// Rows under a heading; the first column is text, the others are numbers.
+/// Rows under a heading; the first column is text, the others are numbers. Nothing at all without rows.
 pub(crate) struct Table(Vec<Vec<String>>);
 
 impl Table {
@@ -15,6 +15,9 @@ impl Table {
 
 impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.len() < 2 {
+            return Ok(());
+        }
         let columns = self.0.first().map_or(0, Vec::len);
         let width = |column: usize| {
             self.0

@@ -163,7 +163,7 @@ fn program_symbol(line: &str) -> Option<(u64, String)> {
     Some((address, name.to_owned()))
 }
 
-/// The sum of all values of a per-CPU array of counters; `None` if no map has this name.
+/// The sum of all numbers in an array of counters, per CPU or not; `None` if no map has this name.
 pub(crate) fn sum_of_map(name: &str) -> Result<Option<u64>> {
     for id in ids(command::MAP_GET_NEXT_ID)? {
         let Some(map) = open(command::MAP_GET_FD_BY_ID, id)? else { continue };
@@ -172,14 +172,15 @@ pub(crate) fn sum_of_map(name: &str) -> Result<Option<u64>> {
         if text(&info.name) != name {
             continue;
         }
-        if (info.key_size, info.value_size) != (4, 8) {
+        if info.key_size != 4 || info.value_size % 8 != 0 {
             bail!("the map {name} is no array of counters");
         }
+        // Of a per-CPU array the kernel gives a value for each processor that could be there: far fewer in any guest.
+        let mut values = vec![0_u64; 512 * usize::try_from(info.value_size / 8)?];
         let descriptor = u64::try_from(map.as_raw_fd())?;
         let mut sum = 0;
         for key in 0..info.max_entries {
-            // One for each processor that the kernel could have: more than any guest.
-            let mut values = [0_u64; 512];
+            values.fill(0);
             let key_address = u64::try_from(std::ptr::from_ref(&key).addr())?;
             let value_address = u64::try_from(values.as_mut_ptr().addr())?;
             bpf(command::MAP_LOOKUP_ELEM, &mut [descriptor, key_address, value_address])
