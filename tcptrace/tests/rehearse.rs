@@ -375,6 +375,8 @@ fn names_are_checked() -> Result<()> {
         matches!(incident(name, &options), Err(Error::Usage(_)))
     };
     ensure!(refused("accept-underflow", None) && refused("port-grab", Some("gentle")));
+    let cookies_only = Options { syncookies: Some(2), ..Options::default() };
+    ensure!(matches!(incident("backlog-capture", &cookies_only), Err(Error::Usage(_))));
     ensure!("5".parse::<Family>().is_err() && "mapped".parse::<Family>()? == Family::Mapped);
     for entry in catalogue() {
         let names: BTreeSet<_> = entry.variants.iter().map(|variant| variant.name).collect();
