@@ -210,7 +210,7 @@ fn every_limit_of_the_syn_queue_is_met() -> Result<()> {
         let near = |limit| (limit..=limit + 2).contains(&most);
         let expected = match truth.variant {
             "max-syn-backlog" => {
-                ensure!(near(13) && count(&truth, "TCPReqQFullDrop") == 0, "{json}");
+                ensure!(near(37) && count(&truth, "TCPReqQFullDrop") == 0, "{json}");
                 "max-syn-backlog"
             }
             "flood" => {
