@@ -210,7 +210,7 @@ fn every_limit_of_the_syn_queue_is_met() -> Result<()> {
         let near = |limit| (limit..=limit + 2).contains(&most);
         let expected = match truth.variant {
             "max-syn-backlog" => {
-                ensure!(near(13) && count(&truth, "TCPReqQFullDrop") == 0, "{json}");
+                ensure!(near(37) && count(&truth, "TCPReqQFullDrop") == 0, "{json}");
                 "max-syn-backlog"
             }
             "flood" => {
@@ -375,6 +375,8 @@ fn names_are_checked() -> Result<()> {
         matches!(incident(name, &options), Err(Error::Usage(_)))
     };
     ensure!(refused("accept-underflow", None) && refused("port-grab", Some("gentle")));
+    let cookies_only = Options { syncookies: Some(2), ..Options::default() };
+    ensure!(matches!(incident("backlog-capture", &cookies_only), Err(Error::Usage(_))));
     ensure!("5".parse::<Family>().is_err() && "mapped".parse::<Family>()? == Family::Mapped);
     for entry in catalogue() {
         let names: BTreeSet<_> = entry.variants.iter().map(|variant| variant.name).collect();

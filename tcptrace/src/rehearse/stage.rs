@@ -1,9 +1,11 @@
 //! Where an incident happens: one private namespace with loopback, or two joined by a veth pair.
 
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::actor::Actor;
 use super::cancel::Cancel;
@@ -206,7 +208,27 @@ fn joined_to(server: &Namespace) -> Result<Namespace> {
     furnish(server, SERVER_LINK.name, 1)?;
     furnish(&client, CLIENT_LINK.name, 2)?;
     open_borders(server, &client)?;
+    acquaint(server, &client)?;
     Ok(client)
+}
+
+/// Makes one connection across in each address family. A link is up a moment later than it says, and what is sent in that
+/// moment gets lost: here the kernel sends it again, and nobody minds.
+fn acquaint(server: &Namespace, client: &Namespace) -> Result<()> {
+    let families = if has_ipv6(server)? { 2 } else { 1 };
+    for ipv6 in [false, true].into_iter().take(families) {
+        let address = SocketAddr::new(pair_address(ipv6, 1), 0);
+        let listener = server.run(move || TcpListener::bind(address))?.during("listening across the pair")?;
+        let address = listener.local_addr().during("listening across the pair")?;
+        let connection = client.run(move || TcpStream::connect_timeout(&address, PATIENCE))?;
+        let connection = connection.during("connecting across the pair")?;
+        // Reset, so that no TIME_WAIT has a port that an incident may want.
+        setsockopt(&connection, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })
+            .during("connecting across the pair")?;
+        let accepted = listener.accept().during("accepting across the pair")?;
+        drop((connection, accepted));
+    }
+    Ok(())
 }
 
 /// Routes what is abroad to the clients' namespace, which swallows it.

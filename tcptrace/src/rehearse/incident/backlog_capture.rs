@@ -122,9 +122,17 @@ struct BacklogCapture {
 
 impl BacklogCapture {
     fn new(variant: &'static Variant, options: Options) -> Result<Self> {
+        if options.syncookies == Some(2) {
+            return Err(Error::Usage(format!(
+                "{} needs half-open requests: not with syncookies 2",
+                ENTRY.name
+            )));
+        }
         let stage = options.stage(Layout::Pair)?;
         let recipe = Recipe::of(variant);
         stage.set_sysctl("net.core.somaxconn", 4096)?;
+        // Without cookies a quarter of this is kept back, which would be another incident.
+        stage.set_sysctl("net.ipv4.tcp_max_syn_backlog", 4096)?;
         stage.set_sysctl("net.ipv4.tcp_synack_retries", recipe.synack_retries)?;
         Ok(Self { variant, recipe, options, server: None, clients: Vec::new(), stage })
     }

@@ -25,6 +25,8 @@ pub(super) const ENTRY: Entry = Entry {
 
 const PORT: u16 = 1080;
 const BACKLOG: u32 = 16;
+/// How long the queue is full before the storm.
+const CALM: Duration = Duration::from_secs(2);
 /// SYNs between two looks at whether the play is cancelled.
 const SQUALL: u64 = 5000;
 
@@ -103,6 +105,8 @@ impl Incident for SynStorm {
         let waiting = BACKLOG + 1;
         client.ask::<Value>(&Order::Connect { to, count: usize::try_from(waiting).unwrap_or_default() })?;
         stage.await_that("the accept queue is full", || Ok(stage.accept_queue(PORT)? == Some(waiting)))?;
+        // That nobody accepts must be plain before the storm, which may be over within a second.
+        stage.cancel().sleep(CALM)?;
         let begin = Instant::now();
         let mut sent = 0;
         while sent < syns {
