@@ -73,11 +73,17 @@ fn replace(text: &str, key: &str, section: &str) -> String {
 }
 
 fn preamble(args: &Args, release: &str) -> String {
-    let commit = paths::workspace()
-        .and_then(|dir| {
-            tool::capture_text(Command::new("git").current_dir(dir).args(["describe", "--always", "--dirty"]))
-        })
-        .unwrap_or_else(|_| "unknown".to_owned());
+    let version = match &args.program {
+        // Nobody knows what it was built from.
+        Some(_) => "as given".to_owned(),
+        None => paths::workspace()
+            .and_then(|workspace| {
+                tool::capture_text(
+                    Command::new("git").current_dir(workspace).args(["describe", "--always", "--dirty"]),
+                )
+            })
+            .unwrap_or_else(|_| "of an unknown commit".to_owned()),
+    };
     let (clock, place) = match args.clock {
         Clock::Instructions => (
             "**A nanosecond is one emulated instruction**: the same whatever else this machine does, and blind to what \
@@ -98,7 +104,7 @@ fn preamble(args: &Args, release: &str) -> String {
          The guest is emulated (QEMU without KVM): **only the ratios mean anything.** {clock} Load: one client and one \
          server {place}, over 127.0.0.1, one connection at a time, {}. Tracers' output goes to /dev/null. Connections \
          per second are measured with `kernel.bpf_stats_enabled=0`, BPF time with 1.\n",
-        commit.trim(),
+        version.trim(),
         args.rounds,
         args.connections,
         match args.close {
