@@ -157,6 +157,11 @@ impl Default for HalfOpen {
 impl HalfOpen {
     pub(super) fn note_retransmit(&mut self, time: Timestamp, again: &SynAckRetransmit) {
         let Some(peer) = again.endpoints.remote else { return };
+        if again.acked {
+            // Its final ACK has come: it waits for data (TCP_DEFER_ACCEPT), or for room in the accept queue.
+            self.requests.remove(&peer);
+            return;
+        }
         let request = self.request(peer, time, again.age_ns);
         match again.cause {
             RetransmitCause::DuplicateSyn => request.duplicates = request.duplicates.saturating_add(1),
@@ -171,12 +176,18 @@ impl HalfOpen {
     pub(super) fn note_end(&mut self, time: Timestamp, end: &RequestEnd) {
         let Some(peer) = end.endpoints.remote else { return };
         match end.how {
-            RequestEnding::Expired => {
+            RequestEnding::Expired if !end.acked => {
                 let request = self.request(peer, time, end.age_ns);
                 request.expired = true;
                 request.timeouts = request.timeouts.max(end.timeouts);
             }
-            RequestEnding::ListenerClosed => {
+            // The peer has answered, one way or another; or there is nobody to answer to.
+            RequestEnding::Expired
+            | RequestEnding::ListenerClosed
+            | RequestEnding::Reset
+            | RequestEnding::Aborted
+            | RequestEnding::Icmp
+            | RequestEnding::Joined => {
                 self.requests.remove(&peer);
             }
         }

@@ -16,6 +16,7 @@ mod namespace;
 mod owner;
 mod process;
 mod rate;
+mod reconcile;
 mod waits;
 
 pub use bind_rule::{Reason, Verdict};
@@ -25,10 +26,11 @@ pub use half_open::{HalfOpen, PeerPattern, Unanswered, UnansweredNetwork};
 pub use listener::{Closing, InferredDrops, ListenCall, Listener, ListenerId, Overflows, SynQueueFull};
 pub use listeners::Listeners;
 pub use loss::{Loss, Losses};
-pub use namespace::{Namespace, ObservedDrops, Reconciliation, ReconciliationStatus};
+pub use namespace::Namespace;
 pub use owner::{KnownOwner, Owners};
 pub use process::{Process, Processes};
 pub use rate::{Reading, per_second};
+pub use reconcile::{Reconciliation, ReconciliationStatus};
 pub use waits::RecentWaits;
 
 use std::collections::BTreeMap;
@@ -219,7 +221,7 @@ impl Correlator {
         namespaces
             .into_iter()
             .flat_map(|(netns, namespace)| {
-                namespace::reconcile(*netns, namespace, self.coverage.as_ref(), lost.as_deref())
+                reconcile::reconcile(*netns, namespace, self.coverage.as_ref(), lost.as_deref())
             })
             .collect()
     }
@@ -295,8 +297,13 @@ impl Correlator {
             }
             Kind::RequestEnd(end) => {
                 let mut totals = ListenerTotals::default();
-                if end.how == RequestEnding::Expired {
-                    totals.expired = Some(end.total);
+                match end.how {
+                    RequestEnding::Expired => totals.expired = Some(end.total),
+                    RequestEnding::Reset => totals.resets = Some(end.total),
+                    RequestEnding::Aborted => totals.aborts = Some(end.total),
+                    RequestEnding::Icmp => totals.icmp_ends = Some(end.total),
+                    RequestEnding::Joined => totals.joins = Some(end.total),
+                    RequestEnding::ListenerClosed => {}
                 }
                 let id = self.on_half_open(time, &end.endpoints, &end.listener, totals);
                 self.half_open.get_or_insert_with(id, HalfOpen::default).note_end(time, end);
@@ -334,7 +341,7 @@ impl Correlator {
             }
             Kind::CounterSample(sample) => {
                 let late = time.since(self.start()) > START;
-                self.namespace_mut(sample.netns).note_counters(time, *sample, late);
+                self.namespace_mut(sample.netns).note_counters(time, **sample, late);
                 changes.push(Change::Learnt);
             }
             Kind::KnobSample(sample) => {
@@ -473,11 +480,12 @@ impl Correlator {
     ) -> ListenerId {
         let id = self.listeners.resolve(time, endpoints, queue);
         if let Some(listener) = self.listeners.get_mut(id) {
-            listener.totals.raise_to(&totals);
+            let seen = listener.note_totals(&totals);
             if queue.sk != 0 {
                 listener.syn_queue = queue.syn_queue;
             }
             listener.last_seen = listener.last_seen.max(time);
+            self.namespace_mut(endpoints.netns).note_observed(time, &seen);
         }
         id
     }
@@ -628,6 +636,24 @@ impl Correlator {
         if !self.observes(observation::ENQUEUE) {
             seen.enqueued = None;
             seen.last_enqueue = None;
+        }
+        if !self.observes(observation::COOKIE) {
+            seen.cookies_sent = None;
+            seen.cookies_at_limit = None;
+            seen.cookies_valid = None;
+            seen.cookies_invalid = None;
+        }
+        if !self.observes(observation::SYNACK_RETRANSMIT) {
+            seen.retransmits_timer = None;
+            seen.retransmits_duplicate_syn = None;
+        }
+        if !self.observes(observation::REQUEST_END) {
+            seen.expired = None;
+            seen.resets = None;
+            seen.aborts = None;
+            seen.icmp_ends = None;
+            seen.joins = None;
+            seen.deferred = None;
         }
         if !self.observes(observation::ACCEPT) {
             seen.accepted = None;

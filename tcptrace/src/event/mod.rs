@@ -9,20 +9,22 @@ pub mod decode;
 mod histogram;
 mod host;
 mod listener;
+mod listener_totals;
 mod port;
 mod process;
 mod socket;
 mod time;
 mod trace;
 
-pub use decode::{DecodeError, decode_listener_state, decode_record, listener_sample, record_name};
+pub use decode::{DecodeError, decode_listener_state, decode_record, record_name};
 pub use histogram::Distribution;
 pub use host::{CounterSample, KnobSample, PortRange, PortRanges};
 pub use listener::{
-    Accept, Acceptor, AckDrop, AckDropCause, Enqueue, Listen, ListenerClosed, ListenerRef, ListenerSample,
-    ListenerTotals, PrefixSample, RequestEnd, RequestEnding, RetransmitCause, SampleSource, SynAckRetransmit,
-    SynDrop, SynDropCause,
+    Accept, AckDrop, AckDropCause, Enqueue, EnqueuedBy, Listen, ListenerClosed, ListenerRef, ListenerSample,
+    PrefixSample, RequestEnd, RequestEnding, RetransmitCause, SampleSource, SynAckRetransmit, SynDrop,
+    SynDropCause,
 };
+pub use listener_totals::{Acceptor, ListenerTotals};
 pub use port::{
     BindFail, BindStage, Found, Holder, HolderReport, How, PortReleased, PortTaken, ReportedHolder,
     ReuseState, Taker,
@@ -74,7 +76,7 @@ pub enum Kind {
     /// A listener's queues and counts, once a second if changed.
     ListenerSample(Box<ListenerSample>),
     /// The kernel's counters of a namespace.
-    CounterSample(CounterSample),
+    CounterSample(Box<CounterSample>),
     /// The knobs of a namespace.
     KnobSample(Box<KnobSample>),
     /// Who a process is.

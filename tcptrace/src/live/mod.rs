@@ -387,45 +387,7 @@ impl Live {
     fn samples_of_second(&mut self, into: &mut Vec<Event>, ending: bool) {
         self.people.second();
         self.look_at_listeners(into, true);
-        let mut kinds = Vec::new();
-        let counts_by_listener =
-            self.tracer.coverage().back_end("syn-drop").is_some_and(|b| b < BackEnd::Tracepoint);
-        if counts_by_listener {
-            // Each map is read by system calls, during which the kernel skips kprobes on this CPU: no more often than needed.
-            self.seconds += 1;
-            let in_full = ending || self.seconds.is_multiple_of(IN_FULL);
-            let samples = self.samples();
-            let mut said = HashMap::with_capacity(samples.len());
-            for (key, sample) in samples {
-                if is_port_key(key) {
-                    continue;
-                }
-                if is_waiting(&sample, self.now()) {
-                    self.troubled.insert(sample.listener.inode);
-                }
-                let changed = self.said_listeners.get(&key) != Some(&sample);
-                if changed {
-                    self.changed.insert(key);
-                }
-                // A histogram that was not read when its listener changed is news in the next full look.
-                let look = in_full && self.changed.remove(&key);
-                // Waiting is news as long as it lasts.
-                if changed || look || sample.listener.depth > 0 {
-                    let mut news = sample.clone();
-                    if look {
-                        news.waits = self.tracer.waits(key).map(distribution);
-                        news.handshakes = self.tracer.handshakes(key).map(distribution);
-                    }
-                    kinds.push(Kind::ListenerSample(Box::new(news)));
-                }
-                said.insert(key, sample);
-            }
-            let troubled = said.values().filter_map(|sample| sample.totals.last_retransmit).max();
-            if in_full && troubled.is_some_and(|last| self.now().since(last) < PREFIX_WATCH) {
-                kinds.extend(self.prefixes(&said));
-            }
-            self.said_listeners = said;
-        }
+        let mut kinds = self.listener_samples(ending);
         for inode in std::mem::take(&mut self.troubled) {
             kinds.extend(self.people.owners_of(inode).iter().filter_map(|&pid| self.people.state(pid)));
         }
@@ -435,6 +397,51 @@ impl Live {
         kinds.push(Kind::Tick);
         self.last_second = now;
         into.extend(kinds.into_iter().map(|kind| Event { time: now, kind }));
+    }
+
+    /// What the kernel side counted of each listener, where that changed; with `in_full` also the histograms.
+    fn listener_samples(&mut self, in_full: bool) -> Vec<Kind> {
+        let mut kinds = Vec::new();
+        let counts_by_listener =
+            self.tracer.coverage().back_end("syn-drop").is_some_and(|b| b < BackEnd::Tracepoint);
+        if !counts_by_listener {
+            return kinds;
+        }
+        // Each map is read by system calls, during which the kernel skips kprobes on this CPU: no more often than needed.
+        self.seconds += 1;
+        let in_full = in_full || self.seconds.is_multiple_of(IN_FULL);
+        let samples = self.samples();
+        let mut said = HashMap::with_capacity(samples.len());
+        for (key, sample) in samples {
+            if is_port_key(key) {
+                continue;
+            }
+            if is_waiting(&sample, self.now()) {
+                self.troubled.insert(sample.listener.inode);
+            }
+            let changed = self.said_listeners.get(&key) != Some(&sample);
+            if changed {
+                self.changed.insert(key);
+            }
+            // A histogram that was not read when its listener changed is news in the next full look.
+            let look = in_full && self.changed.remove(&key);
+            // Waiting is news as long as it lasts.
+            if changed || look || sample.listener.depth > 0 {
+                let mut news = sample.clone();
+                if look {
+                    news.waits = self.tracer.waits(key).map(distribution);
+                    news.handshakes = self.tracer.handshakes(key).map(distribution);
+                }
+                kinds.push(Kind::ListenerSample(Box::new(news)));
+            }
+            said.insert(key, sample);
+        }
+        let troubled = said.values().filter_map(|sample| sample.totals.last_retransmit).max();
+        if in_full && troubled.is_some_and(|last| self.now().since(last) < PREFIX_WATCH) {
+            kinds.extend(self.prefixes(&said));
+        }
+        self.said_listeners = said;
+        kinds
     }
 
     /// Connections completed by remote network, where that changed.
@@ -514,6 +521,10 @@ impl Live {
         self.poll(into);
         self.samples_of_second(into, true);
         self.poll(into);
+        // What is counted and not told one by one has gone on since the counters were read; that it has is then known.
+        let last = self.listener_samples(true);
+        let now = self.now();
+        into.extend(last.into_iter().map(|kind| Event { time: now, kind }));
         into.push(Event { time: self.now(), kind: Kind::End });
     }
 }

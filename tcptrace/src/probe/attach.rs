@@ -114,7 +114,7 @@ impl Choice {
                 Observed {
                     name: observation.name,
                     status: Status::Attached,
-                    back_end: Some(way.back_end),
+                    back_end: Some(way.in_use()),
                     via: self.via.join(", "),
                     reason: join(&reasons),
                 }

@@ -87,6 +87,16 @@ pub struct Way {
     pub needs: Option<&'static str>,
 }
 
+impl Way {
+    /// The tier that is in use once this way is: one that goes by tracepoints alone proves nothing about the full tiers,
+    /// whichever of them may use it.
+    #[must_use]
+    pub fn in_use(&self) -> BackEnd {
+        let tracepoint = |probe: &Probe| matches!(probe.kind, Kind::BtfTracepoint | Kind::SyscallTracepoint);
+        if self.probes.iter().all(tracepoint) { BackEnd::Tracepoint } else { self.back_end }
+    }
+}
+
 /// Something that the tracer wants to see.
 #[derive(Clone, Copy, Debug)]
 pub struct Observation {
@@ -125,6 +135,8 @@ use tcptrace_common::config::{SERVE_CONNECT, SERVE_ENQUEUE, SERVE_LISTEN};
 const SYS_LISTEN: &[&str] = &["__x64_sys_listen", "__arm64_sys_listen"];
 const ROUTE_V4: &[&str] = &["tcp_v4_init_req", "tcp_v4_route_req"];
 const ROUTE_V6: &[&str] = &["tcp_v6_init_req", "tcp_v6_route_req"];
+const QUEUE_DROP: &[&str] = &["inet_csk_reqsk_queue_drop"];
+const QUEUE_DROP_AND_PUT: &[&str] = &["inet_csk_reqsk_queue_drop_and_put"];
 const STATE: &[&str] = &["inet_sock_set_state"];
 const STATE_OF_TASK: &[Probe] = &[probe("tp_set_state_task", Kind::BtfTracepoint, STATE)];
 const STATE_OF_CHILD: &[Probe] = &[probe("tp_set_state_child", Kind::BtfTracepoint, STATE)];
@@ -259,13 +271,15 @@ pub const OBSERVATIONS: &[Observation] = &[
     },
     Observation {
         name: "cookie",
-        what: "SYNs answered with a cookie",
+        what: "SYNs answered with a cookie, and cookies that came back",
         ways: &[
             way(
                 Fexit,
                 &[
                     probe("fentry_cookie_v4", Kind::Fentry, &["cookie_v4_init_sequence"]),
                     probe6("fentry_cookie_v6", Kind::Fentry, &["cookie_v6_init_sequence"]),
+                    probe("fexit_cookie_check_v4", Kind::Fexit, &["cookie_v4_check"]),
+                    probe6("fexit_cookie_check_v6", Kind::Fexit, &["cookie_v6_check"]),
                 ],
             ),
             way(
@@ -273,6 +287,10 @@ pub const OBSERVATIONS: &[Observation] = &[
                 &[
                     probe("kprobe_cookie", Kind::Kprobe, &["cookie_v4_init_sequence"]),
                     probe6("kprobe_cookie", Kind::Kprobe, &["cookie_v6_init_sequence"]),
+                    probe("kprobe_cookie_check", Kind::Kprobe, &["cookie_v4_check"]),
+                    probe("kretprobe_cookie_check", Kind::Kretprobe, &["cookie_v4_check"]),
+                    probe6("kprobe_cookie_check", Kind::Kprobe, &["cookie_v6_check"]),
+                    probe6("kretprobe_cookie_check", Kind::Kretprobe, &["cookie_v6_check"]),
                 ],
             ),
         ],
@@ -293,13 +311,19 @@ pub const OBSERVATIONS: &[Observation] = &[
     },
     Observation {
         name: "request-end",
-        what: "half-open requests given up",
+        what: "half-open requests given up, reset, refused, or ended by an ICMP error",
         ways: &[
             way(
                 Fexit,
                 &[
                     probe("fentry_reqsk_timer", Kind::Fentry, &["reqsk_timer_handler"]),
                     probe("fexit_reqsk_timer", Kind::Fexit, &["reqsk_timer_handler"]),
+                    probe("fentry_queue_drop", Kind::Fentry, QUEUE_DROP),
+                    probe("fentry_queue_drop_and_put", Kind::Fentry, QUEUE_DROP_AND_PUT),
+                    probe("fentry_icmp_v4", Kind::Fentry, &["tcp_v4_err"]),
+                    probe("fexit_icmp_v4", Kind::Fexit, &["tcp_v4_err"]),
+                    probe6("fentry_icmp_v6", Kind::Fentry, &["tcp_v6_err"]),
+                    probe6("fexit_icmp_v6", Kind::Fexit, &["tcp_v6_err"]),
                 ],
             ),
             way(
@@ -307,6 +331,12 @@ pub const OBSERVATIONS: &[Observation] = &[
                 &[
                     probe("kprobe_reqsk_timer", Kind::Kprobe, &["reqsk_timer_handler"]),
                     probe("kretprobe_reqsk_timer", Kind::Kretprobe, &["reqsk_timer_handler"]),
+                    probe("kprobe_queue_drop", Kind::Kprobe, QUEUE_DROP),
+                    probe("kprobe_queue_drop_and_put", Kind::Kprobe, QUEUE_DROP_AND_PUT),
+                    probe("kprobe_icmp_v4", Kind::Kprobe, &["tcp_v4_err"]),
+                    probe("kretprobe_icmp", Kind::Kretprobe, &["tcp_v4_err"]),
+                    probe6("kprobe_icmp_v6", Kind::Kprobe, &["tcp_v6_err"]),
+                    probe6("kretprobe_icmp", Kind::Kretprobe, &["tcp_v6_err"]),
                 ],
             ),
         ],
@@ -455,6 +485,16 @@ mod tests {
     fn ways_are_in_order_of_preference() {
         for observation in OBSERVATIONS {
             assert!(observation.ways.is_sorted_by(|a, b| a.back_end < b.back_end), "{}", observation.name);
+        }
+    }
+
+    #[test]
+    fn a_tracepoint_is_no_proof_of_a_full_tier() {
+        for observation in OBSERVATIONS {
+            for way in observation.ways {
+                let by_tracepoints = way.probes.iter().all(|probe| probe.program.starts_with("tp_"));
+                assert_eq!(way.in_use() == BackEnd::Tracepoint, by_tracepoints, "{}", observation.name);
+            }
         }
     }
 

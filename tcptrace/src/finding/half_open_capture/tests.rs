@@ -75,12 +75,24 @@ impl Queue {
                                 cause,
                                 timeouts,
                                 total,
+                                acked: false,
+                                deferred: false,
                             })
                         }
                         None => {
                             self.expired += 1;
                             let (how, total) = (RequestEnding::Expired, self.expired);
-                            Kind::RequestEnd(RequestEnd { endpoints, listener, age_ns, how, timeouts, total })
+                            Kind::RequestEnd(RequestEnd {
+                                endpoints,
+                                listener,
+                                age_ns,
+                                how,
+                                timeouts,
+                                total,
+                                acked: false,
+                                deferred: false,
+                                icmp: None,
+                            })
                         }
                     },
                 );
