@@ -236,6 +236,10 @@ kernel_layout! {
     /// When the first SYN-ACK was sent (`CLOCK_MONOTONIC`, µs); 0 for never, and for cookies.
     req_snt_synack: Offset("tcp_request_sock.snt_synack"),
 
+    // MPTCP, where it is built in.
+    /// First subflow of an MPTCP socket (`struct sock *`): what was in the accept queue.
+    mptcp_first: Offset("mptcp_sock.first"),
+
     // Packets: only addresses and ports of a SYN.
     /// Start of a packet's buffer.
     skb_head: Offset("sk_buff.head"),

@@ -12,11 +12,15 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 
+use tcptrace_common::ABSENT;
+
 use crate::{
     handle::{accept, bind, half_open, handshake, listen},
     kernel::{Access as _, Probed, Request, Skb, Sock, current, layout, state, syscall_second_argument},
     maps::{CALL_GET_PORT, CALL_LISTEN, CALL_LISTEN_START, CALLS, Call, CallKey, packet},
 };
+
+const IPPROTO_MPTCP: u16 = 262;
 
 type Socket = Sock<Probed>;
 type Packet = Skb<Probed>;
@@ -198,7 +202,11 @@ fn kprobe_queue_add(ctx: ProbeContext) -> u32 {
 /// it. Other families graft too: what counts is a child that was seen entering an accept queue.
 #[kprobe]
 fn kprobe_sock_graft(ctx: ProbeContext) -> u32 {
-    let child = argument(&ctx, 0);
+    let mut child = argument(&ctx, 0);
+    // An application of MPTCP gets the connection, not the subflow that was queued.
+    if layout!(mptcp_first) != ABSENT && Socket::at(child).protocol() == IPPROTO_MPTCP {
+        child = Probed::read(child, layout!(mptcp_first));
+    }
     let queued = accept::take_queued(child);
     if queued.listener != 0 {
         accept::accepted(Socket::at(queued.listener), Socket::at(child), queued);

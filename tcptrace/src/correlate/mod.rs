@@ -306,7 +306,12 @@ impl Correlator {
                     RequestEnding::ListenerClosed => {}
                 }
                 let id = self.on_half_open(time, &end.endpoints, &end.listener, totals);
-                self.half_open.get_or_insert_with(id, HalfOpen::default).note_end(time, end);
+                if end.how == RequestEnding::Expired && !end.acked {
+                    self.half_open.get_or_insert_with(id, HalfOpen::default);
+                }
+                if let Some(half_open) = self.half_open.get_mut(&id) {
+                    half_open.note_end(time, end);
+                }
             }
             Kind::Enqueue(enqueue) => {
                 if let Some(id) = self.quiet_listener(time, &enqueue.endpoints, &enqueue.listener)

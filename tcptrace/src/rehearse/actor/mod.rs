@@ -19,6 +19,8 @@ mod sockets;
 mod storm;
 mod web;
 
+pub(super) use frame::checksum;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
