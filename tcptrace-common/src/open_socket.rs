@@ -29,9 +29,15 @@ pub struct OpenSocket {
     pub state: u8,
     /// Bit set of `port::OPT_*`.
     pub options: u8,
-    /// IPPROTO_TCP, or 262 for MPTCP.
-    pub protocol: u16,
+    /// Not 0: an MPTCP socket.
+    pub mptcp: u8,
+    /// `sk_userlocks`: [`PORT_LOCKED`].
+    pub locks: u8,
 }
+
+/// Bit of `sk_userlocks` (SOCK_BINDPORT_LOCK): bind() was given this port by number. Neither accepted connections nor ports
+/// that the kernel chose have it.
+pub const PORT_LOCKED: u8 = 8;
 const _: () = assert!(size_of::<OpenSocket>() == 48 + 24 + 24);
 
 /// What the iterator is asked for, a read-only global.

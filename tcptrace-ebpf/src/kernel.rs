@@ -157,6 +157,16 @@ impl<A: Access> Sock<A> {
         A::read(self.at, layout!(sk_type))
     }
 
+    /// `sk_userlocks`: what the application fixed by setsockopt() or bind().
+    #[inline(always)]
+    pub fn locks(self) -> u8 {
+        if layout!(sk_userlocks) == ABSENT {
+            return 0;
+        }
+        let byte: u8 = A::read(self.at, layout!(sk_userlocks));
+        (byte >> layout!(sk_userlocks_shift)) & 0xf
+    }
+
     /// 0 until somebody asked for it.
     #[inline(always)]
     pub fn cookie(self) -> u64 {

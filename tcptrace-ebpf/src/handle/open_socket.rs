@@ -57,7 +57,8 @@ pub fn met(entry: &TaskFile) {
         row.limit = sk.accept_queue_limit();
     }
     row.options = sk.options() | sk.inet_options();
-    row.protocol = protocol;
+    row.mptcp = u8::from(protocol == IPPROTO_MPTCP);
+    row.locks = sk.locks();
     entry.write(&row);
     if asked!(remember) != 0 {
         remember(entry, sk, &row);

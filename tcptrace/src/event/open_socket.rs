@@ -1,6 +1,6 @@
 //! Sockets that processes have open, as the kernel side's iterator lists them.
 
-use tcptrace_common::open_socket::OpenSocket as Row;
+use tcptrace_common::open_socket::{OpenSocket as Row, PORT_LOCKED};
 
 use super::cursor::{Cursor, Ended};
 use super::decode::{options, read_endpoints};
@@ -34,9 +34,9 @@ pub struct OpenSocket {
     pub options: SocketOptions,
     /// An MPTCP socket, not a TCP one.
     pub mptcp: bool,
+    /// bind() asked for this port by number. Otherwise the kernel chose it, or it is the listener's that accepted it.
+    pub port_by_number: bool,
 }
-
-const IPPROTO_MPTCP: u16 = 262;
 
 /// All rows that the iterator wrote.
 ///
@@ -61,7 +61,8 @@ fn decode(row: &[u8]) -> Result<OpenSocket, Ended> {
         limit: from.u32()?,
         state: SocketState::from_kernel(from.u8()?),
         options: options(from.u8()?.into()),
-        mptcp: from.u16()? == IPPROTO_MPTCP,
+        mptcp: from.u8()? != 0,
+        port_by_number: from.u8()? & PORT_LOCKED != 0,
     })
 }
 
@@ -89,8 +90,7 @@ mod tests {
         for word in [pid, 5, 1000, 2, 128] {
             bytes.extend(word.to_ne_bytes());
         }
-        bytes.extend([10, 1]);
-        bytes.extend(6_u16.to_ne_bytes());
+        bytes.extend([10, 1, 0, PORT_LOCKED]);
         bytes
     }
 
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!((first.endpoints.remote, first.endpoints.netns), (None, 4_026_531_840));
         assert_eq!((first.pid, first.fd, first.inode, first.uid), (1, 5, 77, 1000));
         assert_eq!((first.depth, first.limit, first.state), (2, 128, SocketState::Listen));
-        assert!(first.options.reuseaddr() && !first.mptcp);
+        assert!(first.options.reuseaddr() && !first.mptcp && first.port_by_number);
         assert_eq!((second.pid, second.endpoints.local.port()), (2, 443));
     }
 
