@@ -126,8 +126,8 @@ fn tell_of<A: Access>(
         // SAFETY: a map value stays readable for the length of a program run.
         unsafe {
             task = (*taker).task;
-            // A port that bind() got was taken earlier.
-            if (*taker).how == HOW_CONNECT {
+            // A port that bind() got was taken earlier; of a socket older than the tracer that is not known.
+            if (*taker).how == HOW_CONNECT && (*taker).since_ns != 0 {
                 news.age_ns = now.wrapping_sub((*taker).since_ns);
             }
             news.syns_again = u32::from((*taker).syns_again);

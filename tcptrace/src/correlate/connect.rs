@@ -210,9 +210,8 @@ impl Destinations {
     ) -> Option<(DestinationKey, Meaning, ConnectTotals)> {
         let remote = connect.endpoints.remote?;
         let key = DestinationKey { netns: connect.endpoints.netns, remote };
-        if connect.result == ConnectResult::Established && connect.syns_again == 0
-            || connect.result == ConnectResult::Cancelled && connect.syns_again == 0
-        {
+        let orderly = matches!(connect.result, ConnectResult::Established | ConnectResult::Cancelled);
+        if orderly && connect.syns_again == 0 {
             return None;
         }
         let server_side = self.server_sides.get(&(connect.endpoints.local, remote)).copied();

@@ -55,6 +55,8 @@ pub mod observation {
     pub const SYN_RETRANSMIT: &str = "syn-retransmit";
     /// A connect is refused, times out or is called off.
     pub const CONNECT_END: &str = "connect-end";
+    /// Who has the sockets that are older than the tracer.
+    pub const SOCKET_OWNERS: &str = "socket-owners";
     /// A port is given back.
     pub const PORT_RELEASED: &str = "port-released";
 }

@@ -84,6 +84,7 @@ impl Encoder {
             .u64(it.taker.since_ns)
             .u64(it.taker.released_ns)
             .u8(it.taker.how)
+            .u8(it.taker.bootstrapped)
             .u8(it.taker.syns_again)
             .u8(it.taker.told)
             .bytes(&it.taker.pad)
@@ -334,7 +335,8 @@ fn bind_fail() {
             how: port::HOW_CONNECT,
             syns_again: 0,
             told: 0,
-            pad: [0; 5],
+            bootstrapped: 0,
+            pad: [0; 4],
         },
         sk: 8,
         ino: 9,
