@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::event::{CounterSample, KnobSample, ListenerTotals, Timestamp};
+use crate::event::{ConnectTotals, CounterSample, KnobSample, ListenerTotals, Timestamp};
 
 /// What samples counted up to then may have happened before the counters were first read.
 const FIRST_SECOND: Duration = Duration::from_millis(1500);
@@ -20,6 +20,8 @@ pub struct Namespace {
     latest: Option<(Timestamp, CounterSample)>,
     /// What our probes counted at its listeners.
     pub(super) observed: ListenerTotals,
+    /// What became of connects that were not answered at once.
+    pub(super) connects: ConnectTotals,
     /// Of these: what came since the counters were last looked at. The kernel may or may not have counted it by then.
     pub(super) in_flight: ListenerTotals,
     /// Of these: what came in the first second, part of which may be older than the first reading of the counters.
@@ -64,6 +66,14 @@ impl Namespace {
         if baseline.is_some_and(|baseline| time.since(baseline) < FIRST_SECOND) {
             self.first_second.add(more);
         }
+    }
+
+    /// More connects were not answered.
+    pub(super) fn note_connects(&mut self, time: Timestamp, more: &ConnectTotals) {
+        if !self.late && self.baseline.as_ref().is_some_and(|(baseline, _)| time < *baseline) {
+            return;
+        }
+        self.connects.add(more);
     }
 
     /// The counters were looked at; if there is no new reading they have not changed.
