@@ -15,3 +15,4 @@ pub mod output;
 pub mod pipeline;
 pub mod probe;
 pub mod rehearse;
+pub mod stock;

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod exit;
+mod listeners;
 mod probes;
 mod rehearse;
 mod trace;
@@ -31,6 +32,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         None => watch::run(&cli.watch),
         Some(Command::Watch(args)) => watch::run(&args),
+        Some(Command::Listeners(args)) => listeners::run(&args),
         Some(Command::Probes(args)) => probes::run(&args),
         Some(Command::Rehearse(args)) => rehearse::run(&args),
     };

@@ -70,7 +70,7 @@ async fn watch(args: &WatchArgs, options: &live::Options) -> Result<Exit, Failur
 }
 
 /// A namespace by the inode number of its file, by a pid in it, or by its name in `/run/netns`.
-fn find_netns(name: &str) -> Result<Netns, Failure> {
+pub(super) fn find_netns(name: &str) -> Result<Netns, Failure> {
     let usage = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("--netns {name}: {error}"));
     let Ok(number) = name.parse::<u32>() else {
         return Netns::from_path(&std::path::Path::new("/run/netns").join(name))

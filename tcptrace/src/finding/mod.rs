@@ -21,10 +21,11 @@ mod slow_accept;
 mod syn_queue_full;
 #[cfg(test)]
 pub(crate) mod testing;
-mod words;
+pub(crate) mod words;
 
 pub use evidence::{Evidence, Value};
 pub use party::{NetworkFacts, Party, ProcessName, SocketFacts};
+pub(crate) use queue_limit::{QueueLimit, SetBy};
 
 use std::collections::BTreeMap;
 
