@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub(super) fn run(args: &ListenersArgs) -> Result<Exit, Failure> {
-    let netns = args.netns.as_deref().map(super::watch::find_netns).transpose()?;
+    let netns = args.netns.as_deref().map(super::netns::find).transpose()?;
     let mut traced = None;
     let mut coverage = None;
     let mut untraced = None;

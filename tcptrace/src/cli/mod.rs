@@ -1,8 +1,10 @@
 //! Arguments, and one file per subcommand; nothing else.
 
 pub mod args;
+mod check;
 mod exit;
 mod listeners;
+mod netns;
 mod probes;
 mod rehearse;
 mod trace;
@@ -35,6 +37,7 @@ pub fn main() -> ExitCode {
         Some(Command::Listeners(args)) => listeners::run(&args),
         Some(Command::Probes(args)) => probes::run(&args),
         Some(Command::Rehearse(args)) => rehearse::run(&args),
+        Some(Command::Check(args)) => check::run(&args),
     };
     match outcome {
         Ok(exit) => exit.into(),
