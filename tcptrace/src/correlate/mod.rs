@@ -318,7 +318,7 @@ impl Correlator {
                 match again.cause {
                     RetransmitCause::Timer => totals.retransmits_timer = Some(again.total),
                     RetransmitCause::DuplicateSyn => totals.retransmits_duplicate_syn = Some(again.total),
-                    RetransmitCause::Unknown => {}
+                    RetransmitCause::Unknown => totals.retransmits_unknown = Some(again.total),
                 }
                 let id = self.on_half_open(time, &again.endpoints, &again.listener, totals);
                 self.half_open.get_or_insert_with(id, HalfOpen::default).note_retransmit(time, again);
@@ -708,6 +708,9 @@ impl Correlator {
             seen.retransmits_duplicate_syn = None;
         }
         if !self.observes(observation::REQUEST_END) {
+            // Without the timer in sight, every retransmission looks like the answer to a SYN.
+            seen.retransmits_unknown = seen.retransmits_duplicate_syn.take();
+            seen.retransmits_timer = None;
             seen.expired = None;
             seen.resets = None;
             seen.aborts = None;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::event::{CounterSample, Coverage, ListenerTotals, ObservationStatus, observation};
+use crate::event::{ConnectTotals, CounterSample, Coverage, ListenerTotals, ObservationStatus, observation};
 
 use super::Namespace;
 
@@ -51,7 +51,7 @@ impl ReconciliationStatus {
 }
 
 /// Our count of what a counter counts: at least and at most, where that cannot be told exactly.
-type Ours = fn(&ListenerTotals) -> (u64, u64);
+type Ours = fn(&ListenerTotals, &ConnectTotals) -> (u64, u64);
 
 /// A counter of the kernel, and what it is of ours.
 struct Row {
@@ -70,18 +70,18 @@ fn exactly(counts: &[Option<u64>]) -> (u64, u64) {
 }
 
 /// Where the kernel counts each stands in KERNEL.md §12.
-const ROWS: [Row; 9] = [
+const ROWS: [Row; 10] = [
     Row {
         counter: "ListenOverflows",
         read: |kernel| kernel.listen_overflows,
-        ours: |ours| exactly(&[ours.syn_drops_accept_queue, ours.ack_drops_accept_queue]),
+        ours: |ours, _| exactly(&[ours.syn_drops_accept_queue, ours.ack_drops_accept_queue]),
         sampled: false,
         needs: &[observation::SYN_DROP, observation::ACK_DROP],
     },
     Row {
         counter: "ListenDrops",
         read: |kernel| kernel.listen_drops,
-        ours: |ours| {
+        ours: |ours, _| {
             exactly(&[
                 ours.syn_drops_accept_queue,
                 ours.syn_drops_syn_queue,
@@ -97,14 +97,14 @@ const ROWS: [Row; 9] = [
     Row {
         counter: "TCPReqQFullDrop",
         read: |kernel| kernel.req_queue_full_drop,
-        ours: |ours| exactly(&[ours.syn_drops_syn_queue]),
+        ours: |ours, _| exactly(&[ours.syn_drops_syn_queue]),
         sampled: false,
         needs: &[observation::SYN_DROP],
     },
     Row {
         counter: "TCPReqQFullDoCookies",
         read: |kernel| kernel.req_queue_full_do_cookies,
-        ours: |ours| {
+        ours: |ours, _| {
             let (sure, _) = exactly(&[ours.cookies_sent, ours.cookies_dropped]);
             let doubtful = ours.cookies_dropped_at_limit.unwrap_or(0);
             // A cookie was sent with the SYN queue exactly at its limit: that counts as full in this release.
@@ -117,28 +117,42 @@ const ROWS: [Row; 9] = [
     Row {
         counter: "SyncookiesSent",
         read: |kernel| kernel.syncookies_sent,
-        ours: |ours| exactly(&[ours.cookies_sent]),
+        ours: |ours, _| exactly(&[ours.cookies_sent]),
         sampled: true,
         needs: &[observation::COOKIE],
     },
     Row {
         counter: "SyncookiesRecv",
         read: |kernel| kernel.syncookies_received,
-        ours: |ours| exactly(&[ours.cookies_valid]),
+        ours: |ours, _| exactly(&[ours.cookies_valid]),
         sampled: true,
         needs: &[observation::COOKIE],
     },
     Row {
+        counter: "TCPSynRetrans",
+        read: |kernel| kernel.syn_retransmits,
+        ours: |ours, connects| {
+            exactly(&[
+                ours.retransmits_timer,
+                ours.retransmits_duplicate_syn,
+                ours.retransmits_unknown,
+                Some(connects.syns_again),
+            ])
+        },
+        sampled: false,
+        needs: &[observation::SYNACK_RETRANSMIT, observation::SYN_RETRANSMIT],
+    },
+    Row {
         counter: "EmbryonicRsts",
         read: |kernel| kernel.embryonic_resets,
-        ours: |ours| exactly(&[ours.resets, ours.aborts]),
+        ours: |ours, _| exactly(&[ours.resets, ours.aborts]),
         sampled: false,
         needs: &[observation::REQUEST_END],
     },
     Row {
         counter: "TCPFastOpenPassive",
         read: |kernel| kernel.fastopen_passive,
-        ours: |ours| exactly(&[ours.fast_opens]),
+        ours: |ours, _| exactly(&[ours.fast_opens]),
         sampled: true,
         needs: &[observation::SYN_DROP, observation::ENQUEUE],
     },
@@ -146,7 +160,7 @@ const ROWS: [Row; 9] = [
         counter: "PassiveOpens",
         read: |kernel| kernel.passive_opens,
         // Every child that was made: enqueued, given up, or not needed.
-        ours: |ours| exactly(&[ours.enqueued, ours.ack_drops_other, ours.joins, ours.orphans]),
+        ours: |ours, _| exactly(&[ours.enqueued, ours.ack_drops_other, ours.joins, ours.orphans]),
         sampled: true,
         needs: &[
             observation::ENQUEUE,
@@ -168,7 +182,7 @@ pub(super) fn reconcile(
     let mut compared = Vec::new();
     for row in &ROWS {
         let Some((_, kernel)) = namespace.grown(row.read) else { continue };
-        let (least, most) = (row.ours)(&namespace.observed);
+        let (least, most) = (row.ours)(&namespace.observed, &namespace.connects);
         // Namespaces in which nothing ever happened are no news, and there can be many.
         if kernel == 0 && most == 0 && row.counter != "ListenOverflows" {
             continue;
@@ -183,7 +197,9 @@ pub(super) fn reconcile(
         }
         if result.status == ReconciliationStatus::Mismatch {
             let more = observed.checked_sub(kernel);
-            let within = |part: &ListenerTotals| more.is_some_and(|more| more <= (row.ours)(part).1);
+            let within = |part: &ListenerTotals| {
+                more.is_some_and(|more| more <= (row.ours)(part, &ConnectTotals::default()).1)
+            };
             if within(&namespace.in_flight) {
                 result.status = ReconciliationStatus::Partial;
                 result.reason = Some("it went on after the counter was last read".to_owned());

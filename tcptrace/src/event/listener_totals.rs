@@ -109,6 +109,8 @@ listener_totals! {
     retransmits_timer,
     /// SYN-ACKs sent again because the SYN came again.
     retransmits_duplicate_syn,
+    /// SYN-ACKs sent again for one of these reasons, where they are not told apart.
+    retransmits_unknown,
     /// Half-open requests whose timer ran out for the last time.
     expired,
     /// Half-open requests that the peer reset.

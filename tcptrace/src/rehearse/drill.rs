@@ -127,7 +127,8 @@ fn ended_requests(address: SocketAddr) -> io::Result<()> {
 /// An ICMP error about a TCP segment that nobody sent.
 fn icmp_error(ip: IpAddr) -> io::Result<()> {
     /// Destination unreachable: host (RFC 792), address (RFC 4443).
-    const V4: [u8; 8] = [3, 1, 0, 0, 0, 0, 0, 0];
+    const V4: u8 = 3;
+    const V4_CODE: u8 = 1;
     const V6: [u8; 8] = [1, 3, 0, 0, 0, 0, 0, 0];
     /// The ports and the sequence number of the segment.
     const SEGMENT: [u8; 8] = [0, 1, 0, 1, 0, 0, 0, 1];
@@ -137,10 +138,11 @@ fn icmp_error(ip: IpAddr) -> io::Result<()> {
             header[..10].copy_from_slice(&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6]);
             header[12..16].copy_from_slice(&ip.octets());
             header[16..].copy_from_slice(&ip.octets());
-            let mut message = [V4.as_slice(), &header, &SEGMENT].concat();
-            let sum = checksum(&message);
-            message[2..4].copy_from_slice(&sum.to_be_bytes());
-            (AddressFamily::Inet, SockProtocol::Icmp, message)
+            let message = |sum: u16| {
+                let [high, low] = sum.to_be_bytes();
+                [[V4, V4_CODE, high, low, 0, 0, 0, 0].as_slice(), &header, &SEGMENT].concat()
+            };
+            (AddressFamily::Inet, SockProtocol::Icmp, message(checksum(&message(0))))
         }
         IpAddr::V6(ip) => {
             let mut header = [0_u8; 40];
