@@ -22,6 +22,8 @@ pub struct Namespace {
     pub(super) observed: ListenerTotals,
     /// What became of connects that were not answered at once.
     pub(super) connects: ConnectTotals,
+    /// Of these: what came since the counters were last looked at.
+    pub(super) connects_in_flight: ConnectTotals,
     /// Of these: what came since the counters were last looked at. The kernel may or may not have counted it by then.
     pub(super) in_flight: ListenerTotals,
     /// Of these: what came in the first second, part of which may be older than the first reading of the counters.
@@ -74,11 +76,13 @@ impl Namespace {
             return;
         }
         self.connects.add(more);
+        self.connects_in_flight.add(more);
     }
 
     /// The counters were looked at; if there is no new reading they have not changed.
     pub(super) fn note_looked(&mut self) {
         self.in_flight = ListenerTotals::default();
+        self.connects_in_flight = ConnectTotals::default();
     }
 
     /// Whether it was met after the start, and is taken for new.

@@ -197,13 +197,12 @@ pub(super) fn reconcile(
         }
         if result.status == ReconciliationStatus::Mismatch {
             let more = observed.checked_sub(kernel);
-            let within = |part: &ListenerTotals| {
-                more.is_some_and(|more| more <= (row.ours)(part, &ConnectTotals::default()).1)
-            };
-            if within(&namespace.in_flight) {
+            let within =
+                |listeners, connects| more.is_some_and(|more| more <= (row.ours)(listeners, connects).1);
+            if within(&namespace.in_flight, &namespace.connects_in_flight) {
                 result.status = ReconciliationStatus::Partial;
                 result.reason = Some("it went on after the counter was last read".to_owned());
-            } else if row.sampled && within(&namespace.first_second) {
+            } else if row.sampled && within(&namespace.first_second, &ConnectTotals::default()) {
                 result.status = ReconciliationStatus::Partial;
                 result.reason = Some("it had begun before the counter was first read".to_owned());
             } else if namespace.is_late() && lost.is_none() {

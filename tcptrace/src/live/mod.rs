@@ -563,7 +563,8 @@ impl Live {
         self.samples_of_second(into, true);
         self.poll(into);
         // What is counted and not told one by one has gone on since the counters were read; that it has is then known.
-        let last = self.listener_samples(true);
+        let mut last = self.listener_samples(true);
+        last.extend(self.connect_samples());
         let now = self.now();
         into.extend(last.into_iter().map(|kind| Event { time: now, kind }));
         into.push(Event { time: self.now(), kind: Kind::End });
