@@ -18,3 +18,4 @@ pub mod pipeline;
 pub mod probe;
 pub mod rehearse;
 pub mod survey;
+pub mod who;

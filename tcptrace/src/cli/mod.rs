@@ -8,6 +8,7 @@ mod probes;
 mod rehearse;
 mod trace;
 mod watch;
+mod who;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,7 @@ pub fn main() -> ExitCode {
         Some(Command::Watch(args)) => watch::run(&args),
         Some(Command::Probes(args)) => probes::run(&args),
         Some(Command::Rehearse(args)) => rehearse::run(&args),
+        Some(Command::Who(args)) => who::run(&args),
         Some(Command::Check(args)) => check::run(&args),
     };
     match outcome {

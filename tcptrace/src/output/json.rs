@@ -18,7 +18,7 @@ use super::summary::Summary;
 #[derive(Debug)]
 pub struct JsonWriter<W: Write> {
     to: LineSink<W>,
-    line: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
 /// A line, its type in front.
@@ -68,7 +68,7 @@ fn as_text<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::O
 impl<W: Write> JsonWriter<W> {
     /// Writes to `to`.
     pub fn new(to: W) -> Self {
-        Self { to: LineSink::new(to), line: Vec::new() }
+        Self { to: LineSink::new(to), buffer: Vec::new() }
     }
 
     /// What is observed.
@@ -86,7 +86,7 @@ impl<W: Write> JsonWriter<W> {
                 reason: observation.reason.as_deref(),
             })
             .collect();
-        self.write(
+        self.line(
             "coverage",
             &CoverageLine {
                 kernel: &coverage.kernel,
@@ -102,7 +102,7 @@ impl<W: Write> JsonWriter<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn finding(&mut self, finding: &Finding) -> Written {
-        self.write("finding", finding)
+        self.line("finding", finding)
     }
 
     /// An event that the kernel side reported; others are no lines of output. `world` names containers.
@@ -114,7 +114,7 @@ impl<W: Write> JsonWriter<W> {
             return self.lost(lost);
         }
         match EventLine::of(event, world) {
-            Some(line) => self.write("event", &line),
+            Some(line) => self.line("event", &line),
             None => Ok(std::ops::ControlFlow::Continue(())),
         }
     }
@@ -131,7 +131,7 @@ impl<W: Write> JsonWriter<W> {
             from: lost.from,
             to: lost.to,
         };
-        self.write("lost", &line)
+        self.line("lost", &line)
     }
 
     /// The last line.
@@ -139,7 +139,7 @@ impl<W: Write> JsonWriter<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn summary(&mut self, summary: &Summary) -> Written {
-        self.write("summary", summary)
+        self.line("summary", summary)
     }
 
     /// The writer.
@@ -147,12 +147,16 @@ impl<W: Write> JsonWriter<W> {
         self.to.into_inner()
     }
 
-    fn write<T: Serialize>(&mut self, kind: &'static str, content: &T) -> Written {
-        self.line.clear();
-        let mut serializer = serde_json::Serializer::with_formatter(&mut self.line, Plain);
+    /// A line of another type, for subcommands that do not trace.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn line<T: Serialize>(&mut self, kind: &'static str, content: &T) -> Written {
+        self.buffer.clear();
+        let mut serializer = serde_json::Serializer::with_formatter(&mut self.buffer, Plain);
         Typed { kind, content }.serialize(&mut serializer)?;
-        self.line.push(b'\n');
-        self.to.write(&self.line)
+        self.buffer.push(b'\n');
+        self.to.write(&self.buffer)
     }
 }
 
