@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use crate::event::{OpenSocket, SocketState, Timestamp};
 use crate::host::knobs::Knobs;
-use crate::host::netns::{Netns, NetnsError, NetnsTable};
+use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns};
 use crate::host::port_set::PortSet;
 use crate::host::procfs::Procfs;
-use crate::host::sock_diag::{self, Query, SockDiag, SockDiagError, States};
+use crate::host::sock_diag::{self, Family, Query, SockDiag, SockDiagError, States};
+use crate::host::sockstat::SockStat;
 use crate::identity::process::Process as Identity;
 use crate::identity::sockets::SocketOwners;
 use crate::probe::{ProbeError, open_sockets};
@@ -25,13 +27,20 @@ pub fn ask(question: &Question) -> Result<Answer, NetnsError> {
     let procfs = Procfs::default();
     let mut answer = Answer::default();
     let namespaces = namespaces(question, &procfs, &mut answer.gaps)?;
-    let mut places = BTreeMap::new();
-    for (netns, is_own) in &namespaces {
-        let place = place(netns, *is_own, &question.ports, &mut answer.gaps);
-        places.insert(netns.id(), place);
-    }
     let only = question.netns.as_ref().map(Netns::id);
-    match iterate(&question.ports) {
+    // Side by side: each is a walk through a table of the kernel's.
+    let (listed, open) = std::thread::scope(|scope| {
+        let open = scope.spawn(|| iterate(&question.ports));
+        let mut gaps = Vec::new();
+        let places =
+            namespaces.iter().map(|(netns, is_own)| place(netns, *is_own, &question.ports, &mut gaps));
+        let places: BTreeMap<u32, Place> = places.map(|place| (place.id, place)).collect();
+        let open = open.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        ((places, gaps), open)
+    });
+    let (mut places, gaps) = listed;
+    answer.gaps.extend(gaps);
+    match open {
         Ok(sockets) => {
             answer.owners_via = "iter task_file";
             let wanted = sockets.iter().filter(|s| only.is_none_or(|only| only == s.endpoints.netns));
@@ -96,11 +105,17 @@ fn namespaces(
 fn place(netns: &Netns, is_own: bool, ports: &PortSet, gaps: &mut Vec<String>) -> Place {
     let mut place =
         Place { id: netns.id(), name: netns.name().map(str::to_owned), is_own, ..Place::default() };
-    match Knobs::of(netns) {
-        Ok(knobs) => place.knobs = knobs,
+    let mut families = vec![Family::V4, Family::V6];
+    match in_netns(netns, || (Knobs::read_from(Path::new("/proc/sys")), SockStat::read(Path::new("/proc")))) {
+        Ok((knobs, sockets)) => {
+            place.knobs = knobs;
+            if let Some(sockets) = sockets {
+                families = worthwhile(sockets);
+            }
+        }
         Err(error) => gaps.push(format!("settings of network namespace {}: {error}", netns.id())),
     }
-    match listed(netns, ports) {
+    match listed(netns, ports, &families) {
         Ok((holders, interrupted)) => {
             place.holders = holders;
             if interrupted {
@@ -115,12 +130,28 @@ fn place(netns: &Netns, is_own: bool, ports: &PortSet, gaps: &mut Vec<String>) -
     place
 }
 
-fn listed(netns: &Netns, ports: &PortSet) -> Result<(Vec<Holder>, bool), SockDiagError> {
-    let mut diag = SockDiag::open(netns)?;
+/// Families of which there are sockets to list. Those that are only bound are not counted, and need not be: the iterator shows
+/// them, and where there is none, sock_diag is asked all the same.
+fn worthwhile(sockets: SockStat) -> Vec<Family> {
+    let mut families = Vec::new();
+    if sockets.v4 + sockets.time_wait > 0 {
+        families.push(Family::V4);
+    }
+    if sockets.v6 + sockets.time_wait > 0 {
+        families.push(Family::V6);
+    }
+    families
+}
+
+fn listed(netns: &Netns, ports: &PortSet, families: &[Family]) -> Result<(Vec<Holder>, bool), SockDiagError> {
     let mut holders = Vec::new();
     let mut interrupted = false;
+    if families.is_empty() {
+        return Ok((holders, interrupted));
+    }
+    let mut diag = SockDiag::open(netns)?;
     for range in spans(ports) {
-        let found = diag.sockets(&Query { states: States::ALL, ports: Some(range) })?;
+        let found = diag.sockets_of(families, &Query { states: States::ALL, ports: Some(range) })?;
         interrupted |= found.interrupted;
         let wanted = found.sockets.iter().filter(|socket| ports.contains(socket.local.port()));
         holders.extend(wanted.map(|socket| Holder::of_diag(netns.id(), socket)));
