@@ -8,3 +8,4 @@ pub mod histogram;
 pub mod listen;
 pub mod listener;
 pub mod port;
+pub mod port_use;

@@ -53,6 +53,8 @@ pub mod observation {
     pub const PORT_TAKEN: &str = "port-taken";
     /// A port is given back.
     pub const PORT_RELEASED: &str = "port-released";
+    /// connect() finds no port.
+    pub const NO_PORT: &str = "no-port";
 }
 
 /// The kinds of attachment, lowest first.

@@ -14,6 +14,7 @@ use tcptrace_common::{
     TraceConfig,
     config::STREAM_ALL,
     listener::{HISTOGRAM_BUCKETS, ListenerState, PrefixKey},
+    port::{PortUse, PortUseKey},
     record::KINDS,
 };
 
@@ -32,6 +33,11 @@ pub const RING_BYTES: u32 = 4 << 20;
 
 /// A listener's counters as the kernel side keeps them.
 pub type ListenerBytes = [u8; size_of::<ListenerState>()];
+
+/// Key and value of what a process did with ephemeral ports, as the kernel side keeps them.
+pub type PortUseKeyBytes = [u8; size_of::<PortUseKey>()];
+/// See [`PortUseKeyBytes`].
+pub type PortUseBytes = [u8; size_of::<PortUse>()];
 
 /// A listener's distribution of times as the kernel side keeps it.
 type HistogramBytes = [u32; HISTOGRAM_BUCKETS];
@@ -64,6 +70,8 @@ pub struct Tracer {
     handshakes: HashMap<MapData, u64, HistogramBytes>,
     prefixes: HashMap<MapData, [u8; size_of::<PrefixKey>()], u64>,
     lost: Array<MapData, [u64; KINDS]>,
+    port_use: HashMap<MapData, PortUseKeyBytes, PortUseBytes>,
+    served: Array<MapData, [u64; 1024]>,
     coverage: Coverage,
     attached: Vec<Attached>,
     kernel_log: Option<EbpfLogger<&'static dyn log::Log>>,
@@ -116,6 +124,8 @@ impl Tracer {
             handshakes: HashMap::try_from(take(&mut ebpf, "HANDSHAKES")?)?,
             prefixes: HashMap::try_from(take(&mut ebpf, "PREFIXES")?)?,
             lost: Array::try_from(take(&mut ebpf, "LOST")?)?,
+            port_use: HashMap::try_from(take(&mut ebpf, "PORT_USE")?)?,
+            served: Array::try_from(take(&mut ebpf, "SERVED")?)?,
             kernel_log,
             streams_all: options.config.flags & STREAM_ALL != 0,
             ebpf,
@@ -186,6 +196,40 @@ impl Tracer {
     pub fn prefixes(&self) -> Vec<(PrefixKey, u64)> {
         let entries = self.prefixes.iter().filter_map(Result::ok);
         entries.filter_map(|(key, completed)| Some((object::prefix_key(key)?, completed))).collect()
+    }
+
+    /// What each process did with ephemeral ports: keys and values of the kernel side's map, in its bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn port_use(&self) -> Result<Vec<(PortUseKeyBytes, PortUseBytes)>, ProbeError> {
+        let mut uses = Vec::new();
+        for entry in &self.port_use {
+            match entry {
+                Ok(entry) => uses.push(entry),
+                // Deleted while we walked.
+                Err(aya::maps::MapError::KeyNotFound) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(uses)
+    }
+
+    /// Forgets the counts of a process: it holds no port.
+    pub fn forget_port_use(&mut self, key: &PortUseKeyBytes) {
+        // An error means that it is gone already.
+        let _ = self.port_use.remove(key);
+    }
+
+    /// Tells the kernel side which ports servers have or had (bit n of the 65536 is port n): a client that is given one of
+    /// them is reported.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be written.
+    pub fn watch_ports(&mut self, served: [u64; 1024]) -> Result<(), ProbeError> {
+        Ok(self.served.set(0, served, 0)?)
     }
 
     /// Records lost so far, by kind: those that found no room in the ring buffer; slot 0 counts listeners that found no
