@@ -5,6 +5,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tcptrace_common::{
+    connect::{ConnectKey, ConnectTotals},
     listener::{Histogram, ListenerState, PrefixKey},
     port::{PortUse, PortUseKey, Taker, TakerKey},
     record::{KINDS, ListenerClosed},
@@ -69,6 +70,10 @@ pub static PORT_USE: LruHashMap<PortUseKey, PortUse> = LruHashMap::with_max_entr
 /// record. Set by user space.
 #[map]
 pub static SERVED: Array<[u64; 1024]> = Array::with_max_entries(1, 0);
+
+/// Connects that were not answered at once, by process and destination. LRU: what matters goes on happening.
+#[map]
+pub static CONNECTS: LruHashMap<ConnectKey, ConnectTotals> = LruHashMap::with_max_entries(4_096, 0);
 
 /// Arguments of a call in progress, from entry probe to return probe, keyed by thread: these calls may be rescheduled
 /// onto another CPU (`cond_resched()` in the port search). LRU: a thread killed in between leaves its entry behind.

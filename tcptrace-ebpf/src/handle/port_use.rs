@@ -51,7 +51,7 @@ pub fn took(netns: u32, taker: &Taker) {
 /// A socket whose port was taken by bind() is connected now.
 #[inline(always)]
 pub fn connected_bound(netns: u32, taker: &Taker) {
-    if taker.how == HOW_BIND {
+    if taker.how == HOW_BIND || taker.bootstrapped != 0 {
         return;
     }
     let Some(counts) = of(netns, &taker.task) else { return };
@@ -62,7 +62,8 @@ pub fn connected_bound(netns: u32, taker: &Taker) {
 /// The port of `taker` is given back, or left to TIME_WAIT.
 #[inline(always)]
 pub fn gave_back(netns: u32, taker: &Taker, time_wait: bool) {
-    if taker.how == HOW_BIND {
+    // Nor was it counted as taken if it was not seen.
+    if taker.how == HOW_BIND || taker.bootstrapped != 0 {
         return;
     }
     let Some(counts) = PORT_USE.get_ptr_mut(&PortUseKey { netns, tgid: taker.task.tgid }) else { return };

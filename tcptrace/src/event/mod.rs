@@ -4,19 +4,23 @@
 //! space read beside it (counters, knobs, processes, the passing of time). So a recording of the events replays to the same
 //! findings.
 
+mod connect;
 mod cursor;
 pub mod decode;
 mod histogram;
 mod host;
 mod listener;
+mod open_socket;
 mod port;
 mod process;
 mod socket;
 mod time;
 mod trace;
 
+pub use connect::{Connect, ConnectResult, ConnectSample, ConnectTotals};
 pub use decode::{
-    DecodeError, decode_listener_state, decode_port_use, decode_record, listener_sample, record_name,
+    DecodeError, decode_connect_sample, decode_listener_state, decode_port_use, decode_record,
+    listener_sample, record_name,
 };
 pub use histogram::Distribution;
 pub use host::{CounterSample, KnobSample, PortRange, PortRanges};
@@ -25,6 +29,7 @@ pub use listener::{
     ListenerTotals, PrefixSample, RequestEnd, RequestEnding, RetransmitCause, SampleSource, SynAckRetransmit,
     SynDrop, SynDropCause,
 };
+pub use open_socket::{OpenSocket, decode_open_sockets};
 pub use port::{
     BindFail, BindStage, DestinationUse, Found, Holder, HolderReport, How, NoPort, PortHolders, PortReleased,
     PortSurvey, PortTaken, PortUse, ReportedHolder, ReuseState, Taker,
@@ -75,6 +80,10 @@ pub enum Kind {
     PrefixSample(PrefixSample),
     /// A listener's queues and counts, once a second if changed.
     ListenerSample(Box<ListenerSample>),
+    /// A connect was not answered, failed, or was slow.
+    Connect(Box<Connect>),
+    /// Counts of one process's connects to one destination.
+    ConnectSample(Box<ConnectSample>),
     /// The kernel's counters of a namespace.
     CounterSample(CounterSample),
     /// The knobs of a namespace.
@@ -120,6 +129,8 @@ impl Kind {
             Self::RequestEnd(_) => "request-end",
             Self::PrefixSample(_) => "prefix-sample",
             Self::ListenerSample(_) => "listener-sample",
+            Self::Connect(_) => "connect",
+            Self::ConnectSample(_) => "connect-sample",
             Self::CounterSample(_) => "counter-sample",
             Self::KnobSample(_) => "knob-sample",
             Self::ProcessInfo(_) => "process-info",
@@ -152,6 +163,7 @@ impl Kind {
                 | Self::SynAckRetransmit(_)
                 | Self::RequestEnd(_)
                 | Self::NoPort(_)
+                | Self::Connect(_)
         )
     }
 }

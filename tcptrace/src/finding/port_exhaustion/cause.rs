@@ -151,6 +151,9 @@ impl Account<'_> {
                  that connect() chooses serve one to each destination"
                     .to_owned()
             }
+            Cause::SmallRange if self.survey.is_none() => {
+                "who has the ports could not be looked up: any cause is possible".to_owned()
+            }
             Cause::SmallRange => format!(
                 "there are {} ephemeral ports, and no process has most of them",
                 self.capacity().map_or_else(|| "few".to_owned(), |capacity| capacity.to_string())
