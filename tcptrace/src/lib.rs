@@ -17,4 +17,5 @@ pub mod output;
 pub mod pipeline;
 pub mod probe;
 pub mod rehearse;
+pub mod stock;
 pub mod survey;
