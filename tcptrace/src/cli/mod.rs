@@ -4,6 +4,7 @@ pub mod args;
 mod check;
 mod exit;
 mod netns;
+mod ports;
 mod probes;
 mod rehearse;
 mod trace;
@@ -36,6 +37,7 @@ pub fn main() -> ExitCode {
         Some(Command::Probes(args)) => probes::run(&args),
         Some(Command::Rehearse(args)) => rehearse::run(&args),
         Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Ports(args)) => ports::run(&args),
     };
     match outcome {
         Ok(exit) => exit.into(),
