@@ -10,6 +10,7 @@ mod probes;
 mod rehearse;
 mod trace;
 mod watch;
+mod who;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ pub fn main() -> ExitCode {
         Some(Command::Listeners(args)) => listeners::run(&args),
         Some(Command::Probes(args)) => probes::run(&args),
         Some(Command::Rehearse(args)) => rehearse::run(&args),
+        Some(Command::Who(args)) => who::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Ports(args)) => ports::run(&args),
     };
