@@ -19,3 +19,4 @@ pub mod probe;
 pub mod rehearse;
 pub mod stock;
 pub mod survey;
+pub mod why;

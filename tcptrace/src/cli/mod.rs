@@ -9,6 +9,7 @@ mod probes;
 mod rehearse;
 mod trace;
 mod watch;
+mod why;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,7 @@ pub fn main() -> ExitCode {
         None => watch::run(&cli.watch),
         Some(Command::Watch(args)) => watch::run(&args),
         Some(Command::Listeners(args)) => listeners::run(&args),
+        Some(Command::Why(args)) => why::run(&args),
         Some(Command::Probes(args)) => probes::run(&args),
         Some(Command::Rehearse(args)) => rehearse::run(&args),
         Some(Command::Check(args)) => check::run(&args),
