@@ -9,6 +9,7 @@ mod probes;
 mod rehearse;
 mod trace;
 mod watch;
+mod who;
 mod why;
 
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ pub fn main() -> ExitCode {
         Some(Command::Why(args)) => why::run(&args),
         Some(Command::Probes(args)) => probes::run(&args),
         Some(Command::Rehearse(args)) => rehearse::run(&args),
+        Some(Command::Who(args)) => who::run(&args),
         Some(Command::Check(args)) => check::run(&args),
     };
     match outcome {

@@ -10,6 +10,7 @@ pub mod port_set;
 pub mod procfs;
 pub mod route;
 pub mod sock_diag;
+pub mod sockstat;
 pub mod tcp_state;
 
 #[cfg(test)]
