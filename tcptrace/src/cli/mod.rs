@@ -11,6 +11,7 @@ mod rehearse;
 mod trace;
 mod watch;
 mod who;
+mod why;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,7 @@ pub fn main() -> ExitCode {
         None => watch::run(&cli.watch),
         Some(Command::Watch(args)) => watch::run(&args),
         Some(Command::Listeners(args)) => listeners::run(&args),
+        Some(Command::Why(args)) => why::run(&args),
         Some(Command::Probes(args)) => probes::run(&args),
         Some(Command::Rehearse(args)) => rehearse::run(&args),
         Some(Command::Who(args)) => who::run(&args),
