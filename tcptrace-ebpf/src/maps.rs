@@ -6,8 +6,12 @@ use aya_ebpf::{
 };
 use tcptrace_common::{
     listener::{Histogram, ListenerState, PrefixKey},
-    port::{Taker, TakerKey},
     record::{KINDS, ListenerClosed},
+};
+
+use crate::{
+    handle::{queued::Queued, taker::Entry},
+    table::{SETS, Set},
 };
 
 /// Records to user space. User space sets its size at load.
@@ -37,28 +41,13 @@ pub static HANDSHAKES: HashMap<u64, Histogram> = HashMap::with_max_entries(4_096
 #[map]
 pub static PREFIXES: LruHashMap<PrefixKey, u64> = LruHashMap::with_max_entries(8_192, 0);
 
-/// When a child entered an accept queue, keyed by its address. LRU: children of a closed listener are never accepted and
-/// no robust hook tells of each (inet_child_forget is static and inlined on some kernels).
+/// When a child entered an accept queue, by its address; see [`handle::queued`](crate::handle::queued).
 #[map]
-pub static QUEUED: LruHashMap<u64, Queued> = LruHashMap::with_max_entries(65_536, 0);
+pub static QUEUED: Array<Set<Queued>> = Array::with_max_entries(SETS, 0);
 
-/// Value of [`QUEUED`].
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Queued {
-    /// When (`CLOCK_MONOTONIC`, ns).
-    pub time_ns: u64,
-    /// Key of its listener in [`LISTENERS`].
-    pub listener: u64,
-}
-
-/// Who has a port now. Deleted at release; LRU only so that an entry whose release was missed cannot block new ones.
+/// Who has a port or had one that is in TIME_WAIT; see [`handle::taker`](crate::handle::taker).
 #[map]
-pub static TAKERS: LruHashMap<TakerKey, Taker> = LruHashMap::with_max_entries(65_536, 0);
-
-/// Who had the port of a connection that may live on in TIME_WAIT, which has no owner of its own.
-#[map]
-pub static DEPARTED: LruHashMap<TakerKey, Taker> = LruHashMap::with_max_entries(65_536, 0);
+pub static TAKERS: Array<Set<Entry>> = Array::with_max_entries(SETS, 0);
 
 /// Arguments of a call in progress, from entry probe to return probe, keyed by thread: these calls may be rescheduled
 /// onto another CPU (`cond_resched()` in the port search). LRU: a thread killed in between leaves its entry behind.

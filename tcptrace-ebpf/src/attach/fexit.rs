@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    handle::{accept, bind, half_open, handshake, listen, port},
+    handle::{accept, bind, half_open, handshake, listen, port, queued},
     kernel::{Direct, Request, Skb, Sock, layout, syscall_second_argument},
 };
 
@@ -151,7 +151,7 @@ fn fexit_queue_add(ctx: FExitContext) -> u32 {
 fn fexit_accept(ctx: FExitContext) -> u32 {
     let child = result_after::<2, 4>(&ctx, layout!(params_inet_csk_accept));
     if child != 0 {
-        accept::accepted(Socket::at(ctx.arg(0)), Socket::at(child), accept::take_queued(child));
+        accept::accepted(Socket::at(ctx.arg(0)), Socket::at(child), queued::leave(child));
     }
     0
 }

@@ -9,9 +9,11 @@ use tcptrace_common::{
 use crate::{
     emit,
     filter::passes,
-    handle::port,
+    handle::{
+        port,
+        taker::{self, Hashed},
+    },
     kernel::{Access, Probed, Sock, bind_hash::Bucket, current, state},
-    maps::{DEPARTED, TAKERS},
 };
 
 const EADDRINUSE: u32 = 98;
@@ -123,13 +125,18 @@ fn fill_holder(to: &mut Holder, sk: Sock<Probed>) {
         to.options |= sk.inet_options();
     }
     let key = if sk.remote_port() != 0 {
-        port::connected_key(sk, netns, port)
+        Hashed::connected(sk, netns, port)
     } else {
-        port::bound_key(sk.id(), netns, port)
+        Hashed::bound(sk.id(), netns, port)
     };
-    let taker = if time_wait { DEPARTED.get_ptr(&key) } else { TAKERS.get_ptr(&key) };
-    if let Some(taker) = taker {
-        // SAFETY: a map value stays readable for the length of a program run.
-        to.taker = unsafe { *taker };
+    let entry = taker::recall(&key);
+    if entry.is_null() {
+        return;
+    }
+    // SAFETY: a map value stays readable for the length of a program run.
+    let entry = unsafe { &*entry };
+    // One that has given its port back had the port of the remnant that is left, not of a socket that came after it.
+    if (time_wait || entry.taker.released_ns == 0) && !entry.is_mixed() {
+        to.taker = entry.taker;
     }
 }

@@ -5,7 +5,7 @@ use aya_log_ebpf::debug;
 use tcptrace_common::{
     listener::PrefixKey,
     record::{
-        ACK_DROP_ACCEPT_QUEUE, ACK_DROP_OTHER, AckDrop, Enqueue, SYN_DROP_ACCEPT_QUEUE,
+        ACK_DROP_ACCEPT_QUEUE, ACK_DROP_OTHER, AckDrop, Enqueue, ListenerRef, SYN_DROP_ACCEPT_QUEUE,
         SYN_DROP_MAX_SYN_BACKLOG, SYN_DROP_OTHER, SYN_DROP_SYN_QUEUE, SynDrop,
     },
 };
@@ -13,9 +13,9 @@ use tcptrace_common::{
 use crate::{
     emit::{self, add},
     filter::{passes, stream_all},
-    handle::{histogram, listener},
+    handle::{histogram, listener, queued},
     kernel::{Access, Request, Skb, Sock, is_mapped},
-    maps::{HANDSHAKES, PREFIXES, QUEUED, Queued, packet},
+    maps::{HANDSHAKES, PREFIXES, packet},
 };
 
 /// `tcp_conn_request` asks for the route of the request: the SYN passed both queue checks.
@@ -184,7 +184,7 @@ pub fn enqueued<A: Access>(sk: Sock<A>, child: Sock<A>, request: Request, counte
     add(&raw mut state.enqueued, 1);
     state.last_enqueue_ns = now;
     listener::note_depth(state, depth, sk.accept_queue_limit());
-    let _ = QUEUED.insert(&child.id(), &Queued { time_ns: now, listener: sk.id() }, 0);
+    queued::enter(child.id(), sk.id(), now);
     // The kernel stamps the first SYN-ACK; a cookie connection has no stamp.
     let first_synack = request.first_synack_us();
     if first_synack != 0 {
@@ -194,12 +194,19 @@ pub fn enqueued<A: Access>(sk: Sock<A>, child: Sock<A>, request: Request, counte
         count_prefix(sk, child);
     }
     if stream_all() {
-        let Some(mut record) = emit::reserve::<Enqueue>() else { return };
-        child.fill_endpoints(&mut record.endpoints, port);
-        sk.fill_listener(&mut record.listener);
-        record.listener.depth = depth;
-        record.child = child.id();
-        record.submit();
+        emit::send(now, |header| Enqueue {
+            header,
+            endpoints: child.endpoints(port),
+            listener: ListenerRef {
+                sk: sk.id(),
+                ino: state.ino,
+                depth,
+                limit: state.limit,
+                syn_queue: sk.syn_queue(),
+                pad: 0,
+            },
+            child: child.id(),
+        });
     }
 }
 
@@ -237,12 +244,14 @@ pub fn established<A: Access>(child: Sock<A>) {
     let now = unsafe { bpf_ktime_get_ns() };
     add(&raw mut state.enqueued, 1);
     state.last_enqueue_ns = now;
-    let _ = QUEUED.insert(&child.id(), &Queued { time_ns: now, listener: 0 }, 0);
+    queued::enter(child.id(), 0, now);
     if stream_all() {
-        let Some(mut record) = emit::reserve::<Enqueue>() else { return };
-        child.fill_endpoints(&mut record.endpoints, port);
-        record.child = child.id();
-        record.submit();
+        emit::send(now, |header| Enqueue {
+            header,
+            endpoints: child.endpoints(port),
+            listener: ListenerRef::default(),
+            child: child.id(),
+        });
     }
 }
 

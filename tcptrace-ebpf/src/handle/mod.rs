@@ -8,3 +8,5 @@ pub mod histogram;
 pub mod listen;
 pub mod listener;
 pub mod port;
+pub mod queued;
+pub mod taker;
