@@ -40,9 +40,7 @@ pub struct Taker {
     /// When the socket gave it back (it may live on in TIME_WAIT); 0 while held.
     pub released_ns: u64,
     /// One of `HOW_*`.
-    pub how: u8,
-    /// Padding, zero.
-    pub pad: [u8; 7],
+    pub how: u64,
 }
 const _: () = assert!(size_of::<Taker>() == 64);
 

@@ -139,6 +139,16 @@ impl<A: Access> Sock<A> {
         u16::from_be(A::read(self.at, layout!(skc_dport)))
     }
 
+    /// Local and remote port, by one load where the kernel keeps them side by side (`skc_portpair`).
+    #[inline(always)]
+    pub fn ports(self) -> (u16, u16) {
+        if layout!(skc_dport) + 2 != layout!(skc_num) {
+            return (self.local_port(), self.remote_port());
+        }
+        let pair: u32 = A::read(self.at, layout!(skc_dport));
+        ((pair >> 16) as u16, u16::from_be(pair as u16))
+    }
+
     #[inline(always)]
     pub fn protocol(self) -> u16 {
         A::read(self.at, layout!(sk_protocol))

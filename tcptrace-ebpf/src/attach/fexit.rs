@@ -187,7 +187,7 @@ fn fexit_hash_connect_v6(ctx: FExitContext) -> u32 {
 #[fentry]
 fn fentry_put_port(ctx: FEntryContext) -> u32 {
     let sk = Socket::at(ctx.arg(0));
-    port::released(sk, sk.local_port(), sk.state());
+    port::released(sk, sk.ports(), || sk.state());
     0
 }
 

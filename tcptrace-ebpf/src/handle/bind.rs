@@ -109,7 +109,6 @@ fn name_holders(record: &mut BindFail, bucket: Bucket, requester: u64) {
 fn fill_holder(to: &mut Holder, sk: Sock<Probed>) {
     let port = sk.local_port();
     sk.fill_endpoints(&mut to.endpoints, port);
-    let netns = to.endpoints.netns;
     let state = sk.state();
     to.sk = sk.id();
     to.state = state;
@@ -124,11 +123,9 @@ fn fill_holder(to: &mut Holder, sk: Sock<Probed>) {
         to.ino = sk.ino();
         to.options |= sk.inet_options();
     }
-    let key = if sk.remote_port() != 0 {
-        Hashed::connected(sk, netns, port)
-    } else {
-        Hashed::bound(sk.id(), netns, port)
-    };
+    let remote_port = sk.remote_port();
+    let key =
+        if remote_port != 0 { Hashed::connected(sk, port, remote_port) } else { Hashed::bound(sk, port) };
     let entry = taker::recall(&key);
     if entry.is_null() {
         return;

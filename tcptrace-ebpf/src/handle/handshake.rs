@@ -51,8 +51,13 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
     let cookie = packet.cookie != 0;
     let unproven = packet.unproven != 0;
     packet.passed_queue_checks = 0;
-    packet.cookie = 0;
-    packet.unproven = 0;
+    // Two stores of their own: together the compiler would have them made by a loop over their bytes.
+    if cookie {
+        packet.cookie = 0;
+    }
+    if unproven {
+        packet.unproven = 0;
+    }
     let port = sk.local_port();
     if !passes(sk, port, 0) {
         return;
@@ -190,7 +195,8 @@ pub fn enqueued<A: Access>(sk: Sock<A>, child: Sock<A>, request: Request, counte
     if first_synack != 0 {
         histogram::count(&HANDSHAKES, sk.id(), now.saturating_sub(first_synack * 1000));
     }
-    if now.saturating_sub(state.last_retransmit_ns) < PREFIX_WATCH_NS {
+    // 0 is never, not the time of the boot.
+    if state.last_retransmit_ns != 0 && now.saturating_sub(state.last_retransmit_ns) < PREFIX_WATCH_NS {
         count_prefix(sk, child);
     }
     if stream_all() {

@@ -22,7 +22,7 @@ pub fn bound<A: Access>(sk: Sock<A>, port: u16, how: u8) {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let taker = taken_now(now, how);
-    taker::remember(&Hashed::bound(sk.id(), sk.netns(), port), &taker);
+    taker::remember(&Hashed::bound(sk, port), &taker);
     if how == HOW_BIND || stream_all() {
         report_taken(sk, port, &taker, now);
     }
@@ -31,19 +31,18 @@ pub fn bound<A: Access>(sk: Sock<A>, port: u16, how: u8) {
 /// The current task took a port.
 #[inline(always)]
 fn taken_now(now: u64, how: u8) -> Taker {
-    Taker { task: current::task(), since_ns: now, released_ns: 0, how, pad: [0; 7] }
+    Taker { task: current::task(), since_ns: now, released_ns: 0, how: u64::from(how) }
 }
 
 /// connect() got a port, or uses the one that the socket was bound to before.
 #[inline(always)]
 pub fn connected<A: Access>(sk: Sock<A>) {
-    let port = sk.local_port();
-    if !passes(sk, port, sk.remote_port()) {
+    let (port, remote_port) = sk.ports();
+    if !passes(sk, port, remote_port) {
         return;
     }
-    let netns = sk.netns();
-    let key = Hashed::connected(sk, netns, port);
-    let before = taker::recall(&Hashed::bound(sk.id(), netns, port));
+    let key = Hashed::connected(sk, port, remote_port);
+    let before = taker::recall(&Hashed::bound(sk, port));
     if !before.is_null() {
         // The port was taken by bind(): who and how stand, and now its peer is known too.
         // SAFETY: a map value stays readable and writable for the length of a program run.
@@ -72,7 +71,7 @@ fn report_taken<A: Access>(sk: Sock<A>, port: u16, taker: &Taker, now: u64) {
         endpoints: sk.endpoints(port),
         task: taker.task,
         sk: sk.id(),
-        how: u32::from(taker.how),
+        how: taker.how as u32,
         options: u32::from(sk.options() | sk.inet_options()),
     });
 }
@@ -80,17 +79,12 @@ fn report_taken<A: Access>(sk: Sock<A>, port: u16, taker: &Taker, now: u64) {
 /// `inet_put_port`: the socket gives its port back. It may be a child of a listener, which took none itself.
 /// Any context: the current task means nothing.
 #[inline(always)]
-pub fn released<A: Access>(sk: Sock<A>, port: u16, old_state: u8) {
-    let remote_port = sk.remote_port();
+pub fn released<A: Access>(sk: Sock<A>, (port, remote_port): (u16, u16), old_state: impl FnOnce() -> u8) {
     if port == 0 || !passes(sk, port, remote_port) {
         return;
     }
-    let netns = sk.netns();
-    let key = if remote_port != 0 {
-        Hashed::connected(sk, netns, port)
-    } else {
-        Hashed::bound(sk.id(), netns, port)
-    };
+    let key =
+        if remote_port != 0 { Hashed::connected(sk, port, remote_port) } else { Hashed::bound(sk, port) };
     let entry = taker::recall(&key);
     if entry.is_null() {
         return;
@@ -104,7 +98,7 @@ pub fn released<A: Access>(sk: Sock<A>, port: u16, old_state: u8) {
     // tcp_time_wait() has put a remnant in the socket's place just before tcp_done() came here; these are the states it is
     // called in.
     let time_wait =
-        matches!(old_state, state::FIN_WAIT2 | state::TIME_WAIT | state::CLOSING | state::FIN_WAIT1);
+        matches!(old_state(), state::FIN_WAIT2 | state::TIME_WAIT | state::CLOSING | state::FIN_WAIT1);
     if !time_wait && !stream_all() {
         taker::forget(entry);
         return;
@@ -118,7 +112,7 @@ pub fn released<A: Access>(sk: Sock<A>, port: u16, old_state: u8) {
             sk: sk.id(),
             held_ns: now.saturating_sub(entry.taker.since_ns),
             tgid: entry.taker.task.tgid,
-            how: u16::from(entry.taker.how),
+            how: entry.taker.how as u16,
             time_wait: u16::from(time_wait),
             comm: entry.taker.task.comm,
         });
@@ -135,15 +129,14 @@ pub fn released<A: Access>(sk: Sock<A>, port: u16, old_state: u8) {
 pub fn connecting<A: Access>(sk: Sock<A>) {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    taker::remember(&Hashed::bound(sk.id(), sk.netns(), 0), &taken_now(now, HOW_CONNECT));
+    taker::remember(&Hashed::bound(sk, 0), &taken_now(now, HOW_CONNECT));
 }
 
 /// Tracepoint tier: the connect is answered; now its port is known. Softirq: the taker is who called connect().
 #[inline(always)]
 pub fn connecting_done<A: Access>(sk: Sock<A>) {
-    let netns = sk.netns();
-    let port = sk.local_port();
-    let pending = taker::recall(&Hashed::bound(sk.id(), netns, 0));
+    let (port, remote_port) = sk.ports();
+    let pending = taker::recall(&Hashed::bound(sk, 0));
     if pending.is_null() {
         return;
     }
@@ -152,7 +145,7 @@ pub fn connecting_done<A: Access>(sk: Sock<A>) {
     let mut taker = pending.taker;
     let mut is_mixed = pending.is_mixed();
     taker::forget(pending);
-    let before = taker::recall(&Hashed::bound(sk.id(), netns, port));
+    let before = taker::recall(&Hashed::bound(sk, port));
     if !before.is_null() {
         // SAFETY: as above.
         let before = unsafe { &mut *before };
@@ -160,10 +153,10 @@ pub fn connecting_done<A: Access>(sk: Sock<A>) {
         is_mixed = before.is_mixed();
         taker::forget(before);
     }
-    if is_mixed || !passes(sk, port, sk.remote_port()) {
+    if is_mixed || !passes(sk, port, remote_port) {
         return;
     }
-    taker::remember(&Hashed::connected(sk, netns, port), &taker);
+    taker::remember(&Hashed::connected(sk, port, remote_port), &taker);
     if stream_all() {
         // SAFETY: a helper without arguments.
         report_taken(sk, port, &taker, unsafe { bpf_ktime_get_ns() });
@@ -174,11 +167,11 @@ pub fn connecting_done<A: Access>(sk: Sock<A>) {
 #[inline(always)]
 pub fn closed<A: Access>(sk: Sock<A>, old_state: u8) {
     if old_state == state::SYN_SENT {
-        let pending = taker::recall(&Hashed::bound(sk.id(), sk.netns(), 0));
+        let pending = taker::recall(&Hashed::bound(sk, 0));
         if !pending.is_null() {
             // SAFETY: as above.
             taker::forget(unsafe { &mut *pending });
         }
     }
-    released(sk, sk.source_port(), old_state);
+    released(sk, (sk.source_port(), sk.remote_port()), || old_state);
 }

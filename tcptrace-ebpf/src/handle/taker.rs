@@ -18,7 +18,8 @@ use crate::{
 pub struct Key {
     /// Remote address if connected; else the socket's address in memory, and 0.
     peer: [u64; 2],
-    /// Network namespace, local port, and remote port, which is 0 for a socket that is not connected.
+    /// Network namespace (the lower half of its address), local port, and remote port, which is 0 for a socket that is not
+    /// connected.
     place: u64,
 }
 
@@ -31,15 +32,15 @@ pub struct Hashed {
 impl Hashed {
     /// Of a socket that is not connected, or (tracepoint tier, port 0) is connecting.
     #[inline(always)]
-    pub fn bound(sk: u64, netns: u32, port: u16) -> Self {
-        let place = u64::from(netns) | u64::from(port) << 32;
-        Self { key: Key { peer: [sk, 0], place }, hash: mix(mix(0, lower_half(sk)), place) }
+    pub fn bound<A: Access>(sk: Sock<A>, port: u16) -> Self {
+        let place = lower_half(sk.net().id()) | u64::from(port) << 32;
+        Self { key: Key { peer: [sk.id(), 0], place }, hash: mix(mix(0, lower_half(sk.id())), place) }
     }
 
     /// Of a connected socket, or of its TIME_WAIT remnant.
     #[inline(always)]
-    pub fn connected<A: Access>(sk: Sock<A>, netns: u32, port: u16) -> Self {
-        let place = u64::from(netns) | u64::from(port) << 32 | u64::from(sk.remote_port()) << 48;
+    pub fn connected<A: Access>(sk: Sock<A>, port: u16, remote_port: u16) -> Self {
+        let place = lower_half(sk.net().id()) | u64::from(port) << 32 | u64::from(remote_port) << 48;
         let peer = sk.remote_address_words();
         Self { key: Key { peer, place }, hash: mix(mix(mix(0, peer[0]), peer[1]), place) }
     }
@@ -94,7 +95,7 @@ impl Entry {
     fn check_word(&self) -> u64 {
         // SAFETY: the key, the task and the time are the first nine words.
         let check = unsafe { table::check::<9>(core::ptr::from_ref(self).cast()) };
-        mix(check, u64::from(self.taker.how))
+        mix(check, self.taker.how)
     }
 
     /// Whether two processors have mixed two entries here.

@@ -380,14 +380,12 @@ impl Body {
     }
 
     fn taker(&self, from: &mut Cursor<'_>) -> Result<Taker, Ended> {
-        let taker = Taker {
+        Ok(Taker {
             task: task(from)?,
             since: self.clock.wall(from.u64()?),
             released: self.clock.wall_unless_zero(from.u64()?),
-            how: how(from.u8()?.into()),
-        };
-        from.skip::<7>()?;
-        Ok(taker)
+            how: u32::try_from(from.u64()?).map_or(How::Unknown, how),
+        })
     }
 
     fn port_taken(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {

@@ -83,8 +83,7 @@ impl Encoder {
             .task(&it.taker.task)
             .u64(it.taker.since_ns)
             .u64(it.taker.released_ns)
-            .u8(it.taker.how)
-            .bytes(&it.taker.pad)
+            .u64(it.taker.how)
             .u64(it.sk)
             .u64(it.ino)
             .u32(it.uid)
@@ -291,13 +290,7 @@ fn enqueue_and_accept() {
 fn bind_fail() {
     let held = port::Holder {
         endpoints: ends(),
-        taker: port::Taker {
-            task: some_task(),
-            since_ns: 30,
-            released_ns: 0,
-            how: port::HOW_CONNECT,
-            pad: [0; 7],
-        },
+        taker: port::Taker { task: some_task(), since_ns: 30, released_ns: 0, how: port::HOW_CONNECT.into() },
         sk: 8,
         ino: 9,
         uid: 1000,
