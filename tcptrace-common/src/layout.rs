@@ -113,6 +113,8 @@ kernel_layout! {
     sk_max_ack_backlog: Offset("sock.sk_max_ack_backlog"),
     /// IP protocol (u16): IPPROTO_TCP, or 262 for MPTCP.
     sk_protocol: Offset("sock.sk_protocol"),
+    /// Socket type (u16): a raw socket may have IPPROTO_TCP, too.
+    sk_type: Offset("sock.sk_type"),
     /// Error that ended the connection (int).
     sk_err: Offset("sock.sk_err"),
     /// Owner's uid (kuid_t).
@@ -145,6 +147,8 @@ kernel_layout! {
     icsk_qlen: Offset("inet_connection_sock.icsk_accept_queue.qlen"),
     /// Requests never timed out (atomic_t).
     icsk_young: Offset("inet_connection_sock.icsk_accept_queue.young"),
+    /// How often the timer sent the same segment again (u8).
+    icsk_retransmits: Offset("inet_connection_sock.icsk_retransmits"),
     /// Bind bucket that the socket belongs to (`struct inet_bind_bucket *`).
     icsk_bind_hash: Offset("inet_connection_sock.icsk_bind_hash"),
 
@@ -237,14 +241,14 @@ kernel_layout! {
     skb_protocol: Offset("sk_buff.protocol"),
 
     // Tasks: from a file descriptor to its socket, for the tracepoint tier.
+    /// Process id of a task (thread group; pid_t).
+    task_tgid: Offset("task_struct.tgid"),
+    /// Thread id of a task (pid_t).
+    task_pid: Offset("task_struct.pid"),
+    /// Command name of a task.
+    task_comm: Offset("task_struct.comm"),
     /// Flags of a task (unsigned int): PF_EXITING.
     task_flags: Offset("task_struct.flags"),
-    /// Process id (`tgid`, int).
-    task_tgid: Offset("task_struct.tgid"),
-    /// Thread id (`pid`, int).
-    task_pid: Offset("task_struct.pid"),
-    /// Command name (`comm`, 16 bytes).
-    task_comm: Offset("task_struct.comm"),
     /// Credentials that the task acts by (pointer).
     task_cred: Offset("task_struct.cred"),
     /// Real uid (`kuid_t`) of credentials.

@@ -6,8 +6,10 @@
 #![no_std]
 
 pub mod config;
+pub mod connect;
 pub mod layout;
 pub mod listener;
+pub mod open_socket;
 pub mod port;
 pub mod record;
 pub mod wire;

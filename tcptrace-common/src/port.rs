@@ -40,7 +40,15 @@ pub struct Taker {
     /// When the socket gave it back (it may live on in TIME_WAIT); 0 while held.
     pub released_ns: u64,
     /// One of `HOW_*`.
-    pub how: u64,
+    pub how: u8,
+    /// Not 0: not seen taking it, but found to have it when the tracer started; `since_ns` is then 0.
+    pub bootstrapped: u8,
+    /// How often a connect's SYN was sent again.
+    pub syns_again: u8,
+    /// 1 when the end of the connect was told.
+    pub told: u8,
+    /// Padding, zero.
+    pub pad: [u8; 4],
 }
 const _: () = assert!(size_of::<Taker>() == 64);
 

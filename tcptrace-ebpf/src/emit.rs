@@ -44,6 +44,7 @@ records!(
     ListenerClosed = LISTENER_CLOSED,
     SynAckRetransmit = SYNACK_RETRANSMIT,
     RequestEnd = REQUEST_END,
+    Connect = CONNECT,
 );
 
 /// Wake the reader whenever so much more waits for it; in between it comes by itself ten times a second. A wake-up for each

@@ -5,6 +5,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tcptrace_common::{
+    connect::{ConnectKey, ConnectTotals},
     listener::{Histogram, ListenerState, PrefixKey},
     record::{KINDS, ListenerClosed},
 };
@@ -48,6 +49,10 @@ pub static QUEUED: Array<Set<Queued>> = Array::with_max_entries(SETS, 0);
 /// Who has a port or had one that is in TIME_WAIT; see [`handle::taker`](crate::handle::taker).
 #[map]
 pub static TAKERS: Array<Set<Entry>> = Array::with_max_entries(SETS, 0);
+
+/// Connects that were not answered at once, by process and destination. LRU: what matters goes on happening.
+#[map]
+pub static CONNECTS: LruHashMap<ConnectKey, ConnectTotals> = LruHashMap::with_max_entries(4_096, 0);
 
 /// Arguments of a call in progress, from entry probe to return probe, keyed by thread: these calls may be rescheduled
 /// onto another CPU (`cond_resched()` in the port search). LRU: a thread killed in between leaves its entry behind.

@@ -2,11 +2,13 @@
 
 pub mod accept;
 pub mod bind;
+pub mod connect;
 pub mod half_open;
 pub mod handshake;
 pub mod histogram;
 pub mod listen;
 pub mod listener;
+pub mod open_socket;
 pub mod port;
 pub mod queued;
 pub mod taker;

@@ -9,7 +9,10 @@ use tcptrace_common::{
 use crate::{
     emit,
     filter::{passes, stream_all},
-    handle::taker::{self, Hashed},
+    handle::{
+        connect,
+        taker::{self, Hashed},
+    },
     kernel::{Access, Sock, current, state},
 };
 
@@ -31,7 +34,16 @@ pub fn bound<A: Access>(sk: Sock<A>, port: u16, how: u8) {
 /// The current task took a port.
 #[inline(always)]
 fn taken_now(now: u64, how: u8) -> Taker {
-    Taker { task: current::task(), since_ns: now, released_ns: 0, how: u64::from(how) }
+    Taker {
+        task: current::task(),
+        since_ns: now,
+        released_ns: 0,
+        how,
+        bootstrapped: 0,
+        syns_again: 0,
+        told: 0,
+        pad: [0; 4],
+    }
 }
 
 /// connect() got a port, or uses the one that the socket was bound to before.
@@ -42,7 +54,7 @@ pub fn connected<A: Access>(sk: Sock<A>) {
         return;
     }
     let key = Hashed::connected(sk, port, remote_port);
-    let before = taker::recall(&Hashed::bound(sk, port));
+    let before = taker::recall_live(&Hashed::bound(sk, port));
     if !before.is_null() {
         // The port was taken by bind(): who and how stand, and now its peer is known too.
         // SAFETY: a map value stays readable and writable for the length of a program run.
@@ -71,7 +83,7 @@ fn report_taken<A: Access>(sk: Sock<A>, port: u16, taker: &Taker, now: u64) {
         endpoints: sk.endpoints(port),
         task: taker.task,
         sk: sk.id(),
-        how: taker.how as u32,
+        how: u32::from(taker.how),
         options: u32::from(sk.options() | sk.inet_options()),
     });
 }
@@ -85,20 +97,20 @@ pub fn released<A: Access>(sk: Sock<A>, (port, remote_port): (u16, u16), old_sta
     }
     let key =
         if remote_port != 0 { Hashed::connected(sk, port, remote_port) } else { Hashed::bound(sk, port) };
-    let entry = taker::recall(&key);
+    let entry = taker::recall_live(&key);
     if entry.is_null() {
         return;
     }
     // SAFETY: a map value stays readable and writable for the length of a program run.
     let entry = unsafe { &mut *entry };
-    // What is left in TIME_WAIT has been given back before.
-    if entry.taker.released_ns != 0 {
-        return;
+    let old_state = old_state();
+    if old_state == state::SYN_SENT {
+        connect::ended(sk, port, &raw mut entry.taker);
     }
     // tcp_time_wait() has put a remnant in the socket's place just before tcp_done() came here; these are the states it is
     // called in.
     let time_wait =
-        matches!(old_state(), state::FIN_WAIT2 | state::TIME_WAIT | state::CLOSING | state::FIN_WAIT1);
+        matches!(old_state, state::FIN_WAIT2 | state::TIME_WAIT | state::CLOSING | state::FIN_WAIT1);
     if !time_wait && !stream_all() {
         taker::forget(entry);
         return;
@@ -112,7 +124,7 @@ pub fn released<A: Access>(sk: Sock<A>, (port, remote_port): (u16, u16), old_sta
             sk: sk.id(),
             held_ns: now.saturating_sub(entry.taker.since_ns),
             tgid: entry.taker.task.tgid,
-            how: entry.taker.how as u16,
+            how: u16::from(entry.taker.how),
             time_wait: u16::from(time_wait),
             comm: entry.taker.task.comm,
         });
@@ -136,16 +148,19 @@ pub fn connecting<A: Access>(sk: Sock<A>) {
 #[inline(always)]
 pub fn connecting_done<A: Access>(sk: Sock<A>) {
     let (port, remote_port) = sk.ports();
-    let pending = taker::recall(&Hashed::bound(sk, 0));
+    let pending = taker::recall_live(&Hashed::bound(sk, 0));
     if pending.is_null() {
         return;
     }
     // SAFETY: a map value stays readable and writable for the length of a program run.
     let pending = unsafe { &mut *pending };
+    if passes(sk, port, remote_port) {
+        connect::established(sk, port, &raw mut pending.taker);
+    }
     let mut taker = pending.taker;
     let mut is_mixed = pending.is_mixed();
     taker::forget(pending);
-    let before = taker::recall(&Hashed::bound(sk, port));
+    let before = taker::recall_live(&Hashed::bound(sk, port));
     if !before.is_null() {
         // SAFETY: as above.
         let before = unsafe { &mut *before };
@@ -166,12 +181,17 @@ pub fn connecting_done<A: Access>(sk: Sock<A>) {
 /// Tracepoint tier: `sk` went from `old_state` to CLOSE. Its port is cleared already, its source port is not.
 #[inline(always)]
 pub fn closed<A: Access>(sk: Sock<A>, old_state: u8) {
+    let ports = (sk.source_port(), sk.remote_port());
     if old_state == state::SYN_SENT {
-        let pending = taker::recall(&Hashed::bound(sk, 0));
+        let pending = taker::recall_live(&Hashed::bound(sk, 0));
         if !pending.is_null() {
             // SAFETY: as above.
-            taker::forget(unsafe { &mut *pending });
+            let pending = unsafe { &mut *pending };
+            if passes(sk, ports.0, ports.1) {
+                connect::ended(sk, ports.0, &raw mut pending.taker);
+            }
+            taker::forget(pending);
         }
     }
-    released(sk, (sk.source_port(), sk.remote_port()), || old_state);
+    released(sk, ports, || old_state);
 }

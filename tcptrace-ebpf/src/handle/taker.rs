@@ -33,14 +33,14 @@ impl Hashed {
     /// Of a socket that is not connected, or (tracepoint tier, port 0) is connecting.
     #[inline(always)]
     pub fn bound<A: Access>(sk: Sock<A>, port: u16) -> Self {
-        let place = lower_half(sk.net().id()) | u64::from(port) << 32;
+        let place = place(sk, port, 0);
         Self { key: Key { peer: [sk.id(), 0], place }, hash: mix(mix(0, lower_half(sk.id())), place) }
     }
 
     /// Of a connected socket, or of its TIME_WAIT remnant.
     #[inline(always)]
     pub fn connected<A: Access>(sk: Sock<A>, port: u16, remote_port: u16) -> Self {
-        let place = lower_half(sk.net().id()) | u64::from(port) << 32 | u64::from(remote_port) << 48;
+        let place = place(sk, port, remote_port);
         let peer = sk.remote_address_words();
         Self { key: Key { peer, place }, hash: mix(mix(mix(0, peer[0]), peer[1]), place) }
     }
@@ -56,19 +56,22 @@ impl Hashed {
         // SAFETY: a member of a map value.
         let peer =
             |index: usize| unsafe { (&raw const entry.key.peer).cast::<u64>().add(index).read_volatile() };
-        entry.key.place == self.key.place
-            && entry.taker.since_ns != 0
-            && peer(1) == self.key.peer[1]
-            && peer(0) == self.key.peer[0]
+        entry.key.place == self.key.place && peer(1) == self.key.peer[1] && peer(0) == self.key.peer[0]
     }
 }
 
-/// An entry of [`TAKERS`].
+/// [`Key::place`]: never 0, because no namespace is at an odd address.
+#[inline(always)]
+fn place<A: Access>(sk: Sock<A>, port: u16, remote_port: u16) -> u64 {
+    lower_half(sk.net().id()) | u64::from(port) << 32 | u64::from(remote_port) << 48 | 1
+}
+
+/// An entry of [`TAKERS`]. Free if its place is 0.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Entry {
     key: Key,
-    /// `since_ns` 0 for a free entry; `released_ns` set for a connection in TIME_WAIT.
+    /// `released_ns` is set for a connection in TIME_WAIT.
     pub taker: Taker,
     /// [`Self::check_word`].
     check: u64,
@@ -79,7 +82,9 @@ const _: () = assert!(size_of::<Entry>() == 96);
 unsafe impl Way for Entry {
     #[inline(always)]
     fn worth(&self) -> u64 {
-        if self.taker.since_ns == 0 || self.taker.released_ns != 0 {
+        if self.key.place == 0 {
+            0
+        } else if self.taker.released_ns != 0 {
             // The longest gone go first.
             self.taker.released_ns
         } else {
@@ -90,12 +95,12 @@ unsafe impl Way for Entry {
 }
 
 impl Entry {
-    /// Over all members but the time of the release, which comes later.
+    /// Over all members but those that change later.
     #[inline(always)]
     fn check_word(&self) -> u64 {
         // SAFETY: the key, the task and the time are the first nine words.
         let check = unsafe { table::check::<9>(core::ptr::from_ref(self).cast()) };
-        mix(check, self.taker.how)
+        mix(check, u64::from(self.taker.how) | u64::from(self.taker.bootstrapped) << 8)
     }
 
     /// Whether two processors have mixed two entries here.
@@ -123,7 +128,7 @@ pub fn remember(key: &Hashed, taker: &Taker) {
     entry.check = entry.check_word();
 }
 
-/// The entry of `key`; null for none.
+/// The entry of `key`, in TIME_WAIT or not; null for none.
 #[inline(always)]
 pub fn recall(key: &Hashed) -> *mut Entry {
     let ways = key.ways();
@@ -133,9 +138,19 @@ pub fn recall(key: &Hashed) -> *mut Entry {
     table::find(ways, |entry| key.is_of(entry))
 }
 
+/// The entry of a socket that has its port; null for none.
+#[inline(always)]
+pub fn recall_live(key: &Hashed) -> *mut Entry {
+    let ways = key.ways();
+    if ways.is_null() {
+        return ways;
+    }
+    table::find(ways, |entry| key.is_of(entry) && entry.taker.released_ns == 0)
+}
+
 /// Makes an entry free.
 #[inline(always)]
 pub fn forget(entry: &mut Entry) {
-    entry.taker.since_ns = 0;
+    entry.key.place = 0;
     entry.taker.released_ns = 0;
 }

@@ -1,7 +1,9 @@
 //! Arguments, and one file per subcommand; nothing else.
 
 pub mod args;
+mod check;
 mod exit;
+mod netns;
 mod probes;
 mod rehearse;
 mod trace;
@@ -33,6 +35,7 @@ pub fn main() -> ExitCode {
         Some(Command::Watch(args)) => watch::run(&args),
         Some(Command::Probes(args)) => probes::run(&args),
         Some(Command::Rehearse(args)) => rehearse::run(&args),
+        Some(Command::Check(args)) => check::run(&args),
     };
     match outcome {
         Ok(exit) => exit.into(),

@@ -5,11 +5,10 @@ use std::{io, ops::ControlFlow};
 use super::{
     args::WatchArgs,
     exit::{Exit, Failure},
-    trace,
+    netns, trace,
 };
 use crate::{
     finding::Severity,
-    host::{netns::Netns, procfs::Procfs},
     live::{
         self, Live,
         drive::{Ending, drive},
@@ -24,7 +23,7 @@ pub(super) fn run(args: &WatchArgs) -> Result<Exit, Failure> {
         filters.words.push(format!("--port {port}"));
     }
     if let Some(name) = &args.netns {
-        filters.netns = Some(find_netns(name)?);
+        filters.netns = Some(netns::find(name)?);
     }
     let options = trace::options(&args.trace, &args.output, filters)?;
     trace::runtime()?.block_on(watch(args, &options))
@@ -67,21 +66,4 @@ async fn watch(args: &WatchArgs, options: &live::Options) -> Result<Exit, Failur
     let _gone = written.map_err(|error| trace::cannot_write(&error))?;
     let fails = |on| pipeline.worst().is_some_and(|worst| worst >= Severity::from(on));
     Ok(if args.fail_on.is_some_and(fails) { Exit::Found } else { Exit::Done })
-}
-
-/// A namespace by the inode number of its file, by a pid in it, or by its name in `/run/netns`.
-fn find_netns(name: &str) -> Result<Netns, Failure> {
-    let usage = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("--netns {name}: {error}"));
-    let Ok(number) = name.parse::<u32>() else {
-        return Netns::from_path(&std::path::Path::new("/run/netns").join(name))
-            .map_err(|error| usage(&error));
-    };
-    let mut table = crate::host::netns::NetnsTable::new(Procfs::default()).map_err(|error| usage(&error))?;
-    table.refresh().map_err(|error| usage(&error))?;
-    if let Some(netns) = table.get(number) {
-        return Ok(netns.clone());
-    }
-    Netns::of_process(&Procfs::default(), number).map_err(|_| {
-        usage(&"no network namespace has this inode number, and no process this pid (see lsns -t net)")
-    })
 }

@@ -14,7 +14,9 @@ use aya_log::EbpfLogger;
 use tcptrace_common::{
     TraceConfig,
     config::STREAM_ALL,
+    connect::{ConnectKey, ConnectTotals},
     listener::{HISTOGRAM_BUCKETS, ListenerState, PrefixKey},
+    open_socket::OpenSocketQuery,
     record::KINDS,
 };
 
@@ -23,16 +25,20 @@ use super::{
     btf::{self, Btf},
     coverage::Coverage,
     error::ProbeError,
-    misses, object,
+    misses, object, open_sockets,
     plan::SKIPPED_IN_GOOD_FAITH,
     tracefs,
 };
+use crate::event::OpenSocket;
 
 /// Bytes of the ring buffer unless said otherwise.
 pub const RING_BYTES: u32 = 4 << 20;
 
 /// A listener's counters as the kernel side keeps them.
 pub type ListenerBytes = [u8; size_of::<ListenerState>()];
+
+/// The counts of a process's connects to one destination as the kernel side keeps them.
+pub type ConnectBytes = [u8; size_of::<ConnectTotals>()];
 
 /// A listener's distribution of times as the kernel side keeps it.
 type HistogramBytes = [u32; HISTOGRAM_BUCKETS];
@@ -64,11 +70,13 @@ pub struct Tracer {
     waits: HashMap<MapData, u64, HistogramBytes>,
     handshakes: HashMap<MapData, u64, HistogramBytes>,
     prefixes: HashMap<MapData, [u8; size_of::<PrefixKey>()], u64>,
+    connects: HashMap<MapData, [u8; size_of::<ConnectKey>()], ConnectBytes>,
     lost: Array<MapData, [u64; KINDS]>,
     coverage: Coverage,
     attached: Vec<Attached>,
     kernel_log: Option<EbpfLogger<&'static dyn log::Log>>,
     streams_all: bool,
+    open_sockets: Option<Vec<OpenSocket>>,
 }
 
 impl Tracer {
@@ -94,22 +102,37 @@ impl Tracer {
         phases.end("read them once more for aya");
         let layout = object::bytes_of_layout(&resolution.layout);
         let config = object::bytes_of_config(&options.config);
+        let query = OpenSocketQuery { first: 0, last: u16::MAX, remember: 1 };
+        let query = object::bytes_of_query(&query);
         // 0: the log statements are pruned from the programs.
         let log_level = if options.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&aya_btf))
             .override_global("LAYOUT", layout.as_slice(), true)
             .override_global("CONFIG", config.as_slice(), true)
+            .override_global("OPEN_SOCKETS", query.as_slice(), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("EVENTS", options.ring_bytes)
             .load(object::OBJECT)
             .map_err(|error| ProbeError::load(&error))?;
         phases.end("load the object and its maps");
-        let Outcome { coverage, attached, serves } =
-            attach::attach(&mut ebpf, &btf, &aya_btf, &resolution.missing, options.tier);
+        let streams_all = options.config.flags & STREAM_ALL != 0;
+        let Outcome { mut coverage, attached, serves } =
+            attach::attach(&mut ebpf, &btf, &aya_btf, &resolution.missing, options.tier, streams_all);
         phases.end("load and attach the programs");
         if attached.is_empty() {
             return Err(ProbeError::nothing_attached(&coverage));
+        }
+        // Now that nothing new is missed: who has what was there before.
+        let mut open_sockets = Some(Vec::new());
+        let outcome = open_sockets::read_with(&mut ebpf, &aya_btf, &resolution.missing, |socket| {
+            if !socket.state.is_connected() {
+                open_sockets.get_or_insert_default().push(socket);
+            }
+        });
+        coverage.observations.push(open_sockets::observed(outcome.as_ref().err()));
+        if outcome.is_err() {
+            open_sockets = None;
         }
         let kernel_log = options.kernel_log.then(|| EbpfLogger::init(&mut ebpf)).transpose();
         let kernel_log = kernel_log.map_err(|error| ProbeError::Object(format!("its log: {error}")))?;
@@ -121,9 +144,11 @@ impl Tracer {
             waits: HashMap::try_from(take(&mut ebpf, "WAITS")?)?,
             handshakes: HashMap::try_from(take(&mut ebpf, "HANDSHAKES")?)?,
             prefixes: HashMap::try_from(take(&mut ebpf, "PREFIXES")?)?,
+            connects: HashMap::try_from(take(&mut ebpf, "CONNECTS")?)?,
             lost: Array::try_from(take(&mut ebpf, "LOST")?)?,
             kernel_log,
-            streams_all: options.config.flags & STREAM_ALL != 0,
+            streams_all,
+            open_sockets,
             ebpf,
             coverage,
             attached,
@@ -140,6 +165,12 @@ impl Tracer {
     #[must_use]
     pub fn attached(&self) -> &[Attached] {
         &self.attached
+    }
+
+    /// Sockets that processes had open when all was attached, connections left out: those the kernel side remembers. `None` if
+    /// the kernel has no iterator to tell, and the second time.
+    pub fn take_open_sockets(&mut self) -> Option<Vec<OpenSocket>> {
+        self.open_sockets.take()
     }
 
     /// Hands every record that waits in the ring buffer to `each`, and says how many there were. Does not block.
@@ -192,6 +223,13 @@ impl Tracer {
     pub fn prefixes(&self) -> Vec<(PrefixKey, u64)> {
         let entries = self.prefixes.iter().filter_map(Result::ok);
         entries.filter_map(|(key, completed)| Some((object::prefix_key(key)?, completed))).collect()
+    }
+
+    /// The counts of connects that were not answered at once, by process and destination.
+    #[must_use]
+    pub fn connects(&self) -> Vec<(ConnectKey, ConnectBytes)> {
+        let entries = self.connects.iter().filter_map(Result::ok);
+        entries.filter_map(|(key, totals)| Some((object::connect_key(key)?, totals))).collect()
     }
 
     /// Records lost so far, by kind: those that found no room in the ring buffer; slot 0 counts listeners that found no
@@ -260,7 +298,7 @@ impl Phases {
 
 /// Before 5.11 the memory of maps counts against RLIMIT_MEMLOCK. Where raising it fails it is rarely needed; if it is,
 /// creating a map fails and says so.
-fn raise_memlock() {
+pub(super) fn raise_memlock() {
     use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
     if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
         log::debug!("RLIMIT_MEMLOCK stays as it is: {error}");
