@@ -40,25 +40,23 @@ pub fn ways<W: Way>(table: &Array<Set<W>>, hash: u64) -> *mut W {
 #[inline(always)]
 pub fn find<W: Way>(ways: *mut W, is: impl Fn(&W) -> bool) -> *mut W {
     // Written out, because the compiler would make a loop of it, which takes three times as long.
-    macro_rules! look_at {
-        ($($index:literal)*) => {$(
-            // SAFETY: `ways` is the first of as many in a map value.
-            let way = unsafe { ways.add($index) };
-            // SAFETY: as above; all bytes are valid.
-            if is(unsafe { &*way }) {
-                return way;
-            }
-        )*};
+    macro_rules! number {
+        ($($index:literal)*) => {{
+            $(
+                // SAFETY: `ways` is the first of as many in a map value; all bytes are valid.
+                if is(unsafe { &*ways.add($index) }) { $index + 1 } else
+            )* { 0 }
+        }};
     }
     const _: () = assert!(WAYS == 8);
-    look_at!(0 1 2 3 4 5 6 7);
-    core::ptr::null_mut()
+    let number = forgotten(number!(0 1 2 3 4 5 6 7));
+    if number == 0 { core::ptr::null_mut() } else { way(ways, number - 1) }
 }
 
 /// The way to write a new entry to: a free one, or the one worth least.
 #[inline(always)]
 pub fn room<W: Way>(ways: *mut W) -> *mut W {
-    let mut room = ways;
+    let mut room = 0;
     // SAFETY: `ways` is the first way of a set in a map value; all bytes are valid.
     let mut least = unsafe { (*ways).worth() };
     for index in 1..WAYS {
@@ -66,14 +64,34 @@ pub fn room<W: Way>(ways: *mut W) -> *mut W {
             break;
         }
         // SAFETY: as above, and a set has this many.
-        let way = unsafe { ways.add(index) };
-        // SAFETY: as above.
-        let worth = unsafe { (*way).worth() };
+        let worth = unsafe { (*ways.add(index)).worth() };
         if worth < least {
-            (room, least) = (way, worth);
+            (room, least) = (index as u32, worth);
         }
     }
-    room
+    way(ways, forgotten(room))
+}
+
+/// The way of this number, whatever the verifier knows of it.
+#[inline(always)]
+fn way<W: Way>(ways: *mut W, mut number: u32) -> *mut W {
+    // A real instruction, which the compiler cannot find needless.
+    // SAFETY: changes nothing, there being no more than eight.
+    unsafe { core::arch::asm!("{0} &= 7", inout(reg) number, options(pure, nomem, nostack)) };
+    // SAFETY: `ways` is the first of as many in a map value.
+    unsafe { ways.add(number as usize) }
+}
+
+/// The same number, of which the verifier of old kernels has forgotten how it came about: it would follow the program from
+/// here on for each way of a set, and once more for each in the next search (minutes, where a bind bucket is walked).
+#[inline(always)]
+fn forgotten(number: u32) -> u32 {
+    let mut cell = number;
+    let cell = &raw mut cell;
+    // SAFETY: a place on the stack.
+    unsafe { cell.write_volatile(number) };
+    // SAFETY: as above. Half a word loses what is known of it there (until 5.16).
+    unsafe { cell.read_volatile() }
 }
 
 /// Mixes a word into a hash or a check word.

@@ -126,14 +126,14 @@ fn fill_holder(to: &mut Holder, sk: Sock<Probed>) {
     let remote_port = sk.remote_port();
     let key =
         if remote_port != 0 { Hashed::connected(sk, port, remote_port) } else { Hashed::bound(sk, port) };
-    // One that has given its port back had the port of the remnant that is left, not of a socket that came after it.
-    let entry = if time_wait { taker::recall(&key) } else { taker::recall_live(&key) };
+    let entry = taker::recall(&key);
     if entry.is_null() {
         return;
     }
     // SAFETY: a map value stays readable for the length of a program run.
     let entry = unsafe { &*entry };
-    if !entry.is_mixed() {
+    // One that has given its port back had the port of the remnant that is left, not of a socket that came after it.
+    if (time_wait || entry.taker.released_ns == 0) && !entry.is_mixed() {
         to.taker = entry.taker;
     }
 }

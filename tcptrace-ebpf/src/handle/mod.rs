@@ -10,5 +10,6 @@ pub mod listen;
 pub mod listener;
 pub mod open_socket;
 pub mod port;
+pub mod port_use;
 pub mod queued;
 pub mod taker;

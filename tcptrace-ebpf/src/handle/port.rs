@@ -10,7 +10,7 @@ use crate::{
     emit,
     filter::{passes, stream_all},
     handle::{
-        connect,
+        connect, port_use,
         taker::{self, Hashed},
     },
     kernel::{Access, Sock, current, state},
@@ -26,6 +26,9 @@ pub fn bound<A: Access>(sk: Sock<A>, port: u16, how: u8) {
     let now = unsafe { bpf_ktime_get_ns() };
     let taker = taken_now(now, how);
     taker::remember(&Hashed::bound(sk, port), &taker);
+    if how != HOW_BIND {
+        port_use::took(sk.netns(), &taker);
+    }
     if how == HOW_BIND || stream_all() {
         report_taken(sk, port, &taker, now);
     }
@@ -62,6 +65,7 @@ pub fn connected<A: Access>(sk: Sock<A>) {
         if !before.is_mixed() {
             let taker = before.taker;
             taker::remember(&key, &taker);
+            port_use::connected_bound(sk.netns(), &taker);
         }
         taker::forget(before);
         return;
@@ -70,7 +74,8 @@ pub fn connected<A: Access>(sk: Sock<A>) {
     let now = unsafe { bpf_ktime_get_ns() };
     let taker = taken_now(now, HOW_CONNECT);
     taker::remember(&key, &taker);
-    if stream_all() {
+    port_use::took(sk.netns(), &taker);
+    if stream_all() || port_use::is_served(port) {
         report_taken(sk, port, &taker, now);
     }
 }
@@ -111,23 +116,22 @@ pub fn released<A: Access>(sk: Sock<A>, (port, remote_port): (u16, u16), old_sta
     // called in.
     let time_wait =
         matches!(old_state, state::FIN_WAIT2 | state::TIME_WAIT | state::CLOSING | state::FIN_WAIT1);
-    if !time_wait && !stream_all() {
-        taker::forget(entry);
-        return;
-    }
     // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
-    if stream_all() && !entry.is_mixed() {
-        emit::send(now, |header| PortReleased {
-            header,
-            endpoints: sk.endpoints(port),
-            sk: sk.id(),
-            held_ns: now.saturating_sub(entry.taker.since_ns),
-            tgid: entry.taker.task.tgid,
-            how: u16::from(entry.taker.how),
-            time_wait: u16::from(time_wait),
-            comm: entry.taker.task.comm,
-        });
+    let now = if time_wait || stream_all() { unsafe { bpf_ktime_get_ns() } } else { 0 };
+    if !entry.is_mixed() {
+        port_use::gave_back(sk.netns(), &entry.taker, time_wait);
+        if stream_all() {
+            emit::send(now, |header| PortReleased {
+                header,
+                endpoints: sk.endpoints(port),
+                sk: sk.id(),
+                held_ns: now.saturating_sub(entry.taker.since_ns),
+                tgid: entry.taker.task.tgid,
+                how: u16::from(entry.taker.how),
+                time_wait: u16::from(time_wait),
+                comm: entry.taker.task.comm,
+            });
+        }
     }
     if time_wait {
         entry.taker.released_ns = now;
@@ -172,7 +176,12 @@ pub fn connecting_done<A: Access>(sk: Sock<A>) {
         return;
     }
     taker::remember(&Hashed::connected(sk, port, remote_port), &taker);
-    if stream_all() {
+    if taker.how == HOW_CONNECT {
+        port_use::took(sk.netns(), &taker);
+    } else {
+        port_use::connected_bound(sk.netns(), &taker);
+    }
+    if stream_all() || (taker.how == HOW_CONNECT && port_use::is_served(port)) {
         // SAFETY: a helper without arguments.
         report_taken(sk, port, &taker, unsafe { bpf_ktime_get_ns() });
     }
@@ -191,6 +200,10 @@ pub fn closed<A: Access>(sk: Sock<A>, old_state: u8) {
                 connect::ended(sk, ports.0, &raw mut pending.taker);
             }
             taker::forget(pending);
+        }
+        // connect() sets SYN_SENT, then asks for a port; only without one does it close the socket portless. Process context.
+        if ports.0 == 0 {
+            port_use::refused(sk);
         }
     }
     released(sk, ports, || old_state);

@@ -3,11 +3,13 @@
 pub mod args;
 mod check;
 mod exit;
+mod listeners;
 mod netns;
 mod probes;
 mod rehearse;
 mod trace;
 mod watch;
+mod who;
 
 use std::process::ExitCode;
 
@@ -33,8 +35,10 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         None => watch::run(&cli.watch),
         Some(Command::Watch(args)) => watch::run(&args),
+        Some(Command::Listeners(args)) => listeners::run(&args),
         Some(Command::Probes(args)) => probes::run(&args),
         Some(Command::Rehearse(args)) => rehearse::run(&args),
+        Some(Command::Who(args)) => who::run(&args),
         Some(Command::Check(args)) => check::run(&args),
     };
     match outcome {
