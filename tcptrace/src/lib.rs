@@ -20,3 +20,4 @@ pub mod rehearse;
 pub mod stock;
 pub mod survey;
 pub mod who;
+pub mod why;

@@ -5,11 +5,13 @@ mod check;
 mod exit;
 mod listeners;
 mod netns;
+mod ports;
 mod probes;
 mod rehearse;
 mod trace;
 mod watch;
 mod who;
+mod why;
 
 use std::process::ExitCode;
 
@@ -36,10 +38,12 @@ pub fn main() -> ExitCode {
         None => watch::run(&cli.watch),
         Some(Command::Watch(args)) => watch::run(&args),
         Some(Command::Listeners(args)) => listeners::run(&args),
+        Some(Command::Why(args)) => why::run(&args),
         Some(Command::Probes(args)) => probes::run(&args),
         Some(Command::Rehearse(args)) => rehearse::run(&args),
         Some(Command::Who(args)) => who::run(&args),
         Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Ports(args)) => ports::run(&args),
     };
     match outcome {
         Ok(exit) => exit.into(),

@@ -9,6 +9,7 @@ mod sink;
 mod summary;
 mod table;
 mod text;
+pub mod why;
 
 pub use escape::escape;
 pub use json::JsonWriter;
