@@ -15,7 +15,7 @@ use aya_ebpf::{
 use tcptrace_common::ABSENT;
 
 use crate::{
-    handle::{accept, bind, half_open, handshake, listen},
+    handle::{accept, bind, half_open, handshake, listen, queued},
     kernel::{Access as _, Probed, Request, Skb, Sock, current, layout, state, syscall_second_argument},
     maps::{CALL_GET_PORT, CALL_LISTEN, CALL_LISTEN_START, CALLS, Call, CallKey, packet},
 };
@@ -207,7 +207,7 @@ fn kprobe_sock_graft(ctx: ProbeContext) -> u32 {
     if layout!(mptcp_first) != ABSENT && Socket::at(child).protocol() == IPPROTO_MPTCP {
         child = Probed::read(child, layout!(mptcp_first));
     }
-    let queued = accept::take_queued(child);
+    let queued = queued::leave(child);
     if queued.listener != 0 {
         accept::accepted(Socket::at(queued.listener), Socket::at(child), queued);
     }
