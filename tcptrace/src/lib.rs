@@ -14,4 +14,5 @@ pub mod live;
 pub mod output;
 pub mod pipeline;
 pub mod probe;
+pub mod record;
 pub mod rehearse;

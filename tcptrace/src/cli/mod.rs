@@ -2,8 +2,14 @@
 
 pub mod args;
 mod exit;
+mod export;
+mod moment;
 mod probes;
+mod record;
 mod rehearse;
+mod replay;
+mod selection;
+mod tape;
 mod trace;
 mod watch;
 
@@ -33,6 +39,9 @@ pub fn main() -> ExitCode {
         Some(Command::Watch(args)) => watch::run(&args),
         Some(Command::Probes(args)) => probes::run(&args),
         Some(Command::Rehearse(args)) => rehearse::run(&args),
+        Some(Command::Record(args)) => record::run(&args),
+        Some(Command::Replay(args)) => replay::run(&args),
+        Some(Command::Export(args)) => export::run(&args),
     };
     match outcome {
         Ok(exit) => exit.into(),

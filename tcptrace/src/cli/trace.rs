@@ -8,11 +8,11 @@ use tcptrace_common::{
 };
 
 use super::{
-    args::{OutputArgs, TraceArgs},
+    args::TraceArgs,
     exit::{Exit, Failure},
 };
 use crate::{
-    host::netns::Netns,
+    host::{netns::Netns, procfs::Procfs},
     live,
     output::{JsonWriter, Output, TextWriter},
     probe,
@@ -28,14 +28,18 @@ pub(super) struct Filters<'a> {
     pub(super) words: Vec<String>,
 }
 
+impl<'a> Filters<'a> {
+    /// From the command line.
+    pub(super) fn of(ports: &'a [u16], netns: Option<&str>) -> Result<Self, Failure> {
+        let words = ports.iter().map(|port| format!("--port {port}")).collect();
+        Ok(Self { ports, netns: netns.map(find_netns).transpose()?, words })
+    }
+}
+
 /// Options of a live trace.
-pub(super) fn options(
-    trace: &TraceArgs,
-    output: &OutputArgs,
-    filters: Filters<'_>,
-) -> Result<live::Options, Failure> {
+pub(super) fn options(trace: &TraceArgs, all: bool, filters: Filters<'_>) -> Result<live::Options, Failure> {
     let mut config = TraceConfig {
-        flags: if output.all { STREAM_ALL } else { 0 },
+        flags: if all { STREAM_ALL } else { 0 },
         netns: filters.netns.as_ref().map_or(0, Netns::id),
         ..TraceConfig::default()
     };
@@ -84,4 +88,21 @@ pub(super) fn output(json: bool) -> Output<impl Write> {
 /// Output cannot be written, for another reason than that nobody reads it.
 pub(super) fn cannot_write(error: &io::Error) -> Failure {
     Failure::new(Exit::NotSupported, format!("the output cannot be written: {error}"))
+}
+
+/// A namespace by the inode number of its file, by a pid in it, or by its name in `/run/netns`.
+fn find_netns(name: &str) -> Result<Netns, Failure> {
+    let usage = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("--netns {name}: {error}"));
+    let Ok(number) = name.parse::<u32>() else {
+        return Netns::from_path(&std::path::Path::new("/run/netns").join(name))
+            .map_err(|error| usage(&error));
+    };
+    let mut table = crate::host::netns::NetnsTable::new(Procfs::default()).map_err(|error| usage(&error))?;
+    table.refresh().map_err(|error| usage(&error))?;
+    if let Some(netns) = table.get(number) {
+        return Ok(netns.clone());
+    }
+    Netns::of_process(&Procfs::default(), number).map_err(|_| {
+        usage(&"no network namespace has this inode number, and no process this pid (see lsns -t net)")
+    })
 }

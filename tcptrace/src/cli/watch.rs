@@ -5,47 +5,27 @@ use std::{io, ops::ControlFlow};
 use super::{
     args::WatchArgs,
     exit::{Exit, Failure},
-    trace,
+    selection, trace,
 };
 use crate::{
     finding::Severity,
-    host::{netns::Netns, procfs::Procfs},
     live::{
         self, Live,
         drive::{Ending, drive},
     },
-    output::Selection,
     pipeline::Pipeline,
 };
 
 pub(super) fn run(args: &WatchArgs) -> Result<Exit, Failure> {
-    let mut filters = trace::Filters { ports: &args.port, ..Default::default() };
-    for port in &args.port {
-        filters.words.push(format!("--port {port}"));
-    }
-    if let Some(name) = &args.netns {
-        filters.netns = Some(find_netns(name)?);
-    }
-    let options = trace::options(&args.trace, &args.output, filters)?;
+    let filters = trace::Filters::of(&args.port, args.netns.as_deref())?;
+    let options = trace::options(&args.trace, args.output.all, filters)?;
     trace::runtime()?.block_on(watch(args, &options))
 }
 
 async fn watch(args: &WatchArgs, options: &live::Options) -> Result<Exit, Failure> {
-    let selection = Selection {
-        codes: args.finding.clone(),
-        pids: args.pid.clone(),
-        comms: args.comm.clone(),
-        containers: args.container.clone(),
-        peers: args.peer.clone(),
-    };
+    let selection = selection::of(&args.selection)?;
     let events = args.output.events || args.output.all;
     let mut pipeline = Pipeline::new(trace::output(args.output.json), selection, events);
-    let known: Vec<&str> = pipeline.engine().codes().collect();
-    if let Some(unknown) = args.finding.iter().find(|code| !known.contains(&code.as_str())) {
-        let message =
-            format!("--finding {unknown}: there is no such finding; there are {}", known.join(", "));
-        return Err(Failure::new(Exit::Usage, message));
-    }
     let (live, first) = Live::start(options)?;
     let over = async {
         match args.limit {
@@ -67,21 +47,4 @@ async fn watch(args: &WatchArgs, options: &live::Options) -> Result<Exit, Failur
     let _gone = written.map_err(|error| trace::cannot_write(&error))?;
     let fails = |on| pipeline.worst().is_some_and(|worst| worst >= Severity::from(on));
     Ok(if args.fail_on.is_some_and(fails) { Exit::Found } else { Exit::Done })
-}
-
-/// A namespace by the inode number of its file, by a pid in it, or by its name in `/run/netns`.
-fn find_netns(name: &str) -> Result<Netns, Failure> {
-    let usage = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("--netns {name}: {error}"));
-    let Ok(number) = name.parse::<u32>() else {
-        return Netns::from_path(&std::path::Path::new("/run/netns").join(name))
-            .map_err(|error| usage(&error));
-    };
-    let mut table = crate::host::netns::NetnsTable::new(Procfs::default()).map_err(|error| usage(&error))?;
-    table.refresh().map_err(|error| usage(&error))?;
-    if let Some(netns) = table.get(number) {
-        return Ok(netns.clone());
-    }
-    Netns::of_process(&Procfs::default(), number).map_err(|_| {
-        usage(&"no network namespace has this inode number, and no process this pid (see lsns -t net)")
-    })
 }

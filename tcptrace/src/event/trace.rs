@@ -152,6 +152,8 @@ pub enum LossPlace {
     UserTable,
     /// The output or recording was too slow.
     Output,
+    /// A recording was damaged.
+    Recording,
 }
 
 impl LossPlace {
@@ -165,6 +167,7 @@ impl LossPlace {
             Self::Decode => "decode",
             Self::UserTable => "user-table",
             Self::Output => "output",
+            Self::Recording => "recording",
         }
     }
 }

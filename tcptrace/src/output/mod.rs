@@ -7,13 +7,15 @@ mod select;
 mod sink;
 mod summary;
 mod text;
+mod units;
 
 pub use escape::escape;
-pub use json::JsonWriter;
+pub use json::{JsonWriter, json_text};
 pub use select::{Network, Selection};
 pub use sink::{LineSink, Written};
 pub use summary::{Counts, Summary};
 pub use text::TextWriter;
+pub use units::bytes_in_words;
 
 use std::io::Write;
 
