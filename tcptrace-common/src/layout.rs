@@ -113,6 +113,8 @@ kernel_layout! {
     sk_max_ack_backlog: Offset("sock.sk_max_ack_backlog"),
     /// IP protocol (u16): IPPROTO_TCP, or 262 for MPTCP.
     sk_protocol: Offset("sock.sk_protocol"),
+    /// Socket type (u16): a raw socket may have IPPROTO_TCP, too.
+    sk_type: Offset("sock.sk_type"),
     /// Error that ended the connection (int).
     sk_err: Offset("sock.sk_err"),
     /// Owner's uid (kuid_t).
@@ -237,6 +239,12 @@ kernel_layout! {
     skb_protocol: Offset("sk_buff.protocol"),
 
     // Tasks: from a file descriptor to its socket, for the tracepoint tier.
+    /// Process id of a task (thread group; pid_t).
+    task_tgid: Offset("task_struct.tgid"),
+    /// Thread id of a task (pid_t).
+    task_pid: Offset("task_struct.pid"),
+    /// Command name of a task.
+    task_comm: Offset("task_struct.comm"),
     /// Flags of a task (unsigned int): PF_EXITING.
     task_flags: Offset("task_struct.flags"),
     /// Open files of a task.

@@ -8,6 +8,7 @@
 pub mod config;
 pub mod layout;
 pub mod listener;
+pub mod open_socket;
 pub mod port;
 pub mod record;
 pub mod wire;

@@ -59,8 +59,10 @@ pub struct Taker {
     pub released_ns: u64,
     /// One of `HOW_*`.
     pub how: u8,
+    /// Not 0: not seen taking it, but found to have it when the tracer started; `since_ns` is then 0.
+    pub bootstrapped: u8,
     /// Padding, zero.
-    pub pad: [u8; 7],
+    pub pad: [u8; 6],
 }
 const _: () = assert!(size_of::<Taker>() == 64);
 

@@ -4,6 +4,8 @@
 //! verifier reads that map as constants, so a load through a BTF pointer at such an offset is checked like a load of a
 //! named member, and a branch on [`ABSENT`] is pruned.
 
+mod task_file;
+
 use core::marker::PhantomData;
 
 use aya_ebpf::helpers::{
@@ -12,10 +14,13 @@ use aya_ebpf::helpers::{
 };
 use tcptrace_common::{
     ABSENT, KernelLayout, TraceConfig,
+    open_socket::OpenSocketQuery,
     port::{OPT_FREEBIND, OPT_REUSEADDR, OPT_REUSEPORT, OPT_TRANSPARENT, OPT_V6ONLY},
     record::ListenerRef,
     wire::{AF_INET6, Endpoints, TASK_EXITING, TASK_FLAGS_SEEN, Task},
 };
+
+pub use task_file::TaskFile;
 
 /// The running kernel's layout. Overridden at load.
 #[unsafe(no_mangle)]
@@ -30,6 +35,10 @@ pub static CONFIG: TraceConfig = TraceConfig {
     pad: 0,
     ports: [0; tcptrace_common::config::PORT_FILTERS],
 };
+
+/// What an iteration over open sockets is asked for. Overridden at load.
+#[unsafe(no_mangle)]
+pub static OPEN_SOCKETS: OpenSocketQuery = OpenSocketQuery { first: 0, last: u16::MAX, remember: 0 };
 
 /// An entry of [`LAYOUT`], read so that the compiler cannot fold in the value it sees here.
 macro_rules! layout {
@@ -141,6 +150,27 @@ impl<A: Access> Sock<A> {
     #[inline(always)]
     pub fn protocol(self) -> u16 {
         A::read(self.at, layout!(sk_protocol))
+    }
+
+    #[inline(always)]
+    pub fn socket_type(self) -> u16 {
+        A::read(self.at, layout!(sk_type))
+    }
+
+    /// `sk_userlocks`: what the application fixed by setsockopt() or bind().
+    #[inline(always)]
+    pub fn locks(self) -> u8 {
+        if layout!(sk_userlocks) == ABSENT {
+            return 0;
+        }
+        let byte: u8 = A::read(self.at, layout!(sk_userlocks));
+        (byte >> layout!(sk_userlocks_shift)) & 0xf
+    }
+
+    /// 0 until somebody asked for it.
+    #[inline(always)]
+    pub fn cookie(self) -> u64 {
+        A::read(self.at, layout!(skc_cookie))
     }
 
     #[inline(always)]
@@ -514,8 +544,6 @@ pub mod current {
     /// The socket behind a file descriptor of the current process: what `sockfd_lookup()` does, by reading.
     #[inline(always)]
     pub fn socket_of_descriptor(descriptor: i64) -> Option<Sock<Probed>> {
-        const S_IFMT: u16 = 0o170_000;
-        const S_IFSOCK: u16 = 0o140_000;
         // SAFETY: a helper without arguments.
         let task = unsafe { bpf_get_current_task() };
         let files: u64 = Probed::read(task, layout!(task_files));
@@ -525,15 +553,7 @@ pub mod current {
             return None;
         }
         let array: u64 = Probed::read(table, layout!(fdt_fd));
-        let file: u64 = Probed::read(array + descriptor as u64 * 8, 0);
-        let inode: u64 = Probed::read(file, layout!(file_inode));
-        let mode: u16 = Probed::read(inode, layout!(inode_mode));
-        if mode & S_IFMT != S_IFSOCK {
-            return None;
-        }
-        let socket: u64 = Probed::read(file, layout!(file_private));
-        let sk: u64 = Probed::read(socket, layout!(socket_sk));
-        (sk != 0).then(|| Sock::at(sk))
+        super::task_file::socket_of_file(Probed::read(array + descriptor as u64 * 8, 0))
     }
 }
 

@@ -3,7 +3,9 @@
 //! Data walks through the rooms of this crate top to bottom:
 //! [`probe`] (or a recording) → [`event`] → [`correlate`] → [`finding`] → [`output`];
 //! [`live`] drives the probes of this host; [`identity`] and [`host`] add what the kernel shows without probes; [`rehearse`] makes the incidents to explain.
+//! [`survey`] is the host as it is now, for what needs no probes: [`check`].
 
+pub mod check;
 pub mod cli;
 pub mod correlate;
 pub mod event;
@@ -16,3 +18,4 @@ pub mod pipeline;
 pub mod probe;
 pub mod record;
 pub mod rehearse;
+pub mod survey;

@@ -2,5 +2,6 @@
 //! attached is decided in user space, by trying.
 
 mod fexit;
+mod iterator;
 mod kprobe;
 mod tracepoint;

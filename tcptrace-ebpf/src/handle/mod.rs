@@ -7,4 +7,5 @@ pub mod handshake;
 pub mod histogram;
 pub mod listen;
 pub mod listener;
+pub mod open_socket;
 pub mod port;

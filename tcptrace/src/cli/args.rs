@@ -40,6 +40,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// A recording as Parquet, JSON lines or CSV
     Export(ExportArgs),
+    /// Settings and listeners that will hurt, each with its remedy; exit code 1 if there is any. Needs no BPF
+    Check(CheckArgs),
 }
 
 /// How to trace.
@@ -248,6 +250,23 @@ pub struct RehearseArgs {
     /// How to trace.
     #[command(flatten)]
     pub trace: TraceArgs,
+}
+
+/// How to check.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// One JSON object a line on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns
+    #[arg(long, value_name = "NETNS")]
+    pub netns: Option<String>,
+    /// Ports of servers that are still to be started, as 35000-36000,40000: checked like those that listen now
+    #[arg(long, value_name = "PORTS")]
+    pub servers: Option<crate::host::port_set::PortSet>,
+    /// Leave out this kind of risk (several times for several)
+    #[arg(long, value_name = "CODE")]
+    pub ignore: Vec<String>,
 }
 
 /// Kinds of attachment.

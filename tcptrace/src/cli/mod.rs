@@ -1,9 +1,11 @@
 //! Arguments, and one file per subcommand; nothing else.
 
 pub mod args;
+mod check;
 mod exit;
 mod export;
 mod moment;
+mod netns;
 mod probes;
 mod record;
 mod rehearse;
@@ -42,6 +44,7 @@ pub fn main() -> ExitCode {
         Some(Command::Record(args)) => record::run(&args),
         Some(Command::Replay(args)) => replay::run(&args),
         Some(Command::Export(args)) => export::run(&args),
+        Some(Command::Check(args)) => check::run(&args),
     };
     match outcome {
         Ok(exit) => exit.into(),

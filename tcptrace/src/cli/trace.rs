@@ -10,9 +10,10 @@ use tcptrace_common::{
 use super::{
     args::TraceArgs,
     exit::{Exit, Failure},
+    netns,
 };
 use crate::{
-    host::{netns::Netns, procfs::Procfs},
+    host::netns::Netns,
     live,
     output::{JsonWriter, Output, TextWriter},
     probe,
@@ -32,7 +33,7 @@ impl<'a> Filters<'a> {
     /// From the command line.
     pub(super) fn of(ports: &'a [u16], netns: Option<&str>) -> Result<Self, Failure> {
         let words = ports.iter().map(|port| format!("--port {port}")).collect();
-        Ok(Self { ports, netns: netns.map(find_netns).transpose()?, words })
+        Ok(Self { ports, netns: netns.map(netns::find).transpose()?, words })
     }
 }
 
@@ -88,21 +89,4 @@ pub(super) fn output(json: bool) -> Output<impl Write> {
 /// Output cannot be written, for another reason than that nobody reads it.
 pub(super) fn cannot_write(error: &io::Error) -> Failure {
     Failure::new(Exit::NotSupported, format!("the output cannot be written: {error}"))
-}
-
-/// A namespace by the inode number of its file, by a pid in it, or by its name in `/run/netns`.
-fn find_netns(name: &str) -> Result<Netns, Failure> {
-    let usage = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("--netns {name}: {error}"));
-    let Ok(number) = name.parse::<u32>() else {
-        return Netns::from_path(&std::path::Path::new("/run/netns").join(name))
-            .map_err(|error| usage(&error));
-    };
-    let mut table = crate::host::netns::NetnsTable::new(Procfs::default()).map_err(|error| usage(&error))?;
-    table.refresh().map_err(|error| usage(&error))?;
-    if let Some(netns) = table.get(number) {
-        return Ok(netns.clone());
-    }
-    Netns::of_process(&Procfs::default(), number).map_err(|_| {
-        usage(&"no network namespace has this inode number, and no process this pid (see lsns -t net)")
-    })
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::event::{
-    BindFail, BindStage, Endpoints, Family, Found, Holder, HolderReport, How, OwnerConfidence,
+    BindFail, BindStage, Endpoints, Family, Found, Holder, HolderReport, How, Owner, OwnerConfidence,
     ReportedHolder, ReuseState, SocketOptions, SocketState, Task, Timestamp,
 };
 
@@ -78,6 +78,8 @@ pub struct PortHolder {
     pub since: Option<Timestamp>,
     /// Who took it, if that was seen.
     pub taker: Option<Task>,
+    /// `taker` was not seen taking it, but had it when the tracer started.
+    pub taker_bootstrapped: bool,
     /// Who has it.
     pub owners: Owners,
     /// Every process that had it when that was looked up after the conflict; `None` if it was not, or none was found.
@@ -110,18 +112,26 @@ impl PortHolder {
         let mut owners = Owners::default();
         // Whoever had the connection has no longer anything to do with its TIME_WAIT remnant; it remains as the taker.
         if holder.state != SocketState::TimeWait {
-            if let Some(taker) = &holder.taker {
-                owners.observe(&taker.task);
-            } else if let Some(known) = owners_of(holder.inode) {
-                owners = known;
+            match (&holder.taker, owners_of(holder.inode)) {
+                (Some(taker), _) if !taker.bootstrapped => owners.observe(&taker.task),
+                (_, Some(known)) => owners = known,
+                (Some(found), None) => {
+                    let owner = Owner { pid: found.task.pid, comm: found.task.comm.clone() };
+                    owners.found(&owner, OwnerConfidence::Bootstrapped);
+                }
+                (None, None) => {}
             }
         }
+        // Whoever had it when the tracer started need not be who took it; of a remnant it is all that is known.
+        let taker = holder.taker.as_ref();
+        let seen = taker.filter(|taker| !taker.bootstrapped);
         Self {
             endpoints: holder.endpoints,
             state: holder.state,
-            how: holder.taker.as_ref().map_or(How::Unknown, |taker| taker.how),
-            since: holder.taker.as_ref().map(|taker| taker.since),
-            taker: holder.taker.as_ref().map(|taker| taker.task.clone()),
+            how: seen.map_or(How::Unknown, |taker| taker.how),
+            since: seen.map(|taker| taker.since),
+            taker: seen.or(taker.filter(|_| owners.is_empty())).map(|taker| taker.task.clone()),
+            taker_bootstrapped: seen.is_none() && taker.is_some(),
             owners,
             present: None,
             sk: holder.sk,
@@ -149,6 +159,7 @@ impl PortHolder {
             how: How::Unknown,
             since: None,
             taker: None,
+            taker_bootstrapped: false,
             owners: owners_of(reported.inode).unwrap_or_default(),
             present: None,
             sk: 0,

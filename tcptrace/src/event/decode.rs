@@ -385,8 +385,9 @@ impl Body {
             since: self.clock.wall(from.u64()?),
             released: self.clock.wall_unless_zero(from.u64()?),
             how: how(from.u8()?.into()),
+            bootstrapped: from.u8()? != 0,
         };
-        from.skip::<7>()?;
+        from.skip::<6>()?;
         Ok(taker)
     }
 
@@ -468,7 +469,7 @@ fn endpoints(wire: &wire::Endpoints) -> Endpoints {
     Endpoints { netns: wire.netns, family, local, remote: is_remote.then_some(remote), device: wire.device }
 }
 
-fn read_endpoints(from: &mut Cursor<'_>) -> Result<Endpoints, Ended> {
+pub(super) fn read_endpoints(from: &mut Cursor<'_>) -> Result<Endpoints, Ended> {
     Ok(endpoints(&wire::Endpoints {
         local: from.array()?,
         remote: from.array()?,
@@ -521,7 +522,7 @@ fn comm(bytes: &[u8]) -> String {
     text
 }
 
-fn options(bits: u32) -> SocketOptions {
+pub(super) fn options(bits: u32) -> SocketOptions {
     let [low, ..] = bits.to_le_bytes();
     SocketOptions::from_bits(low)
 }

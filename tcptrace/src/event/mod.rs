@@ -9,6 +9,7 @@ pub mod decode;
 mod histogram;
 mod host;
 mod listener;
+mod open_socket;
 mod port;
 mod process;
 mod socket;
@@ -23,6 +24,7 @@ pub use listener::{
     ListenerTotals, PrefixSample, RequestEnd, RequestEnding, RetransmitCause, SampleSource, SynAckRetransmit,
     SynDrop, SynDropCause,
 };
+pub use open_socket::{OpenSocket, decode_open_sockets};
 pub use port::{
     BindFail, BindStage, Found, Holder, HolderReport, How, PortReleased, PortTaken, ReportedHolder,
     ReuseState, Taker,

@@ -52,6 +52,9 @@ pub struct Taker {
     pub released: Option<Timestamp>,
     /// How.
     pub how: How,
+    /// Not seen taking it, but found to have it when the tracer started; then `since` means nothing.
+    #[serde(default)]
+    pub bootstrapped: bool,
 }
 
 /// How a holder was found.

@@ -51,6 +51,8 @@ pub mod observation {
     pub const HOLDERS: &str = "holders";
     /// A port is taken.
     pub const PORT_TAKEN: &str = "port-taken";
+    /// Who has the sockets that are older than the tracer.
+    pub const SOCKET_OWNERS: &str = "socket-owners";
     /// A port is given back.
     pub const PORT_RELEASED: &str = "port-released";
 }

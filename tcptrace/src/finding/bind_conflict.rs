@@ -200,7 +200,13 @@ impl Account<'_> {
         });
         let process = match (&holder.taker, holder.owners.is_empty()) {
             // What is in TIME_WAIT belongs to nobody any more, but was left by somebody.
-            (Some(taker), true) => ProcessName::of_task(taker, processes),
+            (Some(taker), true) => {
+                let mut name = ProcessName::of_task(taker, processes);
+                if holder.taker_bootstrapped {
+                    name.confidence = OwnerConfidence::Bootstrapped;
+                }
+                name
+            }
             _ => {
                 let mut owners = holder.owners.clone();
                 if taken_by.is_some() {

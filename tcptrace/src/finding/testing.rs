@@ -370,7 +370,7 @@ fn bump(counter: &mut Option<u64>, by: u64) {
 pub(crate) fn holder(local: &str, state: SocketState, how: How, who: Option<Task>) -> Holder {
     Holder {
         endpoints: place(local),
-        taker: who.map(|task| Taker { task, since: ms(1), released: None, how }),
+        taker: who.map(|task| Taker { task, since: ms(1), released: None, how, bootstrapped: false }),
         sk: 77,
         inode: if state == SocketState::TimeWait { 0 } else { 4711 },
         uid: (state != SocketState::TimeWait).then_some(1000),

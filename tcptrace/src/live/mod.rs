@@ -118,9 +118,14 @@ impl Live {
             vec![Kind::Coverage(Box::new(coverage(live.tracer.coverage(), options.filters.clone())))];
         first.extend(live.places.knobs());
         let listeners = live.places.listeners();
-        let sockets: Vec<(u64, u64, Endpoints)> =
-            listeners.iter().map(|(netns, l)| (0, l.inode, places::endpoints(*netns, l))).collect();
-        first.extend(live.people.owner_events(&sockets, OwnerConfidence::Bootstrapped));
+        first.extend(match live.tracer.take_open_sockets() {
+            Some(sockets) => live.people.bootstrap(sockets),
+            None => {
+                let sockets: Vec<(u64, u64, Endpoints)> =
+                    listeners.iter().map(|(netns, l)| (0, l.inode, places::endpoints(*netns, l))).collect();
+                live.people.owner_events(&sockets, OwnerConfidence::Bootstrapped)
+            }
+        });
         if let Some(polled) = &mut live.polled {
             first.extend(polled.samples(&listeners, &ByPort::default(), false));
         }

@@ -1,9 +1,9 @@
 //! Who is behind the events: processes introduced before the first event that names them, owners of sockets.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::{
-    event::{self, Kind, Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner},
+    event::{self, Kind, OpenSocket, Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner},
     host::procfs::Procfs,
     identity::{cache::IdentityCache, process::Process, sockets::SocketOwners, state},
 };
@@ -128,6 +128,32 @@ impl People {
                 owners,
                 confidence,
             })));
+        }
+        events
+    }
+
+    /// Who has sockets that were there before the tracer, as the kernel listed them: introductions, then the owners.
+    pub(super) fn bootstrap(&mut self, sockets: Vec<OpenSocket>) -> Vec<Kind> {
+        let mut by_inode: BTreeMap<u64, (OpenSocket, Vec<u32>)> = BTreeMap::new();
+        for socket in sockets {
+            let pid = socket.pid;
+            let (_, pids) = by_inode.entry(socket.inode).or_insert_with(|| (socket, Vec::new()));
+            if !pids.contains(&pid) {
+                pids.push(pid);
+            }
+        }
+        let mut events = Vec::new();
+        for (inode, (socket, pids)) in by_inode {
+            events.extend(pids.iter().filter_map(|&pid| self.introduce(pid)));
+            events.push(Kind::SocketOwner(Box::new(SocketOwner {
+                // The socket that a program sees of an MPTCP listener is not the one that TCP listens on.
+                sk: if socket.mptcp { 0 } else { socket.sk },
+                inode,
+                endpoints: socket.endpoints,
+                owners: pids.iter().map(|&pid| self.owner(pid)).collect(),
+                confidence: OwnerConfidence::Bootstrapped,
+            })));
+            self.owners.insert(inode, pids);
         }
         events
     }

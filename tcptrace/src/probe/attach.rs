@@ -322,7 +322,7 @@ struct Done {
 }
 
 /// What a failure to load or attach means to a user.
-fn explain(error: &ProgramError, kind: Kind) -> String {
+pub(super) fn explain(error: &ProgramError, kind: Kind) -> String {
     const ENOTSUPP: i32 = 524;
     let errno = match error {
         ProgramError::LoadError { io_error, .. } => io_error.raw_os_error(),

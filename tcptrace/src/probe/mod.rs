@@ -6,6 +6,7 @@ pub mod coverage;
 pub mod error;
 mod misses;
 mod object;
+pub mod open_sockets;
 pub mod plan;
 mod tracefs;
 pub mod tracer;

@@ -1,9 +1,23 @@
 //! The embedded eBPF object, and the bytes of its globals.
 
-use tcptrace_common::{KernelLayout, TraceConfig, listener::PrefixKey};
+use tcptrace_common::{KernelLayout, TraceConfig, listener::PrefixKey, open_socket::OpenSocketQuery};
 
 /// The committed object that `cargo xtask ebpf` made; aligned as an ELF reader wants it.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/tcptrace.bpf.o");
+
+/// Maps that are large, and the least that each may be: who loads the object for one program that needs none of them need not
+/// wait for their memory.
+pub(super) const LARGE_MAPS: [(&str, u32); 9] = [
+    ("EVENTS", 4096),
+    ("LISTENERS", 1),
+    ("WAITS", 1),
+    ("HANDSHAKES", 1),
+    ("PREFIXES", 1),
+    ("QUEUED", 1),
+    ("TAKERS", 1),
+    ("DEPARTED", 1),
+    ("CALLS", 1),
+];
 
 /// The layout as the eBPF side's global has it: its members in order, each a native-endian u32.
 #[must_use]
@@ -19,6 +33,13 @@ pub(super) fn bytes_of_config(config: &TraceConfig) -> Vec<u8> {
     words.iter().flat_map(|w| w.to_ne_bytes()).chain(ports.iter().flat_map(|p| p.to_ne_bytes())).collect()
 }
 
+/// What the iterator over open sockets is asked for, as its global has it.
+#[must_use]
+pub(super) fn bytes_of_query(query: &OpenSocketQuery) -> Vec<u8> {
+    let OpenSocketQuery { first, last, remember } = *query;
+    [first, last].iter().flat_map(|port| port.to_ne_bytes()).chain(remember.to_ne_bytes()).collect()
+}
+
 /// A key of `PREFIXES`.
 pub(super) fn prefix_key(bytes: [u8; size_of::<PrefixKey>()]) -> Option<PrefixKey> {
     let (listener, prefix) = bytes.split_first_chunk::<8>()?;
@@ -32,6 +53,8 @@ mod tests {
     #[test]
     fn globals_are_as_long_as_their_types() {
         assert_eq!(bytes_of_layout(&KernelLayout::NOTHING).len(), size_of::<KernelLayout>());
+        let query = OpenSocketQuery { first: 1, last: 2, remember: 3 };
+        assert_eq!(bytes_of_query(&query).len(), size_of::<OpenSocketQuery>());
         assert_eq!(bytes_of_config(&TraceConfig::default()).len(), size_of::<TraceConfig>());
     }
 }

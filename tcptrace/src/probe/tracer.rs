@@ -14,6 +14,7 @@ use tcptrace_common::{
     TraceConfig,
     config::STREAM_ALL,
     listener::{HISTOGRAM_BUCKETS, ListenerState, PrefixKey},
+    open_socket::OpenSocketQuery,
     record::KINDS,
 };
 
@@ -22,10 +23,11 @@ use super::{
     btf::{self, Btf},
     coverage::Coverage,
     error::ProbeError,
-    misses, object,
+    misses, object, open_sockets,
     plan::SKIPPED_IN_GOOD_FAITH,
     tracefs,
 };
+use crate::event::OpenSocket;
 
 /// Bytes of the ring buffer unless said otherwise.
 pub const RING_BYTES: u32 = 4 << 20;
@@ -68,6 +70,7 @@ pub struct Tracer {
     attached: Vec<Attached>,
     kernel_log: Option<EbpfLogger<&'static dyn log::Log>>,
     streams_all: bool,
+    open_sockets: Option<Vec<OpenSocket>>,
 }
 
 impl Tracer {
@@ -90,20 +93,34 @@ impl Tracer {
             .map_err(|error| ProbeError::Object(error.to_string()))?;
         let layout = object::bytes_of_layout(&resolution.layout);
         let config = object::bytes_of_config(&options.config);
+        let query = OpenSocketQuery { first: 0, last: u16::MAX, remember: 1 };
+        let query = object::bytes_of_query(&query);
         // 0: the log statements are pruned from the programs.
         let log_level = if options.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&aya_btf))
             .override_global("LAYOUT", layout.as_slice(), true)
             .override_global("CONFIG", config.as_slice(), true)
+            .override_global("OPEN_SOCKETS", query.as_slice(), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("EVENTS", options.ring_bytes)
             .load(object::OBJECT)
             .map_err(|error| ProbeError::load(&error))?;
-        let Outcome { coverage, attached, serves } =
+        let Outcome { mut coverage, attached, serves } =
             attach::attach(&mut ebpf, &btf, &aya_btf, &resolution.missing, options.tier);
         if attached.is_empty() {
             return Err(ProbeError::nothing_attached(&coverage));
+        }
+        // Now that nothing new is missed: who has what was there before.
+        let mut open_sockets = Some(Vec::new());
+        let outcome = open_sockets::read_with(&mut ebpf, &aya_btf, &resolution.missing, |socket| {
+            if !socket.state.is_connected() {
+                open_sockets.get_or_insert_default().push(socket);
+            }
+        });
+        coverage.observations.push(open_sockets::observed(outcome.as_ref().err()));
+        if outcome.is_err() {
+            open_sockets = None;
         }
         let kernel_log = options.kernel_log.then(|| EbpfLogger::init(&mut ebpf)).transpose();
         let kernel_log = kernel_log.map_err(|error| ProbeError::Object(format!("its log: {error}")))?;
@@ -118,6 +135,7 @@ impl Tracer {
             lost: Array::try_from(take(&mut ebpf, "LOST")?)?,
             kernel_log,
             streams_all: options.config.flags & STREAM_ALL != 0,
+            open_sockets,
             ebpf,
             coverage,
             attached,
@@ -134,6 +152,12 @@ impl Tracer {
     #[must_use]
     pub fn attached(&self) -> &[Attached] {
         &self.attached
+    }
+
+    /// Sockets that processes had open when all was attached, connections left out: those the kernel side remembers. `None` if
+    /// the kernel has no iterator to tell, and the second time.
+    pub fn take_open_sockets(&mut self) -> Option<Vec<OpenSocket>> {
+        self.open_sockets.take()
     }
 
     /// Hands every record that waits in the ring buffer to `each`, and says how many there were. Does not block.
@@ -238,7 +262,7 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, ProbeErro
 
 /// Before 5.11 the memory of maps counts against RLIMIT_MEMLOCK. Where raising it fails it is rarely needed; if it is,
 /// creating a map fails and says so.
-fn raise_memlock() {
+pub(super) fn raise_memlock() {
     use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
     if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
         log::debug!("RLIMIT_MEMLOCK stays as it is: {error}");

@@ -14,16 +14,13 @@ pub fn document() -> String {
     for column in DESCRIPTIONS {
         columns.push_str(&format!("| `{}` | {} | {} |\n", column.name, column.kind, column.text.trim()));
     }
-    format!(
-        "{}",
-        include_str!("document.md")
-            .replace("{version}", &format!("{FORMAT_MAJOR}.{FORMAT_MINOR}"))
-            .replace("{major}", &FORMAT_MAJOR.to_string())
-            .replace("{checksum}", CHECKSUM)
-            .replace("{first_row}", FIRST_ROW)
-            .replace("{keys}", keys.trim_end())
-            .replace("{columns}", columns.trim_end())
-    )
+    include_str!("document.md")
+        .replace("{version}", &format!("{FORMAT_MAJOR}.{FORMAT_MINOR}"))
+        .replace("{major}", &FORMAT_MAJOR.to_string())
+        .replace("{checksum}", CHECKSUM)
+        .replace("{first_row}", FIRST_ROW)
+        .replace("{keys}", keys.trim_end())
+        .replace("{columns}", columns.trim_end())
 }
 
 #[cfg(test)]

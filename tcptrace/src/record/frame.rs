@@ -346,7 +346,7 @@ fn finished(bytes: &[u8], dictionaries: Vec<Whole>, rows: Whole) -> Option<Group
     let first_row = label(labels.iter(), FIRST_ROW)?.parse().ok()?;
     let place = place_of(label(labels.iter(), CHECKSUM)?, all)?;
     let count = u64::try_from(message.header_as_record_batch()?.length()).ok()?;
-    is_sealed(all, place).then(|| Group { dictionaries, first_row, count, length: all.len(), rows })
+    is_sealed(all, place).then_some(Group { dictionaries, first_row, count, length: all.len(), rows })
 }
 
 /// Whether what a batch says about itself is possible. A checksum shows that it is what was written, not by whom.

@@ -84,6 +84,7 @@ impl Encoder {
             .u64(it.taker.since_ns)
             .u64(it.taker.released_ns)
             .u8(it.taker.how)
+            .u8(it.taker.bootstrapped)
             .bytes(&it.taker.pad)
             .u64(it.sk)
             .u64(it.ino)
@@ -296,7 +297,8 @@ fn bind_fail() {
             since_ns: 30,
             released_ns: 0,
             how: port::HOW_CONNECT,
-            pad: [0; 7],
+            bootstrapped: 0,
+            pad: [0; 6],
         },
         sk: 8,
         ino: 9,

@@ -1,0 +1,84 @@
+//! A process has a socket open: found when somebody asked who has what, not when it was opened.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use tcptrace_common::{
+    open_socket::OpenSocket,
+    port::{HOW_UNKNOWN, Taker},
+};
+
+use crate::{
+    filter::passes,
+    handle::port,
+    kernel::{OPEN_SOCKETS, Probed, Sock, TaskFile, state},
+    maps::TAKERS,
+};
+
+const IPPROTO_TCP: u16 = 6;
+const IPPROTO_MPTCP: u16 = 262;
+const SOCK_STREAM: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+
+/// A member of [`OPEN_SOCKETS`], read so that the compiler cannot fold in the value it sees here.
+macro_rules! asked {
+    ($member:ident) => {
+        // SAFETY: OPEN_SOCKETS is an initialised static; volatile because user space replaces it before load.
+        unsafe { core::ptr::read_volatile(&raw const OPEN_SOCKETS.$member) }
+    };
+}
+
+/// The iterator met a file. Writes a row if it is a TCP socket with a port that was asked for.
+#[inline(always)]
+pub fn met(entry: &TaskFile) {
+    let Some(sk) = entry.socket() else { return };
+    let family = sk.family();
+    let protocol = sk.protocol();
+    if (family != AF_INET && family != AF_INET6)
+        || (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP)
+        || sk.socket_type() != SOCK_STREAM
+    {
+        return;
+    }
+    let local = sk.local_port();
+    if local == 0 || local < asked!(first) || local > asked!(last) || !passes(sk, local, sk.remote_port()) {
+        return;
+    }
+    let mut row = OpenSocket::default();
+    sk.fill_endpoints(&mut row.endpoints, local);
+    row.sk = sk.id();
+    row.ino = entry.inode();
+    row.cookie = sk.cookie();
+    row.tgid = entry.tgid();
+    row.fd = entry.descriptor();
+    row.uid = sk.uid();
+    row.state = sk.state();
+    if row.state == state::LISTEN {
+        row.depth = sk.accept_queue_depth();
+        row.limit = sk.accept_queue_limit();
+    }
+    row.options = sk.options() | sk.inet_options();
+    row.mptcp = u8::from(protocol == IPPROTO_MPTCP);
+    row.locks = sk.locks();
+    entry.write(&row);
+    if asked!(remember) != 0 {
+        remember(entry, sk, &row);
+    }
+}
+
+/// As if it had been seen taking the port, so that a TIME_WAIT remnant of an older connection has a name, too. Whoever was seen
+/// taking it stands, and of several processes that share it the first.
+#[inline(always)]
+fn remember(entry: &TaskFile, sk: Sock<Probed>, row: &OpenSocket) {
+    let mut taker = Taker { how: HOW_UNKNOWN, bootstrapped: 1, ..Default::default() };
+    taker.task.tgid = row.tgid;
+    taker.task.tid = row.tgid;
+    taker.task.uid = row.uid;
+    taker.task.comm = entry.comm();
+    let (netns, local) = (row.endpoints.netns, row.endpoints.local_port);
+    let key = if row.endpoints.remote_port != 0 {
+        port::connected_key(sk, netns, local)
+    } else {
+        port::bound_key(sk.id(), netns, local)
+    };
+    let _ = TAKERS.insert(&key, &taker, u64::from(BPF_NOEXIST));
+}

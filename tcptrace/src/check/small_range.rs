@@ -1,0 +1,85 @@
+//! Few ephemeral ports: a moderate rate of short connections, or a small leak, uses them up.
+
+use super::{Plan, Risk, Rule};
+use crate::finding::{Evidence, Remedy, Severity};
+use crate::host::knobs::PortRange;
+use crate::host::port_set::PortSet;
+use crate::survey::Namespace;
+
+/// Fewer than this are few: TIME_WAIT keeps a port for 60 s, so that 8192 last for 136 connections a second to one
+/// destination.
+const FEW: u32 = 8192;
+
+/// Seconds in TIME_WAIT (`TCP_TIMEWAIT_LEN`, fixed in all versions).
+const TIME_WAIT: u32 = 60;
+
+/// The kernel's own default.
+const USUAL: PortRange = PortRange { first: 32768, last: 60999 };
+
+/// The rule.
+pub(super) struct SmallRange;
+
+impl Rule for SmallRange {
+    fn code(&self) -> &'static str {
+        "small-range"
+    }
+
+    fn judge(&self, namespace: &Namespace, plan: &Plan) -> Option<Risk> {
+        let range = namespace.knobs.ip_local_port_range?;
+        let capacity = namespace.knobs.ephemeral_ports()?;
+        if capacity >= FEW {
+            return None;
+        }
+        let reserved = namespace.knobs.ip_local_reserved_ports.clone().unwrap_or_default();
+        let in_range = reserved.len_within(range.first, range.last);
+        Some(Risk {
+            code: self.code(),
+            severity: Severity::Warning,
+            title: format!(
+                "only {capacity} ephemeral ports: the range {}-{} less {in_range} reserved",
+                range.first, range.last
+            ),
+            why: format!(
+                "a connection that this host closes keeps its port for {TIME_WAIT} s in TIME_WAIT: to one destination \
+                 {} new connections a second can go on, no more; then connect() fails with EADDRNOTAVAIL",
+                capacity / TIME_WAIT
+            ),
+            listeners: Vec::new(),
+            evidence: Evidence::new()
+                .with("ephemeral_ports", capacity)
+                .with("range", format!("{}-{}", range.first, range.last))
+                .with("reserved_in_range", in_range),
+            remedy: vec![widen(namespace, plan, range, &reserved)],
+        })
+    }
+}
+
+/// A wider range, the servers inside of it reserved.
+fn widen(namespace: &Namespace, plan: &Plan, range: PortRange, reserved: &PortSet) -> Remedy {
+    let wide = PortRange { first: range.first.min(USUAL.first), last: range.last.max(USUAL.last) };
+    let inside = namespace
+        .listeners()
+        .map(|socket| socket.diag.local.port())
+        .chain(plan.servers.ranges().flatten())
+        .filter(|port| wide.contains(*port));
+    let keep = namespace.reserved_and(inside);
+    if namespace.capacity(wide, &keep) < FEW {
+        return Remedy::text(format!(
+            "reserve fewer ports: net.ipv4.ip_local_reserved_ports keeps {} of {} from being used",
+            reserved.len_within(wide.first, wide.last),
+            wide.len()
+        ));
+    }
+    let mut settings = Vec::new();
+    // Reserved first: in between, nobody must be given them.
+    if keep != *reserved {
+        settings.push(format!("net.ipv4.ip_local_reserved_ports={keep}"));
+    }
+    settings.push(format!("net.ipv4.ip_local_port_range=\"{} {}\"", wide.first, wide.last));
+    let text = if settings.len() > 1 {
+        "widen the range, and reserve the ports of servers in it"
+    } else {
+        "widen the range"
+    };
+    Remedy::command(text, namespace.sysctl(&settings))
+}

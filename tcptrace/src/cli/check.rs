@@ -1,0 +1,133 @@
+//! `tcptrace check`: settings and listeners that will hurt, found without probes.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::{
+    args::CheckArgs,
+    exit::{Exit, Failure},
+    netns, trace,
+};
+use crate::{
+    check::{Plan, RULES, Risk, risks},
+    finding::{Evidence, Party, Remedy},
+    host::sock_diag::States,
+    output::escape,
+    survey::{Namespace, Survey},
+};
+
+/// A risk, as `--json` prints it.
+#[derive(Serialize)]
+struct RiskLine<'a> {
+    r#type: &'static str,
+    code: &'a str,
+    severity: &'static str,
+    netns: u32,
+    namespace: Option<&'a str>,
+    title: &'a str,
+    why: &'a str,
+    listeners: &'a [Party],
+    evidence: &'a Evidence,
+    remedy: &'a [Remedy],
+}
+
+/// The last line.
+#[derive(Serialize)]
+struct SummaryLine<'a> {
+    r#type: &'static str,
+    namespaces: usize,
+    risks: usize,
+    /// What could not be looked at.
+    gaps: &'a [String],
+}
+
+pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
+    let codes: Vec<&str> = RULES.iter().map(|rule| rule.code()).collect();
+    if let Some(unknown) = args.ignore.iter().find(|code| !codes.contains(&code.as_str())) {
+        let message = format!("--ignore {unknown}: there is no such risk; there are {}", codes.join(", "));
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    let only = args.netns.as_deref().map(netns::find).transpose()?;
+    let survey = Survey::take(only.as_ref(), States::LISTEN)
+        .map_err(|error| Failure::new(Exit::NotPermitted, error))?;
+    if survey.namespaces.is_empty() {
+        return Err(Failure::new(Exit::NotPermitted, survey.gaps.join("; ")));
+    }
+    let plan = Plan { servers: args.servers.clone().unwrap_or_default() };
+    let found: Vec<(&Namespace, Risk)> = survey
+        .namespaces
+        .iter()
+        .flat_map(|namespace| risks(namespace, &plan).into_iter().map(move |risk| (namespace, risk)))
+        .filter(|(_, risk)| !args.ignore.iter().any(|code| code == risk.code))
+        .collect();
+    let written = if args.json { json(&survey, &found) } else { text(&survey, &found) };
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(trace::cannot_write(&error)),
+        _ => Ok(if found.is_empty() { Exit::Done } else { Exit::Found }),
+    }
+}
+
+fn json(survey: &Survey, found: &[(&Namespace, Risk)]) -> io::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    for (namespace, risk) in found {
+        let line = RiskLine {
+            r#type: "risk",
+            code: risk.code,
+            severity: risk.severity.name(),
+            netns: namespace.id,
+            namespace: namespace.name.as_deref(),
+            title: &risk.title,
+            why: &risk.why,
+            listeners: &risk.listeners,
+            evidence: &risk.evidence,
+            remedy: &risk.remedy,
+        };
+        serde_json::to_writer(&mut out, &line)?;
+        writeln!(out)?;
+    }
+    let line = SummaryLine {
+        r#type: "summary",
+        namespaces: survey.namespaces.len(),
+        risks: found.len(),
+        gaps: &survey.gaps,
+    };
+    serde_json::to_writer(&mut out, &line)?;
+    writeln!(out)?;
+    out.flush()
+}
+
+fn text(survey: &Survey, found: &[(&Namespace, Risk)]) -> io::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    for (namespace, risk) in found {
+        let place = if namespace.is_own { String::new() } else { format!("in namespace {namespace}: ") };
+        let severity = risk.severity.name().to_uppercase();
+        writeln!(out, "{severity} {}  {}", risk.code, escape(&format!("{place}{}", risk.title)))?;
+        writeln!(out, "  why    {}", escape(&risk.why))?;
+        for (index, remedy) in risk.remedy.iter().enumerate() {
+            writeln!(out, "  {}     {}", if index == 0 { "do" } else { "  " }, escape(&remedy.text))?;
+            if let Some(command) = &remedy.command {
+                writeln!(out, "           {}", escape(command))?;
+            }
+        }
+    }
+    if found.iter().any(|(_, risk)| risk.remedy.iter().any(|remedy| remedy.command.is_some())) {
+        writeln!(out, "sysctl -w lasts until the next boot: to keep a setting, put it into /etc/sysctl.d")?;
+    }
+    let (listeners, namespaces) = (
+        survey.namespaces.iter().map(|namespace| namespace.sockets.len()).sum::<usize>(),
+        survey.namespaces.len(),
+    );
+    writeln!(
+        out,
+        "{} risk{} at {listeners} listener{} in {namespaces} network namespace{}",
+        found.len(),
+        if found.len() == 1 { "" } else { "s" },
+        if listeners == 1 { "" } else { "s" },
+        if namespaces == 1 { "" } else { "s" },
+    )?;
+    for gap in &survey.gaps {
+        writeln!(out, "not looked at: {}", escape(gap))?;
+    }
+    out.flush()
+}
