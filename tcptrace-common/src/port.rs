@@ -61,8 +61,12 @@ pub struct Taker {
     pub how: u8,
     /// Not 0: not seen taking it, but found to have it when the tracer started; `since_ns` is then 0.
     pub bootstrapped: u8,
+    /// How often a connect's SYN was sent again.
+    pub syns_again: u8,
+    /// 1 when the end of the connect was told.
+    pub told: u8,
     /// Padding, zero.
-    pub pad: [u8; 6],
+    pub pad: [u8; 4],
 }
 const _: () = assert!(size_of::<Taker>() == 64);
 

@@ -5,6 +5,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tcptrace_common::{
+    connect::{ConnectKey, ConnectTotals},
     listener::{Histogram, ListenerState, PrefixKey},
     port::{Taker, TakerKey},
     record::{KINDS, ListenerClosed},
@@ -59,6 +60,10 @@ pub static TAKERS: LruHashMap<TakerKey, Taker> = LruHashMap::with_max_entries(65
 /// Who had the port of a connection that may live on in TIME_WAIT, which has no owner of its own.
 #[map]
 pub static DEPARTED: LruHashMap<TakerKey, Taker> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Connects that were not answered at once, by process and destination. LRU: what matters goes on happening.
+#[map]
+pub static CONNECTS: LruHashMap<ConnectKey, ConnectTotals> = LruHashMap::with_max_entries(4_096, 0);
 
 /// Arguments of a call in progress, from entry probe to return probe, keyed by thread: these calls may be rescheduled
 /// onto another CPU (`cond_resched()` in the port search). LRU: a thread killed in between leaves its entry behind.

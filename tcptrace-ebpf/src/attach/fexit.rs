@@ -10,8 +10,8 @@ use aya_ebpf::{
 };
 
 use crate::{
-    handle::{accept, bind, half_open, handshake, listen, port},
-    kernel::{Direct, Request, Skb, Sock, layout, syscall_second_argument},
+    handle::{accept, bind, connect, half_open, handshake, listen, port},
+    kernel::{Direct, Request, Skb, Sock, is_mapped, layout, socket_address, syscall_second_argument},
 };
 
 type Socket = Sock<Direct>;
@@ -225,5 +225,39 @@ fn fentry_reqsk_timer(ctx: FEntryContext) -> u32 {
 #[fexit]
 fn fexit_reqsk_timer(_ctx: FExitContext) -> u32 {
     half_open::timer_ran_out();
+    0
+}
+
+/// fexit `int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`
+#[fexit]
+fn fexit_connect_v4(ctx: FExitContext) -> u32 {
+    failed_at_once(&ctx, true);
+    0
+}
+
+/// fexit `int tcp_v6_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`. For a mapped address it calls the IPv4
+/// one, which has reported.
+#[fexit]
+fn fexit_connect_v6(ctx: FExitContext) -> u32 {
+    failed_at_once(&ctx, false);
+    0
+}
+
+#[inline(always)]
+fn failed_at_once(ctx: &FExitContext, mapped_too: bool) {
+    let result: i32 = ctx.arg(3);
+    if result < 0 {
+        if let Some((peer, port)) = socket_address(slot::<1>(ctx)) {
+            if mapped_too || !is_mapped(&peer) {
+                connect::failed_at_once(Socket::at(ctx.arg(0)), peer, port, result.unsigned_abs());
+            }
+        }
+    }
+}
+
+/// fentry `void security_inet_conn_established(struct sock *sk, struct sk_buff *skb)`: tcp_finish_connect() calls it
+#[fentry]
+fn fentry_conn_established(ctx: FEntryContext) -> u32 {
+    connect::answered(Socket::at(ctx.arg(0)));
     0
 }

@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod bind;
+pub mod connect;
 pub mod half_open;
 pub mod handshake;
 pub mod histogram;

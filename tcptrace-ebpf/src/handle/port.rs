@@ -9,6 +9,7 @@ use tcptrace_common::{
 use crate::{
     emit,
     filter::{passes, stream_all},
+    handle::connect,
     kernel::{Access, Sock, current, state},
     maps::{DEPARTED, TAKERS},
 };
@@ -94,7 +95,10 @@ pub fn released<A: Access>(sk: Sock<A>, port: u16, old_state: u8) {
     let netns = sk.netns();
     let key =
         if sk.remote_port() != 0 { connected_key(sk, netns, port) } else { bound_key(sk.id(), netns, port) };
-    let Some(taker) = TAKERS.get_ptr(&key) else { return };
+    let Some(taker) = TAKERS.get_ptr_mut(&key) else { return };
+    if old_state == state::SYN_SENT {
+        connect::ended(sk, port, taker);
+    }
     // SAFETY: a map value stays readable for the length of a program run.
     let mut taker = unsafe { *taker };
     let _ = TAKERS.remove(&key);
@@ -136,7 +140,10 @@ pub fn connecting_done<A: Access>(sk: Sock<A>) {
     let netns = sk.netns();
     let port = sk.local_port();
     let pending = bound_key(sk.id(), netns, 0);
-    let Some(taker) = TAKERS.get_ptr(&pending) else { return };
+    let Some(taker) = TAKERS.get_ptr_mut(&pending) else { return };
+    if passes(sk, port, sk.remote_port()) {
+        connect::established(sk, port, taker);
+    }
     // SAFETY: a map value stays readable for the length of a program run.
     let mut taker = unsafe { *taker };
     let _ = TAKERS.remove(&pending);
@@ -164,8 +171,15 @@ pub fn connecting_done<A: Access>(sk: Sock<A>) {
 /// Tracepoint tier: `sk` went from `old_state` to CLOSE. Its port is cleared already, its source port is not.
 #[inline(always)]
 pub fn closed<A: Access>(sk: Sock<A>, old_state: u8) {
+    let port = sk.source_port();
     if old_state == state::SYN_SENT {
-        let _ = TAKERS.remove(&bound_key(sk.id(), sk.netns(), 0));
+        let pending = bound_key(sk.id(), sk.netns(), 0);
+        if let Some(taker) = TAKERS.get_ptr_mut(&pending) {
+            if passes(sk, port, sk.remote_port()) {
+                connect::ended(sk, port, taker);
+            }
+            let _ = TAKERS.remove(&pending);
+        }
     }
-    released(sk, sk.source_port(), old_state);
+    released(sk, port, old_state);
 }

@@ -7,6 +7,7 @@
 mod bind_rule;
 mod bounded;
 mod conflict;
+mod connect;
 mod half_open;
 mod inference;
 mod listener;
@@ -21,6 +22,7 @@ mod waits;
 pub use bind_rule::{Reason, Verdict};
 pub use bounded::{BoundedMap, DistinctCount};
 pub use conflict::{Conflict, ConflictKey, PortHolder};
+pub use connect::{Client, Destination, DestinationKey, ServerSide};
 pub use half_open::{HalfOpen, PeerPattern, Unanswered, UnansweredNetwork};
 pub use listener::{Closing, InferredDrops, ListenCall, Listener, ListenerId, Overflows, SynQueueFull};
 pub use listeners::Listeners;
@@ -36,12 +38,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use conflict::Conflicts;
+use connect::Destinations;
 use owner::SocketOwners;
 
 use crate::event::{
-    AckDrop, AckDropCause, BindFail, Coverage, Endpoints, Event, Kind, Listen, ListenerClosed, ListenerRef,
-    ListenerSample, ListenerTotals, LossPlace, Lost, ObservationStatus, RequestEnding, RetransmitCause,
-    SampleSource, SocketOwner, SynDropCause, Timestamp, observation,
+    AckDrop, AckDropCause, BindFail, Connect, Coverage, Endpoints, Event, Kind, Listen, ListenerClosed,
+    ListenerRef, ListenerSample, ListenerTotals, LossPlace, Lost, ObservationStatus, RequestEnding,
+    RetransmitCause, SampleSource, SocketOwner, SynDropCause, Timestamp, observation,
 };
 
 /// How many network namespaces are remembered.
@@ -61,6 +64,9 @@ const HALF_OPEN: usize = 256;
 
 /// After so long without a sign the SYN queue is not full any more.
 const SYN_QUEUE_QUIET: Duration = Duration::from_secs(10);
+
+/// A SYN that is sent again was dropped so long ago: less than the pause before the fourth repetition.
+const RECENT_OVERFLOW: Duration = Duration::from_secs(10);
 
 /// `EADDRINUSE`: the only errno that is a conflict.
 const EADDRINUSE: u32 = 98;
@@ -95,6 +101,10 @@ pub enum Change {
     Conflict(ConflictKey),
     /// More is known of a conflict.
     ConflictExplained(ConflictKey),
+    /// Connects to a destination go unanswered.
+    Unanswered(DestinationKey),
+    /// Connects to a destination are refused.
+    Refused(DestinationKey),
     /// The tracer lost events.
     EventsLost {
         /// Where.
@@ -121,6 +131,7 @@ pub struct Correlator {
     processes: Processes,
     sockets: SocketOwners,
     half_open: BoundedMap<ListenerId, HalfOpen>,
+    destinations: Destinations,
     coverage: Option<Coverage>,
     losses: Losses,
     kinds: BTreeMap<&'static str, u64>,
@@ -138,6 +149,7 @@ impl Default for Correlator {
             processes: Processes::default(),
             sockets: SocketOwners::default(),
             half_open: BoundedMap::new(HALF_OPEN),
+            destinations: Destinations::default(),
             coverage: None,
             losses: Losses::default(),
             kinds: BTreeMap::new(),
@@ -172,6 +184,16 @@ impl Correlator {
         self.half_open
             .get(&id)
             .map_or_else(Unanswered::default, |half_open| half_open.unanswered(self.now, last_overflow))
+    }
+
+    /// Where connects went that were not answered, while it is remembered.
+    pub fn destination(&self, key: &DestinationKey) -> Option<&Destination> {
+        self.destinations.get(key)
+    }
+
+    /// All such destinations, in no order.
+    pub fn destinations(&self) -> impl Iterator<Item = (&DestinationKey, &Destination)> {
+        self.destinations.iter()
     }
 
     /// A conflict, while it is remembered.
@@ -233,6 +255,7 @@ impl Correlator {
             ("processes", self.processes.forgotten()),
             ("socket-owners", self.sockets.forgotten()),
             ("half-open-listeners", self.half_open.forgotten()),
+            ("destinations", self.destinations.forgotten()),
         ]
         .into_iter()
         .filter(|(_, count)| *count > 0)
@@ -266,7 +289,12 @@ impl Correlator {
                     }
                 }
                 let overflow = drop.cause == SynDropCause::AcceptQueue;
-                self.on_drop(time, &drop.endpoints, &drop.listener, totals, overflow, changes);
+                let id = self.on_drop(time, &drop.endpoints, &drop.listener, totals, overflow, changes);
+                if let Some(client) = drop.endpoints.remote {
+                    let what =
+                        if overflow { ServerSide::AcceptQueueFull(id) } else { ServerSide::SynQueueFull(id) };
+                    self.destinations.note_server_side(client, drop.endpoints.local, what);
+                }
             }
             Kind::AckDrop(drop) => {
                 let id = self.listeners.resolve(time, &drop.endpoints, &drop.listener);
@@ -281,7 +309,7 @@ impl Correlator {
                     AckDropCause::Other => totals.ack_drops_other = Some(total),
                 }
                 let overflow = drop.cause == AckDropCause::AcceptQueue;
-                self.on_drop(time, &drop.endpoints, &drop.listener, totals, overflow, changes);
+                let _ = self.on_drop(time, &drop.endpoints, &drop.listener, totals, overflow, changes);
             }
             Kind::SynAckRetransmit(again) => {
                 let mut totals = ListenerTotals { last_retransmit: Some(time), ..ListenerTotals::default() };
@@ -321,6 +349,12 @@ impl Correlator {
                     listener.owners.observe(&accept.task);
                     listener.note_accept(time, accept);
                 }
+            }
+            Kind::Connect(connect) => self.on_connect(time, connect, changes),
+            Kind::ConnectSample(sample) => {
+                let (key, grown) = self.destinations.note_sample(time, sample);
+                self.namespace_mut(key.netns).note_connects(time, &grown);
+                changes.push(Change::Learnt);
             }
             Kind::BindFail(fail) => self.on_bind_fail(time, fail, changes),
             Kind::ListenerClosed(closed) => self.on_closed(time, closed, changes),
@@ -406,9 +440,9 @@ impl Correlator {
         totals: ListenerTotals,
         overflow: bool,
         changes: &mut Vec<Change>,
-    ) {
+    ) -> ListenerId {
         let id = self.listeners.resolve(time, endpoints, queue);
-        let Some(listener) = self.listeners.get_mut(id) else { return };
+        let Some(listener) = self.listeners.get_mut(id) else { return id };
         listener.note_queue(time, queue);
         let seen = listener.note_totals(&totals);
         if listener.owners.is_empty()
@@ -427,6 +461,27 @@ impl Correlator {
         self.namespace_mut(endpoints.netns).note_observed(time, &seen);
         if overflow {
             changes.push(Change::Overflowed { listener: id, peer: endpoints.remote });
+        }
+        id
+    }
+
+    fn on_connect(&mut self, time: Timestamp, connect: &Connect, changes: &mut Vec<Change>) {
+        let Some((key, meaning, grown)) = self.destinations.note(time, connect) else { return };
+        self.namespace_mut(key.netns).note_connects(time, &grown);
+        if !meaning.refused && self.destination(&key).is_some_and(|known| known.server_side.is_none()) {
+            // Where no probe sees the drop itself: a listener here that overflows, and has that address.
+            let (local, remote) = (connect.endpoints.local.ip(), key.remote.ip());
+            let here = remote.is_loopback() || remote == local;
+            let mut listeners = self.listeners.at_port(key.netns, key.remote.port()).filter(|_| here);
+            if let Some(listener) = listeners.find(|l| l.overflowed_within(RECENT_OVERFLOW, time)) {
+                self.destinations.note_full_listener(&key, listener.id);
+            }
+        }
+        if meaning.unanswered {
+            changes.push(Change::Unanswered(key));
+        }
+        if meaning.refused {
+            changes.push(Change::Refused(key));
         }
     }
 

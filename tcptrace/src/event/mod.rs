@@ -4,6 +4,7 @@
 //! space read beside it (counters, knobs, processes, the passing of time). So a recording of the events replays to the same
 //! findings.
 
+mod connect;
 mod cursor;
 pub mod decode;
 mod histogram;
@@ -16,7 +17,10 @@ mod socket;
 mod time;
 mod trace;
 
-pub use decode::{DecodeError, decode_listener_state, decode_record, listener_sample, record_name};
+pub use connect::{Connect, ConnectResult, ConnectSample, ConnectTotals};
+pub use decode::{
+    DecodeError, decode_connect_sample, decode_listener_state, decode_record, listener_sample, record_name,
+};
 pub use histogram::Distribution;
 pub use host::{CounterSample, KnobSample, PortRange, PortRanges};
 pub use listener::{
@@ -75,6 +79,10 @@ pub enum Kind {
     PrefixSample(PrefixSample),
     /// A listener's queues and counts, once a second if changed.
     ListenerSample(Box<ListenerSample>),
+    /// A connect was not answered, failed, or was slow.
+    Connect(Box<Connect>),
+    /// Counts of one process's connects to one destination.
+    ConnectSample(Box<ConnectSample>),
     /// The kernel's counters of a namespace.
     CounterSample(CounterSample),
     /// The knobs of a namespace.
@@ -114,6 +122,8 @@ impl Kind {
             Self::RequestEnd(_) => "request-end",
             Self::PrefixSample(_) => "prefix-sample",
             Self::ListenerSample(_) => "listener-sample",
+            Self::Connect(_) => "connect",
+            Self::ConnectSample(_) => "connect-sample",
             Self::CounterSample(_) => "counter-sample",
             Self::KnobSample(_) => "knob-sample",
             Self::ProcessInfo(_) => "process-info",
@@ -142,6 +152,7 @@ impl Kind {
                 | Self::ListenerClosed(_)
                 | Self::SynAckRetransmit(_)
                 | Self::RequestEnd(_)
+                | Self::Connect(_)
         )
     }
 }

@@ -9,6 +9,8 @@ mod backlog_truncated;
 mod bind_conflict;
 mod case;
 mod commands;
+mod connect_refused;
+mod destination;
 mod events_lost;
 mod evidence;
 mod half_open_capture;
@@ -19,6 +21,7 @@ mod queue_limit;
 mod reuseport_imbalance;
 mod slow_accept;
 mod syn_queue_full;
+mod syn_unanswered;
 #[cfg(test)]
 pub(crate) mod testing;
 mod words;
@@ -200,6 +203,8 @@ impl Default for Engine {
                 Box::new(Cases::new(listener_closed::ListenerClosed)),
                 Box::new(Cases::new(reuseport_imbalance::ReuseportImbalance)),
                 Box::new(Cases::new(syn_queue_full::SynQueueFull)),
+                Box::new(Cases::new(syn_unanswered::SynUnanswered)),
+                Box::new(Cases::new(connect_refused::ConnectRefused)),
             ],
             last_id: 0,
             opened: BTreeMap::new(),

@@ -72,6 +72,15 @@ impl EventLine {
                     .with("uid", fail.task.uid)
                     .with("holders", fail.holders_met),
             ),
+            Kind::Connect(connect) => (
+                &connect.endpoints,
+                connect.task.as_ref(),
+                Evidence::new()
+                    .with("result", connect.result.name())
+                    .with("errno", connect.errno)
+                    .with("syns_again", connect.syns_again)
+                    .with("age_ns", connect.age_ns),
+            ),
             Kind::PortTaken(taken) => (
                 &taken.endpoints,
                 Some(&taken.task),

@@ -13,6 +13,7 @@ use aya_log::EbpfLogger;
 use tcptrace_common::{
     TraceConfig,
     config::STREAM_ALL,
+    connect::{ConnectKey, ConnectTotals},
     listener::{HISTOGRAM_BUCKETS, ListenerState, PrefixKey},
     open_socket::OpenSocketQuery,
     record::KINDS,
@@ -34,6 +35,9 @@ pub const RING_BYTES: u32 = 4 << 20;
 
 /// A listener's counters as the kernel side keeps them.
 pub type ListenerBytes = [u8; size_of::<ListenerState>()];
+
+/// The counts of a process's connects to one destination as the kernel side keeps them.
+pub type ConnectBytes = [u8; size_of::<ConnectTotals>()];
 
 /// A listener's distribution of times as the kernel side keeps it.
 type HistogramBytes = [u32; HISTOGRAM_BUCKETS];
@@ -65,6 +69,7 @@ pub struct Tracer {
     waits: HashMap<MapData, u64, HistogramBytes>,
     handshakes: HashMap<MapData, u64, HistogramBytes>,
     prefixes: HashMap<MapData, [u8; size_of::<PrefixKey>()], u64>,
+    connects: HashMap<MapData, [u8; size_of::<ConnectKey>()], ConnectBytes>,
     lost: Array<MapData, [u64; KINDS]>,
     coverage: Coverage,
     attached: Vec<Attached>,
@@ -106,8 +111,9 @@ impl Tracer {
             .map_max_entries("EVENTS", options.ring_bytes)
             .load(object::OBJECT)
             .map_err(|error| ProbeError::load(&error))?;
+        let streams_all = options.config.flags & STREAM_ALL != 0;
         let Outcome { mut coverage, attached, serves } =
-            attach::attach(&mut ebpf, &btf, &aya_btf, &resolution.missing, options.tier);
+            attach::attach(&mut ebpf, &btf, &aya_btf, &resolution.missing, options.tier, streams_all);
         if attached.is_empty() {
             return Err(ProbeError::nothing_attached(&coverage));
         }
@@ -132,9 +138,10 @@ impl Tracer {
             waits: HashMap::try_from(take(&mut ebpf, "WAITS")?)?,
             handshakes: HashMap::try_from(take(&mut ebpf, "HANDSHAKES")?)?,
             prefixes: HashMap::try_from(take(&mut ebpf, "PREFIXES")?)?,
+            connects: HashMap::try_from(take(&mut ebpf, "CONNECTS")?)?,
             lost: Array::try_from(take(&mut ebpf, "LOST")?)?,
             kernel_log,
-            streams_all: options.config.flags & STREAM_ALL != 0,
+            streams_all,
             open_sockets,
             ebpf,
             coverage,
@@ -210,6 +217,13 @@ impl Tracer {
     pub fn prefixes(&self) -> Vec<(PrefixKey, u64)> {
         let entries = self.prefixes.iter().filter_map(Result::ok);
         entries.filter_map(|(key, completed)| Some((object::prefix_key(key)?, completed))).collect()
+    }
+
+    /// The counts of connects that were not answered at once, by process and destination.
+    #[must_use]
+    pub fn connects(&self) -> Vec<(ConnectKey, ConnectBytes)> {
+        let entries = self.connects.iter().filter_map(Result::ok);
+        entries.filter_map(|(key, totals)| Some((object::connect_key(key)?, totals))).collect()
     }
 
     /// Records lost so far, by kind: those that found no room in the ring buffer; slot 0 counts listeners that found no
