@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use crate::event::{
-    Accept, Acceptor, AckDrop, Distribution, Endpoints, Enqueue, Event, Family, Kind, ListenerRef,
-    ListenerSample, ListenerTotals, PortReleased, PortTaken, RequestEnd, SocketOptions, SynAckRetransmit,
-    SynDrop, Task, Timestamp,
+    Accept, Acceptor, AckDrop, Connect, ConnectSample, ConnectTotals, Distribution, Endpoints, Enqueue,
+    Event, Family, Kind, ListenerRef, ListenerSample, ListenerTotals, PortReleased, PortTaken, RequestEnd,
+    SocketOptions, SynAckRetransmit, SynDrop, Task, Timestamp,
 };
 
 use super::column::WordView;
@@ -129,6 +129,27 @@ impl Rows {
                 timeouts: need(views.timeouts.get(row), "timeouts")?,
                 total: need(views.total.get(row), "total")?,
             }),
+            Typed::Connect => Kind::Connect(Box::new(Connect {
+                endpoints: self.endpoints(row)?,
+                // Every task has a thread.
+                task: views.tid.get(row).map(|_| self.task(row)).transpose()?,
+                sk: need(views.sk.get(row), "sk")?,
+                inode: need(views.inode.get(row), "inode")?,
+                age_ns: views.duration_ns.get(row),
+                result: word(&views.how, row, "how")?,
+                errno: views.errno.get(row),
+                syns_again: need(views.timeouts.get(row), "timeouts")?,
+                totals: self.connects(row)?,
+            })),
+            Typed::ConnectSample => Kind::ConnectSample(Box::new(ConnectSample {
+                netns: need(views.netns.get(row), "netns")?,
+                pid: need(views.pid.get(row), "pid")?,
+                remote: SocketAddr::new(
+                    need(views.remote_ip.get(row), "remote_ip")?,
+                    need(views.remote_port.get(row), "remote_port")?,
+                ),
+                totals: self.connects(row)?,
+            })),
             Typed::ListenerSample => Kind::ListenerSample(Box::new(ListenerSample {
                 endpoints: self.endpoints(row)?,
                 listener: self.listener(row)?,
@@ -186,6 +207,21 @@ impl Rows {
             uid: need(views.uid.get(row), "uid")?,
             cgroup: need(views.cgroup.get(row), "cgroup")?,
             comm: need(views.comm.get(row), "comm")?.to_owned(),
+        })
+    }
+
+    fn connects(&self, row: usize) -> Result<ConnectTotals, RowError> {
+        let views = &self.views;
+        Ok(ConnectTotals {
+            since: Timestamp::from_nanos(need(views.connects_since.get(row), "connects_since")?),
+            syns_again: need(views.connects_syns_again.get(row), "connects_syns_again")?,
+            unanswered: need(views.connects_unanswered.get(row), "connects_unanswered")?,
+            established: need(views.connects_established.get(row), "connects_established")?,
+            refused: need(views.connects_refused.get(row), "connects_refused")?,
+            unreachable: need(views.connects_unreachable.get(row), "connects_unreachable")?,
+            timed_out: need(views.connects_timed_out.get(row), "connects_timed_out")?,
+            cancelled: need(views.connects_cancelled.get(row), "connects_cancelled")?,
+            errors: need(views.connects_errors.get(row), "connects_errors")?,
         })
     }
 

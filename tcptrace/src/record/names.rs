@@ -1,6 +1,8 @@
 //! The words that stand in a recording for what is an enumeration here. They never change within a major version.
 
-use crate::event::{AckDropCause, How, RequestEnding, RetransmitCause, SampleSource, SynDropCause};
+use crate::event::{
+    AckDropCause, ConnectResult, How, RequestEnding, RetransmitCause, SampleSource, SynDropCause,
+};
 
 /// Something that has a word for each of its values.
 pub(super) trait Named: Copy {
@@ -65,6 +67,16 @@ names!(How {
     ListenAny = "listen-any",
 });
 
+names!(ConnectResult {
+    SynAgain = "syn-again",
+    Established = "established",
+    Refused = "refused",
+    Unreachable = "unreachable",
+    TimedOut = "timed-out",
+    Cancelled = "cancelled",
+    Error = "error",
+});
+
 /// The kinds of events that are read back from their columns; the others are read from `detail`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Typed {
@@ -76,6 +88,8 @@ pub(super) enum Typed {
     PortReleased,
     SynAckRetransmit,
     RequestEnd,
+    Connect,
+    ConnectSample,
     ListenerSample,
     Tick,
     End,
@@ -91,6 +105,8 @@ names!(Typed {
     PortReleased = "port-released",
     SynAckRetransmit = "synack-retransmit",
     RequestEnd = "request-end",
+    Connect = "connect",
+    ConnectSample = "connect-sample",
     ListenerSample = "listener-sample",
     Tick = "tick",
     End = "end",

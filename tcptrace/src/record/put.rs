@@ -1,8 +1,9 @@
 //! From an event to its row.
 
 use crate::event::{
-    Accept, AckDrop, Distribution, Endpoints, Enqueue, Event, Family, Kind, ListenerRef, ListenerSample,
-    ListenerTotals, PortReleased, PortTaken, RequestEnd, SynAckRetransmit, SynDrop, Task, Timestamp,
+    Accept, AckDrop, Connect, ConnectSample, ConnectTotals, Distribution, Endpoints, Enqueue, Event, Family,
+    Kind, ListenerRef, ListenerSample, ListenerTotals, PortReleased, PortTaken, RequestEnd, SynAckRetransmit,
+    SynDrop, Task, Timestamp,
 };
 
 use super::column::Lists;
@@ -97,6 +98,29 @@ pub(super) fn put(columns: &mut Builders, row: usize, event: &Event) -> Result<(
             distribution(wait_bucket_ns, wait_bucket_count, row, waits.as_ref());
             let Builders { handshake_bucket_ns, handshake_bucket_count, .. } = columns;
             distribution(handshake_bucket_ns, handshake_bucket_count, row, handshakes.as_ref());
+        }
+        Kind::Connect(connect) => {
+            let Connect { endpoints: ends, task: by, sk, inode, age_ns, result, errno, syns_again, totals } =
+                &**connect;
+            endpoints(columns, row, ends);
+            if let Some(by) = by {
+                task(columns, row, by);
+            }
+            columns.sk.put(row, *sk);
+            columns.inode.put(row, *inode);
+            columns.duration_ns.put(row, *age_ns);
+            columns.how.put(row, result.word());
+            columns.errno.put(row, *errno);
+            columns.timeouts.put(row, *syns_again);
+            connects(columns, row, totals);
+        }
+        Kind::ConnectSample(sample) => {
+            let ConnectSample { netns, pid, remote, totals } = &**sample;
+            columns.netns.put(row, *netns);
+            columns.pid.put(row, *pid);
+            columns.remote_ip.put(row, remote.ip());
+            columns.remote_port.put(row, remote.port());
+            connects(columns, row, totals);
         }
         Kind::Listen(_)
         | Kind::BindFail(_)
@@ -211,6 +235,29 @@ fn task(columns: &mut Builders, row: usize, by: &Task) {
     columns.uid.put(row, *uid);
     columns.cgroup.put(row, *cgroup);
     columns.comm.put(row, comm.as_str());
+}
+
+fn connects(columns: &mut Builders, row: usize, counts: &ConnectTotals) {
+    let ConnectTotals {
+        since,
+        syns_again,
+        unanswered,
+        established,
+        refused,
+        unreachable,
+        timed_out,
+        cancelled,
+        errors,
+    } = counts;
+    columns.connects_since.put(row, since.nanos());
+    columns.connects_syns_again.put(row, *syns_again);
+    columns.connects_unanswered.put(row, *unanswered);
+    columns.connects_established.put(row, *established);
+    columns.connects_refused.put(row, *refused);
+    columns.connects_unreachable.put(row, *unreachable);
+    columns.connects_timed_out.put(row, *timed_out);
+    columns.connects_cancelled.put(row, *cancelled);
+    columns.connects_errors.put(row, *errors);
 }
 
 fn totals(columns: &mut Builders, row: usize, counts: &ListenerTotals) {

@@ -119,14 +119,14 @@ columns! {
     syn_queue: U32,
     /// Why: of a drop, of a retransmission.
     cause: Word,
-    /// How: a port was taken, a request ended, a sample was made, bind or listen failed.
+    /// How: a port was taken, a request or a connect ended, a sample was made, bind or listen failed.
     how: Word,
     /// The listener's count of this kind of event, this one included; of `lost`, how many; of `prefix-sample`, connections.
     total: U64,
     /// Of `accept`: time in the accept queue; of `port-released`: how long it was held; of `synack-retransmit` and
-    /// `request-end`: since the request's first SYN-ACK. Nanoseconds.
+    /// `request-end`: since the request's first SYN-ACK; of `connect`: since connect() was called. Nanoseconds.
     duration_ns: U64,
-    /// How often the request's timer had run out.
+    /// How often the request's timer had run out; of `connect`: how often its SYN was sent again.
     timeouts: U32,
     /// Socket options, a bit set: 1 SO_REUSEADDR, 2 SO_REUSEPORT, 4 IPV6_V6ONLY, 8 IP_FREEBIND, 16 IP_TRANSPARENT.
     options: U8,
@@ -195,6 +195,24 @@ columns! {
     handshake_bucket_ns: Many,
     /// Histogram of handshake times: how many in each of these buckets.
     handshake_bucket_count: Many,
+    /// Of `connect` and `connect-sample`, of this process's connects to this destination: since when is counted.
+    connects_since: Time,
+    /// SYNs sent again.
+    connects_syns_again: U64,
+    /// Connects whose SYN was sent again.
+    connects_unanswered: U64,
+    /// Of these: established in the end.
+    connects_established: U64,
+    /// Connects answered by RST.
+    connects_refused: U64,
+    /// Connects ended by another error.
+    connects_unreachable: U64,
+    /// Connects that nothing answered.
+    connects_timed_out: U64,
+    /// Connects called off after their SYN was sent again.
+    connects_cancelled: U64,
+    /// connect() calls that failed at once.
+    connects_errors: U64,
     /// Of rare events: all of it, as JSON. Such a row is read back from here; its other columns are for queries.
     detail: Text,
 }

@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use proptest::prelude::*;
 
 use crate::event::{
-    Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, Coverage, Distribution, Endpoints, Enqueue,
-    Event, Family, How, Kind, KnobSample, Listen, ListenerClosed, ListenerRef, ListenerSample,
-    ListenerTotals, LossPlace, Lost, Owner, OwnerConfidence, PortReleased, PortTaken, PrefixSample,
-    ProcessInfo, RequestEnd, RequestEnding, RetransmitCause, SampleSource, SocketOptions, SocketOwner,
-    SynAckRetransmit, SynDrop, SynDropCause, Task, Timestamp,
+    Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, Connect, ConnectResult, ConnectSample,
+    ConnectTotals, Coverage, Distribution, Endpoints, Enqueue, Event, Family, How, Kind, KnobSample, Listen,
+    ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, LossPlace, Lost, Owner, OwnerConfidence,
+    PortReleased, PortTaken, PrefixSample, ProcessInfo, RequestEnd, RequestEnding, RetransmitCause,
+    SampleSource, SocketOptions, SocketOwner, SynAckRetransmit, SynDrop, SynDropCause, Task, Timestamp,
 };
 
 use super::parts::Parts;
@@ -141,6 +141,22 @@ fn any_distribution() -> impl Strategy<Value = Option<Distribution>> {
     )
 }
 
+prop_compose! {
+    fn any_connects()(since: u64, counts in prop::collection::vec(any::<u64>(), 8)) -> ConnectTotals {
+        ConnectTotals {
+            since: Timestamp::from_nanos(since),
+            syns_again: counts[0],
+            unanswered: counts[1],
+            established: counts[2],
+            refused: counts[3],
+            unreachable: counts[4],
+            timed_out: counts[5],
+            cancelled: counts[6],
+            errors: counts[7],
+        }
+    }
+}
+
 fn any_how() -> impl Strategy<Value = How> {
     prop::sample::select(vec![How::Unknown, How::Bind, How::BindAny, How::Connect, How::ListenAny])
 }
@@ -210,6 +226,29 @@ fn any_kind() -> impl Strategy<Value = Kind> {
                 Kind::RequestEnd(RequestEnd { endpoints, listener, age_ns, how, timeouts, total })
             }
         ),
+        (
+            any_endpoints(),
+            prop::option::of(any_task()),
+            any::<(u64, u64, Option<u64>, bool, Option<u32>, u32)>(),
+            any_connects()
+        )
+            .prop_map(|(endpoints, task, (sk, inode, age_ns, failed, errno, syns_again), totals)| {
+                let result = if failed { ConnectResult::TimedOut } else { ConnectResult::SynAgain };
+                Kind::Connect(Box::new(Connect {
+                    endpoints,
+                    task,
+                    sk,
+                    inode,
+                    age_ns,
+                    result,
+                    errno,
+                    syns_again,
+                    totals,
+                }))
+            }),
+        (any::<(u32, u32, (IpAddr, u16))>(), any_connects()).prop_map(|((netns, pid, remote), totals)| {
+            Kind::ConnectSample(Box::new(ConnectSample { netns, pid, remote: remote.into(), totals }))
+        }),
         (ends(), any::<bool>(), any_totals(), any_distribution(), any_distribution()).prop_map(
             |((endpoints, listener), polled, totals, waits, handshakes)| {
                 let source = if polled { SampleSource::Polled } else { SampleSource::Observed };
