@@ -38,6 +38,8 @@ pub enum Command {
     Record(RecordArgs),
     /// A recording as if it happened now: the findings that watch gave, or would have given
     Replay(ReplayArgs),
+    /// What happened, from recordings: what was found, who held which port, listeners, ports, destinations, losses
+    Report(ReportArgs),
     /// A recording as Parquet, JSON lines or CSV
     Export(ExportArgs),
     /// Settings and listeners that will hurt, each with its remedy; exit code 1 if there is any. Needs no BPF
@@ -174,6 +176,38 @@ pub struct ReplayArgs {
     /// What to print.
     #[command(flatten)]
     pub selection: SelectionArgs,
+    /// End with exit code 1 if there was a finding of this severity or a worse one
+    #[arg(long, value_enum, value_name = "SEVERITY")]
+    pub fail_on: Option<FailOn>,
+}
+
+/// How to report.
+#[derive(Args, Clone, Debug)]
+pub struct ReportArgs {
+    /// Recordings: files, parts of rotated ones, directories; of several hosts, too
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// One JSON object a line on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Write one self-contained page into this file (and with --json the lines to stdout)
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Overwrite it
+    #[arg(long, requires = "html")]
+    pub force: bool,
+    /// Only from then on: 2026-11-22T03:00:00Z, 03:12, 10m ago
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<Moment>,
+    /// Only until then
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<Moment>,
+    /// Who had this local port
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// At this time; without: all that are known
+    #[arg(long, value_name = "TIME", requires = "port")]
+    pub at: Option<Moment>,
     /// End with exit code 1 if there was a finding of this severity or a worse one
     #[arg(long, value_enum, value_name = "SEVERITY")]
     pub fail_on: Option<FailOn>,

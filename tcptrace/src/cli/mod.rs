@@ -10,6 +10,7 @@ mod probes;
 mod record;
 mod rehearse;
 mod replay;
+mod report;
 mod selection;
 mod tape;
 mod trace;
@@ -43,6 +44,7 @@ pub fn main() -> ExitCode {
         Some(Command::Rehearse(args)) => rehearse::run(&args),
         Some(Command::Record(args)) => record::run(&args),
         Some(Command::Replay(args)) => replay::run(&args),
+        Some(Command::Report(args)) => report::run(&args),
         Some(Command::Export(args)) => export::run(&args),
         Some(Command::Check(args)) => check::run(&args),
     };

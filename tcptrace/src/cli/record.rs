@@ -4,7 +4,7 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     ops::ControlFlow,
     os::unix::process::ExitStatusExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitStatus,
     time::{Duration, Instant},
 };
@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 use super::{
     args::RecordArgs,
     exit::{Exit, Failure},
-    trace,
+    report, trace,
 };
 use crate::{
     event::{Event, Kind, Timestamp},
@@ -26,7 +26,7 @@ use crate::{
         self, Live,
         drive::{Ending, drive},
     },
-    record::{Metadata, Plan, Recorded, Recorder},
+    record::{Metadata, Plan, Recorded, Recorder, part_path},
 };
 
 /// How long is looked on after the command has ended: the samples and polls of its last second.
@@ -119,6 +119,9 @@ async fn record(args: &RecordArgs, options: &live::Options) -> Result<Exit, Fail
     let recorded = recorded.map_err(|error| failed(&error))?;
     tell(args, &recorded).map_err(|error| trace::cannot_write(&error))?;
     let Some(status) = status else { return Ok(Exit::Done) };
+    // The command's own output is on stdout.
+    let report = report::of_file(&files_of(args, &recorded))?;
+    let _unread = io::stderr().lock().write_all(format!("\n{report}").as_bytes());
     let status = status.map_err(|error| Failure::new(Exit::NotSupported, format!("the command: {error}")))?;
     Ok(Exit::Command(exit_code(status)))
 }
@@ -150,6 +153,13 @@ async fn end(mut child: Child) -> io::Result<ExitStatus> {
 fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     u8::try_from(code).unwrap_or(1)
+}
+
+/// The files that were made and are still there.
+fn files_of(args: &RecordArgs, recorded: &Recorded) -> Vec<PathBuf> {
+    let Some(_) = args.rotate else { return vec![args.output.clone()] };
+    let first = u32::try_from(recorded.deleted).unwrap_or(u32::MAX).saturating_add(1);
+    (first..=recorded.parts).map(|part| part_path(&args.output, part)).collect()
 }
 
 fn tell(args: &RecordArgs, recorded: &Recorded) -> io::Result<()> {

@@ -65,16 +65,22 @@ pub(super) fn end(
     Ok(end)
 }
 
-fn now() -> Timestamp {
+/// Now.
+pub(super) fn now() -> Timestamp {
     Timestamp::from_nanos(u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or_default())
 }
 
-/// Says on stderr what was wrong with the files.
+/// What was wrong with the files, a line each.
+pub(super) fn damage_in_words(tape: &Tape) -> Vec<String> {
+    let damage = tape.damage().iter().map(|(path, damage)| format!("{}: {damage}", path.display()));
+    let missing =
+        tape.missing_parts().into_iter().map(|part| format!("part {part} of this recording is missing"));
+    damage.chain(missing).collect()
+}
+
+/// Says it on stderr.
 pub(super) fn say_damage(tape: &Tape) {
-    for (path, damage) in tape.damage() {
-        log::warn!("{}: {damage}", path.display());
-    }
-    for part in tape.missing_parts() {
-        log::warn!("part {part} of this recording is missing");
+    for line in damage_in_words(tape) {
+        log::warn!("{line}");
     }
 }

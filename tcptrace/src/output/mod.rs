@@ -14,7 +14,7 @@ pub use json::{JsonWriter, json_text};
 pub use select::{Network, Selection};
 pub use sink::{LineSink, Written};
 pub use summary::{Counts, Summary};
-pub use text::TextWriter;
+pub use text::{TextWriter, account};
 pub use units::bytes_in_words;
 
 use std::io::Write;

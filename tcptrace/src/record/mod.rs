@@ -23,7 +23,7 @@ mod tests;
 mod writer;
 
 pub use metadata::{FORMAT_MAJOR, FORMAT_MINOR, Metadata};
-pub use parts::{Plan, Rotation, create};
+pub use parts::{Plan, Rotation, create, part_path};
 pub use reader::{Damage, ReadError, Reader};
 pub use recorder::{Recorded, Recorder};
 pub use tape::{Tape, TapeError, open};

@@ -196,7 +196,7 @@ impl Parts {
 }
 
 /// `run.arrows`, part 3: `run.000003.arrows`.
-fn part_path(path: &Path, part: u32) -> PathBuf {
+pub fn part_path(path: &Path, part: u32) -> PathBuf {
     let mut name = path.file_stem().unwrap_or_default().to_owned();
     name.push(format!(".{part:06}"));
     if let Some(extension) = path.extension() {
