@@ -18,4 +18,5 @@ pub mod pipeline;
 pub mod probe;
 pub mod record;
 pub mod rehearse;
+pub mod stock;
 pub mod survey;

@@ -5,6 +5,7 @@ mod check;
 mod exit;
 mod export;
 mod moment;
+mod listeners;
 mod netns;
 mod probes;
 mod record;
@@ -39,6 +40,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         None => watch::run(&cli.watch),
         Some(Command::Watch(args)) => watch::run(&args),
+        Some(Command::Listeners(args)) => listeners::run(&args),
         Some(Command::Probes(args)) => probes::run(&args),
         Some(Command::Rehearse(args)) => rehearse::run(&args),
         Some(Command::Record(args)) => record::run(&args),
