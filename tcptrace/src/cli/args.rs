@@ -207,6 +207,8 @@ pub enum ExportFormat {
     Jsonl,
     /// Comma-separated values
     Csv,
+}
+
 /// Which listeners to show.
 #[derive(Args, Clone, Debug)]
 pub struct ListenersArgs {
