@@ -19,4 +19,5 @@ pub mod probe;
 pub mod record;
 pub mod rehearse;
 pub mod report;
+pub mod stock;
 pub mod survey;

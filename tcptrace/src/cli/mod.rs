@@ -4,6 +4,7 @@ pub mod args;
 mod check;
 mod exit;
 mod export;
+mod listeners;
 mod moment;
 mod netns;
 mod probes;
@@ -40,6 +41,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         None => watch::run(&cli.watch),
         Some(Command::Watch(args)) => watch::run(&args),
+        Some(Command::Listeners(args)) => listeners::run(&args),
         Some(Command::Probes(args)) => probes::run(&args),
         Some(Command::Rehearse(args)) => rehearse::run(&args),
         Some(Command::Record(args)) => record::run(&args),

@@ -669,7 +669,7 @@ impl Correlator {
     }
 
     /// `totals` of our probes without what they do not see here: a zero there means nothing.
-    fn as_far_as_observed(&self, totals: ListenerTotals) -> ListenerTotals {
+    pub fn as_far_as_observed(&self, totals: ListenerTotals) -> ListenerTotals {
         let mut seen = totals;
         if !self.observes(observation::SYN_DROP) {
             seen.syns = None;

@@ -24,10 +24,11 @@ mod syn_queue_full;
 mod syn_unanswered;
 #[cfg(test)]
 pub(crate) mod testing;
-mod words;
+pub(crate) mod words;
 
 pub use evidence::{Evidence, Value};
 pub use party::{NetworkFacts, Party, ProcessName, SocketFacts};
+pub(crate) use queue_limit::{QueueLimit, SetBy};
 
 use std::collections::BTreeMap;
 
