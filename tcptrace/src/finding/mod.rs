@@ -17,6 +17,8 @@ mod half_open_capture;
 mod listener_closed;
 mod owner_state;
 mod party;
+mod port_exhaustion;
+mod port_leak;
 mod queue_limit;
 mod reuseport_imbalance;
 mod slow_accept;
@@ -202,6 +204,8 @@ impl Default for Engine {
                 Box::new(Cases::new(events_lost::EventsLost)),
                 Box::new(Cases::new(half_open_capture::HalfOpenCapture)),
                 Box::new(Cases::new(listener_closed::ListenerClosed)),
+                Box::new(Cases::new(port_exhaustion::PortExhaustion)),
+                Box::new(Cases::new(port_leak::PortLeak)),
                 Box::new(Cases::new(reuseport_imbalance::ReuseportImbalance)),
                 Box::new(Cases::new(syn_queue_full::SynQueueFull)),
                 Box::new(Cases::new(syn_unanswered::SynUnanswered)),
