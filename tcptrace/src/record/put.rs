@@ -123,6 +123,9 @@ pub(super) fn put(columns: &mut Builders, row: usize, event: &Event) -> Result<(
             connects(columns, row, totals);
         }
         Kind::Listen(_)
+        | Kind::NoPort(_)
+        | Kind::PortUse(_)
+        | Kind::PortSurvey(_)
         | Kind::BindFail(_)
         | Kind::ListenerClosed(_)
         | Kind::PrefixSample(_)
@@ -158,6 +161,22 @@ fn for_queries(columns: &mut Builders, row: usize, kind: &Kind) {
             columns.errno.put(row, fail.errno);
             columns.how.put(row, fail.stage.name());
             columns.options.put(row, fail.options.bits());
+        }
+        Kind::NoPort(none) => {
+            endpoints(columns, row, &none.endpoints);
+            task(columns, row, &none.task);
+            columns.sk.put(row, none.sk);
+            columns.total.put(row, none.total);
+            columns.options.put(row, none.options.bits());
+        }
+        Kind::PortUse(usage) => {
+            columns.netns.put(row, usage.netns);
+            columns.pid.put(row, usage.pid);
+            columns.comm.put(row, usage.comm.as_str());
+        }
+        Kind::PortSurvey(survey) => {
+            columns.netns.put(row, survey.netns);
+            columns.total.put(row, u64::from(survey.in_use));
         }
         Kind::ListenerClosed(closed) => {
             endpoints(columns, row, &closed.endpoints);

@@ -121,7 +121,7 @@ columns! {
     cause: Word,
     /// How: a port was taken, a request or a connect ended, a sample was made, bind or listen failed.
     how: Word,
-    /// The listener's count of this kind of event, this one included; of `lost`, how many; of `prefix-sample`, connections.
+    /// The listener's count of this kind of event, this one included; of `lost`, how many; of `port-survey`, ports in use; of `prefix-sample`, connections.
     total: U64,
     /// Of `accept`: time in the accept queue; of `port-released`: how long it was held; of `synack-retransmit` and
     /// `request-end`: since the request's first SYN-ACK; of `connect`: since connect() was called. Nanoseconds.

@@ -138,6 +138,8 @@ impl People {
             Kind::BindFail(fail) => Some(fail.task.pid),
             Kind::Connect(connect) => connect.task.as_ref().map(|task| task.pid),
             Kind::ConnectSample(sample) => Some(sample.pid),
+            Kind::NoPort(none) => Some(none.task.pid),
+            Kind::PortUse(usage) => Some(usage.pid),
             Kind::PortTaken(taken) => Some(taken.task.pid),
             Kind::PortReleased(released) => Some(released.pid),
             Kind::SynDrop(drop) => self.owner(columns, row, drop.listener.inode),
