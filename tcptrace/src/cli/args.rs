@@ -42,6 +42,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// What happened, from recordings: what was found, who held which port, listeners, ports, destinations, losses
     Report(ReportArgs),
+    /// What changed between two recordings (before and after a fix, two load tests); exit code 1 if something is worse
+    Compare(CompareArgs),
     /// A recording as Parquet, JSON lines or CSV
     Export(ExportArgs),
     /// Settings and listeners that will hurt, each with its remedy; exit code 1 if there is any. Needs no BPF
@@ -213,6 +215,24 @@ pub struct ReportArgs {
     /// End with exit code 1 if there was a finding of this severity or a worse one
     #[arg(long, value_enum, value_name = "SEVERITY")]
     pub fail_on: Option<FailOn>,
+}
+
+/// What to compare.
+#[derive(Args, Clone, Debug)]
+pub struct CompareArgs {
+    /// The recording before: a file or a directory with its parts
+    #[arg(value_name = "BEFORE")]
+    pub before: PathBuf,
+    /// The recording after
+    #[arg(value_name = "AFTER")]
+    pub after: PathBuf,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Worse is: a new finding; or drops a second, or significantly longer accept waits or handshakes (p < 0.001), by more than
+    /// so many percent
+    #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
+    pub threshold: f64,
 }
 
 /// How to export.

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod check;
+mod compare;
 mod exit;
 mod export;
 mod listeners;
@@ -47,6 +48,7 @@ pub fn main() -> ExitCode {
         Some(Command::Record(args)) => record::run(&args),
         Some(Command::Replay(args)) => replay::run(&args),
         Some(Command::Report(args)) => report::run(&args),
+        Some(Command::Compare(args)) => compare::run(&args),
         Some(Command::Export(args)) => export::run(&args),
         Some(Command::Check(args)) => check::run(&args),
     };

@@ -61,6 +61,12 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
     Ok(if args.fail_on.is_some_and(fails) { Exit::Found } else { Exit::Done })
 }
 
+/// The report on the one recording in `files`, and what was wrong with them.
+pub(super) fn only(files: &[PathBuf]) -> Result<(Report, Vec<String>), Failure> {
+    let read = digest(tape::only(files)?, (None, None), None)?;
+    Ok((read.report, read.damage))
+}
+
 /// The text of a report on one recording, for the end of `record -- CMD`.
 pub(super) fn of_file(files: &[PathBuf]) -> Result<String, Failure> {
     let read = digest(tape::only(files)?, (None, None), None)?;

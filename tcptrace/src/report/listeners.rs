@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -12,6 +13,9 @@ use super::series::Series;
 
 /// So many listeners are followed; the rest is counted.
 const LISTENERS: usize = 2_000;
+
+/// Listeners whose first sample comes so soon were there before the recording.
+const BOOTSTRAP: Duration = Duration::from_millis(500);
 
 /// A listener in a report.
 #[derive(Clone, Debug, Serialize)]
@@ -36,6 +40,8 @@ pub struct ListenerReport {
     pub syn_drops: Option<u64>,
     /// Final ACKs dropped there.
     pub ack_drops: Option<u64>,
+    /// The kernel's `sk_drops`: what is left where drops are not seen one by one. Counts a dropped final ACK twice.
+    pub socket_drops: Option<u64>,
     /// SYNs dropped at its full SYN queue.
     pub syn_queue_drops: Option<u64>,
     /// SYN-ACKs sent again.
@@ -71,12 +77,10 @@ fn as_text<S: serde::Serializer>(time: &Option<Timestamp>, serializer: S) -> Res
 }
 
 impl ListenerReport {
-    /// Connections lost at it, at either stage, whatever queue was full.
+    /// Connections lost at it, at either stage, whatever queue was full; where SYNs are not seen one by one, by the kernel's
+    /// count of the socket.
     pub fn drops(&self) -> u64 {
-        [self.syn_drops, self.ack_drops, self.syn_queue_drops]
-            .into_iter()
-            .flatten()
-            .fold(0, u64::saturating_add)
+        lost(self.syn_drops, self.syn_queue_drops, self.ack_drops, self.socket_drops)
     }
 
     /// `nginx[70]`, or a dash.
@@ -136,6 +140,7 @@ impl Listeners {
                 syns: None,
                 syn_drops: None,
                 ack_drops: None,
+                socket_drops: None,
                 syn_queue_drops: None,
                 synack_retransmits: None,
                 enqueued: None,
@@ -156,6 +161,11 @@ impl Listeners {
             handshakes: Distribution::default(),
             inode: of.inode,
         });
+        if followed.last == ListenerTotals::default() && time.since(start) < BOOTSTRAP {
+            // The kernel counts these from the listener's birth, which was before ours.
+            followed.last.socket_drops = sample.totals.socket_drops;
+            followed.before.socket_drops = sample.totals.socket_drops;
+        }
         if followed.report.pid.is_none() {
             name(&mut followed.report, of.inode, world);
         }
@@ -228,6 +238,7 @@ impl Listeners {
                 report.syns = totals.syns;
                 report.syn_drops = totals.syn_drops_accept_queue;
                 report.ack_drops = totals.ack_drops_accept_queue;
+                report.socket_drops = totals.socket_drops;
                 report.syn_queue_drops = sum(totals.syn_drops_syn_queue, totals.syn_drops_max_syn_backlog);
                 report.synack_retransmits = sum(totals.retransmits_timer, totals.retransmits_duplicate_syn);
                 report.enqueued = totals.enqueued;
@@ -270,15 +281,17 @@ fn name(report: &mut ListenerReport, inode: u64, world: &Correlator) {
 }
 
 fn drops(totals: &ListenerTotals) -> u64 {
-    [
-        totals.syn_drops_accept_queue,
-        totals.syn_drops_syn_queue,
-        totals.syn_drops_max_syn_backlog,
-        totals.ack_drops_accept_queue,
-    ]
-    .into_iter()
-    .flatten()
-    .fold(0, u64::saturating_add)
+    let syn_queue = sum(totals.syn_drops_syn_queue, totals.syn_drops_max_syn_backlog);
+    lost(totals.syn_drops_accept_queue, syn_queue, totals.ack_drops_accept_queue, totals.socket_drops)
+}
+
+fn lost(syns: Option<u64>, syn_queue: Option<u64>, acks: Option<u64>, socket: Option<u64>) -> u64 {
+    let seen = |of: Option<u64>| of.unwrap_or(0);
+    match (syns, socket) {
+        // `sk_drops` has each final ACK twice.
+        (None, Some(socket)) => socket.saturating_sub(seen(acks)).max(seen(acks)),
+        _ => seen(syns).saturating_add(seen(syn_queue)).saturating_add(seen(acks)),
+    }
 }
 
 fn sum(a: Option<u64>, b: Option<u64>) -> Option<u64> {

@@ -3,6 +3,7 @@
 //! A [`Digest`] takes in events one by one, beside the same engine as live, and keeps what a report shows: bounded, however
 //! long the recording. [`Digest::finish`] makes the [`Report`], which `text.rs`, `json.rs` and `html` write.
 
+mod compare;
 mod digest;
 mod holders;
 mod html;
@@ -16,6 +17,7 @@ mod tests;
 mod text;
 mod verdicts;
 
+pub use compare::{Comparison, ListenerChange, Pair, Present, TimesChange, compare_times};
 pub use digest::{Digest, Gap, LostEvents, Report};
 pub use holders::{Holding, PortQuestion};
 pub use html::{Section, html};

@@ -67,7 +67,9 @@ impl<'a> Plot<'a> {
 
     fn times(&mut self, clock: impl Fn(Timestamp) -> String) {
         let y = ABOVE + self.height + BELOW - 4.0;
-        for (bin, anchor) in [(0, "start"), (self.bins / 2, "middle"), (self.bins, "end")] {
+        let places = [(0, "start"), (self.bins / 2, "middle"), (self.bins, "end")];
+        // Of one bin, the middle is the start.
+        for (bin, anchor) in places.into_iter().filter(|(bin, anchor)| *anchor != "middle" || *bin > 0) {
             let (x, time) = (self.x(bin), clock(self.series.time_of(bin)));
             let _ = write!(
                 self.out,
