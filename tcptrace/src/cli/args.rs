@@ -46,6 +46,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// A recording as Parquet, JSON lines or CSV
     Export(ExportArgs),
+    /// Who holds a port, in every state and network namespace, and what a bind to it would meet
+    Who(WhoArgs),
     /// Settings and listeners that will hurt, each with its remedy; exit code 1 if there is any. Needs no BPF
     Check(CheckArgs),
 }
@@ -338,6 +340,22 @@ pub struct RehearseArgs {
     /// How to trace.
     #[command(flatten)]
     pub trace: TraceArgs,
+}
+
+/// Whom to look for.
+///
+/// Exit code 0: somebody has one of the ports. 1: nobody has any. 2: usage. 3: not permitted.
+#[derive(Args, Clone, Debug)]
+pub struct WhoArgs {
+    /// Ports and ranges of ports: 35010, 35000-35100, 80,443
+    #[arg(required = true, value_name = "PORT")]
+    pub ports: Vec<crate::host::port_set::PortSet>,
+    /// Only in this network namespace: its inode number, a pid in it, or a name in /run/netns
+    #[arg(long, value_name = "NETNS")]
+    pub netns: Option<String>,
+    /// One JSON object a line on stdout
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How to check.

@@ -17,6 +17,7 @@ mod selection;
 mod tape;
 mod trace;
 mod watch;
+mod who;
 
 use std::process::ExitCode;
 
@@ -50,6 +51,7 @@ pub fn main() -> ExitCode {
         Some(Command::Report(args)) => report::run(&args),
         Some(Command::Compare(args)) => compare::run(&args),
         Some(Command::Export(args)) => export::run(&args),
+        Some(Command::Who(args)) => who::run(&args),
         Some(Command::Check(args)) => check::run(&args),
     };
     match outcome {

@@ -21,6 +21,7 @@ mod rate;
 mod waits;
 
 pub use bind_rule::{Reason, Verdict};
+pub(crate) use bind_rule::{Side, verdict};
 pub use bounded::{BoundedMap, DistinctCount};
 pub use conflict::{Conflict, ConflictKey, PortHolder};
 pub use connect::{Client, Destination, DestinationKey, ServerSide};

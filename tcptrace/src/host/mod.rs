@@ -9,6 +9,7 @@ pub mod netns;
 pub mod port_set;
 pub mod procfs;
 pub mod sock_diag;
+pub mod sockstat;
 pub mod tcp_state;
 
 #[cfg(test)]
