@@ -22,3 +22,4 @@ pub mod report;
 pub mod stock;
 pub mod survey;
 pub mod who;
+pub mod why;

@@ -32,6 +32,8 @@ pub enum Command {
     Watch(WatchArgs),
     /// Every listener now: owner, queue, limit and the knob that sets it, drops; with --for, what a trace adds
     Listeners(ListenersArgs),
+    /// Why one destination does not answer: walks the candidate causes, ends in one verdict (exit code 0 only if healthy)
+    Why(WhyArgs),
     /// What this kernel allows, what is attached, what is not and why
     Probes(ProbesArgs),
     /// Make an incident in a private network namespace while tracing it, and explain it
@@ -293,6 +295,32 @@ pub struct ListenersArgs {
     #[arg(long, visible_alias = "cgroup", value_name = "NAME")]
     pub container: Vec<String>,
     /// How to trace, with --for.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+}
+
+/// What to ask about.
+#[derive(Args, Clone, Debug)]
+pub struct WhyArgs {
+    /// The destination: web.example:443, 10.0.0.5:80 or [2001:db8::5]:80
+    #[arg(value_name = "HOST:PORT")]
+    pub target: crate::why::Target,
+    /// Watch for this long (0s: not at all); without it 10 s, unless the verdict is certain at once
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub limit: Option<Duration>,
+    /// Open one connection, and close it again without sending a byte; without this nothing is sent (but to resolve a name)
+    #[arg(long)]
+    pub probe: bool,
+    /// How long that connection may take
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Ask from this network namespace: its inode number, a pid in it, or a name in /run/netns
+    #[arg(long, value_name = "NETNS")]
+    pub netns: Option<String>,
+    /// One JSON object a line on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// How to trace.
     #[command(flatten)]
     pub trace: TraceArgs,
 }

@@ -18,6 +18,7 @@ mod tape;
 mod trace;
 mod watch;
 mod who;
+mod why;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ pub fn main() -> ExitCode {
         None => watch::run(&cli.watch),
         Some(Command::Watch(args)) => watch::run(&args),
         Some(Command::Listeners(args)) => listeners::run(&args),
+        Some(Command::Why(args)) => why::run(&args),
         Some(Command::Probes(args)) => probes::run(&args),
         Some(Command::Rehearse(args)) => rehearse::run(&args),
         Some(Command::Record(args)) => record::run(&args),

@@ -10,6 +10,7 @@ mod summary;
 mod table;
 mod text;
 mod units;
+pub mod why;
 
 pub use escape::escape;
 pub use json::{JsonWriter, json_text};
