@@ -317,6 +317,7 @@ fn any_kind() -> impl Strategy<Value = Kind> {
                     inode,
                     endpoints,
                     owners: vec![Owner { pid, comm }],
+                    port_by_number: true,
                     confidence: OwnerConfidence::Likely,
                 }))
             }
