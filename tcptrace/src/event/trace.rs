@@ -166,6 +166,8 @@ pub enum LossPlace {
     UserTable,
     /// The output or recording was too slow.
     Output,
+    /// A recording was damaged.
+    Recording,
 }
 
 impl LossPlace {
@@ -179,6 +181,7 @@ impl LossPlace {
             Self::Decode => "decode",
             Self::UserTable => "user-table",
             Self::Output => "output",
+            Self::Recording => "recording",
         }
     }
 }
