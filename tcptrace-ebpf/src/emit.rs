@@ -45,6 +45,8 @@ records!(
     SynAckRetransmit = SYNACK_RETRANSMIT,
     RequestEnd = REQUEST_END,
     Connect = CONNECT,
+    HandshakeDrop = HANDSHAKE_DROP,
+    NoListener = NO_LISTENER,
 );
 
 /// Wake the reader at once when so much waits for it; below that it comes by itself ten times a second. A wake-up for

@@ -7,6 +7,7 @@ mod backlog_truncated;
 mod crowds;
 mod healthy;
 mod listener_closed;
+mod no_answer;
 mod port_grab;
 mod reuseport_imbalance;
 mod slow_accept;
@@ -164,6 +165,7 @@ pub fn catalogue() -> &'static [Entry] {
         listener_closed::ENTRY,
         reuseport_imbalance::ENTRY,
         storm::ENTRY,
+        no_answer::ENTRY,
         port_grab::ENTRY,
         healthy::ENTRY,
     ]
