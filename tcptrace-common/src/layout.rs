@@ -294,6 +294,10 @@ kernel_layout! {
     /// 4 on every kernel seen.
     params_inet_csk_complete_hashdance: Params("inet_csk_complete_hashdance"),
 
+    // Helpers that not every kernel has.
+    /// `bpf_sock_from_file()`, since 5.11.
+    helper_sock_from_file: Enumerator("bpf_func_id.BPF_FUNC_sock_from_file"),
+
     // Tracepoint prototypes: `btf_trace_NAME` is a typedef of a pointer to a function whose first parameter is `void *`.
     /// Parameters of `kfree_skb` with the leading context: 3 up to 5.16, 4 with a reason, 5 with the receiving socket (6.11).
     params_trace_kfree_skb: Params("btf_trace_kfree_skb"),

@@ -34,12 +34,14 @@ pub const SYNACK_RETRANSMIT: u16 = 10;
 pub const REQUEST_END: u16 = 11;
 /// A connect was not answered, failed, or was slow: [`Connect`].
 pub const CONNECT: u16 = 12;
+/// connect() found no port, or its addresses in use: [`NoPort`].
+pub const NO_PORT: u16 = 13;
 /// A packet of a handshake was dropped on its way: [`HandshakeDrop`].
-pub const HANDSHAKE_DROP: u16 = 13;
+pub const HANDSHAKE_DROP: u16 = 14;
 /// A SYN came for a port that nobody listens on: [`NoListener`].
-pub const NO_LISTENER: u16 = 14;
+pub const NO_LISTENER: u16 = 15;
 /// Number of kinds, 0 (unused) included: the length of the loss-counter array.
-pub const KINDS: usize = 15;
+pub const KINDS: usize = 16;
 
 /// Starts every record.
 #[repr(C)]
@@ -347,6 +349,28 @@ pub struct RequestEnd {
     pub total: u64,
 }
 const _: () = assert!(size_of::<RequestEnd>() == 16 + 48 + 32 + 24);
+
+/// Body of [`NO_PORT`]. Process context: the current task called connect(), which fails with EADDRNOTAVAIL.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoPort {
+    /// Starts every record.
+    pub header: Header,
+    /// Both ends. Local port 0: the kernel was to choose one, and there is none left for this destination. Otherwise the
+    /// socket was bound to it before, and the same connection exists (or is in TIME_WAIT).
+    pub endpoints: Endpoints,
+    /// Who asked.
+    pub task: Task,
+    /// Address of the socket in kernel memory.
+    pub sk: u64,
+    /// How often this process found no port in this namespace, this time included: exact even if records are lost.
+    pub total: u64,
+    /// Bit set of `port::OPT_*`.
+    pub options: u32,
+    /// Padding, zero.
+    pub pad: u32,
+}
+const _: () = assert!(size_of::<NoPort>() == 16 + 48 + 40 + 8 + 8 + 8);
 
 /// [`Connect::age_ns`] when the beginning was not seen.
 pub const CONNECT_AGE_UNKNOWN: u64 = u64::MAX;

@@ -44,6 +44,7 @@ records!(
     ListenerClosed = LISTENER_CLOSED,
     SynAckRetransmit = SYNACK_RETRANSMIT,
     RequestEnd = REQUEST_END,
+    NoPort = NO_PORT,
     Connect = CONNECT,
     HandshakeDrop = HANDSHAKE_DROP,
     NoListener = NO_LISTENER,

@@ -8,7 +8,7 @@ use tcptrace_common::{
     connect::{ConnectKey, ConnectTotals},
     drop::{DropKey, DropTotals},
     listener::{Histogram, ListenerState, PrefixKey},
-    port::{Taker, TakerKey},
+    port::{PortUse, PortUseKey, Taker, TakerKey},
     record::{KINDS, ListenerClosed},
 };
 
@@ -61,6 +61,16 @@ pub static TAKERS: LruHashMap<TakerKey, Taker> = LruHashMap::with_max_entries(65
 /// Who had the port of a connection that may live on in TIME_WAIT, which has no owner of its own.
 #[map]
 pub static DEPARTED: LruHashMap<TakerKey, Taker> = LruHashMap::with_max_entries(65_536, 0);
+
+/// How many ephemeral ports each process takes and gives back: one lookup and one atomic add for each. LRU: processes come
+/// and go; user space deletes those that hold nothing any more.
+#[map]
+pub static PORT_USE: LruHashMap<PortUseKey, PortUse> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Ports that servers have or had, a bit each, of all namespaces together: a client that is given one of them is worth a
+/// record. Set by user space.
+#[map]
+pub static SERVED: Array<[u64; 1024]> = Array::with_max_entries(1, 0);
 
 /// Connects that were not answered at once, by process and destination. LRU: what matters goes on happening.
 #[map]

@@ -3,7 +3,7 @@
 //! Data walks through the rooms of this crate top to bottom:
 //! [`probe`] (or a recording) → [`event`] → [`correlate`] → [`finding`] → [`output`];
 //! [`live`] drives the probes of this host; [`identity`] and [`host`] add what the kernel shows without probes; [`rehearse`] makes the incidents to explain.
-//! [`survey`] is the host as it is now, for what needs no probes: [`check`].
+//! [`survey`] is the host as it is now, for what needs no probes: [`check`]; [`who`] holds a port.
 
 pub mod check;
 pub mod cli;
@@ -17,4 +17,7 @@ pub mod output;
 pub mod pipeline;
 pub mod probe;
 pub mod rehearse;
+pub mod stock;
 pub mod survey;
+pub mod who;
+pub mod why;

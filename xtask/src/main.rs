@@ -35,6 +35,11 @@ enum Command {
     Test(test::Args),
     /// Measures what tracing costs, side by side with other tools, in a guest.
     Bench(bench::Args),
+    /// Measures `tcptrace who` beside `ss -tanp`, with many sockets, on this machine or in a guest.
+    BenchWho(bench::who::Args),
+    /// One process of the many that `bench-who` needs.
+    #[command(hide = true)]
+    BenchWhoMember(bench::who::MemberArgs),
     /// Boots a Debian kernel in QEMU and runs a command in it, as if it were a local one.
     Vm(vm::cli::Args),
     /// The guest's end of `vm`: runs the jobs it finds and reports them. Nothing for people.
@@ -65,6 +70,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Ebpf(args) => ebpf::run(&args)?,
         Command::Test(args) => return test::run(&args),
         Command::Bench(args) => return bench::run(&args),
+        Command::BenchWho(args) => return bench::who::run(&args),
+        Command::BenchWhoMember(args) => bench::who::member(&args)?,
         Command::Vm(args) => return vm::cli::run(&args),
         Command::GuestAgent => vm::agent::main()?,
         Command::GuestLoad(args) => bench::guest::main(&args)?,

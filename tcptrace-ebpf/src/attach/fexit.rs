@@ -10,13 +10,15 @@ use aya_ebpf::{
 };
 
 use crate::{
-    handle::{accept, bind, connect, drop, half_open, handshake, listen, port},
+    handle::{accept, bind, connect, drop, half_open, handshake, listen, port, port_use},
     kernel::{
         Direct, Probed, Request, Skb, Sock, is_mapped, layout, socket_address, syscall_second_argument,
     },
 };
 
 type Socket = Sock<Direct>;
+
+const EADDRNOTAVAIL: i32 = 99;
 type Packet = Skb<Direct>;
 
 /// The slot of `ctx` at `INDEX`. In assembly because the compiler would merge two such loads in two branches into one at a
@@ -168,21 +170,25 @@ fn fexit_get_port(ctx: FExitContext) -> u32 {
 /// fexit `int inet_hash_connect(struct inet_timewait_death_row *, struct sock *sk)`
 #[fexit]
 fn fexit_hash_connect_v4(ctx: FExitContext) -> u32 {
-    let result: i32 = ctx.arg(2);
-    if result == 0 {
-        port::connected(Socket::at(ctx.arg(1)));
-    }
+    port_chosen(Socket::at(ctx.arg(1)), ctx.arg(2));
     0
 }
 
 /// fexit `int inet6_hash_connect(struct inet_timewait_death_row *, struct sock *sk)`
 #[fexit]
 fn fexit_hash_connect_v6(ctx: FExitContext) -> u32 {
-    let result: i32 = ctx.arg(2);
-    if result == 0 {
-        port::connected(Socket::at(ctx.arg(1)));
-    }
+    port_chosen(Socket::at(ctx.arg(1)), ctx.arg(2));
     0
+}
+
+/// connect() got its port, or (-EADDRNOTAVAIL) none.
+#[inline(always)]
+fn port_chosen(sk: Socket, result: i32) {
+    if result == 0 {
+        port::connected(sk);
+    } else if result == -EADDRNOTAVAIL {
+        port_use::refused(sk);
+    }
 }
 
 /// fentry `void inet_put_port(struct sock *sk)`: at entry the port and the old state are still there

@@ -11,3 +11,4 @@ pub mod listen;
 pub mod listener;
 pub mod open_socket;
 pub mod port;
+pub mod port_use;

@@ -9,7 +9,7 @@ use tcptrace_common::{
 use crate::{
     filter::passes,
     handle::port,
-    kernel::{OPEN_SOCKETS, Probed, Sock, TaskFile, state},
+    kernel::{Access, OPEN_SOCKETS, Probed, Sock, TaskFile, state},
     maps::TAKERS,
 };
 
@@ -30,19 +30,38 @@ macro_rules! asked {
 /// The iterator met a file. Writes a row if it is a TCP socket with a port that was asked for.
 #[inline(always)]
 pub fn met(entry: &TaskFile) {
-    let Some(sk) = entry.socket() else { return };
+    if TaskFile::has_typed_socket() {
+        let sk = entry.typed_socket();
+        if sk.id() != 0 && is_wanted(sk) {
+            tell(entry, Sock::at(sk.id()));
+        }
+    } else if let Some(sk) = entry.probed_socket() {
+        if is_wanted(sk) {
+            tell(entry, sk);
+        }
+    }
+}
+
+#[inline(always)]
+fn is_wanted<A: Access>(sk: Sock<A>) -> bool {
     let family = sk.family();
-    let protocol = sk.protocol();
-    if (family != AF_INET && family != AF_INET6)
-        || (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP)
-        || sk.socket_type() != SOCK_STREAM
-    {
-        return;
+    if family != AF_INET && family != AF_INET6 {
+        return false;
     }
+    // The port stands beside the family: of most sockets no other line of memory is touched.
     let local = sk.local_port();
-    if local == 0 || local < asked!(first) || local > asked!(last) || !passes(sk, local, sk.remote_port()) {
-        return;
+    if local == 0 || local < asked!(first) || local > asked!(last) {
+        return false;
     }
+    let protocol = sk.protocol();
+    (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)
+        && sk.socket_type() == SOCK_STREAM
+        && passes(sk, local, sk.remote_port())
+}
+
+#[inline(always)]
+fn tell(entry: &TaskFile, sk: Sock<Probed>) {
+    let local = sk.local_port();
     let mut row = OpenSocket::default();
     sk.fill_endpoints(&mut row.endpoints, local);
     row.sk = sk.id();
@@ -57,7 +76,7 @@ pub fn met(entry: &TaskFile) {
         row.limit = sk.accept_queue_limit();
     }
     row.options = sk.options() | sk.inet_options();
-    row.mptcp = u8::from(protocol == IPPROTO_MPTCP);
+    row.mptcp = u8::from(sk.protocol() == IPPROTO_MPTCP);
     row.locks = sk.locks();
     entry.write(&row);
     if asked!(remember) != 0 {

@@ -9,7 +9,7 @@ use tcptrace_common::{
 use crate::{
     emit,
     filter::{passes, stream_all},
-    handle::connect,
+    handle::{connect, port_use},
     kernel::{Access, Sock, current, state},
     maps::{DEPARTED, TAKERS},
 };
@@ -41,6 +41,9 @@ pub fn bound<A: Access>(sk: Sock<A>, port: u16, how: u8) {
     let mut taker = Taker { since_ns: now, how, ..Default::default() };
     current::fill(&mut taker.task);
     let _ = TAKERS.insert(&bound_key(sk.id(), sk.netns(), port), &taker, 0);
+    if how != HOW_BIND {
+        port_use::took(sk.netns(), &taker);
+    }
     if how == HOW_BIND || stream_all() {
         report_taken(sk, port, how);
     }
@@ -62,6 +65,7 @@ pub fn connected<A: Access>(sk: Sock<A>) {
         let taker = unsafe { *before };
         let _ = TAKERS.insert(&key, &taker, 0);
         let _ = TAKERS.remove(&bound);
+        port_use::connected_bound(netns, &taker);
         return;
     }
     // SAFETY: a helper without arguments.
@@ -69,7 +73,8 @@ pub fn connected<A: Access>(sk: Sock<A>) {
     let mut taker = Taker { since_ns: now, how: HOW_CONNECT, ..Default::default() };
     current::fill(&mut taker.task);
     let _ = TAKERS.insert(&key, &taker, 0);
-    if stream_all() {
+    port_use::took(netns, &taker);
+    if stream_all() || port_use::is_served(port) {
         report_taken(sk, port, HOW_CONNECT);
     }
 }
@@ -111,6 +116,7 @@ pub fn released<A: Access>(sk: Sock<A>, port: u16, old_state: u8) {
     if time_wait {
         let _ = DEPARTED.insert(&key, &taker, 0);
     }
+    port_use::gave_back(netns, &taker, time_wait);
     if stream_all() {
         let Some(mut record) = emit::reserve::<PortReleased>() else { return };
         sk.fill_endpoints(&mut record.endpoints, port);
@@ -157,7 +163,12 @@ pub fn connecting_done<A: Access>(sk: Sock<A>) {
         return;
     }
     let _ = TAKERS.insert(&connected_key(sk, netns, port), &taker, 0);
-    if stream_all() {
+    if taker.how == HOW_CONNECT {
+        port_use::took(netns, &taker);
+    } else {
+        port_use::connected_bound(netns, &taker);
+    }
+    if stream_all() || (taker.how == HOW_CONNECT && port_use::is_served(port)) {
         let Some(mut record) = emit::reserve::<PortTaken>() else { return };
         sk.fill_endpoints(&mut record.endpoints, port);
         record.task = taker.task;
@@ -179,6 +190,10 @@ pub fn closed<A: Access>(sk: Sock<A>, old_state: u8) {
                 connect::ended(sk, port, taker);
             }
             let _ = TAKERS.remove(&pending);
+        }
+        // connect() sets SYN_SENT, then asks for a port; only without one does it close the socket portless. Process context.
+        if port == 0 {
+            port_use::refused(sk);
         }
     }
     released(sk, port, old_state);

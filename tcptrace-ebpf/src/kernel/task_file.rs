@@ -1,9 +1,13 @@
 //! An entry of a process's descriptor table, as the `task_file` iterator presents it.
 
-use aya_ebpf::{bindings::seq_file, cty::c_void, helpers::generated::bpf_seq_write};
+use aya_ebpf::{
+    bindings::{file, seq_file},
+    cty::c_void,
+    helpers::generated::{bpf_seq_write, bpf_sock_from_file},
+};
 use tcptrace_common::wire::COMM_LEN;
 
-use super::{Access, Probed, Sock, layout};
+use super::{ABSENT, Access, Direct, Probed, Sock, layout};
 
 /// `struct bpf_iter__task_file`: `{ meta, task, fd, file }`, each at a multiple of eight bytes; ABI of the iterator.
 #[derive(Clone, Copy)]
@@ -52,10 +56,27 @@ impl TaskFile {
         Probed::read(inode, layout!(inode_ino))
     }
 
-    /// The socket, if the file is one: what `sock_from_file()` does, which programs may call since 5.11 only. Every load is
-    /// probed, so that it is the same program on all kernels.
+    /// Whether [`Self::typed_socket`] may be called on this kernel.
     #[inline(always)]
-    pub fn socket(&self) -> Option<Sock<Probed>> {
+    pub fn has_typed_socket() -> bool {
+        layout!(helper_sock_from_file) != ABSENT
+    }
+
+    /// The socket, if the file is one (`bpf_sock_from_file()`); address 0 if not. The verifier knows its type, so that looking
+    /// at it costs next to nothing: of a host's files most are not what is looked for.
+    #[inline(always)]
+    pub fn typed_socket(&self) -> Sock<Direct> {
+        // SAFETY: a helper that takes the context's file, which is not NULL here.
+        let socket = unsafe { bpf_sock_from_file(self.file as *mut file) } as u64;
+        if socket == 0 {
+            return Sock::at(0);
+        }
+        Sock::at(Direct::read(socket, layout!(socket_sk)))
+    }
+
+    /// The same by reading, for kernels without that helper.
+    #[inline(always)]
+    pub fn probed_socket(&self) -> Option<Sock<Probed>> {
         socket_of_file(self.file)
     }
 

@@ -28,10 +28,16 @@ pub struct Cli {
 pub enum Command {
     /// Live findings, as they happen (the default)
     Watch(WatchArgs),
+    /// Every listener now: owner, queue, limit and the knob that sets it, drops; with --for, what a trace adds
+    Listeners(ListenersArgs),
+    /// Why one destination does not answer: walks the candidate causes, ends in one verdict (exit code 0 only if healthy)
+    Why(WhyArgs),
     /// What this kernel allows, what is attached, what is not and why
     Probes(ProbesArgs),
     /// Make an incident in a private network namespace while tracing it, and explain it
     Rehearse(RehearseArgs),
+    /// Who holds a port, in every state and network namespace, and what a bind to it would meet
+    Who(WhoArgs),
     /// Settings and listeners that will hurt, each with its remedy; exit code 1 if there is any. Needs no BPF
     Check(CheckArgs),
 }
@@ -102,6 +108,64 @@ pub struct WatchArgs {
     pub fail_on: Option<FailOn>,
 }
 
+/// Which listeners to show.
+#[derive(Args, Clone, Debug)]
+pub struct ListenersArgs {
+    /// One JSON object a line on stdout: every listener, then a summary that says what is missing
+    #[arg(long)]
+    pub json: bool,
+    /// Trace for this long first (250ms, 30s, 5m), and add rates, drops by cause, waits and backlog arguments seen
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub limit: Option<Duration>,
+    /// What to sort by
+    #[arg(long, value_enum, default_value_t, value_name = "KEY")]
+    pub sort: crate::stock::SortBy,
+    /// Only these ports
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Vec<u16>,
+    /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns
+    #[arg(long, value_name = "NETNS")]
+    pub netns: Option<String>,
+    /// Only listeners that these processes have open
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<u32>,
+    /// Only listeners that processes of these names have open
+    #[arg(long, value_name = "NAME")]
+    pub comm: Vec<String>,
+    /// Only listeners of these containers, pods or units (part of the name)
+    #[arg(long, visible_alias = "cgroup", value_name = "NAME")]
+    pub container: Vec<String>,
+    /// How to trace, with --for.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+}
+
+/// What to ask about.
+#[derive(Args, Clone, Debug)]
+pub struct WhyArgs {
+    /// The destination: web.example:443, 10.0.0.5:80 or [2001:db8::5]:80
+    #[arg(value_name = "HOST:PORT")]
+    pub target: crate::why::Target,
+    /// Watch for this long (0s: not at all); without it 10 s, unless the verdict is certain at once
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub limit: Option<Duration>,
+    /// Open one connection, and close it again without sending a byte; without this nothing is sent (but to resolve a name)
+    #[arg(long)]
+    pub probe: bool,
+    /// How long that connection may take
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Ask from this network namespace: its inode number, a pid in it, or a name in /run/netns
+    #[arg(long, value_name = "NETNS")]
+    pub netns: Option<String>,
+    /// One JSON object a line on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// How to trace.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+}
+
 /// How to look at the probes.
 #[derive(Args, Clone, Debug)]
 pub struct ProbesArgs {
@@ -142,6 +206,22 @@ pub struct RehearseArgs {
     /// How to trace.
     #[command(flatten)]
     pub trace: TraceArgs,
+}
+
+/// Whom to look for.
+///
+/// Exit code 0: somebody has one of the ports. 1: nobody has any. 2: usage. 3: not permitted.
+#[derive(Args, Clone, Debug)]
+pub struct WhoArgs {
+    /// Ports and ranges of ports: 35010, 35000-35100, 80,443
+    #[arg(required = true, value_name = "PORT")]
+    pub ports: Vec<crate::host::port_set::PortSet>,
+    /// Only in this network namespace: its inode number, a pid in it, or a name in /run/netns
+    #[arg(long, value_name = "NETNS")]
+    pub netns: Option<String>,
+    /// One JSON object a line on stdout
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How to check.

@@ -7,7 +7,7 @@ use std::{fmt::Display, process::ExitCode};
 pub enum Exit {
     /// Done.
     Done,
-    /// Critical findings with `--fail-on critical`, risks from `check`, or a rehearsal that was not diagnosed.
+    /// Critical findings with `--fail-on critical`, risks from `check`, nobody found by `who`, or a rehearsal that was not diagnosed.
     Found,
     /// The command line is wrong.
     Usage,

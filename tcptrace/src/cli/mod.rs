@@ -3,11 +3,14 @@
 pub mod args;
 mod check;
 mod exit;
+mod listeners;
 mod netns;
 mod probes;
 mod rehearse;
 mod trace;
 mod watch;
+mod who;
+mod why;
 
 use std::process::ExitCode;
 
@@ -33,8 +36,11 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         None => watch::run(&cli.watch),
         Some(Command::Watch(args)) => watch::run(&args),
+        Some(Command::Listeners(args)) => listeners::run(&args),
+        Some(Command::Why(args)) => why::run(&args),
         Some(Command::Probes(args)) => probes::run(&args),
         Some(Command::Rehearse(args)) => rehearse::run(&args),
+        Some(Command::Who(args)) => who::run(&args),
         Some(Command::Check(args)) => check::run(&args),
     };
     match outcome {

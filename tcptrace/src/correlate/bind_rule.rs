@@ -8,7 +8,7 @@ use crate::event::{Family, SocketOptions, SocketState};
 
 /// One side of the question. Options and user are `None` where they could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Side {
+pub(crate) struct Side {
     /// Its local end.
     pub local: SocketAddr,
     /// Family of the socket.
@@ -58,7 +58,7 @@ pub enum Reason {
 }
 
 /// What the kernel says when `requester` wants the port of `holder`.
-pub(super) fn verdict(requester: &Side, holder: &Side) -> Verdict {
+pub(crate) fn verdict(requester: &Side, holder: &Side) -> Verdict {
     let devices_meet = requester.device == 0 || holder.device == 0 || requester.device == holder.device;
     if !devices_meet || !addresses_meet(requester, holder) {
         return Verdict::Compatible;

@@ -17,12 +17,14 @@ mod loss;
 mod namespace;
 mod owner;
 mod path;
+mod ports;
 mod process;
 mod rate;
 mod waits;
 
 pub use absent::{Absent, AbsentKey, Former};
 pub use bind_rule::{Reason, Verdict};
+pub(crate) use bind_rule::{Side, verdict};
 pub use bounded::{BoundedMap, DistinctCount};
 pub use conflict::{Conflict, ConflictKey, PortHolder};
 pub use connect::{Client, Destination, DestinationKey, ServerSide};
@@ -33,6 +35,7 @@ pub use loss::{Loss, Losses};
 pub use namespace::{Namespace, ObservedDrops, Reconciliation, ReconciliationStatus};
 pub use owner::{KnownOwner, Owners};
 pub use path::{DropCause, Hook, PathDrops, PathKey};
+pub use ports::{Exhaustion, Growth, PortSpace, PortUser, Ports, ProcessPorts};
 pub use process::{Process, Processes};
 pub use rate::{Reading, per_second};
 pub use waits::RecentWaits;
@@ -111,6 +114,13 @@ pub enum Change {
     NoListener(AbsentKey),
     /// Packets of handshakes are dropped on their way by this host.
     HandshakeDropped(PathKey),
+    /// Somebody wanted an ephemeral port of this namespace, and there was none. Told once it is known who has them, at the
+    /// latest 1.5 s after the first failure.
+    PortsExhausted(u32),
+    /// More is known of who has the ports of this namespace.
+    PortsRead(u32),
+    /// A process takes ports and does not give them back. Told every second while it grows.
+    PortsLeak(PortUser),
     /// Connects to a destination go unanswered.
     Unanswered(DestinationKey),
     /// Connects to a destination are refused.
@@ -141,6 +151,7 @@ pub struct Correlator {
     processes: Processes,
     sockets: SocketOwners,
     half_open: BoundedMap<ListenerId, HalfOpen>,
+    ports: Ports,
     destinations: Destinations,
     absences: Absences,
     paths: Paths,
@@ -161,6 +172,7 @@ impl Default for Correlator {
             processes: Processes::default(),
             sockets: SocketOwners::default(),
             half_open: BoundedMap::new(HALF_OPEN),
+            ports: Ports::default(),
             destinations: Destinations::default(),
             absences: Absences::default(),
             paths: Paths::default(),
@@ -235,6 +247,11 @@ impl Correlator {
         self.conflicts.get(key)
     }
 
+    /// Ephemeral ports.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
     /// What is known of a namespace.
     pub fn namespace(&self, netns: u32) -> Option<&Namespace> {
         self.namespaces.get(&netns)
@@ -289,6 +306,7 @@ impl Correlator {
             ("processes", self.processes.forgotten()),
             ("socket-owners", self.sockets.forgotten()),
             ("half-open-listeners", self.half_open.forgotten()),
+            ("port-users", self.ports.forgotten()),
             ("destinations", self.destinations.forgotten()),
         ]
         .into_iter()
@@ -448,6 +466,18 @@ impl Correlator {
             Kind::Lost(lost) => self.on_lost(lost, changes),
             Kind::Tick => self.on_tick(false, changes),
             Kind::End => self.on_tick(true, changes),
+            Kind::NoPort(refused) => {
+                // Otherwise the connection exists already, and a port would not help.
+                if refused.endpoints.local.port() == 0 && self.ports.note_no_port(time, refused) {
+                    changes.push(Change::PortsExhausted(refused.endpoints.netns));
+                }
+            }
+            Kind::PortUse(latest) => self.ports.note_use(time, latest),
+            Kind::PortSurvey(survey) => changes.push(if self.ports.note_survey(time, survey) {
+                Change::PortsExhausted(survey.netns)
+            } else {
+                Change::PortsRead(survey.netns)
+            }),
             // Ports are followed in the kernel; these are streamed to be shown.
             Kind::PortTaken(_) | Kind::PortReleased(_) => {}
         }
@@ -628,8 +658,14 @@ impl Correlator {
     }
 
     fn on_bind_fail(&mut self, time: Timestamp, fail: &BindFail, changes: &mut Vec<Change>) {
+        if fail.errno != EADDRINUSE {
+            return;
+        }
         // Port 0 asks for any port: there is none left, which is no conflict.
-        if fail.errno != EADDRINUSE || fail.endpoints.local.port() == 0 {
+        if fail.endpoints.local.port() == 0 {
+            if self.ports.note_bind(time, fail) {
+                changes.push(Change::PortsExhausted(fail.endpoints.netns));
+            }
             return;
         }
         let (sockets, listeners) = (&self.sockets, &self.listeners);
@@ -749,7 +785,7 @@ impl Correlator {
     }
 
     /// `totals` of our probes without what they do not see here: a zero there means nothing.
-    fn as_far_as_observed(&self, totals: ListenerTotals) -> ListenerTotals {
+    pub fn as_far_as_observed(&self, totals: ListenerTotals) -> ListenerTotals {
         let mut seen = totals;
         if !self.observes(observation::SYN_DROP) {
             seen.syns = None;
@@ -820,6 +856,10 @@ impl Correlator {
             self.namespaces.values_mut().for_each(Namespace::note_looked);
         }
         self.listeners.expire(self.now);
+        changes.extend(self.ports.tick(self.now, end).into_iter().map(Change::PortsExhausted));
+        let namespaces = &self.namespaces;
+        let leaks = self.ports.leaks(self.now, |netns| namespaces.get(&netns)?.knobs.ephemeral_ports());
+        changes.extend(leaks.into_iter().map(Change::PortsLeak));
         changes.extend(self.conflicts.stop_waiting(self.now, end).into_iter().map(Change::Conflict));
         changes.push(if end { Change::End } else { Change::Tick });
     }

@@ -12,9 +12,9 @@ use super::socket::address;
 use super::{
     Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, ClockOffset, Connect, ConnectResult,
     ConnectSample, ConnectTotals, Endpoints, Enqueue, Event, Family, Found, HandshakeDrop, Holder, How, Kind,
-    Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, NoListener, Packet, PortReleased,
-    PortTaken, RequestEnd, RequestEnding, RetransmitCause, ReuseState, SampleSource, SocketOptions,
-    SocketState, SynAckRetransmit, SynDrop, SynDropCause, Taker, Task,
+    Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, NoListener, NoPort, Packet,
+    PortReleased, PortTaken, PortUse, RequestEnd, RequestEnding, RetransmitCause, ReuseState, SampleSource,
+    SocketOptions, SocketState, SynAckRetransmit, SynDrop, SynDropCause, Taker, Task,
 };
 
 /// Why a record could not be decoded.
@@ -66,6 +66,37 @@ impl DecodeError {
     }
 }
 
+/// What the kernel side counted of a process's ephemeral ports: a key and a value of its map.
+///
+/// # Errors
+/// When they are not as long as they should be.
+pub fn decode_port_use(key: &[u8], counts: &[u8], clock: ClockOffset) -> Result<PortUse, DecodeError> {
+    let short = |Ended| DecodeError::Short { kind: 0, len: key.len() + counts.len() };
+    let mut key_from = Cursor::new(key);
+    let mut from = Cursor::new(counts);
+    let mut decode = || {
+        let (netns, pid) = (key_from.u32()?, key_from.u32()?);
+        let since = clock.wall(from.u64()?);
+        let (by_connect, by_bind, bound_connects) = (from.u64()?, from.u64()?, from.u64()?);
+        let (released, time_wait, refused) = (from.u64()?, from.u64()?, from.u64()?);
+        from.skip::<16>()?;
+        let comm = comm(&from.array::<{ wire::COMM_LEN }>()?);
+        Ok(PortUse {
+            netns,
+            pid,
+            comm,
+            since,
+            by_connect,
+            by_bind,
+            bound_connects,
+            released,
+            time_wait,
+            refused,
+        })
+    };
+    decode().map_err(short)
+}
+
 /// Name in output of a record kind (`tcptrace_common::record`), for counts of losses by kind.
 pub fn record_name(kind: u16) -> &'static str {
     match kind {
@@ -82,6 +113,7 @@ pub fn record_name(kind: u16) -> &'static str {
         record::LISTENER_CLOSED => "listener-closed",
         record::SYNACK_RETRANSMIT => "synack-retransmit",
         record::REQUEST_END => "request-end",
+        record::NO_PORT => "no-port",
         record::CONNECT => "connect",
         record::HANDSHAKE_DROP => "handshake-drop",
         record::NO_LISTENER => "no-listener",
@@ -115,6 +147,7 @@ pub fn decode_record(bytes: &[u8], clock: ClockOffset) -> Result<Event, DecodeEr
         record::LISTENER_CLOSED => body.listener_closed(from),
         record::SYNACK_RETRANSMIT => body.synack_retransmit(from),
         record::REQUEST_END => body.request_end(from),
+        record::NO_PORT => body.no_port(from),
         record::CONNECT => body.connect(from),
         record::HANDSHAKE_DROP => handshake_drop(from),
         record::NO_LISTENER => no_listener(from),
@@ -476,6 +509,18 @@ impl Body {
             how: how(from.u32()?),
             options: options(from.u32()?),
         })))
+    }
+
+    fn no_port(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+        let no_port = NoPort {
+            endpoints: read_endpoints(from)?,
+            task: task(from)?,
+            sk: from.u64()?,
+            total: from.u64()?,
+            options: options(from.u32()?),
+        };
+        from.skip::<4>()?;
+        Ok(Kind::NoPort(Box::new(no_port)))
     }
 
     fn port_released(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {

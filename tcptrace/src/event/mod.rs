@@ -20,7 +20,8 @@ mod trace;
 
 pub use connect::{Connect, ConnectResult, ConnectSample, ConnectTotals};
 pub use decode::{
-    DecodeError, decode_connect_sample, decode_listener_state, decode_record, listener_sample, record_name,
+    DecodeError, decode_connect_sample, decode_listener_state, decode_port_use, decode_record,
+    listener_sample, record_name,
 };
 pub use drop::{HandshakeDrop, ListenerReport, NoListener, Packet, ReportedListener};
 pub use histogram::Distribution;
@@ -32,8 +33,8 @@ pub use listener::{
 };
 pub use open_socket::{OpenSocket, decode_open_sockets};
 pub use port::{
-    BindFail, BindStage, Found, Holder, HolderReport, How, PortReleased, PortTaken, ReportedHolder,
-    ReuseState, Taker,
+    BindFail, BindStage, DestinationUse, Found, Holder, HolderReport, How, NoPort, PortHolders, PortReleased,
+    PortSurvey, PortTaken, PortUse, ReportedHolder, ReuseState, Taker,
 };
 pub use process::{Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner, Task};
 pub use socket::{Endpoints, Family, SocketOptions, SocketState, canonical};
@@ -103,6 +104,12 @@ pub enum Kind {
     SocketOwner(Box<SocketOwner>),
     /// Who has the port of a conflict.
     HolderReport(Box<HolderReport>),
+    /// connect() found no port.
+    NoPort(Box<NoPort>),
+    /// What a process did with ephemeral ports.
+    PortUse(Box<PortUse>),
+    /// Who has the ephemeral ports of a namespace.
+    PortSurvey(Box<PortSurvey>),
     /// What is observed from here on.
     Coverage(Box<Coverage>),
     /// Events were lost.
@@ -141,6 +148,9 @@ impl Kind {
             Self::ProcessState(_) => "process-state",
             Self::SocketOwner(_) => "socket-owner",
             Self::HolderReport(_) => "holder-report",
+            Self::NoPort(_) => "no-port",
+            Self::PortUse(_) => "port-use",
+            Self::PortSurvey(_) => "port-survey",
             Self::Coverage(_) => "coverage",
             Self::Lost(_) => "lost",
             Self::Tick => "tick",
@@ -163,6 +173,7 @@ impl Kind {
                 | Self::ListenerClosed(_)
                 | Self::SynAckRetransmit(_)
                 | Self::RequestEnd(_)
+                | Self::NoPort(_)
                 | Self::Connect(_)
                 | Self::HandshakeDrop(_)
                 | Self::NoListener(_)

@@ -59,6 +59,8 @@ pub mod observation {
     pub const SOCKET_OWNERS: &str = "socket-owners";
     /// A port is given back.
     pub const PORT_RELEASED: &str = "port-released";
+    /// connect() finds no port.
+    pub const NO_PORT: &str = "no-port";
 }
 
 /// The kinds of attachment, lowest first.

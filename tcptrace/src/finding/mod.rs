@@ -19,6 +19,8 @@ mod listener_closed;
 mod no_listener;
 mod owner_state;
 mod party;
+mod port_exhaustion;
+mod port_leak;
 mod queue_limit;
 mod reuseport_imbalance;
 mod slow_accept;
@@ -26,10 +28,11 @@ mod syn_queue_full;
 mod syn_unanswered;
 #[cfg(test)]
 pub(crate) mod testing;
-mod words;
+pub(crate) mod words;
 
 pub use evidence::{Evidence, Value};
 pub use party::{NetworkFacts, Party, ProcessName, SocketFacts};
+pub(crate) use queue_limit::{QueueLimit, SetBy};
 
 use std::collections::BTreeMap;
 
@@ -203,6 +206,8 @@ impl Default for Engine {
                 Box::new(Cases::new(events_lost::EventsLost)),
                 Box::new(Cases::new(half_open_capture::HalfOpenCapture)),
                 Box::new(Cases::new(listener_closed::ListenerClosed)),
+                Box::new(Cases::new(port_exhaustion::PortExhaustion)),
+                Box::new(Cases::new(port_leak::PortLeak)),
                 Box::new(Cases::new(reuseport_imbalance::ReuseportImbalance)),
                 Box::new(Cases::new(syn_queue_full::SynQueueFull)),
                 Box::new(Cases::new(syn_unanswered::SynUnanswered)),

@@ -9,6 +9,7 @@ pub mod drive;
 mod people;
 mod places;
 mod polled;
+mod ports;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -42,6 +43,7 @@ use absence::Absence;
 use people::People;
 use places::Places;
 use polled::{ByPort, Polled};
+use ports::Ports;
 
 /// How to trace.
 #[derive(Clone, Debug, Default)]
@@ -89,6 +91,7 @@ pub struct Live {
     last_second: Timestamp,
     /// Owners whose state is worth a look this second: their listener dropped something.
     troubled: HashSet<u64>,
+    ports: Ports,
 }
 
 impl Live {
@@ -125,6 +128,7 @@ impl Live {
             seconds: 0,
             last_second: clock::now(clock),
             troubled: HashSet::new(),
+            ports: Ports::default(),
         };
         let mut first =
             vec![Kind::Coverage(Box::new(coverage(live.tracer.coverage(), options.filters.clone())))];
@@ -200,6 +204,7 @@ impl Live {
                 }
             }
             self.introduce(&event, into);
+            self.ports.note(&event.kind);
             match &event.kind {
                 Kind::NoListener(absent) if absent.total >= absence::SYNS => {
                     absences.insert((absent.endpoints.netns, absent.endpoints.local.port()), event.time);
@@ -250,6 +255,7 @@ impl Live {
         for (time, conflict) in conflicts {
             self.report_holders(time, &conflict, into);
         }
+        self.look_where_ports_are_wanted(into);
     }
 
     /// Introduces every process that `event` names for the first time.
@@ -260,6 +266,7 @@ impl Live {
             Kind::Accept(accept) => pids.push(accept.task.pid),
             Kind::PortTaken(taken) => pids.push(taken.task.pid),
             Kind::HandshakeDrop(dropped) => pids.extend(dropped.task.as_ref().map(|task| task.pid)),
+            Kind::NoPort(refused) => pids.push(refused.task.pid),
             Kind::Connect(connect) => pids.extend(connect.task.as_ref().map(|task| task.pid)),
             Kind::ListenerClosed(closed) => pids.push(closed.task.pid),
             Kind::BindFail(fail) => {
@@ -487,6 +494,7 @@ impl Live {
             kinds.extend(self.people.owners_of(inode).iter().filter_map(|&pid| self.people.state(pid)));
         }
         kinds.extend(self.places.second());
+        self.ports_of_second(into);
         let now = self.now();
         kinds.extend(self.lost(now));
         kinds.push(Kind::Tick);

@@ -108,6 +108,22 @@ impl EventLine {
                 line.name(released.pid, &released.comm, world);
                 return Some(line);
             }
+            Kind::NoPort(refused) => (
+                &refused.endpoints,
+                Some(&refused.task),
+                Evidence::new()
+                    .with("errno", "EADDRNOTAVAIL")
+                    .with(
+                        "why",
+                        if refused.endpoints.local.port() == 0 {
+                            "no-port-left"
+                        } else {
+                            "connection-exists"
+                        },
+                    )
+                    .with("options", refused.options.to_string())
+                    .with("total", refused.total),
+            ),
             Kind::ListenerClosed(closed) => (
                 &closed.endpoints,
                 Some(&closed.task),

@@ -147,7 +147,11 @@ impl<W: Write> JsonWriter<W> {
         self.to.into_inner()
     }
 
-    fn write<T: Serialize>(&mut self, kind: &'static str, content: &T) -> Written {
+    /// A line of another type: `content` is an object, before whose fields `"type"` is put.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write<T: Serialize>(&mut self, kind: &'static str, content: &T) -> Written {
         self.line.clear();
         let mut serializer = serde_json::Serializer::with_formatter(&mut self.line, Plain);
         Typed { kind, content }.serialize(&mut serializer)?;

@@ -3,10 +3,13 @@
 mod escape;
 mod event_line;
 mod json;
+pub mod listeners;
 mod select;
 mod sink;
 mod summary;
+mod table;
 mod text;
+pub mod why;
 
 pub use escape::escape;
 pub use json::JsonWriter;

@@ -5,7 +5,6 @@ use std::{
     fs::File,
     io::{self, Read as _},
     ops::RangeInclusive,
-    path::Path,
 };
 
 use aya::{
@@ -54,7 +53,10 @@ pub fn read(ports: &RangeInclusive<u16>, each: impl FnMut(OpenSocket)) -> Result
     super::tracer::raise_memlock();
     let btf = Btf::load()?;
     let resolution = btf::resolve(&btf);
-    let aya_btf = aya::Btf::parse_file(Path::new(btf::VMLINUX), aya::Endianness::default())
+    let extract = btf.extract_function(&format!("bpf_iter_{ITERATOR}")).ok_or_else(|| {
+        ProbeError::NothingAttached(format!("iter {ITERATOR}: this kernel has no such iterator"))
+    })?;
+    let aya_btf = aya::Btf::parse(&extract, aya::Endianness::default())
         .map_err(|error| ProbeError::Object(error.to_string()))?;
     let layout = object::bytes_of_layout(&resolution.layout);
     let config = object::bytes_of_config(&TraceConfig::default());
@@ -62,7 +64,6 @@ pub fn read(ports: &RangeInclusive<u16>, each: impl FnMut(OpenSocket)) -> Result
     let query = object::bytes_of_query(&query);
     let mut loader = EbpfLoader::new();
     loader
-        .btf(Some(&aya_btf))
         .override_global("LAYOUT", layout.as_slice(), true)
         .override_global("CONFIG", config.as_slice(), true)
         .override_global("OPEN_SOCKETS", query.as_slice(), true)

@@ -170,6 +170,12 @@ const RELEASE_BY_STATE: Way = tracepoint_way(
     SERVE_CONNECT,
 );
 
+const NO_PORT_BY_STATE: Way = tracepoint_way(
+    STATE_OF_PORT,
+    "that a bound socket's connection exists already is not seen",
+    SERVE_CONNECT,
+);
+
 /// Programs that the kernel may skip now and then without a loss worth telling: those that only process context has work
 /// for, when a packet interrupts them; and those that free a port's entry, which the next taker overwrites.
 pub const SKIPPED_IN_GOOD_FAITH: &[&str] =
@@ -458,6 +464,23 @@ pub const OBSERVATIONS: &[Observation] = &[
             ),
             Way { back_end: Kprobe, ..PORT_BY_STATE },
             PORT_BY_STATE,
+        ],
+        polled: None,
+        group: 3,
+    },
+    Observation {
+        name: "no-port",
+        what: "connects that find no port",
+        ways: &[
+            way(
+                Fexit,
+                &[
+                    probe("fexit_hash_connect_v4", Kind::Fexit, &["inet_hash_connect"]),
+                    probe6("fexit_hash_connect_v6", Kind::Fexit, &["inet6_hash_connect"]),
+                ],
+            ),
+            Way { back_end: Kprobe, ..NO_PORT_BY_STATE },
+            NO_PORT_BY_STATE,
         ],
         polled: None,
         group: 3,

@@ -17,6 +17,7 @@ use tcptrace_common::{
     connect::{ConnectKey, ConnectTotals},
     listener::{HISTOGRAM_BUCKETS, ListenerState, PrefixKey},
     open_socket::OpenSocketQuery,
+    port::{PortUse, PortUseKey},
     record::KINDS,
 };
 
@@ -37,6 +38,10 @@ pub const RING_BYTES: u32 = 4 << 20;
 /// A listener's counters as the kernel side keeps them.
 pub type ListenerBytes = [u8; size_of::<ListenerState>()];
 
+/// Key and value of what a process did with ephemeral ports, as the kernel side keeps them.
+pub type PortUseKeyBytes = [u8; size_of::<PortUseKey>()];
+/// See [`PortUseKeyBytes`].
+pub type PortUseBytes = [u8; size_of::<PortUse>()];
 /// The counts of a process's connects to one destination as the kernel side keeps them.
 pub type ConnectBytes = [u8; size_of::<ConnectTotals>()];
 
@@ -73,6 +78,8 @@ pub struct Tracer {
     connects: HashMap<MapData, [u8; size_of::<ConnectKey>()], ConnectBytes>,
     lost: Array<MapData, [u64; KINDS]>,
     drop_reasons: BTreeMap<u32, String>,
+    port_use: HashMap<MapData, PortUseKeyBytes, PortUseBytes>,
+    served: Array<MapData, [u64; 1024]>,
     coverage: Coverage,
     attached: Vec<Attached>,
     kernel_log: Option<EbpfLogger<&'static dyn log::Log>>,
@@ -142,6 +149,8 @@ impl Tracer {
             prefixes: HashMap::try_from(take(&mut ebpf, "PREFIXES")?)?,
             connects: HashMap::try_from(take(&mut ebpf, "CONNECTS")?)?,
             lost: Array::try_from(take(&mut ebpf, "LOST")?)?,
+            port_use: HashMap::try_from(take(&mut ebpf, "PORT_USE")?)?,
+            served: Array::try_from(take(&mut ebpf, "SERVED")?)?,
             kernel_log,
             drop_reasons: btf.enum_names("skb_drop_reason", "SKB_DROP_REASON_"),
             streams_all,
@@ -220,6 +229,40 @@ impl Tracer {
     pub fn prefixes(&self) -> Vec<(PrefixKey, u64)> {
         let entries = self.prefixes.iter().filter_map(Result::ok);
         entries.filter_map(|(key, completed)| Some((object::prefix_key(key)?, completed))).collect()
+    }
+
+    /// What each process did with ephemeral ports: keys and values of the kernel side's map, in its bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn port_use(&self) -> Result<Vec<(PortUseKeyBytes, PortUseBytes)>, ProbeError> {
+        let mut uses = Vec::new();
+        for entry in &self.port_use {
+            match entry {
+                Ok(entry) => uses.push(entry),
+                // Deleted while we walked.
+                Err(aya::maps::MapError::KeyNotFound) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(uses)
+    }
+
+    /// Forgets the counts of a process: it holds no port.
+    pub fn forget_port_use(&mut self, key: &PortUseKeyBytes) {
+        // An error means that it is gone already.
+        let _ = self.port_use.remove(key);
+    }
+
+    /// Tells the kernel side which ports servers have or had (bit n of the 65536 is port n): a client that is given one of
+    /// them is reported.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be written.
+    pub fn watch_ports(&mut self, served: [u64; 1024]) -> Result<(), ProbeError> {
+        Ok(self.served.set(0, served, 0)?)
     }
 
     /// The counts of connects that were not answered at once, by process and destination.

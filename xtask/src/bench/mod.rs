@@ -8,6 +8,7 @@ mod measurement;
 mod peers;
 mod results;
 mod table;
+pub(crate) mod who;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -409,6 +409,26 @@ fn ports_taken_and_released() {
 }
 
 #[test]
+fn connects_without_a_port_and_what_processes_do_with_ports() {
+    let record = encode(record::NO_PORT, 42, |to| {
+        to.endpoints(&ends()).task(&some_task()).u64(7).u64(3).u32(1).u32(0)
+    });
+    assert_eq!(record.len(), size_of::<record::NoPort>());
+    let Kind::NoPort(refused) = kind_of(&record) else { panic!() };
+    assert_eq!((refused.endpoints, refused.task), (ends_decoded(), task_decoded()));
+    assert_eq!((refused.sk, refused.total, refused.options.reuseaddr()), (7, 3, true));
+
+    let key = Encoder::default().u32(4).u32(6039).0;
+    let counts = (1..=9).fold(Encoder::default(), Encoder::u64).bytes(b"abc\0\0\0\0\0\0\0\0\0\0\0\0\0").0;
+    assert_eq!((key.len(), counts.len()), (size_of::<port::PortUseKey>(), size_of::<port::PortUse>()));
+    let uses = decode_port_use(&key, &counts, clock()).unwrap();
+    assert_eq!((uses.netns, uses.pid, uses.comm.as_str()), (4, 6039, "abc"));
+    assert_eq!((uses.since, uses.taken(), uses.held()), (Timestamp::from_nanos(1_000_001), 5, 0));
+    assert_eq!((uses.bound_connects, uses.released, uses.time_wait, uses.refused), (4, 5, 6, 7));
+    assert!(decode_port_use(&key, &counts[1..], clock()).is_err());
+}
+
+#[test]
 fn listener_closed_and_its_state() {
     let record = |state: &ListenerState| {
         encode(record::LISTENER_CLOSED, 42, |to| {
@@ -494,6 +514,7 @@ proptest! {
             record::PORT_RELEASED => size_of::<record::PortReleased>(),
             record::SYNACK_RETRANSMIT => size_of::<record::SynAckRetransmit>(),
             record::REQUEST_END => size_of::<record::RequestEnd>(),
+            record::NO_PORT => size_of::<record::NoPort>(),
             record::CONNECT => size_of::<record::Connect>(),
             record::HANDSHAKE_DROP => size_of::<record::HandshakeDrop>(),
             record::NO_LISTENER => size_of::<record::NoListener>(),

@@ -316,18 +316,29 @@ impl SockDiag {
     /// # Errors
     /// See [`SockDiagError`].
     pub fn sockets(&mut self, query: &Query) -> Result<Sockets, SockDiagError> {
+        self.sockets_of(&[Family::V4, Family::V6], query)
+    }
+
+    /// The same for some families only: each is a walk through the kernel's tables.
+    ///
+    /// # Errors
+    /// See [`SockDiagError`].
+    pub fn sockets_of(&mut self, families: &[Family], query: &Query) -> Result<Sockets, SockDiagError> {
         const TRIES: u32 = 3;
         let mut answer = Sockets::default();
         let mut seen = HashSet::new();
         for _ in 0..TRIES {
             answer.sockets.clear();
             seen.clear();
-            answer.interrupted = self.each_socket(query, |socket| {
-                // Listed again when it moved along in its bucket, or from one table to the next.
-                if seen.insert(socket.cookie) {
-                    answer.sockets.push(socket);
-                }
-            })?;
+            answer.interrupted = false;
+            for &family in families {
+                answer.interrupted |= self.each_of(family, query, |socket| {
+                    // Listed again when it moved along in its bucket, or from one table to the next.
+                    if seen.insert(socket.cookie) {
+                        answer.sockets.push(socket);
+                    }
+                })?;
+            }
             if !answer.interrupted {
                 break;
             }
@@ -347,9 +358,18 @@ impl SockDiag {
     ) -> Result<bool, SockDiagError> {
         let mut interrupted = false;
         for family in [Family::V4, Family::V6] {
-            interrupted |= self.dump.run(family, query.states.0, query.ports.as_ref(), &mut take)?;
+            interrupted |= self.each_of(family, query, &mut take)?;
         }
         Ok(interrupted)
+    }
+
+    fn each_of(
+        &mut self,
+        family: Family,
+        query: &Query,
+        mut take: impl FnMut(DiagSocket),
+    ) -> Result<bool, SockDiagError> {
+        self.dump.run(family, query.states.0, query.ports.as_ref(), &mut take)
     }
 }
 

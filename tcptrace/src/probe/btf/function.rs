@@ -19,6 +19,12 @@ impl Btf {
         self.named(name).any(|found| found.kind == Kind::Func)
     }
 
+    /// The number of the function of that name; the lowest, if there are several.
+    #[must_use]
+    pub fn function_id(&self, name: &str) -> Option<u32> {
+        self.ids(name).filter(|(_, found)| found.kind == Kind::Func).map(|(id, _)| id).min()
+    }
+
     /// Whether a tracepoint of that name (`kfree_skb`, without its group) can be attached to with its types.
     #[must_use]
     pub fn has_tracepoint(&self, name: &str) -> bool {

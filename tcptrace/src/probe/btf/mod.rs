@@ -10,6 +10,7 @@
 
 mod enumeration;
 mod error;
+mod extract;
 mod format;
 mod function;
 mod header;

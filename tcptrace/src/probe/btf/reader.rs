@@ -151,10 +151,15 @@ impl Btf {
 
     /// Structs, unions, enums, functions and typedefs called `name`, lowest number first.
     pub(super) fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Type<'a>> {
+        self.ids(name).map(|(_, found)| found)
+    }
+
+    /// The same with their numbers.
+    pub(super) fn ids<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (u32, Type<'a>)> {
         self.names
             .candidates(name.as_bytes())
-            .filter_map(|id| self.get(id))
-            .filter(move |found| found.is_called(name))
+            .filter_map(|id| Some((id, self.get(id)?)))
+            .filter(move |(_, found)| found.is_called(name))
     }
 
     /// Enums without a name.

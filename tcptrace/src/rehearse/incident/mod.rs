@@ -8,7 +8,9 @@ mod crowds;
 mod healthy;
 mod listener_closed;
 mod no_answer;
+mod port_exhaustion;
 mod port_grab;
+mod port_leak;
 mod reuseport_imbalance;
 mod slow_accept;
 mod storm;
@@ -167,6 +169,8 @@ pub fn catalogue() -> &'static [Entry] {
         storm::ENTRY,
         no_answer::ENTRY,
         port_grab::ENTRY,
+        port_exhaustion::ENTRY,
+        port_leak::ENTRY,
         healthy::ENTRY,
     ]
 }

@@ -1,0 +1,282 @@
+//! Puts the answer together: sock_diag for each namespace, owners for all of them at once.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use crate::event::{OpenSocket, SocketState, Timestamp};
+use crate::host::knobs::Knobs;
+use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns};
+use crate::host::port_set::PortSet;
+use crate::host::procfs::Procfs;
+use crate::host::sock_diag::{self, Family, Query, SockDiag, SockDiagError, States};
+use crate::host::sockstat::SockStat;
+use crate::identity::process::Process as Identity;
+use crate::identity::sockets::SocketOwners;
+use crate::probe::{ProbeError, open_sockets};
+
+use super::holder::Taken;
+use super::{Answer, Belonging, Holder, Place, Question};
+
+/// Answers `question` now.
+///
+/// # Errors
+/// When not even the caller's own namespace can be opened. All else that fails is a gap in the answer.
+pub fn ask(question: &Question) -> Result<Answer, NetnsError> {
+    let procfs = Procfs::default();
+    let mut answer = Answer::default();
+    let namespaces = namespaces(question, &procfs, &mut answer.gaps)?;
+    let only = question.netns.as_ref().map(Netns::id);
+    // Side by side: each is a walk through a table of the kernel's.
+    let (listed, open) = std::thread::scope(|scope| {
+        let open = scope.spawn(|| iterate(&question.ports));
+        let mut gaps = Vec::new();
+        let places =
+            namespaces.iter().map(|(netns, is_own)| place(netns, *is_own, &question.ports, &mut gaps));
+        let places: BTreeMap<u32, Place> = places.map(|place| (place.id, place)).collect();
+        let open = open.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        ((places, gaps), open)
+    });
+    let (mut places, gaps) = listed;
+    answer.gaps.extend(gaps);
+    match open {
+        Ok(sockets) => {
+            answer.owners_via = "iter task_file";
+            let wanted = sockets.iter().filter(|s| only.is_none_or(|only| only == s.endpoints.netns));
+            add(&mut places, wanted);
+            whoever_is_not_seen(&mut places);
+        }
+        Err(error) => {
+            answer.owners_via = "procfs";
+            log::debug!("owners of sockets: {error}");
+            from_procfs(&mut places, &procfs, &mut answer.gaps);
+            if sock_diag::lists_bound_only() != Some(true) {
+                answer.gaps.push(format!(
+                    "sockets that are bound and nothing else, which this kernel's sock_diag may not list ({error})"
+                ));
+            }
+        }
+    }
+    describe(&mut places, &procfs);
+    let mut places: Vec<Place> = places.into_values().collect();
+    for place in &mut places {
+        tell_children(place);
+        place.holders.sort_by_key(Holder::rank);
+    }
+    places.sort_by_key(|place| (!place.is_own, place.id));
+    if places.iter().flat_map(|place| &place.holders).any(|holder| holder.belongs == Belonging::Hidden)
+        && !nix::unistd::Uid::effective().is_root()
+    {
+        answer.gaps.push("other users' processes (run with sudo)".to_owned());
+    }
+    answer.places = places;
+    Ok(answer)
+}
+
+/// The namespaces to look at, and whether each is the one that is meant in the first place.
+fn namespaces(
+    question: &Question,
+    procfs: &Procfs,
+    gaps: &mut Vec<String>,
+) -> Result<Vec<(Netns, bool)>, NetnsError> {
+    if let Some(only) = &question.netns {
+        return Ok(vec![(only.clone(), true)]);
+    }
+    let mut table = NetnsTable::new(procfs.clone())?;
+    match table.refresh() {
+        Ok(refresh) => {
+            let sudo = if nix::unistd::Uid::effective().is_root() { "" } else { " (run with sudo)" };
+            for (count, what) in [
+                (refresh.unreadable, "network namespaces of processes that may not be looked at"),
+                (refresh.unopened, "network namespaces that cannot be opened"),
+            ] {
+                if count > 0 {
+                    gaps.push(format!("{what}: {count}{sudo}"));
+                }
+            }
+        }
+        Err(error) => gaps.push(format!("other network namespaces: {error}")),
+    }
+    Ok(table.iter().map(|netns| (netns.clone(), netns.id() == table.own())).collect())
+}
+
+/// A namespace, with what sock_diag lists in it.
+fn place(netns: &Netns, is_own: bool, ports: &PortSet, gaps: &mut Vec<String>) -> Place {
+    let mut place =
+        Place { id: netns.id(), name: netns.name().map(str::to_owned), is_own, ..Place::default() };
+    let mut families = vec![Family::V4, Family::V6];
+    match in_netns(netns, || (Knobs::read_from(Path::new("/proc/sys")), SockStat::read(Path::new("/proc")))) {
+        Ok((knobs, sockets)) => {
+            place.knobs = knobs;
+            if let Some(sockets) = sockets {
+                families = worthwhile(sockets);
+            }
+        }
+        Err(error) => gaps.push(format!("settings of network namespace {}: {error}", netns.id())),
+    }
+    match listed(netns, ports, &families) {
+        Ok((holders, interrupted)) => {
+            place.holders = holders;
+            if interrupted {
+                gaps.push(format!(
+                    "some sockets of network namespace {}, whose tables changed while they were listed",
+                    netns.id()
+                ));
+            }
+        }
+        Err(error) => gaps.push(error.to_string()),
+    }
+    place
+}
+
+/// Families of which there are sockets to list. Those that are only bound are not counted, and need not be: the iterator shows
+/// them, and where there is none, sock_diag is asked all the same.
+fn worthwhile(sockets: SockStat) -> Vec<Family> {
+    let mut families = Vec::new();
+    if sockets.v4 + sockets.time_wait > 0 {
+        families.push(Family::V4);
+    }
+    if sockets.v6 + sockets.time_wait > 0 {
+        families.push(Family::V6);
+    }
+    families
+}
+
+fn listed(netns: &Netns, ports: &PortSet, families: &[Family]) -> Result<(Vec<Holder>, bool), SockDiagError> {
+    let mut holders = Vec::new();
+    let mut interrupted = false;
+    if families.is_empty() {
+        return Ok((holders, interrupted));
+    }
+    let mut diag = SockDiag::open(netns)?;
+    for range in spans(ports) {
+        let found = diag.sockets_of(families, &Query { states: States::ALL, ports: Some(range) })?;
+        interrupted |= found.interrupted;
+        let wanted = found.sockets.iter().filter(|socket| ports.contains(socket.local.port()));
+        holders.extend(wanted.map(|socket| Holder::of_diag(netns.id(), socket)));
+    }
+    Ok((holders, interrupted))
+}
+
+/// Each dump walks the kernel's whole table, whatever it is asked for: many ranges are asked for as one.
+const DUMPS: usize = 4;
+
+fn spans(ports: &PortSet) -> Vec<RangeInclusive<u16>> {
+    let ranges: Vec<_> = ports.ranges().collect();
+    if ranges.len() <= DUMPS { ranges } else { span(ports).into_iter().collect() }
+}
+
+/// From the first to the last.
+fn span(ports: &PortSet) -> Option<RangeInclusive<u16>> {
+    let first = ports.ranges().next()?;
+    let last = ports.ranges().last()?;
+    Some(*first.start()..=*last.end())
+}
+
+fn iterate(ports: &PortSet) -> Result<Vec<OpenSocket>, ProbeError> {
+    /// Inode number of the initial pid namespace (PROC_PID_INIT_INO, include/linux/proc_ns.h).
+    const INITIAL: u64 = 0xeffffffc;
+    let own = std::fs::metadata("/proc/self/ns/pid").map(|namespace| namespace.ino());
+    if own.is_ok_and(|own| own != INITIAL) {
+        let why =
+            "iter task_file: tcptrace runs in a pid namespace of its own, whose numbers it does not tell";
+        return Err(ProbeError::NothingAttached(why.to_owned()));
+    }
+    let mut sockets = Vec::new();
+    if let Some(span) = span(ports) {
+        open_sockets::read(&span, |socket| {
+            if ports.contains(socket.endpoints.local.port()) {
+                sockets.push(socket);
+            }
+        })?;
+    }
+    Ok(sockets)
+}
+
+/// Joins sockets that processes have open with what sock_diag said of them. The inode tells them apart; a socket without a
+/// file has no owner.
+fn add<'a>(places: &mut BTreeMap<u32, Place>, sockets: impl Iterator<Item = &'a OpenSocket>) {
+    let mut known: HashMap<(u32, u64), usize> = HashMap::new();
+    for place in places.values() {
+        let holders = place.holders.iter().enumerate().filter(|(_, holder)| holder.inode != 0);
+        known.extend(holders.map(|(index, holder)| ((place.id, holder.inode), index)));
+    }
+    for socket in sockets {
+        let netns = socket.endpoints.netns;
+        // A namespace that only the socket itself keeps alive is not in the table.
+        let place = places.entry(netns).or_insert_with(|| Place { id: netns, ..Place::default() });
+        let index = *known.entry((netns, socket.inode)).or_insert(place.holders.len());
+        match place.holders.get_mut(index) {
+            Some(holder) => holder.supplement(socket),
+            None => place.holders.push(Holder::of_open(socket)),
+        }
+    }
+}
+
+/// The iterator has shown every descriptor of every process: root's sockets that nobody has are the kernel's own (a server or
+/// client in the kernel has an inode, and no file). Others' may be on their way from one process to another.
+fn whoever_is_not_seen(places: &mut BTreeMap<u32, Place>) {
+    for holder in places.values_mut().flat_map(|place| &mut place.holders) {
+        if holder.belongs == Belonging::Hidden && holder.uid == Some(0) {
+            holder.belongs = Belonging::Kernel;
+        }
+    }
+}
+
+fn from_procfs(places: &mut BTreeMap<u32, Place>, procfs: &Procfs, gaps: &mut Vec<String>) {
+    let holders = || places.values().flat_map(|place| &place.holders);
+    let inodes: HashSet<u64> = holders().map(|holder| holder.inode).filter(|inode| *inode != 0).collect();
+    let owners = match SocketOwners::find(procfs, &inodes) {
+        Ok(owners) => owners,
+        Err(error) => return gaps.push(format!("the owners of sockets: {error}")),
+    };
+    for holder in places.values_mut().flat_map(|place| &mut place.holders) {
+        for owner in owners.of(holder.inode) {
+            holder.add_owner(owner.pid, owner.fd);
+        }
+    }
+}
+
+/// Says who the processes are. One that is gone by now stays as a number.
+fn describe(places: &mut BTreeMap<u32, Place>, procfs: &Procfs) {
+    let boot = boot();
+    let mut known: HashMap<u32, Option<Identity>> = HashMap::new();
+    for process in places.values_mut().flat_map(|place| &mut place.holders).flat_map(|h| &mut h.processes) {
+        let identity = known.entry(process.pid).or_insert_with(|| Identity::read(procfs, process.pid).ok());
+        let Some(identity) = identity else { continue };
+        process.comm.clone_from(&identity.comm);
+        process.command.clone_from(&identity.command);
+        process.container =
+            identity.container.as_ref().map(ToString::to_string).or_else(|| identity.unit.clone());
+        process.started = boot.map(|boot| boot.after(identity.started()));
+    }
+    for holder in places.values_mut().flat_map(|place| &mut place.holders) {
+        holder.processes.sort_by_key(|process| process.pid);
+    }
+}
+
+/// When this host was started, by the wall clock.
+fn boot() -> Option<Timestamp> {
+    use nix::time::{ClockId, clock_gettime};
+    let read = |clock| clock_gettime(clock).ok().map(std::time::Duration::from);
+    let now = Timestamp::from_nanos(u64::try_from(read(ClockId::CLOCK_REALTIME)?.as_nanos()).ok()?);
+    Some(now.before(read(ClockId::CLOCK_BOOTTIME)?))
+}
+
+/// A connection whose port nobody asked for by number has it from its listener, if there is one, or from connect().
+fn tell_children(place: &mut Place) {
+    let listening: HashSet<u16> = place
+        .holders
+        .iter()
+        .filter(|holder| holder.state == SocketState::Listen)
+        .map(|holder| holder.local.port())
+        .collect();
+    for holder in &mut place.holders {
+        // Only where its locks were read is it known that nobody asked for the port.
+        if holder.taken.is_none() && holder.state.is_connected() && holder.options.is_some() {
+            let accepted = listening.contains(&holder.local.port());
+            holder.taken = Some(if accepted { Taken::Accepted } else { Taken::Connect });
+        }
+    }
+}

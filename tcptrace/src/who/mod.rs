@@ -1,0 +1,70 @@
+//! Who holds a port, now: every socket that has it, in every state and namespace, and what a bind to it would meet.
+//!
+//! Opens no port and needs none free. The sockets come from sock_diag (all states, but before 6.8 not those that are bound
+//! and nothing else), and their processes from one pass of the kernel's `task_file` iterator, which knows bound-only sockets
+//! on every kernel; where that is refused, from procfs. Without root, what cannot be seen is said in [`Answer::gaps`].
+
+mod gather;
+mod holder;
+mod json;
+mod outlook;
+#[cfg(test)]
+mod tests;
+mod text;
+
+pub use gather::ask;
+pub use holder::{Belonging, Holder, Process, Taken};
+pub use outlook::{Outlook, Way};
+
+use crate::host::knobs::Knobs;
+use crate::host::port_set::PortSet;
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// These ports.
+    pub ports: PortSet,
+    /// Only in this namespace.
+    pub netns: Option<crate::host::netns::Netns>,
+}
+
+/// The answer.
+#[derive(Debug, Clone, Default)]
+pub struct Answer {
+    /// The namespaces that were looked at: the caller's own (or the one asked for) first, then by id. Those in which nobody
+    /// has any of the ports have no holders.
+    pub places: Vec<Place>,
+    /// Where the owners come from: `iter task_file` or `procfs`.
+    pub owners_via: &'static str,
+    /// What could not be looked at, and why: a sentence each.
+    pub gaps: Vec<String>,
+}
+
+impl Answer {
+    /// All holders.
+    pub fn holders(&self) -> impl Iterator<Item = &Holder> {
+        self.places.iter().flat_map(|place| &place.holders)
+    }
+}
+
+/// A network namespace.
+#[derive(Debug, Clone, Default)]
+pub struct Place {
+    /// Inode number of its file.
+    pub id: u32,
+    /// Its name in `/run/netns`, if it has one.
+    pub name: Option<String>,
+    /// Whether it is the one asked about, or else the one that this process is in.
+    pub is_own: bool,
+    /// Its settings; none where it cannot be entered.
+    pub knobs: Knobs,
+    /// Sockets that have one of the ports: by port, those that stay before those that pass.
+    pub holders: Vec<Holder>,
+}
+
+impl Place {
+    /// Whether somebody has `port` here.
+    fn has(&self, port: u16) -> bool {
+        self.holders.iter().any(|holder| holder.local.port() == port)
+    }
+}
