@@ -20,6 +20,7 @@ mod path;
 mod ports;
 mod process;
 mod rate;
+mod served;
 mod waits;
 
 pub use absent::{Absent, AbsentKey, Former};
@@ -38,6 +39,7 @@ pub use path::{DropCause, Hook, PathDrops, PathKey};
 pub use ports::{Exhaustion, Growth, PortSpace, PortUser, Ports, ProcessPorts};
 pub use process::{Process, Processes};
 pub use rate::{Reading, per_second};
+pub use served::{Grab, Served, ServedPort, Server};
 pub use waits::RecentWaits;
 
 use std::collections::BTreeMap;
@@ -117,6 +119,10 @@ pub enum Change {
     /// Somebody wanted an ephemeral port of this namespace, and there was none. Told once it is known who has them, at the
     /// latest 1.5 s after the first failure.
     PortsExhausted(u32),
+    /// A server listens on this port, which it asked for by number.
+    PortServed(ServedPort),
+    /// A client was given this port, which a server asked for by number before.
+    PortGrabbed(ServedPort),
     /// More is known of who has the ports of this namespace.
     PortsRead(u32),
     /// A process takes ports and does not give them back. Told every second while it grows.
@@ -152,6 +158,7 @@ pub struct Correlator {
     sockets: SocketOwners,
     half_open: BoundedMap<ListenerId, HalfOpen>,
     ports: Ports,
+    served: Served,
     destinations: Destinations,
     absences: Absences,
     paths: Paths,
@@ -173,6 +180,7 @@ impl Default for Correlator {
             sockets: SocketOwners::default(),
             half_open: BoundedMap::new(HALF_OPEN),
             ports: Ports::default(),
+            served: Served::default(),
             destinations: Destinations::default(),
             absences: Absences::default(),
             paths: Paths::default(),
@@ -247,6 +255,11 @@ impl Correlator {
         self.conflicts.get(key)
     }
 
+    /// Ports that servers asked for by number.
+    pub fn served(&self) -> &Served {
+        &self.served
+    }
+
     /// Ephemeral ports.
     pub fn ports(&self) -> &Ports {
         &self.ports
@@ -307,6 +320,7 @@ impl Correlator {
             ("socket-owners", self.sockets.forgotten()),
             ("half-open-listeners", self.half_open.forgotten()),
             ("port-users", self.ports.forgotten()),
+            ("served-ports", self.served.forgotten()),
             ("destinations", self.destinations.forgotten()),
         ]
         .into_iter()
@@ -323,7 +337,13 @@ impl Correlator {
             *self.kinds.entry(event.kind.name()).or_default() += 1;
         }
         match &event.kind {
-            Kind::Listen(listen) => self.on_listen(time, listen, changes),
+            Kind::Listen(listen) => {
+                self.on_listen(time, listen, changes);
+                if self.served.note_listen(time, listen) {
+                    let port = (listen.endpoints.netns, listen.endpoints.local.port());
+                    changes.push(Change::PortServed(port));
+                }
+            }
             Kind::SynDrop(drop) => {
                 let mut totals = ListenerTotals::default();
                 match drop.cause {
@@ -449,7 +469,13 @@ impl Correlator {
                 self.processes.note_state(time, *state);
                 changes.push(Change::Learnt);
             }
-            Kind::SocketOwner(found) => self.on_owner(found, changes),
+            Kind::SocketOwner(found) => {
+                self.on_owner(found, changes);
+                if self.served.note_owner(time, found) {
+                    let port = (found.endpoints.netns, found.endpoints.local.port());
+                    changes.push(Change::PortServed(port));
+                }
+            }
             Kind::HolderReport(report) => {
                 let (sockets, listeners) = (&self.sockets, &self.listeners);
                 let waiting =
@@ -478,8 +504,14 @@ impl Correlator {
             } else {
                 Change::PortsRead(survey.netns)
             }),
+            Kind::PortTaken(taken) => {
+                if self.served.note_taken(time, taken) {
+                    let port = (taken.endpoints.netns, taken.endpoints.local.port());
+                    changes.push(Change::PortGrabbed(port));
+                }
+            }
             // Ports are followed in the kernel; these are streamed to be shown.
-            Kind::PortTaken(_) | Kind::PortReleased(_) => {}
+            Kind::PortReleased(_) => {}
         }
     }
 
@@ -668,6 +700,7 @@ impl Correlator {
             }
             return;
         }
+        self.served.note_refused(time, fail);
         let (sockets, listeners) = (&self.sockets, &self.listeners);
         let key = self.conflicts.note(time, fail, &|inode| owners_of(sockets, listeners, inode));
         if self.conflicts.get(&key).is_some_and(Conflict::is_explained) {

@@ -20,6 +20,7 @@ mod no_listener;
 mod owner_state;
 mod party;
 mod port_exhaustion;
+mod port_grab_risk;
 mod port_leak;
 mod queue_limit;
 mod reuseport_imbalance;
@@ -207,6 +208,7 @@ impl Default for Engine {
                 Box::new(Cases::new(half_open_capture::HalfOpenCapture)),
                 Box::new(Cases::new(listener_closed::ListenerClosed)),
                 Box::new(Cases::new(port_exhaustion::PortExhaustion)),
+                Box::new(Cases::new(port_grab_risk::PortGrabRisk::default())),
                 Box::new(Cases::new(port_leak::PortLeak)),
                 Box::new(Cases::new(reuseport_imbalance::ReuseportImbalance)),
                 Box::new(Cases::new(syn_queue_full::SynQueueFull)),

@@ -11,6 +11,7 @@ mod no_answer;
 mod port_exhaustion;
 mod port_grab;
 mod port_leak;
+mod port_risk;
 mod reuseport_imbalance;
 mod slow_accept;
 mod storm;
@@ -171,6 +172,7 @@ pub fn catalogue() -> &'static [Entry] {
         port_grab::ENTRY,
         port_exhaustion::ENTRY,
         port_leak::ENTRY,
+        port_risk::ENTRY,
         healthy::ENTRY,
     ]
 }
