@@ -72,8 +72,6 @@ counters! {
     req_queue_full_drop: "TcpExt" "TCPReqQFullDrop",
     /// SYNs granted a cookie because the SYN queue was full, those dropped right afterwards included.
     req_queue_full_do_cookies: "TcpExt" "TCPReqQFullDoCookies",
-    /// Packets of any protocol dropped by the reverse-path filter.
-    reverse_path_filter: "TcpExt" "IPReversePathFilter",
     /// SYN-ACKs sent with a cookie.
     syncookies_sent: "TcpExt" "SyncookiesSent",
     /// Valid cookies that came back.

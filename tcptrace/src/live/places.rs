@@ -183,7 +183,7 @@ impl Places {
     /// Whether the reverse-path filter of a namespace has dropped anything since this was last asked.
     pub(super) fn filters_reverse_path(&mut self, netns: u32) -> bool {
         let Some(place) = self.places.get_mut(&netns) else { return false };
-        let now = place.counters.as_mut().and_then(|reader| reader.read().ok()?.reverse_path_filter);
+        let now = place.counters.as_mut().and_then(|reader| reader.read().ok()?.rp_filter_drops);
         let grown = now > place.reverse_path.or(Some(0));
         place.reverse_path = now;
         grown
