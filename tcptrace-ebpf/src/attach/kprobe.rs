@@ -15,7 +15,7 @@ use aya_ebpf::{
 use tcptrace_common::ABSENT;
 
 use crate::{
-    handle::{accept, bind, half_open, handshake, listen, queued},
+    handle::{accept, bind, drop, half_open, handshake, listen, queued},
     kernel::{Access as _, Probed, Request, Skb, Sock, current, layout, state, syscall_second_argument},
     maps::{CALL_GET_PORT, CALL_LISTEN, CALL_LISTEN_START, CALLS, Call, CallKey, packet},
 };
@@ -310,5 +310,12 @@ fn kretprobe_cookie_check(ctx: RetProbeContext) -> u32 {
     if listener != 0 {
         handshake::cookie_checked(Socket::at(listener), Packet::at(skb), ctx.ret());
     }
+    0
+}
+
+/// `tcp_v4_send_reset(sk, skb)` and `tcp_v6_send_reset`
+#[kprobe]
+fn kprobe_send_reset(ctx: ProbeContext) -> u32 {
+    drop::reset_sent(argument(&ctx, 0), Packet::at(argument(&ctx, 1)));
     0
 }
