@@ -36,6 +36,8 @@ pub enum Command {
     Probes(ProbesArgs),
     /// Make an incident in a private network namespace while tracing it, and explain it
     Rehearse(RehearseArgs),
+    /// Ephemeral ports now: by process and destination, how many are left, and with --for how long they last
+    Ports(PortsArgs),
     /// Who holds a port, in every state and network namespace, and what a bind to it would meet
     Who(WhoArgs),
     /// Settings and listeners that will hurt, each with its remedy; exit code 1 if there is any. Needs no BPF
@@ -203,6 +205,26 @@ pub struct RehearseArgs {
     /// How to print.
     #[command(flatten)]
     pub output: OutputArgs,
+    /// How to trace.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+}
+
+/// How to look at ephemeral ports.
+#[derive(Args, Clone, Debug)]
+pub struct PortsArgs {
+    /// One JSON object a line on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns
+    #[arg(long, value_name = "NETNS")]
+    pub netns: Option<String>,
+    /// All processes and destinations, not only the first ten
+    #[arg(long)]
+    pub all: bool,
+    /// Trace so long before, for rates and forecasts (needs BPF): 10s, 2m
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub limit: Option<Duration>,
     /// How to trace.
     #[command(flatten)]
     pub trace: TraceArgs,

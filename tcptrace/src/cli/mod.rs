@@ -5,6 +5,7 @@ mod check;
 mod exit;
 mod listeners;
 mod netns;
+mod ports;
 mod probes;
 mod rehearse;
 mod trace;
@@ -42,6 +43,7 @@ pub fn main() -> ExitCode {
         Some(Command::Rehearse(args)) => rehearse::run(&args),
         Some(Command::Who(args)) => who::run(&args),
         Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Ports(args)) => ports::run(&args),
     };
     match outcome {
         Ok(exit) => exit.into(),

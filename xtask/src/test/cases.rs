@@ -82,7 +82,7 @@ const fn rehearsal(name: &'static str, arguments: &'static [&'static str], tiers
 /// What the tracepoint tier cannot see, and the kprobe tier sees by the same handlers as the fexit tier.
 const BEST: &[Tier] = &[Tier::Auto];
 
-pub(crate) const CASES: [Case; 14] = [
+pub(crate) const CASES: [Case; 15] = [
     rehearsal("accept-overflow", &["rehearse", "accept-overflow"], &Tier::ALL),
     rehearsal("port-grab", &["rehearse", "port-grab"], &Tier::ALL),
     rehearsal("healthy", &["rehearse", "healthy"], &Tier::ALL),
@@ -101,6 +101,7 @@ pub(crate) const CASES: [Case; 14] = [
     rehearsal("listener-closed", &["rehearse", "listener-closed"], BEST),
     rehearsal("reuseport-imbalance", &["rehearse", "reuseport-imbalance"], BEST),
     rehearsal("storm", &["rehearse", "storm"], BEST),
+    rehearsal("port-risk", &["rehearse", "port-risk"], BEST),
     rehearsal("port-exhaustion", &["rehearse", "port-exhaustion"], &Tier::ALL),
     rehearsal(
         "port-exhaustion-bind",
