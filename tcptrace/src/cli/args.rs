@@ -138,6 +138,9 @@ pub struct RehearseArgs {
     /// Start the server before the tracer
     #[arg(long)]
     pub older: bool,
+    /// How many conflicts to make (port-grab --variant vanishing)
+    #[arg(long, value_name = "N")]
+    pub count: Option<u16>,
     /// How to print.
     #[command(flatten)]
     pub output: OutputArgs,
