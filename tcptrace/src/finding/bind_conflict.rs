@@ -166,6 +166,7 @@ impl Account<'_> {
             .with("errno", "EADDRINUSE")
             .with("stage", conflict.stage.name())
             .with("options", conflict.options.to_string())
+            .with_some("device", (conflict.endpoints.device != 0).then_some(conflict.endpoints.device))
             .with_some("fastreuse", conflict.reuse_state.map(|state| state.fastreuse.to_string()))
             .with_some("fastreuseport", conflict.reuse_state.map(|state| state.fastreuseport.to_string()))
             .with("attempts", self.attempts)

@@ -82,9 +82,16 @@ const fn rehearsal(name: &'static str, arguments: &'static [&'static str], tiers
 /// What the tracepoint tier cannot see, and the kprobe tier sees by the same handlers as the fexit tier.
 const BEST: &[Tier] = &[Tier::Auto];
 
-pub(crate) const CASES: [Case; 12] = [
+pub(crate) const CASES: [Case; 14] = [
     rehearsal("accept-overflow", &["rehearse", "accept-overflow"], &Tier::ALL),
-    rehearsal("port-grab", &["rehearse", "port-grab"], &Tier::ALL),
+    // The tracepoint tier sees neither listen() fail nor who left an accepted connection's TIME_WAIT.
+    rehearsal("port-grab", &["rehearse", "port-grab"], &[Tier::Tracepoint]),
+    rehearsal(
+        "port-grab-every",
+        &["rehearse", "port-grab", "--variant", "every"],
+        &[Tier::Auto, Tier::Kprobe],
+    ),
+    rehearsal("port-grab-remedied", &["rehearse", "port-grab", "--variant", "remedied"], BEST),
     rehearsal("healthy", &["rehearse", "healthy"], &Tier::ALL),
     Case {
         name: "self-test",

@@ -283,6 +283,47 @@ fn a_socket_of_the_kernel() {
 }
 
 #[test]
+fn a_socket_of_the_kernel_has_an_inode_and_no_process() {
+    let mut kernel = holder(WANTED, SocketState::Listen, How::Unknown, None);
+    kernel.inode = 0;
+    kernel.uid = Some(0);
+    let in_diag = ReportedHolder { inode: 815, uid: Some(0), ..reported(WANTED, SocketState::Listen, &[]) };
+    // Read in the kernel, and then by sock_diag too; or by sock_diag alone.
+    for holders in [vec![kernel], Vec::new()] {
+        let mut play = play(bind_fail(WANTED, asks(), holders));
+        play.send(120, report(vec![in_diag.clone()]));
+        play.ticks_until(2000);
+        assert_eq!(play.only().cause, "kernel-socket");
+    }
+}
+
+/// Found to have it when the tracer started; by now it is gone and nothing more can be looked up.
+#[test]
+fn an_older_holder_is_named_from_what_the_kernel_remembers() {
+    let mut older = client();
+    if let Some(taker) = &mut older.taker {
+        taker.bootstrapped = true;
+        taker.how = How::Unknown;
+    }
+    let mut fail = bind_fail(WANTED, asks(), vec![older.clone()]);
+    fail.reuse_state = Some(ReuseState { fastreuse: -1, fastreuseport: -1 });
+    let finding = one(fail);
+    let holder = &evidence(&finding)["holders"][0];
+    assert_eq!(finding.cause, "ephemeral-grab");
+    assert_eq!((&holder["pid"], &holder["comm"]), (&json!(400), &json!("client")));
+    assert_eq!((&holder["confidence"], &holder["since"]), (&json!("bootstrapped"), &Value::Null));
+    assert_ne!(finding.confidence, Confidence::Certain);
+
+    // What is left of its connection is said to have been left by it, no better known than that.
+    older.state = SocketState::TimeWait;
+    older.inode = 0;
+    let finding = one(bind_fail(WANTED, asks(), vec![older]));
+    let holder = &evidence(&finding)["holders"][0];
+    assert_eq!((finding.cause, &holder["pid"]), ("time-wait", &json!(400)));
+    assert_eq!(holder["confidence"], json!("bootstrapped"));
+}
+
+#[test]
 fn at_listen_both_had_reuseaddr() {
     let mut listens = holder(WANTED, SocketState::Listen, How::Bind, Some(task(300, "other")));
     listens.options = Some(SocketOptions::from_bits(1));
