@@ -147,6 +147,8 @@ kernel_layout! {
     icsk_qlen: Offset("inet_connection_sock.icsk_accept_queue.qlen"),
     /// Requests never timed out (atomic_t).
     icsk_young: Offset("inet_connection_sock.icsk_accept_queue.young"),
+    /// How often the timer sent the same segment again (u8).
+    icsk_retransmits: Offset("inet_connection_sock.icsk_retransmits"),
     /// Bind bucket that the socket belongs to (`struct inet_bind_bucket *`).
     icsk_bind_hash: Offset("inet_connection_sock.icsk_bind_hash"),
 

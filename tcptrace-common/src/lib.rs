@@ -6,6 +6,7 @@
 #![no_std]
 
 pub mod config;
+pub mod connect;
 pub mod layout;
 pub mod listener;
 pub mod open_socket;

@@ -61,10 +61,55 @@ pub struct Taker {
     pub how: u8,
     /// Not 0: not seen taking it, but found to have it when the tracer started; `since_ns` is then 0.
     pub bootstrapped: u8,
+    /// How often a connect's SYN was sent again.
+    pub syns_again: u8,
+    /// 1 when the end of the connect was told.
+    pub told: u8,
     /// Padding, zero.
-    pub pad: [u8; 6],
+    pub pad: [u8; 4],
 }
 const _: () = assert!(size_of::<Taker>() == 64);
+
+/// Key of what is counted of a process's ephemeral ports.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortUseKey {
+    /// Network namespace.
+    pub netns: u32,
+    /// Process id in the initial pid namespace.
+    pub tgid: u32,
+}
+const _: () = assert!(size_of::<PortUseKey>() == 8);
+
+/// What was counted of the ephemeral ports of one process in one namespace: those that the kernel chose.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortUse {
+    /// Since when (`CLOCK_MONOTONIC`, ns): another time means that counting began anew.
+    pub since_ns: u64,
+    /// Taken by `connect()`.
+    pub by_connect: u64,
+    /// Taken by `bind()` to port 0, or by `listen()` without a port.
+    pub by_bind: u64,
+    /// Of those taken by `bind()`: how many were then connected.
+    pub bound_connects: u64,
+    /// Given back.
+    pub released: u64,
+    /// Of these: how many live on in TIME_WAIT.
+    pub time_wait: u64,
+    /// `connect()` calls that found no port.
+    pub refused: u64,
+    /// Began a second of streaming (`CLOCK_MONOTONIC`, ns).
+    pub window_ns: u64,
+    /// Refusals streamed in it.
+    pub streamed: u64,
+    /// Name of the process's thread that took the first.
+    pub comm: [u8; crate::wire::COMM_LEN],
+}
+const _: () = assert!(size_of::<PortUse>() == 88);
+
+/// So many refusals of one process are streamed in a second; of more only the count goes on.
+pub const REFUSALS_STREAMED: u64 = 32;
 
 /// One holder of a port in a bind-conflict record.
 #[repr(C)]

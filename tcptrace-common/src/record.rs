@@ -1,6 +1,7 @@
 //! The records of the ring buffer: a [`Header`], then the body that its kind names.
 
 use crate::{
+    connect::ConnectTotals,
     listener::ListenerState,
     port::Holder,
     wire::{Endpoints, Task},
@@ -31,8 +32,12 @@ pub const LISTENER_CLOSED: u16 = 9;
 pub const SYNACK_RETRANSMIT: u16 = 10;
 /// A half-open request ended without a connection: [`RequestEnd`].
 pub const REQUEST_END: u16 = 11;
+/// A connect was not answered, failed, or was slow: [`Connect`].
+pub const CONNECT: u16 = 12;
+/// connect() found no port, or its addresses in use: [`NoPort`].
+pub const NO_PORT: u16 = 13;
 /// Number of kinds, 0 (unused) included: the length of the loss-counter array.
-pub const KINDS: usize = 12;
+pub const KINDS: usize = 14;
 
 /// Starts every record.
 #[repr(C)]
@@ -340,3 +345,57 @@ pub struct RequestEnd {
     pub total: u64,
 }
 const _: () = assert!(size_of::<RequestEnd>() == 16 + 48 + 32 + 24);
+
+/// Body of [`NO_PORT`]. Process context: the current task called connect(), which fails with EADDRNOTAVAIL.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoPort {
+    /// Starts every record.
+    pub header: Header,
+    /// Both ends. Local port 0: the kernel was to choose one, and there is none left for this destination. Otherwise the
+    /// socket was bound to it before, and the same connection exists (or is in TIME_WAIT).
+    pub endpoints: Endpoints,
+    /// Who asked.
+    pub task: Task,
+    /// Address of the socket in kernel memory.
+    pub sk: u64,
+    /// How often this process found no port in this namespace, this time included: exact even if records are lost.
+    pub total: u64,
+    /// Bit set of `port::OPT_*`.
+    pub options: u32,
+    /// Padding, zero.
+    pub pad: u32,
+}
+const _: () = assert!(size_of::<NoPort>() == 16 + 48 + 40 + 8 + 8 + 8);
+
+/// [`Connect::age_ns`] when the beginning was not seen.
+pub const CONNECT_AGE_UNKNOWN: u64 = u64::MAX;
+
+/// Body of [`CONNECT`]. Any context: `task` is the process that called connect(), `tgid` 0 if that was not seen.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connect {
+    /// Starts every record.
+    pub header: Header,
+    /// The client's ends. Local port 0 where connect() failed before it had one.
+    pub endpoints: Endpoints,
+    /// Who called connect().
+    pub task: Task,
+    /// Address of the socket in kernel memory.
+    pub sk: u64,
+    /// Inode number of the socket's file; 0 where it has none any more.
+    pub ino: u64,
+    /// Time since connect() was called, ns; [`CONNECT_AGE_UNKNOWN`].
+    pub age_ns: u64,
+    /// One of `connect::CONNECT_*`.
+    pub result: u32,
+    /// errno (positive) of a failure; 0 otherwise.
+    pub errno: u32,
+    /// How often the SYN was sent again, this time included.
+    pub syns_again: u32,
+    /// Padding, zero.
+    pub pad: u32,
+    /// The counts for this process and destination, this included.
+    pub totals: ConnectTotals,
+}
+const _: () = assert!(size_of::<Connect>() == 16 + 48 + 40 + 24 + 16 + size_of::<ConnectTotals>());

@@ -44,6 +44,8 @@ records!(
     ListenerClosed = LISTENER_CLOSED,
     SynAckRetransmit = SYNACK_RETRANSMIT,
     RequestEnd = REQUEST_END,
+    NoPort = NO_PORT,
+    Connect = CONNECT,
 );
 
 /// Wake the reader at once when so much waits for it; below that it comes by itself ten times a second. A wake-up for

@@ -17,7 +17,7 @@ use tcptrace_common::{
     open_socket::OpenSocketQuery,
     port::{OPT_FREEBIND, OPT_REUSEADDR, OPT_REUSEPORT, OPT_TRANSPARENT, OPT_V6ONLY},
     record::ListenerRef,
-    wire::{AF_INET6, Endpoints, TASK_EXITING, TASK_FLAGS_SEEN, Task},
+    wire::{AF_INET, AF_INET6, Endpoints, TASK_EXITING, TASK_FLAGS_SEEN, Task},
 };
 
 pub use task_file::TaskFile;
@@ -207,6 +207,18 @@ impl<A: Access> Sock<A> {
     #[inline(always)]
     pub fn syn_queue(self) -> u32 {
         Probed::read(self.at, layout!(icsk_qlen))
+    }
+
+    /// The error that ended the connection (`sk_err`), positive; 0 for none.
+    #[inline(always)]
+    pub fn error(self) -> u32 {
+        A::read(self.at, layout!(sk_err))
+    }
+
+    /// How often its timer has sent the same segment again.
+    #[inline(always)]
+    pub fn retransmits(self) -> u8 {
+        Probed::read(self.at, layout!(icsk_retransmits))
     }
 
     #[inline(always)]
@@ -688,4 +700,17 @@ pub mod bind_hash {
 #[inline(always)]
 pub fn syscall_second_argument<A: Access>(registers: u64) -> u64 {
     A::read(registers, layout!(regs_si))
+}
+
+/// Where a `struct sockaddr` in kernel memory points to: address and port, for the families of TCP.
+#[inline(always)]
+pub fn socket_address(at: u64) -> Option<([u8; 16], u16)> {
+    // struct sockaddr_in and sockaddr_in6: part of the system-call interface.
+    let [family, port]: [u16; 2] = Probed::read(at, 0);
+    let address = match family {
+        AF_INET => mapped(Probed::read(at, 4)),
+        AF_INET6 => Probed::read(at, 8),
+        _ => return None,
+    };
+    Some((address, u16::from_be(port)))
 }

@@ -5,8 +5,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tcptrace_common::{
+    connect::{ConnectKey, ConnectTotals},
     listener::{Histogram, ListenerState, PrefixKey},
-    port::{Taker, TakerKey},
+    port::{PortUse, PortUseKey, Taker, TakerKey},
     record::{KINDS, ListenerClosed},
 };
 
@@ -59,6 +60,20 @@ pub static TAKERS: LruHashMap<TakerKey, Taker> = LruHashMap::with_max_entries(65
 /// Who had the port of a connection that may live on in TIME_WAIT, which has no owner of its own.
 #[map]
 pub static DEPARTED: LruHashMap<TakerKey, Taker> = LruHashMap::with_max_entries(65_536, 0);
+
+/// How many ephemeral ports each process takes and gives back: one lookup and one atomic add for each. LRU: processes come
+/// and go; user space deletes those that hold nothing any more.
+#[map]
+pub static PORT_USE: LruHashMap<PortUseKey, PortUse> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Ports that servers have or had, a bit each, of all namespaces together: a client that is given one of them is worth a
+/// record. Set by user space.
+#[map]
+pub static SERVED: Array<[u64; 1024]> = Array::with_max_entries(1, 0);
+
+/// Connects that were not answered at once, by process and destination. LRU: what matters goes on happening.
+#[map]
+pub static CONNECTS: LruHashMap<ConnectKey, ConnectTotals> = LruHashMap::with_max_entries(4_096, 0);
 
 /// Arguments of a call in progress, from entry probe to return probe, keyed by thread: these calls may be rescheduled
 /// onto another CPU (`cond_resched()` in the port search). LRU: a thread killed in between leaves its entry behind.

@@ -17,5 +17,6 @@ pub mod output;
 pub mod pipeline;
 pub mod probe;
 pub mod rehearse;
+pub mod stock;
 pub mod survey;
 pub mod who;

@@ -199,6 +199,21 @@ fn half_open_requests_pile_up_and_every_one_is_accounted_for() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn ports_run_out_in_every_way() -> Result<()> {
+    for truth in play_all("port-exhaustion", false)? {
+        let json = truth.to_json();
+        let face = if truth.variant.starts_with("bind-") { "EADDRINUSE" } else { "EADDRNOTAVAIL" };
+        ensure!(truth.facts.get("errno").and_then(Value::as_str) == Some(face), "{json}");
+        ensure!(truth.expect.len() == 1 && fact(&truth, "capacity") == 40, "{json}");
+    }
+    for truth in play_all("port-leak", false)? {
+        let healthy = matches!(truth.variant, "pool" | "turnover");
+        ensure!(truth.expect.is_empty() == healthy && fact(&truth, "taken") == 45, "{}", truth.to_json());
+    }
+    Ok(())
+}
+
 /// What the crowd's books and the kernel's counters say of each other is checked where they are kept; here, that each
 /// variant is stopped by the limit that it is about, and by no other.
 #[test]

@@ -10,11 +10,13 @@ use aya_ebpf::{
 };
 
 use crate::{
-    handle::{accept, bind, half_open, handshake, listen, port},
-    kernel::{Direct, Request, Skb, Sock, layout, syscall_second_argument},
+    handle::{accept, bind, connect, half_open, handshake, listen, port, port_use},
+    kernel::{Direct, Request, Skb, Sock, is_mapped, layout, socket_address, syscall_second_argument},
 };
 
 type Socket = Sock<Direct>;
+
+const EADDRNOTAVAIL: i32 = 99;
 type Packet = Skb<Direct>;
 
 /// The slot of `ctx` at `INDEX`. In assembly because the compiler would merge two such loads in two branches into one at a
@@ -166,21 +168,25 @@ fn fexit_get_port(ctx: FExitContext) -> u32 {
 /// fexit `int inet_hash_connect(struct inet_timewait_death_row *, struct sock *sk)`
 #[fexit]
 fn fexit_hash_connect_v4(ctx: FExitContext) -> u32 {
-    let result: i32 = ctx.arg(2);
-    if result == 0 {
-        port::connected(Socket::at(ctx.arg(1)));
-    }
+    port_chosen(Socket::at(ctx.arg(1)), ctx.arg(2));
     0
 }
 
 /// fexit `int inet6_hash_connect(struct inet_timewait_death_row *, struct sock *sk)`
 #[fexit]
 fn fexit_hash_connect_v6(ctx: FExitContext) -> u32 {
-    let result: i32 = ctx.arg(2);
-    if result == 0 {
-        port::connected(Socket::at(ctx.arg(1)));
-    }
+    port_chosen(Socket::at(ctx.arg(1)), ctx.arg(2));
     0
+}
+
+/// connect() got its port, or (-EADDRNOTAVAIL) none.
+#[inline(always)]
+fn port_chosen(sk: Socket, result: i32) {
+    if result == 0 {
+        port::connected(sk);
+    } else if result == -EADDRNOTAVAIL {
+        port_use::refused(sk);
+    }
 }
 
 /// fentry `void inet_put_port(struct sock *sk)`: at entry the port and the old state are still there
@@ -225,5 +231,39 @@ fn fentry_reqsk_timer(ctx: FEntryContext) -> u32 {
 #[fexit]
 fn fexit_reqsk_timer(_ctx: FExitContext) -> u32 {
     half_open::timer_ran_out();
+    0
+}
+
+/// fexit `int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`
+#[fexit]
+fn fexit_connect_v4(ctx: FExitContext) -> u32 {
+    failed_at_once(&ctx, true);
+    0
+}
+
+/// fexit `int tcp_v6_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`. For a mapped address it calls the IPv4
+/// one, which has reported.
+#[fexit]
+fn fexit_connect_v6(ctx: FExitContext) -> u32 {
+    failed_at_once(&ctx, false);
+    0
+}
+
+#[inline(always)]
+fn failed_at_once(ctx: &FExitContext, mapped_too: bool) {
+    let result: i32 = ctx.arg(3);
+    if result < 0 {
+        if let Some((peer, port)) = socket_address(slot::<1>(ctx)) {
+            if mapped_too || !is_mapped(&peer) {
+                connect::failed_at_once(Socket::at(ctx.arg(0)), peer, port, result.unsigned_abs());
+            }
+        }
+    }
+}
+
+/// fentry `void security_inet_conn_established(struct sock *sk, struct sk_buff *skb)`: tcp_finish_connect() calls it
+#[fentry]
+fn fentry_conn_established(ctx: FEntryContext) -> u32 {
+    connect::answered(Socket::at(ctx.arg(0)));
     0
 }

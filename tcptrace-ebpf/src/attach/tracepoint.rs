@@ -16,7 +16,7 @@ use tcptrace_common::{
 };
 
 use crate::{
-    handle::{accept, bind, half_open, handshake, listen, port},
+    handle::{accept, bind, connect, half_open, handshake, listen, port},
     kernel::{Direct, Probed, Request, Skb, Sock, current, layout, mapped, state},
     maps::{CALL_SYS_BIND, CALLS, Call, CallKey, SERVES},
 };
@@ -113,6 +113,21 @@ fn tp_kfree_skb(ctx: BtfTracePointContext) -> u32 {
 #[btf_tracepoint(function = "tcp_retransmit_synack")]
 fn tp_retransmit_synack(ctx: BtfTracePointContext) -> u32 {
     half_open::retransmitted(Request::at(ctx.arg(1)));
+    0
+}
+
+/// `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb[, int err])`, for all tiers. Up to 6.16 it tells of what
+/// was sent; since, also of what could not be sent, which is a loss like any other for the one who waits.
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
+fn tp_retransmit_skb(ctx: BtfTracePointContext) -> u32 {
+    connect::retransmitted(Sock::<Direct>::at(ctx.arg(0)));
+    0
+}
+
+/// `tcp_receive_reset(struct sock *sk)`, for all tiers
+#[btf_tracepoint(function = "tcp_receive_reset")]
+fn tp_receive_reset(ctx: BtfTracePointContext) -> u32 {
+    connect::reset(Sock::<Direct>::at(ctx.arg(0)));
     0
 }
 

@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod bind;
+pub mod connect;
 pub mod half_open;
 pub mod handshake;
 pub mod histogram;
@@ -9,3 +10,4 @@ pub mod listen;
 pub mod listener;
 pub mod open_socket;
 pub mod port;
+pub mod port_use;

@@ -9,6 +9,7 @@ use tcptrace_common::{
 use crate::{
     emit,
     filter::{passes, stream_all},
+    handle::{connect, port_use},
     kernel::{Access, Sock, current, state},
     maps::{DEPARTED, TAKERS},
 };
@@ -40,6 +41,9 @@ pub fn bound<A: Access>(sk: Sock<A>, port: u16, how: u8) {
     let mut taker = Taker { since_ns: now, how, ..Default::default() };
     current::fill(&mut taker.task);
     let _ = TAKERS.insert(&bound_key(sk.id(), sk.netns(), port), &taker, 0);
+    if how != HOW_BIND {
+        port_use::took(sk.netns(), &taker);
+    }
     if how == HOW_BIND || stream_all() {
         report_taken(sk, port, how);
     }
@@ -61,6 +65,7 @@ pub fn connected<A: Access>(sk: Sock<A>) {
         let taker = unsafe { *before };
         let _ = TAKERS.insert(&key, &taker, 0);
         let _ = TAKERS.remove(&bound);
+        port_use::connected_bound(netns, &taker);
         return;
     }
     // SAFETY: a helper without arguments.
@@ -68,7 +73,8 @@ pub fn connected<A: Access>(sk: Sock<A>) {
     let mut taker = Taker { since_ns: now, how: HOW_CONNECT, ..Default::default() };
     current::fill(&mut taker.task);
     let _ = TAKERS.insert(&key, &taker, 0);
-    if stream_all() {
+    port_use::took(netns, &taker);
+    if stream_all() || port_use::is_served(port) {
         report_taken(sk, port, HOW_CONNECT);
     }
 }
@@ -94,7 +100,10 @@ pub fn released<A: Access>(sk: Sock<A>, port: u16, old_state: u8) {
     let netns = sk.netns();
     let key =
         if sk.remote_port() != 0 { connected_key(sk, netns, port) } else { bound_key(sk.id(), netns, port) };
-    let Some(taker) = TAKERS.get_ptr(&key) else { return };
+    let Some(taker) = TAKERS.get_ptr_mut(&key) else { return };
+    if old_state == state::SYN_SENT {
+        connect::ended(sk, port, taker);
+    }
     // SAFETY: a map value stays readable for the length of a program run.
     let mut taker = unsafe { *taker };
     let _ = TAKERS.remove(&key);
@@ -107,6 +116,7 @@ pub fn released<A: Access>(sk: Sock<A>, port: u16, old_state: u8) {
     if time_wait {
         let _ = DEPARTED.insert(&key, &taker, 0);
     }
+    port_use::gave_back(netns, &taker, time_wait);
     if stream_all() {
         let Some(mut record) = emit::reserve::<PortReleased>() else { return };
         sk.fill_endpoints(&mut record.endpoints, port);
@@ -136,7 +146,10 @@ pub fn connecting_done<A: Access>(sk: Sock<A>) {
     let netns = sk.netns();
     let port = sk.local_port();
     let pending = bound_key(sk.id(), netns, 0);
-    let Some(taker) = TAKERS.get_ptr(&pending) else { return };
+    let Some(taker) = TAKERS.get_ptr_mut(&pending) else { return };
+    if passes(sk, port, sk.remote_port()) {
+        connect::established(sk, port, taker);
+    }
     // SAFETY: a map value stays readable for the length of a program run.
     let mut taker = unsafe { *taker };
     let _ = TAKERS.remove(&pending);
@@ -150,7 +163,12 @@ pub fn connecting_done<A: Access>(sk: Sock<A>) {
         return;
     }
     let _ = TAKERS.insert(&connected_key(sk, netns, port), &taker, 0);
-    if stream_all() {
+    if taker.how == HOW_CONNECT {
+        port_use::took(netns, &taker);
+    } else {
+        port_use::connected_bound(netns, &taker);
+    }
+    if stream_all() || (taker.how == HOW_CONNECT && port_use::is_served(port)) {
         let Some(mut record) = emit::reserve::<PortTaken>() else { return };
         sk.fill_endpoints(&mut record.endpoints, port);
         record.task = taker.task;
@@ -164,8 +182,19 @@ pub fn connecting_done<A: Access>(sk: Sock<A>) {
 /// Tracepoint tier: `sk` went from `old_state` to CLOSE. Its port is cleared already, its source port is not.
 #[inline(always)]
 pub fn closed<A: Access>(sk: Sock<A>, old_state: u8) {
+    let port = sk.source_port();
     if old_state == state::SYN_SENT {
-        let _ = TAKERS.remove(&bound_key(sk.id(), sk.netns(), 0));
+        let pending = bound_key(sk.id(), sk.netns(), 0);
+        if let Some(taker) = TAKERS.get_ptr_mut(&pending) {
+            if passes(sk, port, sk.remote_port()) {
+                connect::ended(sk, port, taker);
+            }
+            let _ = TAKERS.remove(&pending);
+        }
+        // connect() sets SYN_SENT, then asks for a port; only without one does it close the socket portless. Process context.
+        if port == 0 {
+            port_use::refused(sk);
+        }
     }
-    released(sk, sk.source_port(), old_state);
+    released(sk, port, old_state);
 }

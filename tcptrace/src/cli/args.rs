@@ -28,6 +28,8 @@ pub struct Cli {
 pub enum Command {
     /// Live findings, as they happen (the default)
     Watch(WatchArgs),
+    /// Every listener now: owner, queue, limit and the knob that sets it, drops; with --for, what a trace adds
+    Listeners(ListenersArgs),
     /// What this kernel allows, what is attached, what is not and why
     Probes(ProbesArgs),
     /// Make an incident in a private network namespace while tracing it, and explain it
@@ -102,6 +104,38 @@ pub struct WatchArgs {
     /// End with exit code 1 if there was a finding of this severity or a worse one
     #[arg(long, value_enum, value_name = "SEVERITY")]
     pub fail_on: Option<FailOn>,
+}
+
+/// Which listeners to show.
+#[derive(Args, Clone, Debug)]
+pub struct ListenersArgs {
+    /// One JSON object a line on stdout: every listener, then a summary that says what is missing
+    #[arg(long)]
+    pub json: bool,
+    /// Trace for this long first (250ms, 30s, 5m), and add rates, drops by cause, waits and backlog arguments seen
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub limit: Option<Duration>,
+    /// What to sort by
+    #[arg(long, value_enum, default_value_t, value_name = "KEY")]
+    pub sort: crate::stock::SortBy,
+    /// Only these ports
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Vec<u16>,
+    /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns
+    #[arg(long, value_name = "NETNS")]
+    pub netns: Option<String>,
+    /// Only listeners that these processes have open
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<u32>,
+    /// Only listeners that processes of these names have open
+    #[arg(long, value_name = "NAME")]
+    pub comm: Vec<String>,
+    /// Only listeners of these containers, pods or units (part of the name)
+    #[arg(long, visible_alias = "cgroup", value_name = "NAME")]
+    pub container: Vec<String>,
+    /// How to trace, with --for.
+    #[command(flatten)]
+    pub trace: TraceArgs,
 }
 
 /// How to look at the probes.

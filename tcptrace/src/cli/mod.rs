@@ -3,6 +3,7 @@
 pub mod args;
 mod check;
 mod exit;
+mod listeners;
 mod netns;
 mod probes;
 mod rehearse;
@@ -34,6 +35,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         None => watch::run(&cli.watch),
         Some(Command::Watch(args)) => watch::run(&args),
+        Some(Command::Listeners(args)) => listeners::run(&args),
         Some(Command::Probes(args)) => probes::run(&args),
         Some(Command::Rehearse(args)) => rehearse::run(&args),
         Some(Command::Who(args)) => who::run(&args),

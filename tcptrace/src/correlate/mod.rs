@@ -7,6 +7,7 @@
 mod bind_rule;
 mod bounded;
 mod conflict;
+mod connect;
 mod half_open;
 mod inference;
 mod listener;
@@ -14,6 +15,7 @@ mod listeners;
 mod loss;
 mod namespace;
 mod owner;
+mod ports;
 mod process;
 mod rate;
 mod waits;
@@ -22,12 +24,14 @@ pub use bind_rule::{Reason, Verdict};
 pub(crate) use bind_rule::{Side, verdict};
 pub use bounded::{BoundedMap, DistinctCount};
 pub use conflict::{Conflict, ConflictKey, PortHolder};
+pub use connect::{Client, Destination, DestinationKey, ServerSide};
 pub use half_open::{HalfOpen, PeerPattern, Unanswered, UnansweredNetwork};
 pub use listener::{Closing, InferredDrops, ListenCall, Listener, ListenerId, Overflows, SynQueueFull};
 pub use listeners::Listeners;
 pub use loss::{Loss, Losses};
 pub use namespace::{Namespace, ObservedDrops, Reconciliation, ReconciliationStatus};
 pub use owner::{KnownOwner, Owners};
+pub use ports::{Exhaustion, Growth, PortSpace, PortUser, Ports, ProcessPorts};
 pub use process::{Process, Processes};
 pub use rate::{Reading, per_second};
 pub use waits::RecentWaits;
@@ -37,12 +41,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use conflict::Conflicts;
+use connect::Destinations;
 use owner::SocketOwners;
 
 use crate::event::{
-    AckDrop, AckDropCause, BindFail, Coverage, Endpoints, Event, Kind, Listen, ListenerClosed, ListenerRef,
-    ListenerSample, ListenerTotals, LossPlace, Lost, ObservationStatus, RequestEnding, RetransmitCause,
-    SampleSource, SocketOwner, SynDropCause, Timestamp, observation,
+    AckDrop, AckDropCause, BindFail, Connect, Coverage, Endpoints, Event, Kind, Listen, ListenerClosed,
+    ListenerRef, ListenerSample, ListenerTotals, LossPlace, Lost, ObservationStatus, RequestEnding,
+    RetransmitCause, SampleSource, SocketOwner, SynDropCause, Timestamp, observation,
 };
 
 /// How many network namespaces are remembered.
@@ -62,6 +67,9 @@ const HALF_OPEN: usize = 256;
 
 /// After so long without a sign the SYN queue is not full any more.
 const SYN_QUEUE_QUIET: Duration = Duration::from_secs(10);
+
+/// A SYN that is sent again was dropped so long ago: less than the pause before the fourth repetition.
+const RECENT_OVERFLOW: Duration = Duration::from_secs(10);
 
 /// `EADDRINUSE`: the only errno that is a conflict.
 const EADDRINUSE: u32 = 98;
@@ -96,6 +104,17 @@ pub enum Change {
     Conflict(ConflictKey),
     /// More is known of a conflict.
     ConflictExplained(ConflictKey),
+    /// Somebody wanted an ephemeral port of this namespace, and there was none. Told once it is known who has them, at the
+    /// latest 1.5 s after the first failure.
+    PortsExhausted(u32),
+    /// More is known of who has the ports of this namespace.
+    PortsRead(u32),
+    /// A process takes ports and does not give them back. Told every second while it grows.
+    PortsLeak(PortUser),
+    /// Connects to a destination go unanswered.
+    Unanswered(DestinationKey),
+    /// Connects to a destination are refused.
+    Refused(DestinationKey),
     /// The tracer lost events.
     EventsLost {
         /// Where.
@@ -122,6 +141,8 @@ pub struct Correlator {
     processes: Processes,
     sockets: SocketOwners,
     half_open: BoundedMap<ListenerId, HalfOpen>,
+    ports: Ports,
+    destinations: Destinations,
     coverage: Option<Coverage>,
     losses: Losses,
     kinds: BTreeMap<&'static str, u64>,
@@ -139,6 +160,8 @@ impl Default for Correlator {
             processes: Processes::default(),
             sockets: SocketOwners::default(),
             half_open: BoundedMap::new(HALF_OPEN),
+            ports: Ports::default(),
+            destinations: Destinations::default(),
             coverage: None,
             losses: Losses::default(),
             kinds: BTreeMap::new(),
@@ -175,9 +198,24 @@ impl Correlator {
             .map_or_else(Unanswered::default, |half_open| half_open.unanswered(self.now, last_overflow))
     }
 
+    /// Where connects went that were not answered, while it is remembered.
+    pub fn destination(&self, key: &DestinationKey) -> Option<&Destination> {
+        self.destinations.get(key)
+    }
+
+    /// All such destinations, in no order.
+    pub fn destinations(&self) -> impl Iterator<Item = (&DestinationKey, &Destination)> {
+        self.destinations.iter()
+    }
+
     /// A conflict, while it is remembered.
     pub fn conflict(&self, key: &ConflictKey) -> Option<&Conflict> {
         self.conflicts.get(key)
+    }
+
+    /// Ephemeral ports.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
     }
 
     /// What is known of a namespace.
@@ -234,6 +272,8 @@ impl Correlator {
             ("processes", self.processes.forgotten()),
             ("socket-owners", self.sockets.forgotten()),
             ("half-open-listeners", self.half_open.forgotten()),
+            ("port-users", self.ports.forgotten()),
+            ("destinations", self.destinations.forgotten()),
         ]
         .into_iter()
         .filter(|(_, count)| *count > 0)
@@ -267,7 +307,12 @@ impl Correlator {
                     }
                 }
                 let overflow = drop.cause == SynDropCause::AcceptQueue;
-                self.on_drop(time, &drop.endpoints, &drop.listener, totals, overflow, changes);
+                let id = self.on_drop(time, &drop.endpoints, &drop.listener, totals, overflow, changes);
+                if let Some(client) = drop.endpoints.remote {
+                    let what =
+                        if overflow { ServerSide::AcceptQueueFull(id) } else { ServerSide::SynQueueFull(id) };
+                    self.destinations.note_server_side(client, drop.endpoints.local, what);
+                }
             }
             Kind::AckDrop(drop) => {
                 let id = self.listeners.resolve(time, &drop.endpoints, &drop.listener);
@@ -282,7 +327,7 @@ impl Correlator {
                     AckDropCause::Other => totals.ack_drops_other = Some(total),
                 }
                 let overflow = drop.cause == AckDropCause::AcceptQueue;
-                self.on_drop(time, &drop.endpoints, &drop.listener, totals, overflow, changes);
+                let _ = self.on_drop(time, &drop.endpoints, &drop.listener, totals, overflow, changes);
             }
             Kind::SynAckRetransmit(again) => {
                 let mut totals = ListenerTotals { last_retransmit: Some(time), ..ListenerTotals::default() };
@@ -322,6 +367,12 @@ impl Correlator {
                     listener.owners.observe(&accept.task);
                     listener.note_accept(time, accept);
                 }
+            }
+            Kind::Connect(connect) => self.on_connect(time, connect, changes),
+            Kind::ConnectSample(sample) => {
+                let (key, grown) = self.destinations.note_sample(time, sample);
+                self.namespace_mut(key.netns).note_connects(time, &grown);
+                changes.push(Change::Learnt);
             }
             Kind::BindFail(fail) => self.on_bind_fail(time, fail, changes),
             Kind::ListenerClosed(closed) => self.on_closed(time, closed, changes),
@@ -367,6 +418,18 @@ impl Correlator {
             Kind::Lost(lost) => self.on_lost(lost, changes),
             Kind::Tick => self.on_tick(false, changes),
             Kind::End => self.on_tick(true, changes),
+            Kind::NoPort(refused) => {
+                // Otherwise the connection exists already, and a port would not help.
+                if refused.endpoints.local.port() == 0 && self.ports.note_no_port(time, refused) {
+                    changes.push(Change::PortsExhausted(refused.endpoints.netns));
+                }
+            }
+            Kind::PortUse(latest) => self.ports.note_use(time, latest),
+            Kind::PortSurvey(survey) => changes.push(if self.ports.note_survey(time, survey) {
+                Change::PortsExhausted(survey.netns)
+            } else {
+                Change::PortsRead(survey.netns)
+            }),
             // Ports are followed in the kernel; these are streamed to be shown.
             Kind::PortTaken(_) | Kind::PortReleased(_) => {}
         }
@@ -407,9 +470,9 @@ impl Correlator {
         totals: ListenerTotals,
         overflow: bool,
         changes: &mut Vec<Change>,
-    ) {
+    ) -> ListenerId {
         let id = self.listeners.resolve(time, endpoints, queue);
-        let Some(listener) = self.listeners.get_mut(id) else { return };
+        let Some(listener) = self.listeners.get_mut(id) else { return id };
         listener.note_queue(time, queue);
         let seen = listener.note_totals(&totals);
         if listener.owners.is_empty()
@@ -428,6 +491,27 @@ impl Correlator {
         self.namespace_mut(endpoints.netns).note_observed(time, &seen);
         if overflow {
             changes.push(Change::Overflowed { listener: id, peer: endpoints.remote });
+        }
+        id
+    }
+
+    fn on_connect(&mut self, time: Timestamp, connect: &Connect, changes: &mut Vec<Change>) {
+        let Some((key, meaning, grown)) = self.destinations.note(time, connect) else { return };
+        self.namespace_mut(key.netns).note_connects(time, &grown);
+        if !meaning.refused && self.destination(&key).is_some_and(|known| known.server_side.is_none()) {
+            // Where no probe sees the drop itself: a listener here that overflows, and has that address.
+            let (local, remote) = (connect.endpoints.local.ip(), key.remote.ip());
+            let here = remote.is_loopback() || remote == local;
+            let mut listeners = self.listeners.at_port(key.netns, key.remote.port()).filter(|_| here);
+            if let Some(listener) = listeners.find(|l| l.overflowed_within(RECENT_OVERFLOW, time)) {
+                self.destinations.note_full_listener(&key, listener.id);
+            }
+        }
+        if meaning.unanswered {
+            changes.push(Change::Unanswered(key));
+        }
+        if meaning.refused {
+            changes.push(Change::Refused(key));
         }
     }
 
@@ -498,8 +582,14 @@ impl Correlator {
     }
 
     fn on_bind_fail(&mut self, time: Timestamp, fail: &BindFail, changes: &mut Vec<Change>) {
+        if fail.errno != EADDRINUSE {
+            return;
+        }
         // Port 0 asks for any port: there is none left, which is no conflict.
-        if fail.errno != EADDRINUSE || fail.endpoints.local.port() == 0 {
+        if fail.endpoints.local.port() == 0 {
+            if self.ports.note_bind(time, fail) {
+                changes.push(Change::PortsExhausted(fail.endpoints.netns));
+            }
             return;
         }
         let (sockets, listeners) = (&self.sockets, &self.listeners);
@@ -615,7 +705,7 @@ impl Correlator {
     }
 
     /// `totals` of our probes without what they do not see here: a zero there means nothing.
-    fn as_far_as_observed(&self, totals: ListenerTotals) -> ListenerTotals {
+    pub fn as_far_as_observed(&self, totals: ListenerTotals) -> ListenerTotals {
         let mut seen = totals;
         if !self.observes(observation::SYN_DROP) {
             seen.syns = None;
@@ -686,6 +776,10 @@ impl Correlator {
             self.namespaces.values_mut().for_each(Namespace::note_looked);
         }
         self.listeners.expire(self.now);
+        changes.extend(self.ports.tick(self.now, end).into_iter().map(Change::PortsExhausted));
+        let namespaces = &self.namespaces;
+        let leaks = self.ports.leaks(self.now, |netns| namespaces.get(&netns)?.knobs.ephemeral_ports());
+        changes.extend(leaks.into_iter().map(Change::PortsLeak));
         changes.extend(self.conflicts.stop_waiting(self.now, end).into_iter().map(Change::Conflict));
         changes.push(if end { Change::End } else { Change::Tick });
     }

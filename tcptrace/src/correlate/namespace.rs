@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
-use crate::event::{CounterSample, Coverage, KnobSample, ObservationStatus, Timestamp, observation};
+use crate::event::{
+    ConnectTotals, CounterSample, Coverage, KnobSample, ObservationStatus, Timestamp, observation,
+};
 
 /// One network namespace.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +19,8 @@ pub struct Namespace {
     latest: Option<(Timestamp, CounterSample)>,
     /// What our probes saw, one by one.
     pub(super) observed: ObservedDrops,
+    /// What became of connects that were not answered at once.
+    pub(super) connects: ConnectTotals,
     /// Of these: what came since the counters were last looked at. The kernel may or may not have counted it by then.
     in_flight: ObservedDrops,
     pub(super) inference: Inference,
@@ -94,6 +98,14 @@ impl Namespace {
         }
         self.observed.add(more);
         self.in_flight.add(more);
+    }
+
+    /// More connects were not answered.
+    pub(super) fn note_connects(&mut self, time: Timestamp, more: &ConnectTotals) {
+        if !self.late && self.baseline.as_ref().is_some_and(|(baseline, _)| time < *baseline) {
+            return;
+        }
+        self.connects.add(more);
     }
 
     /// The counters were looked at; if there is no new reading they have not changed.

@@ -5,15 +5,16 @@
 
 use std::net::SocketAddr;
 
-use tcptrace_common::{listener, port, record, wire};
+use tcptrace_common::{connect, listener, port, record, wire};
 
 use super::cursor::{Cursor, Ended};
 use super::socket::address;
 use super::{
-    Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, ClockOffset, Endpoints, Enqueue, Event,
-    Family, Found, Holder, How, Kind, Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals,
-    PortReleased, PortTaken, RequestEnd, RequestEnding, RetransmitCause, ReuseState, SampleSource,
-    SocketOptions, SocketState, SynAckRetransmit, SynDrop, SynDropCause, Taker, Task,
+    Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, ClockOffset, Connect, ConnectResult,
+    ConnectSample, ConnectTotals, Endpoints, Enqueue, Event, Family, Found, Holder, How, Kind, Listen,
+    ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, NoPort, PortReleased, PortTaken, PortUse,
+    RequestEnd, RequestEnding, RetransmitCause, ReuseState, SampleSource, SocketOptions, SocketState,
+    SynAckRetransmit, SynDrop, SynDropCause, Taker, Task,
 };
 
 /// Why a record could not be decoded.
@@ -65,6 +66,37 @@ impl DecodeError {
     }
 }
 
+/// What the kernel side counted of a process's ephemeral ports: a key and a value of its map.
+///
+/// # Errors
+/// When they are not as long as they should be.
+pub fn decode_port_use(key: &[u8], counts: &[u8], clock: ClockOffset) -> Result<PortUse, DecodeError> {
+    let short = |Ended| DecodeError::Short { kind: 0, len: key.len() + counts.len() };
+    let mut key_from = Cursor::new(key);
+    let mut from = Cursor::new(counts);
+    let mut decode = || {
+        let (netns, pid) = (key_from.u32()?, key_from.u32()?);
+        let since = clock.wall(from.u64()?);
+        let (by_connect, by_bind, bound_connects) = (from.u64()?, from.u64()?, from.u64()?);
+        let (released, time_wait, refused) = (from.u64()?, from.u64()?, from.u64()?);
+        from.skip::<16>()?;
+        let comm = comm(&from.array::<{ wire::COMM_LEN }>()?);
+        Ok(PortUse {
+            netns,
+            pid,
+            comm,
+            since,
+            by_connect,
+            by_bind,
+            bound_connects,
+            released,
+            time_wait,
+            refused,
+        })
+    };
+    decode().map_err(short)
+}
+
 /// Name in output of a record kind (`tcptrace_common::record`), for counts of losses by kind.
 pub fn record_name(kind: u16) -> &'static str {
     match kind {
@@ -81,6 +113,8 @@ pub fn record_name(kind: u16) -> &'static str {
         record::LISTENER_CLOSED => "listener-closed",
         record::SYNACK_RETRANSMIT => "synack-retransmit",
         record::REQUEST_END => "request-end",
+        record::NO_PORT => "no-port",
+        record::CONNECT => "connect",
         _ => "unknown",
     }
 }
@@ -111,6 +145,8 @@ pub fn decode_record(bytes: &[u8], clock: ClockOffset) -> Result<Event, DecodeEr
         record::LISTENER_CLOSED => body.listener_closed(from),
         record::SYNACK_RETRANSMIT => body.synack_retransmit(from),
         record::REQUEST_END => body.request_end(from),
+        record::NO_PORT => body.no_port(from),
+        record::CONNECT => body.connect(from),
         _ => return Err(DecodeError::UnknownKind { kind }),
     };
     let event_kind = decoded.map_err(|Ended| DecodeError::Short { kind, len })?;
@@ -135,6 +171,28 @@ pub fn decode_listener_state(
         Body { clock }.listener_state(&mut cursor).map_err(|Ended| DecodeError::Short { kind: 0, len })?;
     match cursor.left() {
         0 => Ok(state.into_sample(sk)),
+        extra => Err(DecodeError::Trailing { kind: 0, extra }),
+    }
+}
+
+/// One value of the kernel side's map of connects, as a sample; `key` is its key.
+///
+/// # Errors
+/// When the bytes are not exactly one `ConnectTotals`.
+pub fn decode_connect_sample(
+    key: &connect::ConnectKey,
+    bytes: &[u8],
+    clock: ClockOffset,
+) -> Result<ConnectSample, DecodeError> {
+    let len = bytes.len();
+    let mut cursor = Cursor::new(bytes);
+    let totals =
+        Body { clock }.connect_totals(&mut cursor).map_err(|Ended| DecodeError::Short { kind: 0, len })?;
+    match cursor.left() {
+        0 => {
+            let remote = SocketAddr::new(address(key.peer, Family::V6), key.port);
+            Ok(ConnectSample { netns: key.netns, pid: key.tgid, remote, totals })
+        }
         extra => Err(DecodeError::Trailing { kind: 0, extra }),
     }
 }
@@ -298,6 +356,54 @@ impl Body {
         }))
     }
 
+    fn connect(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+        let endpoints = read_endpoints(from)?;
+        let task = task(from)?;
+        let sk = from.u64()?;
+        let inode = from.u64()?;
+        let age_ns = from.u64()?;
+        let result = match from.u32()? {
+            connect::CONNECT_SYN_AGAIN => ConnectResult::SynAgain,
+            connect::CONNECT_ESTABLISHED => ConnectResult::Established,
+            connect::CONNECT_REFUSED => ConnectResult::Refused,
+            connect::CONNECT_UNREACHABLE => ConnectResult::Unreachable,
+            connect::CONNECT_TIMED_OUT => ConnectResult::TimedOut,
+            connect::CONNECT_CANCELLED => ConnectResult::Cancelled,
+            _ => ConnectResult::Error,
+        };
+        let errno = from.u32()?;
+        let syns_again = from.u32()?;
+        from.skip::<4>()?;
+        Ok(Kind::Connect(Box::new(Connect {
+            endpoints,
+            task: (task.pid != 0).then_some(task),
+            sk,
+            inode,
+            age_ns: (age_ns != record::CONNECT_AGE_UNKNOWN).then_some(age_ns),
+            result,
+            errno: (errno != 0).then_some(errno),
+            syns_again,
+            totals: self.connect_totals(from)?,
+        })))
+    }
+
+    fn connect_totals(&self, from: &mut Cursor<'_>) -> Result<ConnectTotals, Ended> {
+        let totals = ConnectTotals {
+            since: self.clock.wall(from.u64()?),
+            syns_again: from.u64()?,
+            unanswered: from.u64()?,
+            established: from.u64()?,
+            refused: from.u64()?,
+            unreachable: from.u64()?,
+            timed_out: from.u64()?,
+            cancelled: from.u64()?,
+            errors: from.u64()?,
+        };
+        // How much of it was streamed lately is for the kernel side alone.
+        from.skip::<16>()?;
+        Ok(totals)
+    }
+
     fn enqueue(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
         Ok(Kind::Enqueue(Enqueue {
             endpoints: read_endpoints(from)?,
@@ -399,6 +505,18 @@ impl Body {
             how: how(from.u32()?),
             options: options(from.u32()?),
         })))
+    }
+
+    fn no_port(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+        let no_port = NoPort {
+            endpoints: read_endpoints(from)?,
+            task: task(from)?,
+            sk: from.u64()?,
+            total: from.u64()?,
+            options: options(from.u32()?),
+        };
+        from.skip::<4>()?;
+        Ok(Kind::NoPort(Box::new(no_port)))
     }
 
     fn port_released(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {

@@ -40,10 +40,28 @@ pub struct KnobSample {
     pub local_port_range: Option<PortRange>,
     /// `net.ipv4.ip_local_reserved_ports`.
     pub reserved_ports: Option<PortRanges>,
+    /// `net.ipv4.tcp_tw_reuse` (0–2).
+    #[serde(default)]
+    pub tw_reuse: Option<u32>,
+}
+
+impl KnobSample {
+    /// How many ports the kernel may choose: the range without what is reserved.
+    pub fn ephemeral_ports(&self) -> Option<u32> {
+        let range = self.local_port_range?;
+        let reserved = self.reserved_ports.as_ref().map_or(0, |reserved| reserved.len_within(range));
+        Some(range.len().saturating_sub(reserved))
+    }
+
+    /// Whether the kernel may choose `port`.
+    pub fn is_ephemeral(&self, port: u16) -> bool {
+        self.local_port_range.is_some_and(|range| range.contains(port))
+            && !self.reserved_ports.as_ref().is_some_and(|reserved| reserved.contains(port))
+    }
 }
 
 /// A range of ports, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRange {
     /// First port.
     pub first: u16,
@@ -52,6 +70,16 @@ pub struct PortRange {
 }
 
 impl PortRange {
+    /// How many ports it has.
+    pub fn len(self) -> u32 {
+        (u32::from(self.last) + 1).saturating_sub(u32::from(self.first))
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
     /// Whether `port` lies in it.
     pub fn contains(self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
@@ -74,6 +102,15 @@ impl PortRanges {
     /// Whether `port` is in the set.
     pub fn contains(&self, port: u16) -> bool {
         self.0.iter().any(|range| range.contains(port))
+    }
+
+    /// How many ports of `range` are in the set.
+    pub fn len_within(&self, range: PortRange) -> u32 {
+        let common = |own: &PortRange| {
+            let (first, last) = (own.first.max(range.first), own.last.min(range.last));
+            (u32::from(last) + 1).saturating_sub(u32::from(first))
+        };
+        self.0.iter().map(common).sum()
     }
 
     /// Whether the set is empty.
@@ -131,5 +168,6 @@ mod tests {
         assert_eq!(set.with(39999).to_string(), "35000-36002,39999-40000");
         assert_eq!(PortRanges::default().with(65535).to_string(), "65535");
         assert!(set.contains(36002) && !set.contains(36003));
+        assert_eq!(set.len_within(PortRange { first: 36000, last: 50000 }), 4);
     }
 }

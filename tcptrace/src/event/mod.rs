@@ -4,6 +4,7 @@
 //! space read beside it (counters, knobs, processes, the passing of time). So a recording of the events replays to the same
 //! findings.
 
+mod connect;
 mod cursor;
 pub mod decode;
 mod histogram;
@@ -16,7 +17,11 @@ mod socket;
 mod time;
 mod trace;
 
-pub use decode::{DecodeError, decode_listener_state, decode_record, listener_sample, record_name};
+pub use connect::{Connect, ConnectResult, ConnectSample, ConnectTotals};
+pub use decode::{
+    DecodeError, decode_connect_sample, decode_listener_state, decode_port_use, decode_record,
+    listener_sample, record_name,
+};
 pub use histogram::Distribution;
 pub use host::{CounterSample, KnobSample, PortRange, PortRanges};
 pub use listener::{
@@ -26,8 +31,8 @@ pub use listener::{
 };
 pub use open_socket::{OpenSocket, decode_open_sockets};
 pub use port::{
-    BindFail, BindStage, Found, Holder, HolderReport, How, PortReleased, PortTaken, ReportedHolder,
-    ReuseState, Taker,
+    BindFail, BindStage, DestinationUse, Found, Holder, HolderReport, How, NoPort, PortHolders, PortReleased,
+    PortSurvey, PortTaken, PortUse, ReportedHolder, ReuseState, Taker,
 };
 pub use process::{Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner, Task};
 pub use socket::{Endpoints, Family, SocketOptions, SocketState, canonical};
@@ -75,6 +80,10 @@ pub enum Kind {
     PrefixSample(PrefixSample),
     /// A listener's queues and counts, once a second if changed.
     ListenerSample(Box<ListenerSample>),
+    /// A connect was not answered, failed, or was slow.
+    Connect(Box<Connect>),
+    /// Counts of one process's connects to one destination.
+    ConnectSample(Box<ConnectSample>),
     /// The kernel's counters of a namespace.
     CounterSample(CounterSample),
     /// The knobs of a namespace.
@@ -87,6 +96,12 @@ pub enum Kind {
     SocketOwner(Box<SocketOwner>),
     /// Who has the port of a conflict.
     HolderReport(Box<HolderReport>),
+    /// connect() found no port.
+    NoPort(Box<NoPort>),
+    /// What a process did with ephemeral ports.
+    PortUse(Box<PortUse>),
+    /// Who has the ephemeral ports of a namespace.
+    PortSurvey(Box<PortSurvey>),
     /// What is observed from here on.
     Coverage(Box<Coverage>),
     /// Events were lost.
@@ -114,12 +129,17 @@ impl Kind {
             Self::RequestEnd(_) => "request-end",
             Self::PrefixSample(_) => "prefix-sample",
             Self::ListenerSample(_) => "listener-sample",
+            Self::Connect(_) => "connect",
+            Self::ConnectSample(_) => "connect-sample",
             Self::CounterSample(_) => "counter-sample",
             Self::KnobSample(_) => "knob-sample",
             Self::ProcessInfo(_) => "process-info",
             Self::ProcessState(_) => "process-state",
             Self::SocketOwner(_) => "socket-owner",
             Self::HolderReport(_) => "holder-report",
+            Self::NoPort(_) => "no-port",
+            Self::PortUse(_) => "port-use",
+            Self::PortSurvey(_) => "port-survey",
             Self::Coverage(_) => "coverage",
             Self::Lost(_) => "lost",
             Self::Tick => "tick",
@@ -142,6 +162,8 @@ impl Kind {
                 | Self::ListenerClosed(_)
                 | Self::SynAckRetransmit(_)
                 | Self::RequestEnd(_)
+                | Self::NoPort(_)
+                | Self::Connect(_)
         )
     }
 }

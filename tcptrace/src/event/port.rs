@@ -1,10 +1,10 @@
 //! Ports: taken, given back, refused.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Endpoints, Owner, SocketOptions, SocketState, Task, Timestamp};
+use super::{Endpoints, Owner, PortRange, SocketOptions, SocketState, Task, Timestamp};
 
 /// How a port was taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -174,6 +174,140 @@ pub struct PortReleased {
     pub how: How,
     /// A TIME_WAIT remnant goes on holding the port.
     pub time_wait: bool,
+}
+
+/// connect() found no port, or its addresses in use: it fails with EADDRNOTAVAIL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoPort {
+    /// Both ends. Local port 0: the kernel was to choose one, and there is none left for this destination. Otherwise the
+    /// socket was bound to it before, and the same connection exists already.
+    pub endpoints: Endpoints,
+    /// Who asked.
+    pub task: Task,
+    /// Address of the socket in kernel memory.
+    pub sk: u64,
+    /// How often this process found no port, this time included.
+    pub total: u64,
+    /// Options of the socket.
+    pub options: SocketOptions,
+}
+
+/// What one process did with ephemeral ports since the tracer knows it. Said once a second, if it changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortUse {
+    /// Network namespace.
+    pub netns: u32,
+    /// Process id.
+    pub pid: u32,
+    /// Name of its thread that took the first port.
+    pub comm: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Ports taken by connect().
+    pub by_connect: u64,
+    /// Ports taken by bind() to port 0, or by listen() without one.
+    pub by_bind: u64,
+    /// Of those taken by bind(): how many were then connected.
+    pub bound_connects: u64,
+    /// Ports given back.
+    pub released: u64,
+    /// Of these: how many live on in TIME_WAIT.
+    pub time_wait: u64,
+    /// connect() calls that found no port.
+    pub refused: u64,
+}
+
+impl PortUse {
+    /// Ports taken.
+    pub fn taken(&self) -> u64 {
+        self.by_connect + self.by_bind
+    }
+
+    /// Ports taken and not given back.
+    pub fn held(&self) -> u64 {
+        self.taken().saturating_sub(self.released)
+    }
+}
+
+/// Who has the ephemeral ports of a namespace, as sock_diag and procfs show it. Made when it matters: looking costs about
+/// 1 µs a socket, and a pass over all processes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortSurvey {
+    /// Network namespace.
+    pub netns: u32,
+    /// `net.ipv4.ip_local_port_range`.
+    pub range: PortRange,
+    /// Ports in it that are not reserved.
+    pub capacity: u32,
+    /// Of these: ports that some socket has.
+    pub in_use: u32,
+    /// Of these: ports that nothing but TIME_WAIT has.
+    pub time_wait: u32,
+    /// Of these: ports that a listening or bound-only socket has, which no connect() is given.
+    pub blocked: u32,
+    /// Ports in use of the parity that connect() prefers (that of the range's first port).
+    pub in_use_connect_half: u32,
+    /// Who has how many, most first; the first few. TIME_WAIT and other sockets that nobody has open are one entry.
+    pub processes: Vec<PortHolders>,
+    /// How many entries there would be.
+    pub processes_total: u32,
+    /// Where connections from these ports lead, most ports first; the first few.
+    pub destinations: Vec<DestinationUse>,
+    /// How many there would be.
+    pub destinations_total: u32,
+    /// Why something may be missing; `None` if complete.
+    pub incomplete: Option<String>,
+}
+
+impl PortSurvey {
+    /// Ports that a bind() to port 0 could still be given.
+    pub fn free(&self) -> u32 {
+        self.capacity.saturating_sub(self.in_use)
+    }
+
+    /// Connections to `remote`, from the source address that has the most of them.
+    pub fn toward(&self, remote: SocketAddr) -> Option<&DestinationUse> {
+        self.destinations.iter().find(|destination| destination.remote == remote)
+    }
+
+    /// Ports that a connect() toward a destination of which `used` ports are in use could still be given, at most.
+    pub fn free_toward(&self, used: u32) -> u32 {
+        self.capacity.saturating_sub(self.blocked).saturating_sub(used)
+    }
+}
+
+/// A process and its ephemeral ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortHolders {
+    /// The process; `None` for sockets that nobody has open: TIME_WAIT, and connections that are being closed.
+    pub owner: Option<Owner>,
+    /// Ports.
+    pub ports: u32,
+    /// Of its sockets: connected.
+    pub established: u32,
+    /// Of its sockets: closed by the peer, not by the process.
+    pub close_wait: u32,
+    /// Of its sockets: bound, and neither listening nor connected.
+    pub bound: u32,
+    /// In TIME_WAIT.
+    pub time_wait: u32,
+    /// The destination of most of its connections, and how many they are.
+    pub most_to: Option<(SocketAddr, u32)>,
+}
+
+/// A destination and the ephemeral ports from which it is called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationUse {
+    /// Local address.
+    pub source: IpAddr,
+    /// Remote end.
+    pub remote: SocketAddr,
+    /// Ports in use between these two.
+    pub ports: u32,
+    /// Of these: in TIME_WAIT.
+    pub time_wait: u32,
+    /// The process that has most of them.
+    pub owner: Option<Owner>,
 }
 
 /// Who has a port, as sock_diag and procfs showed it right after a conflict.

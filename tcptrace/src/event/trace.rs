@@ -51,10 +51,16 @@ pub mod observation {
     pub const HOLDERS: &str = "holders";
     /// A port is taken.
     pub const PORT_TAKEN: &str = "port-taken";
+    /// A SYN of our own is sent again.
+    pub const SYN_RETRANSMIT: &str = "syn-retransmit";
+    /// A connect is refused, times out or is called off.
+    pub const CONNECT_END: &str = "connect-end";
     /// Who has the sockets that are older than the tracer.
     pub const SOCKET_OWNERS: &str = "socket-owners";
     /// A port is given back.
     pub const PORT_RELEASED: &str = "port-released";
+    /// connect() finds no port.
+    pub const NO_PORT: &str = "no-port";
 }
 
 /// The kinds of attachment, lowest first.

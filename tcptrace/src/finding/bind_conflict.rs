@@ -232,6 +232,7 @@ impl Account<'_> {
                 options: holder.options.map(|options: SocketOptions| options.to_string()),
                 uid: holder.uid,
                 taken_by,
+                ports: None,
             }),
             ..Party::default()
         }

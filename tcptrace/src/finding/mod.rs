@@ -9,22 +9,28 @@ mod backlog_truncated;
 mod bind_conflict;
 mod case;
 mod commands;
+mod connect_refused;
+mod destination;
 mod events_lost;
 mod evidence;
 mod half_open_capture;
 mod listener_closed;
 mod owner_state;
 mod party;
+mod port_exhaustion;
+mod port_leak;
 mod queue_limit;
 mod reuseport_imbalance;
 mod slow_accept;
 mod syn_queue_full;
+mod syn_unanswered;
 #[cfg(test)]
 pub(crate) mod testing;
-mod words;
+pub(crate) mod words;
 
 pub use evidence::{Evidence, Value};
 pub use party::{NetworkFacts, Party, ProcessName, SocketFacts};
+pub(crate) use queue_limit::{QueueLimit, SetBy};
 
 use std::collections::BTreeMap;
 
@@ -198,8 +204,12 @@ impl Default for Engine {
                 Box::new(Cases::new(events_lost::EventsLost)),
                 Box::new(Cases::new(half_open_capture::HalfOpenCapture)),
                 Box::new(Cases::new(listener_closed::ListenerClosed)),
+                Box::new(Cases::new(port_exhaustion::PortExhaustion)),
+                Box::new(Cases::new(port_leak::PortLeak)),
                 Box::new(Cases::new(reuseport_imbalance::ReuseportImbalance)),
                 Box::new(Cases::new(syn_queue_full::SynQueueFull)),
+                Box::new(Cases::new(syn_unanswered::SynUnanswered)),
+                Box::new(Cases::new(connect_refused::ConnectRefused)),
             ],
             last_id: 0,
             opened: BTreeMap::new(),

@@ -93,6 +93,9 @@ pub struct SocketFacts {
     /// User id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
+    /// Ephemeral ports that the process has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<u64>,
     /// Who took the port, if that is not (or no longer) the process that has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taken_by: Option<Owner>,

@@ -4,7 +4,7 @@ use crate::correlate::{Listener, Namespace};
 
 /// An accept queue's limit and where it comes from, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct QueueLimit {
+pub(crate) struct QueueLimit {
     /// The limit in force (`sk_max_ack_backlog`); the queue holds one more.
     pub limit: u32,
     /// The argument of listen(), if it was seen and fits the limit.
@@ -17,7 +17,7 @@ pub(super) struct QueueLimit {
 
 /// What set the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SetBy {
+pub(crate) enum SetBy {
     /// The argument: the kernel took it as it was.
     Argument {
         /// Whether somaxconn would have allowed more.
@@ -48,7 +48,7 @@ impl QueueLimit {
         })
     }
 
-    pub(super) fn set_by(&self) -> SetBy {
+    pub(crate) fn set_by(&self) -> SetBy {
         let allowed = self.somaxconn_then.or(self.somaxconn_now);
         match self.asked {
             Some(asked) if asked > self.limit => SetBy::Somaxconn,

@@ -89,6 +89,7 @@ impl Play {
             synack_retries: Some(5),
             local_port_range: Some(PortRange { first: 32768, last: 60999 }),
             reserved_ports: Some([8080..=8080].into_iter().collect()),
+            tw_reuse: Some(2),
         };
         self.send(self.now, Kind::KnobSample(Box::new(knobs)));
     }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 /// `1 SYN`, `312 SYNs`.
-pub(super) fn count(number: u64, one: &str, many: &str) -> String {
+pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// A rate without false precision: `71/s`, `0.4/s`, `0/s`.
-pub(super) fn rate(per_second: f64) -> String {
+pub(crate) fn rate(per_second: f64) -> String {
     if per_second >= 10.0 || per_second == 0.0 {
         format!("{per_second:.0}/s")
     } else {
@@ -18,7 +18,7 @@ pub(super) fn rate(per_second: f64) -> String {
 }
 
 /// A time span: `3.1 s`, `250 ms`, `12 min`.
-pub(super) fn span(duration: Duration) -> String {
+pub(crate) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     if seconds < 1.0 {
         format!("{} ms", duration.as_millis())

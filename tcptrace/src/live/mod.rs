@@ -8,10 +8,11 @@ pub mod drive;
 mod people;
 mod places;
 mod polled;
+mod ports;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    net::Ipv6Addr,
+    net::{Ipv6Addr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
     time::Duration,
 };
@@ -23,10 +24,10 @@ use tcptrace_common::{
 
 use crate::{
     event::{
-        self, BindFail, ClockOffset, Distribution, Endpoints, Event, HolderReport, Kind, ListenerRef,
-        ListenerSample, ListenerTotals, LossPlace, Lost, Owner, OwnerConfidence, PrefixSample,
+        self, BindFail, ClockOffset, ConnectTotals, Distribution, Endpoints, Event, HolderReport, Kind,
+        ListenerRef, ListenerSample, ListenerTotals, LossPlace, Lost, Owner, OwnerConfidence, PrefixSample,
         ReportedHolder, RetransmitCause, Timestamp,
-        decode::{decode_listener_state, decode_record, record_name},
+        decode::{decode_connect_sample, decode_listener_state, decode_record, record_name},
     },
     host::{
         netns::{Netns, NetnsError},
@@ -39,6 +40,7 @@ use crate::{
 use people::People;
 use places::Places;
 use polled::{ByPort, Polled};
+use ports::Ports;
 
 /// How to trace.
 #[derive(Clone, Debug, Default)]
@@ -76,11 +78,15 @@ pub struct Live {
     said_lost: [u64; KINDS],
     said_misses: BTreeMap<&'static str, u64>,
     said_prefixes: HashMap<(u64, [u8; 16]), u64>,
+    said_connects: HashMap<(u32, u32, SocketAddr), ConnectTotals>,
+    /// A connect was told of since the counts were last read.
+    connects: bool,
     undecoded: u64,
     seconds: u64,
     last_second: Timestamp,
     /// Owners whose state is worth a look this second: their listener dropped something.
     troubled: HashSet<u64>,
+    ports: Ports,
 }
 
 impl Live {
@@ -109,10 +115,13 @@ impl Live {
             said_lost: [0; KINDS],
             said_misses: BTreeMap::new(),
             said_prefixes: HashMap::new(),
+            said_connects: HashMap::new(),
+            connects: false,
             undecoded: 0,
             seconds: 0,
             last_second: clock::now(clock),
             troubled: HashSet::new(),
+            ports: Ports::default(),
         };
         let mut first =
             vec![Kind::Coverage(Box::new(coverage(live.tracer.coverage(), options.filters.clone())))];
@@ -172,7 +181,15 @@ impl Live {
                 }
             }
             self.introduce(&event, into);
+            self.ports.note(&event.kind);
             match &event.kind {
+                Kind::Connect(connect) => {
+                    self.connects = true;
+                    let unknown = connect.task.is_none() && !self.people.has_looked_for(connect.inode);
+                    if unknown && !strangers.iter().any(|stranger| stranger.1 == connect.inode) {
+                        strangers.push((connect.sk, connect.inode, connect.endpoints));
+                    }
+                }
                 Kind::Listen(listen) => {
                     let inode = listen.listener.inode;
                     self.people.saw_owner(inode, listen.task.pid);
@@ -204,6 +221,7 @@ impl Live {
         for (time, conflict) in conflicts {
             self.report_holders(time, &conflict, into);
         }
+        self.look_where_ports_are_wanted(into);
     }
 
     /// Introduces every process that `event` names for the first time.
@@ -213,6 +231,8 @@ impl Live {
             Kind::Listen(listen) => pids.push(listen.task.pid),
             Kind::Accept(accept) => pids.push(accept.task.pid),
             Kind::PortTaken(taken) => pids.push(taken.task.pid),
+            Kind::NoPort(refused) => pids.push(refused.task.pid),
+            Kind::Connect(connect) => pids.extend(connect.task.as_ref().map(|task| task.pid)),
             Kind::ListenerClosed(closed) => pids.push(closed.task.pid),
             Kind::BindFail(fail) => {
                 pids.push(fail.task.pid);
@@ -431,10 +451,14 @@ impl Live {
             }
             self.said_listeners = said;
         }
+        if std::mem::take(&mut self.connects) {
+            kinds.extend(self.connect_samples());
+        }
         for inode in std::mem::take(&mut self.troubled) {
             kinds.extend(self.people.owners_of(inode).iter().filter_map(|&pid| self.people.state(pid)));
         }
         kinds.extend(self.places.second());
+        self.ports_of_second(into);
         let now = self.now();
         kinds.extend(self.lost(now));
         kinds.push(Kind::Tick);
@@ -459,6 +483,26 @@ impl Live {
                 completed,
             }));
         }
+        kinds
+    }
+
+    /// Counts of connects, where they changed: those that could not be told one by one are among them.
+    fn connect_samples(&mut self) -> Vec<Kind> {
+        let mut kinds = Vec::new();
+        let mut said = HashMap::new();
+        for (key, bytes) in self.tracer.connects() {
+            match decode_connect_sample(&key, &bytes, self.clock) {
+                Ok(sample) => {
+                    let whose = (sample.netns, sample.pid, sample.remote);
+                    if self.said_connects.get(&whose) != Some(&sample.totals) {
+                        kinds.push(Kind::ConnectSample(Box::new(sample)));
+                    }
+                    said.insert(whose, sample.totals);
+                }
+                Err(error) => log::error!("counts of connects cannot be decoded: {error}"),
+            }
+        }
+        self.said_connects = said;
         kinds
     }
 

@@ -154,6 +154,15 @@ impl Places {
         events
     }
 
+    /// Settings of a namespace, read now.
+    pub(super) fn knobs_of(&mut self, netns: u32) -> Option<Knobs> {
+        if !self.places.contains_key(&netns) && self.only.is_none() {
+            self.look_around();
+        }
+        let place = self.places.get(&netns)?;
+        Knobs::of(&place.netns).inspect_err(|error| log::warn!("knobs of namespace {netns}: {error}")).ok()
+    }
+
     /// The sock_diag socket of a namespace, opened when first needed.
     pub(super) fn diag(&mut self, netns: u32) -> Option<&mut SockDiag> {
         if !self.places.contains_key(&netns) && self.only.is_none() {
@@ -197,6 +206,7 @@ fn knob_sample(netns: u32, knobs: &Knobs) -> KnobSample {
             .ip_local_reserved_ports
             .as_ref()
             .map(|set| set.ranges().collect::<PortRanges>()),
+        tw_reuse: knobs.tcp_tw_reuse,
     }
 }
 

@@ -72,6 +72,15 @@ impl EventLine {
                     .with("uid", fail.task.uid)
                     .with("holders", fail.holders_met),
             ),
+            Kind::Connect(connect) => (
+                &connect.endpoints,
+                connect.task.as_ref(),
+                Evidence::new()
+                    .with("result", connect.result.name())
+                    .with("errno", connect.errno)
+                    .with("syns_again", connect.syns_again)
+                    .with("age_ns", connect.age_ns),
+            ),
             Kind::PortTaken(taken) => (
                 &taken.endpoints,
                 Some(&taken.task),
@@ -86,6 +95,22 @@ impl EventLine {
                 line.name(released.pid, &released.comm, world);
                 return Some(line);
             }
+            Kind::NoPort(refused) => (
+                &refused.endpoints,
+                Some(&refused.task),
+                Evidence::new()
+                    .with("errno", "EADDRNOTAVAIL")
+                    .with(
+                        "why",
+                        if refused.endpoints.local.port() == 0 {
+                            "no-port-left"
+                        } else {
+                            "connection-exists"
+                        },
+                    )
+                    .with("options", refused.options.to_string())
+                    .with("total", refused.total),
+            ),
             Kind::ListenerClosed(closed) => (
                 &closed.endpoints,
                 Some(&closed.task),

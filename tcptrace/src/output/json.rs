@@ -18,7 +18,7 @@ use super::summary::Summary;
 #[derive(Debug)]
 pub struct JsonWriter<W: Write> {
     to: LineSink<W>,
-    buffer: Vec<u8>,
+    line: Vec<u8>,
 }
 
 /// A line, its type in front.
@@ -68,7 +68,7 @@ fn as_text<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::O
 impl<W: Write> JsonWriter<W> {
     /// Writes to `to`.
     pub fn new(to: W) -> Self {
-        Self { to: LineSink::new(to), buffer: Vec::new() }
+        Self { to: LineSink::new(to), line: Vec::new() }
     }
 
     /// What is observed.
@@ -86,7 +86,7 @@ impl<W: Write> JsonWriter<W> {
                 reason: observation.reason.as_deref(),
             })
             .collect();
-        self.line(
+        self.write(
             "coverage",
             &CoverageLine {
                 kernel: &coverage.kernel,
@@ -102,7 +102,7 @@ impl<W: Write> JsonWriter<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn finding(&mut self, finding: &Finding) -> Written {
-        self.line("finding", finding)
+        self.write("finding", finding)
     }
 
     /// An event that the kernel side reported; others are no lines of output. `world` names containers.
@@ -114,7 +114,7 @@ impl<W: Write> JsonWriter<W> {
             return self.lost(lost);
         }
         match EventLine::of(event, world) {
-            Some(line) => self.line("event", &line),
+            Some(line) => self.write("event", &line),
             None => Ok(std::ops::ControlFlow::Continue(())),
         }
     }
@@ -131,7 +131,7 @@ impl<W: Write> JsonWriter<W> {
             from: lost.from,
             to: lost.to,
         };
-        self.line("lost", &line)
+        self.write("lost", &line)
     }
 
     /// The last line.
@@ -139,7 +139,7 @@ impl<W: Write> JsonWriter<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn summary(&mut self, summary: &Summary) -> Written {
-        self.line("summary", summary)
+        self.write("summary", summary)
     }
 
     /// The writer.
@@ -147,16 +147,16 @@ impl<W: Write> JsonWriter<W> {
         self.to.into_inner()
     }
 
-    /// A line of another type, for subcommands that do not trace.
+    /// A line of another type: `content` is an object, before whose fields `"type"` is put.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn line<T: Serialize>(&mut self, kind: &'static str, content: &T) -> Written {
-        self.buffer.clear();
-        let mut serializer = serde_json::Serializer::with_formatter(&mut self.buffer, Plain);
+    pub fn write<T: Serialize>(&mut self, kind: &'static str, content: &T) -> Written {
+        self.line.clear();
+        let mut serializer = serde_json::Serializer::with_formatter(&mut self.line, Plain);
         Typed { kind, content }.serialize(&mut serializer)?;
-        self.buffer.push(b'\n');
-        self.to.write(&self.buffer)
+        self.line.push(b'\n');
+        self.to.write(&self.line)
     }
 }
 

@@ -3,9 +3,11 @@
 mod escape;
 mod event_line;
 mod json;
+pub mod listeners;
 mod select;
 mod sink;
 mod summary;
+mod table;
 mod text;
 
 pub use escape::escape;

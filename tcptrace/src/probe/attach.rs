@@ -14,7 +14,7 @@ use aya::{
 use super::{
     btf::Btf,
     coverage::{Coverage, Observed, Status},
-    plan::{BackEnd, Kind, OBSERVATIONS, Observation, Probe, Way},
+    plan::{BackEnd, Kind, OBSERVATIONS, Observation, Probe, WITH_ALL, Way},
 };
 
 /// Which tiers may be used.
@@ -60,15 +60,26 @@ pub struct Outcome {
 }
 
 /// Attaches what the plan asks for. Never fails as a whole: what could not be had is in the coverage.
-pub fn attach(ebpf: &mut Ebpf, btf: &Btf, aya_btf: &aya::Btf, missing: &[&str], tier: Tier) -> Outcome {
+///
+/// What serves only to show every connection is left out unless `all`.
+pub fn attach(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    aya_btf: &aya::Btf,
+    missing: &[&str],
+    tier: Tier,
+    all: bool,
+) -> Outcome {
     let mut attacher =
         Attacher { ebpf, btf, aya_btf, missing, tier, standing: BTreeMap::new(), loaded: BTreeSet::new() };
-    let mut chosen: Vec<Choice> = OBSERVATIONS.iter().map(|o| attacher.choose(o, BackEnd::Fexit)).collect();
+    let wanted: Vec<&'static Observation> =
+        OBSERVATIONS.iter().filter(|o| all || !WITH_ALL.contains(&o.name)).collect();
+    let mut chosen: Vec<Choice> = wanted.iter().map(|o| attacher.choose(o, BackEnd::Fexit)).collect();
     // Within a group, either all in the full tiers or all by tracepoints: they share state in the kernel.
     let groups: BTreeSet<u8> = OBSERVATIONS.iter().map(|o| o.group).filter(|&group| group != 0).collect();
     for group in groups {
         let of_group = |o: &Observation| o.group == group;
-        let mixed = OBSERVATIONS
+        let mixed = wanted
             .iter()
             .zip(&chosen)
             .filter(|(o, _)| of_group(o))
@@ -76,7 +87,7 @@ pub fn attach(ebpf: &mut Ebpf, btf: &Btf, aya_btf: &aya::Btf, missing: &[&str], 
         if !mixed {
             continue;
         }
-        for (observation, choice) in OBSERVATIONS.iter().zip(&mut chosen).filter(|(o, _)| of_group(o)) {
+        for (observation, choice) in wanted.iter().zip(&mut chosen).filter(|(o, _)| of_group(o)) {
             if choice.way.is_some_and(|w| w.back_end < BackEnd::Tracepoint) {
                 attacher.release(observation.name);
                 let why = "others that it works with are not to be had in that tier".to_owned();
@@ -89,7 +100,7 @@ pub fn attach(ebpf: &mut Ebpf, btf: &Btf, aya_btf: &aya::Btf, missing: &[&str], 
         }
     }
     let serves = chosen.iter().filter_map(|c| c.way).fold(0, |bits, way| bits | way.serves);
-    let observations = OBSERVATIONS.iter().zip(chosen).map(|(o, c)| c.into_observed(o)).collect();
+    let observations = wanted.iter().zip(chosen).map(|(o, c)| c.into_observed(o)).collect();
     let attached = attacher
         .standing
         .into_iter()
@@ -114,7 +125,7 @@ impl Choice {
                 Observed {
                     name: observation.name,
                     status: Status::Attached,
-                    back_end: Some(way.back_end),
+                    back_end: Some(way.tier()),
                     via: self.via.join(", "),
                     reason: join(&reasons),
                 }

@@ -15,4 +15,4 @@ pub use attach::{Attached, Tier};
 pub use coverage::{Coverage, Observed, Status};
 pub use error::ProbeError;
 pub use plan::BackEnd;
-pub use tracer::{Options, Tracer};
+pub use tracer::{Options, PortUseBytes, PortUseKeyBytes, Tracer};

@@ -1,6 +1,8 @@
 //! The embedded eBPF object, and the bytes of its globals.
 
-use tcptrace_common::{KernelLayout, TraceConfig, listener::PrefixKey, open_socket::OpenSocketQuery};
+use tcptrace_common::{
+    KernelLayout, TraceConfig, connect::ConnectKey, listener::PrefixKey, open_socket::OpenSocketQuery,
+};
 
 /// The committed object that `cargo xtask ebpf` made; aligned as an ELF reader wants it.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/tcptrace.bpf.o");
@@ -44,6 +46,21 @@ pub(super) fn bytes_of_query(query: &OpenSocketQuery) -> Vec<u8> {
 pub(super) fn prefix_key(bytes: [u8; size_of::<PrefixKey>()]) -> Option<PrefixKey> {
     let (listener, prefix) = bytes.split_first_chunk::<8>()?;
     Some(PrefixKey { listener: u64::from_ne_bytes(*listener), prefix: prefix.try_into().ok()? })
+}
+
+/// A key of `CONNECTS`.
+pub(super) fn connect_key(bytes: [u8; size_of::<ConnectKey>()]) -> Option<ConnectKey> {
+    let (peer, rest) = bytes.split_first_chunk::<16>()?;
+    let (netns, rest) = rest.split_first_chunk::<4>()?;
+    let (tgid, rest) = rest.split_first_chunk::<4>()?;
+    let (port, _) = rest.split_first_chunk::<2>()?;
+    Some(ConnectKey {
+        peer: *peer,
+        netns: u32::from_ne_bytes(*netns),
+        tgid: u32::from_ne_bytes(*tgid),
+        port: u16::from_ne_bytes(*port),
+        pad: [0; 3],
+    })
 }
 
 #[cfg(test)]

@@ -87,6 +87,16 @@ pub struct Way {
     pub needs: Option<&'static str>,
 }
 
+impl Way {
+    /// The tier that this way shows to work: one of tracepoints alone works without trampolines and kprobes, whatever tiers it
+    /// serves.
+    #[must_use]
+    pub fn tier(&self) -> BackEnd {
+        let tracepoints = |probe: &Probe| matches!(probe.kind, Kind::BtfTracepoint | Kind::SyscallTracepoint);
+        if self.probes.iter().all(tracepoints) { BackEnd::Tracepoint } else { self.back_end }
+    }
+}
+
 /// Something that the tracer wants to see.
 #[derive(Clone, Copy, Debug)]
 pub struct Observation {
@@ -135,6 +145,20 @@ const STATE_OF_PORT: &[Probe] = &[
 const SYNACK_AGAIN: &[Probe] =
     &[probe("tp_retransmit_synack", Kind::BtfTracepoint, &["tcp_retransmit_synack"])];
 
+const SYN_AGAIN: &[Probe] = &[probe("tp_retransmit_skb", Kind::BtfTracepoint, &["tcp_retransmit_skb"])];
+const RESET: Probe = probe("tp_receive_reset", Kind::BtfTracepoint, &["tcp_receive_reset"]);
+const END_BY_STATE: Way = Way {
+    back_end: BackEnd::Tracepoint,
+    probes: &[
+        RESET,
+        probe("tp_set_state_task", Kind::BtfTracepoint, STATE),
+        probe("tp_set_state_port", Kind::BtfTracepoint, STATE),
+    ],
+    limit: None,
+    serves: SERVE_CONNECT,
+    needs: None,
+};
+
 /// In the kprobe tier, too: a kprobe on what every connect does would make others be skipped (see the eBPF side's
 /// `attach/kprobe.rs`).
 const PORT_BY_STATE: Way =
@@ -145,9 +169,16 @@ const RELEASE_BY_STATE: Way = tracepoint_way(
     SERVE_CONNECT,
 );
 
+const NO_PORT_BY_STATE: Way = tracepoint_way(
+    STATE_OF_PORT,
+    "that a bound socket's connection exists already is not seen",
+    SERVE_CONNECT,
+);
+
 /// Programs that the kernel may skip now and then without a loss worth telling: those that only process context has work
 /// for, when a packet interrupts them; and those that free a port's entry, which the next taker overwrites.
-pub const SKIPPED_IN_GOOD_FAITH: &[&str] = &["tp_set_state_task", "tp_set_state_port", "fentry_put_port"];
+pub const SKIPPED_IN_GOOD_FAITH: &[&str] =
+    &["tp_set_state_task", "tp_set_state_port", "fentry_put_port", "tp_receive_reset"];
 
 /// Programs of process context. On preemptible kernels the kernel skips a run when another task has been preempted in the
 /// middle of the same program on the same CPU (some in a million). What is then missed is one accept or one port of one
@@ -157,6 +188,8 @@ pub const PROCESS_CONTEXT: &[&str] = &[
     "fexit_get_port",
     "fexit_hash_connect_v4",
     "fexit_hash_connect_v6",
+    "fexit_connect_v4",
+    "fexit_connect_v6",
     "kprobe_sock_graft",
     "kprobe_get_port",
     "kretprobe_get_port",
@@ -435,6 +468,23 @@ pub const OBSERVATIONS: &[Observation] = &[
         group: 3,
     },
     Observation {
+        name: "no-port",
+        what: "connects that find no port",
+        ways: &[
+            way(
+                Fexit,
+                &[
+                    probe("fexit_hash_connect_v4", Kind::Fexit, &["inet_hash_connect"]),
+                    probe6("fexit_hash_connect_v6", Kind::Fexit, &["inet6_hash_connect"]),
+                ],
+            ),
+            Way { back_end: Kprobe, ..NO_PORT_BY_STATE },
+            NO_PORT_BY_STATE,
+        ],
+        polled: None,
+        group: 3,
+    },
+    Observation {
         name: "port-released",
         what: "ports given back",
         ways: &[
@@ -445,7 +495,60 @@ pub const OBSERVATIONS: &[Observation] = &[
         polled: None,
         group: 3,
     },
+    Observation {
+        name: "syn-retransmit",
+        what: "SYNs of our own connects sent again",
+        // One tracepoint for all tiers: it fires only when something is wrong.
+        ways: &[way(Fexit, SYN_AGAIN), way(Kprobe, SYN_AGAIN), way(BackEnd::Tracepoint, SYN_AGAIN)],
+        polled: None,
+        group: 0,
+    },
+    Observation {
+        name: "connect-end",
+        what: "connects that are refused, time out or are called off",
+        ways: &[
+            Way {
+                limit: Some("of connects from a port that bind() gave, only those refused by RST"),
+                ..way(Fexit, &[RESET, probe("fentry_put_port", Kind::Fentry, &["inet_put_port"])])
+            },
+            Way { back_end: Kprobe, ..END_BY_STATE },
+            END_BY_STATE,
+        ],
+        polled: None,
+        group: 3,
+    },
+    Observation {
+        name: "connect-error",
+        what: "connects that fail before a SYN is sent",
+        // No kprobes on what every connect does; and no tracepoint tells of it.
+        ways: &[way(
+            Fexit,
+            &[
+                probe("fexit_connect_v4", Kind::Fexit, &["tcp_v4_connect"]),
+                probe6("fexit_connect_v6", Kind::Fexit, &["tcp_v6_connect"]),
+            ],
+        )],
+        polled: None,
+        group: 0,
+    },
+    Observation {
+        name: "connect-established",
+        what: "connects that are answered",
+        ways: &[
+            way(
+                Fexit,
+                &[probe("fentry_conn_established", Kind::Fentry, &["security_inet_conn_established"])],
+            ),
+            Way { back_end: Kprobe, limit: None, ..PORT_BY_STATE },
+            Way { limit: None, ..PORT_BY_STATE },
+        ],
+        polled: None,
+        group: 3,
+    },
 ];
+
+/// Observations that are made only if every connection is to be shown: they cost a run of a program for each.
+pub const WITH_ALL: &[&str] = &["connect-established"];
 
 #[cfg(test)]
 mod tests {

@@ -13,8 +13,10 @@ use aya_log::EbpfLogger;
 use tcptrace_common::{
     TraceConfig,
     config::STREAM_ALL,
+    connect::{ConnectKey, ConnectTotals},
     listener::{HISTOGRAM_BUCKETS, ListenerState, PrefixKey},
     open_socket::OpenSocketQuery,
+    port::{PortUse, PortUseKey},
     record::KINDS,
 };
 
@@ -34,6 +36,13 @@ pub const RING_BYTES: u32 = 4 << 20;
 
 /// A listener's counters as the kernel side keeps them.
 pub type ListenerBytes = [u8; size_of::<ListenerState>()];
+
+/// Key and value of what a process did with ephemeral ports, as the kernel side keeps them.
+pub type PortUseKeyBytes = [u8; size_of::<PortUseKey>()];
+/// See [`PortUseKeyBytes`].
+pub type PortUseBytes = [u8; size_of::<PortUse>()];
+/// The counts of a process's connects to one destination as the kernel side keeps them.
+pub type ConnectBytes = [u8; size_of::<ConnectTotals>()];
 
 /// A listener's distribution of times as the kernel side keeps it.
 type HistogramBytes = [u32; HISTOGRAM_BUCKETS];
@@ -65,7 +74,10 @@ pub struct Tracer {
     waits: HashMap<MapData, u64, HistogramBytes>,
     handshakes: HashMap<MapData, u64, HistogramBytes>,
     prefixes: HashMap<MapData, [u8; size_of::<PrefixKey>()], u64>,
+    connects: HashMap<MapData, [u8; size_of::<ConnectKey>()], ConnectBytes>,
     lost: Array<MapData, [u64; KINDS]>,
+    port_use: HashMap<MapData, PortUseKeyBytes, PortUseBytes>,
+    served: Array<MapData, [u64; 1024]>,
     coverage: Coverage,
     attached: Vec<Attached>,
     kernel_log: Option<EbpfLogger<&'static dyn log::Log>>,
@@ -106,8 +118,9 @@ impl Tracer {
             .map_max_entries("EVENTS", options.ring_bytes)
             .load(object::OBJECT)
             .map_err(|error| ProbeError::load(&error))?;
+        let streams_all = options.config.flags & STREAM_ALL != 0;
         let Outcome { mut coverage, attached, serves } =
-            attach::attach(&mut ebpf, &btf, &aya_btf, &resolution.missing, options.tier);
+            attach::attach(&mut ebpf, &btf, &aya_btf, &resolution.missing, options.tier, streams_all);
         if attached.is_empty() {
             return Err(ProbeError::nothing_attached(&coverage));
         }
@@ -132,9 +145,12 @@ impl Tracer {
             waits: HashMap::try_from(take(&mut ebpf, "WAITS")?)?,
             handshakes: HashMap::try_from(take(&mut ebpf, "HANDSHAKES")?)?,
             prefixes: HashMap::try_from(take(&mut ebpf, "PREFIXES")?)?,
+            connects: HashMap::try_from(take(&mut ebpf, "CONNECTS")?)?,
             lost: Array::try_from(take(&mut ebpf, "LOST")?)?,
+            port_use: HashMap::try_from(take(&mut ebpf, "PORT_USE")?)?,
+            served: Array::try_from(take(&mut ebpf, "SERVED")?)?,
             kernel_log,
-            streams_all: options.config.flags & STREAM_ALL != 0,
+            streams_all,
             open_sockets,
             ebpf,
             coverage,
@@ -210,6 +226,47 @@ impl Tracer {
     pub fn prefixes(&self) -> Vec<(PrefixKey, u64)> {
         let entries = self.prefixes.iter().filter_map(Result::ok);
         entries.filter_map(|(key, completed)| Some((object::prefix_key(key)?, completed))).collect()
+    }
+
+    /// What each process did with ephemeral ports: keys and values of the kernel side's map, in its bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn port_use(&self) -> Result<Vec<(PortUseKeyBytes, PortUseBytes)>, ProbeError> {
+        let mut uses = Vec::new();
+        for entry in &self.port_use {
+            match entry {
+                Ok(entry) => uses.push(entry),
+                // Deleted while we walked.
+                Err(aya::maps::MapError::KeyNotFound) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(uses)
+    }
+
+    /// Forgets the counts of a process: it holds no port.
+    pub fn forget_port_use(&mut self, key: &PortUseKeyBytes) {
+        // An error means that it is gone already.
+        let _ = self.port_use.remove(key);
+    }
+
+    /// Tells the kernel side which ports servers have or had (bit n of the 65536 is port n): a client that is given one of
+    /// them is reported.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be written.
+    pub fn watch_ports(&mut self, served: [u64; 1024]) -> Result<(), ProbeError> {
+        Ok(self.served.set(0, served, 0)?)
+    }
+
+    /// The counts of connects that were not answered at once, by process and destination.
+    #[must_use]
+    pub fn connects(&self) -> Vec<(ConnectKey, ConnectBytes)> {
+        let entries = self.connects.iter().filter_map(Result::ok);
+        entries.filter_map(|(key, totals)| Some((object::connect_key(key)?, totals))).collect()
     }
 
     /// Records lost so far, by kind: those that found no room in the ring buffer; slot 0 counts listeners that found no

@@ -65,7 +65,8 @@ impl Claims {
         }
         for (id, claim) in &self.0 {
             let code = claim.get("code").and_then(Value::as_str).unwrap_or("?");
-            if !answered.contains(id) && !truth.allow.iter().any(|allowed| allowed.code == code) {
+            let allowed = truth.allow.iter().any(|allowed| allowed.code == code);
+            if !answered.contains(id) && !allowed && !is_other_end(claim, truth) {
                 let title = claim.get("title").and_then(Value::as_str).unwrap_or("");
                 problems.push(format!("{code} was claimed, and is not so: {title}"));
             }
@@ -81,6 +82,19 @@ fn is_unknown(expected: &Expectation, claim: &Value) -> bool {
     holders.is_some_and(|holders| holders.iter().all(|holder| holder.get("pid").is_none_or(Value::is_null)))
         && party("subject", &expected.subject, claim.get("subject")).is_none()
         && asked.is_none_or(|asked| party("requester", asked, claim.pointer("/evidence/requester")).is_none())
+}
+
+/// Whether it tells of a client whose SYNs a listener drops that an expected finding is about: the same incident, seen from
+/// its other end.
+fn is_other_end(claim: &Value, truth: &GroundTruth) -> bool {
+    let text = |pointer| claim.pointer(pointer).and_then(Value::as_str);
+    let server = text("/evidence/server/address");
+    text("/code") == Some("syn-unanswered")
+        && text("/cause") == Some("local-drop")
+        && truth.expect.iter().any(|expected| {
+            expected.subject.kind == "listener"
+                && expected.subject.address.map(|address| address.to_string()).as_deref() == server
+        })
 }
 
 /// What a claim gets wrong; `None` if it is right.
@@ -231,6 +245,27 @@ mod tests {
             json!([{"text": "think"}, {"text": "do", "command": "true"}, {"text": "or", "command": "false"}]);
         claims.note(claim);
         assert_eq!((claims.remedy("bind-conflict"), claims.remedy("other")), (Some("true"), None));
+    }
+
+    #[test]
+    fn a_client_s_stall_must_name_the_server() {
+        let mut truth = truth();
+        truth.expect[0].subject.kind = "listener";
+        let stall = |address: &str| {
+            json!({"id": 2, "code": "syn-unanswered", "cause": "local-drop", "title": "t",
+                "evidence": {"server": {"address": address}}})
+        };
+        let problems = |stall| {
+            let mut all = Claims::default();
+            all.note(claim());
+            all.note(stall);
+            all.judge(&truth).len()
+        };
+        assert_eq!(problems(stall("0.0.0.0:35010")), 0);
+        assert_eq!(problems(stall("0.0.0.0:35011")), 1);
+        let mut blind = stall("0.0.0.0:35010");
+        blind["cause"] = "no-answer".into();
+        assert_eq!(problems(blind), 1);
     }
 
     #[test]

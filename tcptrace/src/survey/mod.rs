@@ -3,6 +3,8 @@
 //! Needs neither BPF nor a free port. Without root, other namespaces and other users' processes stay out of sight; what
 //! was not looked at is in [`Survey::gaps`].
 
+pub mod ports;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;

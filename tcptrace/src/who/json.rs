@@ -87,14 +87,14 @@ impl Answer {
         let mut out = JsonWriter::new(out);
         for place in &self.places {
             for holder in &place.holders {
-                if out.line("holder", &HolderLine::of(holder, place, now))?.is_break() {
+                if out.write("holder", &HolderLine::of(holder, place, now))?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
         }
         for place in &self.places {
             for &port in ports.iter().filter(|port| place.is_own || place.has(**port)) {
-                if out.line("port", &PortLine::of(port, place))?.is_break() {
+                if out.write("port", &PortLine::of(port, place))?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
@@ -105,7 +105,7 @@ impl Answer {
             owners_via: self.owners_via,
             gaps: &self.gaps,
         };
-        out.line("summary", &summary)
+        out.write("summary", &summary)
     }
 }
 

@@ -108,6 +108,12 @@ pub(crate) const CASES: [Case; 14] = [
     rehearsal("listener-closed", &["rehearse", "listener-closed"], BEST),
     rehearsal("reuseport-imbalance", &["rehearse", "reuseport-imbalance"], BEST),
     rehearsal("storm", &["rehearse", "storm"], BEST),
+    rehearsal("port-exhaustion", &["rehearse", "port-exhaustion"], &Tier::ALL),
+    rehearsal(
+        "port-exhaustion-bind",
+        &["rehearse", "port-exhaustion", "--variant", "bind-before-connect", "--family", "6"],
+        BEST,
+    ),
 ];
 
 impl Case {

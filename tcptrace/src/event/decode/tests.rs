@@ -85,6 +85,8 @@ impl Encoder {
             .u64(it.taker.released_ns)
             .u8(it.taker.how)
             .u8(it.taker.bootstrapped)
+            .u8(it.taker.syns_again)
+            .u8(it.taker.told)
             .bytes(&it.taker.pad)
             .u64(it.sk)
             .u64(it.ino)
@@ -242,6 +244,40 @@ fn half_open_requests() {
 }
 
 #[test]
+fn connects() {
+    let totals = |to: Encoder| {
+        // since, then the eight counts, then what is the kernel side's own.
+        (1..=9_u64).fold(to, Encoder::u64).u64(77).u64(78)
+    };
+    let record = |task: wire::Task, age: u64, result: u32| {
+        encode(record::CONNECT, 42, |to| {
+            totals(
+                to.endpoints(&ends()).task(&task).u64(5).u64(6).u64(age).u32(result).u32(111).u32(2).u32(0),
+            )
+        })
+    };
+    let refused = record(some_task(), 9, connect::CONNECT_REFUSED);
+    assert_eq!(refused.len(), size_of::<record::Connect>());
+    let Kind::Connect(connect) = kind_of(&refused) else { panic!() };
+    assert_eq!((connect.endpoints, connect.task.clone()), (ends_decoded(), Some(task_decoded())));
+    assert_eq!((connect.result, connect.errno, connect.syns_again), (ConnectResult::Refused, Some(111), 2));
+    assert_eq!((connect.sk, connect.inode, connect.age_ns), (5, 6, Some(9)));
+    let counts = connect.totals;
+    assert_eq!(counts.since, Timestamp::from_nanos(1_000_001));
+    assert_eq!((counts.syns_again, counts.refused, counts.timed_out, counts.errors), (2, 5, 7, 9));
+
+    let strange = record(wire::Task::default(), record::CONNECT_AGE_UNKNOWN, connect::CONNECT_SYN_AGAIN);
+    let Kind::Connect(connect) = kind_of(&strange) else { panic!() };
+    assert_eq!((connect.task, connect.age_ns, connect.result), (None, None, ConnectResult::SynAgain));
+
+    let key = connect::ConnectKey { peer: ends().remote, netns: 77, tgid: 8, port: 80, pad: [0; 3] };
+    let sample = decode_connect_sample(&key, &totals(Encoder::default()).0, clock()).unwrap();
+    assert_eq!((sample.pid, sample.remote.to_string()), (8, "10.0.0.2:80".to_owned()));
+    assert_eq!(sample.totals, counts);
+    assert!(decode_connect_sample(&key, &[0; 7], clock()).is_err());
+}
+
+#[test]
 fn drops() {
     let record = encode(record::SYN_DROP, 42, |to| {
         to.endpoints(&ends()).listener(&listener()).u32(record::SYN_DROP_SYN_QUEUE).u32(1).u64(9)
@@ -297,8 +333,10 @@ fn bind_fail() {
             since_ns: 30,
             released_ns: 0,
             how: port::HOW_CONNECT,
+            syns_again: 0,
+            told: 0,
             bootstrapped: 0,
-            pad: [0; 6],
+            pad: [0; 4],
         },
         sk: 8,
         ino: 9,
@@ -345,6 +383,26 @@ fn ports_taken_and_released() {
     let Kind::PortReleased(released) = kind_of(&record) else { panic!() };
     assert_eq!((released.how, released.held_ns, released.time_wait), (How::Connect, 1234, true));
     assert_eq!((released.pid, released.comm.as_str()), (6039, "abcdefghijklmno"));
+}
+
+#[test]
+fn connects_without_a_port_and_what_processes_do_with_ports() {
+    let record = encode(record::NO_PORT, 42, |to| {
+        to.endpoints(&ends()).task(&some_task()).u64(7).u64(3).u32(1).u32(0)
+    });
+    assert_eq!(record.len(), size_of::<record::NoPort>());
+    let Kind::NoPort(refused) = kind_of(&record) else { panic!() };
+    assert_eq!((refused.endpoints, refused.task), (ends_decoded(), task_decoded()));
+    assert_eq!((refused.sk, refused.total, refused.options.reuseaddr()), (7, 3, true));
+
+    let key = Encoder::default().u32(4).u32(6039).0;
+    let counts = (1..=9).fold(Encoder::default(), Encoder::u64).bytes(b"abc\0\0\0\0\0\0\0\0\0\0\0\0\0").0;
+    assert_eq!((key.len(), counts.len()), (size_of::<port::PortUseKey>(), size_of::<port::PortUse>()));
+    let uses = decode_port_use(&key, &counts, clock()).unwrap();
+    assert_eq!((uses.netns, uses.pid, uses.comm.as_str()), (4, 6039, "abc"));
+    assert_eq!((uses.since, uses.taken(), uses.held()), (Timestamp::from_nanos(1_000_001), 5, 0));
+    assert_eq!((uses.bound_connects, uses.released, uses.time_wait, uses.refused), (4, 5, 6, 7));
+    assert!(decode_port_use(&key, &counts[1..], clock()).is_err());
 }
 
 #[test]
@@ -433,6 +491,8 @@ proptest! {
             record::PORT_RELEASED => size_of::<record::PortReleased>(),
             record::SYNACK_RETRANSMIT => size_of::<record::SynAckRetransmit>(),
             record::REQUEST_END => size_of::<record::RequestEnd>(),
+            record::NO_PORT => size_of::<record::NoPort>(),
+            record::CONNECT => size_of::<record::Connect>(),
             _ => size_of::<record::ListenerClosed>(),
         };
         let bytes = encode(kind, time, |to| to.bytes(&noise[..len - size_of::<Header>()]));

@@ -438,7 +438,7 @@ fn other_failures_are_no_conflicts() {
     play.send(200, Event::BindFail(Box::new(exhausted)));
     play.ticks_until(5000);
     play.end();
-    assert_eq!(play.findings, []);
+    assert_eq!(play.codes(), ["port-exhaustion"]);
 }
 
 #[test]

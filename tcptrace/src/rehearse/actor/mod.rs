@@ -17,6 +17,7 @@ mod puppet;
 mod service;
 mod sockets;
 mod storm;
+mod takings;
 mod web;
 
 use std::fs;
@@ -37,7 +38,7 @@ use super::error::{During, Error, Result};
 use super::namespace::Namespace;
 pub(super) use order::{
     Bind, BindAttempt, Crowd, CrowdTally, Door, Habit, Hello, Load, Manner, Order, Place, Race, Reply, Stamp,
-    Storm, Tally, Visit, Visits,
+    Storm, Take, Taken, Tally, Visit, Visits,
 };
 pub use puppet::actor_main;
 pub(super) use sockets::TcpDeferAccept;

@@ -53,6 +53,8 @@ pub(in crate::rehearse) enum Order {
     Race(Race),
     /// Try to connect and close at once; answers the errno for each address, 0 for a connection.
     Knock { at: Vec<SocketAddr> },
+    /// Take ephemeral ports, one after the other, until there are none or as many as wanted; answers a [`Taken`].
+    Take(Take),
     /// Play many clients in the background, in the clients' namespace of a pair.
     Crowd(Crowd),
     /// Whether anybody in the crowd has something left to do of his own accord; answers `bool`.
@@ -80,6 +82,30 @@ impl Door {
     pub(in crate::rehearse) fn at(address: SocketAddr, backlog: i32) -> Self {
         Self { address, backlog, reuseport: false, fastopen: 0, mptcp: false }
     }
+}
+
+/// How to take ephemeral ports.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::rehearse) struct Take {
+    /// Where to connect to, in turn; with none, ports are only bound.
+    pub(in crate::rehearse) to: Vec<SocketAddr>,
+    /// Call bind() with port 0 and this address first.
+    pub(in crate::rehearse) bind: Option<IpAddr>,
+    pub(in crate::rehearse) count: usize,
+    pub(in crate::rehearse) every_ms: u64,
+    /// Close each at once, so that it is left in TIME_WAIT; otherwise they are kept.
+    pub(in crate::rehearse) close: bool,
+    /// Ask the server to close, and do not close this side.
+    pub(in crate::rehearse) abandon: bool,
+}
+
+/// What came of taking ports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::rehearse) struct Taken {
+    /// How many were taken.
+    pub(in crate::rehearse) ports: usize,
+    /// How the next one failed, if it did.
+    pub(in crate::rehearse) failed: Option<BindAttempt>,
 }
 
 /// When something happened to a connection.

@@ -19,7 +19,8 @@ use serde_json::Value;
 
 use super::order::{Hello, Order, Reply};
 use super::{
-    ACTOR_SUBCOMMAND, HEIR, bind, browser, connections::Connections, crowd, service, sockets, storm, web,
+    ACTOR_SUBCOMMAND, HEIR, bind, browser, connections::Connections, crowd, service, sockets, storm,
+    takings::Takings, web,
 };
 
 /// How long a connection that the stage waits for may take.
@@ -116,6 +117,7 @@ struct Puppet {
     bound: Option<OwnedFd>,
     workers: Option<Arc<service::Books>>,
     web: Option<web::Service>,
+    takings: Takings,
     connections: Connections,
     crowd: Option<crowd::Loose>,
 }
@@ -191,6 +193,7 @@ impl Puppet {
             Order::Visit(order) => serde_json::to_value(web::visit(&order)?)?,
             Order::Race(order) => serde_json::to_value(browser::race(&order)?)?,
             Order::Knock { at } => serde_json::to_value(browser::knock(&at)?)?,
+            Order::Take(order) => serde_json::to_value(self.takings.take(&order)?)?,
             Order::Crowd(order) => {
                 self.crowd = Some(crowd::Loose::start(order)?);
                 Value::Null

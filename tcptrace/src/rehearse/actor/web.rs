@@ -15,7 +15,7 @@ use super::order::{Habit, Visit, Visits};
 use super::sockets;
 
 /// A request that the server answers and then closes the connection; any other byte is answered and kept open.
-const LAST_REQUEST: u8 = b'c';
+pub(super) const LAST_REQUEST: u8 = b'c';
 const REQUEST: u8 = b'k';
 
 /// How long a visitor waits before it calls the server broken.

@@ -7,7 +7,9 @@ mod backlog_truncated;
 mod crowds;
 mod healthy;
 mod listener_closed;
+mod port_exhaustion;
 mod port_grab;
+mod port_leak;
 mod reuseport_imbalance;
 mod slow_accept;
 mod storm;
@@ -178,6 +180,8 @@ pub fn catalogue() -> &'static [Entry] {
         reuseport_imbalance::ENTRY,
         storm::ENTRY,
         port_grab::ENTRY,
+        port_exhaustion::ENTRY,
+        port_leak::ENTRY,
         healthy::ENTRY,
     ]
 }

@@ -1,0 +1,294 @@
+//! Connects of this host's processes that were not answered, by destination.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::event::{Connect, ConnectResult, ConnectSample, ConnectTotals, Task, Timestamp};
+
+use super::ListenerId;
+use super::bounded::BoundedMap;
+
+/// How many destinations are remembered.
+const DESTINATIONS: usize = 2048;
+/// How many processes are told apart that connect to one destination.
+const CLIENTS: usize = 64;
+/// How many SYNs are remembered that a socket on this host dropped or refused.
+const SERVER_SIDES: usize = 8192;
+/// Times that are remembered of what decides whether there is something to tell.
+const STAMPS: usize = 16;
+
+/// What happened longer ago does not count any more.
+const WINDOW: Duration = Duration::from_secs(60);
+/// So many refusals are no accident.
+const REFUSALS: usize = 3;
+/// So many connects that waited for long are no accident.
+const STUBBORN: usize = 3;
+/// A connect whose SYN was sent again so often waits for long. The loss of one packet is nothing to tell of.
+const LONG: u32 = 3;
+
+const ECONNREFUSED: u32 = 111;
+
+/// Where connects go to, and from which namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DestinationKey {
+    /// Network namespace of the clients.
+    pub netns: u32,
+    /// The address that they call.
+    pub remote: SocketAddr,
+}
+
+/// Connects to one destination.
+#[derive(Debug)]
+pub struct Destination {
+    clients: BTreeMap<u32, Client>,
+    /// First and last sign of trouble.
+    pub first: Timestamp,
+    /// The last one.
+    pub last: Timestamp,
+    /// When a connect failed because nothing answered.
+    failed: VecDeque<Timestamp>,
+    /// When a connect had waited for a while, or was called off after it had.
+    stubborn: VecDeque<Timestamp>,
+    /// When a connect was refused.
+    refused: VecDeque<Timestamp>,
+    /// The longest that a connect has waited so far.
+    pub longest_ns: u64,
+    /// Highest number of times that the SYN of one connect was sent again.
+    pub most_syns_again: u32,
+    /// errno of the last failure that had one.
+    pub errno: Option<u32>,
+    /// What happened at the other end, if that is on this host.
+    pub server_side: Option<ServerSide>,
+}
+
+/// A process that connects to a destination.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Client {
+    /// It; `None` if its connects are older than the tracer.
+    pub task: Option<Task>,
+    /// Counts of the kernel side's earlier entries for it.
+    past: ConnectTotals,
+    now: ConnectTotals,
+}
+
+/// What a socket, or the lack of one, on this host did with a client's SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerSide {
+    /// It was dropped at the full accept queue of this listener.
+    AcceptQueueFull(ListenerId),
+    /// It was dropped at the SYN queue of this listener.
+    SynQueueFull(ListenerId),
+}
+
+impl Client {
+    /// All that was counted of its connects to the destination.
+    pub fn totals(&self) -> ConnectTotals {
+        self.past.each(&self.now, u64::saturating_add)
+    }
+
+    /// Takes in counts; by how much they grew is returned.
+    fn note(&mut self, totals: &ConnectTotals) -> ConnectTotals {
+        let before = self.totals();
+        if totals.since > self.now.since && self.now != ConnectTotals::default() {
+            self.past = before;
+            self.now = *totals;
+        } else if totals.since >= self.now.since {
+            self.now = self.now.each(totals, u64::max);
+        }
+        let after = self.totals();
+        after.each(&before, u64::saturating_sub)
+    }
+}
+
+impl Destination {
+    fn new(time: Timestamp) -> Self {
+        Self {
+            clients: BTreeMap::new(),
+            first: time,
+            last: time,
+            failed: VecDeque::new(),
+            stubborn: VecDeque::new(),
+            refused: VecDeque::new(),
+            longest_ns: 0,
+            most_syns_again: 0,
+            errno: None,
+            server_side: None,
+        }
+    }
+
+    /// The processes that connect to it, those with most failures first; equals by pid.
+    pub fn clients(&self) -> Vec<(u32, &Client)> {
+        let mut clients: Vec<(u32, &Client)> =
+            self.clients.iter().map(|(pid, client)| (*pid, client)).collect();
+        clients.sort_by_key(|(_, client)| {
+            let totals = client.totals();
+            std::cmp::Reverse(totals.unanswered + totals.refused + totals.unreachable + totals.errors)
+        });
+        clients
+    }
+
+    /// All counts together.
+    pub fn totals(&self) -> ConnectTotals {
+        let mut all = ConnectTotals::default();
+        self.clients.values().for_each(|client| all.add(&client.totals()));
+        all
+    }
+
+    /// Whether connects go unanswered here, and not by accident.
+    fn is_unanswered(&self, now: Timestamp) -> bool {
+        let lately =
+            |times: &VecDeque<Timestamp>| times.iter().filter(|&&time| now.since(time) < WINDOW).count();
+        lately(&self.failed) > 0 || lately(&self.stubborn) >= STUBBORN
+    }
+
+    fn is_refused(&self, now: Timestamp) -> bool {
+        self.refused.iter().filter(|&&time| now.since(time) < WINDOW).count() >= REFUSALS
+    }
+}
+
+fn stamp(times: &mut VecDeque<Timestamp>, time: Timestamp) {
+    if times.len() >= STAMPS {
+        times.pop_front();
+    }
+    times.push_back(time);
+}
+
+/// What a connect's end means for its destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Meaning {
+    /// Connects to it go unanswered.
+    pub unanswered: bool,
+    /// Connects to it are refused.
+    pub refused: bool,
+}
+
+/// All destinations.
+#[derive(Debug)]
+pub(super) struct Destinations {
+    all: BoundedMap<DestinationKey, Destination>,
+    /// What was done on this host with the SYN of a client, by its two ends, the client's first.
+    server_sides: BoundedMap<(SocketAddr, SocketAddr), ServerSide>,
+}
+
+impl Default for Destinations {
+    fn default() -> Self {
+        Self { all: BoundedMap::new(DESTINATIONS), server_sides: BoundedMap::new(SERVER_SIDES) }
+    }
+}
+
+impl Destinations {
+    pub(super) fn get(&self, key: &DestinationKey) -> Option<&Destination> {
+        self.all.get(key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&DestinationKey, &Destination)> {
+        self.all.iter()
+    }
+
+    pub(super) fn forgotten(&self) -> u64 {
+        self.all.forgotten()
+    }
+
+    /// This host dropped or refused a SYN: `client` and `server` are its ends.
+    pub(super) fn note_server_side(&mut self, client: SocketAddr, server: SocketAddr, what: ServerSide) {
+        *self.server_sides.get_or_insert_with((client, server), || what) = what;
+    }
+
+    /// Connects to this destination wait because that listener's accept queue is full.
+    pub(super) fn note_full_listener(&mut self, key: &DestinationKey, listener: ListenerId) {
+        if let Some(destination) = self.all.get_mut(key) {
+            destination.server_side.get_or_insert(ServerSide::AcceptQueueFull(listener));
+        }
+    }
+
+    /// News of a connect; by how much the counts grew is the second part of the result.
+    pub(super) fn note(
+        &mut self,
+        time: Timestamp,
+        connect: &Connect,
+    ) -> Option<(DestinationKey, Meaning, ConnectTotals)> {
+        let remote = connect.endpoints.remote?;
+        let key = DestinationKey { netns: connect.endpoints.netns, remote };
+        let orderly = matches!(connect.result, ConnectResult::Established | ConnectResult::Cancelled);
+        if orderly && connect.syns_again == 0 {
+            return None;
+        }
+        let server_side = self.server_sides.get(&(connect.endpoints.local, remote)).copied();
+        let destination = self.all.get_or_insert_with(key, || Destination::new(time));
+        if time.since(destination.last) >= WINDOW {
+            // Long ago and forgotten: a new incident.
+            *destination = Destination::new(time);
+        }
+        destination.last = destination.last.max(time);
+        destination.server_side = server_side.or(destination.server_side);
+        let pid = connect.task.as_ref().map_or(0, |task| task.pid);
+        let grown = destination.client(pid, connect.task.as_ref()).note(&connect.totals);
+        destination.most_syns_again = destination.most_syns_again.max(connect.syns_again);
+        if connect.result != ConnectResult::Established {
+            destination.longest_ns = destination.longest_ns.max(connect.age_ns.unwrap_or(0));
+        }
+        destination.errno = connect.errno.or(destination.errno);
+        let refused = connect.result == ConnectResult::Refused
+            || connect.result == ConnectResult::Unreachable && connect.errno == Some(ECONNREFUSED);
+        match connect.result {
+            _ if refused => stamp(&mut destination.refused, time),
+            ConnectResult::SynAgain if connect.syns_again == 2 => stamp(&mut destination.stubborn, time),
+            ConnectResult::SynAgain if connect.syns_again == LONG => stamp(&mut destination.failed, time),
+            ConnectResult::Cancelled if connect.syns_again == 1 => stamp(&mut destination.stubborn, time),
+            ConnectResult::TimedOut | ConnectResult::Unreachable => stamp(&mut destination.failed, time),
+            _ => {}
+        }
+        let waits = !refused && connect.result != ConnectResult::Established;
+        let meaning = Meaning {
+            unanswered: waits && destination.is_unanswered(time),
+            refused: refused && destination.is_refused(time),
+        };
+        Some((key, meaning, grown))
+    }
+
+    /// Counts that were read, because there was more than could be told one by one.
+    pub(super) fn note_sample(
+        &mut self,
+        time: Timestamp,
+        sample: &ConnectSample,
+    ) -> (DestinationKey, ConnectTotals) {
+        let key = DestinationKey { netns: sample.netns, remote: sample.remote };
+        let destination = self.all.get_or_insert_with(key, || Destination::new(time));
+        let grown = destination.client(sample.pid, None).note(&sample.totals);
+        (key, grown)
+    }
+}
+
+impl Destination {
+    fn client(&mut self, pid: u32, task: Option<&Task>) -> &mut Client {
+        // Who comes when there are many already is counted with those who are not known.
+        let pid = if self.clients.len() >= CLIENTS && !self.clients.contains_key(&pid) { 0 } else { pid };
+        let client = self.clients.entry(pid).or_default();
+        if client.task.is_none() && pid != 0 {
+            client.task = task.cloned();
+        }
+        client
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn totals(since: u64, refused: u64) -> ConnectTotals {
+        ConnectTotals { since: Timestamp::from_nanos(since), refused, ..ConnectTotals::default() }
+    }
+
+    #[test]
+    fn counts_survive_being_forgotten_by_the_kernel_side() {
+        let mut client = Client::default();
+        assert_eq!(client.note(&totals(1, 5)).refused, 5);
+        // A record of another CPU, a little late.
+        assert_eq!(client.note(&totals(1, 4)).refused, 0);
+        assert_eq!(client.note(&totals(9, 2)).refused, 2);
+        // Late, and of the entry before.
+        assert_eq!(client.note(&totals(1, 5)).refused, 0);
+        assert_eq!(client.totals().refused, 7);
+    }
+}

@@ -1,0 +1,297 @@
+//! port-exhaustion: an ephemeral port was wanted, and there was none.
+//!
+//! It has two faces. connect() fails with EADDRNOTAVAIL when every port is in use between its own address and that
+//! destination; connects to others may still succeed. bind() to port 0 fails with EADDRINUSE when every port is in use
+//! by anybody. What to do depends on who has the ports, and why they do not come back.
+
+mod cause;
+mod remedy;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::correlate::{Change, Correlator, Exhaustion};
+use crate::event::{DestinationUse, Owner, OwnerConfidence, PortSurvey};
+
+use super::case::{Concern, Description, Diagnosis};
+use super::words::{count, span};
+use super::{Confidence, Evidence, Party, ProcessName, Severity, SocketFacts};
+
+/// Processes and destinations that are named.
+const NAMED: usize = 4;
+
+/// The diagnosis.
+pub(super) struct PortExhaustion;
+
+/// Who had the ports when there was none left.
+#[derive(Default)]
+pub(super) struct Memory {
+    survey: Option<PortSurvey>,
+}
+
+impl Diagnosis for PortExhaustion {
+    const CODE: &'static str = "port-exhaustion";
+    const QUIET: Duration = Duration::from_secs(10);
+
+    /// The network namespace.
+    type Key = u32;
+    type Memory = Memory;
+
+    fn concern(&self, change: &Change, _world: &Correlator) -> Option<Concern<u32>> {
+        match change {
+            Change::PortsExhausted(netns) => Some(Concern::Happened(*netns)),
+            Change::PortsRead(netns) => Some(Concern::Known(*netns)),
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self, _key: &u32, _world: &Correlator) -> Memory {
+        Memory::default()
+    }
+
+    fn observe(&mut self, key: &u32, memory: &mut Memory, _change: &Change, world: &Correlator) {
+        let survey = world.ports().space(*key).and_then(|space| space.fresh_survey(world.now()));
+        // A look that comes when ports are free again does not show who had them.
+        if let Some(survey) = survey
+            && memory.survey.as_ref().is_none_or(|known| survey.in_use >= known.in_use)
+        {
+            memory.survey = Some(survey.clone());
+        }
+    }
+
+    fn describe(&self, key: &u32, memory: &Memory, world: &Correlator) -> Option<Description> {
+        let exhaustion = world.ports().space(*key)?.exhaustion.as_ref()?;
+        Some(Account::new(*key, exhaustion, memory.survey.as_ref(), world).describe())
+    }
+}
+
+/// A process and how many ephemeral ports it has, by sock_diag or by our own count, whichever is more.
+struct Holder {
+    /// Nobody: TIME_WAIT, and connections that are being closed.
+    owner: Option<Owner>,
+    ports: u64,
+    close_wait: u32,
+}
+
+/// All that is said about an exhaustion.
+struct Account<'a> {
+    netns: u32,
+    exhaustion: &'a Exhaustion,
+    survey: Option<&'a PortSurvey>,
+    world: &'a Correlator,
+    /// Most ports first.
+    holders: Vec<Holder>,
+    /// Where connect() failed to; `None` if only bind() did.
+    destination: Option<SocketAddr>,
+}
+
+impl<'a> Account<'a> {
+    fn new(
+        netns: u32,
+        exhaustion: &'a Exhaustion,
+        survey: Option<&'a PortSurvey>,
+        world: &'a Correlator,
+    ) -> Self {
+        let mut holders: Vec<Holder> = survey
+            .iter()
+            .flat_map(|survey| &survey.processes)
+            .map(|seen| Holder {
+                owner: seen.owner.clone(),
+                ports: seen.ports.into(),
+                close_wait: seen.close_wait,
+            })
+            .collect();
+        for (pid, ports) in world.ports().users(netns) {
+            let held = ports.latest.held();
+            match holders
+                .iter_mut()
+                .find(|holder| holder.owner.as_ref().is_some_and(|owner| owner.pid == pid))
+            {
+                // sock_diag does not show what is only bound before 6.8.
+                Some(holder) => holder.ports = holder.ports.max(held),
+                None if held > 0 && survey.is_none_or(|survey| survey.incomplete.is_some()) => {
+                    let owner = Owner { pid, comm: ports.latest.comm.clone() };
+                    holders.push(Holder { owner: Some(owner), ports: held, close_wait: 0 });
+                }
+                None => {}
+            }
+        }
+        holders.sort_by_key(|holder| {
+            (std::cmp::Reverse(holder.ports), holder.owner.as_ref().map(|owner| owner.pid))
+        });
+        Self { netns, exhaustion, survey, world, holders, destination: exhaustion.destination() }
+    }
+
+    fn describe(&self) -> Description {
+        let (cause, confidence) = self.cause();
+        let requester = self.requester();
+        let title = self.title(&requester);
+        let explanation = self.explain(cause);
+        let subject = Party {
+            kind: if cause.is_of_destination() { "destination" } else { "host" },
+            remote: self.destination.filter(|_| cause.is_of_destination()),
+            netns: Some(self.netns),
+            ..Party::default()
+        };
+        Description {
+            severity: Severity::Critical,
+            confidence,
+            title,
+            subject,
+            cause: cause.code(),
+            numbers: self.numbers(),
+            evidence: self.evidence(requester.clone(), &explanation),
+            remedy: self.remedy(cause, &requester),
+            explanation,
+        }
+    }
+
+    /// Ports that the kernel may choose.
+    fn capacity(&self) -> Option<u64> {
+        match self.survey {
+            Some(survey) => Some(survey.capacity.into()),
+            None => self.world.namespace(self.netns)?.knobs.ephemeral_ports().map(u64::from),
+        }
+    }
+
+    /// What is between the failing connect's destination and this host.
+    fn lane(&self) -> Option<&DestinationUse> {
+        self.survey?.toward(self.destination?)
+    }
+
+    fn requester(&self) -> Party {
+        let exhaustion = self.exhaustion;
+        Party {
+            kind: "process",
+            remote: exhaustion.endpoints.remote,
+            netns: Some(self.netns),
+            process: Some(ProcessName::of_task(&exhaustion.requester, self.world.processes())),
+            socket: Some(SocketFacts {
+                options: Some(exhaustion.options.to_string()),
+                uid: Some(exhaustion.requester.uid),
+                ..SocketFacts::default()
+            }),
+            ..Party::default()
+        }
+    }
+
+    fn process_name(&self, owner: &Owner) -> ProcessName {
+        let info = self.world.processes().info(owner.pid);
+        ProcessName {
+            pid: Some(owner.pid),
+            comm: Some(info.map_or_else(|| owner.comm.clone(), |info| info.comm.clone())),
+            command: info.and_then(|info| info.command.clone()),
+            container: info.and_then(|info| info.container.clone()),
+            confidence: OwnerConfidence::Observed,
+            also: Vec::new(),
+        }
+    }
+
+    fn title(&self, requester: &Party) -> String {
+        let who = requester.process.as_ref().map_or_else(String::new, ToString::to_string);
+        let all = self.capacity().map_or_else(String::new, |capacity| format!("all {capacity} "));
+        match self.exhaustion.endpoints.remote {
+            Some(remote) => {
+                format!(
+                    "{who} cannot connect to {remote}: {all}ephemeral ports are in use toward it (EADDRNOTAVAIL)"
+                )
+            }
+            None => format!(
+                "{who} gets no port from bind() to port 0: {all}ephemeral ports are in use (EADDRINUSE)"
+            ),
+        }
+    }
+
+    fn numbers(&self) -> Vec<String> {
+        let exhaustion = self.exhaustion;
+        let failures: Vec<String> =
+            [(exhaustion.connects(), "connect()", "connect()s"), (exhaustion.binds, "bind()", "bind()s")]
+                .into_iter()
+                .filter(|(failed, ..)| *failed > 0)
+                .map(|(failed, one, many)| count(failed, one, many))
+                .collect();
+        let failures =
+            format!("{} failed in {}", failures.join(" and "), span(exhaustion.last.since(exhaustion.first)));
+        let Some(survey) = self.survey else {
+            return vec![format!("{failures}; who has the ports could not be looked up")];
+        };
+        let wait = match survey.time_wait {
+            0 => String::new(),
+            wait => format!(", {wait} of them by TIME_WAIT alone"),
+        };
+        let mut lines = vec![format!(
+            "{} of {} ports ({}) in use{wait}; {failures}",
+            survey.in_use, survey.capacity, survey.range
+        )];
+        let holder = |holder: &Holder| match &holder.owner {
+            Some(owner) => format!("{} {}", self.process_name(owner), holder.ports),
+            None => format!("no process (TIME_WAIT, closing) {}", holder.ports),
+        };
+        let mut who: Vec<String> = self.holders.iter().take(NAMED).map(holder).collect();
+        if self.holders.len() > NAMED {
+            who.push(format!("{} more", self.holders.len() - NAMED));
+        }
+        if !who.is_empty() {
+            lines.push(format!("by process: {}", who.join(", ")));
+        }
+        let lane = |lane: &DestinationUse| {
+            let wait =
+                if lane.time_wait > 0 { format!(" ({} TIME_WAIT)", lane.time_wait) } else { String::new() };
+            format!("{} {} used{wait}, {} free", lane.remote, lane.ports, survey.free_toward(lane.ports))
+        };
+        let lanes: Vec<String> = survey.destinations.iter().take(NAMED).map(lane).collect();
+        if !lanes.is_empty() {
+            lines.push(format!("by destination: {}", lanes.join("; ")));
+        }
+        lines
+    }
+
+    fn evidence(&self, requester: Party, why: &str) -> Evidence {
+        let holders: Vec<Party> = self
+            .holders
+            .iter()
+            .take(16)
+            .filter_map(|holder| {
+                let owner = holder.owner.as_ref()?;
+                Some(Party {
+                    kind: "process",
+                    netns: Some(self.netns),
+                    process: Some(self.process_name(owner)),
+                    socket: Some(SocketFacts { ports: Some(holder.ports), ..SocketFacts::default() }),
+                    ..Party::default()
+                })
+            })
+            .collect();
+        let survey = self.survey;
+        let share = |part: u32, of: u32| f64::from(part) * 100.0 / f64::from(of.max(1));
+        let connect = self.exhaustion.endpoints.remote.is_some();
+        Evidence::new()
+            .with("requester", requester)
+            .with("holders", holders)
+            .with("errno", if connect { "EADDRNOTAVAIL" } else { "EADDRINUSE" })
+            .with("call", if connect { "connect" } else { "bind" })
+            .with("failed_connects", self.exhaustion.connects())
+            .with("failed_binds", self.exhaustion.binds)
+            .with("requesters", u64::try_from(self.exhaustion.requesters()).unwrap_or(u64::MAX))
+            .with_some("destination", self.destination.map(|remote| remote.to_string()))
+            .with("capacity", self.capacity())
+            .with("range", survey.map(|survey| survey.range.to_string()))
+            .with("in_use", survey.map(|survey| survey.in_use))
+            .with("time_wait", survey.map(|survey| survey.time_wait))
+            .with("time_wait_percent", survey.map(|survey| share(survey.time_wait, survey.in_use)))
+            .with("blocked_by_bound", survey.map(|survey| survey.blocked))
+            .with_some("toward_destination", self.lane().map(|lane| lane.ports))
+            .with_some("toward_destination_time_wait", self.lane().map(|lane| lane.time_wait))
+            .with("destinations", survey.map(|survey| survey.destinations_total))
+            .with_some("incomplete", survey.and_then(|survey| survey.incomplete.clone()))
+            .with("why", why)
+    }
+}
+
+/// Whether it is worth more than a guess.
+fn sure(certain: bool) -> Confidence {
+    if certain { Confidence::Certain } else { Confidence::Likely }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! What to do when there is no port left: first what the application can do.
+
+use crate::event::{PortRange, PortRanges};
+use crate::finding::commands::sysctl;
+use crate::finding::{Party, Remedy};
+
+use super::Account;
+use super::cause::{Cause, USUAL};
+
+/// The kernel's own range.
+const USUAL_RANGE: PortRange = PortRange { first: 32768, last: 60999 };
+
+impl Account<'_> {
+    pub(super) fn remedy(&self, cause: Cause, requester: &Party) -> Vec<Remedy> {
+        let dominant = self.dominant().and_then(|(holder, _)| {
+            let owner = holder.owner.as_ref()?;
+            Some((self.process_name(owner).to_string(), owner.pid, holder))
+        });
+        let whose = dominant.as_ref().map_or_else(|| "the application".to_owned(), |(name, ..)| name.clone());
+        let mut remedy = Vec::new();
+        match cause {
+            Cause::Leak => {
+                let text = match &dominant {
+                    Some((name, _, holder)) if holder.close_wait > 0 => {
+                        format!("close sockets in {name} when read() says that the peer has closed")
+                    }
+                    _ => format!("close sockets in {whose} that are no longer needed"),
+                };
+                remedy.push(Remedy::text(text));
+                if let Some((name, pid, holder)) = &dominant {
+                    remedy.push(Remedy::command(
+                        format!(
+                            "until it is mended: restart {name}; that gives back its {} ports, a reboot is not needed",
+                            holder.ports
+                        ),
+                        format!("kill {pid}"),
+                    ));
+                }
+            }
+            Cause::Churn => {
+                remedy.push(Remedy::text(
+                    "keep connections open and use them again (keep-alive, a connection pool) instead of one for each request",
+                ));
+                remedy.push(Remedy::text(
+                    "or let the other side close first: TIME_WAIT stays with the one that does",
+                ));
+                remedy.extend(self.reuse_time_wait(requester));
+                remedy.push(Remedy::text(
+                    "net.ipv4.tcp_fin_timeout does not help: TIME_WAIT lasts for 60 s, whatever it is",
+                ));
+            }
+            Cause::BindBeforeConnect => {
+                remedy.push(Remedy::text(format!(
+                    "set IP_BIND_ADDRESS_NO_PORT in {whose} before bind() to port 0, or leave bind() out: then connect() \
+                     chooses the port, and may choose one that is in use toward another destination"
+                )));
+            }
+            Cause::SmallRange => {}
+            Cause::HotDestination => {
+                remedy.push(Remedy::text(
+                    "send more over fewer connections to that destination (a pool, pipelining, HTTP/2)",
+                ));
+                remedy.push(Remedy::text(
+                    "or use a second source address, or a second address or port of the destination: each pair has all \
+                     ports for itself",
+                ));
+            }
+        }
+        if cause != Cause::Leak && cause != Cause::BindBeforeConnect {
+            remedy.extend(self.widen(requester));
+        }
+        remedy
+    }
+
+    fn reuse_time_wait(&self, requester: &Party) -> Option<Remedy> {
+        let value = self.world.namespace(self.netns)?.knobs.tw_reuse?;
+        // 2 is for loopback alone.
+        let loopback = self.destination.is_some_and(|remote| remote.ip().is_loopback());
+        if value == 1 || (value == 2 && loopback) {
+            return None;
+        }
+        let wanted = if loopback { 2 } else { 1 };
+        Some(Remedy::command(
+            format!(
+                "or let connect() take over a connection that has been in TIME_WAIT for a second (net.ipv4.tcp_tw_reuse \
+                 is {value}; both sides need TCP timestamps, which is the default)"
+            ),
+            sysctl(self.netns, requester.process.as_ref(), &format!("net.ipv4.tcp_tw_reuse={wanted}")),
+        ))
+    }
+
+    /// A wider range, if this one is smaller than usual; what listens in it is reserved, beside what is reserved already.
+    fn widen(&self, requester: &Party) -> Option<Remedy> {
+        let knobs = &self.world.namespace(self.netns)?.knobs;
+        let range = knobs.local_port_range?;
+        if u64::from(range.len()) >= USUAL {
+            return None;
+        }
+        let wide =
+            PortRange { first: range.first.min(USUAL_RANGE.first), last: range.last.max(USUAL_RANGE.last) };
+        let reserved = knobs.reserved_ports.as_ref()?;
+        let servers = self
+            .world
+            .listeners()
+            .iter()
+            .filter(|listener| listener.endpoints.netns == self.netns && listener.closed.is_none())
+            .map(|listener| listener.endpoints.local.port())
+            .filter(|port| wide.contains(*port));
+        let kept: PortRanges = servers.fold(reserved.clone(), |kept, port| kept.with(port));
+        // Reserved first: in between, nobody must be given them.
+        let reserve = if kept == *reserved {
+            String::new()
+        } else {
+            format!("net.ipv4.ip_local_reserved_ports={kept} ")
+        };
+        Some(Remedy::command(
+            format!("widen the range ({range}); ports of servers in it stay theirs"),
+            sysctl(
+                self.netns,
+                requester.process.as_ref(),
+                &format!("{reserve}net.ipv4.ip_local_port_range=\"{} {}\"", wide.first, wide.last),
+            ),
+        ))
+    }
+}

@@ -1,0 +1,176 @@
+//! port-leak: a process takes ephemeral ports and does not give them back. Said before they run out.
+
+use std::time::Duration;
+
+use crate::correlate::{Change, Correlator, Growth, PortUser};
+use crate::event::{OwnerConfidence, PortHolders, PortSurvey};
+
+use super::case::{Concern, Description, Diagnosis};
+use super::words::{rate, span};
+use super::{Confidence, Evidence, Party, ProcessName, Remedy, Severity};
+
+/// The diagnosis.
+pub(super) struct PortLeak;
+
+impl Diagnosis for PortLeak {
+    const CODE: &'static str = "port-leak";
+    const QUIET: Duration = Duration::from_secs(10);
+
+    type Key = PortUser;
+    type Memory = Option<Description>;
+
+    fn concern(&self, change: &Change, _world: &Correlator) -> Option<Concern<PortUser>> {
+        match change {
+            Change::PortsLeak(user) => Some(Concern::Happened(*user)),
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self, _key: &PortUser, _world: &Correlator) -> Option<Description> {
+        None
+    }
+
+    fn observe(
+        &mut self,
+        key: &PortUser,
+        memory: &mut Option<Description>,
+        _change: &Change,
+        world: &Correlator,
+    ) {
+        if let Some(description) = describe(*key, world) {
+            *memory = Some(description);
+        }
+    }
+
+    fn describe(
+        &self,
+        _key: &PortUser,
+        memory: &Option<Description>,
+        _world: &Correlator,
+    ) -> Option<Description> {
+        memory.clone()
+    }
+}
+
+fn describe((netns, pid): PortUser, world: &Correlator) -> Option<Description> {
+    let ports = world.ports().user((netns, pid))?;
+    let growth = ports.growth()?;
+    let survey = world.ports().space(netns).and_then(|space| space.fresh_survey(world.now()));
+    let seen = survey.and_then(|survey| holders_of(survey, pid));
+    let held = growth.held.max(seen.map_or(0, |holders| holders.ports.into()));
+    let capacity: u64 = world.namespace(netns)?.knobs.ephemeral_ports()?.into();
+    let in_use = survey.map_or(held, |survey| held.max(survey.in_use.into()));
+    let free = capacity.saturating_sub(in_use);
+    let forecast = growth.forecast(free);
+    let process = name(pid, &ports.latest.comm, world);
+    let close_wait = seen.map_or(0, |holders| holders.close_wait);
+    let most_to = seen.and_then(|holders| holders.most_to);
+    let explanation = format!(
+        "in {} it took {} ports and gave back {}{}",
+        span(growth.span),
+        growth.taken,
+        growth.released,
+        if close_wait > 0 {
+            format!("; the peers of {close_wait} connections have closed, and it has not")
+        } else {
+            String::new()
+        }
+    );
+    let left = match forecast {
+        _ if free == 0 => "none is left".to_owned(),
+        Some((least, likely, most)) => format!(
+            "none is left in {} ({} to {}) if that goes on",
+            span(likely),
+            span(least),
+            most.map_or_else(|| "much later".to_owned(), span)
+        ),
+        None => "when none is left cannot be said".to_owned(),
+    };
+    let title = format!(
+        "{process} takes ephemeral ports and does not give them back: {held} of {capacity}, {} more; {left}",
+        rate(growth.per_s)
+    );
+    let mut numbers = vec![
+        format!(
+            "takes ephemeral ports and does not give them back: {held} of {capacity}, {} more",
+            rate(growth.per_s)
+        ),
+        if free == 0 { left } else { format!("{free} free; {left}") },
+    ];
+    if let Some((remote, count)) = most_to {
+        numbers.push(format!("{count} of them are connections to {remote}"));
+    }
+    Some(Description {
+        severity: Severity::Warning,
+        // A pool that fills looks the same until it is full; sockets that the peer has closed do not.
+        confidence: if u64::from(close_wait) * 2 >= held { Confidence::Certain } else { Confidence::Likely },
+        title,
+        subject: Party {
+            kind: "process",
+            netns: Some(netns),
+            process: Some(process.clone()),
+            ..Party::default()
+        },
+        cause: "not-closing",
+        numbers,
+        evidence: evidence(&growth, survey, close_wait)
+            .with("ports", held)
+            .with("capacity", capacity)
+            .with("free", free)
+            .with("seconds_left", forecast.map(|(_, likely, _)| likely.as_secs_f64()))
+            .with("seconds_left_min", forecast.map(|(least, ..)| least.as_secs_f64()))
+            .with("seconds_left_max", forecast.and_then(|(.., most)| most).map(|most| most.as_secs_f64()))
+            .with_some("destination", most_to.map(|(remote, _)| remote.to_string()))
+            .with("why", explanation.as_str()),
+        remedy: remedy(&process, pid, held, close_wait),
+        explanation,
+    })
+}
+
+fn evidence(growth: &Growth, survey: Option<&PortSurvey>, close_wait: u32) -> Evidence {
+    Evidence::new()
+        .with("growth_per_min", growth.per_s * 60.0)
+        .with("growth_error_per_min", growth.error_per_s * 60.0)
+        .with("window_s", growth.span.as_secs_f64())
+        .with("taken", growth.taken)
+        .with("released", growth.released)
+        .with("in_use", survey.map(|survey| survey.in_use))
+        .with("time_wait", survey.map(|survey| survey.time_wait))
+        .with("close_wait", close_wait)
+}
+
+fn remedy(process: &ProcessName, pid: u32, held: u64, close_wait: u32) -> Vec<Remedy> {
+    vec![
+        Remedy::text(if close_wait > 0 {
+            format!("close sockets in {process} when read() says that the peer has closed")
+        } else {
+            format!("close sockets in {process} that are no longer needed, or limit its pool")
+        }),
+        Remedy::command(
+            format!(
+                "until it is mended: restart {process}, before they run out; that gives back its {held} ports"
+            ),
+            format!("kill {pid}"),
+        ),
+        Remedy::text("a wider net.ipv4.ip_local_port_range only puts it off"),
+    ]
+}
+
+fn holders_of(survey: &PortSurvey, pid: u32) -> Option<&PortHolders> {
+    survey.processes.iter().find(|holders| holders.owner.as_ref().is_some_and(|owner| owner.pid == pid))
+}
+
+fn name(pid: u32, comm: &str, world: &Correlator) -> ProcessName {
+    let info = world.processes().info(pid);
+    ProcessName {
+        pid: Some(pid),
+        comm: Some(info.map_or_else(|| comm.to_owned(), |info| info.comm.clone())),
+        command: info.and_then(|info| info.command.clone()),
+        container: info.and_then(|info| info.container.clone()),
+        confidence: OwnerConfidence::Observed,
+        also: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! syn-unanswered: connects of this host's processes get no answer; their SYNs are sent again, and again.
+
+use std::time::Duration;
+
+use crate::correlate::{Change, Correlator, Destination, DestinationKey, ServerSide};
+use crate::event::ConnectTotals;
+
+use super::case::{Concern, Description, Diagnosis};
+use super::destination::{errno_name, others, subject, who_says};
+use super::words::{count, span};
+use super::{Confidence, Evidence, Party, Remedy, Severity};
+
+/// The diagnosis.
+pub(super) struct SynUnanswered;
+
+impl Diagnosis for SynUnanswered {
+    const CODE: &'static str = "syn-unanswered";
+    /// Longer than the pause before the fifth repetition of a SYN.
+    const QUIET: Duration = Duration::from_secs(20);
+
+    type Key = DestinationKey;
+    /// Counts when it began.
+    type Memory = ();
+
+    fn concern(&self, change: &Change, _world: &Correlator) -> Option<Concern<DestinationKey>> {
+        match change {
+            Change::Unanswered(key) => Some(Concern::Happened(*key)),
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self, _key: &DestinationKey, _world: &Correlator) {}
+
+    fn observe(&mut self, _key: &DestinationKey, _memory: &mut (), _change: &Change, _world: &Correlator) {}
+
+    fn describe(&self, key: &DestinationKey, _memory: &(), world: &Correlator) -> Option<Description> {
+        let destination = world.destination(key)?;
+        Some(Account { key, destination, totals: destination.totals(), world }.describe())
+    }
+}
+
+struct Account<'a> {
+    key: &'a DestinationKey,
+    destination: &'a Destination,
+    totals: ConnectTotals,
+    world: &'a Correlator,
+}
+
+impl Account<'_> {
+    fn describe(&self) -> Description {
+        let subject = subject(self.key, self.destination, self.world);
+        let server = self.server();
+        let (cause, confidence, explanation) = self.cause(server.as_ref());
+        let process = subject.process.as_ref().map_or_else(|| "a process".to_owned(), ToString::to_string);
+        Description {
+            // Somebody else's finding tells how bad a known cause is.
+            severity: if server.is_some() { Severity::Info } else { Severity::Warning },
+            confidence,
+            title: format!("{process} gets no answer from {}", self.key.remote),
+            cause,
+            numbers: self.numbers(),
+            evidence: self.evidence(server.clone(), &explanation),
+            remedy: self.remedy(server.as_ref()),
+            explanation,
+            subject,
+        }
+    }
+
+    /// The socket on this host that dropped the SYNs.
+    fn server(&self) -> Option<Party> {
+        let id = match self.destination.server_side? {
+            ServerSide::AcceptQueueFull(id) | ServerSide::SynQueueFull(id) => id,
+        };
+        Some(Party::of_listener(self.world.listener(id)?, self.world))
+    }
+
+    fn cause(&self, server: Option<&Party>) -> (&'static str, Confidence, String) {
+        if let (Some(side), Some(server)) = (self.destination.server_side, server) {
+            let (queue, finding) = match side {
+                ServerSide::AcceptQueueFull(_) => ("accept queue", "accept-queue-overflow"),
+                ServerSide::SynQueueFull(_) => ("SYN queue", "syn-queue-full"),
+            };
+            let explanation = format!(
+                "the other end is on this host: {server} drops the SYNs because its {queue} is full (see {finding})"
+            );
+            return ("local-drop", Confidence::Certain, explanation);
+        }
+        let explanation = match self.destination.errno {
+            Some(errno) if errno != 110 => format!(
+                "{}: {}; nothing answered the SYN itself",
+                errno_name(errno),
+                who_says(errno, self.key.remote.is_ipv6())
+            ),
+            _ => "neither a SYN-ACK nor an RST nor an ICMP message came back: the SYN or its answer is lost on the way, a \
+                  firewall drops it without a word, or the host is down"
+                .to_owned(),
+        };
+        ("no-answer", Confidence::Likely, explanation)
+    }
+
+    fn numbers(&self) -> Vec<String> {
+        let totals = &self.totals;
+        let mut ends = Vec::new();
+        for (number, how) in [
+            (totals.timed_out, "timed out"),
+            (totals.unreachable, "ended by an error"),
+            (totals.cancelled, "called off"),
+            (totals.established, "answered in the end"),
+        ] {
+            if number > 0 {
+                ends.push(format!("{number} {how}"));
+            }
+        }
+        let ends = if ends.is_empty() { String::new() } else { format!("; {}", ends.join(", ")) };
+        vec![format!(
+            "{}, {}; waited up to {}{ends}",
+            count(totals.unanswered.max(1), "connect not answered", "connects not answered"),
+            count(totals.syns_again, "SYN sent again", "SYNs sent again"),
+            span(Duration::from_nanos(self.destination.longest_ns)),
+        )]
+    }
+
+    fn evidence(&self, server: Option<Party>, explanation: &str) -> Evidence {
+        let totals = &self.totals;
+        Evidence::new()
+            .with("unanswered", totals.unanswered)
+            .with("syns_again", totals.syns_again)
+            .with("most_syns_again", self.destination.most_syns_again)
+            .with("timed_out", totals.timed_out)
+            .with("unreachable", totals.unreachable)
+            .with("cancelled", totals.cancelled)
+            .with("established", totals.established)
+            .with("errno", self.destination.errno.map(errno_name))
+            .with("longest_s", Duration::from_nanos(self.destination.longest_ns).as_secs_f64())
+            .with("clients", others(self.destination, self.world))
+            .with_some("server", server)
+            .with("why", explanation)
+    }
+
+    fn remedy(&self, server: Option<&Party>) -> Vec<Remedy> {
+        let port = self.key.remote.port();
+        match server {
+            Some(server) => vec![Remedy::text(format!("nothing here: mend {server}"))],
+            None => vec![
+                Remedy::command(
+                    "see at the destination whether the SYNs arrive there; if not, the loss is on the way: firewalls, security \
+                     groups, routes",
+                    format!("tcpdump -ni any 'tcp port {port} and tcp[tcpflags] & tcp-syn != 0'"),
+                ),
+                Remedy::text(
+                    "if they arrive and are answered, the answer is lost on the way back: compare the routes of both directions",
+                ),
+            ],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

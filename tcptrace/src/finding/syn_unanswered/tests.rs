@@ -1,0 +1,116 @@
+use crate::event::{Connect, ConnectResult, ConnectTotals, Endpoints, Family, Kind, Timestamp};
+use crate::finding::testing::{NETNS, Play, address, ms, task};
+use crate::finding::{Severity, State};
+
+/// Connects of one process to one destination, with the kernel side's counts.
+struct Client {
+    play: Play,
+    totals: ConnectTotals,
+}
+
+impl Client {
+    fn new() -> Self {
+        Self { play: Play::new(4096), totals: ConnectTotals { since: ms(0), ..ConnectTotals::default() } }
+    }
+
+    fn tell(&mut self, at: u64, port: u16, result: ConnectResult, syns_again: u32) {
+        let totals = &mut self.totals;
+        match result {
+            ConnectResult::SynAgain => {
+                totals.syns_again += 1;
+                totals.unanswered += u64::from(syns_again == 1);
+            }
+            ConnectResult::TimedOut => totals.timed_out += 1,
+            ConnectResult::Unreachable => totals.unreachable += 1,
+            ConnectResult::Cancelled => totals.cancelled += 1,
+            ConnectResult::Established => totals.established += 1,
+            _ => {}
+        }
+        let errno = match result {
+            ConnectResult::TimedOut => Some(110),
+            ConnectResult::Unreachable => Some(113),
+            _ => None,
+        };
+        let local = address(&format!("10.0.0.9:{port}"));
+        let remote = Some(address("10.0.0.1:80"));
+        let connect = Connect {
+            endpoints: Endpoints { netns: NETNS, family: Family::V4, local, remote, device: 0 },
+            task: Some(task(77, "curl")),
+            sk: u64::from(port),
+            inode: 1,
+            age_ns: Some(at * 1_000_000),
+            result,
+            errno,
+            syns_again,
+            totals: *totals,
+        };
+        self.play.send(at, Kind::Connect(Box::new(connect)));
+    }
+}
+
+#[test]
+fn a_connect_that_waits_long_is_told_once_and_updated() {
+    let mut client = Client::new();
+    client.tell(1000, 40000, ConnectResult::SynAgain, 1);
+    client.tell(3000, 40000, ConnectResult::SynAgain, 2);
+    client.play.ticks_until(6000);
+    assert!(client.play.findings.is_empty(), "the loss of a packet or two is nothing to tell of");
+    client.tell(7000, 40000, ConnectResult::SynAgain, 3);
+    client.tell(15_000, 40000, ConnectResult::TimedOut, 3);
+    client.play.ticks_until(16_000);
+    let finding = client.play.only();
+    assert_eq!((finding.code, finding.cause), ("syn-unanswered", "no-answer"));
+    assert_eq!(finding.subject.to_string(), "curl[77] 10.0.0.1:80");
+    assert_eq!(finding.severity, Severity::Warning);
+    assert_eq!(
+        finding.numbers,
+        ["1 connect not answered, 3 SYNs sent again; waited up to 15.0 s; 1 timed out"]
+    );
+    client.play.ticks_until(60_000);
+    assert_eq!(client.play.only().state, State::Closed);
+}
+
+#[test]
+fn connects_that_are_called_off_count_if_there_are_several() {
+    let mut client = Client::new();
+    for port in 0..3 {
+        assert!(client.play.findings.is_empty());
+        let at = u64::from(port) * 3000;
+        client.tell(at + 1000, 40000 + port, ConnectResult::SynAgain, 1);
+        client.tell(at + 1500, 40000 + port, ConnectResult::Cancelled, 1);
+    }
+    assert_eq!(client.play.only().cause, "no-answer");
+}
+
+#[test]
+fn an_icmp_message_is_quoted() {
+    let mut client = Client::new();
+    client.tell(3000, 40000, ConnectResult::Unreachable, 0);
+    let finding = client.play.only();
+    assert!(finding.explanation.starts_with("EHOSTUNREACH: an ICMP message"), "{}", finding.explanation);
+}
+
+#[test]
+fn slow_but_answered_connects_are_no_finding() {
+    let mut client = Client::new();
+    for port in 0..20 {
+        let at = u64::from(port) * 500;
+        client.tell(at, 40000 + port, ConnectResult::SynAgain, 1);
+        client.tell(at + 100, 40000 + port, ConnectResult::Established, 1);
+    }
+    client.play.ticks_until(30_000);
+    assert!(client.play.findings.is_empty());
+}
+
+#[test]
+fn records_that_come_late_do_not_count_twice() {
+    let mut client = Client::new();
+    client.tell(1000, 40000, ConnectResult::TimedOut, 0);
+    let late = client.totals;
+    client.tell(2000, 40001, ConnectResult::TimedOut, 0);
+    client.totals = ConnectTotals { timed_out: 0, ..late };
+    client.tell(2001, 40002, ConnectResult::TimedOut, 0);
+    client.play.ticks_until(4000);
+    assert_eq!(serde_json::to_value(&client.play.only().evidence).unwrap()["timed_out"], 2);
+    assert_eq!(client.totals.since, Timestamp::from_nanos(crate::finding::testing::START));
+}

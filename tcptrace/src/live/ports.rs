@@ -1,0 +1,214 @@
+//! What processes do with ephemeral ports: the kernel side's counts once a second, and a look at all sockets when it matters.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use crate::event::{BindFail, Event, Kind, Owner, PortSurvey, PortUse, decode_port_use};
+use crate::host::sock_diag::{self, Query, States};
+use crate::survey;
+
+use super::{Live, Timestamp};
+
+/// Seconds in a row in which a process must take more ports than it gives back for a look.
+const GROWING: u32 = 3;
+
+/// A look is worth it from this share of the ports on (one in so many).
+const SHARE: u64 = 4;
+
+/// Time between two looks at the same namespace: at the least, and as a multiple of what the last one took.
+const PAUSE: Duration = Duration::from_secs(3);
+const PAUSE_FACTOR: u32 = 50;
+
+/// How many processes and destinations a look names.
+const NAMED: usize = 16;
+
+/// Seconds after which the counts of a process that holds nothing are forgotten.
+const IDLE: u32 = 30;
+
+/// Ports as last said.
+#[derive(Default)]
+pub(super) struct Ports {
+    said: HashMap<(u32, u32), Said>,
+    looks: HashMap<u32, Look>,
+    /// Namespaces in which a port was wanted and there was none.
+    wanted: HashSet<u32>,
+}
+
+struct Said {
+    last: PortUse,
+    growing: u32,
+    idle: u32,
+}
+
+/// The last look at a namespace.
+struct Look {
+    next: Instant,
+    in_use: u32,
+    capacity: u32,
+    /// Ports held by what was counted then.
+    held: u64,
+}
+
+impl Ports {
+    /// Takes in an event of the kernel side.
+    pub(super) fn note(&mut self, kind: &Kind) {
+        match kind {
+            Kind::NoPort(refused) if refused.endpoints.local.port() == 0 => {
+                self.wanted.insert(refused.endpoints.netns);
+            }
+            Kind::BindFail(fail) if is_exhaustion(fail) => {
+                self.wanted.insert(fail.endpoints.netns);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// bind() to port 0 found none.
+fn is_exhaustion(fail: &BindFail) -> bool {
+    fail.endpoints.local.port() == 0
+}
+
+impl Live {
+    /// Looks at the namespaces where a port was wanted just now and there was none; not again and again.
+    pub(super) fn look_where_ports_are_wanted(&mut self, into: &mut Vec<Event>) {
+        for netns in std::mem::take(&mut self.ports.wanted) {
+            if self.may_look(netns) {
+                self.look_at_ports(netns, into);
+            }
+        }
+    }
+
+    fn may_look(&self, netns: u32) -> bool {
+        self.ports.looks.get(&netns).is_none_or(|look| Instant::now() >= look.next)
+    }
+
+    /// Once a second: what processes took and gave back, and a look where that becomes much.
+    pub(super) fn ports_of_second(&mut self, into: &mut Vec<Event>) {
+        let uses = self.port_uses();
+        let now = self.now();
+        let mut held: HashMap<u32, u64> = HashMap::new();
+        let mut growing: HashSet<u32> = HashSet::new();
+        let mut idle = Vec::new();
+        for (key, latest) in uses {
+            let netns = latest.netns;
+            *held.entry(netns).or_default() += latest.held();
+            let said =
+                self.ports.said.get(&(netns, latest.pid)).filter(|said| said.last.since == latest.since);
+            let before = said.map_or(0, |said| said.last.held());
+            let changed = said.is_none_or(|said| said.last != latest);
+            let grown = if latest.held() > before { said.map_or(0, |said| said.growing) + 1 } else { 0 };
+            let still = if changed { 0 } else { said.map_or(0, |said| said.idle) + 1 };
+            if grown >= GROWING {
+                growing.insert(netns);
+            }
+            if still >= IDLE && latest.held() == 0 {
+                idle.push((key, (netns, latest.pid)));
+                continue;
+            }
+            if changed {
+                if let Some(kind) = self.people.introduce(latest.pid) {
+                    into.push(Event { time: now, kind });
+                }
+                into.push(Event { time: now, kind: Kind::PortUse(Box::new(latest.clone())) });
+            }
+            let said = Said { last: latest, growing: grown, idle: still };
+            self.ports.said.insert((said.last.netns, said.last.pid), said);
+        }
+        for (key, process) in idle {
+            self.tracer.forget_port_use(&key);
+            self.ports.said.remove(&process);
+        }
+        for netns in growing {
+            let held = held.get(&netns).copied().unwrap_or(0);
+            let worth = self.ports.looks.get(&netns).is_none_or(|look| {
+                let now_in_use = u64::from(look.in_use) + held.saturating_sub(look.held);
+                now_in_use * SHARE >= u64::from(look.capacity)
+            });
+            if worth && self.may_look(netns) {
+                self.look_at_ports(netns, into);
+            }
+        }
+    }
+
+    fn port_uses(&self) -> Vec<(crate::probe::PortUseKeyBytes, PortUse)> {
+        let entries = match self.tracer.port_use() {
+            Ok(entries) => entries,
+            Err(error) => {
+                log::error!("what processes do with ports cannot be read: {error}");
+                return Vec::new();
+            }
+        };
+        let decoded = entries.into_iter().filter_map(|(key, counts)| {
+            let latest = decode_port_use(&key, &counts, self.clock)
+                .inspect_err(|error| log::error!("counts of ports cannot be decoded: {error}"))
+                .ok()?;
+            Some((key, latest))
+        });
+        decoded.collect()
+    }
+
+    /// Who has the ephemeral ports of a namespace: all its sockets, and a pass over all processes.
+    fn look_at_ports(&mut self, netns: u32, into: &mut Vec<Event>) {
+        let begin = Instant::now();
+        // What a look shows is judged by what was counted until now.
+        let now = self.now();
+        let counted = self.port_uses().into_iter().map(|(_, latest)| latest);
+        let news = counted.filter(|latest| {
+            latest.netns == netns
+                && self.ports.said.get(&(netns, latest.pid)).is_none_or(|said| said.last != *latest)
+        });
+        into.extend(news.map(|latest| Event { time: now, kind: Kind::PortUse(Box::new(latest)) }));
+        let survey = self.survey_ports(netns, into);
+        let pause = PAUSE.max(begin.elapsed() * PAUSE_FACTOR);
+        let held = self.ports.said.values().filter(|said| said.last.netns == netns);
+        let held = held.map(|said| said.last.held()).sum();
+        self.ports.looks.insert(
+            netns,
+            Look {
+                next: Instant::now() + pause,
+                in_use: survey.as_ref().map_or(0, |survey| survey.in_use),
+                capacity: survey.as_ref().map_or(u32::MAX, |survey| survey.capacity),
+                held,
+            },
+        );
+        if let Some(survey) = survey {
+            let time: Timestamp = self.now();
+            into.push(Event { time, kind: Kind::PortSurvey(Box::new(survey)) });
+        }
+    }
+
+    fn survey_ports(&mut self, netns: u32, into: &mut Vec<Event>) -> Option<PortSurvey> {
+        let knobs = self.places.knobs_of(netns)?;
+        let query = Query { states: States::ALL, ports: None };
+        let found = match self.places.diag(netns)?.sockets(&query) {
+            Ok(found) => found,
+            Err(error) => {
+                log::warn!("ports of namespace {netns}: {error}");
+                return None;
+            }
+        };
+        let ephemeral = |port: u16| knobs.is_ephemeral(port) == Some(true);
+        let sockets: Vec<_> = found.sockets.iter().filter(|socket| ephemeral(socket.local.port())).collect();
+        let inodes = sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
+        let owners: HashMap<u64, Vec<Owner>> = self.people.find_owners(&inodes);
+        let owned = sockets.iter().map(|socket| {
+            let owners = owners.get(&socket.inode).map_or(&[][..], Vec::as_slice);
+            (*socket, owners)
+        });
+        let mut survey = survey::ports::survey(netns, &knobs, owned, NAMED)?;
+        if found.interrupted {
+            survey.incomplete = Some("the kernel's tables changed while they were listed".to_owned());
+        } else if sock_diag::lists_bound_only() == Some(false) {
+            survey.incomplete =
+                Some("before 6.8 sock_diag does not list sockets that are only bound".to_owned());
+        }
+        let time = self.now();
+        for owner in survey.processes.iter().filter_map(|holders| holders.owner.as_ref()) {
+            if let Some(kind) = self.people.introduce(owner.pid) {
+                into.push(Event { time, kind });
+            }
+        }
+        Some(survey)
+    }
+}

@@ -1,0 +1,245 @@
+//! `port-exhaustion`: an ephemeral port is wanted, and there is none.
+//!
+//! The range is small in the private namespace, so that it takes seconds and not an hour; who takes the ports, and how, is as
+//! in the real incidents.
+
+use std::net::SocketAddr;
+
+use serde_json::json;
+
+use super::{Entry, Incident, Options, Variant, facts, open};
+use crate::rehearse::actor::{Actor, BindAttempt, Door, Order, Take, Taken};
+use crate::rehearse::counters;
+use crate::rehearse::error::{Error, Result};
+use crate::rehearse::stage::{Layout, Stage};
+use crate::rehearse::truth::{Allowed, Expectation, GroundTruth, Party};
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "port-exhaustion",
+    summary: "an ephemeral port is wanted, and there is none",
+    variants: &[
+        Variant { name: "leak", summary: "a process takes port after port and closes nothing" },
+        Variant { name: "churn", summary: "short connections to one destination: TIME_WAIT has the ports" },
+        Variant {
+            name: "bind-before-connect",
+            summary: "a client binds to port 0 before it connects, to two destinations",
+        },
+        Variant { name: "small-range", summary: "three clients with a few connections each, and few ports" },
+        Variant {
+            name: "hot-destination",
+            summary: "as small-range, but connects to another destination still succeed",
+        },
+        Variant {
+            name: "bind-any",
+            summary: "a process binds sockets to port 0; a server's bind() gets none",
+        },
+    ],
+    make: |variant, options| Ok(Box::new(PortExhaustion::new(variant, options)?)),
+};
+
+/// Ephemeral ports of the stage.
+const PORTS: usize = 40;
+const FIRST: usize = 20_000;
+
+/// Where the clients' servers are: not in the range.
+const UPSTREAM: u16 = 7000;
+const OTHER: u16 = 7001;
+
+struct PortExhaustion {
+    variant: &'static Variant,
+    options: Options,
+    /// Who has the ports, once they are taken.
+    takers: Vec<Actor>,
+    upstreams: Vec<Actor>,
+    requester: Option<Actor>,
+    stage: Stage,
+}
+
+impl PortExhaustion {
+    fn new(variant: &'static Variant, options: Options) -> Result<Self> {
+        let stage = options.stage(Layout::Loopback)?;
+        stage.set_sysctl("net.ipv4.ip_local_port_range", format!("{FIRST} {}", FIRST + PORTS - 1))?;
+        // The default lets connect() take over TIME_WAIT on loopback, as it does not elsewhere.
+        stage.set_sysctl("net.ipv4.tcp_tw_reuse", 0)?;
+        Ok(Self { variant, options, takers: Vec::new(), upstreams: Vec::new(), requester: None, stage })
+    }
+
+    fn to(&self, port: u16) -> SocketAddr {
+        self.options.family.call(&self.stage, port)
+    }
+
+    fn take(&self, to: Vec<SocketAddr>, count: usize, every_ms: u64) -> Take {
+        Take { to, bind: None, count, every_ms, close: false, abandon: false }
+    }
+
+    /// Starts a process that takes ports and does not fail.
+    fn taker(&mut self, role: &str, orders: &[Take]) -> Result<()> {
+        let mut taker = self.stage.start_client(role)?;
+        for order in orders {
+            let taken: Taken = taker.ask(&Order::Take(order.clone()))?;
+            if taken.failed.is_some() {
+                return Err(Error::NotStaged(format!("{role} got {} ports of {}", taken.ports, order.count)));
+            }
+        }
+        self.takers.push(taker);
+        Ok(())
+    }
+
+    /// All ports are taken.
+    fn use_up(&mut self) -> Result<()> {
+        for port in [UPSTREAM, OTHER] {
+            let mut upstream =
+                open(&self.stage, "tt-upstream", Door::at(self.options.family.any(port), 128))?;
+            upstream.ask::<()>(&Order::Serve { workers: 1 })?;
+            self.upstreams.push(upstream);
+        }
+        let (to, other) = (self.to(UPSTREAM), self.to(OTHER));
+        match self.variant.name {
+            // Slowly enough to be seen growing.
+            "leak" => self.taker("tt-leaker", &[self.take(vec![to], PORTS, 150)]),
+            "churn" => {
+                let order = Take { close: true, ..self.take(vec![to], PORTS, 20) };
+                self.taker("tt-client", &[order])
+            }
+            "bind-before-connect" => {
+                let order = Take { bind: Some(to.ip()), ..self.take(vec![to, other], PORTS, 20) };
+                self.taker("tt-client", &[order])
+            }
+            "bind-any" => {
+                let order = Take { bind: Some(to.ip()), ..self.take(Vec::new(), PORTS, 150) };
+                self.taker("tt-leaker", &[order])
+            }
+            _ => {
+                for (role, count) in [("tt-one", 14), ("tt-two", 13), ("tt-three", 13)] {
+                    let mut orders = vec![self.take(vec![to], count, 20)];
+                    if self.variant.name == "hot-destination" {
+                        orders.push(self.take(vec![other], 2, 20));
+                    }
+                    self.taker(role, &orders)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// One more port is wanted.
+    fn want_one_more(&mut self) -> Result<BindAttempt> {
+        let to = self.to(UPSTREAM);
+        let mut order = self.take(vec![to], 1, 0);
+        match self.variant.name {
+            "bind-before-connect" => order.bind = Some(to.ip()),
+            "bind-any" => order = Take { to: Vec::new(), bind: Some(to.ip()), ..order },
+            _ => {}
+        }
+        // The client that left TIME_WAIT behind is the one that goes on; elsewhere it is an innocent.
+        let mut requester = match self.variant.name {
+            "churn" | "bind-before-connect" => self.takers.remove(0),
+            _ => self.stage.start_client("tt-victim")?,
+        };
+        let mut failed = None;
+        for _ in 0..3 {
+            let taken: Taken = requester.ask(&Order::Take(order.clone()))?;
+            failed = taken.failed;
+            self.stage.cancel().sleep(std::time::Duration::from_millis(400))?;
+        }
+        if self.variant.name == "hot-destination" {
+            let order = self.take(vec![self.to(OTHER)], 1, 0);
+            let taken: Taken = requester.ask(&Order::Take(order))?;
+            if taken.failed.is_some() {
+                return Err(Error::NotStaged("toward the other destination there is no port either".into()));
+            }
+        }
+        self.requester = Some(requester);
+        failed.ok_or_else(|| Error::NotStaged(format!("all {PORTS} ports are taken, and there was one more")))
+    }
+}
+
+impl Incident for PortExhaustion {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn variant(&self) -> &'static str {
+        self.variant.name
+    }
+
+    fn describe(&self) -> String {
+        let (to, other) = (self.to(UPSTREAM), self.to(OTHER));
+        let last = FIRST + PORTS - 1;
+        let taken = match self.variant.name {
+            "leak" => format!("tt-leaker opens a connection to {to} now and then, and closes none."),
+            "churn" => {
+                format!("tt-client opens connections to {to} and closes them: TIME_WAIT stays behind.")
+            }
+            "bind-before-connect" => format!("tt-client binds to port 0, then connects to {to} or {other}."),
+            "bind-any" => "tt-leaker binds socket after socket to port 0.".to_owned(),
+            "hot-destination" => format!("Three clients have connections to {to}, and a few to {other}."),
+            _ => format!("Three clients have connections to {to}."),
+        };
+        format!("Ports {FIRST} to {last} are ephemeral. {taken}\nThen one more port is wanted.")
+    }
+
+    fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        if self.options.older { self.use_up() } else { Ok(()) }
+    }
+
+    fn play(&mut self) -> Result<GroundTruth> {
+        let before = self.stage.counters()?;
+        if self.takers.is_empty() {
+            self.use_up()?;
+        }
+        let failed = self.want_one_more()?;
+        let name = self.variant.name;
+        let face = if name.starts_with("bind-") { "bind" } else { "connect" };
+        if failed.at != face {
+            return Err(Error::NotStaged(format!("{} failed instead of {face}", failed.at)));
+        }
+        let growth = counters::growth(&before, &self.stage.settled_counters()?);
+        let Some(requester) = &self.requester else {
+            return Err(Error::NotStaged("nobody wanted a port".into()));
+        };
+        let to = self.to(UPSTREAM);
+        let person = |actor: &Actor| Party {
+            kind: "process",
+            pid: Some(actor.identity().pid),
+            comm: Some(actor.identity().comm.clone()),
+            ..Party::default()
+        };
+        let hot = name == "hot-destination";
+        let expectation = Expectation {
+            code: ENTRY.name,
+            cause: if name == "bind-any" { "leak" } else { name },
+            subject: Party {
+                kind: if hot { "destination" } else { "host" },
+                remote: hot.then_some(to),
+                ..Party::default()
+            },
+            requester: Some(Party { remote: (face == "connect").then_some(to), ..person(requester) }),
+            // Nobody has what is in TIME_WAIT.
+            holder: match name {
+                "churn" => None,
+                "bind-before-connect" => Some(person(requester)),
+                _ => self.takers.first().map(person),
+            },
+        };
+        let leak = Allowed { code: "port-leak", because: "it is one, before it has used up the ports" };
+        let actors = self.takers.iter().chain(&self.upstreams).chain([requester]);
+        Ok(GroundTruth {
+            actors: actors.map(|actor| actor.identity().clone()).collect(),
+            expect: vec![expectation],
+            allow: if matches!(name, "leak" | "bind-any") { vec![leak] } else { Vec::new() },
+            facts: facts(json!({
+                "errno": if face == "bind" { "EADDRINUSE" } else { "EADDRNOTAVAIL" },
+                "call": face,
+                "capacity": PORTS,
+                "attempts": 3,
+            })),
+            counters: growth,
+            ..GroundTruth::of(ENTRY.name, name, self.stage.netns_inode())
+        })
+    }
+}

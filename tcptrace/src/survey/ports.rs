@@ -1,0 +1,215 @@
+//! Who has the ephemeral ports of a namespace, added up from a list of its sockets. Pure.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+
+use crate::event::{DestinationUse, Owner, PortHolders, PortRange, PortSurvey, canonical};
+use crate::host::knobs::Knobs;
+use crate::host::sock_diag::DiagSocket;
+use crate::host::tcp_state::TcpState;
+
+/// A port of the range, and what has it.
+#[derive(Default)]
+struct Port {
+    /// Something else than TIME_WAIT.
+    alive: bool,
+    /// A socket that listens, or is bound and nothing else.
+    blocked: bool,
+}
+
+/// Ports between two ends.
+#[derive(Default)]
+struct Lane {
+    ports: HashSet<u16>,
+    time_wait: u32,
+    owners: HashMap<u32, (String, u32)>,
+}
+
+/// What one process has.
+#[derive(Default)]
+struct Share {
+    holders: PortHolders,
+    ports: HashSet<u16>,
+    destinations: HashMap<SocketAddr, u32>,
+}
+
+/// Adds up `sockets` and their owners, of whom the first counts. At most `kept` processes and destinations are named. `None`
+/// if the range is not known.
+pub fn survey<'a>(
+    netns: u32,
+    knobs: &Knobs,
+    sockets: impl Iterator<Item = (&'a DiagSocket, &'a [Owner])> + Clone,
+    kept: usize,
+) -> Option<PortSurvey> {
+    let range = knobs.ip_local_port_range?;
+    // A connection that a listener accepted has the listener's port.
+    let listening: HashSet<u16> = sockets
+        .clone()
+        .filter(|(socket, _)| socket.state == TcpState::Listen)
+        .map(|(socket, _)| socket.local.port())
+        .collect();
+    let mut ports: HashMap<u16, Port> = HashMap::new();
+    let mut lanes: HashMap<(IpAddr, SocketAddr), Lane> = HashMap::new();
+    let mut shares: BTreeMap<Option<u32>, Share> = BTreeMap::new();
+    for (socket, owners) in sockets {
+        let local = canonical(socket.local);
+        let number = local.port();
+        if knobs.is_ephemeral(number) != Some(true) {
+            continue;
+        }
+        let accepted = socket.state != TcpState::Listen && listening.contains(&number);
+        let idle = matches!(socket.state, TcpState::Listen | TcpState::Close);
+        let time_wait = socket.state == TcpState::TimeWait;
+        let port = ports.entry(number).or_default();
+        port.alive |= !time_wait;
+        port.blocked |= idle;
+        if accepted {
+            continue;
+        }
+        let owner = owners.first();
+        let share = shares.entry(owner.map(|owner| owner.pid)).or_default();
+        share.holders.owner = owner.cloned();
+        share.ports.insert(number);
+        match socket.state {
+            TcpState::TimeWait => share.holders.time_wait += 1,
+            TcpState::CloseWait => share.holders.close_wait += 1,
+            TcpState::Close => share.holders.bound += 1,
+            TcpState::Listen => {}
+            _ => share.holders.established += 1,
+        }
+        if !idle {
+            let remote = canonical(socket.remote);
+            *share.destinations.entry(remote).or_default() += 1;
+            let lane = lanes.entry((local.ip(), remote)).or_default();
+            lane.ports.insert(number);
+            lane.time_wait += u32::from(time_wait);
+            if let Some(owner) = owner {
+                lane.owners.entry(owner.pid).or_insert_with(|| (owner.comm.clone(), 0)).1 += 1;
+            }
+        }
+    }
+    let count = |wanted: &dyn Fn(u16, &Port) -> bool| {
+        number(ports.iter().filter(|(number, port)| wanted(**number, port)).count())
+    };
+    let mut processes: Vec<PortHolders> = shares.into_values().map(Share::total).collect();
+    // Equal counts in the same order every time.
+    processes.sort_by_key(|holders| {
+        (std::cmp::Reverse(holders.ports), holders.owner.as_ref().map(|owner| owner.pid))
+    });
+    let mut destinations: Vec<DestinationUse> =
+        lanes.into_iter().map(|((source, remote), lane)| lane.total(source, remote)).collect();
+    destinations.sort_by_key(|destination| {
+        (std::cmp::Reverse(destination.ports), destination.remote, destination.source)
+    });
+    let (processes_total, destinations_total) = (number(processes.len()), number(destinations.len()));
+    processes.truncate(kept);
+    destinations.truncate(kept);
+    Some(PortSurvey {
+        netns,
+        range: PortRange { first: range.first, last: range.last },
+        capacity: knobs.ephemeral_ports()?,
+        in_use: count(&|_, _| true),
+        time_wait: count(&|_, port| !port.alive),
+        blocked: count(&|_, port| port.blocked),
+        in_use_connect_half: count(&|number, _| number % 2 == range.first % 2),
+        processes,
+        processes_total,
+        destinations,
+        destinations_total,
+        incomplete: None,
+    })
+}
+
+impl Share {
+    fn total(self) -> PortHolders {
+        let most_to = self.destinations.into_iter().max_by_key(|(remote, count)| (*count, *remote));
+        PortHolders { ports: number(self.ports.len()), most_to, ..self.holders }
+    }
+}
+
+impl Lane {
+    fn total(self, source: IpAddr, remote: SocketAddr) -> DestinationUse {
+        let most = self.owners.into_iter().max_by_key(|(pid, (_, count))| (*count, *pid));
+        DestinationUse {
+            source,
+            remote,
+            ports: number(self.ports.len()),
+            time_wait: self.time_wait,
+            owner: most.map(|(pid, (comm, _))| Owner { pid, comm }),
+        }
+    }
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::knobs::PortRange as KnobRange;
+    use crate::host::sock_diag::Family;
+
+    fn socket(state: TcpState, local: &str, remote: &str) -> DiagSocket {
+        DiagSocket {
+            family: Family::V4,
+            state,
+            local: local.parse().unwrap(),
+            remote: remote.parse().unwrap(),
+            ifindex: 0,
+            cookie: 0,
+            timer: None,
+            rqueue: 0,
+            wqueue: 0,
+            uid: 0,
+            inode: 1,
+            drops: None,
+            v6only: None,
+            cgroup: None,
+            options: None,
+        }
+    }
+
+    #[test]
+    fn ports_are_counted_once_whoever_shares_them() {
+        let knobs = Knobs {
+            ip_local_port_range: Some(KnobRange { first: 1000, last: 1009 }),
+            ip_local_reserved_ports: Some("1009".parse().unwrap()),
+            ..Knobs::default()
+        };
+        let leaker = vec![Owner { pid: 7, comm: "leaker".into() }];
+        let other = vec![Owner { pid: 8, comm: "other".into() }];
+        let nobody = Vec::new();
+        let (db, web) = ("10.0.0.1:5432", "10.0.0.2:80");
+        let sockets = [
+            (socket(TcpState::Established, "10.0.0.9:1000", db), &leaker),
+            (socket(TcpState::CloseWait, "10.0.0.9:1002", db), &leaker),
+            // The same port to another destination.
+            (socket(TcpState::Established, "10.0.0.9:1000", web), &leaker),
+            (socket(TcpState::TimeWait, "10.0.0.9:1004", db), &nobody),
+            (socket(TcpState::Close, "0.0.0.0:1001", "0.0.0.0:0"), &other),
+            // A server with a client, in the range.
+            (socket(TcpState::Listen, "0.0.0.0:1003", "0.0.0.0:0"), &other),
+            (socket(TcpState::Established, "10.0.0.9:1003", "10.0.0.3:40000"), &other),
+            // Not ephemeral.
+            (socket(TcpState::Established, "10.0.0.9:1009", db), &other),
+            (socket(TcpState::Established, "10.0.0.9:80", db), &other),
+        ];
+        let list = || sockets.iter().map(|(socket, owners)| (socket, owners.as_slice()));
+        let survey = survey(1, &knobs, list(), 8).unwrap();
+        assert_eq!((survey.capacity, survey.in_use, survey.time_wait, survey.blocked), (9, 5, 1, 2));
+        assert_eq!((survey.in_use_connect_half, survey.free()), (3, 4));
+        let names: Vec<_> = survey
+            .processes
+            .iter()
+            .map(|holders| (holders.owner.as_ref().map(|owner| owner.pid), holders.ports))
+            .collect();
+        assert_eq!(names, [(Some(7), 2), (Some(8), 2), (None, 1)]);
+        assert_eq!(survey.processes[0].most_to, Some((db.parse().unwrap(), 2)));
+        assert_eq!((survey.processes[0].close_wait, survey.processes[1].bound), (1, 1));
+        let to_db = survey.toward(db.parse().unwrap()).unwrap();
+        assert_eq!((to_db.ports, to_db.time_wait, survey.destinations_total), (3, 1, 2));
+        assert_eq!(survey.free_toward(to_db.ports), 4);
+        assert!(super::survey(1, &Knobs::default(), list(), 8).is_none());
+    }
+}
