@@ -82,7 +82,7 @@ const fn rehearsal(name: &'static str, arguments: &'static [&'static str], tiers
 /// What the tracepoint tier cannot see, and the kprobe tier sees by the same handlers as the fexit tier.
 const BEST: &[Tier] = &[Tier::Auto];
 
-pub(crate) const CASES: [Case; 14] = [
+pub(crate) const CASES: [Case; 16] = [
     rehearsal("accept-overflow", &["rehearse", "accept-overflow"], &Tier::ALL),
     // The tracepoint tier sees neither listen() fail nor who left an accepted connection's TIME_WAIT.
     rehearsal("port-grab", &["rehearse", "port-grab"], &[Tier::Tracepoint]),
