@@ -208,6 +208,7 @@ impl Account<'_> {
                 }
                 name
             }
+            (None, true) if holder.state == SocketState::TimeWait => self.left_by(holder),
             _ => {
                 let mut owners = holder.owners.clone();
                 if taken_by.is_some() {
@@ -236,6 +237,23 @@ impl Account<'_> {
             }),
             ..Party::default()
         }
+    }
+}
+
+impl Account<'_> {
+    /// Who left a connection in TIME_WAIT whose port nobody was seen taking: likely whoever listened there, and accepted it.
+    fn left_by(&self, holder: &PortHolder) -> ProcessName {
+        let (netns, port) = (holder.endpoints.netns, holder.endpoints.local.port());
+        let listened = self
+            .world
+            .listeners()
+            .iter()
+            .filter(|listener| listener.endpoints.netns == netns && listener.endpoints.local.port() == port)
+            .max_by_key(|listener| (listener.closed.is_none(), listener.closed, listener.endpoints.local));
+        let Some(listener) = listened else { return ProcessName::default() };
+        let mut name = ProcessName::of_owners(&listener.owners, self.world.processes());
+        name.confidence = name.confidence.min(OwnerConfidence::Likely);
+        name
     }
 }
 

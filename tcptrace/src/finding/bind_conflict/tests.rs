@@ -297,6 +297,34 @@ fn a_socket_of_the_kernel_has_an_inode_and_no_process() {
     }
 }
 
+/// Accepted connections' ports are their listener's: nobody was seen taking them.
+#[test]
+fn what_a_closed_listener_s_connection_left_was_left_by_its_process() {
+    let mut remnant = holder("127.0.0.1:35010", SocketState::TimeWait, How::Unknown, None);
+    remnant.endpoints.remote = Some(address("127.0.0.1:50000"));
+    let mut play = Play::new(4096);
+    play.process(500, "server", "server --port 35010");
+    let listen = |listener| Listen {
+        endpoints: place(WANTED),
+        listener,
+        task: task(300, "old"),
+        backlog: None,
+        somaxconn: None,
+        options: SocketOptions::NONE,
+        again: false,
+    };
+    let listener = ListenerRef { sk: 5, inode: 6, ..ListenerRef::default() };
+    play.send(10, Event::Listen(Box::new(listen(listener))));
+    let mut fail = bind_fail(WANTED, asks(), vec![remnant]);
+    fail.options = SocketOptions::NONE;
+    play.send(100, Event::BindFail(Box::new(fail)));
+    play.ticks_until(2000);
+    let finding = play.only();
+    let holder = &evidence(finding)["holders"][0];
+    assert_eq!((finding.cause, &holder["pid"], &holder["comm"]), ("time-wait", &json!(300), &json!("old")));
+    assert_eq!(holder["confidence"], json!("likely"));
+}
+
 /// Found to have it when the tracer started; by now it is gone and nothing more can be looked up.
 #[test]
 fn an_older_holder_is_named_from_what_the_kernel_remembers() {
