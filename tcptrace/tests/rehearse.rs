@@ -207,6 +207,9 @@ fn ports_run_out_in_every_way() -> Result<()> {
         ensure!(truth.facts.get("errno").and_then(Value::as_str) == Some(face), "{json}");
         ensure!(truth.expect.len() == 1 && fact(&truth, "capacity") == 40, "{json}");
     }
+    for truth in play_all("port-risk", false)? {
+        ensure!(truth.expect.is_empty() == (truth.variant == "reserved"), "{}", truth.to_json());
+    }
     for truth in play_all("port-leak", false)? {
         let healthy = matches!(truth.variant, "pool" | "turnover");
         ensure!(truth.expect.is_empty() == healthy && fact(&truth, "taken") == 45, "{}", truth.to_json());

@@ -18,6 +18,7 @@ mod owner;
 mod ports;
 mod process;
 mod rate;
+mod served;
 mod waits;
 
 pub use bind_rule::{Reason, Verdict};
@@ -34,6 +35,7 @@ pub use owner::{KnownOwner, Owners};
 pub use ports::{Exhaustion, Growth, PortSpace, PortUser, Ports, ProcessPorts};
 pub use process::{Process, Processes};
 pub use rate::{Reading, per_second};
+pub use served::{Grab, Served, ServedPort, Server};
 pub use waits::RecentWaits;
 
 use std::collections::BTreeMap;
@@ -107,6 +109,10 @@ pub enum Change {
     /// Somebody wanted an ephemeral port of this namespace, and there was none. Told once it is known who has them, at the
     /// latest 1.5 s after the first failure.
     PortsExhausted(u32),
+    /// A server listens on this port, which it asked for by number.
+    PortServed(ServedPort),
+    /// A client was given this port, which a server asked for by number before.
+    PortGrabbed(ServedPort),
     /// More is known of who has the ports of this namespace.
     PortsRead(u32),
     /// A process takes ports and does not give them back. Told every second while it grows.
@@ -142,6 +148,7 @@ pub struct Correlator {
     sockets: SocketOwners,
     half_open: BoundedMap<ListenerId, HalfOpen>,
     ports: Ports,
+    served: Served,
     destinations: Destinations,
     coverage: Option<Coverage>,
     losses: Losses,
@@ -161,6 +168,7 @@ impl Default for Correlator {
             sockets: SocketOwners::default(),
             half_open: BoundedMap::new(HALF_OPEN),
             ports: Ports::default(),
+            served: Served::default(),
             destinations: Destinations::default(),
             coverage: None,
             losses: Losses::default(),
@@ -211,6 +219,11 @@ impl Correlator {
     /// A conflict, while it is remembered.
     pub fn conflict(&self, key: &ConflictKey) -> Option<&Conflict> {
         self.conflicts.get(key)
+    }
+
+    /// Ports that servers asked for by number.
+    pub fn served(&self) -> &Served {
+        &self.served
     }
 
     /// Ephemeral ports.
@@ -273,6 +286,7 @@ impl Correlator {
             ("socket-owners", self.sockets.forgotten()),
             ("half-open-listeners", self.half_open.forgotten()),
             ("port-users", self.ports.forgotten()),
+            ("served-ports", self.served.forgotten()),
             ("destinations", self.destinations.forgotten()),
         ]
         .into_iter()
@@ -289,7 +303,13 @@ impl Correlator {
             *self.kinds.entry(event.kind.name()).or_default() += 1;
         }
         match &event.kind {
-            Kind::Listen(listen) => self.on_listen(time, listen, changes),
+            Kind::Listen(listen) => {
+                self.on_listen(time, listen, changes);
+                if self.served.note_listen(time, listen) {
+                    let port = (listen.endpoints.netns, listen.endpoints.local.port());
+                    changes.push(Change::PortServed(port));
+                }
+            }
             Kind::SynDrop(drop) => {
                 let mut totals = ListenerTotals::default();
                 match drop.cause {
@@ -401,7 +421,13 @@ impl Correlator {
                 self.processes.note_state(time, *state);
                 changes.push(Change::Learnt);
             }
-            Kind::SocketOwner(found) => self.on_owner(found, changes),
+            Kind::SocketOwner(found) => {
+                self.on_owner(found, changes);
+                if self.served.note_owner(time, found) {
+                    let port = (found.endpoints.netns, found.endpoints.local.port());
+                    changes.push(Change::PortServed(port));
+                }
+            }
             Kind::HolderReport(report) => {
                 let (sockets, listeners) = (&self.sockets, &self.listeners);
                 let waiting =
@@ -430,8 +456,14 @@ impl Correlator {
             } else {
                 Change::PortsRead(survey.netns)
             }),
+            Kind::PortTaken(taken) => {
+                if self.served.note_taken(time, taken) {
+                    let port = (taken.endpoints.netns, taken.endpoints.local.port());
+                    changes.push(Change::PortGrabbed(port));
+                }
+            }
             // Ports are followed in the kernel; these are streamed to be shown.
-            Kind::PortTaken(_) | Kind::PortReleased(_) => {}
+            Kind::PortReleased(_) => {}
         }
     }
 
@@ -592,6 +624,7 @@ impl Correlator {
             }
             return;
         }
+        self.served.note_refused(time, fail);
         let (sockets, listeners) = (&self.sockets, &self.listeners);
         let key = self.conflicts.note(time, fail, &|inode| owners_of(sockets, listeners, inode));
         if self.conflicts.get(&key).is_some_and(Conflict::is_explained) {

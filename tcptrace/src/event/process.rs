@@ -109,6 +109,9 @@ pub struct SocketOwner {
     pub owners: Vec<Owner>,
     /// How well they are known: bootstrapped or likely.
     pub confidence: OwnerConfidence,
+    /// bind() asked for its port by number, as is known of some sockets that are older than the tracer.
+    #[serde(default)]
+    pub port_by_number: bool,
 }
 
 /// A process that has a socket open.

@@ -18,6 +18,7 @@ mod listener_closed;
 mod owner_state;
 mod party;
 mod port_exhaustion;
+mod port_grab_risk;
 mod port_leak;
 mod queue_limit;
 mod reuseport_imbalance;
@@ -205,6 +206,7 @@ impl Default for Engine {
                 Box::new(Cases::new(half_open_capture::HalfOpenCapture)),
                 Box::new(Cases::new(listener_closed::ListenerClosed)),
                 Box::new(Cases::new(port_exhaustion::PortExhaustion)),
+                Box::new(Cases::new(port_grab_risk::PortGrabRisk::default())),
                 Box::new(Cases::new(port_leak::PortLeak)),
                 Box::new(Cases::new(reuseport_imbalance::ReuseportImbalance)),
                 Box::new(Cases::new(syn_queue_full::SynQueueFull)),

@@ -187,8 +187,26 @@ impl<'a> Account<'a> {
         }
     }
 
+    /// Ports are free where none was found: the socket may have a narrower range of its own, or they have just become so.
+    fn is_free_after_all(&self) -> bool {
+        let Some(survey) = self.survey.filter(|survey| survey.incomplete.is_none()) else { return false };
+        let free = match (self.destination, self.lane()) {
+            (Some(_), lane) => survey.free_toward(lane.map_or(0, |lane| lane.ports)),
+            (None, _) => survey.free(),
+        };
+        free * 10 > survey.capacity
+    }
+
     fn title(&self, requester: &Party) -> String {
         let who = requester.process.as_ref().map_or_else(String::new, ToString::to_string);
+        if self.is_free_after_all() {
+            return match self.exhaustion.endpoints.remote {
+                Some(remote) => {
+                    format!("{who} found no ephemeral port to connect to {remote} (EADDRNOTAVAIL)")
+                }
+                None => format!("{who} got no port from bind() to port 0 (EADDRINUSE)"),
+            };
+        }
         let all = self.capacity().map_or_else(String::new, |capacity| format!("all {capacity} "));
         match self.exhaustion.endpoints.remote {
             Some(remote) => {

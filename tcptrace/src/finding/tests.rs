@@ -190,6 +190,7 @@ fn kind() -> impl Strategy<Value = Kind> {
             endpoints,
             owners: vec![Owner { pid, comm: "owner".into() }],
             confidence: OwnerConfidence::Bootstrapped,
+            port_by_number: false,
         }))
     });
     let cover = any::<bool>().prop_map(|full| {

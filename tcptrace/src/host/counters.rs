@@ -106,6 +106,8 @@ counters! {
     time_wait_recycled: "TcpExt" "TWRecycled",
     /// Sockets closed at once for want of TIME_WAIT places (`tcp_max_tw_buckets`).
     time_wait_overflow: "TcpExt" "TCPTimeWaitOverflow",
+    /// Packets dropped because their source is not where the route to it leads (`rp_filter`), IPv4 only.
+    rp_filter_drops: "TcpExt" "IPReversePathFilter",
     /// connect() calls whose SYN was queued.
     active_opens: "Tcp" "ActiveOpens",
     /// Children made from completed handshakes.

@@ -8,6 +8,7 @@ pub mod knobs;
 pub mod netns;
 pub mod port_set;
 pub mod procfs;
+pub mod route;
 pub mod sock_diag;
 pub mod sockstat;
 pub mod tcp_state;

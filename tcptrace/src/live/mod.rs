@@ -139,6 +139,10 @@ impl Live {
             first.extend(polled.samples(&listeners, &ByPort::default(), false));
         }
         first.extend(live.places.counters());
+        for kind in &first {
+            live.ports.note(kind);
+        }
+        live.watch_served_ports();
         let now = clock::now(clock);
         Ok((live, first.into_iter().map(|kind| Event { time: now, kind }).collect()))
     }
@@ -147,6 +151,12 @@ impl Live {
     #[must_use]
     pub fn tracer(&self) -> &Tracer {
         &self.tracer
+    }
+
+    /// How this trace makes wall-clock times of the kernel's.
+    #[must_use]
+    pub fn clock(&self) -> ClockOffset {
+        self.clock
     }
 
     /// Now, as this trace tells time.
@@ -221,6 +231,7 @@ impl Live {
         for (time, conflict) in conflicts {
             self.report_holders(time, &conflict, into);
         }
+        self.watch_served_ports();
         self.look_where_ports_are_wanted(into);
     }
 

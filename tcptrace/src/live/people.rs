@@ -127,6 +127,7 @@ impl People {
                 endpoints,
                 owners,
                 confidence,
+                port_by_number: false,
             })));
         }
         events
@@ -152,6 +153,7 @@ impl People {
                 endpoints: socket.endpoints,
                 owners: pids.iter().map(|&pid| self.owner(pid)).collect(),
                 confidence: OwnerConfidence::Bootstrapped,
+                port_by_number: socket.port_by_number && socket.state == event::SocketState::Listen,
             })));
             self.owners.insert(inode, pids);
         }

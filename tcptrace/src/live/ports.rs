@@ -30,8 +30,35 @@ const IDLE: u32 = 30;
 pub(super) struct Ports {
     said: HashMap<(u32, u32), Said>,
     looks: HashMap<u32, Look>,
+    /// Ports that servers have, had or want, a bit each, and whether the kernel side knows.
+    served: Served,
     /// Namespaces in which a port was wanted and there was none.
     wanted: HashSet<u32>,
+}
+
+/// What [`crate::probe::Tracer::watch_ports`] is told.
+struct Served {
+    ports: Box<[u64; 1024]>,
+    told: bool,
+}
+
+impl Default for Served {
+    fn default() -> Self {
+        Self { ports: Box::new([0; 1024]), told: true }
+    }
+}
+
+impl Served {
+    /// A few ports below the ephemeral range do no harm: nobody is given them.
+    fn add(&mut self, port: u16) {
+        let bit = 1 << (port % 64);
+        if let Some(word) = self.ports.get_mut(usize::from(port / 64))
+            && *word & bit == 0
+        {
+            *word |= bit;
+            self.told = false;
+        }
+    }
 }
 
 struct Said {
@@ -59,6 +86,11 @@ impl Ports {
             Kind::BindFail(fail) if is_exhaustion(fail) => {
                 self.wanted.insert(fail.endpoints.netns);
             }
+            Kind::BindFail(fail) => self.served.add(fail.endpoints.local.port()),
+            Kind::Listen(listen) => self.served.add(listen.endpoints.local.port()),
+            Kind::SocketOwner(found) if found.port_by_number => {
+                self.served.add(found.endpoints.local.port());
+            }
             _ => {}
         }
     }
@@ -76,6 +108,17 @@ impl Live {
             if self.may_look(netns) {
                 self.look_at_ports(netns, into);
             }
+        }
+    }
+
+    /// Tells the kernel side on which ports clients are worth a record.
+    pub(super) fn watch_served_ports(&mut self) {
+        if self.ports.served.told {
+            return;
+        }
+        self.ports.served.told = true;
+        if let Err(error) = self.tracer.watch_ports(*self.ports.served.ports) {
+            log::warn!("clients on servers' ports will not be seen: {error}");
         }
     }
 

@@ -111,11 +111,12 @@ impl Tracing {
     /// Adds what was seen to each listener of a stock.
     pub fn add_to(&self, stock: &mut Stock) {
         for listener in &mut stock.listeners {
-            self.add_to_one(listener);
+            self.add_to_listener(listener);
         }
     }
 
-    fn add_to_one(&self, listener: &mut Listener) {
+    /// Adds what was seen of one listener.
+    pub fn add_to_listener(&self, listener: &mut Listener) {
         let inode = listener.socket.inode;
         if inode == 0 {
             // The kernel's own: nothing names it in the trace.

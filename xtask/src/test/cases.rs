@@ -82,9 +82,9 @@ const fn rehearsal(name: &'static str, arguments: &'static [&'static str], tiers
 /// What the tracepoint tier cannot see, and the kprobe tier sees by the same handlers as the fexit tier.
 const BEST: &[Tier] = &[Tier::Auto];
 
-pub(crate) const CASES: [Case; 16] = [
+pub(crate) const CASES: [Case; 17] = [
     rehearsal("accept-overflow", &["rehearse", "accept-overflow"], &Tier::ALL),
-    // The tracepoint tier sees neither listen() fail nor who left an accepted connection's TIME_WAIT.
+    // The tracepoint tier does not see listen() fail.
     rehearsal("port-grab", &["rehearse", "port-grab"], &[Tier::Tracepoint]),
     rehearsal(
         "port-grab-every",
@@ -108,6 +108,7 @@ pub(crate) const CASES: [Case; 16] = [
     rehearsal("listener-closed", &["rehearse", "listener-closed"], BEST),
     rehearsal("reuseport-imbalance", &["rehearse", "reuseport-imbalance"], BEST),
     rehearsal("storm", &["rehearse", "storm"], BEST),
+    rehearsal("port-risk", &["rehearse", "port-risk"], BEST),
     rehearsal("port-exhaustion", &["rehearse", "port-exhaustion"], &Tier::ALL),
     rehearsal(
         "port-exhaustion-bind",

@@ -214,6 +214,7 @@ fn a_listener_older_than_the_tracer_is_told_with_reserve() {
                 Owner { pid: 1, comm: "systemd".into() },
             ],
             confidence: OwnerConfidence::Bootstrapped,
+            port_by_number: false,
         };
         play.send(1, Kind::SocketOwner(Box::new(owner)));
         server.run(&mut play, client_every, accept_every, 5000);
@@ -263,6 +264,7 @@ fn a_listener_is_named_by_its_own_address_not_the_packet_s() {
         endpoints: place("[::]:1080"),
         owners: vec![Owner { pid: 1, comm: "systemd".into() }, Owner { pid: 6039, comm: "delegated".into() }],
         confidence: OwnerConfidence::Bootstrapped,
+        port_by_number: false,
     };
     play.send(1, Kind::SocketOwner(Box::new(owner)));
     play.send(10, Kind::SynDrop(drop));

@@ -121,6 +121,7 @@ fn a_client_older_than_the_tracer_is_likely() {
         endpoints: old.endpoints,
         owners: vec![Owner { pid: 400, comm: "client".into() }],
         confidence: OwnerConfidence::Bootstrapped,
+        port_by_number: false,
     };
     play.send(1, Event::SocketOwner(Box::new(owner)));
     play.send(100, Event::BindFail(Box::new(bind_fail(WANTED, asks(), vec![old.clone()]))));

@@ -61,6 +61,9 @@ impl Account<'_> {
 
     pub(super) fn cause(&self) -> (Cause, Confidence) {
         let complete = self.survey.is_some_and(|survey| survey.incomplete.is_none());
+        if self.is_free_after_all() {
+            return (Cause::SmallRange, Confidence::Possible);
+        }
         if let Some(survey) = self.survey {
             let (time_wait, ports) = match self.lane() {
                 Some(lane) => (lane.time_wait, lane.ports),
@@ -149,6 +152,11 @@ impl Account<'_> {
             Cause::BindBeforeConnect => {
                 "ports are taken by bind() to port 0 before connect(): such a port serves one connection alone, while those \
                  that connect() chooses serve one to each destination"
+                    .to_owned()
+            }
+            Cause::SmallRange if self.is_free_after_all() => {
+                "a moment later ports were free: its socket has a range of its own (IP_LOCAL_PORT_RANGE), or they were given \
+                 back in between"
                     .to_owned()
             }
             Cause::SmallRange if self.survey.is_none() => {

@@ -198,3 +198,13 @@ fn a_connection_that_exists_already_is_no_exhaustion() {
     play.end();
     assert!(play.findings.is_empty());
 }
+
+#[test]
+fn ports_that_are_free_are_not_called_used_up() {
+    let mut seen = survey(0, vec![holders(8, 20)], vec![lane(DB, 20, 0)]);
+    seen.in_use = 20;
+    let finding = told(refused(1), Vec::new(), seen);
+    assert_eq!(cause(&finding), ("small-range", Confidence::Possible));
+    assert!(!finding.title.contains("all 100"), "{}", finding.title);
+    assert!(finding.explanation.contains("IP_LOCAL_PORT_RANGE"), "{}", finding.explanation);
+}

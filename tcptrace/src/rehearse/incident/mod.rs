@@ -10,6 +10,7 @@ mod listener_closed;
 mod port_exhaustion;
 mod port_grab;
 mod port_leak;
+mod port_risk;
 mod reuseport_imbalance;
 mod slow_accept;
 mod storm;
@@ -182,6 +183,7 @@ pub fn catalogue() -> &'static [Entry] {
         port_grab::ENTRY,
         port_exhaustion::ENTRY,
         port_leak::ENTRY,
+        port_risk::ENTRY,
         healthy::ENTRY,
     ]
 }

@@ -1,0 +1,191 @@
+//! `tcptrace why`: why one destination does not answer.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    ops::ControlFlow,
+    time::Duration,
+};
+
+use super::{
+    args::WhyArgs,
+    exit::{Exit, Failure},
+    trace,
+};
+use crate::{
+    event::Event,
+    finding::Confidence,
+    host::{
+        counters::Counters,
+        netns::{Netns, NetnsTable},
+        procfs::Procfs,
+    },
+    live::{Live, drive::drive},
+    output::{
+        Output,
+        why::{WhyLine, WhySummary, lines},
+    },
+    stock::{Gap, Tracing},
+    why::{Answer, Facts, ProbeOutcome, Scope, Seen, judge, look, try_one, what_was_seen},
+};
+
+/// How long is watched if nobody says, and the verdict is not certain without.
+const WATCH: Duration = Duration::from_secs(10);
+
+/// After our own connection: what the probes and counters say of it comes within a second.
+const SETTLE: Duration = Duration::from_millis(1200);
+
+pub(super) fn run(args: &WhyArgs) -> Result<Exit, Failure> {
+    let permitted = |error: crate::host::netns::NetnsError| Failure::new(Exit::NotPermitted, error);
+    let client = match &args.netns {
+        Some(name) => super::netns::find(name)?,
+        None => Netns::current().map_err(permitted)?,
+    };
+    let scope = Scope { target: args.target.clone(), client };
+    let mut facts = look(&scope).map_err(permitted)?;
+    if watches(args, &facts) {
+        facts = watch(args, &scope, &facts).map_err(permitted)?;
+    }
+    let answers: Vec<Answer> =
+        facts.addresses.iter().flatten().map(|address| judge(&facts, address)).collect();
+    // Clients try all addresses: one that answers is enough.
+    let with = |healthy| answers.iter().find(move |answer| answer.healthy == healthy);
+    let decisive = with(Some(true)).or_else(|| with(Some(false))).or_else(|| answers.first());
+    let exit =
+        if decisive.is_some_and(|answer| answer.healthy == Some(true)) { Exit::Done } else { Exit::Found };
+    match show(args, &facts, &answers, decisive) {
+        Ok(()) => Ok(exit),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit),
+        Err(error) => Err(trace::cannot_write(&error)),
+    }
+}
+
+/// Watching takes time: not when all is clear without it, unless it is asked for.
+fn watches(args: &WhyArgs, facts: &Facts) -> bool {
+    let Ok(addresses) = &facts.addresses else { return false };
+    if args.probe || args.limit.is_some() {
+        return args.probe || args.limit.is_some_and(|limit| !limit.is_zero());
+    }
+    let clear =
+        |answer: Answer| answer.healthy == Some(false) && answer.verdict.confidence == Confidence::Certain;
+    !addresses.iter().all(|address| clear(judge(facts, address)))
+}
+
+/// Watches, with a connection of our own if it is asked for, and looks again.
+fn watch(args: &WhyArgs, scope: &Scope, before: &Facts) -> Result<Facts, crate::host::netns::NetnsError> {
+    let servers = servers(scope, before);
+    let counters: Vec<(Netns, Counters)> =
+        servers.into_iter().filter_map(|netns| Some((netns.clone(), Counters::of(&netns).ok()?))).collect();
+    let targets: Vec<_> = before.addresses.iter().flatten().map(|address| address.to).collect();
+    let patience = args.timeout;
+    let probe =
+        || -> Vec<ProbeOutcome> { targets.iter().map(|to| try_one(&scope.client, *to, patience)).collect() };
+    let (tracing, outcomes, failure) = match follow(args, scope, &probe) {
+        Ok((tracing, outcomes)) => (Some(tracing), outcomes, None),
+        // Without probes a connection of our own still tells.
+        Err(failure) => (None, args.probe.then(probe), Some(failure)),
+    };
+    let mut facts = look(scope)?;
+    let seen = match (&tracing, failure) {
+        (Some(tracing), _) => {
+            facts.listeners.iter_mut().for_each(|listener| tracing.add_to_listener(listener));
+            what_was_seen(&facts, tracing, &counters)
+        }
+        (None, failure) => {
+            let why = failure.map(|failure| failure.message).unwrap_or_default();
+            facts.gaps.push(Gap::new("traced", why.clone()));
+            Seen { untraced: Some(why), ..Seen::default() }
+        }
+    };
+    facts.seen = Some(seen);
+    if let (Ok(addresses), Some(outcomes)) = (&mut facts.addresses, outcomes) {
+        for (to, outcome) in targets.iter().zip(outcomes) {
+            if let Some(address) = addresses.iter_mut().find(|address| address.to == *to) {
+                address.probe = Some(outcome);
+            }
+        }
+    }
+    Ok(facts)
+}
+
+/// The namespaces of this host that have one of the addresses.
+fn servers(scope: &Scope, facts: &Facts) -> Vec<Netns> {
+    let Ok(mut table) = NetnsTable::new(Procfs::default()) else { return Vec::new() };
+    // Those that cannot be found are in the facts' gaps.
+    let _ = table.refresh();
+    let mut ids: Vec<u32> =
+        facts.addresses.iter().flatten().filter_map(|address| Some(address.server.as_ref()?.netns)).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let of = |id: &u32| {
+        if *id == scope.client.id() { Some(scope.client.clone()) } else { table.get(*id).cloned() }
+    };
+    ids.iter().filter_map(of).collect()
+}
+
+/// Traces the port in every namespace: the client may be in one and the server in another.
+fn follow(
+    args: &WhyArgs,
+    scope: &Scope,
+    probe: &(impl Fn() -> Vec<ProbeOutcome> + Sync),
+) -> Result<(Tracing, Option<Vec<ProbeOutcome>>), Failure> {
+    let ports = [scope.target.port];
+    let filters =
+        trace::Filters { ports: &ports, netns: None, words: vec![format!("--port {}", scope.target.port)] };
+    let options = trace::options(&args.trace, false, filters)?;
+    let mut tracing = Tracing::default();
+    let runtime = trace::runtime()?;
+    let outcomes = std::thread::scope(|threads| {
+        runtime.block_on(async {
+            let (live, first) = Live::start(&options)?;
+            tracing.feed(&first);
+            let (tell, told) = tokio::sync::oneshot::channel();
+            let mut outcomes = None;
+            if args.probe {
+                threads.spawn(move || {
+                    // Nobody waits any more after a signal.
+                    let _ = tell.send(probe());
+                });
+            }
+            let over = async {
+                if args.probe {
+                    outcomes = told.await.ok();
+                    tokio::time::sleep(args.limit.unwrap_or(SETTLE)).await;
+                } else {
+                    tokio::time::sleep(args.limit.unwrap_or(WATCH)).await;
+                }
+            };
+            let each = |events: &[Event]| {
+                tracing.feed(events);
+                Ok(ControlFlow::Continue(()))
+            };
+            drive(live, over, each).await.map_err(|error| trace::cannot_write(&error))?;
+            Ok::<_, Failure>(outcomes)
+        })
+    })?;
+    Ok((tracing, outcomes))
+}
+
+fn show(args: &WhyArgs, facts: &Facts, answers: &[Answer], decisive: Option<&Answer>) -> io::Result<()> {
+    if let Output::Json(mut writer) = trace::output(args.json) {
+        for answer in answers {
+            go_on(writer.write("why", &WhyLine::of(facts, answer))?)?;
+        }
+        return go_on(writer.write("summary", &WhySummary::of(facts, decisive))?);
+    }
+    let width = terminal_size::terminal_size()
+        .filter(|_| io::stdout().is_terminal())
+        .map(|(width, _)| usize::from(width.0));
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    // Whoever pastes it has a narrow window.
+    for line in lines(facts, answers, decisive, Some(width.unwrap_or(120))) {
+        writeln!(out, "{line}")?;
+    }
+    out.flush()
+}
+
+fn go_on(written: ControlFlow<()>) -> io::Result<()> {
+    match written {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(io::ErrorKind::BrokenPipe.into()),
+    }
+}

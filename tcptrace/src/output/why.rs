@@ -1,0 +1,122 @@
+//! The answer of `tcptrace why`: what was looked at, and one verdict; lines to paste, or JSON.
+
+use serde::Serialize;
+
+use super::escape::escape;
+use super::table::wrap;
+use crate::stock::Gap;
+use crate::why::{Answer, Facts, Found};
+
+/// An address (`"type":"why"`).
+#[derive(Debug, Serialize)]
+pub struct WhyLine<'a> {
+    target: String,
+    /// Namespace that it is asked for from.
+    netns: u32,
+    /// Namespace of this host that has the address; null if none has.
+    server_netns: Option<u32>,
+    #[serde(flatten)]
+    answer: &'a Answer,
+}
+
+/// All in all (`"type":"summary"`).
+#[derive(Debug, Serialize)]
+pub struct WhySummary<'a> {
+    target: String,
+    healthy: Option<bool>,
+    verdict: &'a str,
+    confidence: Option<&'static str>,
+    text: &'a str,
+    watched_s: Option<f64>,
+    missing: &'a [Gap],
+}
+
+impl<'a> WhyLine<'a> {
+    /// Of one address of `facts`.
+    pub fn of(facts: &Facts, answer: &'a Answer) -> Self {
+        let addresses = facts.addresses.as_deref().unwrap_or_default();
+        let server =
+            addresses.iter().find(|address| address.to == answer.address).and_then(|a| a.server.as_ref());
+        Self {
+            target: facts.target.to_string(),
+            netns: facts.client.netns,
+            server_netns: server.map(|server| server.netns),
+            answer,
+        }
+    }
+}
+
+impl<'a> WhySummary<'a> {
+    /// Of all answers; `decisive` is the one that counts, `None` if the name stands for no address.
+    pub fn of(facts: &'a Facts, decisive: Option<&'a Answer>) -> Self {
+        let unresolved = facts.addresses.as_ref().err().map_or("", String::as_str);
+        Self {
+            target: facts.target.to_string(),
+            healthy: decisive.map_or(Some(false), |answer| answer.healthy),
+            verdict: decisive.map_or("no-address", |answer| answer.verdict.verdict),
+            confidence: decisive.map(|answer| answer.verdict.confidence.name()),
+            text: decisive.map_or(unresolved, |answer| &answer.verdict.text),
+            watched_s: facts.seen.as_ref().map(|seen| seen.span.as_secs_f64()),
+            missing: &facts.gaps,
+        }
+    }
+}
+
+/// The answer for people. `decisive` is the one of `answers` that counts.
+pub fn lines(
+    facts: &Facts,
+    answers: &[Answer],
+    decisive: Option<&Answer>,
+    width: Option<usize>,
+) -> Vec<String> {
+    let mut lines = Vec::new();
+    let paragraph =
+        |lines: &mut Vec<String>, indent: &str, text: &str| lines.extend(wrap(&escape(text), indent, width));
+    let watched = facts.seen.as_ref().filter(|seen| seen.untraced.is_none());
+    let watched =
+        watched.map_or_else(String::new, |seen| format!(", watched for {:.1} s", seen.span.as_secs_f64()));
+    paragraph(&mut lines, "", &format!("why {} (from {}{watched})", facts.target, facts.client));
+    for answer in answers {
+        if answers.len() > 1 {
+            lines.push(format!("  {}", answer.address));
+        }
+        for step in &answer.steps {
+            let sign = match &step.found {
+                Found::Fine { .. } => "ok",
+                Found::Problem(_) => "!!",
+                Found::Answers(_) => "**",
+                Found::Unknown { .. } => " ?",
+            };
+            paragraph(&mut lines, "  ", &format!("{sign} {:<12} {}", step.name, step.found.text()));
+        }
+    }
+    match decisive {
+        Some(answer) => {
+            let verdict = &answer.verdict;
+            let health = match answer.healthy {
+                Some(true) => "HEALTHY",
+                Some(false) => "NOT HEALTHY",
+                None => "NOT KNOWN",
+            };
+            let at = if answers.len() > 1 { format!(" ({})", answer.address) } else { String::new() };
+            let text =
+                format!("{health}: {}, {}{at}: {}", verdict.verdict, verdict.confidence.name(), verdict.text);
+            paragraph(&mut lines, "", &text);
+            for (index, remedy) in verdict.remedy.iter().enumerate() {
+                let label = if index == 0 { "do   " } else { "     " };
+                paragraph(&mut lines, "  ", &format!("{label} {}", remedy.text));
+                // Not broken, so that it can be copied.
+                lines.extend(remedy.command.iter().map(|command| format!("          {}", escape(command))));
+            }
+        }
+        None => {
+            let why = facts.addresses.as_ref().err().map_or("it stands for no address", String::as_str);
+            paragraph(&mut lines, "", &format!("NOT HEALTHY: no-address, certain: {why}"));
+            paragraph(&mut lines, "  ", "do    mend the name (DNS, /etc/hosts), or ask for the address");
+        }
+    }
+    for gap in &facts.gaps {
+        paragraph(&mut lines, "  ", &format!("missing: {}: {}", gap.what, gap.why));
+    }
+    lines
+}

@@ -1,0 +1,47 @@
+//! Whether the accept queue is full.
+
+use super::{as_found, name};
+use crate::finding::{Confidence, Remedy};
+use crate::stock::LimitedBy;
+use crate::why::{AddressFacts, Facts, Found, Verdict};
+
+pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
+    let listeners: Vec<_> = facts.listeners_at(address).collect();
+    let Some(fullest) = listeners.iter().copied().max_by(|a, b| a.fill().total_cmp(&b.fill())) else {
+        return Found::unknown("there is no listener whose queue could be looked at");
+    };
+    let numbers = format!("{} waiting, limit {}", fullest.socket.depth, fullest.socket.limit);
+    if fullest.is_full() {
+        if fullest.is_stopped() || fullest.owners.iter().any(|owner| owner.process.is_at_file_limit()) {
+            return Found::fine(format!("full ({numbers}), because nobody accepts: see below"));
+        }
+        let all = listeners.iter().all(|listener| listener.is_full());
+        let confidence = if all { Confidence::Certain } else { Confidence::Likely };
+        let text = format!(
+            "the accept queue of {} is full ({numbers}): SYNs and final ACKs are dropped; {}",
+            name(fullest),
+            fullest.limit_in_words()
+        );
+        let remedy = match fullest.limit.limited_by() {
+            LimitedBy::Argument { .. } => {
+                "accept faster (more workers); for bursts raise the program's own listen backlog"
+            }
+            LimitedBy::Somaxconn | LimitedBy::ProbablySomaxconn => {
+                "accept faster (more workers); for bursts raise net.core.somaxconn and restart the server"
+            }
+            LimitedBy::Unknown => {
+                "accept faster (more workers); for bursts raise the listen backlog and net.core.somaxconn"
+            }
+        };
+        return Found::Problem(
+            Verdict::new("accept-queue-full", confidence, text).advise(Remedy::text(remedy)),
+        );
+    }
+    if let Some(finding) = facts.finding(address, &["accept-queue-overflow"]) {
+        return as_found("accept-queue-overflow", finding);
+    }
+    let drops = fullest.socket.drops.filter(|drops| *drops > 0);
+    let since =
+        drops.map_or_else(String::new, |drops| format!("; {drops} drops counted since the socket was made"));
+    Found::fine(format!("{numbers}{since}"))
+}

@@ -1,0 +1,33 @@
+//! Candidate causes, one file each, in the order in which a connection meets them. Each judges facts and nothing else.
+
+pub(super) mod accept_queue;
+pub(super) mod accepting;
+pub(super) mod answers;
+pub(super) mod arrivals;
+pub(super) mod firewall;
+pub(super) mod listener;
+pub(super) mod route;
+pub(super) mod syn_queue;
+
+use crate::finding::Finding;
+use crate::stock::Listener;
+
+use super::verdict::{Found, Verdict};
+
+/// `nginx[17] 0.0.0.0:80`, or the address alone.
+fn name(listener: &Listener) -> String {
+    let at = listener.socket.local;
+    match listener.owner() {
+        Some(owner) => format!("{}[{}] {at}", owner.process.who.comm, owner.process.who.pid),
+        None if listener.is_kernel_s() => format!("the kernel's own listener {at}"),
+        None => format!("the listener {at} (its process is not known)"),
+    }
+}
+
+/// What a finding says, as a verdict.
+fn as_found(verdict: &'static str, finding: &Finding) -> Found {
+    let text = format!("{} ({}: {})", finding.title, finding.cause, finding.explanation);
+    let mut said = Verdict::new(verdict, finding.confidence, text);
+    said.remedy.clone_from(&finding.remedy);
+    Found::Problem(said)
+}

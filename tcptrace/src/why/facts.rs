@@ -1,0 +1,266 @@
+//! What is known about a destination, before anybody judges.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::finding::Finding;
+use crate::host::counters::Counters;
+use crate::host::knobs::Knobs;
+use crate::host::route::Route;
+use crate::stock::{Gap, Listener};
+
+/// The destination as the user wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl std::str::FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("{text:?} is not HOST:PORT: write web.example:443, 10.0.0.5:80 or [2001:db8::5]:80");
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        // A bare IPv6 address would take its last group for the port.
+        if host.is_empty() || (bare.is_none() && host.contains(':')) {
+            return Err(wrong());
+        }
+        Ok(Self { host: bare.unwrap_or(host).to_owned(), port })
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.host.parse::<IpAddr>() {
+            Ok(address) => write!(f, "{}", SocketAddr::new(address, self.port)),
+            Err(_) => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// A network namespace, for naming it and for commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its id.
+    pub netns: u32,
+    /// Its name, where it has one.
+    pub name: Option<String>,
+    /// Whether it is tcptrace's own.
+    pub own: bool,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.name, self.own) {
+            (Some(name), _) => write!(f, "network namespace {name} ({})", self.netns),
+            (None, true) => write!(f, "this network namespace"),
+            (None, false) => write!(f, "network namespace {}", self.netns),
+        }
+    }
+}
+
+/// Everything that was looked at.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The destination.
+    pub target: Target,
+    /// Where the question is asked from.
+    pub client: Place,
+    /// The addresses that its name stands for, each with what is known of it; or why there are none.
+    pub addresses: Result<Vec<AddressFacts>, String>,
+    /// All listeners of that port, in every namespace that could be looked into.
+    pub listeners: Vec<Listener>,
+    /// What could not be looked at.
+    pub gaps: Vec<Gap>,
+    /// What was seen while watching.
+    pub seen: Option<Seen>,
+}
+
+/// What is known of one address.
+#[derive(Debug, Clone)]
+pub struct AddressFacts {
+    /// Address and port.
+    pub to: SocketAddr,
+    /// Where the client's namespace sends packets for it; an error in words.
+    pub route: Result<Route, String>,
+    /// The namespace of this host whose address it is. `None`: none that could be looked into, so it is elsewhere.
+    pub server: Option<Place>,
+    /// Settings of that namespace.
+    pub knobs: Knobs,
+    /// Sockets of that namespace that have the port and do not listen: how many are connected, how many only bound.
+    pub left_over: LeftOver,
+    /// Connections of the client's namespace to it.
+    pub pending: Pending,
+    /// What became of a connection of our own.
+    pub probe: Option<ProbeOutcome>,
+}
+
+/// Sockets that have the port without listening.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LeftOver {
+    /// Connections to it that are not over yet, or in TIME_WAIT.
+    pub connected: u32,
+    /// Bound, neither listening nor connected (kernels from 6.8 list those).
+    pub bound: u32,
+}
+
+/// Connections to the destination, as sock_diag shows them in the client's namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pending {
+    /// SYN sent, no answer yet.
+    pub syn_sent: u32,
+    /// Of these: the SYN was sent again.
+    pub syn_again: u32,
+    /// Connected.
+    pub established: u32,
+}
+
+/// What became of the one connection of `--probe`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeOutcome {
+    /// The handshake was completed after this time.
+    Connected(Duration),
+    /// It failed with this errno after this time.
+    Failed {
+        /// The error number.
+        errno: i32,
+        /// Time until it failed.
+        after: Duration,
+    },
+    /// No answer within this time.
+    NoAnswer(Duration),
+    /// It could not be made.
+    NotMade(String),
+}
+
+/// What was seen while watching.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// For how long.
+    pub span: Duration,
+    /// Findings about the port, as they were last told.
+    pub findings: Vec<Finding>,
+    /// Listeners of the port that were closed meanwhile.
+    pub closed: Vec<ClosedListener>,
+    /// Why there were no probes; the rest was watched without.
+    pub untraced: Option<String>,
+    /// Whether the probes show handshake packets that are dropped inside this host.
+    pub sees_drops: bool,
+    /// Growth of the counters of the server's namespace, by its id.
+    pub counters: Vec<(u32, Counters)>,
+}
+
+/// A listener that went away while watching.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClosedListener {
+    /// Its namespace.
+    pub netns: u32,
+    /// Its address.
+    pub local: SocketAddr,
+    /// When, as text.
+    pub when: String,
+    /// Who closed it: `nginx[17]`.
+    pub who: Option<String>,
+    /// Whether that process was exiting.
+    pub exiting: Option<bool>,
+}
+
+/// How a listener stands to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fit {
+    /// It takes connections to it.
+    Covers,
+    /// It would, for another address.
+    OtherAddress,
+    /// It takes the other family only.
+    OtherFamily,
+    /// It is in another namespace.
+    OtherNamespace,
+}
+
+impl AddressFacts {
+    /// How `listener` stands to this address.
+    pub fn fit(&self, listener: &Listener) -> Fit {
+        if self.server.as_ref().is_none_or(|server| server.netns != listener.netns) {
+            return Fit::OtherNamespace;
+        }
+        let (at, to) = (listener.socket.local.ip(), self.to.ip());
+        if at.to_canonical() == to.to_canonical() {
+            return Fit::Covers;
+        }
+        let same_family = at.to_canonical().is_ipv4() == to.is_ipv4();
+        match (at.is_unspecified(), same_family) {
+            (true, true) => Fit::Covers,
+            // [::] takes IPv4, too, unless it is told not to.
+            (true, false) if at.is_ipv6() && listener.socket.v6only == Some(false) => Fit::Covers,
+            (false, true) => Fit::OtherAddress,
+            (_, false) => Fit::OtherFamily,
+        }
+    }
+}
+
+impl Facts {
+    /// The listeners that take connections to `address`.
+    pub fn listeners_at<'f>(&'f self, address: &'f AddressFacts) -> impl Iterator<Item = &'f Listener> {
+        self.listeners.iter().filter(|listener| address.fit(listener) == Fit::Covers)
+    }
+
+    /// What was seen of findings of `code` about a listener of this address's namespace, or about it as a destination.
+    pub fn finding<'f>(&'f self, address: &'f AddressFacts, codes: &'f [&'f str]) -> Option<&'f Finding> {
+        let of_this = |finding: &Finding| {
+            let port = finding.subject.address.map(|at| at.port()).or(finding.subject.port)
+                == Some(address.to.port());
+            let ip = finding.subject.address.map(|at| at.ip().to_canonical());
+            let here = ip.is_none_or(|ip| ip.is_unspecified() || ip == address.to.ip().to_canonical());
+            let server = address.server.as_ref().map(|server| server.netns);
+            let netns = finding.subject.netns;
+            port && here && (netns.is_none() || netns == server || netns == Some(self.client.netns))
+        };
+        let seen = self.seen.as_ref()?;
+        codes
+            .iter()
+            .find_map(|code| seen.findings.iter().find(|finding| finding.code == *code && of_this(finding)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::why::testing::{address, listener};
+
+    #[test]
+    fn targets() {
+        let target = |text: &str| text.parse::<Target>();
+        assert_eq!(target("web.example:443"), Ok(Target { host: "web.example".into(), port: 443 }));
+        assert_eq!(target("[::1]:80").unwrap().to_string(), "[::1]:80");
+        assert_eq!(target("10.0.0.1:80").unwrap().to_string(), "10.0.0.1:80");
+        for wrong in ["web", "web:0", "web:x", ":80", "::1:80", "web:70000", ""] {
+            assert!(target(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn listeners_fit_or_say_how_they_do_not() {
+        let fit = |to: &str, at: &str| address(to).fit(&listener(at));
+        assert_eq!(fit("10.0.0.1:80", "0.0.0.0:80"), Fit::Covers);
+        assert_eq!(fit("10.0.0.1:80", "10.0.0.1:80"), Fit::Covers);
+        assert_eq!(fit("10.0.0.1:80", "127.0.0.1:80"), Fit::OtherAddress);
+        assert_eq!(fit("10.0.0.1:80", "[::]:80"), Fit::Covers);
+        assert_eq!(fit("10.0.0.1:80", "[::1]:80"), Fit::OtherFamily);
+        assert_eq!(fit("[::1]:80", "0.0.0.0:80"), Fit::OtherFamily);
+        assert_eq!(fit("[::1]:80", "127.0.0.1:80"), Fit::OtherFamily);
+        assert_eq!(fit("10.0.0.1:80", "[::ffff:10.0.0.1]:80"), Fit::Covers);
+        let mut v6only = listener("[::]:80");
+        v6only.socket.v6only = Some(true);
+        assert_eq!(address("10.0.0.1:80").fit(&v6only), Fit::OtherFamily);
+        let mut elsewhere = listener("0.0.0.0:80");
+        elsewhere.netns = 7;
+        assert_eq!(address("10.0.0.1:80").fit(&elsewhere), Fit::OtherNamespace);
+    }
+}

@@ -1,0 +1,186 @@
+//! Looking: name, routes, whose address it is, listeners, connections. Nothing is sent but what resolving a name takes.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+
+use super::facts::{ClosedListener, LeftOver};
+use super::{AddressFacts, Facts, Pending, Place, Seen, Target};
+use crate::event::{ObservationStatus, canonical};
+use crate::finding::Finding;
+use crate::host::counters::Counters;
+use crate::host::knobs::Knobs;
+use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns};
+use crate::host::procfs::Procfs;
+use crate::host::route::{Route, route};
+use crate::host::sock_diag::{Query, SockDiag, SockDiagError, States};
+use crate::host::tcp_state::TcpState;
+use crate::stock::{self, Gap, Tracing};
+
+/// What to look at.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// The destination.
+    pub target: Target,
+    /// The namespace from which it is asked for.
+    pub client: Netns,
+}
+
+/// Looks at everything that needs no probes.
+///
+/// # Errors
+/// When not even tcptrace's own namespace can be opened.
+pub fn look(scope: &Scope) -> Result<Facts, NetnsError> {
+    let own = Netns::current()?.id();
+    let place = |netns: &Netns| Place {
+        netns: netns.id(),
+        name: netns.name().map(str::to_owned),
+        own: netns.id() == own,
+    };
+    let stock = stock::take(&stock::Scope { ports: vec![scope.target.port], ..stock::Scope::default() })?;
+    let mut table = NetnsTable::new(Procfs::default())?;
+    // What went wrong with it is in the stock's gaps already.
+    let _ = table.refresh();
+    let mut gaps = stock.missing;
+    let addresses = resolve(scope).map(|addresses| {
+        addresses.into_iter().map(|to| of_address(scope, to, &table, &place, &mut gaps)).collect()
+    });
+    Ok(Facts {
+        target: scope.target.clone(),
+        client: place(&scope.client),
+        addresses,
+        listeners: stock.listeners,
+        gaps,
+        seen: None,
+    })
+}
+
+fn resolve(scope: &Scope) -> Result<Vec<SocketAddr>, String> {
+    let target = &scope.target;
+    if let Ok(address) = target.host.parse::<IpAddr>() {
+        return Ok(vec![canonical(SocketAddr::new(address, target.port))]);
+    }
+    let ask = || (target.host.as_str(), target.port).to_socket_addrs();
+    let found = in_netns(&scope.client, ask)
+        .map_err(|error| error.to_string())?
+        .map_err(|error| format!("{} stands for no address: {error}", target.host))?;
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in found.map(canonical) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(addresses)
+}
+
+fn of_address(
+    scope: &Scope,
+    to: SocketAddr,
+    table: &NetnsTable,
+    place: &impl Fn(&Netns) -> Place,
+    gaps: &mut Vec<Gap>,
+) -> AddressFacts {
+    let way = route(&scope.client, to.ip()).map_err(|error| error.to_string());
+    let is_local = |netns: &&Netns| route(netns, to.ip()).is_ok_and(|found| found == Route::Local);
+    let server = if way == Ok(Route::Local) || to.ip().is_unspecified() {
+        Some(scope.client.clone())
+    } else if to.ip().is_loopback() {
+        None
+    } else {
+        table.iter().filter(|netns| netns.id() != scope.client.id()).find(is_local).cloned()
+    };
+    let left_over = match &server {
+        Some(server) => left_over(server, to.port()).unwrap_or_else(|error| {
+            gaps.push(Gap::new("listeners", error.to_string()));
+            LeftOver::default()
+        }),
+        None => LeftOver::default(),
+    };
+    let pending = pending(&scope.client, to).unwrap_or_else(|error| {
+        gaps.push(Gap::new("connections", error.to_string()));
+        Pending::default()
+    });
+    AddressFacts {
+        to,
+        route: way,
+        knobs: server.as_ref().and_then(|server| Knobs::of(server).ok()).unwrap_or_default(),
+        server: server.as_ref().map(place),
+        left_over,
+        pending,
+        probe: None,
+    }
+}
+
+fn left_over(server: &Netns, port: u16) -> Result<LeftOver, SockDiagError> {
+    let mut found = LeftOver::default();
+    for socket in SockDiag::open(server)?.holders(port)?.sockets {
+        match socket.state {
+            TcpState::Listen | TcpState::SynRecv | TcpState::NewSynRecv => {}
+            TcpState::Close => found.bound += 1,
+            _ => found.connected += 1,
+        }
+    }
+    Ok(found)
+}
+
+fn pending(client: &Netns, to: SocketAddr) -> Result<Pending, SockDiagError> {
+    let mut found = Pending::default();
+    let states = States::of(&[TcpState::SynSent, TcpState::Established]);
+    for socket in SockDiag::open(client)?.sockets(&Query { states, ports: None })?.sockets {
+        if canonical(socket.remote) != to {
+            continue;
+        }
+        match socket.state {
+            TcpState::SynSent => {
+                found.syn_sent += 1;
+                found.syn_again += u32::from(socket.timer.is_some_and(|timer| timer.retransmits > 0));
+            }
+            _ => found.established += 1,
+        }
+    }
+    Ok(found)
+}
+
+/// Name of the observation that shows handshake packets dropped inside this host.
+const HANDSHAKE_DROPS: &str = "handshake-drop";
+
+/// Whether an observation sees every single case; not, if this version has no such observation.
+fn observes(tracing: &Tracing, name: &str) -> bool {
+    let coverage = tracing.engine().world().coverage();
+    coverage.and_then(|coverage| coverage.status(name)) == Some(ObservationStatus::Attached)
+}
+
+/// What a trace has seen of the port, and by how much the counters have grown since `before`.
+pub fn what_was_seen(facts: &Facts, tracing: &Tracing, before: &[(Netns, Counters)]) -> Seen {
+    let port = facts.target.port;
+    let about = |finding: &&Finding| {
+        finding.subject.address.map(|at| at.port()).or(finding.subject.port) == Some(port)
+    };
+    let world = tracing.engine().world();
+    let closed =
+        world.listeners().iter().filter(|listener| listener.endpoints.local.port() == port).filter_map(
+            |listener| {
+                let when = listener.closed?;
+                let task = listener.closing.as_ref().map(|closing| &closing.task);
+                Some(ClosedListener {
+                    netns: listener.endpoints.netns,
+                    local: listener.endpoints.local,
+                    when: when.to_string(),
+                    who: task.map(|task| format!("{}[{}]", world.processes().comm(task), task.pid)),
+                    exiting: listener.closing.as_ref().and_then(|closing| closing.exiting),
+                })
+            },
+        );
+    Seen {
+        span: tracing.span(),
+        findings: tracing.findings().iter().filter(about).cloned().collect(),
+        closed: closed.collect(),
+        untraced: None,
+        sees_drops: observes(tracing, HANDSHAKE_DROPS),
+        counters: growth(before),
+    }
+}
+
+/// How much the counters of these namespaces have grown.
+pub(super) fn growth(before: &[(Netns, Counters)]) -> Vec<(u32, Counters)> {
+    let grown = |(netns, then): &(Netns, Counters)| Some((netns.id(), Counters::of(netns).ok()?.delta(then)));
+    before.iter().filter_map(grown).collect()
+}

@@ -1,0 +1,36 @@
+//! Why one destination does not answer: facts first (`gather`), then candidate causes in the order in which a connection
+//! meets them (`cause`, one file each, pure), then one verdict.
+//!
+//! To add a cause: a file in `cause/` with a `judge` over [`Facts`], and its line in [`judge`].
+
+mod cause;
+mod facts;
+mod gather;
+mod probe;
+mod verdict;
+
+pub use facts::{AddressFacts, Facts, Pending, Place, ProbeOutcome, Seen, Target};
+pub use gather::{Scope, look, what_was_seen};
+pub use probe::try_one;
+pub use verdict::{Answer, Found, Step, Verdict};
+
+/// Walks the candidate causes for one address of the target.
+pub fn judge(facts: &Facts, address: &AddressFacts) -> Answer {
+    let steps = [
+        ("route", cause::route::judge as fn(&Facts, &AddressFacts) -> Found),
+        ("listener", cause::listener::judge),
+        ("firewall", cause::firewall::judge),
+        ("syn-queue", cause::syn_queue::judge),
+        ("accept-queue", cause::accept_queue::judge),
+        ("accepting", cause::accepting::judge),
+        ("answers", cause::answers::judge),
+        ("arrivals", cause::arrivals::judge),
+    ];
+    let steps = steps.into_iter().map(|(name, judge)| Step { name, found: judge(facts, address) }).collect();
+    Answer::of(address.to, steps)
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+//! Each cause by the facts that speak for it: exactly that verdict.
+
+use std::time::Duration;
+
+use super::facts::{ClosedListener, LeftOver};
+use super::testing::{HERE, address, facts, listener, owner, remote, thread};
+use super::*;
+use crate::event::ListenerTotals;
+use crate::finding::Confidence::{self, Certain, Likely, Possible};
+use crate::host::counters::Counters;
+use crate::host::route::{Nowhere, Route};
+use crate::identity::state::RunState;
+use crate::stock::{Gap, HalfOpen, Listener, Traced};
+
+fn verdict(facts: &Facts) -> (&'static str, Confidence, Option<bool>) {
+    let answer = judge(facts, &facts.addresses.as_ref().unwrap()[0]);
+    (answer.verdict.verdict, answer.verdict.confidence, answer.healthy)
+}
+
+fn of(address: AddressFacts, listeners: Vec<Listener>) -> (&'static str, Confidence, Option<bool>) {
+    verdict(&facts(vec![address], listeners))
+}
+
+fn probed(mut address: AddressFacts, probe: ProbeOutcome) -> AddressFacts {
+    address.probe = Some(probe);
+    address
+}
+
+fn no_answer() -> ProbeOutcome {
+    ProbeOutcome::NoAnswer(Duration::from_secs(3))
+}
+
+fn refused() -> ProbeOutcome {
+    ProbeOutcome::Failed { errno: libc::ECONNREFUSED, after: Duration::from_millis(1) }
+}
+
+fn connected() -> ProbeOutcome {
+    ProbeOutcome::Connected(Duration::from_millis(1))
+}
+
+#[test]
+fn routes_that_lead_nowhere() {
+    for (how, expected) in [
+        (Nowhere::NoRoute, "no-route"),
+        (Nowhere::Blackhole, "blackhole-route"),
+        (Nowhere::Unreachable, "unreachable-route"),
+        (Nowhere::Prohibit, "prohibit-route"),
+    ] {
+        let mut to = remote("192.0.2.1:80");
+        to.route = Ok(Route::Nowhere(how));
+        assert_eq!(of(to, vec![]), (expected, Certain, Some(false)));
+    }
+}
+
+#[test]
+fn nobody_listens_or_somebody_elsewhere() {
+    assert_eq!(of(address("10.0.0.1:80"), vec![]), ("no-listener", Certain, Some(false)));
+    assert_eq!(
+        of(address("10.0.0.1:80"), vec![listener("127.0.0.1:80")]),
+        ("wrong-address", Certain, Some(false))
+    );
+    assert_eq!(
+        of(address("10.0.0.1:80"), vec![listener("[::1]:80")]),
+        ("other-family", Certain, Some(false))
+    );
+    let mut v6only = listener("[::]:80");
+    v6only.socket.v6only = Some(true);
+    assert_eq!(of(address("10.0.0.1:80"), vec![v6only]), ("other-family", Certain, Some(false)));
+    let mut elsewhere = listener("0.0.0.0:80");
+    elsewhere.netns = HERE + 1;
+    assert_eq!(of(address("10.0.0.1:80"), vec![elsewhere.clone()]), ("other-netns", Likely, Some(false)));
+    // Another container's own address has nothing to do with it.
+    elsewhere.socket.local = "172.17.0.9:80".parse().unwrap();
+    assert_eq!(of(address("10.0.0.1:80"), vec![elsewhere]), ("no-listener", Certain, Some(false)));
+    // What refuses is the same as what is not there.
+    assert_eq!(of(probed(address("10.0.0.1:80"), refused()), vec![]), ("no-listener", Certain, Some(false)));
+}
+
+#[test]
+fn what_could_not_be_looked_at_makes_unsure() {
+    let mut blind = facts(vec![address("10.0.0.1:80")], vec![]);
+    blind.gaps.push(Gap::new("listeners", "refused"));
+    assert_eq!(verdict(&blind), ("no-listener", Likely, Some(false)));
+}
+
+#[test]
+fn a_listener_that_went_away() {
+    let mut to = address("10.0.0.1:80");
+    to.left_over = LeftOver { connected: 3, bound: 0 };
+    assert_eq!(of(to.clone(), vec![]), ("listener-exited", Likely, Some(false)));
+    // In the ephemeral range these may be clients' own connections.
+    let mut ephemeral = address("10.0.0.1:40000");
+    ephemeral.left_over = to.left_over;
+    assert_eq!(of(ephemeral, vec![]), ("no-listener", Certain, Some(false)));
+    let mut watched = facts(vec![address("10.0.0.1:80")], vec![]);
+    watched.seen = Some(Seen {
+        closed: vec![ClosedListener {
+            netns: HERE,
+            local: "0.0.0.0:80".parse().unwrap(),
+            when: "12:00:00".into(),
+            who: Some("nginx[17]".into()),
+            exiting: Some(true),
+        }],
+        ..Seen::default()
+    });
+    assert_eq!(verdict(&watched), ("listener-exited", Certain, Some(false)));
+    let text = judge(&watched, &address("10.0.0.1:80")).verdict.text;
+    assert!(text.contains("nginx[17] exited at 12:00:00"), "{text}");
+    // It has come back.
+    watched.listeners = vec![listener("0.0.0.0:80")];
+    assert!(judge(&watched, &address("10.0.0.1:80")).steps.iter().all(|step| step.found.text() != text));
+}
+
+#[test]
+fn bound_and_not_listening() {
+    let mut to = address("10.0.0.1:80");
+    to.left_over = LeftOver { connected: 0, bound: 1 };
+    assert_eq!(of(to, vec![]), ("bound-not-listening", Certain, Some(false)));
+}
+
+fn full() -> Listener {
+    let mut full = listener("0.0.0.0:80");
+    (full.socket.depth, full.socket.limit, full.limit.limit) = (21, 20, 20);
+    full
+}
+
+#[test]
+fn queues_that_drop_explain_silence() {
+    assert_eq!(of(address("10.0.0.1:80"), vec![full()]), ("accept-queue-full", Certain, Some(false)));
+    assert_eq!(
+        of(probed(address("10.0.0.1:80"), no_answer()), vec![full()]),
+        ("accept-queue-full", Certain, Some(false))
+    );
+    let mut half = listener("0.0.0.0:80");
+    half.socket.limit = 20;
+    half.half_open = Some(HalfOpen { requests: 21, ..HalfOpen::default() });
+    // With cookies SYNs are answered all the same.
+    assert_eq!(
+        of(probed(address("10.0.0.1:80"), connected()), vec![half.clone()]),
+        ("answers", Certain, Some(true))
+    );
+    std::sync::Arc::make_mut(&mut half.knobs).tcp_syncookies = Some(0);
+    assert_eq!(
+        of(probed(address("10.0.0.1:80"), no_answer()), vec![half]),
+        ("syn-queue-full", Certain, Some(false))
+    );
+}
+
+#[test]
+fn a_stopped_process_is_the_cause_and_not_the_queue_that_it_fills() {
+    let mut stopped = full();
+    stopped.owners = vec![owner(7, "server", &[3], vec![thread(RunState::Stopped)])];
+    assert_eq!(of(address("10.0.0.1:80"), vec![stopped.clone()]), ("process-stopped", Certain, Some(false)));
+    // The kernel answers for it as long as there is room.
+    (stopped.socket.depth, stopped.socket.limit) = (1, 20);
+    assert_eq!(
+        of(probed(address("10.0.0.1:80"), connected()), vec![stopped]),
+        ("process-stopped", Certain, Some(false))
+    );
+}
+
+#[test]
+fn drops_and_rejections_on_the_way_to_a_listener_with_room() {
+    let healthy = || vec![listener("0.0.0.0:80")];
+    assert_eq!(
+        of(probed(address("10.0.0.1:80"), no_answer()), healthy()),
+        ("dropped-on-this-host", Likely, Some(false))
+    );
+    assert_eq!(of(probed(address("10.0.0.1:80"), refused()), healthy()), ("rejected", Likely, Some(false)));
+    let mut waiting = address("10.0.0.1:80");
+    waiting.pending = Pending { syn_sent: 2, syn_again: 1, established: 0 };
+    assert_eq!(of(waiting, healthy()), ("dropped-on-this-host", Likely, Some(false)));
+    let mut filtered = facts(vec![probed(address("10.0.0.1:80"), no_answer())], healthy());
+    let counters = Counters { rp_filter_drops: Some(3), ..Counters::default() };
+    filtered.seen = Some(Seen { counters: vec![(HERE, counters)], ..Seen::default() });
+    assert_eq!(verdict(&filtered), ("rp-filter", Certain, Some(false)));
+}
+
+#[test]
+fn other_hosts() {
+    assert_eq!(of(probed(remote("192.0.2.1:80"), no_answer()), vec![]), ("no-answer", Certain, Some(false)));
+    assert_eq!(of(probed(remote("192.0.2.1:80"), refused()), vec![]), ("refused", Certain, Some(false)));
+    assert_eq!(of(probed(remote("192.0.2.1:80"), connected()), vec![]), ("answers", Certain, Some(true)));
+    let unreachable = ProbeOutcome::Failed { errno: libc::EHOSTUNREACH, after: Duration::from_secs(3) };
+    assert_eq!(
+        of(probed(remote("192.0.2.1:80"), unreachable), vec![]),
+        ("unreachable", Certain, Some(false))
+    );
+    let mut silent = remote("192.0.2.1:80");
+    silent.pending = Pending { syn_sent: 2, syn_again: 2, established: 0 };
+    assert_eq!(of(silent.clone(), vec![]), ("no-answer", Likely, Some(false)));
+    silent.pending.established = 1;
+    assert_eq!(of(silent, vec![]), ("answers", Possible, Some(true)));
+    assert_eq!(of(remote("192.0.2.1:80"), vec![]), ("no-fault-found", Possible, None));
+    // A listener here has nothing to do with a port there.
+    assert_eq!(of(remote("192.0.2.1:80"), vec![full()]), ("no-fault-found", Possible, None));
+}
+
+fn traced(totals: ListenerTotals) -> Option<Traced> {
+    Some(Traced {
+        span: Duration::from_secs(10),
+        totals,
+        source: None,
+        inferred_drops: 0,
+        waits: None,
+        handshakes: None,
+        acceptors: 0,
+        last_acceptor: None,
+    })
+}
+
+#[test]
+fn nothing_arrives_or_it_is_served() {
+    let mut idle = listener("0.0.0.0:80");
+    idle.traced = traced(ListenerTotals::ZERO);
+    let mut watched = facts(vec![address("10.0.0.1:80")], vec![idle]);
+    watched.seen = Some(Seen { span: Duration::from_secs(10), ..Seen::default() });
+    assert_eq!(verdict(&watched), ("nothing-arrives", Possible, Some(false)));
+    watched.listeners[0].traced =
+        traced(ListenerTotals { syns: Some(5), accepted: Some(5), ..ListenerTotals::ZERO });
+    assert_eq!(verdict(&watched), ("answers", Likely, Some(true)));
+    // Without the probes nothing can be said of arrivals.
+    watched.listeners[0].traced = traced(ListenerTotals::default());
+    assert_eq!(verdict(&watched), ("no-fault-found", Possible, None));
+}
+
+#[test]
+fn a_healthy_listener_is_called_so() {
+    assert_eq!(
+        of(probed(address("10.0.0.1:80"), connected()), vec![listener("0.0.0.0:80")]),
+        ("answers", Certain, Some(true))
+    );
+}

@@ -1,0 +1,166 @@
+//! What was found at each step, and the one verdict that follows.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use crate::finding::{Confidence, Remedy};
+
+/// What a candidate cause has come to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "found", rename_all = "kebab-case")]
+pub enum Found {
+    /// It was looked at and is not the cause.
+    Fine {
+        /// What was seen.
+        text: String,
+    },
+    /// It is a cause.
+    Problem(Verdict),
+    /// It is known that connections are answered.
+    Answers(Verdict),
+    /// It could not be looked at, or does not apply.
+    Unknown {
+        /// Why.
+        text: String,
+    },
+}
+
+impl Found {
+    /// Fine, because of `text`.
+    pub fn fine(text: impl Into<String>) -> Self {
+        Self::Fine { text: text.into() }
+    }
+
+    /// Unknown, because of `text`.
+    pub fn unknown(text: impl Into<String>) -> Self {
+        Self::Unknown { text: text.into() }
+    }
+
+    /// What was seen, in words.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Fine { text } | Self::Unknown { text } => text,
+            Self::Problem(verdict) | Self::Answers(verdict) => &verdict.text,
+        }
+    }
+}
+
+/// Why it does not answer, or that it does.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Verdict {
+    /// Code, for example `wrong-address`.
+    pub verdict: &'static str,
+    /// How sure.
+    pub confidence: Confidence,
+    /// What was seen, in a sentence.
+    pub text: String,
+    /// What to do.
+    pub remedy: Vec<Remedy>,
+}
+
+impl Verdict {
+    /// A verdict without remedy.
+    pub fn new(verdict: &'static str, confidence: Confidence, text: impl Into<String>) -> Self {
+        Self { verdict, confidence, text: text.into(), remedy: Vec::new() }
+    }
+
+    /// With one thing more to do.
+    #[must_use]
+    pub fn advise(mut self, remedy: Remedy) -> Self {
+        self.remedy.push(remedy);
+        self
+    }
+}
+
+/// One candidate cause.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Step {
+    /// What was looked at.
+    pub name: &'static str,
+    /// What was found.
+    #[serde(flatten)]
+    pub found: Found,
+}
+
+/// All about one address.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Answer {
+    /// The address.
+    pub address: SocketAddr,
+    /// The candidate causes, in order.
+    pub steps: Vec<Step>,
+    /// The verdict.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// Whether connections there are answered: `false` after any problem, `None` if nothing was seen either way.
+    pub healthy: Option<bool>,
+}
+
+impl Answer {
+    /// The surest problem decides; of equally sure ones the first that a connection meets. That it was seen to answer is
+    /// stronger than what is only possible or likely.
+    pub(super) fn of(address: SocketAddr, steps: Vec<Step>) -> Self {
+        let best = |wanted: fn(&Found) -> Option<&Verdict>| {
+            let found = steps.iter().filter_map(|step| wanted(&step.found));
+            found.fold(None::<&Verdict>, |best, next| match best {
+                Some(best) if best.confidence >= next.confidence => Some(best),
+                _ => Some(next),
+            })
+        };
+        let problem = best(|found| if let Found::Problem(verdict) = found { Some(verdict) } else { None });
+        let answers = best(|found| if let Found::Answers(verdict) = found { Some(verdict) } else { None });
+        let (verdict, healthy) = match (problem, answers) {
+            (Some(problem), Some(answers)) if answers.confidence > problem.confidence => {
+                (answers.clone(), Some(true))
+            }
+            (Some(problem), _) => (problem.clone(), Some(false)),
+            (None, Some(answers)) => (answers.clone(), Some(true)),
+            (None, None) => (nothing_found(), None),
+        };
+        Self { address, steps, verdict, healthy }
+    }
+}
+
+fn nothing_found() -> Verdict {
+    Verdict::new(
+        "no-fault-found",
+        Confidence::Possible,
+        "nothing is wrong as far as this host can tell, and no connection was seen to be answered or not",
+    )
+    .advise(Remedy::text(
+        "run it again with --probe to open one connection, or with a longer --for while a client tries",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(found: Found) -> Step {
+        Step { name: "x", found }
+    }
+
+    fn verdict(steps: Vec<Found>) -> (&'static str, Option<bool>) {
+        let answer = Answer::of("192.0.2.1:80".parse().unwrap(), steps.into_iter().map(step).collect());
+        (answer.verdict.verdict, answer.healthy)
+    }
+
+    fn problem(code: &'static str, confidence: Confidence) -> Found {
+        Found::Problem(Verdict::new(code, confidence, ""))
+    }
+
+    #[test]
+    fn the_surest_problem_decides_and_then_the_first() {
+        use Confidence::{Certain, Likely, Possible};
+        assert_eq!(
+            verdict(vec![problem("a", Likely), problem("b", Certain), problem("c", Certain)]),
+            ("b", Some(false))
+        );
+        assert_eq!(verdict(vec![Found::fine(""), problem("a", Possible)]), ("a", Some(false)));
+        let answers = || Found::Answers(Verdict::new("answers", Certain, ""));
+        assert_eq!(verdict(vec![problem("a", Likely), answers()]), ("answers", Some(true)));
+        assert_eq!(verdict(vec![problem("a", Certain), answers()]), ("a", Some(false)));
+        assert_eq!(verdict(vec![Found::unknown("")]), ("no-fault-found", None));
+    }
+}
