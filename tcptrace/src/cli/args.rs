@@ -361,6 +361,9 @@ pub struct RehearseArgs {
     /// Start the server before the tracer
     #[arg(long)]
     pub older: bool,
+    /// How many conflicts to make (port-grab --variant vanishing)
+    #[arg(long, value_name = "N")]
+    pub count: Option<u16>,
     /// Record what is traced into this file, too
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,

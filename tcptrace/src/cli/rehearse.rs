@@ -22,7 +22,7 @@ use crate::{
     },
     output::Selection,
     pipeline::Pipeline,
-    rehearse::{self, Claims, GroundTruth},
+    rehearse::{self, Claims, GroundTruth, Incident},
 };
 
 /// How long the tracer looks on after the incident: the samples and polls of the last second.
@@ -82,6 +82,7 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
         abort_on_overflow: args.abort_on_overflow,
         syncookies: args.syncookies,
         older: args.older,
+        count: args.count,
         actor_executable: None,
     };
     let mut incident = rehearse::incident(name, &options)?;
@@ -134,12 +135,18 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
         Ok(ControlFlow::Break(())) => Ok(Ending::OutputClosed),
         Err(error) => Err(error),
     };
-    cancel.cancel();
+    if !matches!(ending, Ok(Ending::Over)) {
+        cancel.cancel();
+    }
     if let Some(recorder) = recorder {
         recorder.finish().map_err(|error| record::failed(&error))?;
     }
-    let Ok((incident, truth)) = actors.join() else {
+    let Ok((mut incident, truth)) = actors.join() else {
         return Err(Failure::new(Exit::NotSupported, "the rehearsal itself failed: its thread is gone"));
+    };
+    let remedied = match &truth {
+        Ok(truth) if incident.is_remedied() => remedy(&mut *incident, truth, &claims)?,
+        _ => None,
     };
     // Ends every process that was started, and the namespace.
     drop(incident);
@@ -154,6 +161,7 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
     }
     let truth = truth?;
     let mut problems = claims.judge(&truth);
+    problems.extend(remedied);
     // In a namespace of its own nothing but the incident happens: a count that differs from the kernel's is a broken probe.
     let differing = pipeline.engine().world().reconcile().into_iter();
     problems.extend(differing.filter(|r| r.status == ReconciliationStatus::Mismatch).map(|r| {
@@ -169,6 +177,28 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
         .map_err(|error| trace::cannot_write(&error))?;
     let _gone = pipeline.finish().map_err(|error| trace::cannot_write(&error))?;
     Ok(if problems.is_empty() { Told::Diagnosed } else { Told::NotDiagnosed })
+}
+
+/// Carries out the remedy as printed, and lets what led to the trouble happen again. What is wrong with it, if anything.
+fn remedy(
+    incident: &mut dyn Incident,
+    truth: &GroundTruth,
+    claims: &Claims,
+) -> Result<Option<String>, Failure> {
+    let Some(expected) = truth.expect.first() else { return Ok(None) };
+    let Some(command) = claims.remedy(expected.code) else {
+        return Ok(Some(format!("{}: its remedy has no command", expected.code)));
+    };
+    let output = match std::process::Command::new("sh").args(["-c", command]).output() {
+        Ok(output) => output,
+        Err(error) => return Ok(Some(format!("its remedy cannot be carried out: {command}: {error}"))),
+    };
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Ok(Some(format!("its remedy fails: {command}: {said}")));
+    }
+    let came_back = incident.again()?;
+    Ok(came_back.then(|| format!("{} came back after its remedy: {command}", expected.code)))
 }
 
 fn say(text: &str) -> io::Result<()> {

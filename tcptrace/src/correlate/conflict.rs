@@ -190,7 +190,8 @@ impl PortHolder {
         if !reported.owners.is_empty() {
             self.present = Some(reported.owners.iter().map(|owner| owner.pid).collect());
         }
-        if self.inode == 0 {
+        // A socket of the kernel's own has an inode and no file, and by its file the kernel side looked it up.
+        if self.inode == 0 && self.found != Found::BindHash {
             self.inode = reported.inode;
         }
         self.time_wait_left_ms = reported.time_wait_left_ms.or(self.time_wait_left_ms);

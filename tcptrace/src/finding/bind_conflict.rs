@@ -166,6 +166,7 @@ impl Account<'_> {
             .with("errno", "EADDRINUSE")
             .with("stage", conflict.stage.name())
             .with("options", conflict.options.to_string())
+            .with_some("device", (conflict.endpoints.device != 0).then_some(conflict.endpoints.device))
             .with_some("fastreuse", conflict.reuse_state.map(|state| state.fastreuse.to_string()))
             .with_some("fastreuseport", conflict.reuse_state.map(|state| state.fastreuseport.to_string()))
             .with("attempts", self.attempts)
@@ -207,6 +208,7 @@ impl Account<'_> {
                 }
                 name
             }
+            (None, true) if holder.state == SocketState::TimeWait => self.left_by(holder),
             _ => {
                 let mut owners = holder.owners.clone();
                 if taken_by.is_some() {
@@ -235,6 +237,23 @@ impl Account<'_> {
             }),
             ..Party::default()
         }
+    }
+}
+
+impl Account<'_> {
+    /// Who left a connection in TIME_WAIT whose port nobody was seen taking: likely whoever listened there, and accepted it.
+    fn left_by(&self, holder: &PortHolder) -> ProcessName {
+        let (netns, port) = (holder.endpoints.netns, holder.endpoints.local.port());
+        let listened = self
+            .world
+            .listeners()
+            .iter()
+            .filter(|listener| listener.endpoints.netns == netns && listener.endpoints.local.port() == port)
+            .max_by_key(|listener| (listener.closed.is_none(), listener.closed, listener.endpoints.local));
+        let Some(listener) = listened else { return ProcessName::default() };
+        let mut name = ProcessName::of_owners(&listener.owners, self.world.processes());
+        name.confidence = name.confidence.min(OwnerConfidence::Likely);
+        name
     }
 }
 

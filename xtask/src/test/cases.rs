@@ -82,9 +82,16 @@ const fn rehearsal(name: &'static str, arguments: &'static [&'static str], tiers
 /// What the tracepoint tier cannot see, and the kprobe tier sees by the same handlers as the fexit tier.
 const BEST: &[Tier] = &[Tier::Auto];
 
-pub(crate) const CASES: [Case; 18] = [
+pub(crate) const CASES: [Case; 20] = [
     rehearsal("accept-overflow", &["rehearse", "accept-overflow"], &Tier::ALL),
-    rehearsal("port-grab", &["rehearse", "port-grab"], &Tier::ALL),
+    // The tracepoint tier does not see listen() fail.
+    rehearsal("port-grab", &["rehearse", "port-grab"], &[Tier::Tracepoint]),
+    rehearsal(
+        "port-grab-every",
+        &["rehearse", "port-grab", "--variant", "every"],
+        &[Tier::Auto, Tier::Kprobe],
+    ),
+    rehearsal("port-grab-remedied", &["rehearse", "port-grab", "--variant", "remedied"], BEST),
     rehearsal("healthy", &["rehearse", "healthy"], &Tier::ALL),
     Case {
         name: "self-test",

@@ -64,11 +64,11 @@ impl Account<'_> {
 
     /// A socket that no process has, and that is not the remains of one.
     fn is_kernel_s(&self, holder: &PortHolder) -> bool {
-        holder.inode == 0
-            && !holder.is_named()
-            && holder.uid == Some(0)
-            // In the kernel's list the inode was looked for; sock_diag tells it, too.
-            && (holder.found == Found::BindHash || self.conflict.reported)
+        // The kernel side looks the inode up by the socket's file; sock_diag tells it with or without a file, but then the
+        // processes were asked who has it.
+        let has_no_file =
+            if holder.found == Found::BindHash { holder.inode == 0 } else { self.conflict.reported };
+        has_no_file && !holder.is_named() && holder.uid == Some(0)
     }
 
     /// Whether the kernel chose the port of a connection that nobody saw taking it. Its entry for the port tells, if it was

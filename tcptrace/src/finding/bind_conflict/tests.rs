@@ -284,6 +284,75 @@ fn a_socket_of_the_kernel() {
 }
 
 #[test]
+fn a_socket_of_the_kernel_has_an_inode_and_no_process() {
+    let mut kernel = holder(WANTED, SocketState::Listen, How::Unknown, None);
+    kernel.inode = 0;
+    kernel.uid = Some(0);
+    let in_diag = ReportedHolder { inode: 815, uid: Some(0), ..reported(WANTED, SocketState::Listen, &[]) };
+    // Read in the kernel, and then by sock_diag too; or by sock_diag alone.
+    for holders in [vec![kernel], Vec::new()] {
+        let mut play = play(bind_fail(WANTED, asks(), holders));
+        play.send(120, report(vec![in_diag.clone()]));
+        play.ticks_until(2000);
+        assert_eq!(play.only().cause, "kernel-socket");
+    }
+}
+
+/// Accepted connections' ports are their listener's: nobody was seen taking them.
+#[test]
+fn what_a_closed_listener_s_connection_left_was_left_by_its_process() {
+    let mut remnant = holder("127.0.0.1:35010", SocketState::TimeWait, How::Unknown, None);
+    remnant.endpoints.remote = Some(address("127.0.0.1:50000"));
+    let mut play = Play::new(4096);
+    play.process(500, "server", "server --port 35010");
+    let listen = |listener| Listen {
+        endpoints: place(WANTED),
+        listener,
+        task: task(300, "old"),
+        backlog: None,
+        somaxconn: None,
+        options: SocketOptions::NONE,
+        again: false,
+    };
+    let listener = ListenerRef { sk: 5, inode: 6, ..ListenerRef::default() };
+    play.send(10, Event::Listen(Box::new(listen(listener))));
+    let mut fail = bind_fail(WANTED, asks(), vec![remnant]);
+    fail.options = SocketOptions::NONE;
+    play.send(100, Event::BindFail(Box::new(fail)));
+    play.ticks_until(2000);
+    let finding = play.only();
+    let holder = &evidence(finding)["holders"][0];
+    assert_eq!((finding.cause, &holder["pid"], &holder["comm"]), ("time-wait", &json!(300), &json!("old")));
+    assert_eq!(holder["confidence"], json!("likely"));
+}
+
+/// Found to have it when the tracer started; by now it is gone and nothing more can be looked up.
+#[test]
+fn an_older_holder_is_named_from_what_the_kernel_remembers() {
+    let mut older = client();
+    if let Some(taker) = &mut older.taker {
+        taker.bootstrapped = true;
+        taker.how = How::Unknown;
+    }
+    let mut fail = bind_fail(WANTED, asks(), vec![older.clone()]);
+    fail.reuse_state = Some(ReuseState { fastreuse: -1, fastreuseport: -1 });
+    let finding = one(fail);
+    let holder = &evidence(&finding)["holders"][0];
+    assert_eq!(finding.cause, "ephemeral-grab");
+    assert_eq!((&holder["pid"], &holder["comm"]), (&json!(400), &json!("client")));
+    assert_eq!((&holder["confidence"], &holder["since"]), (&json!("bootstrapped"), &Value::Null));
+    assert_ne!(finding.confidence, Confidence::Certain);
+
+    // What is left of its connection is said to have been left by it, no better known than that.
+    older.state = SocketState::TimeWait;
+    older.inode = 0;
+    let finding = one(bind_fail(WANTED, asks(), vec![older]));
+    let holder = &evidence(&finding)["holders"][0];
+    assert_eq!((finding.cause, &holder["pid"]), ("time-wait", &json!(400)));
+    assert_eq!(holder["confidence"], json!("bootstrapped"));
+}
+
+#[test]
 fn at_listen_both_had_reuseaddr() {
     let mut listens = holder(WANTED, SocketState::Listen, How::Bind, Some(task(300, "other")));
     listens.options = Some(SocketOptions::from_bits(1));

@@ -286,6 +286,7 @@ impl Incident for AcceptOverflow {
                 requester: None,
                 holder: None,
             }],
+            may_be_unknown: 0,
             allow,
             forbid: "any other finding",
             counters,

@@ -51,6 +51,17 @@ pub trait Incident: Send {
     ///
     /// Stop tracing before dropping the incident: its end would be traced too.
     fn play(&mut self) -> Result<GroundTruth>;
+
+    /// Whether the first command of the finding's remedy is to be carried out after the play, and what led to the trouble is to
+    /// happen [again](Incident::again).
+    fn is_remedied(&self) -> bool {
+        false
+    }
+
+    /// Once the remedy has been applied: what led to the trouble happens again. Whether the trouble came back.
+    fn again(&mut self) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// Which addresses an incident uses.
@@ -113,6 +124,8 @@ pub struct Options {
     pub syncookies: Option<u8>,
     /// Start the server in `prepare`, so that it is older than the tracer.
     pub older: bool,
+    /// How many conflicts, for `port-grab --variant vanishing`; None: one.
+    pub count: Option<u16>,
     /// Start actors from this executable instead of `/proc/self/exe`.
     pub actor_executable: Option<PathBuf>,
 }
