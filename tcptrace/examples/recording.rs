@@ -135,7 +135,8 @@ impl Host {
             let which = self.below(self.waiting.len() as u64) as usize;
             return Event { time, ..self.waiting.swap_remove(which) };
         }
-        let child = self.sockets[self.below(4096) as usize];
+        let place = self.below(4096) as usize;
+        let child = self.sockets.get(place).copied().unwrap_or_default();
         let port = 32_768 + self.below(28_232) as u16;
         if self.below(2) == 0 {
             let remote = SocketAddr::from((
