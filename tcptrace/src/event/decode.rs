@@ -11,10 +11,10 @@ use super::cursor::{Cursor, Ended};
 use super::socket::address;
 use super::{
     Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, ClockOffset, Connect, ConnectResult,
-    ConnectSample, ConnectTotals, Endpoints, Enqueue, EnqueuedBy, Event, Family, Found, HandshakeDrop, Holder, How, Kind,
-    Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, NoListener, NoPort, Packet,
-    PortReleased, PortTaken, PortUse, RequestEnd, RequestEnding, RetransmitCause, ReuseState, SampleSource,
-    SocketOptions, SocketState, SynAckRetransmit, SynDrop, SynDropCause, Taker, Task,
+    ConnectSample, ConnectTotals, Endpoints, Enqueue, EnqueuedBy, Event, Family, Found, HandshakeDrop,
+    Holder, How, Kind, Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, NoListener,
+    NoPort, Packet, PortReleased, PortTaken, PortUse, RequestEnd, RequestEnding, RetransmitCause, ReuseState,
+    SampleSource, SocketOptions, SocketState, SynAckRetransmit, SynDrop, SynDropCause, Taker, Task,
 };
 
 /// Why a record could not be decoded.
