@@ -269,6 +269,12 @@ kernel_layout! {
     task_comm: Offset("task_struct.comm"),
     /// Flags of a task (unsigned int): PF_EXITING.
     task_flags: Offset("task_struct.flags"),
+    /// Credentials that the task acts by (pointer).
+    task_cred: Offset("task_struct.cred"),
+    /// Real uid (`kuid_t`) of credentials.
+    cred_uid: Offset("cred.uid"),
+    /// Number of the helper that gives the current task as a typed pointer; since 5.11.
+    helper_current_task_btf: Enumerator("bpf_func_id.BPF_FUNC_get_current_task_btf"),
     /// Open files of a task.
     task_files: Offset("task_struct.files"),
     /// File-descriptor table of open files (pointer).

@@ -29,24 +29,6 @@ pub const FOUND_BIND_HASH: u8 = 1;
 /// The holder is the last one that took the port according to our own records: it is likely.
 pub const FOUND_HISTORY: u8 = 2;
 
-/// Key under which the taker of a port is remembered.
-///
-/// A connected socket is found by its addresses (which its TIME_WAIT remnant shares, and the remnant has no owner of its
-/// own); a bound or listening socket by its address in memory, because several may be bound to the same port.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TakerKey {
-    /// Remote address if connected; else the socket's address in memory in the first 8 bytes.
-    pub peer: [u8; 16],
-    /// Network namespace.
-    pub netns: u32,
-    /// Local port, host order.
-    pub local_port: u16,
-    /// Remote port, host order; 0 for a socket that is not connected.
-    pub remote_port: u16,
-}
-const _: () = assert!(size_of::<TakerKey>() == 24);
-
 /// The process that took a port, and how.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

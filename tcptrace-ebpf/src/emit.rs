@@ -6,7 +6,7 @@ use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{
         bpf_get_smp_processor_id, bpf_ktime_get_ns,
-        generated::{bpf_probe_read_kernel, bpf_ringbuf_reserve, bpf_ringbuf_submit},
+        generated::{bpf_probe_read_kernel, bpf_ringbuf_query, bpf_ringbuf_reserve, bpf_ringbuf_submit},
     },
 };
 use tcptrace_common::record::{self, Header, KINDS};
@@ -50,9 +50,59 @@ records!(
     NoListener = NO_LISTENER,
 );
 
-/// Wake the reader at once when so much waits for it; below that it comes by itself ten times a second. A wake-up for
-/// each event would cost more than the event.
+/// Wake the reader whenever so much more waits for it; in between it comes by itself ten times a second. A wake-up for each
+/// event would cost more than the event, and so would one for each event beyond a threshold.
 const WAKE_BYTES: u64 = 64 << 10;
+
+/// Sends a record whose every member `make` gives: what happens with every connection is not zeroed first. Counts a loss when
+/// the ring buffer is full.
+#[inline(always)]
+pub fn send<T: Record>(time_ns: u64, make: impl FnOnce(Header) -> T) {
+    let entry = reserve_raw::<T>();
+    if entry.is_null() {
+        return;
+    }
+    let record = make(header::<T>(time_ns));
+    // SAFETY: the reservation is as long as the record and aligned to 8 bytes.
+    unsafe { entry.write(record) };
+    submit(entry);
+}
+
+/// Room for a record, of any content; null (and a loss counted) when the ring buffer is full.
+#[inline(always)]
+fn reserve_raw<T: Record>() -> *mut T {
+    // SAFETY: the ring buffer is a static map; the size is a constant.
+    let entry: *mut T =
+        unsafe { bpf_ringbuf_reserve((&raw const EVENTS).cast_mut().cast(), size_of::<T>() as u64, 0) }
+            .cast();
+    if entry.is_null() {
+        lost(T::KIND);
+    }
+    entry
+}
+
+#[inline(always)]
+fn header<T: Record>(time_ns: u64) -> Header {
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    Header { time_ns, kind: T::KIND, len: size_of::<T>() as u16, cpu }
+}
+
+/// Hands a filled record to the reader.
+#[inline(always)]
+fn submit<T: Record>(entry: *mut T) {
+    /// What the ring buffer keeps before each record.
+    const RING_HEADER: u64 = 8;
+    // SAFETY: the ring buffer is a static map.
+    let waiting =
+        unsafe { bpf_ringbuf_query((&raw const EVENTS).cast_mut().cast(), u64::from(BPF_RB_AVAIL_DATA)) };
+    // This record counts already. Which of several processors crosses a mark may be misjudged: the next one wakes.
+    let before = waiting.saturating_sub(size_of::<T>() as u64 + RING_HEADER);
+    let wake =
+        if waiting / WAKE_BYTES == before / WAKE_BYTES { BPF_RB_NO_WAKEUP } else { BPF_RB_FORCE_WAKEUP };
+    // SAFETY: the entry came from the ring buffer's reserve and is given back once.
+    unsafe { bpf_ringbuf_submit(entry.cast(), u64::from(wake)) };
+}
 
 /// A record reserved in the ring buffer, zeroed but for its header. Must be [submitted](Self::submit): the verifier
 /// refuses a program that loses one.
@@ -63,24 +113,16 @@ pub struct Entry<T: Record>(*mut T);
 #[inline(always)]
 pub fn reserve<T: Record>() -> Option<Entry<T>> {
     let Some(zeroes) = ZEROES.get_ptr(0) else { return None };
-    // SAFETY: the ring buffer is a static map; the size is a constant.
-    let entry: *mut T =
-        unsafe { bpf_ringbuf_reserve((&raw const EVENTS).cast_mut().cast(), size_of::<T>() as u64, 0) }
-            .cast();
+    let entry = reserve_raw::<T>();
     if entry.is_null() {
-        lost(T::KIND);
         return None;
     }
     // SAFETY: both sides are at least size_of::<T>() long.
     unsafe { bpf_probe_read_kernel(entry.cast(), size_of::<T>() as u32, zeroes.cast()) };
-    let header = entry.cast::<Header>();
-    // SAFETY: every record begins with a header, and the reservation is 8-byte aligned.
-    unsafe {
-        (*header).time_ns = bpf_ktime_get_ns();
-        (*header).kind = T::KIND;
-        (*header).len = size_of::<T>() as u16;
-        (*header).cpu = bpf_get_smp_processor_id();
-    }
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: every record begins with a header, and the reservation is aligned to 8 bytes.
+    unsafe { entry.cast::<Header>().write(header::<T>(now)) };
     Some(Entry(entry))
 }
 
@@ -117,15 +159,7 @@ pub fn add32(to: *mut u32, n: u32) {
 impl<T: Record> Entry<T> {
     #[inline(always)]
     pub fn submit(self) {
-        // SAFETY: the ring buffer is a static map; the entry came from its reserve and is given back once.
-        unsafe {
-            let waiting = aya_ebpf::helpers::generated::bpf_ringbuf_query(
-                (&raw const EVENTS).cast_mut().cast(),
-                u64::from(BPF_RB_AVAIL_DATA),
-            );
-            let wake = if waiting >= WAKE_BYTES { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
-            bpf_ringbuf_submit(self.0.cast(), u64::from(wake));
-        }
+        submit(self.0);
     }
 }
 

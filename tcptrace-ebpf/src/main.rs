@@ -21,6 +21,8 @@ mod handle;
 mod kernel;
 #[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod table;
 
 /// The helpers that read kernel memory and the ring buffer are for GPL-compatible programs only.
 #[cfg(target_arch = "bpf")]

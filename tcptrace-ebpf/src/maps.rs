@@ -8,8 +8,13 @@ use tcptrace_common::{
     connect::{ConnectKey, ConnectTotals},
     drop::{DropKey, DropTotals},
     listener::{Histogram, ListenerState, PrefixKey},
-    port::{PortUse, PortUseKey, Taker, TakerKey},
+    port::{PortUse, PortUseKey},
     record::{KINDS, ListenerClosed},
+};
+
+use crate::{
+    handle::{queued::Queued, taker::Entry},
+    table::{SETS, Set},
 };
 
 /// Records to user space. User space sets its size at load.
@@ -39,28 +44,13 @@ pub static HANDSHAKES: HashMap<u64, Histogram> = HashMap::with_max_entries(4_096
 #[map]
 pub static PREFIXES: LruHashMap<PrefixKey, u64> = LruHashMap::with_max_entries(8_192, 0);
 
-/// When a child entered an accept queue, keyed by its address. LRU: children of a closed listener are never accepted and
-/// no robust hook tells of each (inet_child_forget is static and inlined on some kernels).
+/// When a child entered an accept queue, by its address; see [`handle::queued`](crate::handle::queued).
 #[map]
-pub static QUEUED: LruHashMap<u64, Queued> = LruHashMap::with_max_entries(65_536, 0);
+pub static QUEUED: Array<Set<Queued>> = Array::with_max_entries(SETS, 0);
 
-/// Value of [`QUEUED`].
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Queued {
-    /// When (`CLOCK_MONOTONIC`, ns).
-    pub time_ns: u64,
-    /// Key of its listener in [`LISTENERS`].
-    pub listener: u64,
-}
-
-/// Who has a port now. Deleted at release; LRU only so that an entry whose release was missed cannot block new ones.
+/// Who has a port or had one that is in TIME_WAIT; see [`handle::taker`](crate::handle::taker).
 #[map]
-pub static TAKERS: LruHashMap<TakerKey, Taker> = LruHashMap::with_max_entries(65_536, 0);
-
-/// Who had the port of a connection that may live on in TIME_WAIT, which has no owner of its own.
-#[map]
-pub static DEPARTED: LruHashMap<TakerKey, Taker> = LruHashMap::with_max_entries(65_536, 0);
+pub static TAKERS: Array<Set<Entry>> = Array::with_max_entries(SETS, 0);
 
 /// How many ephemeral ports each process takes and gives back: one lookup and one atomic add for each. LRU: processes come
 /// and go; user space deletes those that hold nothing any more.

@@ -18,12 +18,18 @@ pub struct Pipeline<W: Write> {
     selection: Selection,
     events: bool,
     worst: Option<Severity>,
+    muted: bool,
 }
 
 impl<W: Write> Pipeline<W> {
     /// Prints to `output` the findings that `selection` wants, and with `events` the kernel's records behind them.
     pub fn new(output: Output<W>, selection: Selection, events: bool) -> Self {
-        Self { engine: Engine::default(), output, selection, events, worst: None }
+        Self { engine: Engine::default(), output, selection, events, worst: None, muted: false }
+    }
+
+    /// Whether what is found goes on unsaid: what happened before the time that one asks for.
+    pub fn mute(&mut self, muted: bool) {
+        self.muted = muted;
     }
 
     /// Takes in events, in order. `Break` once nobody reads the output any more.
@@ -43,16 +49,20 @@ impl<W: Write> Pipeline<W> {
         for event in events {
             match &event.kind {
                 Kind::Coverage(coverage) => go_on(self.output.coverage(coverage)?)?,
-                Kind::Lost(lost) => go_on(self.output.lost(lost)?)?,
+                Kind::Lost(lost) if !self.muted => go_on(self.output.lost(lost)?)?,
                 _ => {}
             }
             self.engine.on_event(event, |finding| findings.push(finding));
-            if self.events && event.kind.is_kernel_record() && self.selection.wants_event(event) {
+            if self.events
+                && !self.muted
+                && event.kind.is_kernel_record()
+                && self.selection.wants_event(event)
+            {
                 go_on(self.output.event(event, self.engine.world())?)?;
             }
             for finding in findings.drain(..) {
                 watch(&finding);
-                if self.selection.wants(&finding) {
+                if !self.muted && self.selection.wants(&finding) {
                     self.worst = self.worst.max(Some(finding.severity));
                     go_on(self.output.finding(&finding)?)?;
                 }

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    handle::{accept, bind, connect, drop, half_open, handshake, listen, port, port_use},
+    handle::{accept, bind, connect, drop, half_open, handshake, listen, port, port_use, queued},
     kernel::{
         Direct, Probed, Request, Skb, Sock, is_mapped, layout, socket_address, syscall_second_argument,
     },
@@ -155,7 +155,7 @@ fn fexit_queue_add(ctx: FExitContext) -> u32 {
 fn fexit_accept(ctx: FExitContext) -> u32 {
     let child = result_after::<2, 4>(&ctx, layout!(params_inet_csk_accept));
     if child != 0 {
-        accept::accepted(Socket::at(ctx.arg(0)), Socket::at(child), accept::take_queued(child));
+        accept::accepted(Socket::at(ctx.arg(0)), Socket::at(child), queued::leave(child));
     }
     0
 }
@@ -195,7 +195,7 @@ fn port_chosen(sk: Socket, result: i32) {
 #[fentry]
 fn fentry_put_port(ctx: FEntryContext) -> u32 {
     let sk = Socket::at(ctx.arg(0));
-    port::released(sk, sk.local_port(), sk.state());
+    port::released(sk, sk.ports(), || sk.state());
     0
 }
 

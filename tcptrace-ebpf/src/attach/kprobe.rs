@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    handle::{accept, bind, drop, half_open, handshake, listen},
+    handle::{accept, bind, drop, half_open, handshake, listen, queued},
     kernel::{Access as _, Probed, Request, Skb, Sock, current, layout, state, syscall_second_argument},
     maps::{CALL_GET_PORT, CALL_LISTEN, CALL_LISTEN_START, CALLS, Call, CallKey, packet},
 };
@@ -193,7 +193,7 @@ fn kprobe_queue_add(ctx: ProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_sock_graft(ctx: ProbeContext) -> u32 {
     let child = argument(&ctx, 0);
-    let queued = accept::take_queued(child);
+    let queued = queued::leave(child);
     if queued.listener != 0 {
         accept::accepted(Socket::at(queued.listener), Socket::at(child), queued);
     }

@@ -16,7 +16,7 @@ use tcptrace_common::{
 };
 
 use crate::{
-    handle::{accept, bind, connect, drop, half_open, handshake, listen, port},
+    handle::{accept, bind, connect, drop, half_open, handshake, listen, port, queued},
     kernel::{Direct, Probed, Request, Skb, Sock, current, layout, mapped, state},
     maps::{CALL_SYS_BIND, CALLS, Call, CallKey, SERVES},
 };
@@ -162,7 +162,7 @@ fn tp_exit_accept(ctx: TracePointContext) -> u32 {
     }
     if let Some(child) = current::socket_of_descriptor(descriptor) {
         if child.protocol() == IPPROTO_TCP {
-            accept::accepted_child(child, accept::take_queued(child.id()));
+            accept::accepted_child(child, queued::leave(child.id()));
         }
     }
     0

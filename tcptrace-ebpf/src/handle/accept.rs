@@ -3,27 +3,16 @@
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tcptrace_common::{
     listener::ListenerState,
-    record::{Accept, WAIT_UNKNOWN},
+    record::{Accept, ListenerRef, WAIT_UNKNOWN},
 };
 
 use crate::{
     emit::{self, add},
     filter::{passes, stream_all},
-    handle::{histogram, listener},
+    handle::{histogram, listener, queued::Queued},
     kernel::{Access, Sock, current},
-    maps::{QUEUED, Queued, WAITS},
+    maps::WAITS,
 };
-
-/// When `child` entered the accept queue, forgotten with this call; time 0 when that was not seen. (Not an `Option`: the
-/// compiler would carry its unset payload in a register, which the verifier refuses.)
-#[inline(always)]
-pub fn take_queued(child: u64) -> Queued {
-    let Some(queued) = QUEUED.get_ptr(&child) else { return Queued { time_ns: 0, listener: 0 } };
-    // SAFETY: a map value stays readable for the length of a program run.
-    let queued = unsafe { *queued };
-    let _ = QUEUED.remove(&child);
-    queued
-}
 
 /// `sk`, a listener, gave `child` to the current task.
 #[inline(always)]
@@ -34,18 +23,28 @@ pub fn accepted<A: Access>(sk: Sock<A>, child: Sock<A>, queued: Queued) {
     }
     let Some(state) = listener::state_of(sk) else { return };
     state.depth = sk.accept_queue_depth();
-    let wait = count_accept(state, queued);
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let wait = count_accept(state, queued, now);
     if wait != WAIT_UNKNOWN {
         histogram::count(&WAITS, sk.id(), wait);
     }
     if stream_all() {
-        let Some(mut record) = emit::reserve::<Accept>() else { return };
-        child.fill_endpoints(&mut record.endpoints, port);
-        sk.fill_listener(&mut record.listener);
-        current::fill(&mut record.task);
-        record.wait_ns = wait;
-        record.child = child.id();
-        record.submit();
+        emit::send(now, |header| Accept {
+            header,
+            endpoints: child.endpoints(port),
+            listener: ListenerRef {
+                sk: sk.id(),
+                ino: state.ino,
+                depth: state.depth,
+                limit: state.limit,
+                syn_queue: sk.syn_queue(),
+                pad: 0,
+            },
+            task: current::task(),
+            wait_ns: wait,
+            child: child.id(),
+        });
     }
 }
 
@@ -57,25 +56,27 @@ pub fn accepted_child<A: Access>(child: Sock<A>, queued: Queued) {
         return;
     }
     let Some(state) = listener::state_by_port(child, port) else { return };
-    let wait = count_accept(state, queued);
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let wait = count_accept(state, queued, now);
     if wait != WAIT_UNKNOWN {
         histogram::count(&WAITS, listener::port_key(child.netns(), port), wait);
     }
     if stream_all() {
-        let Some(mut record) = emit::reserve::<Accept>() else { return };
-        child.fill_endpoints(&mut record.endpoints, port);
-        current::fill(&mut record.task);
-        record.wait_ns = wait;
-        record.child = child.id();
-        record.submit();
+        emit::send(now, |header| Accept {
+            header,
+            endpoints: child.endpoints(port),
+            listener: ListenerRef::default(),
+            task: current::task(),
+            wait_ns: wait,
+            child: child.id(),
+        });
     }
 }
 
 /// Counts one accept by the current task; the connection's accept wait in ns.
 #[inline(always)]
-fn count_accept(state: &mut ListenerState, queued: Queued) -> u64 {
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
+fn count_accept(state: &mut ListenerState, queued: Queued, now: u64) -> u64 {
     add(&raw mut state.accepted, 1);
     state.last_accept_ns = now;
     let thread = current::thread();

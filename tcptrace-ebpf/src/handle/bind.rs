@@ -9,9 +9,11 @@ use tcptrace_common::{
 use crate::{
     emit,
     filter::passes,
-    handle::port,
+    handle::{
+        port,
+        taker::{self, Hashed},
+    },
     kernel::{Access, Probed, Sock, bind_hash::Bucket, current, state},
-    maps::{DEPARTED, TAKERS},
 };
 
 const EADDRINUSE: u32 = 98;
@@ -107,7 +109,6 @@ fn name_holders(record: &mut BindFail, bucket: Bucket, requester: u64) {
 fn fill_holder(to: &mut Holder, sk: Sock<Probed>) {
     let port = sk.local_port();
     sk.fill_endpoints(&mut to.endpoints, port);
-    let netns = to.endpoints.netns;
     let state = sk.state();
     to.sk = sk.id();
     to.state = state;
@@ -122,14 +123,17 @@ fn fill_holder(to: &mut Holder, sk: Sock<Probed>) {
         to.ino = sk.ino();
         to.options |= sk.inet_options();
     }
-    let key = if sk.remote_port() != 0 {
-        port::connected_key(sk, netns, port)
-    } else {
-        port::bound_key(sk.id(), netns, port)
-    };
-    let taker = if time_wait { DEPARTED.get_ptr(&key) } else { TAKERS.get_ptr(&key) };
-    if let Some(taker) = taker {
-        // SAFETY: a map value stays readable for the length of a program run.
-        to.taker = unsafe { *taker };
+    let remote_port = sk.remote_port();
+    let key =
+        if remote_port != 0 { Hashed::connected(sk, port, remote_port) } else { Hashed::bound(sk, port) };
+    let entry = taker::recall(&key);
+    if entry.is_null() {
+        return;
+    }
+    // SAFETY: a map value stays readable for the length of a program run.
+    let entry = unsafe { &*entry };
+    // One that has given its port back had the port of the remnant that is left, not of a socket that came after it.
+    if (time_wait || entry.taker.released_ns == 0) && !entry.is_mixed() {
+        to.taker = entry.taker;
     }
 }

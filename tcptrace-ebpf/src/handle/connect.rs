@@ -15,9 +15,9 @@ use tcptrace_common::{
 use crate::{
     emit::{self, add},
     filter::{passes, stream_all},
-    handle::port::{bound_key, connected_key},
+    handle::taker::{self, Hashed},
     kernel::{Access, Sock, current, state},
-    maps::{CONNECTS, TAKERS},
+    maps::CONNECTS,
 };
 
 const ECONNREFUSED: u32 = 111;
@@ -25,17 +25,22 @@ const ETIMEDOUT: u32 = 110;
 
 /// What is remembered of the connect of `sk`: under its addresses; in the tiers that learn its port later, under the socket.
 #[inline(always)]
-fn connector<A: Access>(sk: Sock<A>, netns: u32, port: u16) -> Option<*mut Taker> {
-    match TAKERS.get_ptr_mut(&connected_key(sk, netns, port)) {
-        Some(taker) => Some(taker),
-        None => TAKERS.get_ptr_mut(&bound_key(sk.id(), netns, 0)),
+fn connector<A: Access>(sk: Sock<A>, port: u16) -> Option<*mut Taker> {
+    let mut entry = taker::recall_live(&Hashed::connected(sk, port, sk.remote_port()));
+    if entry.is_null() {
+        entry = taker::recall_live(&Hashed::bound(sk, 0));
     }
+    if entry.is_null() {
+        return None;
+    }
+    // SAFETY: a map value stays readable and writable for the length of a program run.
+    Some(unsafe { &raw mut (*entry).taker })
 }
 
 /// Who connects `sk`, if that was seen.
 #[inline(always)]
-pub fn fill_task<A: Access>(sk: Sock<A>, netns: u32, to: &mut Task) {
-    if let Some(taker) = connector(sk, netns, sk.local_port()) {
+pub fn fill_task<A: Access>(sk: Sock<A>, to: &mut Task) {
+    if let Some(taker) = connector(sk, sk.local_port()) {
         // SAFETY: a map value stays readable for the length of a program run.
         *to = unsafe { (*taker).task };
     }
@@ -160,7 +165,7 @@ pub fn retransmitted<A: Access>(sk: Sock<A>) {
         return;
     }
     let netns = sk.netns();
-    let taker = connector(sk, netns, port);
+    let taker = connector(sk, port);
     if let Some(taker) = taker {
         // SAFETY: a map value; the socket's lock keeps others away from this member.
         unsafe { (*taker).syns_again = (*taker).syns_again.saturating_add(1) };
@@ -179,7 +184,7 @@ pub fn reset<A: Access>(sk: Sock<A>) {
         return;
     }
     let netns = sk.netns();
-    let taker = connector(sk, netns, port);
+    let taker = connector(sk, port);
     if let Some(taker) = taker {
         // SAFETY: as above.
         unsafe { (*taker).told = 1 };
@@ -225,7 +230,7 @@ pub fn answered<A: Access>(sk: Sock<A>) {
     if !passes(sk, port, sk.remote_port()) {
         return;
     }
-    if let Some(taker) = connector(sk, sk.netns(), port) {
+    if let Some(taker) = connector(sk, port) {
         established(sk, port, taker);
     }
 }

@@ -5,7 +5,7 @@ use aya_log_ebpf::debug;
 use tcptrace_common::{
     listener::PrefixKey,
     record::{
-        ACK_DROP_ACCEPT_QUEUE, ACK_DROP_OTHER, AckDrop, Enqueue, SYN_DROP_ACCEPT_QUEUE,
+        ACK_DROP_ACCEPT_QUEUE, ACK_DROP_OTHER, AckDrop, Enqueue, ListenerRef, SYN_DROP_ACCEPT_QUEUE,
         SYN_DROP_MAX_SYN_BACKLOG, SYN_DROP_OTHER, SYN_DROP_SYN_QUEUE, SynDrop,
     },
 };
@@ -13,9 +13,9 @@ use tcptrace_common::{
 use crate::{
     emit::{self, add},
     filter::{passes, stream_all},
-    handle::{histogram, listener},
+    handle::{histogram, listener, queued},
     kernel::{Access, Request, Skb, Sock, is_mapped},
-    maps::{HANDSHAKES, PREFIXES, QUEUED, Queued, packet},
+    maps::{HANDSHAKES, PREFIXES, packet},
 };
 
 /// `tcp_conn_request` asks for the route of the request: the SYN passed both queue checks.
@@ -51,8 +51,13 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
     let cookie = packet.cookie != 0;
     let unproven = packet.unproven != 0;
     packet.passed_queue_checks = 0;
-    packet.cookie = 0;
-    packet.unproven = 0;
+    // Two stores of their own: together the compiler would have them made by a loop over their bytes.
+    if cookie {
+        packet.cookie = 0;
+    }
+    if unproven {
+        packet.unproven = 0;
+    }
     let port = sk.local_port();
     if !passes(sk, port, 0) {
         return;
@@ -184,22 +189,30 @@ pub fn enqueued<A: Access>(sk: Sock<A>, child: Sock<A>, request: Request, counte
     add(&raw mut state.enqueued, 1);
     state.last_enqueue_ns = now;
     listener::note_depth(state, depth, sk.accept_queue_limit());
-    let _ = QUEUED.insert(&child.id(), &Queued { time_ns: now, listener: sk.id() }, 0);
+    queued::enter(child.id(), sk.id(), now);
     // The kernel stamps the first SYN-ACK; a cookie connection has no stamp.
     let first_synack = request.first_synack_us();
     if first_synack != 0 {
         histogram::count(&HANDSHAKES, sk.id(), now.saturating_sub(first_synack * 1000));
     }
-    if now.saturating_sub(state.last_retransmit_ns) < PREFIX_WATCH_NS {
+    // 0 is never, not the time of the boot.
+    if state.last_retransmit_ns != 0 && now.saturating_sub(state.last_retransmit_ns) < PREFIX_WATCH_NS {
         count_prefix(sk, child);
     }
     if stream_all() {
-        let Some(mut record) = emit::reserve::<Enqueue>() else { return };
-        child.fill_endpoints(&mut record.endpoints, port);
-        sk.fill_listener(&mut record.listener);
-        record.listener.depth = depth;
-        record.child = child.id();
-        record.submit();
+        emit::send(now, |header| Enqueue {
+            header,
+            endpoints: child.endpoints(port),
+            listener: ListenerRef {
+                sk: sk.id(),
+                ino: state.ino,
+                depth,
+                limit: state.limit,
+                syn_queue: sk.syn_queue(),
+                pad: 0,
+            },
+            child: child.id(),
+        });
     }
 }
 
@@ -237,12 +250,14 @@ pub fn established<A: Access>(child: Sock<A>) {
     let now = unsafe { bpf_ktime_get_ns() };
     add(&raw mut state.enqueued, 1);
     state.last_enqueue_ns = now;
-    let _ = QUEUED.insert(&child.id(), &Queued { time_ns: now, listener: 0 }, 0);
+    queued::enter(child.id(), 0, now);
     if stream_all() {
-        let Some(mut record) = emit::reserve::<Enqueue>() else { return };
-        child.fill_endpoints(&mut record.endpoints, port);
-        record.child = child.id();
-        record.submit();
+        emit::send(now, |header| Enqueue {
+            header,
+            endpoints: child.endpoints(port),
+            listener: ListenerRef::default(),
+            child: child.id(),
+        });
     }
 }
 

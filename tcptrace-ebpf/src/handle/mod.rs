@@ -12,3 +12,5 @@ pub mod listener;
 pub mod open_socket;
 pub mod port;
 pub mod port_use;
+pub mod queued;
+pub mod taker;

@@ -1,6 +1,5 @@
 //! A process has a socket open: found when somebody asked who has what, not when it was opened.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
 use tcptrace_common::{
     open_socket::OpenSocket,
     port::{HOW_UNKNOWN, Taker},
@@ -8,9 +7,8 @@ use tcptrace_common::{
 
 use crate::{
     filter::passes,
-    handle::port,
+    handle::taker::{self, Hashed},
     kernel::{Access, OPEN_SOCKETS, Probed, Sock, TaskFile, state},
-    maps::TAKERS,
 };
 
 const IPPROTO_TCP: u16 = 6;
@@ -93,11 +91,9 @@ fn remember(entry: &TaskFile, sk: Sock<Probed>, row: &OpenSocket) {
     taker.task.tid = row.tgid;
     taker.task.uid = row.uid;
     taker.task.comm = entry.comm();
-    let (netns, local) = (row.endpoints.netns, row.endpoints.local_port);
-    let key = if row.endpoints.remote_port != 0 {
-        port::connected_key(sk, netns, local)
-    } else {
-        port::bound_key(sk.id(), netns, local)
-    };
-    let _ = TAKERS.insert(&key, &taker, u64::from(BPF_NOEXIST));
+    let (local, remote) = (row.endpoints.local_port, row.endpoints.remote_port);
+    let key = if remote != 0 { Hashed::connected(sk, local, remote) } else { Hashed::bound(sk, local) };
+    if taker::recall_live(&key).is_null() {
+        taker::remember(&key, &taker);
+    }
 }

@@ -1,12 +1,14 @@
 //! The command line.
 
-use std::time::Duration;
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::moment::Moment;
 use crate::{
     finding::Severity,
     probe::{BackEnd, Tier},
+    record::Rotation,
 };
 
 /// Why are connections not being set up? Who, where, why, and what to change.
@@ -28,6 +30,16 @@ pub struct Cli {
 pub enum Command {
     /// Live findings, as they happen (the default)
     Watch(WatchArgs),
+    /// Record what happens, for example while a load test runs: record -o run.arrows -- wrk …
+    Record(RecordArgs),
+    /// A recording as if it happened now: the findings that watch gave, or would have given
+    Replay(ReplayArgs),
+    /// What happened, from recordings: what was found, who held which port, listeners, ports, destinations, losses
+    Report(ReportArgs),
+    /// What changed between two recordings (before and after a fix, two load tests); exit code 1 if something is worse
+    Compare(CompareArgs),
+    /// A recording as Parquet, JSON lines or CSV
+    Export(ExportArgs),
     /// Every listener now: owner, queue, limit and the knob that sets it, drops; with --for, what a trace adds
     Listeners(ListenersArgs),
     /// Why one destination does not answer: walks the candidate causes, ends in one verdict (exit code 0 only if healthy)
@@ -90,6 +102,17 @@ pub struct WatchArgs {
     /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns; filtered in the kernel
     #[arg(long, value_name = "NETNS")]
     pub netns: Option<String>,
+    /// What to print.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    /// End with exit code 1 if there was a finding of this severity or a worse one
+    #[arg(long, value_enum, value_name = "SEVERITY")]
+    pub fail_on: Option<FailOn>,
+}
+
+/// What to print.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SelectionArgs {
     /// Print only what concerns these processes
     #[arg(long, value_name = "PID")]
     pub pid: Vec<u32>,
@@ -105,9 +128,145 @@ pub struct WatchArgs {
     /// Print only these findings
     #[arg(long, value_name = "CODE")]
     pub finding: Vec<String>,
+}
+
+/// How to record.
+#[derive(Args, Clone, Debug)]
+pub struct RecordArgs {
+    /// The file to make (an Arrow IPC stream; *.arrows)
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Overwrite it
+    #[arg(long)]
+    pub force: bool,
+    /// Record every handshake step, accept and port, not only anomalies and the listeners' numbers
+    #[arg(long)]
+    pub all: bool,
+    /// Stop after this long: 250ms, 30s, 5m, 2h
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub limit: Option<Duration>,
+    /// Begin a new file at this size (64M, 1G) or after this long (10m, 1h): FILE.000001.arrows, FILE.000002.arrows…
+    #[arg(long, value_name = "SIZE|TIME", value_parser = rotation)]
+    pub rotate: Option<Rotation>,
+    /// With --rotate: delete the oldest files, so that all together stay below this size
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "rotate")]
+    pub keep: Option<u64>,
+    /// Only sockets of these ports (local; for clients also remote); filtered in the kernel
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Vec<u16>,
+    /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns; filtered in the kernel
+    #[arg(long, value_name = "NETNS")]
+    pub netns: Option<String>,
+    /// How to trace.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+    /// Record while this command runs, then report; ends with the command's exit code
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// How to replay.
+#[derive(Args, Clone, Debug)]
+pub struct ReplayArgs {
+    /// The recording: a file, the parts of a rotated one, or a directory
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// One JSON object a line on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Print the events behind the findings, too
+    #[arg(long)]
+    pub events: bool,
+    /// Print only what was said from then on: 2026-11-22T03:00:00Z, 03:12, 10m ago
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<Moment>,
+    /// Print only what was said until then
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<Moment>,
+    /// What to print.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
     /// End with exit code 1 if there was a finding of this severity or a worse one
     #[arg(long, value_enum, value_name = "SEVERITY")]
     pub fail_on: Option<FailOn>,
+}
+
+/// How to report.
+#[derive(Args, Clone, Debug)]
+pub struct ReportArgs {
+    /// Recordings: files, parts of rotated ones, directories; of several hosts, too
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// One JSON object a line on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Write one self-contained page into this file (and with --json the lines to stdout)
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Overwrite it
+    #[arg(long, requires = "html")]
+    pub force: bool,
+    /// Only from then on: 2026-11-22T03:00:00Z, 03:12, 10m ago
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<Moment>,
+    /// Only until then
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<Moment>,
+    /// Who had this local port
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// At this time; without: all that are known
+    #[arg(long, value_name = "TIME", requires = "port")]
+    pub at: Option<Moment>,
+    /// End with exit code 1 if there was a finding of this severity or a worse one
+    #[arg(long, value_enum, value_name = "SEVERITY")]
+    pub fail_on: Option<FailOn>,
+}
+
+/// What to compare.
+#[derive(Args, Clone, Debug)]
+pub struct CompareArgs {
+    /// The recording before: a file or a directory with its parts
+    #[arg(value_name = "BEFORE")]
+    pub before: PathBuf,
+    /// The recording after
+    #[arg(value_name = "AFTER")]
+    pub after: PathBuf,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Worse is: a new finding; or drops a second, or significantly longer accept waits or handshakes (p < 0.001), by more than
+    /// so many percent
+    #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
+    pub threshold: f64,
+}
+
+/// How to export.
+#[derive(Args, Clone, Debug)]
+pub struct ExportArgs {
+    /// The recording
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The form
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: ExportFormat,
+    /// Where to write it; without: stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Overwrite it
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Forms of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// Parquet, packed with zstd
+    Parquet,
+    /// One JSON object a line
+    Jsonl,
+    /// Comma-separated values
+    Csv,
 }
 
 /// Which listeners to show.
@@ -202,6 +361,9 @@ pub struct RehearseArgs {
     /// Start the server before the tracer
     #[arg(long)]
     pub older: bool,
+    /// Record what is traced into this file, too
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// How to print.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -314,6 +476,36 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(span).map_err(|_| format!("{text:?} is less than nothing"))
 }
 
+/// 4096, 64k, 64M, 1G, 1T: powers of 1024.
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a size: use 500k, 64M or 1G");
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = text.strip_prefix(digits).unwrap_or_default();
+    let factor: u64 = match unit.to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
+        "" => 1,
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        "t" => 1 << 40,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(factor).filter(|size| *size > 0).ok_or_else(wrong)
+}
+
+/// `64M` is a size, `10m` are ten minutes.
+fn rotation(text: &str) -> Result<Rotation, String> {
+    // A small m is a minute, as in every other time; sizes are written with capitals or in full.
+    if let Ok(time) = duration(text)
+        && !time.is_zero()
+    {
+        return Ok(Rotation::Time(time));
+    }
+    size(text)
+        .map(Rotation::Size)
+        .map_err(|_| format!("{text:?} is neither a size (64M, 1G) nor a time (10m, 1h)"))
+}
+
 fn power_of_two(text: &str) -> Result<u32, String> {
     let kib: u32 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
     if kib.is_power_of_two() && (4..=1 << 20).contains(&kib) {
@@ -349,6 +541,25 @@ mod tests {
         assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
         assert!(duration("soon").is_err());
         assert!(duration("-5s").is_err());
+    }
+
+    #[test]
+    fn rotations_are_sizes_or_times() {
+        assert_eq!(rotation("64M"), Ok(Rotation::Size(64 << 20)));
+        assert_eq!(rotation("1GiB"), Ok(Rotation::Size(1 << 30)));
+        assert_eq!(rotation("10m"), Ok(Rotation::Time(Duration::from_secs(600))));
+        assert_eq!(rotation("4096"), Ok(Rotation::Size(4096)));
+        for wrong in ["", "0", "0s", "big", "-1M", "99999999T"] {
+            assert!(rotation(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_recorded_as_it_is() {
+        let words = ["tcptrace", "record", "-o", "f", "--", "wrk", "-t", "4", "--latency"];
+        let Some(Command::Record(args)) = Cli::try_parse_from(words).unwrap().command else { panic!() };
+        assert_eq!(args.command, ["wrk", "-t", "4", "--latency"]);
+        assert!(Cli::try_parse_from(["tcptrace", "record", "-o", "f", "--keep", "1G"]).is_err());
     }
 
     #[test]

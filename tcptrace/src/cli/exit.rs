@@ -15,6 +15,10 @@ pub enum Exit {
     NotPermitted,
     /// Not supported by this kernel.
     NotSupported,
+    /// An input file cannot be read.
+    BadInput,
+    /// As the command that was recorded ended.
+    Command(u8),
 }
 
 impl From<Exit> for ExitCode {
@@ -25,6 +29,8 @@ impl From<Exit> for ExitCode {
             Exit::Usage => 2,
             Exit::NotPermitted => 3,
             Exit::NotSupported => 4,
+            Exit::BadInput => 5,
+            Exit::Command(code) => code,
         })
     }
 }
@@ -53,6 +59,12 @@ impl From<crate::live::Error> for Failure {
             crate::live::Error::Probe(_) => Exit::NotSupported,
         };
         Self::new(exit, error)
+    }
+}
+
+impl From<crate::record::TapeError> for Failure {
+    fn from(error: crate::record::TapeError) -> Self {
+        Self::new(Exit::BadInput, error)
     }
 }
 

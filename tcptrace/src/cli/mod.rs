@@ -2,12 +2,20 @@
 
 pub mod args;
 mod check;
+mod compare;
 mod exit;
+mod export;
 mod listeners;
+mod moment;
 mod netns;
 mod ports;
 mod probes;
+mod record;
 mod rehearse;
+mod replay;
+mod report;
+mod selection;
+mod tape;
 mod trace;
 mod watch;
 mod who;
@@ -37,6 +45,11 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         None => watch::run(&cli.watch),
         Some(Command::Watch(args)) => watch::run(&args),
+        Some(Command::Record(args)) => record::run(&args),
+        Some(Command::Replay(args)) => replay::run(&args),
+        Some(Command::Report(args)) => report::run(&args),
+        Some(Command::Compare(args)) => compare::run(&args),
+        Some(Command::Export(args)) => export::run(&args),
         Some(Command::Listeners(args)) => listeners::run(&args),
         Some(Command::Why(args)) => why::run(&args),
         Some(Command::Probes(args)) => probes::run(&args),

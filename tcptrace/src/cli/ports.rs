@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{
-    args::{OutputArgs, PortsArgs},
+    args::PortsArgs,
     exit::{Exit, Failure},
     netns, trace,
 };
@@ -164,9 +164,8 @@ pub(super) fn run(args: &PortsArgs) -> Result<Exit, Failure> {
 
 /// Traces for the time asked for.
 fn watch(args: &PortsArgs, only: Option<Netns>) -> Result<Correlator, Failure> {
-    let output = OutputArgs { json: args.json, events: false, all: false };
     let filters = trace::Filters { netns: only, ..Default::default() };
-    let options = trace::options(&args.trace, &output, filters)?;
+    let options = trace::options(&args.trace, false, filters)?;
     trace::runtime()?.block_on(async {
         let mut world = Correlator::default();
         let mut changes = Vec::new();

@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    args::{OutputArgs, ProbesArgs},
+    args::ProbesArgs,
     exit::{Exit, Failure},
     trace,
 };
@@ -33,14 +33,13 @@ struct ProbeLine<'a> {
 }
 
 pub(super) fn run(args: &ProbesArgs) -> Result<Exit, Failure> {
-    let output = OutputArgs { json: args.json, events: false, all: false };
     let stage = if args.self_test { Some(Stage::new()?) } else { None };
     let mut filters = trace::Filters::default();
     if let Some(stage) = &stage {
         let netns = Netns::from_path(&stage.server().path());
         filters.netns = Some(netns.map_err(|error| Failure::new(Exit::NotPermitted, error))?);
     }
-    let options = trace::options(&args.trace, &output, filters)?;
+    let options = trace::options(&args.trace, false, filters)?;
     let tracer = Tracer::start(&options.probe).map_err(crate::live::Error::from)?;
     let runs = stage.as_ref().map(|stage| self_test(&tracer, stage)).transpose()?;
     let silent = print(&tracer, runs.as_ref(), args.json);

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     args::RehearseArgs,
     exit::{Exit, Failure},
-    trace,
+    record, trace,
 };
 use crate::{
     correlate::ReconciliationStatus,
@@ -37,6 +37,9 @@ pub(super) fn run(args: &RehearseArgs) -> Result<Exit, Failure> {
         "all" => rehearse::catalogue().iter().map(|entry| entry.name).collect(),
         name => vec![name],
     };
+    if args.record.is_some() && names.len() != 1 {
+        return Err(Failure::new(Exit::Usage, "--record takes one incident, not all of them"));
+    }
     let runtime = trace::runtime()?;
     let mut exit = Exit::Done;
     for name in names {
@@ -87,7 +90,7 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
         .map_err(|error| Failure::new(Exit::NotPermitted, error))?;
     let cancel = incident.stage().cancel().clone();
     let filters = trace::Filters { netns: Some(netns), ..Default::default() };
-    let options = trace::options(&args.trace, &args.output, filters)?;
+    let options = trace::options(&args.trace, args.output.all, filters)?;
     if !args.output.json {
         let told =
             say(&format!("rehearsing {} ({})\n{}", incident.name(), incident.variant(), incident.describe()));
@@ -96,6 +99,7 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
     let events = args.output.events || args.output.all;
     let mut pipeline = Pipeline::new(trace::output(args.output.json), Selection::default(), events);
     let (live, first) = Live::start(&options)?;
+    let mut recorder = args.record.as_deref().map(|path| record::begin(path, &live, &first)).transpose()?;
     let mut claims = Claims::default();
     // From here on everything is traced; a reader that is gone must not keep us from cleaning up.
     let started = pipeline.feed(&first);
@@ -116,6 +120,9 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
     let ending = match started {
         Ok(ControlFlow::Continue(())) => {
             drive(live, over, |events| {
+                if let Some(recorder) = &mut recorder {
+                    recorder.record(events)?;
+                }
                 pipeline.feed_and_watch(events, |finding| {
                     if let Ok(claim) = serde_json::to_value(finding) {
                         claims.note(claim);
@@ -128,6 +135,9 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
         Err(error) => Err(error),
     };
     cancel.cancel();
+    if let Some(recorder) = recorder {
+        recorder.finish().map_err(|error| record::failed(&error))?;
+    }
     let Ok((incident, truth)) = actors.join() else {
         return Err(Failure::new(Exit::NotSupported, "the rehearsal itself failed: its thread is gone"));
     };

@@ -8,8 +8,9 @@ use tcptrace_common::{
 };
 
 use super::{
-    args::{OutputArgs, TraceArgs},
+    args::TraceArgs,
     exit::{Exit, Failure},
+    netns,
 };
 use crate::{
     host::netns::Netns,
@@ -28,14 +29,18 @@ pub(super) struct Filters<'a> {
     pub(super) words: Vec<String>,
 }
 
+impl<'a> Filters<'a> {
+    /// From the command line.
+    pub(super) fn of(ports: &'a [u16], netns: Option<&str>) -> Result<Self, Failure> {
+        let words = ports.iter().map(|port| format!("--port {port}")).collect();
+        Ok(Self { ports, netns: netns.map(netns::find).transpose()?, words })
+    }
+}
+
 /// Options of a live trace.
-pub(super) fn options(
-    trace: &TraceArgs,
-    output: &OutputArgs,
-    filters: Filters<'_>,
-) -> Result<live::Options, Failure> {
+pub(super) fn options(trace: &TraceArgs, all: bool, filters: Filters<'_>) -> Result<live::Options, Failure> {
     let mut config = TraceConfig {
-        flags: if output.all { STREAM_ALL } else { 0 },
+        flags: if all { STREAM_ALL } else { 0 },
         netns: filters.netns.as_ref().map_or(0, Netns::id),
         ..TraceConfig::default()
     };

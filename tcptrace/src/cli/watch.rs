@@ -5,7 +5,7 @@ use std::{io, ops::ControlFlow};
 use super::{
     args::WatchArgs,
     exit::{Exit, Failure},
-    netns, trace,
+    selection, trace,
 };
 use crate::{
     finding::Severity,
@@ -13,38 +13,19 @@ use crate::{
         self, Live,
         drive::{Ending, drive},
     },
-    output::Selection,
     pipeline::Pipeline,
 };
 
 pub(super) fn run(args: &WatchArgs) -> Result<Exit, Failure> {
-    let mut filters = trace::Filters { ports: &args.port, ..Default::default() };
-    for port in &args.port {
-        filters.words.push(format!("--port {port}"));
-    }
-    if let Some(name) = &args.netns {
-        filters.netns = Some(netns::find(name)?);
-    }
-    let options = trace::options(&args.trace, &args.output, filters)?;
+    let filters = trace::Filters::of(&args.port, args.netns.as_deref())?;
+    let options = trace::options(&args.trace, args.output.all, filters)?;
     trace::runtime()?.block_on(watch(args, &options))
 }
 
 async fn watch(args: &WatchArgs, options: &live::Options) -> Result<Exit, Failure> {
-    let selection = Selection {
-        codes: args.finding.clone(),
-        pids: args.pid.clone(),
-        comms: args.comm.clone(),
-        containers: args.container.clone(),
-        peers: args.peer.clone(),
-    };
+    let selection = selection::of(&args.selection)?;
     let events = args.output.events || args.output.all;
     let mut pipeline = Pipeline::new(trace::output(args.output.json), selection, events);
-    let known: Vec<&str> = pipeline.engine().codes().collect();
-    if let Some(unknown) = args.finding.iter().find(|code| !known.contains(&code.as_str())) {
-        let message =
-            format!("--finding {unknown}: there is no such finding; there are {}", known.join(", "));
-        return Err(Failure::new(Exit::Usage, message));
-    }
     let (live, first) = Live::start(options)?;
     let over = async {
         match args.limit {

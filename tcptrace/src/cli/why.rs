@@ -131,8 +131,7 @@ fn follow(
     let ports = [scope.target.port];
     let filters =
         trace::Filters { ports: &ports, netns: None, words: vec![format!("--port {}", scope.target.port)] };
-    let plain = super::args::OutputArgs { json: args.json, events: false, all: false };
-    let options = trace::options(&args.trace, &plain, filters)?;
+    let options = trace::options(&args.trace, false, filters)?;
     let mut tracing = Tracing::default();
     let runtime = trace::runtime()?;
     let outcomes = std::thread::scope(|threads| {

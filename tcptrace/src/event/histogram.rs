@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tcptrace_common::listener::{HISTOGRAM_BUCKETS, bucket_start};
+use tcptrace_common::listener::{HISTOGRAM_BUCKETS, bucket_of, bucket_start};
 
 /// How many times fell into each bucket ([`tcptrace_common::listener::bucket_of`]); buckets without any are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,23 @@ impl Distribution {
     pub fn from_counts(counts: impl IntoIterator<Item = u64>) -> Self {
         let buckets = (0_u16..).zip(counts.into_iter().take(HISTOGRAM_BUCKETS));
         Self(buckets.filter(|(_, count)| *count > 0).collect())
+    }
+
+    /// From the buckets that are not empty, each by a time that belongs to it (ns) and its count; buckets named twice add up.
+    pub fn from_buckets(buckets: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        let mut counts = std::collections::BTreeMap::new();
+        for (time, count) in buckets.into_iter().filter(|(_, count)| *count > 0) {
+            // There are far fewer buckets than u16 has numbers.
+            let bucket = u16::try_from(bucket_of(time)).unwrap_or(u16::MAX);
+            let sum: &mut u64 = counts.entry(bucket).or_default();
+            *sum = sum.saturating_add(count);
+        }
+        Self(counts.into_iter().collect())
+    }
+
+    /// The buckets that are not empty, in order: the shortest time of each (ns), and its count.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.0.iter().map(|&(bucket, count)| (bucket_start(usize::from(bucket)), count))
     }
 
     /// How many times were counted.
@@ -72,8 +89,6 @@ impl Distribution {
 
 #[cfg(test)]
 mod tests {
-    use tcptrace_common::listener::bucket_of;
-
     use super::*;
 
     fn of(times_ms: &[u64]) -> Distribution {

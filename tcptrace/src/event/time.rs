@@ -60,6 +60,11 @@ impl ClockOffset {
         Self(i64::try_from(offset).unwrap_or(if offset < 0 { i64::MIN } else { i64::MAX }))
     }
 
+    /// How far, ns.
+    pub const fn nanos(self) -> i64 {
+        self.0
+    }
+
     /// The wall-clock time of a `CLOCK_MONOTONIC` reading (ns).
     pub fn wall(self, monotonic_ns: u64) -> Timestamp {
         Timestamp(monotonic_ns.saturating_add_signed(self.0))

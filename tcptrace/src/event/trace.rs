@@ -160,6 +160,8 @@ pub enum LossPlace {
     UserTable,
     /// The output or recording was too slow.
     Output,
+    /// A recording was damaged.
+    Recording,
 }
 
 impl LossPlace {
@@ -173,6 +175,7 @@ impl LossPlace {
             Self::Decode => "decode",
             Self::UserTable => "user-table",
             Self::Output => "output",
+            Self::Recording => "recording",
         }
     }
 }

@@ -101,5 +101,10 @@ fn account(place: LossPlace) -> (&'static str, &'static str, &'static str) {
             "what reads tcptrace's output, or the disk it writes to, was too slow",
             "write to a file on a faster disk, or ask for less (without --events and --all)",
         ),
+        LossPlace::Recording => (
+            "damaged-recording",
+            "part of the recording is damaged, and what happened then cannot be read",
+            "nothing brings it back; look at the disk or the transfer that damaged the file",
+        ),
     }
 }

@@ -160,6 +160,12 @@ impl Live {
         &self.tracer
     }
 
+    /// How this trace makes wall-clock times of the kernel's.
+    #[must_use]
+    pub fn clock(&self) -> ClockOffset {
+        self.clock
+    }
+
     /// Now, as this trace tells time.
     #[must_use]
     pub fn now(&self) -> Timestamp {

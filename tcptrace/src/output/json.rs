@@ -160,6 +160,17 @@ impl<W: Write> JsonWriter<W> {
     }
 }
 
+/// `value` as one line of the same JSON as all output.
+pub fn json_text<T: Serialize>(value: &T) -> String {
+    let mut line = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut line, Plain);
+    match value.serialize(&mut serializer) {
+        Ok(()) => String::from_utf8(line).unwrap_or_default(),
+        // Only maps whose keys are no strings: none of ours.
+        Err(_) => String::new(),
+    }
+}
+
 /// Compact JSON in which characters that could deceive a terminal or a reader are written as `\uNNNN`: the same string to a
 /// parser, harmless to `cat`.
 struct Plain;

@@ -9,14 +9,16 @@ mod sink;
 mod summary;
 mod table;
 mod text;
+mod units;
 pub mod why;
 
 pub use escape::escape;
-pub use json::JsonWriter;
+pub use json::{JsonWriter, json_text};
 pub use select::{Network, Selection};
 pub use sink::{LineSink, Written};
 pub use summary::{Counts, Summary};
-pub use text::TextWriter;
+pub use text::{TextWriter, account};
+pub use units::bytes_in_words;
 
 use std::io::Write;
 

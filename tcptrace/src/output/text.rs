@@ -91,19 +91,7 @@ impl<W: Write> TextWriter<W> {
             finding.code,
             escape(&finding.headline())
         )];
-        lines.extend(finding.numbers.iter().map(|line| format!("    {}", escape(line))));
-        let sure = match finding.confidence {
-            crate::finding::Confidence::Certain => String::new(),
-            confidence => format!("{}: ", confidence.name()),
-        };
-        lines.push(format!("  cause  {}: {sure}{}", finding.cause, escape(&finding.explanation)));
-        for (index, remedy) in finding.remedy.iter().enumerate() {
-            let label = if index == 0 { "do    " } else { "      " };
-            lines.push(format!("  {label} {}", escape(&remedy.text)));
-            if let Some(command) = &remedy.command {
-                lines.push(format!("           {}", escape(command)));
-            }
-        }
+        lines.extend(account(finding));
         self.lines(&lines)
     }
 
@@ -212,6 +200,24 @@ impl<W: Write> TextWriter<W> {
         text.push('\n');
         self.to.write(text.as_bytes())
     }
+}
+
+/// A finding in words: its numbers, its cause, what to do about it; harmless to a terminal.
+pub fn account(finding: &Finding) -> Vec<String> {
+    let mut lines: Vec<String> = finding.numbers.iter().map(|line| format!("    {}", escape(line))).collect();
+    let sure = match finding.confidence {
+        crate::finding::Confidence::Certain => String::new(),
+        confidence => format!("{}: ", confidence.name()),
+    };
+    lines.push(format!("  cause  {}: {sure}{}", finding.cause, escape(&finding.explanation)));
+    for (index, remedy) in finding.remedy.iter().enumerate() {
+        let label = if index == 0 { "do    " } else { "      " };
+        lines.push(format!("  {label} {}", escape(&remedy.text)));
+        if let Some(command) = &remedy.command {
+            lines.push(format!("           {}", escape(command)));
+        }
+    }
+    lines
 }
 
 fn plain(value: &Value) -> Option<String> {

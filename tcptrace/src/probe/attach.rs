@@ -252,11 +252,14 @@ impl Attacher<'_> {
     fn load_and_attach(&mut self, probe: &Probe, target: &'static str) -> Result<Link, ProgramError> {
         let program = self.ebpf.program_mut(probe.program).ok_or(ProgramError::NotLoaded)?;
         let load = !self.loaded.contains(probe.program);
+        let start = std::time::Instant::now();
+        let mut loaded = start;
         let link = match probe.kind {
             Kind::Fentry => {
                 let program: &mut FEntry = program.try_into()?;
                 if load {
                     program.load(target, self.aya_btf)?;
+                    loaded = std::time::Instant::now();
                 }
                 Link::Fentry(program.attach()?)
             }
@@ -264,6 +267,7 @@ impl Attacher<'_> {
                 let program: &mut FExit = program.try_into()?;
                 if load {
                     program.load(target, self.aya_btf)?;
+                    loaded = std::time::Instant::now();
                 }
                 Link::Fexit(program.attach()?)
             }
@@ -271,6 +275,7 @@ impl Attacher<'_> {
                 let program: &mut KProbe = program.try_into()?;
                 if load {
                     program.load()?;
+                    loaded = std::time::Instant::now();
                     self.loaded.insert(probe.program);
                 }
                 Link::Kprobe(program.attach(target, 0)?)
@@ -279,6 +284,7 @@ impl Attacher<'_> {
                 let program: &mut BtfTracePoint = program.try_into()?;
                 if load {
                     program.load(target, self.aya_btf)?;
+                    loaded = std::time::Instant::now();
                 }
                 Link::BtfTracepoint(program.attach()?)
             }
@@ -286,11 +292,13 @@ impl Attacher<'_> {
                 let program: &mut TracePoint = program.try_into()?;
                 if load {
                     program.load()?;
+                    loaded = std::time::Instant::now();
                     self.loaded.insert(probe.program);
                 }
                 Link::Tracepoint(program.attach("syscalls", target)?)
             }
         };
+        log::debug!("{}: load {:?} attach {:?}", probe.program, loaded - start, loaded.elapsed());
         self.loaded.insert(probe.program);
         Ok(link)
     }

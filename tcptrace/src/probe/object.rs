@@ -9,7 +9,7 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/tcptra
 
 /// Maps that are large, and the least that each may be: who loads the object for one program that needs none of them need not
 /// wait for their memory.
-pub(super) const LARGE_MAPS: [(&str, u32); 9] = [
+pub(super) const LARGE_MAPS: [(&str, u32); 8] = [
     ("EVENTS", 4096),
     ("LISTENERS", 1),
     ("WAITS", 1),
@@ -17,7 +17,6 @@ pub(super) const LARGE_MAPS: [(&str, u32); 9] = [
     ("PREFIXES", 1),
     ("QUEUED", 1),
     ("TAKERS", 1),
-    ("DEPARTED", 1),
     ("CALLS", 1),
 ];
 

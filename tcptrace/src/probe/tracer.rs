@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     os::fd::{AsFd, BorrowedFd},
     path::Path,
+    time::Instant,
 };
 
 use aya::{
@@ -97,7 +98,9 @@ impl Tracer {
     pub fn start(options: &Options) -> Result<Self, ProbeError> {
         raise_memlock();
         tracefs::mount_privately();
+        let mut phases = Phases::default();
         let btf = Btf::load()?;
+        phases.end("read the kernel's types");
         let resolution = btf::resolve(&btf);
         log::debug!("this kernel has no {:?}", resolution.missing);
         if !resolution.ambiguous.is_empty() {
@@ -105,6 +108,7 @@ impl Tracer {
         }
         let aya_btf = aya::Btf::parse_file(Path::new(btf::VMLINUX), aya::Endianness::default())
             .map_err(|error| ProbeError::Object(error.to_string()))?;
+        phases.end("read them once more for aya");
         let layout = object::bytes_of_layout(&resolution.layout);
         let config = object::bytes_of_config(&options.config);
         let query = OpenSocketQuery { first: 0, last: u16::MAX, remember: 1 };
@@ -120,9 +124,11 @@ impl Tracer {
             .map_max_entries("EVENTS", options.ring_bytes)
             .load(object::OBJECT)
             .map_err(|error| ProbeError::load(&error))?;
+        phases.end("load the object and its maps");
         let streams_all = options.config.flags & STREAM_ALL != 0;
         let Outcome { mut coverage, attached, serves } =
             attach::attach(&mut ebpf, &btf, &aya_btf, &resolution.missing, options.tier, streams_all);
+        phases.end("load and attach the programs");
         if attached.is_empty() {
             return Err(ProbeError::nothing_attached(&coverage));
         }
@@ -324,6 +330,22 @@ impl AsFd for Tracer {
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, ProbeError> {
     ebpf.take_map(name).ok_or_else(|| ProbeError::Object(format!("it has no map {name}")))
+}
+
+/// How long the phases of the start take, for those who wonder why it does.
+struct Phases(Instant);
+
+impl Default for Phases {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Phases {
+    fn end(&mut self, what: &str) {
+        log::debug!("{what}: {:.1} ms", self.0.elapsed().as_secs_f64() * 1e3);
+        self.0 = Instant::now();
+    }
 }
 
 /// Before 5.11 the memory of maps counts against RLIMIT_MEMLOCK. Where raising it fails it is rarely needed; if it is,

@@ -1,0 +1,215 @@
+//! `tcptrace record`: a trace into a file, and a load test's while it runs.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    ops::ControlFlow,
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::process::{Child, Command};
+
+use super::{
+    args::RecordArgs,
+    exit::{Exit, Failure},
+    report, trace,
+};
+use crate::{
+    event::{Event, Kind, Timestamp},
+    live::{
+        self, Live,
+        drive::{Ending, drive},
+    },
+    record::{Metadata, Plan, Recorded, Recorder, part_path},
+};
+
+/// How long is looked on after the command has ended: the samples and polls of its last second.
+const SETTLE: Duration = Duration::from_millis(1200);
+
+pub(super) fn run(args: &RecordArgs) -> Result<Exit, Failure> {
+    let filters = trace::Filters::of(&args.port, args.netns.as_deref())?;
+    let options = trace::options(&args.trace, args.all, filters)?;
+    trace::runtime()?.block_on(record(args, &options))
+}
+
+/// A recording of a trace that has begun.
+pub(super) fn begin(path: &Path, live: &Live, first: &[Event]) -> Result<Recorder, Failure> {
+    start(Plan { path: path.to_owned(), ..Plan::default() }, Vec::new(), live, first)
+}
+
+fn start(plan: Plan, command: Vec<String>, live: &Live, first: &[Event]) -> Result<Recorder, Failure> {
+    let coverage = first.iter().find_map(|event| match &event.kind {
+        Kind::Coverage(coverage) => Some((**coverage).clone()),
+        _ => None,
+    });
+    let began = first.first().map_or(Timestamp::default(), |event| event.time);
+    let metadata = Metadata {
+        command: (!command.is_empty()).then_some(command),
+        ..Metadata::of_this_host(live.clock(), began, coverage)
+    };
+    let path = plan.path.display().to_string();
+    let mut recorder = Recorder::begin(plan, metadata)
+        .map_err(|error| Failure::new(Exit::Usage, format!("{path}: {error}")))?;
+    recorder.record(first).map_err(|error| failed(&error))?;
+    Ok(recorder)
+}
+
+/// A recording that failed; what was written is whole.
+pub(super) fn failed(error: &io::Error) -> Failure {
+    Failure::new(
+        Exit::NotSupported,
+        format!("the recording has ended early: {error}; what was recorded before can be read"),
+    )
+}
+
+async fn record(args: &RecordArgs, options: &live::Options) -> Result<Exit, Failure> {
+    let (live, first) = Live::start(options)?;
+    let words = args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let plan = Plan { path: args.output.clone(), force: args.force, rotation: args.rotate, keep: args.keep };
+    let mut recorder = start(plan, words, &live, &first)?;
+    // Only now, so that its first connection is traced, too.
+    let mut child = spawn(args)?;
+    let mut status: Option<io::Result<ExitStatus>> = None;
+    let mut progress = Progress::new();
+    let over = async {
+        let limit = async {
+            match args.limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        let command = async {
+            match &mut child {
+                Some(child) => {
+                    status = Some(child.wait().await);
+                    tokio::time::sleep(SETTLE).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = limit => {}
+            () = command => {}
+        }
+    };
+    let ending = drive(live, over, |events| {
+        recorder.record(events)?;
+        progress.show(&recorder);
+        Ok(ControlFlow::Continue(()))
+    })
+    .await;
+    progress.clear();
+    let status = match (status, child) {
+        (Some(status), _) => Some(status),
+        // The time is up, or we were interrupted: so shall the command be.
+        (None, Some(child)) => Some(end(child).await),
+        (None, None) => None,
+    };
+    // A recording that failed does not fail the load test: it has run to its end, and its own result counts.
+    let recorded = match ending {
+        Ok(Ending::Over | Ending::Interrupted | Ending::OutputClosed) => recorder.finish(),
+        Err(error) => Err(error),
+    };
+    let recorded = recorded.map_err(|error| failed(&error))?;
+    tell(args, &recorded).map_err(|error| trace::cannot_write(&error))?;
+    let Some(status) = status else { return Ok(Exit::Done) };
+    // The command's own output is on stdout.
+    let report = report::of_file(&files_of(args, &recorded))?;
+    let _unread = io::stderr().lock().write_all(format!("\n{report}").as_bytes());
+    let status = status.map_err(|error| Failure::new(Exit::NotSupported, format!("the command: {error}")))?;
+    Ok(Exit::Command(exit_code(status)))
+}
+
+fn spawn(args: &RecordArgs) -> Result<Option<Child>, Failure> {
+    let Some((program, arguments)) = args.command.split_first() else { return Ok(None) };
+    let child = Command::new(program).args(arguments).kill_on_drop(true).spawn();
+    child.map(Some).map_err(|error| {
+        Failure::new(Exit::Usage, format!("{} cannot be run: {error}", program.to_string_lossy()))
+    })
+}
+
+/// Asks the command to end, and waits for it.
+async fn end(mut child: Child) -> io::Result<ExitStatus> {
+    /// After so long it is not asked any more.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
+        // Fails when it has just ended by itself.
+        let _gone = kill(Pid::from_raw(pid), Signal::SIGTERM);
+    }
+    if let Ok(status) = tokio::time::timeout(PATIENCE, child.wait()).await {
+        return status;
+    }
+    child.start_kill()?;
+    child.wait().await
+}
+
+/// As a shell has it: 128 and the signal, for a command that a signal ended.
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    u8::try_from(code).unwrap_or(1)
+}
+
+/// The files that were made and are still there.
+fn files_of(args: &RecordArgs, recorded: &Recorded) -> Vec<PathBuf> {
+    let Some(_) = args.rotate else { return vec![args.output.clone()] };
+    let first = u32::try_from(recorded.deleted).unwrap_or(u32::MAX).saturating_add(1);
+    (first..=recorded.parts).map(|part| part_path(&args.output, part)).collect()
+}
+
+fn tell(args: &RecordArgs, recorded: &Recorded) -> io::Result<()> {
+    let mut err = io::stderr().lock();
+    let path = match args.rotate {
+        Some(_) => format!("{} files up to {}", recorded.parts, recorded.path.display()),
+        None => recorded.path.display().to_string(),
+    };
+    let gone = match recorded.deleted {
+        0 => String::new(),
+        deleted => format!(", {deleted} of them deleted again to make room"),
+    };
+    writeln!(
+        err,
+        "recorded {} events, {}, into {path}{gone}",
+        recorded.events,
+        crate::output::bytes_in_words(recorded.bytes)
+    )
+}
+
+/// A line on stderr that is overwritten once a second, where a person looks on.
+struct Progress {
+    began: Instant,
+    said: Option<Instant>,
+    shown: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { began: Instant::now(), said: None, shown: io::stderr().is_terminal() }
+    }
+
+    fn show(&mut self, recorder: &Recorder) {
+        if !self.shown || self.said.is_some_and(|said| said.elapsed() < Duration::from_secs(1)) {
+            return;
+        }
+        self.said = Some(Instant::now());
+        let (events, bytes) = recorder.progress();
+        // Who has no terminal any more needs no progress.
+        let _unseen = write!(
+            io::stderr(),
+            "\r\x1b[Krecording {} s, {events} events, {}",
+            self.began.elapsed().as_secs(),
+            crate::output::bytes_in_words(bytes)
+        );
+    }
+
+    fn clear(&self) {
+        if self.said.is_some() {
+            let _unseen = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! `tcptrace replay`: a recording through the same pipeline as a live trace.
+
+use std::{io, ops::ControlFlow};
+
+use super::{
+    args::ReplayArgs,
+    exit::{Exit, Failure},
+    selection, tape, trace,
+};
+use crate::{
+    event::{Event, Timestamp},
+    finding::Severity,
+    pipeline::Pipeline,
+    record::Tape,
+};
+
+pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
+    let selection = selection::of(&args.selection)?;
+    let mut recording = tape::only(&args.files)?;
+    let span = tape::span(&args.files, args.from, args.to)?;
+    let mut pipeline = Pipeline::new(trace::output(args.json), selection, args.events);
+    let played = play(&mut recording, &mut pipeline, span);
+    tape::say_damage(&recording);
+    match played? {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(error) => return Err(trace::cannot_write(&error)),
+        Ok(_) => {
+            let _gone = pipeline.finish().map_err(|error| trace::cannot_write(&error))?;
+        }
+    }
+    let fails = |on| pipeline.worst().is_some_and(|worst| worst >= Severity::from(on));
+    Ok(if args.fail_on.is_some_and(fails) { Exit::Found } else { Exit::Done })
+}
+
+/// Everything goes through the pipeline, so that it knows what was before; said is what lies in `span`.
+fn play<W: io::Write>(
+    recording: &mut Tape,
+    pipeline: &mut Pipeline<W>,
+    (from, to): (Option<Timestamp>, Option<Timestamp>),
+) -> Result<io::Result<()>, Failure> {
+    let mut events = Vec::new();
+    while recording.next_events(&mut events)? {
+        for event in events.drain(..) {
+            let late = to.is_some_and(|to| event.time > to);
+            if late {
+                return Ok(Ok(()));
+            }
+            pipeline.mute(from.is_some_and(|from| event.time < from));
+            match feed(pipeline, &event) {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => return Ok(Err(io::ErrorKind::BrokenPipe.into())),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn feed<W: io::Write>(pipeline: &mut Pipeline<W>, event: &Event) -> crate::output::Written {
+    pipeline.feed(std::slice::from_ref(event))
+}

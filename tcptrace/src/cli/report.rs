@@ -1,0 +1,107 @@
+//! `tcptrace report`: what happened, from recordings.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use jiff::tz::TimeZone;
+
+use super::{
+    args::ReportArgs,
+    exit::{Exit, Failure},
+    tape, trace,
+};
+use crate::{
+    event::Timestamp,
+    finding::Severity,
+    record::{self, Metadata, Tape},
+    report::{Digest, PortQuestion, Report, html, json, text},
+};
+
+/// A recording that has been read.
+struct Read {
+    metadata: Metadata,
+    damage: Vec<String>,
+    report: Report,
+}
+
+pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
+    let span = tape::span(&args.files, args.from, args.to)?;
+    let question = question(args)?;
+    let zone = TimeZone::system();
+    let mut read = Vec::new();
+    for tape in record::open(&args.files)? {
+        read.push(digest(tape, span, question)?);
+    }
+    if let Some(path) = &args.html {
+        let sections: Vec<_> =
+            read.iter().map(|of| (&of.metadata, of.damage.as_slice(), &of.report)).collect();
+        let page = html(&sections, &zone);
+        let written = record::create(path, args.force).and_then(|mut file| file.write_all(page.as_bytes()));
+        written.map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", path.display())))?;
+    }
+    if args.json || args.html.is_none() {
+        let mut parts = Vec::new();
+        for of in &read {
+            parts.push(if args.json {
+                json(&of.metadata, &of.damage, &of.report).join("\n") + "\n"
+            } else {
+                text(&of.metadata, &of.damage, &of.report, &zone)
+            });
+        }
+        let whole = parts.join(if args.json { "" } else { "\n" });
+        match io::stdout().lock().write_all(whole.as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                return Err(trace::cannot_write(&error));
+            }
+            _ => {}
+        }
+    }
+    let worst = read.iter().flat_map(|of| &of.report.verdicts).map(|verdict| verdict.worst).max();
+    let fails = |on| worst.is_some_and(|worst| worst >= Severity::from(on));
+    Ok(if args.fail_on.is_some_and(fails) { Exit::Found } else { Exit::Done })
+}
+
+/// The report on the one recording in `files`, and what was wrong with them.
+pub(super) fn only(files: &[PathBuf]) -> Result<(Report, Vec<String>), Failure> {
+    let read = digest(tape::only(files)?, (None, None), None)?;
+    Ok((read.report, read.damage))
+}
+
+/// The text of a report on one recording, for the end of `record -- CMD`.
+pub(super) fn of_file(files: &[PathBuf]) -> Result<String, Failure> {
+    let read = digest(tape::only(files)?, (None, None), None)?;
+    Ok(text(&read.metadata, &read.damage, &read.report, &TimeZone::system()))
+}
+
+fn question(args: &ReportArgs) -> Result<Option<PortQuestion>, Failure> {
+    let Some(port) = args.port else { return Ok(None) };
+    let at = match args.at {
+        Some(moment) => {
+            let end = tape::end(&args.files, std::iter::once(moment))?;
+            Some(moment.in_recording(end, tape::now(), &TimeZone::system()))
+        }
+        None => None,
+    };
+    Ok(Some(PortQuestion { port, at }))
+}
+
+fn digest(
+    mut tape: Tape,
+    (from, to): (Option<Timestamp>, Option<Timestamp>),
+    question: Option<PortQuestion>,
+) -> Result<Read, Failure> {
+    let mut digest = Digest::new(from, to, question);
+    let mut events = Vec::new();
+    'reading: while tape.next_events(&mut events)? {
+        for event in events.drain(..) {
+            if !digest.note(&event) {
+                break 'reading;
+            }
+        }
+    }
+    Ok(Read {
+        metadata: tape.metadata().clone(),
+        damage: tape::damage_in_words(&tape),
+        report: digest.finish(),
+    })
+}

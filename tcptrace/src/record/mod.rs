@@ -1,0 +1,30 @@
+//! Recordings: events on disk, from which the same findings come as live.
+//!
+//! A recording is an Arrow IPC stream that other programs read as it is; `docs/recording.md`, which is made from this code,
+//! says what is in it. Rows are described in `schema.rs`, made in `put.rs` and read back in `get.rs`; `frame.rs` makes
+//! of them what survives damage.
+
+mod carry;
+mod column;
+pub mod document;
+pub mod export;
+mod frame;
+mod get;
+mod metadata;
+mod names;
+mod parts;
+mod put;
+mod reader;
+mod recorder;
+mod schema;
+mod tape;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use metadata::{FORMAT_MAJOR, FORMAT_MINOR, Metadata};
+pub use parts::{Plan, Rotation, create, part_path};
+pub use reader::{Damage, ReadError, Reader};
+pub use recorder::{Recorded, Recorder};
+pub use tape::{Tape, TapeError, open};
+pub use writer::Writer;

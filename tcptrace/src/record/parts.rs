@@ -1,0 +1,278 @@
+//! The files of a recording: made for their owner alone, never over one that exists, in parts if asked for.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek as _, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::event::{Event, Timestamp};
+
+use super::carry::Carry;
+use super::metadata::Metadata;
+use super::writer::Writer;
+
+/// When a part is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// After so many bytes.
+    Size(u64),
+    /// After so long.
+    Time(Duration),
+}
+
+/// Where and how to record.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// The file. With a rotation: `run.arrows` becomes `run.000001.arrows`, `run.000002.arrows`…
+    pub path: PathBuf,
+    /// Overwrite it if it is there.
+    pub force: bool,
+    /// Begin a new part now and then.
+    pub rotation: Option<Rotation>,
+    /// Delete the oldest parts, so that all together are not larger than so many bytes.
+    pub keep: Option<u64>,
+}
+
+/// The parts of a recording, the last of which is being written.
+pub(super) struct Parts {
+    plan: Plan,
+    metadata: Metadata,
+    carry: Carry,
+    writer: Option<Writer<Counted>>,
+    /// What was written before, and is kept.
+    old: VecDeque<(PathBuf, u64)>,
+    began: Instant,
+    path: PathBuf,
+    /// Bytes in parts that are finished, those that were deleted included.
+    finished: u64,
+    /// Parts that were deleted.
+    deleted: u64,
+}
+
+impl Parts {
+    /// Makes the first file.
+    pub(super) fn begin(plan: Plan, metadata: Metadata) -> io::Result<Self> {
+        let mut parts = Self {
+            path: plan.path.clone(),
+            plan,
+            metadata,
+            carry: Carry::default(),
+            writer: None,
+            old: VecDeque::new(),
+            began: Instant::now(),
+            finished: 0,
+            deleted: 0,
+        };
+        parts.open()?;
+        Ok(parts)
+    }
+
+    /// Takes in an event.
+    pub(super) fn push(&mut self, event: &Event) -> io::Result<()> {
+        self.write(|writer| writer.push(event, false))?;
+        if self.plan.rotation.is_some() {
+            self.carry.note(event);
+        }
+        Ok(())
+    }
+
+    /// How many events wait to be written.
+    pub(super) fn waiting(&self) -> usize {
+        self.writer.as_ref().map_or(0, Writer::waiting)
+    }
+
+    /// Writes what waits, to the disk, and begins a new part if this one is full.
+    pub(super) fn flush(&mut self, now: Timestamp) -> io::Result<()> {
+        self.write(Writer::flush)?;
+        if let Some(writer) = &self.writer {
+            // Beyond the page cache: a power cut, too, shall cost a second only.
+            writer.get_ref().file.sync_data()?;
+        }
+        let full = match self.plan.rotation {
+            Some(Rotation::Size(size)) => self.size() >= size,
+            Some(Rotation::Time(time)) => self.began.elapsed() >= time,
+            None => false,
+        };
+        if full {
+            self.end_part()?;
+            self.metadata.part += 1;
+            self.metadata.started = now;
+            self.open()?;
+            let Self { carry, writer, .. } = self;
+            if let Some(writer) = writer {
+                for event in carry.events() {
+                    writer.push(event, true)?;
+                }
+            }
+        }
+        self.make_room();
+        Ok(())
+    }
+
+    /// Ends the recording in order.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        self.write(Writer::flush)?;
+        self.end_part()?;
+        self.make_room();
+        Ok(())
+    }
+
+    /// Bytes written in all.
+    pub(super) fn bytes(&self) -> u64 {
+        self.finished + self.size()
+    }
+
+    /// How many parts there were, and how many of them were deleted again.
+    pub(super) fn count(&self) -> (u32, u64) {
+        (self.metadata.part, self.deleted)
+    }
+
+    /// The file that is being written.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn size(&self) -> u64 {
+        self.writer.as_ref().map_or(0, |writer| writer.get_ref().written)
+    }
+
+    /// Writes; what was written in part only is cut off again, so that the file ends with a whole batch.
+    fn write(&mut self, work: impl FnOnce(&mut Writer<Counted>) -> io::Result<()>) -> io::Result<()> {
+        let Some(writer) = &mut self.writer else { return Err(io::Error::other("the recording has ended")) };
+        let before = writer.get_ref().written;
+        work(writer).inspect_err(|_| {
+            let to = writer.get_mut();
+            if to.file.set_len(before).is_ok() && to.file.seek(SeekFrom::Start(before)).is_ok() {
+                to.written = before;
+            }
+        })
+    }
+
+    fn open(&mut self) -> io::Result<()> {
+        let path = match self.plan.rotation {
+            Some(_) => part_path(&self.plan.path, self.metadata.part),
+            None => self.plan.path.clone(),
+        };
+        let file = create(&path, self.plan.force)?;
+        self.path = path;
+        self.began = Instant::now();
+        match Writer::new(Counted { file, written: 0 }, &self.metadata) {
+            Ok(writer) => self.writer = Some(writer),
+            Err(error) => {
+                // Nobody can use a file without a header.
+                let _gone = fs::remove_file(&self.path);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn end_part(&mut self) -> io::Result<()> {
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        let to = writer.finish()?;
+        to.file.sync_all()?;
+        self.finished += to.written;
+        self.old.push_back((self.path.clone(), to.written));
+        Ok(())
+    }
+
+    fn make_room(&mut self) {
+        let Some(keep) = self.plan.keep else { return };
+        loop {
+            let kept = self.old.iter().map(|(_, size)| size).sum::<u64>() + self.size();
+            // The part that is being written stays, whatever its size.
+            if kept <= keep || (self.writer.is_none() && self.old.len() <= 1) {
+                return;
+            }
+            let Some((path, _)) = self.old.pop_front() else { return };
+            match fs::remove_file(&path) {
+                Ok(()) => self.deleted += 1,
+                Err(error) => log::warn!("{}: cannot be deleted to make room: {error}", path.display()),
+            }
+        }
+    }
+}
+
+/// `run.arrows`, part 3: `run.000003.arrows`.
+pub fn part_path(path: &Path, part: u32) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!(".{part:06}"));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
+}
+
+/// A file that only its owner may read: command lines are in it. Over one that exists only by `force`.
+///
+/// # Errors
+/// When it exists, or cannot be made.
+pub fn create(path: &Path, force: bool) -> io::Result<File> {
+    if force && fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
+        // A new file rather than the old one emptied: its permissions, and whoever reads the old one.
+        fs::remove_file(path)?;
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    // A pipe or a device is nothing to overwrite.
+    let special = fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
+    if !special {
+        options.create_new(true);
+    }
+    options.open(path).map_err(|error| {
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            io::Error::new(
+                error.kind(),
+                "it is there already: choose another name, or overwrite it with --force",
+            )
+        } else {
+            error
+        }
+    })
+}
+
+/// A file, and how much has been written.
+pub(super) struct Counted {
+    file: File,
+    written: u64,
+}
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.written += u64::try_from(count).unwrap_or(u64::MAX);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn parts_are_numbered_before_the_extension() {
+        assert_eq!(part_path(Path::new("/a/run.arrows"), 3), Path::new("/a/run.000003.arrows"));
+        assert_eq!(part_path(Path::new("run"), 1), Path::new("run.000001"));
+    }
+
+    #[test]
+    fn nothing_is_overwritten_unasked_and_only_the_owner_reads() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run.arrows");
+        fs::write(&path, "precious").unwrap();
+        assert!(create(&path, false).unwrap_err().to_string().contains("--force"));
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        create(&path, true).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read(&path).unwrap(), b"");
+    }
+}

@@ -1,0 +1,410 @@
+//! Reads a recording, however it ended: what is whole is read, what is damaged is passed over, and both are said.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_schema::{Schema, SchemaRef};
+
+use crate::event::{Event, Kind, LossPlace, Lost, Timestamp};
+
+use super::frame::{self, Group, Header, LONGEST_GROUP, MARKER, Step};
+use super::get::Rows;
+use super::metadata::{FORMAT_MAJOR, FORMAT_MINOR, Metadata};
+use super::schema::{Views, schema};
+
+/// How much is read from a file at once.
+const CHUNK: usize = 1 << 20;
+
+/// No header is longer.
+const LONGEST_HEADER: usize = 64 << 10;
+
+/// How many different complaints about rows are kept.
+const COMPLAINTS: usize = 16;
+
+/// Why a file is not read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It cannot be read.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// It is something else.
+    #[error("not a tcptrace recording ({0})")]
+    Foreign(&'static str),
+    /// It comes from a later major version.
+    #[error("its format is {0}.{1}, and this tcptrace reads up to {FORMAT_MAJOR}.x: use a newer tcptrace")]
+    TooNew(u32, u32),
+}
+
+/// What is wrong with a recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// The header is damaged: host, kernel and the like may be wrong.
+    Header,
+    /// Bytes in the middle were damaged; their rows are lost.
+    Skipped {
+        /// Where they begin.
+        offset: u64,
+        /// How many bytes.
+        bytes: u64,
+        /// How many rows.
+        rows: u64,
+    },
+    /// It ends in the middle of a batch: the recorder was killed, the disk was full, the file was cut, or it is still being
+    /// written.
+    Cut {
+        /// Where the last, incomplete batch begins.
+        offset: u64,
+        /// How long it is.
+        bytes: u64,
+    },
+    /// It was not ended in order, but no batch is cut.
+    NotEnded,
+    /// Something follows its end.
+    Trailing {
+        /// How many bytes.
+        bytes: u64,
+    },
+    /// Rows that are not understood.
+    Rows {
+        /// Why.
+        why: String,
+        /// How many.
+        rows: u64,
+    },
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header => f.write_str("the header is damaged: what it says of host and kernel may be wrong"),
+            Self::Skipped { offset, bytes, rows } => {
+                write!(f, "{bytes} bytes at {offset} are damaged: {rows} events in them are lost")
+            }
+            Self::Cut { offset, bytes } => write!(
+                f,
+                "it ends in the middle of a batch ({bytes} bytes at {offset}): everything before is whole, at most the last \
+                 second is lost"
+            ),
+            Self::NotEnded => f.write_str(
+                "it was not ended in order (still being written, or the recorder was killed): at most its last second is lost",
+            ),
+            Self::Trailing { bytes } => write!(f, "{bytes} bytes after its end are passed over"),
+            Self::Rows { why, rows } => write!(f, "{rows} events are not understood: {why}"),
+        }
+    }
+}
+
+/// Reads one file.
+pub struct Reader<R> {
+    input: R,
+    /// What was read and not used yet begins at `used`.
+    buffer: Vec<u8>,
+    used: usize,
+    /// Where in the file `used` is.
+    offset: u64,
+    eof: bool,
+    ended: bool,
+    schema: SchemaRef,
+    metadata: Metadata,
+    next_row: u64,
+    last: Timestamp,
+    damage: Vec<Damage>,
+}
+
+impl Reader<File> {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or is no recording.
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
+        Self::new(File::open(path)?)
+    }
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// When it is no recording.
+    pub fn new(input: R) -> Result<Self, ReadError> {
+        let mut reader = Self {
+            input,
+            buffer: Vec::new(),
+            used: 0,
+            offset: 0,
+            eof: false,
+            ended: false,
+            schema: schema(),
+            metadata: Metadata::default(),
+            next_row: 0,
+            last: Timestamp::default(),
+            damage: Vec::new(),
+        };
+        reader.read_header()?;
+        reader.last = reader.metadata.started;
+        Ok(reader)
+    }
+
+    /// What the recording says about itself.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// What was wrong with it, as far as it has been read.
+    pub fn damage(&self) -> &[Damage] {
+        &self.damage
+    }
+
+    fn read_header(&mut self) -> Result<(), ReadError> {
+        self.fill(8)?;
+        loop {
+            match frame::header(self.rest()) {
+                Header::Need(length) if !self.eof && length <= LONGEST_GROUP => self.fill(length)?,
+                Header::Whole(schema, length, sealed) => {
+                    let Some(metadata) = Metadata::from_map(schema.metadata()) else {
+                        return Err(ReadError::Foreign("an Arrow stream of another program"));
+                    };
+                    let (major, minor) = metadata.format;
+                    if major > FORMAT_MAJOR {
+                        return Err(ReadError::TooNew(major, minor));
+                    }
+                    if minor > FORMAT_MINOR && major == FORMAT_MAJOR {
+                        log::debug!("the recording's format, {major}.{minor}, is newer than this tcptrace");
+                    }
+                    if !sealed {
+                        self.damage.push(Damage::Header);
+                    }
+                    self.metadata = metadata;
+                    self.schema = Arc::new(*schema);
+                    self.advance(length);
+                    return Ok(());
+                }
+                Header::Need(_) | Header::Broken => return self.do_without_header(),
+            }
+        }
+    }
+
+    /// The header cannot be read: is there anything that can?
+    fn do_without_header(&mut self) -> Result<(), ReadError> {
+        let rest = self.rest();
+        // The header itself begins with a marker, and is not longer than this.
+        if !rest.windows(MARKER.len()).take(LONGEST_HEADER).any(|bytes| bytes == MARKER) {
+            return Err(ReadError::Foreign(guess(rest)));
+        }
+        let guess = if rest.starts_with(&MARKER) { None } else { Some(guess(rest)) };
+        if self.find_group()?.is_none() {
+            return Err(ReadError::Foreign(
+                guess.unwrap_or("the beginning is cut or damaged, and nothing whole follows"),
+            ));
+        }
+        // The names of columns are lost with the header: those of this version are the best guess.
+        self.schema = frame::known_schema();
+        self.damage.push(Damage::Header);
+        Ok(())
+    }
+
+    /// The next batch with its events, or `None` at the end. `all`: with the columns that are empty throughout, too.
+    fn next_group(&mut self, all: bool) -> Result<Option<(RecordBatch, u64)>, ReadError> {
+        while !self.ended {
+            match frame::group(self.rest()) {
+                Step::Need(length) if !self.eof => self.fill(length)?,
+                Step::Group(group) => {
+                    let lost = group.first_row.saturating_sub(self.next_row);
+                    if let Some(batch) = self.take(&group, all) {
+                        return Ok(Some((batch, lost)));
+                    }
+                }
+                Step::End => {
+                    self.advance(frame::END.len());
+                    self.fill(1)?;
+                    self.read_to_end()?;
+                    if !self.rest().is_empty() {
+                        let bytes = u64::try_from(self.rest().len()).unwrap_or(u64::MAX);
+                        self.damage.push(Damage::Trailing { bytes });
+                    }
+                    self.ended = true;
+                }
+                Step::Need(_) | Step::Broken => self.pass_over_damage()?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The rows of a group that was found at the place.
+    fn take(&mut self, group: &Group, all: bool) -> Option<RecordBatch> {
+        let decoded = group.decode(self.rest(), &self.schema, all);
+        self.next_row = group.first_row.saturating_add(group.count);
+        self.advance(group.length);
+        match decoded {
+            Ok(batch) => Some(batch),
+            Err(error) => {
+                self.complain(error.to_string(), group.count);
+                None
+            }
+        }
+    }
+
+    /// Goes on behind what is damaged or cut.
+    fn pass_over_damage(&mut self) -> Result<(), ReadError> {
+        let offset = self.offset;
+        if self.rest().is_empty() && self.eof {
+            self.damage.push(Damage::NotEnded);
+            self.ended = true;
+            return Ok(());
+        }
+        match self.find_group()? {
+            Some(first_row) => {
+                let rows = first_row.saturating_sub(self.next_row);
+                self.damage.push(Damage::Skipped { offset, bytes: self.offset - offset, rows });
+            }
+            None => {
+                self.damage.push(Damage::Cut { offset, bytes: self.offset - offset });
+                self.ended = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves to the next whole group behind this place, and gives the number of its first row; to the end, if there is none.
+    fn find_group(&mut self) -> Result<Option<u64>, ReadError> {
+        self.advance(1);
+        loop {
+            let found = self.rest().windows(MARKER.len()).position(|bytes| bytes == MARKER);
+            let Some(at) = found else {
+                self.advance(self.rest().len().saturating_sub(MARKER.len() - 1));
+                if self.eof {
+                    self.advance(self.rest().len());
+                    return Ok(None);
+                }
+                self.fill(self.rest().len() + 1)?;
+                continue;
+            };
+            self.advance(at);
+            match frame::group(self.rest()) {
+                Step::Group(group) => return Ok(Some(group.first_row)),
+                Step::Need(length) if !self.eof => self.fill(length)?,
+                // The end counts only where it is the end.
+                Step::End if self.rest() == frame::END && self.eof => {
+                    self.advance(self.rest().len());
+                    return Ok(None);
+                }
+                Step::End if self.rest() == frame::END => self.fill(self.rest().len() + 1)?,
+                Step::Need(_) | Step::End | Step::Broken => self.advance(1),
+            }
+        }
+    }
+
+    fn complain(&mut self, why: String, count: u64) {
+        let complaints = self.damage.iter_mut().filter_map(|damage| match damage {
+            Damage::Rows { why, rows } => Some((why, rows)),
+            _ => None,
+        });
+        let mut several = 0;
+        for (known, rows) in complaints {
+            several += 1;
+            if *known == why || several == COMPLAINTS {
+                *rows = rows.saturating_add(count);
+                return;
+            }
+        }
+        self.damage.push(Damage::Rows { why, rows: count });
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.buffer.get(self.used..).unwrap_or_default()
+    }
+
+    fn advance(&mut self, by: usize) {
+        self.used += by;
+        self.offset += u64::try_from(by).unwrap_or(u64::MAX);
+    }
+
+    /// Reads until `length` bytes are there, or the file ends.
+    fn fill(&mut self, length: usize) -> io::Result<()> {
+        if self.used > 0 {
+            self.buffer.drain(..self.used.min(self.buffer.len()));
+            self.used = 0;
+        }
+        while self.buffer.len() < length && !self.eof {
+            let want = (length - self.buffer.len()).max(CHUNK);
+            let before = self.buffer.len();
+            // Grows with what really comes, whatever a damaged length says.
+            let limit = u64::try_from(want.min(16 * CHUNK)).unwrap_or(u64::MAX);
+            if self.input.by_ref().take(limit).read_to_end(&mut self.buffer)? == 0 {
+                self.eof = true;
+            }
+            debug_assert!(self.buffer.len() >= before);
+        }
+        Ok(())
+    }
+
+    fn read_to_end(&mut self) -> io::Result<()> {
+        // Only whether there is something matters, and about how much.
+        self.fill(CHUNK)
+    }
+
+    /// The next events, in order, added to `into`; `false` at the end. What was lost to damage comes as an event of its own,
+    /// so that whoever counts knows.
+    ///
+    /// # Errors
+    /// When the file cannot be read on.
+    pub fn next_events(&mut self, into: &mut Vec<Event>) -> Result<bool, ReadError> {
+        self.next_rows(|_, event| into.push(event))
+    }
+
+    /// Like [`Self::next_events`], with whether each event only repeats what another part of a rotated recording says.
+    ///
+    /// # Errors
+    /// When the file cannot be read on.
+    pub fn next_rows(&mut self, mut each: impl FnMut(bool, Event)) -> Result<bool, ReadError> {
+        let Some((batch, lost)) = self.next_group(false)? else { return Ok(false) };
+        let rows = Rows::new(Views::new(&batch));
+        let mut missing = (lost > 0).then_some(lost);
+        for row in 0..batch.num_rows() {
+            match rows.get(row) {
+                Ok(event) => {
+                    if let Some(count) = missing.take() {
+                        let (from, to) = (self.last, event.time.max(self.last));
+                        let lost =
+                            Lost { what: "event".to_owned(), count, place: LossPlace::Recording, from, to };
+                        each(false, Event { time: to, kind: Kind::Lost(Box::new(lost)) });
+                    }
+                    self.last = self.last.max(event.time);
+                    each(rows.is_carried(row), event);
+                }
+                Err(error) => self.complain(error.to_string(), 1),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The next batch with all columns, or `None` at the end.
+    ///
+    /// # Errors
+    /// When the file cannot be read on.
+    pub fn next_batch(&mut self) -> Result<Option<RecordBatch>, ReadError> {
+        Ok(self.next_group(true)?.map(|(batch, _)| batch))
+    }
+
+    /// The schema of the batches.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+}
+
+/// What a file that is no recording looks like.
+fn guess(bytes: &[u8]) -> &'static str {
+    match bytes {
+        [] => "the file is empty",
+        [b'A', b'R', b'R', b'O', b'W', b'1', ..] => "an Arrow file, not a stream",
+        [b'P', b'A', b'R', b'1', ..] => "a Parquet file: an export, which cannot be read back",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "packed with zstd: unpack it first",
+        [0x1f, 0x8b, ..] => "packed with gzip: unpack it first",
+        [b'{', ..] => "JSON: an export or an output, which cannot be read back",
+        _ => "it begins differently",
+    }
+}

@@ -1,0 +1,238 @@
+//! The schema: every column, declared once. Writing, reading and the documentation follow from this list.
+//!
+//! Columns are found by name, so one may be added anywhere in a minor version; a reader takes a missing one for empty.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::{ArrowError, Field, Schema, SchemaRef};
+
+use super::column::{
+    Address, Build as _, Column, Flag, Many, Text, Time, U8, U16, U32, U64, View as _, Word,
+};
+
+/// A column, for the documentation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Description {
+    pub(super) name: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) text: &'static str,
+}
+
+macro_rules! columns {
+    ($( $(#[doc = $text:literal])+ $name:ident: $kind:ty, )+) => {
+        /// The columns of a batch that is being collected.
+        #[derive(Default)]
+        pub(super) struct Builders {
+            $( pub(super) $name: <$kind as Column>::Builder, )+
+        }
+
+        impl Builders {
+            /// The batch; the builders are empty afterwards.
+            ///
+            /// # Errors
+            /// When the values do not make arrays.
+            pub(super) fn finish(&mut self, rows: usize) -> Result<RecordBatch, ArrowError> {
+                let columns: Vec<ArrayRef> = vec![$( self.$name.finish(rows)?, )+];
+                RecordBatch::try_new(schema(), columns)
+            }
+        }
+
+        /// The columns of a batch that is being read.
+        #[derive(Default)]
+        pub(super) struct Views {
+            $( pub(super) $name: <$kind as Column>::View, )+
+        }
+
+        impl Views {
+            pub(super) fn new(batch: &RecordBatch) -> Self {
+                let mut views = Self::default();
+                for (field, array) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+                    match field.name().as_str() {
+                        $( stringify!($name) => views.$name = <$kind as Column>::View::new(array), )+
+                        // Of a later minor version.
+                        _ => {}
+                    }
+                }
+                views
+            }
+        }
+
+        /// Every column.
+        pub(super) const DESCRIPTIONS: &[Description] = &[
+            $( Description {
+                name: stringify!($name),
+                kind: <$kind as Column>::NAME,
+                text: concat!($($text),+),
+            }, )+
+        ];
+
+        fn fields() -> Vec<Field> {
+            vec![$( Field::new(stringify!($name), <$kind as Column>::data_type(), true), )+]
+        }
+    };
+}
+
+columns! {
+    /// When it happened, or was read.
+    time: Time,
+    /// What happened: the name of the kind of event.
+    event: Word,
+    /// Network namespace: inode number of `/proc/PID/ns/net`.
+    netns: U32,
+    /// Process that acted. In rows of softirq context (drops, retransmissions, `enqueue`), where nobody acts, and in samples:
+    /// the process that is known to have the listener.
+    pid: U32,
+    /// Its thread that acted.
+    tid: U32,
+    /// Its real user id.
+    uid: U32,
+    /// Its control group (v2): inode number of the directory; 0 if unknown.
+    cgroup: U64,
+    /// Its name. Whatever the process set: escape it before showing it.
+    comm: Word,
+    /// Its container, pod or unit, if it has been looked at.
+    container: Word,
+    /// Address family of the socket: 4 or 6.
+    family: U8,
+    /// Local address; for a bind that failed, the requested one.
+    local_ip: Address,
+    /// Local port; 0 where none is bound.
+    local_port: U16,
+    /// Remote address. Of `prefix-sample`: the network.
+    remote_ip: Address,
+    /// Remote port.
+    remote_port: U16,
+    /// Index of the device that the socket is bound to; 0 for none.
+    device: U32,
+    /// Address in kernel memory of the socket, or of the listener: an identity while it lives.
+    sk: U64,
+    /// Inode number of that socket's file; 0 if it has none.
+    inode: U64,
+    /// Address in kernel memory of the connection that was enqueued or accepted.
+    child: U64,
+    /// Connections in the listener's accept queue.
+    queue: U32,
+    /// Limit of the accept queue: it is full when `queue > queue_limit`.
+    queue_limit: U32,
+    /// Requests in the listener's SYN queue.
+    syn_queue: U32,
+    /// Why: of a drop, of a retransmission.
+    cause: Word,
+    /// How: a port was taken, a request or a connect ended, a sample was made, bind or listen failed.
+    how: Word,
+    /// The listener's count of this kind of event, this one included; of `lost`, how many; of `port-survey`, ports in use; of `prefix-sample`, connections.
+    total: U64,
+    /// Of `accept`: time in the accept queue; of `port-released`: how long it was held; of `synack-retransmit` and
+    /// `request-end`: since the request's first SYN-ACK; of `connect`: since connect() was called. Nanoseconds.
+    duration_ns: U64,
+    /// How often the request's timer had run out; of `connect`: how often its SYN was sent again.
+    timeouts: U32,
+    /// Socket options, a bit set: 1 SO_REUSEADDR, 2 SO_REUSEPORT, 4 IPV6_V6ONLY, 8 IP_FREEBIND, 16 IP_TRANSPARENT.
+    options: U8,
+    /// `net.ipv4.tcp_syncookies` at a SYN drop.
+    syncookies: U32,
+    /// Argument of listen().
+    backlog: U32,
+    /// errno of what failed.
+    errno: U32,
+    /// The port goes on being held by a TIME_WAIT remnant.
+    time_wait: Flag,
+    /// This row repeats what was known when this part of a rotated recording began.
+    carried: Flag,
+    /// Of `listener-sample`, all since the tracer attached: SYNs that reached the listener.
+    syns: U64,
+    /// SYNs dropped because the accept queue was full.
+    syn_drops_accept_queue: U64,
+    /// SYNs dropped at the SYN-queue check, or for want of memory.
+    syn_drops_syn_queue: U64,
+    /// SYNs dropped because the rest of `tcp_max_syn_backlog` is kept for known peers.
+    syn_drops_max_syn_backlog: U64,
+    /// SYNs answered with a cookie.
+    cookies_sent: U64,
+    /// SYN-ACKs sent again because no final ACK came.
+    retransmits_timer: U64,
+    /// SYN-ACKs sent again because the SYN came again.
+    retransmits_duplicate_syn: U64,
+    /// Half-open requests whose timer ran out for the last time.
+    expired: U64,
+    /// Final ACKs dropped because the accept queue was full.
+    ack_drops_accept_queue: U64,
+    /// Final ACKs dropped for another reason.
+    ack_drops_other: U64,
+    /// The kernel's `sk_drops` of the listener, since its birth.
+    socket_drops: U64,
+    /// Connections put into the accept queue.
+    enqueued: U64,
+    /// Connections taken from it.
+    accepted: U64,
+    /// Sum of the accept waits of `waits` connections, ns.
+    wait_total_ns: U64,
+    /// How many accepted connections had a known accept wait.
+    waits: U64,
+    /// Longest accept wait, ns.
+    wait_max_ns: U64,
+    /// Deepest accept queue seen.
+    depth_max: U32,
+    /// Most requests seen in the SYN queue.
+    syn_queue_max: U32,
+    /// When a SYN-ACK was last sent again.
+    last_retransmit: Time,
+    /// When a connection was last accepted.
+    last_accept: Time,
+    /// When a connection was last enqueued.
+    last_enqueue: Time,
+    /// Process that accepted last.
+    last_acceptor_pid: U32,
+    /// Thread that accepted last.
+    last_acceptor_tid: U32,
+    /// Histogram of accept waits since the tracer attached: start of each bucket that is not empty, ns. A bucket ends at
+    /// most 6.25 % above its start.
+    wait_bucket_ns: Many,
+    /// Histogram of accept waits: how many in each of these buckets.
+    wait_bucket_count: Many,
+    /// Histogram of handshake times (first SYN-ACK to final ACK): start of each bucket that is not empty, ns.
+    handshake_bucket_ns: Many,
+    /// Histogram of handshake times: how many in each of these buckets.
+    handshake_bucket_count: Many,
+    /// Of `connect` and `connect-sample`, of this process's connects to this destination: since when is counted.
+    connects_since: Time,
+    /// SYNs sent again.
+    connects_syns_again: U64,
+    /// Connects whose SYN was sent again.
+    connects_unanswered: U64,
+    /// Of these: established in the end.
+    connects_established: U64,
+    /// Connects answered by RST.
+    connects_refused: U64,
+    /// Connects ended by another error.
+    connects_unreachable: U64,
+    /// Connects that nothing answered.
+    connects_timed_out: U64,
+    /// Connects called off after their SYN was sent again.
+    connects_cancelled: U64,
+    /// connect() calls that failed at once.
+    connects_errors: U64,
+    /// Of rare events: all of it, as JSON. Such a row is read back from here; its other columns are for queries.
+    detail: Text,
+}
+
+/// The schema, without a recording's own metadata.
+pub(super) fn schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| Arc::new(Schema::new(fields())));
+    Arc::clone(&SCHEMA)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_have_names_and_texts_of_their_own() {
+        let mut names: Vec<&str> = DESCRIPTIONS.iter().map(|column| column.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DESCRIPTIONS.len());
+        assert!(DESCRIPTIONS.iter().all(|column| column.text.trim().ends_with('.')));
+    }
+}

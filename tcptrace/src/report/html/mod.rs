@@ -1,0 +1,373 @@
+//! A report as one page that needs nothing else: no network, no scripts of others, its pictures inline.
+
+mod chart;
+
+use std::fmt::Write as _;
+
+use jiff::tz::TimeZone;
+
+use crate::event::Timestamp;
+use crate::finding::Severity;
+use crate::output::escape;
+use crate::record::Metadata;
+
+use super::text::span;
+use super::{ListenerReport, Report, Verdict};
+use chart::{Line, heat_map, lines, queue_and_drops};
+
+/// So many listeners get pictures; all are in the table.
+const PICTURES: usize = 12;
+
+/// So many processes or networks share one picture.
+const LINES: usize = 6;
+
+/// One recording in the page: what it says of itself, what was wrong with its files, its report.
+pub type Section<'a> = (&'a Metadata, &'a [String], &'a Report);
+
+/// The page.
+pub fn html(sections: &[Section<'_>], zone: &TimeZone) -> String {
+    let hosts: Vec<String> = sections.iter().map(|(metadata, _, _)| safe(&metadata.host)).collect();
+    let mut out = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>tcptrace: {}</title>\n<style>\n{}</style></head>\n\
+         <body>\n",
+        hosts.join(", "),
+        include_str!("style.css")
+    );
+    for (metadata, damage, report) in sections {
+        Page { out: &mut out, zone }.section(metadata, damage, report);
+    }
+    let _ = write!(out, "<script>\n{}</script>\n</body></html>\n", include_str!("script.js"));
+    out
+}
+
+struct Page<'a> {
+    out: &'a mut String,
+    zone: &'a TimeZone,
+}
+
+impl Page<'_> {
+    fn add(&mut self, text: impl AsRef<str>) {
+        self.out.push_str(text.as_ref());
+    }
+
+    fn section(&mut self, metadata: &Metadata, damage: &[String], report: &Report) {
+        self.add(format!(
+            "<header><h1>{}</h1><p>kernel {} · {} to {} ({}) · {} events</p>",
+            safe(&metadata.host),
+            safe(&metadata.kernel),
+            self.moment(report.from),
+            self.moment(report.to),
+            span(report.from, report.to),
+            report.events
+        ));
+        if let Some(command) = &metadata.command {
+            self.add(format!("<p>while this ran: <code>{}</code></p>", safe(&command.join(" "))));
+        }
+        for damage in damage {
+            self.add(format!("<p class=\"damage\">{}</p>", safe(damage)));
+        }
+        self.add("</header>\n<section><h2>Found</h2>");
+        if report.verdicts.is_empty() {
+            self.add("<p>Nothing was found.</p>");
+        }
+        report.verdicts.iter().for_each(|verdict| self.verdict(verdict));
+        self.add("</section>\n");
+        self.listeners(report);
+        self.ports(report);
+        self.destinations(report);
+        self.networks(report);
+        self.limits(report);
+    }
+
+    fn verdict(&mut self, verdict: &Verdict) {
+        let finding = &verdict.finding;
+        let class = match verdict.worst {
+            Severity::Critical => "critical",
+            Severity::Warning => "warning",
+            Severity::Info => "info",
+        };
+        self.add(format!(
+            "<article class=\"verdict {class}\"><h3><b>{}</b> {}</h3><p>{}</p><p class=\"when\">{} to {} ({})</p><ul>",
+            verdict.worst.name(),
+            finding.code,
+            safe(&finding.title),
+            self.moment(verdict.opened),
+            self.clock(verdict.until),
+            span(verdict.opened, verdict.until)
+        ));
+        for line in &finding.numbers {
+            self.add(format!("<li>{}</li>", safe(line)));
+        }
+        self.add(format!(
+            "</ul><p><b>cause</b> {} ({}): {}</p>",
+            finding.cause,
+            finding.confidence.name(),
+            safe(&finding.explanation)
+        ));
+        for remedy in &finding.remedy {
+            self.add(format!("<p><b>do</b> {}", safe(&remedy.text)));
+            if let Some(command) = &remedy.command {
+                self.add(format!("<br><code>{}</code>", safe(command)));
+            }
+            self.add("</p>");
+        }
+        self.add("<details><summary>course and evidence</summary><table><tbody>");
+        for moment in &verdict.course {
+            self.add(format!(
+                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+                self.clock(moment.time),
+                moment.state.name(),
+                moment.severity.name(),
+                moment.cause,
+                safe(&moment.numbers)
+            ));
+        }
+        self.add("</tbody></table><table><tbody>");
+        for (name, value) in finding.evidence.iter() {
+            let value = serde_json::to_string(value).unwrap_or_default();
+            self.add(format!("<tr><td>{name}</td><td><code>{}</code></td></tr>", safe(&value)));
+        }
+        self.add("</tbody></table></details></article>\n");
+    }
+
+    fn listeners(&mut self, report: &Report) {
+        if report.listeners.is_empty() {
+            return;
+        }
+        self.add("<section><h2>Listeners</h2>");
+        for of in report.listeners.iter().filter(|of| !of.series.is_quiet()).take(PICTURES) {
+            self.add(format!("<figure><figcaption>{} {}</figcaption>", of.address, safe(&of.owner())));
+            let picture = queue_and_drops(&of.series, of.queue_limit, |time| self.clock(time));
+            self.add(picture);
+            if let Some(map) = heat_map(&of.series, |time| self.clock(time)) {
+                self.add(map);
+            }
+            self.add("</figure>\n");
+        }
+        let head = [
+            "address",
+            "owner",
+            "container",
+            "netns",
+            "deepest queue",
+            "limit",
+            "SYNs",
+            "SYN drops",
+            "ACK drops",
+            "sk_drops",
+            "SYN queue drops",
+            "SYN-ACKs again",
+            "accepted",
+            "wait p50 ms",
+            "p99",
+            "max",
+        ];
+        self.table(&head, report.listeners.iter().map(row));
+        self.add("</section>\n");
+    }
+
+    fn ports(&mut self, report: &Report) {
+        if report.users.is_empty() {
+            return;
+        }
+        self.add("<section><h2>Ports by process</h2><figure><figcaption>ports in use (taken while recording)</figcaption>");
+        let names: Vec<String> = report.users.iter().map(|of| format!("{}[{}]", of.comm, of.pid)).collect();
+        let curves: Vec<Line<'_>> = report
+            .users
+            .iter()
+            .zip(&names)
+            .take(LINES)
+            .map(|(of, name)| Line { name, series: &of.series, holds: true })
+            .collect();
+        let picture = lines(&curves, |time| self.clock(time));
+        self.add(picture);
+        self.add("</figure>");
+        self.table(
+            &["process", "pid", "taken", "ephemeral", "given back", "TIME_WAIT", "held at most"],
+            report.users.iter().map(|of| {
+                let mut cells = vec![of.comm.clone(), of.pid.to_string()];
+                cells.extend(
+                    [of.taken, of.ephemeral, of.released, of.time_wait, of.held_max].map(|n| n.to_string()),
+                );
+                cells
+            }),
+        );
+        self.add("</section>\n");
+    }
+
+    fn destinations(&mut self, report: &Report) {
+        if report.destinations.is_empty() {
+            return;
+        }
+        self.add("<section><h2>Destinations</h2>");
+        self.table(
+            &[
+                "remote",
+                "connects",
+                "retried",
+                "refused",
+                "failed",
+                "longest ms",
+                "first process",
+                "pid",
+                "processes",
+            ],
+            report.destinations.iter().map(|of| {
+                vec![
+                    of.remote.to_string(),
+                    of.connects.to_string(),
+                    of.unanswered.to_string(),
+                    of.refused.to_string(),
+                    of.failed.to_string(),
+                    of.longest_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}")),
+                    of.comm.clone(),
+                    of.pid.to_string(),
+                    of.processes.to_string(),
+                ]
+            }),
+        );
+        self.add("</section>\n");
+    }
+
+    fn networks(&mut self, report: &Report) {
+        if report.networks.is_empty() {
+            return;
+        }
+        self.add("<section><h2>Unanswered SYN-ACKs by network</h2><figure><figcaption>SYN-ACKs sent again</figcaption>");
+        let curves: Vec<Line<'_>> = report
+            .networks
+            .iter()
+            .take(LINES)
+            .map(|of| Line { name: &of.network, series: &of.series, holds: false })
+            .collect();
+        let picture = lines(&curves, |time| self.clock(time));
+        self.add(picture);
+        self.add("</figure>");
+        self.table(
+            &["network", "SYN-ACKs again", "requests expired"],
+            report
+                .networks
+                .iter()
+                .map(|of| vec![of.network.clone(), of.retransmits.to_string(), of.expired.to_string()]),
+        );
+        self.add("</section>\n");
+    }
+
+    fn limits(&mut self, report: &Report) {
+        self.add("<section><h2>Lost and not observed</h2>");
+        self.table(
+            &["what", "how many", "where or how", "from", "to", "why"],
+            report
+                .losses
+                .iter()
+                .map(|of| {
+                    let (from, to) = (self.clock(of.from), self.clock(of.to));
+                    vec![of.what.clone(), of.count.to_string(), of.place.to_owned(), from, to, String::new()]
+                })
+                .chain(report.gaps.iter().map(|of| {
+                    let since = self.clock(of.since);
+                    let why = of.reason.clone().unwrap_or_default();
+                    vec![of.name.clone(), String::new(), of.status.to_owned(), since, String::new(), why]
+                }))
+                .chain(report.left_out.iter().map(|(name, count)| {
+                    let why = "too many for this report".to_owned();
+                    vec![
+                        (*name).to_owned(),
+                        count.to_string(),
+                        "left out".to_owned(),
+                        String::new(),
+                        String::new(),
+                        why,
+                    ]
+                }))
+                .collect::<Vec<_>>(),
+        );
+        self.add("<h3>Our counts beside the kernel's</h3>");
+        self.table(
+            &["counter", "netns", "kernel", "observed", "they agree", "why not"],
+            report.summary.reconciliation.iter().map(|of| {
+                vec![
+                    of.counter.to_owned(),
+                    of.netns.to_string(),
+                    of.kernel.to_string(),
+                    of.observed.map_or_else(|| "-".to_owned(), |seen| seen.to_string()),
+                    of.status.name().to_owned(),
+                    of.reason.clone().unwrap_or_default(),
+                ]
+            }),
+        );
+        self.add("</section>\n");
+    }
+
+    fn table(&mut self, head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
+        self.add("<table class=\"sortable\"><thead><tr>");
+        for name in head {
+            self.add(format!("<th><button>{name}</button></th>"));
+        }
+        self.add("</tr></thead><tbody>\n");
+        for row in rows {
+            self.add("<tr>");
+            for cell in row {
+                let class = if cell == "-" || cell.parse::<f64>().is_ok() { " class=\"n\"" } else { "" };
+                self.add(format!("<td{class}>{}</td>", safe(&cell)));
+            }
+            self.add("</tr>\n");
+        }
+        self.add("</tbody></table>");
+    }
+
+    fn moment(&self, time: Timestamp) -> String {
+        self.format(time, "%Y-%m-%d %H:%M:%S.%3f %Z")
+    }
+
+    fn clock(&self, time: Timestamp) -> String {
+        self.format(time, "%H:%M:%S")
+    }
+
+    fn format(&self, time: Timestamp, how: &str) -> String {
+        match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
+            Ok(timestamp) => timestamp.to_zoned(self.zone.clone()).strftime(how).to_string(),
+            Err(_) => time.to_string(),
+        }
+    }
+}
+
+fn row(of: &ListenerReport) -> Vec<String> {
+    let number = |of: Option<u64>| of.map_or_else(|| "-".to_owned(), |of| of.to_string());
+    let time = |of: Option<f64>| of.map_or_else(|| "-".to_owned(), |of| format!("{of:.2}"));
+    vec![
+        of.address.to_string(),
+        of.owner(),
+        of.container.clone().unwrap_or_default(),
+        of.netns.to_string(),
+        of.queue_max.to_string(),
+        of.queue_limit.to_string(),
+        number(of.syns),
+        number(of.syn_drops),
+        number(of.ack_drops),
+        number(of.socket_drops),
+        number(of.syn_queue_drops),
+        number(of.synack_retransmits),
+        number(of.accepted),
+        time(of.wait_p50_ms),
+        time(of.wait_p99_ms),
+        time(of.wait_max_ms),
+    ]
+}
+
+/// Text that is no markup and moves nothing.
+fn safe(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in escape(text).chars() {
+        match character {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            other => out.push(other),
+        }
+    }
+    out
+}

@@ -1,0 +1,30 @@
+//! What a recording comes to: verdicts, listeners, ports, destinations, losses, in the order in which an engineer needs them.
+//!
+//! A [`Digest`] takes in events one by one, beside the same engine as live, and keeps what a report shows: bounded, however
+//! long the recording. [`Digest::finish`] makes the [`Report`], which `text.rs`, `json.rs` and `html` write.
+
+mod compare;
+mod digest;
+mod holders;
+mod html;
+mod json;
+mod listeners;
+mod networks;
+mod ports;
+mod series;
+#[cfg(test)]
+mod tests;
+mod text;
+mod verdicts;
+
+pub use compare::{Comparison, ListenerChange, Pair, Present, TimesChange, compare_times};
+pub use digest::{Digest, Gap, LostEvents, Report};
+pub use holders::{Holding, PortQuestion};
+pub use html::{Section, html};
+pub use json::json;
+pub use listeners::ListenerReport;
+pub use networks::NetworkReport;
+pub use ports::{Destination, PortUser};
+pub use series::{Bin, Series, WAIT_BUCKETS, wait_bucket_start_ns};
+pub use text::text;
+pub use verdicts::{Moment, Verdict};

@@ -1,0 +1,324 @@
+//! A report for people: what can be pasted into an incident channel.
+
+use std::fmt::Write as _;
+
+use jiff::tz::TimeZone;
+
+use crate::event::Timestamp;
+use crate::finding::State;
+use crate::output::{account, escape};
+use crate::record::Metadata;
+
+use super::{Report, Verdict};
+
+/// So many lines of each table are shown; the rest is in JSON and HTML.
+const LINES: usize = 20;
+
+/// The text for one recording, ends with a line end. `damage`: what was wrong with its files, in words.
+pub fn text(metadata: &Metadata, damage: &[String], report: &Report, zone: &TimeZone) -> String {
+    let page = Page { zone };
+    let mut out = page.heading(metadata, damage, report);
+    if let Some((question, holdings)) = &report.holdings {
+        let at = question.at.map_or_else(|| "at any time".to_owned(), |at| format!("at {}", page.moment(at)));
+        let _ = writeln!(out, "\nPORT {} {at}", question.port);
+        if holdings.is_empty() {
+            out.push_str(
+                "  nobody is known to have had it. Ports of connections are recorded one by one with record --all only.\n",
+            );
+        }
+        for of in holdings {
+            let who = match (&of.comm, of.pid) {
+                (Some(comm), Some(pid)) => format!("{}[{pid}]", escape(comm)),
+                _ => "unknown process".to_owned(),
+            };
+            let remote = of.remote.map_or_else(String::new, |remote| format!(" <-> {remote}"));
+            let since = if of.since_seen { "since" } else { "seen at" };
+            let until = match of.until {
+                Some(until) if of.time_wait => format!(" until {}, then TIME_WAIT", page.moment(until)),
+                Some(until) => format!(" until {}", page.moment(until)),
+                None => String::new(),
+            };
+            let _ = writeln!(
+                out,
+                "  {who} {}{remote} ({}) {since} {}{until}",
+                of.local,
+                of.how,
+                page.moment(of.since)
+            );
+            if let Some(command) = &of.command {
+                let _ = writeln!(out, "      {}", escape(command));
+            }
+        }
+    }
+    page.verdicts(&mut out, report);
+    page.tables(&mut out, report);
+    page.limits(&mut out, report);
+    out
+}
+
+struct Page<'a> {
+    zone: &'a TimeZone,
+}
+
+impl Page<'_> {
+    fn heading(&self, metadata: &Metadata, damage: &[String], report: &Report) -> String {
+        let mut out = format!(
+            "{}, kernel {}: {} to {} ({}), {} events\n",
+            escape(&metadata.host),
+            escape(&metadata.kernel),
+            self.moment(report.from),
+            self.moment(report.to),
+            span(report.from, report.to),
+            report.events
+        );
+        if let Some(command) = &metadata.command {
+            let _ = writeln!(out, "while this ran: {}", escape(&command.join(" ")));
+        }
+        for damage in damage {
+            let _ = writeln!(out, "! {}", escape(damage));
+        }
+        out
+    }
+
+    fn verdicts(&self, out: &mut String, report: &Report) {
+        if report.verdicts.is_empty() {
+            out.push_str("\nNOTHING WAS FOUND\n");
+            return;
+        }
+        let _ = writeln!(out, "\nFOUND: {}", report.verdicts.len());
+        for (number, verdict) in report.verdicts.iter().enumerate() {
+            self.verdict(out, number + 1, verdict);
+        }
+    }
+
+    fn verdict(&self, out: &mut String, number: usize, verdict: &Verdict) {
+        let _ = writeln!(
+            out,
+            "{number}. {} {}  {}\n    {} to {} ({})",
+            verdict.worst.name().to_uppercase(),
+            verdict.finding.code,
+            escape(&verdict.finding.title),
+            self.clock(verdict.opened),
+            self.clock(verdict.until),
+            span(verdict.opened, verdict.until),
+        );
+        for line in account(&verdict.finding) {
+            let _ = writeln!(out, "{line}");
+        }
+        if verdict.course.len() > 2 {
+            for moment in &verdict.course {
+                let state = if moment.state == State::Updated { "" } else { moment.state.name() };
+                let _ = writeln!(
+                    out,
+                    "  {:6} {} {} {}: {}",
+                    state,
+                    self.clock(moment.time),
+                    moment.severity.name(),
+                    moment.cause,
+                    escape(&moment.numbers)
+                );
+            }
+        }
+    }
+
+    fn tables(&self, out: &mut String, report: &Report) {
+        let number = |of: Option<u64>| of.map_or_else(|| "-".to_owned(), |of| of.to_string());
+        let time = |of: Option<f64>| of.map_or_else(|| "-".to_owned(), |of| format!("{of:.1}"));
+        let mut busy: Vec<_> = report.listeners.iter().filter(|of| !of.series.is_quiet()).collect();
+        let quiet = report.listeners.len() - busy.len();
+        busy.truncate(LINES);
+        if !busy.is_empty() {
+            out.push_str("\nLISTENERS\n");
+            let head = [
+                "address",
+                "owner",
+                "queue",
+                "limit",
+                "SYN drops",
+                "ACK drops",
+                "sk_drops",
+                "accepted",
+                "wait p50 ms",
+                "p99",
+                "max",
+            ];
+            let rows: Vec<Vec<String>> = busy
+                .iter()
+                .map(|of| {
+                    vec![
+                        of.address.to_string(),
+                        escape(&of.owner()).into_owned(),
+                        of.queue_max.to_string(),
+                        of.queue_limit.to_string(),
+                        number(of.syn_drops),
+                        number(of.ack_drops),
+                        number(of.socket_drops),
+                        number(of.accepted),
+                        time(of.wait_p50_ms),
+                        time(of.wait_p99_ms),
+                        time(of.wait_max_ms),
+                    ]
+                })
+                .collect();
+            table(out, &head, &rows);
+        }
+        if quiet > 0 {
+            let _ = writeln!(out, "  {quiet} more listeners had nothing to do");
+        }
+        if !report.users.is_empty() {
+            out.push_str("\nPORTS\n");
+            let head = ["process", "taken", "ephemeral", "given back", "TIME_WAIT", "held at most"];
+            let rows: Vec<Vec<String>> = report
+                .users
+                .iter()
+                .take(LINES)
+                .map(|of| {
+                    let mut row = vec![format!("{}[{}]", escape(&of.comm), of.pid)];
+                    row.extend(
+                        [of.taken, of.ephemeral, of.released, of.time_wait, of.held_max]
+                            .map(|n| n.to_string()),
+                    );
+                    row
+                })
+                .collect();
+            table(out, &head, &rows);
+        }
+        if !report.destinations.is_empty() {
+            out.push_str("\nDESTINATIONS\n");
+            let head = [
+                "remote",
+                "connects",
+                "retried",
+                "refused",
+                "failed",
+                "longest ms",
+                "first process",
+                "processes",
+            ];
+            let rows: Vec<Vec<String>> = report
+                .destinations
+                .iter()
+                .take(LINES)
+                .map(|of| {
+                    vec![
+                        of.remote.to_string(),
+                        of.connects.to_string(),
+                        of.unanswered.to_string(),
+                        of.refused.to_string(),
+                        of.failed.to_string(),
+                        time(of.longest_ms),
+                        format!("{}[{}]", escape(&of.comm), of.pid),
+                        of.processes.to_string(),
+                    ]
+                })
+                .collect();
+            table(out, &head, &rows);
+        }
+        if !report.networks.is_empty() {
+            out.push_str("\nUNANSWERED SYN-ACKS BY NETWORK\n");
+            let rows: Vec<Vec<String>> = report
+                .networks
+                .iter()
+                .take(LINES)
+                .map(|of| vec![of.network.clone(), of.retransmits.to_string(), of.expired.to_string()])
+                .collect();
+            table(out, &["network", "sent again", "expired"], &rows);
+        }
+    }
+
+    fn limits(&self, out: &mut String, report: &Report) {
+        out.push_str("\nLOST AND NOT OBSERVED\n");
+        let before = out.len();
+        for of in report.losses.iter().take(LINES) {
+            let _ = writeln!(
+                out,
+                "  {} {} lost at the {}, {} to {}",
+                of.count,
+                escape(&of.what),
+                of.place,
+                self.clock(of.from),
+                self.clock(of.to)
+            );
+        }
+        for of in &report.gaps {
+            let why = of.reason.as_ref().map_or_else(String::new, |why| format!(": {}", escape(why)));
+            let _ = writeln!(out, "  {} {}{why}", of.name, of.status);
+        }
+        for (name, count) in &report.left_out {
+            let _ = writeln!(out, "  left out, because there were too many: {count} {name}");
+        }
+        for row in
+            report.summary.reconciliation.iter().filter(|row| row.kernel > 0 || row.observed.unwrap_or(0) > 0)
+        {
+            let seen =
+                row.observed.map_or_else(|| "not observable".to_owned(), |seen| format!("observed {seen}"));
+            let _ = writeln!(
+                out,
+                "  kernel {} +{} in netns {}, {seen}: {}",
+                row.counter,
+                row.kernel,
+                row.netns,
+                row.status.name()
+            );
+        }
+        if out.len() == before {
+            out.push_str("  nothing\n");
+        }
+    }
+
+    /// Date and time.
+    fn moment(&self, time: Timestamp) -> String {
+        self.format(time, "%Y-%m-%d %H:%M:%S.%3f")
+    }
+
+    /// Time of day.
+    fn clock(&self, time: Timestamp) -> String {
+        self.format(time, "%H:%M:%S.%3f")
+    }
+
+    fn format(&self, time: Timestamp, how: &str) -> String {
+        match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
+            Ok(timestamp) => timestamp.to_zoned(self.zone.clone()).strftime(how).to_string(),
+            Err(_) => time.to_string(),
+        }
+    }
+}
+
+/// `1 h 20 min`, `12.3 s`.
+pub(super) fn span(from: Timestamp, to: Timestamp) -> String {
+    let span = to.since(from);
+    let seconds = span.as_secs();
+    match seconds {
+        0..120 => format!("{:.1} s", span.as_secs_f64()),
+        120..7200 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// Columns as wide as what is in them; the first two to the left, numbers to the right.
+fn table(out: &mut String, head: &[&str], rows: &[Vec<String>]) {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain(head.get(column).map(|name| name.chars().count())).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let numeric = |column: usize| {
+        let number = |cell: &String| cell == "-" || cell.parse::<f64>().is_ok();
+        rows.iter().filter_map(|row| row.get(column)).all(number)
+    };
+    let numeric: Vec<bool> = (0..head.len()).map(numeric).collect();
+    let mut line = |cells: &[String]| {
+        let mut text = String::from(" ");
+        for ((cell, width), right) in cells.iter().zip(&widths).zip(&numeric) {
+            if *right {
+                let _ = write!(text, " {cell:>width$}");
+            } else {
+                let _ = write!(text, " {cell:<width$}");
+            }
+        }
+        out.push_str(text.trim_end());
+        out.push('\n');
+    };
+    line(&head.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+    rows.iter().for_each(|row| line(row));
+}
