@@ -39,8 +39,8 @@ fn connector<A: Access>(sk: Sock<A>, port: u16) -> Option<*mut Taker> {
 
 /// Who connects `sk`, if that was seen.
 #[inline(always)]
-pub fn fill_task<A: Access>(sk: Sock<A>, netns: u32, to: &mut Task) {
-    if let Some(taker) = connector(sk, netns, sk.local_port()) {
+pub fn fill_task<A: Access>(sk: Sock<A>, to: &mut Task) {
+    if let Some(taker) = connector(sk, sk.local_port()) {
         // SAFETY: a map value stays readable for the length of a program run.
         *to = unsafe { (*taker).task };
     }

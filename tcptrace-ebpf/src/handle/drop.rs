@@ -130,7 +130,7 @@ fn report(skb: Skb<Probed>, packet: u8, location: u64, reason: u32) {
             flags |= HANDSHAKE;
         }
         if packet == PACKET_SYN && state == state::SYN_SENT {
-            connect::fill_task(sk, netns, &mut record.task);
+            connect::fill_task(sk, &mut record.task);
         }
     }
     record.location = location;
