@@ -22,7 +22,7 @@ const PAUSE_FACTOR: u32 = 50;
 /// How many processes and destinations a look names.
 const NAMED: usize = 16;
 
-/// Seconds after which the counts of a process that holds nothing are forgotten.
+/// Seconds without a change after which the counts of a process that holds nothing are forgotten.
 const IDLE: u32 = 30;
 
 /// Ports as last said.
@@ -133,6 +133,7 @@ impl Live {
         let mut held: HashMap<u32, u64> = HashMap::new();
         let mut growing: HashSet<u32> = HashSet::new();
         let mut idle = Vec::new();
+        let known: HashSet<(u32, u32)> = uses.iter().map(|(_, latest)| (latest.netns, latest.pid)).collect();
         for (key, latest) in uses {
             let netns = latest.netns;
             *held.entry(netns).or_default() += latest.held();
@@ -145,7 +146,8 @@ impl Live {
             if grown >= GROWING {
                 growing.insert(netns);
             }
-            if still >= IDLE && latest.held() == 0 {
+            // A process that is gone holds nothing, even if not every release was seen (tracepoint tier).
+            if still >= IDLE && (latest.held() == 0 || !self.people.exists(latest.pid)) {
                 idle.push((key, (netns, latest.pid)));
                 continue;
             }
@@ -158,6 +160,8 @@ impl Live {
             let said = Said { last: latest, growing: grown, idle: still };
             self.ports.said.insert((said.last.netns, said.last.pid), said);
         }
+        // What the kernel side has forgotten for newer ones.
+        self.ports.said.retain(|process, _| known.contains(process));
         for (key, process) in idle {
             self.tracer.forget_port_use(&key);
             self.ports.said.remove(&process);
