@@ -19,6 +19,10 @@ const SHARE: u64 = 4;
 const PAUSE: Duration = Duration::from_secs(3);
 const PAUSE_FACTOR: u32 = 50;
 
+/// The same where a port was wanted and there was none.
+const URGENT_PAUSE: Duration = Duration::from_secs(1);
+const URGENT_PAUSE_FACTOR: u32 = 5;
+
 /// How many processes and destinations a look names.
 const NAMED: usize = 16;
 
@@ -69,7 +73,8 @@ struct Said {
 
 /// The last look at a namespace.
 struct Look {
-    next: Instant,
+    ended: Instant,
+    took: Duration,
     in_use: u32,
     capacity: u32,
     /// Ports held by what was counted then.
@@ -104,9 +109,12 @@ fn is_exhaustion(fail: &BindFail) -> bool {
 impl Live {
     /// Looks at the namespaces where a port was wanted just now and there was none; not again and again.
     pub(super) fn look_where_ports_are_wanted(&mut self, into: &mut Vec<Event>) {
-        for netns in std::mem::take(&mut self.ports.wanted) {
-            if self.may_look(netns) {
+        let wanted = std::mem::take(&mut self.ports.wanted);
+        for netns in wanted {
+            if self.may_look(netns, URGENT_PAUSE, URGENT_PAUSE_FACTOR) {
                 self.look_at_ports(netns, into);
+            } else {
+                self.ports.wanted.insert(netns);
             }
         }
     }
@@ -122,8 +130,9 @@ impl Live {
         }
     }
 
-    fn may_look(&self, netns: u32) -> bool {
-        self.ports.looks.get(&netns).is_none_or(|look| Instant::now() >= look.next)
+    /// Whether the last look is long enough ago, and was cheap enough.
+    fn may_look(&self, netns: u32, pause: Duration, factor: u32) -> bool {
+        self.ports.looks.get(&netns).is_none_or(|look| look.ended.elapsed() >= pause.max(look.took * factor))
     }
 
     /// Once a second: what processes took and gave back, and a look where that becomes much.
@@ -172,7 +181,7 @@ impl Live {
                 let now_in_use = u64::from(look.in_use) + held.saturating_sub(look.held);
                 now_in_use * SHARE >= u64::from(look.capacity)
             });
-            if worth && self.may_look(netns) {
+            if worth && self.may_look(netns, PAUSE, PAUSE_FACTOR) {
                 self.look_at_ports(netns, into);
             }
         }
@@ -207,13 +216,13 @@ impl Live {
         });
         into.extend(news.map(|latest| Event { time: now, kind: Kind::PortUse(Box::new(latest)) }));
         let survey = self.survey_ports(netns, into);
-        let pause = PAUSE.max(begin.elapsed() * PAUSE_FACTOR);
         let held = self.ports.said.values().filter(|said| said.last.netns == netns);
         let held = held.map(|said| said.last.held()).sum();
         self.ports.looks.insert(
             netns,
             Look {
-                next: Instant::now() + pause,
+                ended: Instant::now(),
+                took: begin.elapsed(),
                 in_use: survey.as_ref().map_or(0, |survey| survey.in_use),
                 capacity: survey.as_ref().map_or(u32::MAX, |survey| survey.capacity),
                 held,
