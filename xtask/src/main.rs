@@ -35,6 +35,8 @@ enum Command {
     Test(test::Args),
     /// Measures what tracing costs, side by side with other tools, in a guest.
     Bench(bench::Args),
+    /// Measures recordings: how fast they are written and read, how large they are.
+    BenchRecording(bench::recording::Args),
     /// Measures `tcptrace who` beside `ss -tanp`, with many sockets, on this machine or in a guest.
     BenchWho(bench::who::Args),
     /// One process of the many that `bench-who` needs.
@@ -70,6 +72,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Ebpf(args) => ebpf::run(&args)?,
         Command::Test(args) => return test::run(&args),
         Command::Bench(args) => return bench::run(&args),
+        Command::BenchRecording(args) => return bench::recording::run(&args),
         Command::BenchWho(args) => return bench::who::run(&args),
         Command::BenchWhoMember(args) => bench::who::member(&args)?,
         Command::Vm(args) => return vm::cli::run(&args),

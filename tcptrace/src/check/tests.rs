@@ -75,6 +75,19 @@ fn every_remedy_silences_its_risk() {
 }
 
 #[test]
+fn what_is_reserved_already_stays_so() {
+    let Some(netns) = private_netns() else { return };
+    set(&netns, &[("net.ipv4.ip_local_reserved_ports", "1234,35009")]);
+    let _server = in_netns(&netns, || TcpListener::bind("127.0.0.1:35010").unwrap()).unwrap();
+    let found = look(&netns, &Plan::default());
+    assert_eq!(codes(&found), ["port-grab-risk"]);
+    apply(&netns, &found);
+    assert_eq!(look(&netns, &Plan::default()), Vec::new());
+    let knobs = crate::host::knobs::Knobs::of(&netns).unwrap();
+    assert_eq!(knobs.ip_local_reserved_ports.unwrap().to_string(), "1234,35009-35010");
+}
+
+#[test]
 fn a_usual_namespace_has_no_risks() {
     let Some(netns) = private_netns() else { return };
     // A new namespace has the kernel's defaults; the number of half-open requests depends on the machine's memory.

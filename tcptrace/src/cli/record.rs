@@ -107,11 +107,12 @@ async fn record(args: &RecordArgs, options: &live::Options) -> Result<Exit, Fail
     progress.clear();
     let status = match (status, child) {
         (Some(status), _) => Some(status),
+        // A recording that fails (the disk is full) does not end the load test.
+        (None, Some(mut child)) if ending.is_err() => Some(child.wait().await),
         // The time is up, or we were interrupted: so shall the command be.
         (None, Some(child)) => Some(end(child).await),
         (None, None) => None,
     };
-    // A recording that failed does not fail the load test: it has run to its end, and its own result counts.
     let recorded = match ending {
         Ok(Ending::Over | Ending::Interrupted | Ending::OutputClosed) => recorder.finish(),
         Err(error) => Err(error),

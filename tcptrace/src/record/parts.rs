@@ -11,6 +11,7 @@ use crate::event::{Event, Timestamp};
 
 use super::carry::Carry;
 use super::metadata::Metadata;
+use super::reader::Reader;
 use super::writer::Writer;
 
 /// When a part is full.
@@ -171,10 +172,19 @@ impl Parts {
 
     fn end_part(&mut self) -> io::Result<()> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
+        let scattered = writer.is_scattered();
         let to = writer.finish()?;
         to.file.sync_all()?;
-        self.finished += to.written;
-        self.old.push_back((self.path.clone(), to.written));
+        let mut size = to.written;
+        if scattered && to.file.metadata()?.is_file() {
+            match gather(&self.path) {
+                Ok(smaller) => size = smaller,
+                // It is whole as it is.
+                Err(error) => log::debug!("{}: its batches stay small: {error}", self.path.display()),
+            }
+        }
+        self.finished += size;
+        self.old.push_back((self.path.clone(), size));
         Ok(())
     }
 
@@ -232,6 +242,42 @@ pub fn create(path: &Path, force: bool) -> io::Result<File> {
             error
         }
     })
+}
+
+/// Writes a finished file anew with large batches, in its place; its new size. A batch a second is what a crash asks for, but
+/// on a quiet host most of such a file is what each batch costs.
+fn gather(path: &Path) -> io::Result<u64> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".gathering");
+    let beside = path.with_file_name(name);
+    let gathered = gather_into(path, &beside).and_then(|size| fs::rename(&beside, path).map(|()| size));
+    if gathered.is_err() {
+        let _not_there = fs::remove_file(&beside);
+    }
+    gathered
+}
+
+fn gather_into(path: &Path, beside: &Path) -> io::Result<u64> {
+    let mut reader = Reader::open(path).map_err(io::Error::other)?;
+    let file = create(beside, true)?;
+    let mut writer = Writer::new(Counted { file, written: 0 }, reader.metadata())?;
+    let mut failure = None;
+    let mut each = |carried: bool, event: Event| {
+        if failure.is_none() {
+            failure = writer.push(&event, carried).err();
+        }
+    };
+    while reader.next_rows(&mut each).map_err(io::Error::other)? {}
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    if !reader.damage().is_empty() {
+        return Err(io::Error::other("it is damaged already"));
+    }
+    let to = writer.finish()?;
+    to.file.sync_all()?;
+    Ok(to.written)
 }
 
 /// A file, and how much has been written.

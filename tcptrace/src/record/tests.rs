@@ -503,6 +503,29 @@ fn a_rotated_recording_reads_as_one_and_each_part_alone() {
 }
 
 #[test]
+fn a_quiet_recording_is_gathered_when_it_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = plan(&directory).path;
+    let mut parts = Parts::begin(plan(&directory), metadata()).unwrap();
+    let mut events = Vec::new();
+    for seed in 0..20 {
+        for event in some_events(seed, 3) {
+            parts.push(&event).unwrap();
+            events.push(event);
+        }
+        parts.flush(Timestamp::from_nanos(5)).unwrap();
+    }
+    let scattered = std::fs::metadata(&path).unwrap().len();
+    parts.finish().unwrap();
+    let size = std::fs::metadata(&path).unwrap().len();
+    assert!(size < scattered / 5, "{size} of {scattered}");
+    assert_eq!(parts.bytes(), size);
+    let (read, damage) = read(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!((read, damage), (events, vec![]));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
 fn old_parts_make_room() {
     let directory = tempfile::tempdir().unwrap();
     let plan = Plan { rotation: Some(Rotation::Size(1)), keep: Some(40_000), ..plan(&directory) };

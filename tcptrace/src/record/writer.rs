@@ -26,6 +26,7 @@ pub struct Writer<W: Write> {
     columns: Builders,
     rows: usize,
     written: u64,
+    batches: u64,
     people: People,
 }
 
@@ -39,7 +40,15 @@ impl<W: Write> Writer<W> {
         let encoder = Encoder::new(&whole).map_err(io::Error::other)?;
         to.write_all(&encoder.header(&whole).map_err(io::Error::other)?)?;
         to.flush()?;
-        Ok(Self { to, encoder, columns: Builders::default(), rows: 0, written: 0, people: People::default() })
+        Ok(Self {
+            to,
+            encoder,
+            columns: Builders::default(),
+            rows: 0,
+            written: 0,
+            batches: 0,
+            people: People::default(),
+        })
     }
 
     /// Adds an event; writes the batch if it is full. `carried`: it repeats what a part before this one has said.
@@ -73,8 +82,16 @@ impl<W: Write> Writer<W> {
         let group = self.encoder.group(&batch, self.written).map_err(io::Error::other)?;
         self.written += u64::try_from(self.rows).unwrap_or(u64::MAX);
         self.rows = 0;
+        self.batches += 1;
         self.to.write_all(&group)?;
         self.to.flush()
+    }
+
+    /// Whether its batches are so small that most of the file is what each batch costs, rows or not.
+    pub(super) fn is_scattered(&self) -> bool {
+        /// A batch costs about as much as so many rows.
+        const SMALL: u64 = 1 << 10;
+        self.batches > 4 && self.written / self.batches < SMALL
     }
 
     /// Ends the recording in order.

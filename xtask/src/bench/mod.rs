@@ -6,6 +6,7 @@ mod document;
 pub(crate) mod guest;
 mod measurement;
 mod peers;
+pub(crate) mod recording;
 mod results;
 mod table;
 pub(crate) mod who;

@@ -41,6 +41,12 @@ impl Cause {
     }
 }
 
+/// Whether ports would be left if connect() had chosen them: then connections to several destinations share one.
+fn would_share(survey: &PortSurvey) -> bool {
+    let busiest = survey.destinations.first().map_or(0, |lane| u64::from(lane.ports));
+    survey.destinations_total > 1 && busiest * 10 < u64::from(survey.capacity) * 9
+}
+
 /// Whether `part` is at least half of `whole`.
 fn most(part: u64, whole: u64) -> bool {
     whole > 0 && part * 2 >= whole
@@ -72,8 +78,13 @@ impl Account<'_> {
             if ports > 0 && most(time_wait.into(), ports.into()) {
                 return (Cause::Churn, sure(complete));
             }
-            if self.binds_before_connect(survey) {
-                return (Cause::BindBeforeConnect, sure(complete));
+            if would_share(survey) {
+                if self.was_bound_before_connect(survey) {
+                    return (Cause::BindBeforeConnect, sure(complete));
+                }
+                if self.requester_has_most() {
+                    return (Cause::BindBeforeConnect, Confidence::Likely);
+                }
             }
         }
         if let Some((holder, counts)) = self.dominant() {
@@ -105,18 +116,24 @@ impl Account<'_> {
         }
     }
 
-    /// Whether ports would be left if connect() had chosen them: then connections to several destinations share one.
-    fn binds_before_connect(&self, survey: &PortSurvey) -> bool {
+    /// Whether most ports were seen being taken by bind() before connect().
+    fn was_bound_before_connect(&self, survey: &PortSurvey) -> bool {
         let (mut bound, mut taken) = (0, 0);
         for (_, ports) in self.world.ports().users(self.netns) {
             bound += ports.latest.bound_connects;
             taken += ports.latest.taken();
         }
-        let busiest = survey.destinations.first().map_or(0, |lane| u64::from(lane.ports));
-        most(bound, taken)
-            && most(bound, survey.in_use.into())
-            && survey.destinations_total > 1
-            && busiest * 10 < u64::from(survey.capacity) * 9
+        most(bound, taken) && most(bound, survey.in_use.into())
+    }
+
+    /// Whether it is the process with most of the ports, all older than the tracer, whose own bind() to port 0 fails.
+    fn requester_has_most(&self) -> bool {
+        self.exhaustion.endpoints.remote.is_none()
+            && self.dominant().is_some_and(|(holder, counts)| {
+                let requester = self.exhaustion.requester.pid;
+                holder.owner.as_ref().is_some_and(|owner| owner.pid == requester)
+                    && counts.is_none_or(|counts| !most(counts.latest.taken(), holder.ports))
+            })
     }
 
     /// The cause in words.

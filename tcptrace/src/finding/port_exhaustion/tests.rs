@@ -133,6 +133,9 @@ fn a_port_bound_first_serves_one_destination_alone() {
     assert!(finding.remedy[0].text.contains("IP_BIND_ADDRESS_NO_PORT"));
     assert_eq!(Play::json(&finding)["evidence"]["errno"], "EADDRINUSE");
     assert!(finding.title.starts_with("app[7] gets no port from bind() to port 0"), "{}", finding.title);
+    // It is older than the tracer: then that its own bind() fails tells of it.
+    let seen = survey(0, vec![holders(7, 100)], vec![lane(DB, 50, 0), lane(WEB, 50, 0)]);
+    assert_eq!(cause(&told(bind_refused(), Vec::new(), seen)), ("bind-before-connect", Confidence::Likely));
     // Toward one destination it makes no difference.
     let seen = survey(0, vec![holders(8, 100)], vec![lane(DB, 100, 0)]);
     assert_eq!(told(bind_refused(), vec![counts(8, 0, 100, 100, 0)], seen).cause, "leak");

@@ -110,7 +110,7 @@ impl PortExhaustion {
                 self.taker("tt-leaker", &[order])
             }
             _ => {
-                for (role, count) in [("tt-one", 14), ("tt-two", 13), ("tt-three", 13)] {
+                for (role, count) in [("tt-one", 16), ("tt-two", 12), ("tt-three", 12)] {
                     let mut orders = vec![self.take(vec![to], count, 20)];
                     if self.variant.name == "hot-destination" {
                         orders.push(self.take(vec![other], 2, 20));

@@ -1,0 +1,202 @@
+//! Recordings of real incidents: what they come to, in this version and in every later one, and that other programs read them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use jiff::tz::TimeZone;
+use serde_json::Value;
+use tcptrace::event::{Event, Kind};
+use tcptrace::record::{Metadata, Reader, Writer, open};
+use tcptrace::report::{Digest, Report, text};
+
+/// Recordings of rehearsals, one an incident, and the reports on them. `tests/recordings/README.md` says how they are made.
+fn fixtures() -> Result<Vec<PathBuf>> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
+    let mut files: Vec<PathBuf> = fs::read_dir(directory)?
+        .map(|entry| Ok(entry?.path()))
+        .filter(|path: &Result<PathBuf>| {
+            path.as_ref().is_ok_and(|path| path.extension().is_some_and(|of| of == "arrows"))
+        })
+        .collect::<Result<_>>()?;
+    files.sort();
+    ensure!(files.len() > 5, "the recordings are missing");
+    Ok(files)
+}
+
+fn events(path: &Path) -> Result<(Metadata, Vec<Event>)> {
+    let mut reader = Reader::open(path)?;
+    let mut events = Vec::new();
+    while reader.next_events(&mut events)? {}
+    ensure!(reader.damage().is_empty(), "{}: {:?}", path.display(), reader.damage());
+    Ok((reader.metadata().clone(), events))
+}
+
+fn report(events: &[Event]) -> Report {
+    let mut digest = Digest::new(None, None, None);
+    events.iter().for_each(|event| {
+        digest.note(event);
+    });
+    digest.finish()
+}
+
+/// Every recording of an earlier version opens, and is told of as before. `TCPTRACE_BLESS=1 cargo test -p tcptrace --test
+/// recording` takes over what is told now: look at the difference before you commit it.
+#[test]
+fn recordings_of_every_incident_are_told_as_before() -> Result<()> {
+    let bless = std::env::var_os("TCPTRACE_BLESS").is_some();
+    let mut changed = Vec::new();
+    for path in fixtures()? {
+        let (metadata, events) = events(&path)?;
+        ensure!(events.iter().any(|event| matches!(event.kind, Kind::End)), "{} has no end", path.display());
+        let now = text(&metadata, &[], &report(&events), &TimeZone::UTC);
+        let golden = path.with_extension("txt");
+        if bless {
+            fs::write(&golden, &now)?;
+        }
+        if fs::read_to_string(&golden).unwrap_or_default() != now {
+            changed.push(path.display().to_string());
+        }
+    }
+    ensure!(
+        changed.is_empty(),
+        "other reports than before: {changed:?}. If that is meant: TCPTRACE_BLESS=1 cargo test -p tcptrace --test recording"
+    );
+    Ok(())
+}
+
+/// A real recording, cut at 200 places: nothing panics, and whatever was whole is read.
+#[test]
+fn a_real_recording_may_be_cut_anywhere() -> Result<()> {
+    let path = fixtures()?.pop().context("there are recordings")?;
+    let (metadata, whole) = events(&path)?;
+    // As it was while it was recorded: a batch every now and then.
+    let mut writer = Writer::new(Vec::new(), &metadata)?;
+    for batch in whole.chunks(20) {
+        batch.iter().try_for_each(|event| writer.push(event, false))?;
+        writer.flush()?;
+    }
+    let bytes = writer.finish()?;
+    let mut place = 12_345_usize;
+    let mut longest = 0;
+    for _ in 0..200 {
+        place = place.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let cut = (place >> 16) % bytes.len();
+        let Ok(mut reader) = Reader::new(bytes.get(..cut).unwrap_or_default()) else { continue };
+        let mut read = Vec::new();
+        while reader.next_events(&mut read)? {}
+        ensure!(whole.starts_with(&read), "cut at {cut}: other events than were written");
+        ensure!(read.len() % 20 == 0, "cut at {cut}: half a batch");
+        ensure!(!reader.damage().is_empty(), "cut at {cut}: it is not said");
+        longest = longest.max(read.len());
+    }
+    ensure!(longest > 0, "nothing was read at all");
+    Ok(())
+}
+
+/// What is traced, recorded and replayed gives byte for byte what was said live. `TCPTRACE_REHEARSE="port-grab listener-closed"`
+/// chooses other incidents than the one that is quick, `all` takes all of them.
+#[test]
+fn a_replay_says_what_was_said_live() -> Result<()> {
+    let program = env!("CARGO_BIN_EXE_tcptrace");
+    let asked = std::env::var("TCPTRACE_REHEARSE").unwrap_or_else(|_| "backlog-truncated".to_owned());
+    let all: Vec<&str> = tcptrace::rehearse::catalogue().iter().map(|entry| entry.name).collect();
+    let names: Vec<&str> = if asked == "all" { all } else { asked.split_whitespace().collect() };
+    let directory = tempfile::tempdir()?;
+    for name in names {
+        let file = directory.path().join(format!("{name}.arrows"));
+        let live = Command::new(program)
+            .args(["rehearse", name, "--json", "--attach", "tracepoint", "--record"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .output()?;
+        if live.status.code() == Some(3) || live.status.code() == Some(4) {
+            println!("skipped: {name} cannot be traced here: {}", String::from_utf8_lossy(&live.stderr));
+            continue;
+        }
+        let replayed = Command::new(program).args(["replay", "--json"]).arg(&file).output()?;
+        ensure!(replayed.status.success(), "{}", String::from_utf8_lossy(&replayed.stderr));
+        let said = String::from_utf8(live.stdout)?;
+        let said: Vec<&str> = said.lines().filter(|line| !line.contains("\"type\":\"rehearsal\"")).collect();
+        let again = String::from_utf8(replayed.stdout)?;
+        ensure!(
+            said == again.lines().collect::<Vec<_>>(),
+            "{name}: live\n{}\nreplayed\n{again}",
+            said.join("\n")
+        );
+    }
+    Ok(())
+}
+
+/// pyarrow and DuckDB read a recording as it is, by the very queries of `docs/recording.md`, and count what `report` counts.
+/// Needs a Python that has both: `TCPTRACE_PYTHON`, or `python3`.
+#[test]
+fn others_read_it_as_it_is() -> Result<()> {
+    let python = std::env::var("TCPTRACE_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let able =
+        Command::new(&python).args(["-c", "import pyarrow, duckdb, pytz"]).stderr(Stdio::null()).status();
+    if !able.is_ok_and(|status| status.success()) {
+        println!(
+            "skipped: {python} has no pyarrow and duckdb (pip install pyarrow duckdb pytz; TCPTRACE_PYTHON names another)"
+        );
+        return Ok(());
+    }
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/recording.md"))?;
+    let blocks = |language: &str| -> Vec<String> {
+        let begin = format!("```{language}\n");
+        page.split(&begin).skip(1).filter_map(|rest| rest.split("```").next()).map(str::to_owned).collect()
+    };
+    let (load, queries) = (blocks("python"), blocks("sql"));
+    ensure!(load.len() == 1 && queries.len() == 3, "the page has other examples");
+    let directory = tempfile::tempdir()?;
+    let recordings = directory.path().join("recordings");
+    fs::create_dir(&recordings)?;
+    let (mut drops, mut fails) = (0, 0);
+    for path in fixtures()? {
+        fs::copy(&path, recordings.join(path.file_name().unwrap_or_default()))?;
+        let (_, events) = events(&path)?;
+        // A listener's count only grows; what the last event says is how many there were.
+        let mut counts = std::collections::BTreeMap::new();
+        for event in &events {
+            if let Kind::AckDrop(drop) = &event.kind
+                && drop.cause == tcptrace::event::AckDropCause::AcceptQueue
+            {
+                counts.insert((drop.endpoints.local, drop.listener.sk), drop.total);
+            }
+            fails += u64::from(matches!(event.kind, Kind::BindFail(_)));
+        }
+        drops += counts.values().sum::<u64>();
+    }
+    let mut script = load.join("\n");
+    script.push_str("\nimport json\n");
+    for query in &queries {
+        script.push_str(&format!(
+            "rows = duckdb.sql({query:?}).fetchall()\nprint(json.dumps(rows, default=str))\n"
+        ));
+    }
+    let output = Command::new(&python).args(["-c", &script]).current_dir(directory.path()).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let answers: Vec<Value> =
+        String::from_utf8(output.stdout)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let rows = |index: usize| answers.get(index).and_then(Value::as_array).cloned().unwrap_or_default();
+    // host, comm, local_ip, local_port, sk, syn_drops, ack_drops
+    let theirs: u64 = rows(0).iter().filter_map(|row| row.get(6)?.as_u64()).sum();
+    ensure!(drops > 0 && theirs == drops, "they count {theirs} final ACKs dropped, we {drops}");
+    ensure!(!rows(1).is_empty(), "no queue depths");
+    ensure!(
+        rows(2).len() as u64 == fails && fails > 0,
+        "they see {} binds that failed, we {fails}",
+        rows(2).len()
+    );
+    Ok(())
+}
+
+/// A directory of recordings is as good as its files.
+#[test]
+fn a_directory_stands_for_its_recordings() -> Result<()> {
+    let files = fixtures()?;
+    let directory = files.first().and_then(|path| path.parent()).context("they lie somewhere")?;
+    ensure!(open(&[directory.to_owned()])?.len() == files.len());
+    Ok(())
+}
