@@ -44,17 +44,27 @@ fn line_information(content: &[u8]) -> Result<Vec<u8>> {
     const FUNCTIONS: usize = 8;
     const LINES: usize = 16;
     const LINES_LENGTH: usize = 20;
+    const RELOCATIONS: usize = 24;
+    const RELOCATIONS_LENGTH: usize = 28;
     let word = |at: usize| -> Result<usize> {
         let bytes = content.get(at..).and_then(<[u8]>::first_chunk).context(".BTF.ext is cut off")?;
         Ok(usize::try_from(u32::from_le_bytes(*bytes))?)
     };
     let (header, functions, lines) = (word(HEADER_LENGTH)?, word(FUNCTIONS)?, word(LINES)?);
     let end = header + lines;
-    if functions > lines || end + word(LINES_LENGTH)? != content.len() {
+    if functions > lines
+        || end + word(LINES_LENGTH)? != content.len()
+        || header < RELOCATIONS_LENGTH + 4
+        || word(RELOCATIONS_LENGTH)? != 0
+    {
         bail!(".BTF.ext is not laid out as LLVM does: functions, then lines, and nothing else");
     }
     let mut shorter = content.get(..end).context(".BTF.ext is cut off")?.to_vec();
-    shorter.get_mut(LINES_LENGTH..LINES_LENGTH + 4).context(".BTF.ext is cut off")?.fill(0);
+    // No relocations there are too, and where they would stand must lie within the section.
+    for (at, value) in [(LINES_LENGTH, 0), (RELOCATIONS, lines)] {
+        let word = shorter.get_mut(at..at + 4).context(".BTF.ext is cut off")?;
+        word.copy_from_slice(&u32::try_from(value)?.to_le_bytes());
+    }
     Ok(shorter)
 }
 
