@@ -117,6 +117,8 @@ kernel_layout! {
     sk_type: Offset("sock.sk_type"),
     /// Error that ended the connection (int).
     sk_err: Offset("sock.sk_err"),
+    /// Error that ends the connection if nothing better comes (int): what an ICMP message said while connect() was busy.
+    sk_err_soft: Offset("sock.sk_err_soft"),
     /// Owner's uid (kuid_t).
     sk_uid: Offset("sock.sk_uid"),
     /// `struct socket *`; NULL for orphans and not-yet-accepted children.
@@ -237,6 +239,24 @@ kernel_layout! {
     skb_network_header: Offset("sk_buff.network_header"),
     /// Offset of the transport header from `head` (u16).
     skb_transport_header: Offset("sk_buff.transport_header"),
+    /// Socket that a packet belongs to, or is for.
+    skb_sk: Offset("sk_buff.sk"),
+    /// Device of a packet.
+    skb_dev: Offset("sk_buff.dev"),
+    /// Index of the device that a packet came in by (int); 0 if it was made here.
+    skb_iif: Offset("sk_buff.skb_iif"),
+    /// Route of a packet: `struct dst_entry *`, whose lowest bit is a flag.
+    skb_refdst: Offset("sk_buff._skb_refdst"),
+    /// Where a route hands incoming packets to.
+    dst_input: Offset("dst_entry.input"),
+    /// Device of a route.
+    dst_dev: Offset("dst_entry.dev"),
+    /// Network namespace of a device.
+    dev_net: Offset("net_device.nd_net.net"),
+    /// Segments with data that a socket has sent (u32).
+    tcp_data_segs_out: Offset("tcp_sock.data_segs_out"),
+    /// Segments with data that it has received (u32).
+    tcp_data_segs_in: Offset("tcp_sock.data_segs_in"),
     /// Packet type id (be16): ETH_P_IP or ETH_P_IPV6.
     skb_protocol: Offset("sk_buff.protocol"),
 
@@ -289,6 +309,12 @@ kernel_layout! {
     params_trace_kfree_skb: Params("btf_trace_kfree_skb"),
 
     // Names of drop reasons.
+    /// No reason given.
+    drop_not_specified: Enumerator("skb_drop_reason.SKB_DROP_REASON_NOT_SPECIFIED"),
+    /// No socket; since 5.17.
+    drop_no_socket: Enumerator("skb_drop_reason.SKB_DROP_REASON_NO_SOCKET"),
+    /// netfilter; since 5.18.
+    drop_netfilter: Enumerator("skb_drop_reason.SKB_DROP_REASON_NETFILTER_DROP"),
     /// Final ACK dropped because the accept queue was full; since 6.15.
     drop_tcp_listen_overflow: Enumerator("skb_drop_reason.SKB_DROP_REASON_TCP_LISTEN_OVERFLOW"),
 }

@@ -7,6 +7,7 @@
 
 pub mod config;
 pub mod connect;
+pub mod drop;
 pub mod layout;
 pub mod listener;
 pub mod open_socket;

@@ -36,8 +36,12 @@ pub const REQUEST_END: u16 = 11;
 pub const CONNECT: u16 = 12;
 /// connect() found no port, or its addresses in use: [`NoPort`].
 pub const NO_PORT: u16 = 13;
+/// A packet of a handshake was dropped on its way: [`HandshakeDrop`].
+pub const HANDSHAKE_DROP: u16 = 14;
+/// A SYN came for a port that nobody listens on: [`NoListener`].
+pub const NO_LISTENER: u16 = 15;
 /// Number of kinds, 0 (unused) included: the length of the loss-counter array.
-pub const KINDS: usize = 14;
+pub const KINDS: usize = 16;
 
 /// Starts every record.
 #[repr(C)]
@@ -389,7 +393,7 @@ pub struct Connect {
     pub age_ns: u64,
     /// One of `connect::CONNECT_*`.
     pub result: u32,
-    /// errno (positive) of a failure; 0 otherwise.
+    /// errno (positive) of a failure, or of what an ICMP message said meanwhile; 0 otherwise.
     pub errno: u32,
     /// How often the SYN was sent again, this time included.
     pub syns_again: u32,
@@ -399,3 +403,47 @@ pub struct Connect {
     pub totals: ConnectTotals,
 }
 const _: () = assert!(size_of::<Connect>() == 16 + 48 + 40 + 24 + 16 + size_of::<ConnectTotals>());
+
+/// Body of [`HANDSHAKE_DROP`]. Any context: `task` is the process that called connect(), `tgid` 0 if that is not known or it is no
+/// SYN made here.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HandshakeDrop {
+    /// Starts every record.
+    pub header: Header,
+    /// The packet's ends: local is its destination if it came in, its source if it was made here. The device is the one that
+    /// it came in by.
+    pub endpoints: Endpoints,
+    /// Who connects.
+    pub task: Task,
+    /// Where in the kernel it was dropped.
+    pub location: u64,
+    /// The function that its route hands it to (`dst->input`); 0 if it had none yet.
+    pub input: u64,
+    /// Address of the socket that it belongs to; 0 for none.
+    pub sk: u64,
+    /// Why (`enum skb_drop_reason` of the running kernel); 0 where the kernel does not say.
+    pub reason: u32,
+    /// One of `drop::PACKET_*`.
+    pub packet: u32,
+    /// One of `drop::DIRECTION_*`.
+    pub direction: u32,
+    /// Bit set of `drop::HANDSHAKE`.
+    pub flags: u32,
+    /// How many were dropped like this one, itself included.
+    pub total: u64,
+}
+const _: () = assert!(size_of::<HandshakeDrop>() == 16 + 48 + 40 + 24 + 16 + 8);
+
+/// Body of [`NO_LISTENER`]. Softirq context: names no task.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoListener {
+    /// Starts every record.
+    pub header: Header,
+    /// The address that was called, and who called.
+    pub endpoints: Endpoints,
+    /// How many SYNs came for this port, this one included.
+    pub total: u64,
+}
+const _: () = assert!(size_of::<NoListener>() == 16 + 48 + 8);

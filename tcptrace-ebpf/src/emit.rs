@@ -46,6 +46,8 @@ records!(
     RequestEnd = REQUEST_END,
     NoPort = NO_PORT,
     Connect = CONNECT,
+    HandshakeDrop = HANDSHAKE_DROP,
+    NoListener = NO_LISTENER,
 );
 
 /// Wake the reader whenever so much more waits for it; in between it comes by itself ten times a second. A wake-up for each

@@ -25,6 +25,18 @@ pub fn passes<A: Access>(sk: Sock<A>, local_port: u16, remote_port: u16) -> bool
     if netns != 0 && sk.netns() != netns {
         return false;
     }
+    wants_ports(local_port, remote_port)
+}
+
+/// The same of a packet that has no socket.
+#[inline(always)]
+pub fn wants(netns: u32, local_port: u16, remote_port: u16) -> bool {
+    let wanted = config!(netns);
+    (wanted == 0 || wanted == netns) && wants_ports(local_port, remote_port)
+}
+
+#[inline(always)]
+fn wants_ports(local_port: u16, remote_port: u16) -> bool {
     let count = config!(port_count);
     if count == 0 {
         return true;

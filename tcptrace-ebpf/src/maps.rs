@@ -6,6 +6,7 @@ use aya_ebpf::{
 };
 use tcptrace_common::{
     connect::{ConnectKey, ConnectTotals},
+    drop::{DropKey, DropTotals},
     listener::{Histogram, ListenerState, PrefixKey},
     port::{PortUse, PortUseKey},
     record::{KINDS, ListenerClosed},
@@ -64,6 +65,10 @@ pub static SERVED: Array<[u64; 1024]> = Array::with_max_entries(1, 0);
 /// Connects that were not answered at once, by process and destination. LRU: what matters goes on happening.
 #[map]
 pub static CONNECTS: LruHashMap<ConnectKey, ConnectTotals> = LruHashMap::with_max_entries(4_096, 0);
+
+/// Packets of handshakes that were dropped, by why and where. LRU: what matters goes on happening.
+#[map]
+pub static DROPS: LruHashMap<DropKey, DropTotals> = LruHashMap::with_max_entries(4_096, 0);
 
 /// Arguments of a call in progress, from entry probe to return probe, keyed by thread: these calls may be rescheduled
 /// onto another CPU (`cond_resched()` in the port search). LRU: a thread killed in between leaves its entry behind.

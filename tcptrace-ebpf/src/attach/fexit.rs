@@ -10,8 +10,10 @@ use aya_ebpf::{
 };
 
 use crate::{
-    handle::{accept, bind, connect, half_open, handshake, listen, port, port_use, queued},
-    kernel::{Direct, Request, Skb, Sock, is_mapped, layout, socket_address, syscall_second_argument},
+    handle::{accept, bind, connect, drop, half_open, handshake, listen, port, port_use, queued},
+    kernel::{
+        Direct, Probed, Request, Skb, Sock, is_mapped, layout, socket_address, syscall_second_argument,
+    },
 };
 
 type Socket = Sock<Direct>;
@@ -265,5 +267,19 @@ fn failed_at_once(ctx: &FExitContext, mapped_too: bool) {
 #[fentry]
 fn fentry_conn_established(ctx: FEntryContext) -> u32 {
     connect::answered(Socket::at(ctx.arg(0)));
+    0
+}
+
+/// fentry `void tcp_v4_send_reset(const struct sock *sk, struct sk_buff *skb[, enum sk_rst_reason reason])`
+#[fentry]
+fn fentry_send_reset_v4(ctx: FEntryContext) -> u32 {
+    drop::reset_sent(ctx.arg(0), Skb::<Probed>::at(ctx.arg(1)));
+    0
+}
+
+/// fentry `tcp_v6_send_reset`, likewise
+#[fentry]
+fn fentry_send_reset_v6(ctx: FEntryContext) -> u32 {
+    drop::reset_sent(ctx.arg(0), Skb::<Probed>::at(ctx.arg(1)));
     0
 }

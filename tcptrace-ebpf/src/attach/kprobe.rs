@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    handle::{accept, bind, half_open, handshake, listen, queued},
+    handle::{accept, bind, drop, half_open, handshake, listen, queued},
     kernel::{Access as _, Probed, Request, Skb, Sock, current, layout, state, syscall_second_argument},
     maps::{CALL_GET_PORT, CALL_LISTEN, CALL_LISTEN_START, CALLS, Call, CallKey, packet},
 };
@@ -240,5 +240,12 @@ fn kprobe_reqsk_timer(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 fn kretprobe_reqsk_timer(_ctx: RetProbeContext) -> u32 {
     half_open::timer_ran_out();
+    0
+}
+
+/// `tcp_v4_send_reset(sk, skb)` and `tcp_v6_send_reset`
+#[kprobe]
+fn kprobe_send_reset(ctx: ProbeContext) -> u32 {
+    drop::reset_sent(argument(&ctx, 0), Packet::at(argument(&ctx, 1)));
     0
 }

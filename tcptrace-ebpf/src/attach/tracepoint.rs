@@ -16,7 +16,7 @@ use tcptrace_common::{
 };
 
 use crate::{
-    handle::{accept, bind, connect, half_open, handshake, listen, port, queued},
+    handle::{accept, bind, connect, drop, half_open, handshake, listen, port, queued},
     kernel::{Direct, Probed, Request, Skb, Sock, current, layout, mapped, state},
     maps::{CALL_SYS_BIND, CALLS, Call, CallKey, SERVES},
 };
@@ -106,6 +106,17 @@ fn tp_kfree_skb(ctx: BtfTracePointContext) -> u32 {
         return 0;
     }
     handshake::ack_overflowed(Sock::<Probed>::at(listener), Skb::<Probed>::at(skb));
+    0
+}
+
+/// `kfree_skb(skb, location[, reason[, rx_sk]])`, for all tiers
+#[btf_tracepoint(function = "kfree_skb")]
+fn tp_handshake_drop(ctx: BtfTracePointContext) -> u32 {
+    let location: u64 = ctx.arg(1);
+    let params = layout!(params_trace_kfree_skb);
+    // The leading context counts.
+    let reason: u32 = if params == 4 || params == 5 { ctx.arg(2) } else { 0 };
+    drop::dropped(Skb::<Probed>::at(ctx.arg(0)), location, reason);
     0
 }
 

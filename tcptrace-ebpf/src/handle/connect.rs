@@ -37,6 +37,15 @@ fn connector<A: Access>(sk: Sock<A>, port: u16) -> Option<*mut Taker> {
     Some(unsafe { &raw mut (*entry).taker })
 }
 
+/// Who connects `sk`, if that was seen.
+#[inline(always)]
+pub fn fill_task<A: Access>(sk: Sock<A>, to: &mut Task) {
+    if let Some(taker) = connector(sk, sk.local_port()) {
+        // SAFETY: a map value stays readable for the length of a program run.
+        *to = unsafe { (*taker).task };
+    }
+}
+
 /// The counts for `key`; `None` (and a loss counted) when there is no room.
 #[inline(always)]
 fn totals_of(key: &ConnectKey, now: u64) -> Option<*mut ConnectTotals> {
@@ -161,7 +170,7 @@ pub fn retransmitted<A: Access>(sk: Sock<A>) {
         // SAFETY: a map value; the socket's lock keeps others away from this member.
         unsafe { (*taker).syns_again = (*taker).syns_again.saturating_add(1) };
     }
-    tell_of(sk, netns, port, taker, CONNECT_SYN_AGAIN, 0);
+    tell_of(sk, netns, port, taker, CONNECT_SYN_AGAIN, sk.soft_error());
 }
 
 /// `tcp_receive_reset`: an RST came for `sk`, whose state is still the one it was.

@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod bind;
 pub mod connect;
+pub mod drop;
 pub mod half_open;
 pub mod handshake;
 pub mod histogram;

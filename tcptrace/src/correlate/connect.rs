@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::event::{Connect, ConnectResult, ConnectSample, ConnectTotals, Task, Timestamp};
 
-use super::ListenerId;
 use super::bounded::BoundedMap;
+use super::{AbsentKey, ListenerId, PathKey};
 
 /// How many destinations are remembered.
 const DESTINATIONS: usize = 2048;
@@ -58,6 +58,8 @@ pub struct Destination {
     pub most_syns_again: u32,
     /// errno of the last failure that had one.
     pub errno: Option<u32>,
+    /// How often an ICMP message was seen to refuse the port.
+    pub refused_by_icmp: u64,
     /// What happened at the other end, if that is on this host.
     pub server_side: Option<ServerSide>,
 }
@@ -79,6 +81,10 @@ pub enum ServerSide {
     AcceptQueueFull(ListenerId),
     /// It was dropped at the SYN queue of this listener.
     SynQueueFull(ListenerId),
+    /// Nobody listens there: it was answered by RST.
+    NoListener(AbsentKey),
+    /// It was dropped on its way.
+    Dropped(PathKey),
 }
 
 impl Client {
@@ -113,6 +119,7 @@ impl Destination {
             longest_ns: 0,
             most_syns_again: 0,
             errno: None,
+            refused_by_icmp: 0,
             server_side: None,
         }
     }
@@ -229,8 +236,9 @@ impl Destinations {
             destination.longest_ns = destination.longest_ns.max(connect.age_ns.unwrap_or(0));
         }
         destination.errno = connect.errno.or(destination.errno);
-        let refused = connect.result == ConnectResult::Refused
-            || connect.result == ConnectResult::Unreachable && connect.errno == Some(ECONNREFUSED);
+        let by_icmp = connect.result != ConnectResult::Refused && connect.errno == Some(ECONNREFUSED);
+        destination.refused_by_icmp += u64::from(by_icmp);
+        let refused = by_icmp || connect.result == ConnectResult::Refused;
         match connect.result {
             _ if refused => stamp(&mut destination.refused, time),
             ConnectResult::SynAgain if connect.syns_again == 2 => stamp(&mut destination.stubborn, time),
@@ -239,9 +247,10 @@ impl Destinations {
             ConnectResult::TimedOut | ConnectResult::Unreachable => stamp(&mut destination.failed, time),
             _ => {}
         }
-        let waits = !refused && connect.result != ConnectResult::Established;
+        // A connect that is refused by ICMP may be called off before the kernel believes it.
+        let waits = destination.refused_by_icmp == 0 && connect.result != ConnectResult::Established;
         let meaning = Meaning {
-            unanswered: waits && destination.is_unanswered(time),
+            unanswered: waits && !refused && destination.is_unanswered(time),
             refused: refused && destination.is_refused(time),
         };
         Some((key, meaning, grown))

@@ -155,6 +155,11 @@ impl Default for HalfOpen {
 }
 
 impl HalfOpen {
+    /// Whether a request of `peer` waits for its final ACK.
+    pub(super) fn awaits(&self, peer: SocketAddr) -> bool {
+        self.requests.get(&peer).is_some_and(|request| !request.expired)
+    }
+
     pub(super) fn note_retransmit(&mut self, time: Timestamp, again: &SynAckRetransmit) {
         let Some(peer) = again.endpoints.remote else { return };
         let request = self.request(peer, time, again.age_ns);

@@ -4,6 +4,7 @@
 //! processes. Each event may bring about [`Change`]s, from which findings are made. Every table is bounded, and what had to
 //! be forgotten is counted.
 
+mod absent;
 mod bind_rule;
 mod bounded;
 mod conflict;
@@ -15,12 +16,14 @@ mod listeners;
 mod loss;
 mod namespace;
 mod owner;
+mod path;
 mod ports;
 mod process;
 mod rate;
 mod served;
 mod waits;
 
+pub use absent::{Absent, AbsentKey, Former};
 pub use bind_rule::{Reason, Verdict};
 pub(crate) use bind_rule::{Side, verdict};
 pub use bounded::{BoundedMap, DistinctCount};
@@ -32,6 +35,7 @@ pub use listeners::Listeners;
 pub use loss::{Loss, Losses};
 pub use namespace::{Namespace, ObservedDrops, Reconciliation, ReconciliationStatus};
 pub use owner::{KnownOwner, Owners};
+pub use path::{DropCause, Hook, PathDrops, PathKey};
 pub use ports::{Exhaustion, Growth, PortSpace, PortUser, Ports, ProcessPorts};
 pub use process::{Process, Processes};
 pub use rate::{Reading, per_second};
@@ -42,14 +46,16 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use absent::Absences;
 use conflict::Conflicts;
 use connect::Destinations;
 use owner::SocketOwners;
+use path::Paths;
 
 use crate::event::{
-    AckDrop, AckDropCause, BindFail, Connect, Coverage, Endpoints, Event, Kind, Listen, ListenerClosed,
-    ListenerRef, ListenerSample, ListenerTotals, LossPlace, Lost, ObservationStatus, RequestEnding,
-    RetransmitCause, SampleSource, SocketOwner, SynDropCause, Timestamp, observation,
+    AckDrop, AckDropCause, BindFail, Connect, Coverage, Endpoints, Event, HandshakeDrop, Kind, Listen,
+    ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, LossPlace, Lost, ObservationStatus, Packet,
+    RequestEnding, RetransmitCause, SampleSource, SocketOwner, SynDropCause, Timestamp, observation,
 };
 
 /// How many network namespaces are remembered.
@@ -106,6 +112,10 @@ pub enum Change {
     Conflict(ConflictKey),
     /// More is known of a conflict.
     ConflictExplained(ConflictKey),
+    /// SYNs arrive for a port that nobody listens on.
+    NoListener(AbsentKey),
+    /// Packets of handshakes are dropped on their way by this host.
+    HandshakeDropped(PathKey),
     /// Somebody wanted an ephemeral port of this namespace, and there was none. Told once it is known who has them, at the
     /// latest 1.5 s after the first failure.
     PortsExhausted(u32),
@@ -150,6 +160,8 @@ pub struct Correlator {
     ports: Ports,
     served: Served,
     destinations: Destinations,
+    absences: Absences,
+    paths: Paths,
     coverage: Option<Coverage>,
     losses: Losses,
     kinds: BTreeMap<&'static str, u64>,
@@ -170,6 +182,8 @@ impl Default for Correlator {
             ports: Ports::default(),
             served: Served::default(),
             destinations: Destinations::default(),
+            absences: Absences::default(),
+            paths: Paths::default(),
             coverage: None,
             losses: Losses::default(),
             kinds: BTreeMap::new(),
@@ -214,6 +228,26 @@ impl Correlator {
     /// All such destinations, in no order.
     pub fn destinations(&self) -> impl Iterator<Item = (&DestinationKey, &Destination)> {
         self.destinations.iter()
+    }
+
+    /// A port that SYNs arrive for though nobody listens on it, while it is remembered.
+    pub fn absent(&self, key: AbsentKey) -> Option<&Absent> {
+        self.absences.get(key)
+    }
+
+    /// The last listener on a port, if it was closed while we watched.
+    pub fn former_listener(&self, key: AbsentKey) -> Option<&Former> {
+        self.absences.former(key)
+    }
+
+    /// Packets of handshakes that were dropped on their way, while they are remembered.
+    pub fn path_drops(&self, key: &PathKey) -> Option<&PathDrops> {
+        self.paths.get(key)
+    }
+
+    /// All such drops, in no order.
+    pub fn all_path_drops(&self) -> impl Iterator<Item = (&PathKey, &PathDrops)> {
+        self.paths.iter()
     }
 
     /// A conflict, while it is remembered.
@@ -389,6 +423,20 @@ impl Correlator {
                 }
             }
             Kind::Connect(connect) => self.on_connect(time, connect, changes),
+            Kind::NoListener(absent) => {
+                let key = (absent.endpoints.netns, absent.endpoints.local.port());
+                if let Some(client) = absent.endpoints.remote {
+                    let what = ServerSide::NoListener(key);
+                    self.destinations.note_server_side(client, absent.endpoints.local, what);
+                }
+                changes.extend(self.absences.note(time, absent).map(Change::NoListener));
+            }
+            Kind::HandshakeDrop(drop) => self.on_handshake_drop(time, drop, changes),
+            Kind::ListenerReport(report) => {
+                changes.extend(self.absences.note_report(self.now, report).map(Change::NoListener));
+                let told = self.paths.note_report(self.now, report);
+                changes.extend(told.into_iter().map(Change::HandshakeDropped));
+            }
             Kind::ConnectSample(sample) => {
                 let (key, grown) = self.destinations.note_sample(time, sample);
                 self.namespace_mut(key.netns).note_connects(time, &grown);
@@ -488,6 +536,7 @@ impl Correlator {
         if listen.again {
             return;
         }
+        self.absences.note_listening(port);
         // What it counted before is nothing: rates start here.
         listener.port_base = self.port_counts.get(&port).copied().unwrap_or_default();
         listener.note_totals(&zero);
@@ -527,6 +576,26 @@ impl Correlator {
         id
     }
 
+    fn on_handshake_drop(&mut self, time: Timestamp, drop: &HandshakeDrop, changes: &mut Vec<Change>) {
+        if !drop.handshake && !self.is_half_open(drop) {
+            return;
+        }
+        let Some((key, tells)) = self.paths.note(time, drop) else { return };
+        if drop.packet == Packet::Syn {
+            self.destinations.note_server_side(drop.client(), drop.server(), ServerSide::Dropped(key));
+        }
+        if tells {
+            changes.push(Change::HandshakeDropped(key));
+        }
+    }
+
+    /// Whether an ACK is the answer to a SYN-ACK that was sent again.
+    fn is_half_open(&self, drop: &HandshakeDrop) -> bool {
+        let (client, server) = (drop.client(), drop.server());
+        let mut listeners = self.listeners.at_port(drop.endpoints.netns, server.port());
+        listeners.any(|listener| self.half_open.get(&listener.id).is_some_and(|known| known.awaits(client)))
+    }
+
     fn on_connect(&mut self, time: Timestamp, connect: &Connect, changes: &mut Vec<Change>) {
         let Some((key, meaning, grown)) = self.destinations.note(time, connect) else { return };
         self.namespace_mut(key.netns).note_connects(time, &grown);
@@ -539,10 +608,17 @@ impl Correlator {
                 self.destinations.note_full_listener(&key, listener.id);
             }
         }
+        let server_side = self.destination(&key).and_then(|known| known.server_side);
+        match (server_side, &connect.task) {
+            (Some(ServerSide::NoListener(absent)), Some(task)) => self.absences.note_client(absent, task),
+            (Some(ServerSide::Dropped(path)), Some(task)) => self.paths.note_client(&path, task),
+            _ => {}
+        }
         if meaning.unanswered {
             changes.push(Change::Unanswered(key));
         }
-        if meaning.refused {
+        // Where the port is this host's, it is told from there, and who calls is told with it.
+        if meaning.refused && !matches!(server_side, Some(ServerSide::NoListener(_))) {
             changes.push(Change::Refused(key));
         }
     }
@@ -653,6 +729,10 @@ impl Correlator {
                 self.namespace_mut(closed.endpoints.netns).note_observed(time, &seen);
             }
         }
+        let owners = self.listeners.get(id).map(|listener| listener.owners.clone()).unwrap_or_default();
+        let (netns, local) = (closed.endpoints.netns, closed.endpoints.local);
+        let former = Former { local, owners, closed: time, exiting: closed.exiting };
+        self.absences.note_closed((netns, local.port()), former);
         self.listeners.close(id, time);
         self.sockets.forget(closed.listener.inode);
         changes.push(Change::ListenerClosed(id));

@@ -56,7 +56,7 @@ pub struct Connect {
     pub age_ns: Option<u64>,
     /// What became of it.
     pub result: ConnectResult,
-    /// errno of a failure.
+    /// errno of a failure; while the connect goes on, of what an ICMP message has said.
     pub errno: Option<u32>,
     /// How often its SYN was sent again.
     pub syns_again: u32,

@@ -5,16 +5,16 @@
 
 use std::net::SocketAddr;
 
-use tcptrace_common::{connect, listener, port, record, wire};
+use tcptrace_common::{connect, drop, listener, port, record, wire};
 
 use super::cursor::{Cursor, Ended};
 use super::socket::address;
 use super::{
     Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, ClockOffset, Connect, ConnectResult,
-    ConnectSample, ConnectTotals, Endpoints, Enqueue, Event, Family, Found, Holder, How, Kind, Listen,
-    ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, NoPort, PortReleased, PortTaken, PortUse,
-    RequestEnd, RequestEnding, RetransmitCause, ReuseState, SampleSource, SocketOptions, SocketState,
-    SynAckRetransmit, SynDrop, SynDropCause, Taker, Task,
+    ConnectSample, ConnectTotals, Endpoints, Enqueue, Event, Family, Found, HandshakeDrop, Holder, How, Kind,
+    Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, NoListener, NoPort, Packet,
+    PortReleased, PortTaken, PortUse, RequestEnd, RequestEnding, RetransmitCause, ReuseState, SampleSource,
+    SocketOptions, SocketState, SynAckRetransmit, SynDrop, SynDropCause, Taker, Task,
 };
 
 /// Why a record could not be decoded.
@@ -115,6 +115,8 @@ pub fn record_name(kind: u16) -> &'static str {
         record::REQUEST_END => "request-end",
         record::NO_PORT => "no-port",
         record::CONNECT => "connect",
+        record::HANDSHAKE_DROP => "handshake-drop",
+        record::NO_LISTENER => "no-listener",
         _ => "unknown",
     }
 }
@@ -147,6 +149,8 @@ pub fn decode_record(bytes: &[u8], clock: ClockOffset) -> Result<Event, DecodeEr
         record::REQUEST_END => body.request_end(from),
         record::NO_PORT => body.no_port(from),
         record::CONNECT => body.connect(from),
+        record::HANDSHAKE_DROP => handshake_drop(from),
+        record::NO_LISTENER => no_listener(from),
         _ => return Err(DecodeError::UnknownKind { kind }),
     };
     let event_kind = decoded.map_err(|Ended| DecodeError::Short { kind, len })?;
@@ -573,6 +577,41 @@ impl Body {
         totals.syn_queue_max = Some(from.u32()?);
         Ok(State { totals, depth, limit, endpoints: read_endpoints(from)?, inode: from.u64()? })
     }
+}
+
+/// Names are for those to add who can read this kernel's.
+fn handshake_drop(from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+    let endpoints = read_endpoints(from)?;
+    let task = task(from)?;
+    let location = from.u64()?;
+    let input = from.u64()?;
+    from.u64()?; // The socket, which is not followed.
+    let reason = from.u32()?;
+    let packet = match from.u32()? {
+        packet if packet == u32::from(drop::PACKET_SYN) => Packet::Syn,
+        packet if packet == u32::from(drop::PACKET_SYN_ACK) => Packet::SynAck,
+        _ => Packet::Ack,
+    };
+    let outgoing = from.u32()? == u32::from(drop::DIRECTION_OUT);
+    let handshake = from.u32()? & drop::HANDSHAKE != 0;
+    Ok(Kind::HandshakeDrop(Box::new(HandshakeDrop {
+        endpoints,
+        task: (task.pid != 0).then_some(task),
+        packet,
+        outgoing,
+        handshake,
+        reason,
+        reason_name: None,
+        location,
+        function: None,
+        input,
+        input_name: None,
+        total: from.u64()?,
+    })))
+}
+
+fn no_listener(from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+    Ok(Kind::NoListener(NoListener { endpoints: read_endpoints(from)?, total: from.u64()? }))
 }
 
 fn acceptor(pid: u32, tid: u32) -> Option<Acceptor> {

@@ -7,6 +7,7 @@
 mod connect;
 mod cursor;
 pub mod decode;
+mod drop;
 mod histogram;
 mod host;
 mod listener;
@@ -22,6 +23,7 @@ pub use decode::{
     DecodeError, decode_connect_sample, decode_listener_state, decode_port_use, decode_record,
     listener_sample, record_name,
 };
+pub use drop::{HandshakeDrop, ListenerReport, NoListener, Packet, ReportedListener};
 pub use histogram::Distribution;
 pub use host::{CounterSample, KnobSample, PortRange, PortRanges};
 pub use listener::{
@@ -84,6 +86,12 @@ pub enum Kind {
     Connect(Box<Connect>),
     /// Counts of one process's connects to one destination.
     ConnectSample(Box<ConnectSample>),
+    /// A packet of a handshake was dropped on its way.
+    HandshakeDrop(Box<HandshakeDrop>),
+    /// A SYN came for a port that nobody listens on.
+    NoListener(NoListener),
+    /// Who listens on a port elsewhere.
+    ListenerReport(Box<ListenerReport>),
     /// The kernel's counters of a namespace.
     CounterSample(CounterSample),
     /// The knobs of a namespace.
@@ -131,6 +139,9 @@ impl Kind {
             Self::ListenerSample(_) => "listener-sample",
             Self::Connect(_) => "connect",
             Self::ConnectSample(_) => "connect-sample",
+            Self::HandshakeDrop(_) => "handshake-drop",
+            Self::NoListener(_) => "no-listener",
+            Self::ListenerReport(_) => "listener-report",
             Self::CounterSample(_) => "counter-sample",
             Self::KnobSample(_) => "knob-sample",
             Self::ProcessInfo(_) => "process-info",
@@ -164,6 +175,8 @@ impl Kind {
                 | Self::RequestEnd(_)
                 | Self::NoPort(_)
                 | Self::Connect(_)
+                | Self::HandshakeDrop(_)
+                | Self::NoListener(_)
         )
     }
 }

@@ -7,10 +7,14 @@ const USUAL_HOST_NETNS: u32 = 4_026_531_840;
 
 /// `sysctl -w SETTING`, in the network namespace `netns`, entered through a process that lives there if it is known.
 pub(super) fn sysctl(netns: u32, process: Option<&ProcessName>, setting: &str) -> String {
-    let command = format!("sysctl -w {setting}");
+    inside(netns, process, &format!("sysctl -w {setting}"))
+}
+
+/// `command`, likewise.
+pub(super) fn inside(netns: u32, process: Option<&ProcessName>, command: &str) -> String {
     match process.and_then(|process| process.pid) {
         Some(pid) if netns != USUAL_HOST_NETNS => format!("nsenter -t {pid} -n {command}"),
-        _ => command,
+        _ => command.to_owned(),
     }
 }
 

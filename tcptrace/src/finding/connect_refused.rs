@@ -47,7 +47,7 @@ struct Account<'a> {
 impl Account<'_> {
     fn describe(&self) -> Description {
         let subject = subject(self.key, self.destination, self.world);
-        let by_icmp = self.totals.unreachable;
+        let by_icmp = self.destination.refused_by_icmp;
         let (cause, confidence, explanation) = if by_icmp > 0 {
             (
                 "reject",

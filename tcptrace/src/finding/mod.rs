@@ -14,7 +14,9 @@ mod destination;
 mod events_lost;
 mod evidence;
 mod half_open_capture;
+mod handshake_dropped;
 mod listener_closed;
+mod no_listener;
 mod owner_state;
 mod party;
 mod port_exhaustion;
@@ -212,6 +214,8 @@ impl Default for Engine {
                 Box::new(Cases::new(syn_queue_full::SynQueueFull)),
                 Box::new(Cases::new(syn_unanswered::SynUnanswered)),
                 Box::new(Cases::new(connect_refused::ConnectRefused)),
+                Box::new(Cases::new(no_listener::NoListener)),
+                Box::new(Cases::new(handshake_dropped::HandshakeDropped)),
             ],
             last_id: 0,
             opened: BTreeMap::new(),

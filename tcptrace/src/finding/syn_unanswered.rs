@@ -7,6 +7,7 @@ use crate::event::ConnectTotals;
 
 use super::case::{Concern, Description, Diagnosis};
 use super::destination::{errno_name, others, subject, who_says};
+use super::handshake_dropped;
 use super::words::{count, span};
 use super::{Confidence, Evidence, Party, Remedy, Severity};
 
@@ -68,21 +69,30 @@ impl Account<'_> {
 
     /// The socket on this host that dropped the SYNs.
     fn server(&self) -> Option<Party> {
-        let id = match self.destination.server_side? {
-            ServerSide::AcceptQueueFull(id) | ServerSide::SynQueueFull(id) => id,
-        };
-        Some(Party::of_listener(self.world.listener(id)?, self.world))
+        match self.destination.server_side? {
+            ServerSide::AcceptQueueFull(id) | ServerSide::SynQueueFull(id) => {
+                Some(Party::of_listener(self.world.listener(id)?, self.world))
+            }
+            ServerSide::Dropped(key) => Some(handshake_dropped::subject(&key, self.world)),
+            // An answer, which this is not about.
+            ServerSide::NoListener(_) => None,
+        }
     }
 
     fn cause(&self, server: Option<&Party>) -> (&'static str, Confidence, String) {
         if let (Some(side), Some(server)) = (self.destination.server_side, server) {
-            let (queue, finding) = match side {
-                ServerSide::AcceptQueueFull(_) => ("accept queue", "accept-queue-overflow"),
-                ServerSide::SynQueueFull(_) => ("SYN queue", "syn-queue-full"),
+            let full = |queue, finding| {
+                format!(
+                    "the other end is on this host: {server} drops the SYNs because its {queue} is full (see {finding})"
+                )
             };
-            let explanation = format!(
-                "the other end is on this host: {server} drops the SYNs because its {queue} is full (see {finding})"
-            );
+            let explanation = match side {
+                ServerSide::AcceptQueueFull(_) => full("accept queue", "accept-queue-overflow"),
+                ServerSide::SynQueueFull(_) => full("SYN queue", "syn-queue-full"),
+                ServerSide::Dropped(_) | ServerSide::NoListener(_) => {
+                    "this host itself drops the SYNs on their way (see handshake-dropped)".to_owned()
+                }
+            };
             return ("local-drop", Confidence::Certain, explanation);
         }
         let explanation = match self.destination.errno {
@@ -140,7 +150,7 @@ impl Account<'_> {
     fn remedy(&self, server: Option<&Party>) -> Vec<Remedy> {
         let port = self.key.remote.port();
         match server {
-            Some(server) => vec![Remedy::text(format!("nothing here: mend {server}"))],
+            Some(server) => vec![Remedy::text(format!("see what is told of {server}"))],
             None => vec![
                 Remedy::command(
                     "see at the destination whether the SYNs arrive there; if not, the loss is on the way: firewalls, security \

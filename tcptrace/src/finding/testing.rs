@@ -6,9 +6,9 @@ use tcptrace_common::listener::{HISTOGRAM_BUCKETS, bucket_of};
 
 use crate::event::{
     Acceptor, AckDrop, AckDropCause, BindFail, BindStage, CounterSample, Coverage, Distribution, Endpoints,
-    Event, Family, Found, Holder, How, Kind, KnobSample, Listen, ListenerClosed, ListenerRef, ListenerSample,
-    ListenerTotals, Observation, ObservationStatus, PortRange, ProcessInfo, SampleSource, SocketOptions,
-    SocketState, SynDrop, SynDropCause, Taker, Task, Tier, Timestamp,
+    Event, Family, Found, HandshakeDrop, Holder, How, Kind, KnobSample, Listen, ListenerClosed, ListenerRef,
+    ListenerSample, ListenerTotals, Observation, ObservationStatus, Packet, PortRange, ProcessInfo,
+    SampleSource, SocketOptions, SocketState, SynDrop, SynDropCause, Taker, Task, Tier, Timestamp,
 };
 
 use super::{Engine, Finding};
@@ -35,6 +35,33 @@ pub(crate) fn place(local: &str) -> Endpoints {
     let local = address(local);
     let family = if local.is_ipv4() { Family::V4 } else { Family::V6 };
     Endpoints::local_only(NETNS, family, local)
+}
+
+/// A packet that was dropped on its way, for no reason that is told.
+pub(crate) fn handshake_drop(packet: Packet, outgoing: bool) -> HandshakeDrop {
+    let (server, client) = ("10.0.0.1:80", "10.0.0.9:40000");
+    let (local, remote) =
+        if outgoing == (packet == Packet::SynAck) { (server, client) } else { (client, server) };
+    HandshakeDrop {
+        endpoints: Endpoints {
+            netns: NETNS,
+            family: Family::V4,
+            local: address(local),
+            remote: Some(address(remote)),
+            device: if outgoing { 0 } else { 2 },
+        },
+        task: None,
+        packet,
+        outgoing,
+        handshake: true,
+        reason: 0,
+        reason_name: None,
+        location: 1,
+        function: None,
+        input: 0,
+        input_name: None,
+        total: 1,
+    }
 }
 
 /// An engine, and everything it has reported.

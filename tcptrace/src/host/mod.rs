@@ -4,6 +4,7 @@
 //! thread of their own.
 
 pub mod counters;
+pub mod kallsyms;
 pub mod knobs;
 pub mod netns;
 pub mod port_set;

@@ -3,6 +3,7 @@
 //! Whoever drives it calls [`Live::poll`] about ten times a second (and when its descriptor is readable), [`Live::second`]
 //! once a second, and [`Live::finish`] in the end. Everything here blocks for milliseconds at most.
 
+mod absence;
 mod clock;
 pub mod drive;
 mod people;
@@ -30,6 +31,7 @@ use crate::{
         decode::{decode_connect_sample, decode_listener_state, decode_record, record_name},
     },
     host::{
+        kallsyms::Kallsyms,
         netns::{Netns, NetnsError},
         procfs::Procfs,
         sock_diag,
@@ -37,6 +39,7 @@ use crate::{
     probe::{self, BackEnd, ProbeError, Tracer, plan::PROCESS_CONTEXT},
 };
 
+use absence::Absence;
 use people::People;
 use places::Places;
 use polled::{ByPort, Polled};
@@ -70,6 +73,8 @@ pub struct Live {
     clock: ClockOffset,
     people: People,
     places: Places,
+    absence: Absence,
+    kallsyms: Kallsyms,
     /// `Some` when drops or listeners must be polled.
     polled: Option<Polled>,
     said_listeners: HashMap<u64, ListenerSample>,
@@ -109,6 +114,8 @@ impl Live {
             clock,
             people: People::new(procfs),
             places,
+            absence: Absence::default(),
+            kallsyms: Kallsyms::default(),
             polled: polls.then(Polled::default),
             said_listeners: HashMap::new(),
             changed: HashSet::new(),
@@ -182,6 +189,8 @@ impl Live {
         batch.sort_by_key(|event| event.time);
         let mut conflicts: Vec<(Timestamp, BindFail)> = Vec::new();
         let mut strangers: Vec<(u64, u64, Endpoints)> = Vec::new();
+        let mut reverse_path: HashSet<u32> = HashSet::new();
+        let mut absences: BTreeMap<(u32, u16), Timestamp> = BTreeMap::new();
         let tells_causes = self.tracer.coverage().back_end("request-end").is_some();
         for mut event in batch {
             if let Kind::SynAckRetransmit(again) = &mut event.kind {
@@ -190,9 +199,30 @@ impl Live {
                     again.cause = RetransmitCause::Unknown;
                 }
             }
+            if let Kind::HandshakeDrop(dropped) = &mut event.kind {
+                dropped.reason_name = self.tracer.drop_reason(dropped.reason).map(str::to_owned);
+                dropped.function = self.kallsyms.function_at(dropped.location);
+                dropped.input_name = self.kallsyms.function_at(dropped.input);
+                // A kernel without reasons counts this one, at least.
+                let input = dropped.function.as_deref().is_some_and(|name| name.starts_with("ip_rcv_finish"));
+                if dropped.reason == 0 && input {
+                    let netns = dropped.endpoints.netns;
+                    if self.places.filters_reverse_path(netns) || reverse_path.contains(&netns) {
+                        reverse_path.insert(netns);
+                        dropped.reason_name = Some("IP_RPFILTER".to_owned());
+                    }
+                }
+            }
             self.introduce(&event, into);
             self.ports.note(&event.kind);
             match &event.kind {
+                Kind::NoListener(absent) if absent.total >= absence::SYNS => {
+                    absences.insert((absent.endpoints.netns, absent.endpoints.local.port()), event.time);
+                }
+                Kind::HandshakeDrop(dropped) => {
+                    let server = dropped.server().port();
+                    absences.insert((dropped.endpoints.netns, server), event.time);
+                }
                 Kind::Connect(connect) => {
                     self.connects = true;
                     let unknown = connect.task.is_none() && !self.people.has_looked_for(connect.inode);
@@ -228,6 +258,10 @@ impl Live {
             let owners = self.people.owner_events(&strangers, OwnerConfidence::Likely);
             into.extend(owners.into_iter().map(|kind| Event { time: now, kind }));
         }
+        for (place, time) in absences {
+            let kinds = self.absence.look(place, time, &mut self.places, &mut self.people);
+            into.extend(kinds.into_iter().map(|kind| Event { time: now, kind }));
+        }
         for (time, conflict) in conflicts {
             self.report_holders(time, &conflict, into);
         }
@@ -242,6 +276,7 @@ impl Live {
             Kind::Listen(listen) => pids.push(listen.task.pid),
             Kind::Accept(accept) => pids.push(accept.task.pid),
             Kind::PortTaken(taken) => pids.push(taken.task.pid),
+            Kind::HandshakeDrop(dropped) => pids.extend(dropped.task.as_ref().map(|task| task.pid)),
             Kind::NoPort(refused) => pids.push(refused.task.pid),
             Kind::Connect(connect) => pids.extend(connect.task.as_ref().map(|task| task.pid)),
             Kind::ListenerClosed(closed) => pids.push(closed.task.pid),
@@ -422,6 +457,7 @@ impl Live {
 
     fn samples_of_second(&mut self, into: &mut Vec<Event>, ending: bool) {
         self.people.second();
+        self.absence.second(self.now());
         self.look_at_listeners(into, true);
         let mut kinds = Vec::new();
         let counts_by_listener =

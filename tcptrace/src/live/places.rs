@@ -23,6 +23,8 @@ struct Place {
     said_counters: Option<CounterSample>,
     said_knobs: Option<KnobSample>,
     diag: Option<SockDiag>,
+    /// Packets that the reverse-path filter had dropped when that was last asked.
+    reverse_path: Option<u64>,
 }
 
 /// All namespaces being traced.
@@ -62,6 +64,7 @@ impl Places {
             said_counters: None,
             said_knobs: None,
             diag: None,
+            reverse_path: None,
         });
     }
 
@@ -175,6 +178,39 @@ impl Places {
                 .ok();
         }
         place.diag.as_mut()
+    }
+
+    /// Whether the reverse-path filter of a namespace has dropped anything since this was last asked.
+    pub(super) fn filters_reverse_path(&mut self, netns: u32) -> bool {
+        let Some(place) = self.places.get_mut(&netns) else { return false };
+        let now = place.counters.as_mut().and_then(|reader| reader.read().ok()?.rp_filter_drops);
+        let grown = now > place.reverse_path.or(Some(0));
+        place.reverse_path = now;
+        grown
+    }
+
+    /// Every listener on `port` in every namespace of the host, also those that are not traced; and whether all could be
+    /// looked at.
+    pub(super) fn listeners_on(&mut self, port: u16) -> (Vec<(u32, Listener)>, bool) {
+        if let Err(error) = self.table.refresh() {
+            log::warn!("network namespaces: {error}");
+        }
+        let (mut found, mut complete) = (Vec::new(), true);
+        for netns in self.table.iter() {
+            match SockDiag::open(netns).and_then(|mut diag| diag.listeners()) {
+                Ok(listeners) => found.extend(
+                    listeners
+                        .into_iter()
+                        .filter(|listener| listener.local.port() == port)
+                        .map(|listener| (netns.id(), listener)),
+                ),
+                Err(error) => {
+                    log::debug!("listeners of namespace {}: {error}", netns.id());
+                    complete = false;
+                }
+            }
+        }
+        (found, complete)
     }
 
     /// Every listener of every namespace.

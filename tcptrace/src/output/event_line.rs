@@ -72,6 +72,19 @@ impl EventLine {
                     .with("uid", fail.task.uid)
                     .with("holders", fail.holders_met),
             ),
+            Kind::HandshakeDrop(dropped) => (
+                &dropped.endpoints,
+                dropped.task.as_ref(),
+                Evidence::new()
+                    .with("packet", dropped.packet.name())
+                    .with("direction", if dropped.outgoing { "out" } else { "in" })
+                    .with("reason", dropped.reason_name.clone())
+                    .with("function", dropped.function.clone())
+                    .with("total", dropped.total),
+            ),
+            Kind::NoListener(absent) => {
+                (&absent.endpoints, None, Evidence::new().with("total", absent.total))
+            }
             Kind::Connect(connect) => (
                 &connect.endpoints,
                 connect.task.as_ref(),

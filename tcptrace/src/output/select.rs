@@ -75,6 +75,8 @@ impl Selection {
             Kind::Enqueue(e) => (None, e.endpoints.remote),
             Kind::Accept(e) => (Some(&e.task), e.endpoints.remote),
             Kind::BindFail(e) => (Some(&e.task), None),
+            Kind::HandshakeDrop(e) => (e.task.as_ref(), e.endpoints.remote),
+            Kind::NoListener(e) => (None, e.endpoints.remote),
             Kind::Connect(e) => (e.task.as_ref(), e.endpoints.remote),
             Kind::PortTaken(e) => (Some(&e.task), e.endpoints.remote),
             Kind::PortReleased(e) => (None, e.endpoints.remote),

@@ -146,6 +146,7 @@ const SYNACK_AGAIN: &[Probe] =
     &[probe("tp_retransmit_synack", Kind::BtfTracepoint, &["tcp_retransmit_synack"])];
 
 const SYN_AGAIN: &[Probe] = &[probe("tp_retransmit_skb", Kind::BtfTracepoint, &["tcp_retransmit_skb"])];
+const DROPPED: &[Probe] = &[probe("tp_handshake_drop", Kind::BtfTracepoint, &["kfree_skb"])];
 const RESET: Probe = probe("tp_receive_reset", Kind::BtfTracepoint, &["tcp_receive_reset"]);
 const END_BY_STATE: Way = Way {
     back_end: BackEnd::Tracepoint,
@@ -532,6 +533,39 @@ pub const OBSERVATIONS: &[Observation] = &[
         group: 0,
     },
     Observation {
+        name: "handshake-drop",
+        what: "packets of handshakes dropped on their way by this host",
+        // One tracepoint for all tiers.
+        ways: &[way(Fexit, DROPPED), way(Kprobe, DROPPED), way(BackEnd::Tracepoint, DROPPED)],
+        polled: None,
+        group: 0,
+    },
+    Observation {
+        name: "no-listener",
+        what: "SYNs for ports that nobody listens on",
+        ways: &[
+            Way { needs: Some("drop_no_socket"), ..way(Fexit, DROPPED) },
+            way(
+                Fexit,
+                &[
+                    probe("fentry_send_reset_v4", Kind::Fentry, &["tcp_v4_send_reset"]),
+                    probe6("fentry_send_reset_v6", Kind::Fentry, &["tcp_v6_send_reset"]),
+                ],
+            ),
+            Way { needs: Some("drop_no_socket"), ..way(Kprobe, DROPPED) },
+            way(
+                Kprobe,
+                &[
+                    probe("kprobe_send_reset", Kind::Kprobe, &["tcp_v4_send_reset"]),
+                    probe6("kprobe_send_reset", Kind::Kprobe, &["tcp_v6_send_reset"]),
+                ],
+            ),
+            Way { needs: Some("drop_no_socket"), ..way(BackEnd::Tracepoint, DROPPED) },
+        ],
+        polled: None,
+        group: 0,
+    },
+    Observation {
         name: "connect-established",
         what: "connects that are answered",
         ways: &[
@@ -557,7 +591,7 @@ mod tests {
     #[test]
     fn ways_are_in_order_of_preference() {
         for observation in OBSERVATIONS {
-            assert!(observation.ways.is_sorted_by(|a, b| a.back_end < b.back_end), "{}", observation.name);
+            assert!(observation.ways.is_sorted_by(|a, b| a.back_end <= b.back_end), "{}", observation.name);
         }
     }
 

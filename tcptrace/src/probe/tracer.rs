@@ -1,6 +1,7 @@
 //! The loaded eBPF object: attached programs, ring buffer, maps.
 
 use std::{
+    collections::BTreeMap,
     os::fd::{AsFd, BorrowedFd},
     path::Path,
     time::Instant,
@@ -77,6 +78,7 @@ pub struct Tracer {
     prefixes: HashMap<MapData, [u8; size_of::<PrefixKey>()], u64>,
     connects: HashMap<MapData, [u8; size_of::<ConnectKey>()], ConnectBytes>,
     lost: Array<MapData, [u64; KINDS]>,
+    drop_reasons: BTreeMap<u32, String>,
     port_use: HashMap<MapData, PortUseKeyBytes, PortUseBytes>,
     served: Array<MapData, [u64; 1024]>,
     coverage: Coverage,
@@ -156,6 +158,7 @@ impl Tracer {
             port_use: HashMap::try_from(take(&mut ebpf, "PORT_USE")?)?,
             served: Array::try_from(take(&mut ebpf, "SERVED")?)?,
             kernel_log,
+            drop_reasons: btf.enum_names("skb_drop_reason", "SKB_DROP_REASON_"),
             streams_all,
             open_sockets,
             ebpf,
@@ -275,6 +278,12 @@ impl Tracer {
         entries.filter_map(|(key, totals)| Some((object::connect_key(key)?, totals))).collect()
     }
 
+    /// This kernel's name for a reason to drop a packet; `None` if it has none for that number.
+    #[must_use]
+    pub fn drop_reason(&self, number: u32) -> Option<&str> {
+        self.drop_reasons.get(&number).map(String::as_str)
+    }
+
     /// Records lost so far, by kind: those that found no room in the ring buffer; slot 0 counts listeners that found no
     /// room in their map.
     ///
@@ -287,8 +296,8 @@ impl Tracer {
 
     /// How often each attached program has run, since BPF statistics were switched on (`aya::sys::enable_stats`).
     #[must_use]
-    pub fn run_counts(&self) -> std::collections::BTreeMap<&'static str, u64> {
-        let mut counts = std::collections::BTreeMap::new();
+    pub fn run_counts(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::new();
         for attached in &self.attached {
             if let Some(info) = self.ebpf.program(attached.program).and_then(|program| program.info().ok()) {
                 counts.insert(attached.program, info.run_count());
@@ -300,7 +309,7 @@ impl Tracer {
     /// How often the kernel skipped a run of each attached program, because it would have interrupted itself. Without those
     /// of which nothing is lost ([`SKIPPED_IN_GOOD_FAITH`]), unless everything is streamed.
     #[must_use]
-    pub fn misses(&self) -> std::collections::BTreeMap<&'static str, u64> {
+    pub fn misses(&self) -> BTreeMap<&'static str, u64> {
         let program = |name| self.ebpf.program(name).and_then(|program| program.fd().ok());
         let misses = |fd: &aya::programs::ProgramFd| misses::of_program(fd.as_fd());
         let telling = |a: &&Attached| self.streams_all || !SKIPPED_IN_GOOD_FAITH.contains(&a.program);

@@ -135,6 +135,9 @@ pub(super) fn put(columns: &mut Builders, row: usize, event: &Event) -> Result<(
         | Kind::ProcessState(_)
         | Kind::SocketOwner(_)
         | Kind::HolderReport(_)
+        | Kind::HandshakeDrop(_)
+        | Kind::NoListener(_)
+        | Kind::ListenerReport(_)
         | Kind::Coverage(_)
         | Kind::Lost(_) => {
             columns.detail.put(row, &serde_json::to_string(&event.kind)?);
@@ -206,6 +209,21 @@ fn for_queries(columns: &mut Builders, row: usize, kind: &Kind) {
                 columns.pid.put(row, owner.pid);
                 columns.comm.put(row, owner.comm.as_str());
             }
+        }
+        Kind::HandshakeDrop(drop) => {
+            endpoints(columns, row, &drop.endpoints);
+            if let Some(by) = &drop.task {
+                task(columns, row, by);
+            }
+            columns.total.put(row, drop.total);
+        }
+        Kind::NoListener(absent) => {
+            endpoints(columns, row, &absent.endpoints);
+            columns.total.put(row, absent.total);
+        }
+        Kind::ListenerReport(report) => {
+            columns.netns.put(row, report.netns);
+            columns.local_port.put(row, report.port);
         }
         Kind::HolderReport(report) => {
             columns.netns.put(row, report.netns);

@@ -155,6 +155,7 @@ impl People {
             Kind::BindFail(fail) => Some(fail.task.pid),
             Kind::Connect(connect) => connect.task.as_ref().map(|task| task.pid),
             Kind::ConnectSample(sample) => Some(sample.pid),
+            Kind::HandshakeDrop(drop) => drop.task.as_ref().map(|task| task.pid),
             Kind::NoPort(none) => Some(none.task.pid),
             Kind::PortUse(usage) => Some(usage.pid),
             Kind::PortTaken(taken) => Some(taken.task.pid),

@@ -25,6 +25,7 @@ mod incident;
 mod judge;
 mod namespace;
 mod netlink;
+mod nft;
 mod stage;
 mod truth;
 

@@ -14,10 +14,10 @@ const HEADER: usize = 16;
 const VETH_INFO_PEER: u16 = 1;
 
 /// A request under construction: `nlmsghdr`, then a fixed part, then attributes, which may nest.
-struct Request(Vec<u8>);
+pub(super) struct Request(Vec<u8>);
 
 impl Request {
-    fn new(kind: u16, flags: i32, fixed: &[u8]) -> Self {
+    pub(super) fn new(kind: u16, flags: i32, fixed: &[u8]) -> Self {
         let flags = u16::try_from(flags | libc::NLM_F_REQUEST | libc::NLM_F_ACK).unwrap_or_default();
         let mut bytes = Vec::with_capacity(256);
         bytes.extend_from_slice(&0u32.to_ne_bytes()); // the length, set when sent
@@ -29,7 +29,7 @@ impl Request {
         Self(bytes)
     }
 
-    fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
+    pub(super) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
         self.0.extend_from_slice(&length(value.len() + 4).to_ne_bytes());
         self.0.extend_from_slice(&kind.to_ne_bytes());
         self.0.extend_from_slice(value);
@@ -37,18 +37,24 @@ impl Request {
         self
     }
 
-    fn nested(self, kind: u16, fixed: &[u8], fill: impl FnOnce(Self) -> Self) -> Self {
+    pub(super) fn nested(self, kind: u16, fixed: &[u8], fill: impl FnOnce(Self) -> Self) -> Self {
         let mut inner = Self(fixed.to_vec());
         inner = fill(inner);
         self.attribute(kind, &inner.0)
     }
 
-    /// Sends it to the kernel of the calling thread's namespace and waits for the acknowledgement.
-    fn send(mut self) -> io::Result<()> {
+    /// Its bytes, with their length in front.
+    pub(super) fn finish(mut self) -> io::Result<Vec<u8>> {
         let length = u32::try_from(self.0.len()).map_err(io::Error::other)?;
         if let Some(field) = self.0.get_mut(..4) {
             field.copy_from_slice(&length.to_ne_bytes());
         }
+        Ok(self.0)
+    }
+
+    /// Sends it to the kernel of the calling thread's namespace and waits for the acknowledgement.
+    fn send(self) -> io::Result<()> {
+        let bytes = self.finish()?;
         let route: OwnedFd = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -56,7 +62,7 @@ impl Request {
             SockProtocol::NetlinkRoute,
         )?;
         bind(route.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-        send(route.as_raw_fd(), &self.0, MsgFlags::empty())?;
+        send(route.as_raw_fd(), &bytes, MsgFlags::empty())?;
         let mut reply = [0u8; 4096];
         let read = recv(route.as_raw_fd(), &mut reply, MsgFlags::empty())?;
         acknowledged(reply.get(..read).unwrap_or_default())
@@ -69,7 +75,7 @@ fn length(bytes: usize) -> u16 {
 }
 
 /// The answer is one NLMSG_ERROR whose error is 0 for an acknowledgement.
-fn acknowledged(reply: &[u8]) -> io::Result<()> {
+pub(super) fn acknowledged(reply: &[u8]) -> io::Result<()> {
     let kind = reply.get(4..6).and_then(|field| field.try_into().ok()).map(u16::from_ne_bytes);
     let code = reply.get(HEADER..HEADER + 4).and_then(|field| field.try_into().ok()).map(i32::from_ne_bytes);
     match (kind.map(i32::from), code) {

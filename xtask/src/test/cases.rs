@@ -82,7 +82,7 @@ const fn rehearsal(name: &'static str, arguments: &'static [&'static str], tiers
 /// What the tracepoint tier cannot see, and the kprobe tier sees by the same handlers as the fexit tier.
 const BEST: &[Tier] = &[Tier::Auto];
 
-pub(crate) const CASES: [Case; 17] = [
+pub(crate) const CASES: [Case; 20] = [
     rehearsal("accept-overflow", &["rehearse", "accept-overflow"], &Tier::ALL),
     // The tracepoint tier does not see listen() fail.
     rehearsal("port-grab", &["rehearse", "port-grab"], &[Tier::Tracepoint]),
@@ -108,6 +108,9 @@ pub(crate) const CASES: [Case; 17] = [
     rehearsal("listener-closed", &["rehearse", "listener-closed"], BEST),
     rehearsal("reuseport-imbalance", &["rehearse", "reuseport-imbalance"], BEST),
     rehearsal("storm", &["rehearse", "storm"], BEST),
+    rehearsal("no-answer", &["rehearse", "no-answer", "--variant", "listener-exited"], BEST),
+    rehearsal("firewall", &["rehearse", "no-answer", "--variant", "input-drop", "--family", "6"], BEST),
+    rehearsal("refused", &["rehearse", "no-answer", "--variant", "reject"], BEST),
     rehearsal("port-risk", &["rehearse", "port-risk"], BEST),
     rehearsal("port-exhaustion", &["rehearse", "port-exhaustion"], &Tier::ALL),
     rehearsal(

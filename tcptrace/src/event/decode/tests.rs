@@ -278,6 +278,29 @@ fn connects() {
 }
 
 #[test]
+fn packets_dropped_on_their_way() {
+    let record = encode(record::HANDSHAKE_DROP, 42, |to| {
+        let to = to.endpoints(&ends()).task(&some_task()).u64(0xff01).u64(0xff02).u64(3).u32(8);
+        to.u32(u32::from(drop::PACKET_SYN_ACK))
+            .u32(u32::from(drop::DIRECTION_OUT))
+            .u32(drop::HANDSHAKE)
+            .u64(5)
+    });
+    assert_eq!(record.len(), size_of::<record::HandshakeDrop>());
+    let Kind::HandshakeDrop(dropped) = kind_of(&record) else { panic!() };
+    assert_eq!((dropped.endpoints, dropped.task.clone()), (ends_decoded(), Some(task_decoded())));
+    assert_eq!((dropped.packet, dropped.outgoing, dropped.handshake), (Packet::SynAck, true, true));
+    assert_eq!((dropped.location, dropped.input, dropped.reason, dropped.total), (0xff01, 0xff02, 8, 5));
+
+    let Kind::NoListener(absent) =
+        kind_of(&encode(record::NO_LISTENER, 42, |to| to.endpoints(&ends()).u64(9)))
+    else {
+        panic!()
+    };
+    assert_eq!(absent, NoListener { endpoints: ends_decoded(), total: 9 });
+}
+
+#[test]
 fn drops() {
     let record = encode(record::SYN_DROP, 42, |to| {
         to.endpoints(&ends()).listener(&listener()).u32(record::SYN_DROP_SYN_QUEUE).u32(1).u64(9)
@@ -493,6 +516,8 @@ proptest! {
             record::REQUEST_END => size_of::<record::RequestEnd>(),
             record::NO_PORT => size_of::<record::NoPort>(),
             record::CONNECT => size_of::<record::Connect>(),
+            record::HANDSHAKE_DROP => size_of::<record::HandshakeDrop>(),
+            record::NO_LISTENER => size_of::<record::NoListener>(),
             _ => size_of::<record::ListenerClosed>(),
         };
         let bytes = encode(kind, time, |to| to.bytes(&noise[..len - size_of::<Header>()]));

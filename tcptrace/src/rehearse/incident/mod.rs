@@ -7,6 +7,7 @@ mod backlog_truncated;
 mod crowds;
 mod healthy;
 mod listener_closed;
+mod no_answer;
 mod port_exhaustion;
 mod port_grab;
 mod port_leak;
@@ -180,6 +181,7 @@ pub fn catalogue() -> &'static [Entry] {
         listener_closed::ENTRY,
         reuseport_imbalance::ENTRY,
         storm::ENTRY,
+        no_answer::ENTRY,
         port_grab::ENTRY,
         port_exhaustion::ENTRY,
         port_leak::ENTRY,
