@@ -442,7 +442,14 @@ fn damage_anywhere_is_seen_and_costs_one_batch() {
     for place in (0..8).chain((8..clean.len() - 8).step_by(29)) {
         let mut bytes = clean.clone();
         bytes[place] ^= 0x10;
-        let (mut events, damage) = read(&bytes).unwrap();
+        let (mut events, damage) = match read(&bytes) {
+            Ok(read) => read,
+            // What says that it is a recording of ours stands in the header, once.
+            Err(error) => {
+                assert!(place < header && matches!(error, ReadError::Foreign(_)), "{place}: {error}");
+                continue;
+            }
+        };
         assert!(!damage.is_empty(), "{place}");
         if place < header {
             assert!(damage.contains(&Damage::Header), "{place}: {damage:?}");
