@@ -17,7 +17,7 @@ use crate::{
     filter::{passes, stream_all},
     handle::taker::{self, Hashed},
     kernel::{Access, Sock, current, state},
-    maps::CONNECTS,
+    maps::{CONNECTS, ZEROES},
 };
 
 const ECONNREFUSED: u32 = 111;
@@ -52,9 +52,19 @@ fn totals_of(key: &ConnectKey, now: u64) -> Option<*mut ConnectTotals> {
     if let Some(totals) = CONNECTS.get_ptr_mut(key) {
         return Some(totals);
     }
-    let fresh = ConnectTotals { since_ns: now, window_ns: now, ..Default::default() };
+    // Made of the zero page, and not on the stack, of which the tracepoint that comes here on 5.10 has no more to give.
+    let zero = ZEROES.get_ptr(0)?.cast::<ConnectTotals>();
     // BPF_NOEXIST: another CPU may have been quicker.
-    let _ = CONNECTS.insert(key, &fresh, 1);
+    // SAFETY: the zero array is longer than a ConnectTotals, and all-zero bytes are a valid one.
+    if CONNECTS.insert(key, unsafe { &*zero }, 1).is_ok() {
+        if let Some(fresh) = CONNECTS.get_ptr_mut(key) {
+            // SAFETY: a map value stays writable for the length of a program run.
+            unsafe {
+                (*fresh).since_ns = now;
+                (*fresh).window_ns = now;
+            }
+        }
+    }
     let totals = CONNECTS.get_ptr_mut(key);
     if totals.is_none() {
         emit::lost(0);
@@ -122,21 +132,17 @@ fn tell<A: Access>(sk: Sock<A>, task: &Task, key: &ConnectKey, now: u64, news: &
     record.submit();
 }
 
-/// `news` of a connect whose beginning was perhaps not seen.
-#[inline(always)]
-fn tell_of<A: Access>(
-    sk: Sock<A>,
-    netns: u32,
-    port: u16,
-    taker: Option<*mut Taker>,
-    result: u32,
-    errno: u32,
-) {
+/// `news` of a connect whose beginning was perhaps not seen: then `taker` is null.
+///
+/// Not inlined: each of its callers would have a copy of its variables on the stack, which on 5.10 is too small for that.
+#[inline(never)]
+fn tell_of<A: Access>(sk: Sock<A>, port: u16, taker: *mut Taker, result: u32, errno: u32) {
+    let netns = sk.netns();
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let mut news = News { result, errno, syns_again: 0, age_ns: CONNECT_AGE_UNKNOWN, port };
     let mut task = Task::default();
-    if let Some(taker) = taker {
+    if !taker.is_null() {
         // SAFETY: a map value stays readable for the length of a program run.
         unsafe {
             task = (*taker).task;
@@ -164,13 +170,12 @@ pub fn retransmitted<A: Access>(sk: Sock<A>) {
     if !passes(sk, port, sk.remote_port()) {
         return;
     }
-    let netns = sk.netns();
     let taker = connector(sk, port);
     if let Some(taker) = taker {
         // SAFETY: a map value; the socket's lock keeps others away from this member.
         unsafe { (*taker).syns_again = (*taker).syns_again.saturating_add(1) };
     }
-    tell_of(sk, netns, port, taker, CONNECT_SYN_AGAIN, sk.soft_error());
+    tell_of(sk, port, taker.unwrap_or(core::ptr::null_mut()), CONNECT_SYN_AGAIN, sk.soft_error());
 }
 
 /// `tcp_receive_reset`: an RST came for `sk`, whose state is still the one it was.
@@ -183,13 +188,12 @@ pub fn reset<A: Access>(sk: Sock<A>) {
     if !passes(sk, port, sk.remote_port()) {
         return;
     }
-    let netns = sk.netns();
     let taker = connector(sk, port);
     if let Some(taker) = taker {
         // SAFETY: as above.
         unsafe { (*taker).told = 1 };
     }
-    tell_of(sk, netns, port, taker, CONNECT_REFUSED, ECONNREFUSED);
+    tell_of(sk, port, taker.unwrap_or(core::ptr::null_mut()), CONNECT_REFUSED, ECONNREFUSED);
 }
 
 /// A socket in SYN_SENT is closed: its connect has failed, if nobody has said so yet.
@@ -210,7 +214,7 @@ pub fn ended<A: Access>(sk: Sock<A>, port: u16, taker: *mut Taker) {
     if result == CONNECT_CANCELLED && syns_again == 0 && !stream_all() {
         return;
     }
-    tell_of(sk, sk.netns(), port, Some(taker), result, errno);
+    tell_of(sk, port, taker, result, errno);
 }
 
 /// The handshake of a client is complete.
@@ -220,7 +224,7 @@ pub fn established<A: Access>(sk: Sock<A>, port: u16, taker: *mut Taker) {
     if unsafe { (*taker).syns_again } == 0 && !stream_all() {
         return;
     }
-    tell_of(sk, sk.netns(), port, Some(taker), CONNECT_ESTABLISHED, 0);
+    tell_of(sk, port, taker, CONNECT_ESTABLISHED, 0);
 }
 
 /// The same, of a connect that is still to be found.

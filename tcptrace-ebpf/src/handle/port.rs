@@ -81,7 +81,8 @@ pub fn connected<A: Access>(sk: Sock<A>) {
 }
 
 /// Streams that `taker` took a port for `sk`.
-#[inline(always)]
+// Not inlined, for a stack frame of its own.
+#[inline(never)]
 fn report_taken<A: Access>(sk: Sock<A>, port: u16, taker: &Taker, now: u64) {
     emit::send(now, |header| PortTaken {
         header,
@@ -149,7 +150,8 @@ pub fn connecting<A: Access>(sk: Sock<A>) {
 }
 
 /// Tracepoint tier: the connect is answered; now its port is known. Softirq: the taker is who called connect().
-#[inline(always)]
+// Not inlined, for a stack frame of its own.
+#[inline(never)]
 pub fn connecting_done<A: Access>(sk: Sock<A>) {
     let (port, remote_port) = sk.ports();
     let pending = taker::recall_live(&Hashed::bound(sk, 0));
@@ -188,7 +190,8 @@ pub fn connecting_done<A: Access>(sk: Sock<A>) {
 }
 
 /// Tracepoint tier: `sk` went from `old_state` to CLOSE. Its port is cleared already, its source port is not.
-#[inline(always)]
+// Not inlined, for a stack frame of its own.
+#[inline(never)]
 pub fn closed<A: Access>(sk: Sock<A>, old_state: u8) {
     let ports = (sk.source_port(), sk.remote_port());
     if old_state == state::SYN_SENT {
