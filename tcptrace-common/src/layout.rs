@@ -181,6 +181,8 @@ kernel_layout! {
     net_syncookies: Offset("net.ipv4.sysctl_tcp_syncookies"),
     /// Its size: int up to 5.12, u8 since.
     net_syncookies_size: Size("net.ipv4.sysctl_tcp_syncookies"),
+    /// `net.ipv4.sysctl_tcp_abort_on_overflow`: an int up to 5.13, u8 since; its low byte is first either way.
+    net_abort_on_overflow: Offset("net.ipv4.sysctl_tcp_abort_on_overflow"),
     /// `net.core.sysctl_somaxconn`.
     net_somaxconn: Offset("net.core.sysctl_somaxconn"),
     /// Per-namespace hash info (pointer), since 6.1; the offset is of the pointer `hashinfo` in an embedded death row.
@@ -229,8 +231,20 @@ kernel_layout! {
     req_num_timeout_shift: BitShift("request_sock.num_timeout"),
     /// Listener of a request.
     req_listener: Offset("sock_common.skc_listener"),
+    /// Link of a request in the table of established sockets: `pprev` behind `next` is NULL when it is in none.
+    req_hash_link: Offset("sock_common.skc_nulls_node.pprev"),
+    /// Byte of `acked` (1 bit): the final ACK came and was put aside.
+    req_acked: Offset("inet_request_sock.acked"),
+    /// Bit of `acked` in its byte.
+    req_acked_shift: BitShift("inet_request_sock.acked"),
+    /// `TCP_DEFER_ACCEPT` of a listener (u8): 0 for off.
+    icsk_defer_accept: Offset("inet_connection_sock.icsk_accept_queue.rskq_defer_accept"),
     /// When the first SYN-ACK was sent (`CLOCK_MONOTONIC`, µs); 0 for never, and for cookies.
     req_snt_synack: Offset("tcp_request_sock.snt_synack"),
+
+    // MPTCP, where it is built in.
+    /// First subflow of an MPTCP socket (`struct sock *`): what was in the accept queue.
+    mptcp_first: Offset("mptcp_sock.first"),
 
     // Packets: only addresses and ports of a SYN.
     /// Start of a packet's buffer.

@@ -23,6 +23,33 @@ pub struct ListenerState {
     pub retransmits_duplicate_syn: u64,
     /// Half-open requests that ended because their timer ran out for the last time.
     pub expired: u64,
+    /// Half-open requests that the peer reset, by a RST or a SYN inside the window.
+    pub resets: u64,
+    /// Half-open requests that we reset at a full accept queue (`net.ipv4.tcp_abort_on_overflow`).
+    pub aborts: u64,
+    /// Half-open requests that an ICMP error ended.
+    pub icmp_ends: u64,
+    /// Half-open requests that became subflows of MPTCP connections.
+    pub joins: u64,
+    /// Half-open requests whose final ACK had come, but no data by their first time-out (`TCP_DEFER_ACCEPT`).
+    pub deferred: u64,
+    /// Connections enqueued by a valid cookie; they are among `enqueued`.
+    pub cookies_accepted: u64,
+    /// Valid cookies that came back, also those whose connection was then dropped (`SyncookiesRecv`).
+    pub cookies_valid: u64,
+    /// ACKs for no request and with no valid cookie: strays, or cookies that were too old.
+    pub cookies_invalid: u64,
+    /// Connections enqueued by their SYN (TCP Fast Open); they are among `enqueued`.
+    pub fast_opens: u64,
+    /// Children that were made and then not enqueued: another CPU was first, or the listener was just being closed.
+    pub orphans: u64,
+    /// SYNs that were granted a cookie and then dropped at a full accept queue, the SYN queue over its limit (or
+    /// `tcp_syncookies=2`): `TCPReqQFullDoCookies` counts them.
+    pub cookies_dropped: u64,
+    /// The same with the SYN queue exactly at its limit: whether that is full depends on the release.
+    pub cookies_dropped_at_limit: u64,
+    /// SYNs answered with a cookie because the SYN queue was exactly at its limit: if there is one, that is full here.
+    pub cookies_at_limit: u64,
     /// Final ACKs dropped because the accept queue was full (each data retransmission of the client counts again).
     pub ack_drops: u64,
     /// Final ACKs dropped for another reason (no route, port not inheritable, memory).
@@ -61,7 +88,7 @@ pub struct ListenerState {
     /// Inode number of the listener's file, 0 when it has none.
     pub ino: u64,
 }
-const _: () = assert!(size_of::<ListenerState>() == 18 * 8 + 6 * 4 + 48 + 8);
+const _: () = assert!(size_of::<ListenerState>() == 31 * 8 + 6 * 4 + 48 + 8);
 
 /// Remote networks are told apart by this many bits: IPv4 /24 (an IPv4-mapped address's first 120), IPv6 /64.
 pub const PREFIX_BITS_V4: u8 = 24;

@@ -170,8 +170,21 @@ pub struct Enqueue {
     pub listener: ListenerRef,
     /// The child socket's address in memory.
     pub child: u64,
+    /// Time from the first SYN-ACK to now, ns; [`AGE_UNKNOWN`] for cookies, and in the tracepoint tier.
+    pub handshake_ns: u64,
+    /// One of `ENQUEUE_*`.
+    pub how: u32,
+    /// Padding, zero.
+    pub pad: u32,
 }
-const _: () = assert!(size_of::<Enqueue>() == 16 + 48 + 32 + 8);
+const _: () = assert!(size_of::<Enqueue>() == 16 + 48 + 32 + 24);
+
+/// By a final ACK that met its request. In the tracepoint tier: however.
+pub const ENQUEUE_HANDSHAKE: u32 = 1;
+/// By a final ACK that brought a valid cookie back.
+pub const ENQUEUE_COOKIE: u32 = 2;
+/// By a SYN, with TCP Fast Open: the final ACK is still to come.
+pub const ENQUEUE_FAST_OPEN: u32 = 3;
 
 /// [`Accept::wait_ns`] when the enqueue was not seen.
 pub const WAIT_UNKNOWN: u64 = u64::MAX;
@@ -321,13 +334,30 @@ pub struct SynAckRetransmit {
     pub timeouts: u32,
     /// The listener's count of such retransmissions (of this cause), this one included.
     pub total: u64,
+    /// Bit set of `REQUEST_*`.
+    pub flags: u32,
+    /// Padding, zero.
+    pub pad: u32,
 }
-const _: () = assert!(size_of::<SynAckRetransmit>() == 16 + 48 + 32 + 24);
+const _: () = assert!(size_of::<SynAckRetransmit>() == 16 + 48 + 32 + 32);
+
+/// The peer's final ACK has come, and was put aside: by `TCP_DEFER_ACCEPT`, which waits for data, or at a full accept queue.
+pub const REQUEST_ACKED: u32 = 1 << 0;
+/// The listener has `TCP_DEFER_ACCEPT`.
+pub const REQUEST_DEFERRED: u32 = 1 << 1;
 
 /// Its timer ran out for the last time.
 pub const END_EXPIRED: u32 = 1;
-/// Its listener was closed; seen when its timer next ran out.
+/// Its listener was closed; seen when its timer next ran out, or a packet came.
 pub const END_LISTENER_CLOSED: u32 = 2;
+/// The peer reset it: by a RST, or a SYN inside the window.
+pub const END_RESET: u32 = 3;
+/// We reset it: its final ACK met a full accept queue, and `net.ipv4.tcp_abort_on_overflow` is set.
+pub const END_ABORTED: u32 = 4;
+/// An ICMP error came for it: [`RequestEnd::icmp`].
+pub const END_ICMP: u32 = 5;
+/// It became a subflow of an MPTCP connection (`MP_JOIN`), which is in no accept queue.
+pub const END_JOINED: u32 = 6;
 
 /// Body of [`REQUEST_END`]. Softirq context: names no task.
 #[repr(C)]
@@ -345,10 +375,14 @@ pub struct RequestEnd {
     pub how: u32,
     /// How often its timer had run out before.
     pub timeouts: u32,
-    /// The listener's count of such ends, this one included.
+    /// The listener's count of such ends, this one included; 0 for a closed listener.
     pub total: u64,
+    /// Bit set of `REQUEST_*`.
+    pub flags: u32,
+    /// Of [`END_ICMP`]: type and code of the ICMP or ICMPv6 message, as bytes 1 and 0.
+    pub icmp: u32,
 }
-const _: () = assert!(size_of::<RequestEnd>() == 16 + 48 + 32 + 24);
+const _: () = assert!(size_of::<RequestEnd>() == 16 + 48 + 32 + 32);
 
 /// Body of [`NO_PORT`]. Process context: the current task called connect(), which fails with EADDRNOTAVAIL.
 #[repr(C)]

@@ -17,7 +17,7 @@ use tcptrace_common::{
     ABSENT, KernelLayout, TraceConfig,
     open_socket::OpenSocketQuery,
     port::{OPT_FREEBIND, OPT_REUSEADDR, OPT_REUSEPORT, OPT_TRANSPARENT, OPT_V6ONLY},
-    record::ListenerRef,
+    record::{ListenerRef, REQUEST_ACKED, REQUEST_DEFERRED},
     wire::{AF_INET, AF_INET6, COMM_LEN, Endpoints, TASK_EXITING, TASK_FLAGS_SEEN, Task},
 };
 
@@ -218,6 +218,12 @@ impl<A: Access> Sock<A> {
     #[inline(always)]
     pub fn syn_queue(self) -> u32 {
         Probed::read(self.at, layout!(icsk_qlen))
+    }
+
+    /// A listener with `TCP_DEFER_ACCEPT`.
+    #[inline(always)]
+    pub fn defers_accept(self) -> bool {
+        layout!(icsk_defer_accept) != ABSENT && Probed::read::<u8>(self.at, layout!(icsk_defer_accept)) != 0
     }
 
     /// The error that ended the connection (`sk_err`), positive; 0 for none.
@@ -443,6 +449,13 @@ impl<A: Access> Net<A> {
         }
     }
 
+    /// `net.ipv4.tcp_abort_on_overflow`.
+    #[inline(always)]
+    pub fn aborts_on_overflow(self) -> bool {
+        layout!(net_abort_on_overflow) != ABSENT
+            && A::read::<u8>(self.at, layout!(net_abort_on_overflow)) != 0
+    }
+
     /// `net.core.somaxconn`; 0 where it cannot be read.
     #[inline(always)]
     pub fn somaxconn(self) -> u32 {
@@ -491,6 +504,28 @@ impl Request {
         u32::from(byte >> layout!(req_num_timeout_shift)) & 0x7f
     }
 
+    /// It is still in the table where packets find it.
+    #[inline(always)]
+    pub fn is_hashed(self) -> bool {
+        Probed::read::<u64>(self.0, layout!(req_hash_link)) != 0
+    }
+
+    /// Bit set of `record::REQUEST_*`.
+    #[inline(always)]
+    pub fn flags(self) -> u32 {
+        let mut flags = 0;
+        if layout!(req_acked) != ABSENT {
+            let byte: u8 = Probed::read(self.0, layout!(req_acked));
+            if (byte >> layout!(req_acked_shift)) & 1 != 0 {
+                flags |= REQUEST_ACKED;
+            }
+        }
+        if self.listener().defers_accept() {
+            flags |= REQUEST_DEFERRED;
+        }
+        flags
+    }
+
     /// When its first SYN-ACK was sent, µs of `CLOCK_MONOTONIC`; 0 for never.
     #[inline(always)]
     pub fn first_synack_us(self) -> u64 {
@@ -525,6 +560,11 @@ pub struct Segment {
     pub source_port: u16,
     pub destination_port: u16,
 }
+
+/// RST flag of a TCP segment (RFC 9293).
+pub const TCP_RST: u8 = 0x04;
+/// ACK flag.
+pub const TCP_ACK: u8 = 0x10;
 
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
@@ -569,6 +609,22 @@ impl<A: Access> Skb<A> {
             source_port: u16::from_be(ports[0]),
             destination_port: u16::from_be(ports[1]),
         }
+    }
+
+    /// The flags byte of a TCP segment: bit set of `TCP_*`.
+    #[inline(always)]
+    pub fn tcp_flags(self) -> u8 {
+        let head: u64 = A::read(self.at, layout!(skb_head));
+        let transport = head + u64::from(A::read::<u16>(self.at, layout!(skb_transport_header)));
+        Probed::read(transport, 13)
+    }
+
+    /// Type and code of a received ICMP message (RFC 792), as bytes 1 and 0.
+    #[inline(always)]
+    pub fn icmp_type(self) -> u16 {
+        let head: u64 = A::read(self.at, layout!(skb_head));
+        let transport = head + u64::from(A::read::<u16>(self.at, layout!(skb_transport_header)));
+        u16::from_be(Probed::read(transport, 0))
     }
 
     /// Where its network header is.

@@ -116,6 +116,12 @@ pub struct Packet {
     pub child_abandoned: u64,
     /// Child created by the final ACK (or Fast Open SYN) in progress and not yet counted as enqueued.
     pub fresh_child: u64,
+    /// Request of that child.
+    pub fresh_request: u64,
+    /// Request whose final ACK was the last to be refused.
+    pub refused_request: u64,
+    /// The ICMP error in progress: [`ICMP_PRESENT`], type and code; 0 outside of one.
+    pub icmp: u64,
     /// The SYN in progress is answered with a cookie.
     pub cookie: u64,
     /// The SYN in progress was refused one of the last places of `tcp_max_syn_backlog`.
@@ -134,11 +140,21 @@ pub struct Packet {
     pub ack4_listener: u64,
     /// Its packet.
     pub ack4_skb: u64,
+    /// Its request.
+    pub ack4_request: u64,
     /// Likewise for the IPv6 function, which calls the IPv4 one for mapped peers.
     pub ack6_listener: u64,
     /// Its packet.
     pub ack6_skb: u64,
+    /// Its request.
+    pub ack6_request: u64,
+    /// kprobe tier: listener of the ACK that may be a cookie.
+    pub cookie_listener: u64,
+    /// Its packet.
+    pub cookie_skb: u64,
 }
+/// Set in [`Packet::icmp`] while an ICMP error is handled, above its type (byte 1) and code (byte 0).
+pub const ICMP_PRESENT: u64 = 1 << 16;
 #[map]
 pub static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
 

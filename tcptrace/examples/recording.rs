@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use nix::time::{ClockId, clock_gettime};
 use tcptrace::event::{
-    Accept, Endpoints, Enqueue, Event, Family, How, Kind, ListenerRef, PortReleased, PortTaken,
+    Accept, Endpoints, Enqueue, EnqueuedBy, Event, Family, How, Kind, ListenerRef, PortReleased, PortTaken,
     SocketOptions, Task, Timestamp,
 };
 use tcptrace::record::{Metadata, Reader, Writer};
@@ -153,7 +153,16 @@ impl Host {
             let after = ListenerRef { depth: depth.saturating_sub(1), ..listener };
             let accept = Accept { endpoints, listener: after, task, wait_ns, child };
             self.waiting.push(Event { time, kind: Kind::Accept(Box::new(accept)) });
-            return Event { time, kind: Kind::Enqueue(Enqueue { endpoints, listener, child }) };
+            return Event {
+                time,
+                kind: Kind::Enqueue(Enqueue {
+                    endpoints,
+                    listener,
+                    child,
+                    how: EnqueuedBy::Handshake,
+                    handshake_ns: Some(300_000),
+                }),
+            };
         }
         let remote = SocketAddr::from(([10, 9, 0, self.below(8) as u8], 5432));
         let endpoints = self.ends(SocketAddr::from(([10, 0, 0, 1], port)), remote);

@@ -236,6 +236,43 @@ fn dropped_or_rejected_by_a_firewall() -> Result<()> {
     })
 }
 
+/// Clients whose SYN-ACKs are lost, and a server without cookies.
+#[test]
+fn a_full_syn_queue() -> Result<()> {
+    in_private_namespace(|| {
+        let nft = |rule: &str| Command::new("nft").arg(rule).status().is_ok_and(|status| status.success());
+        if !nft("add table inet t { chain c { type filter hook output priority 0; }; }") {
+            println!("skipped: no nft here");
+            return Ok(());
+        }
+        ensure!(nft("add rule inet t c tcp sport 5398 drop"));
+        std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "0")?;
+        let Some(_server) = Server::new("s=socket.socket(); s.bind(('127.0.0.1',5398)); s.listen(2)") else {
+            println!("skipped: no python3");
+            return Ok(());
+        };
+        let clients: Vec<_> = (0..8)
+            .map(|_| {
+                let to = "127.0.0.1:5398".parse();
+                std::thread::spawn(move || {
+                    to.map(|to| TcpStream::connect_timeout(&to, Duration::from_secs(8)))
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(1500));
+        let text = expect("127.0.0.1:5398", STATIC, "syn-queue-full")?;
+        ensure!(text.contains("tcp_syncookies=0"), "{text}");
+        // With cookies a full SYN queue is no reason.
+        std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "1")?;
+        let (verdict, ..) = why("127.0.0.1:5398", STATIC)?;
+        ensure!(verdict != "syn-queue-full", "{verdict}");
+        for client in clients {
+            let _ = client.join();
+        }
+        Ok(())
+    })
+}
+
 /// Two namespaces of one host: the server's filters by reverse path what comes from an address that it would answer elsewhere.
 #[test]
 fn filtered_by_reverse_path() -> Result<()> {

@@ -107,7 +107,7 @@ fn fexit_conn_request(ctx: FExitContext) -> u32 {
 #[fexit]
 fn fexit_syn_recv_v4(ctx: FExitContext) -> u32 {
     let child = result_after::<6, 7>(&ctx, layout!(params_tcp_v4_syn_recv_sock));
-    handshake::child_made(Socket::at(ctx.arg(0)), Packet::at(ctx.arg(1)), child);
+    handshake::child_made(Socket::at(ctx.arg(0)), Packet::at(ctx.arg(1)), ctx.arg(2), child);
     0
 }
 
@@ -119,7 +119,7 @@ fn fexit_syn_recv_v6(ctx: FExitContext) -> u32 {
         return 0;
     }
     let child = result_after::<6, 7>(&ctx, layout!(params_tcp_v6_syn_recv_sock));
-    handshake::child_made(Socket::at(ctx.arg(0)), skb, child);
+    handshake::child_made(Socket::at(ctx.arg(0)), skb, ctx.arg(2), child);
     0
 }
 
@@ -136,6 +136,8 @@ fn fexit_hashdance(ctx: FExitContext) -> u32 {
     let queued: u64 = ctx.arg(4);
     if queued != 0 {
         handshake::enqueued(Socket::at(ctx.arg(0)), Socket::at(ctx.arg(1)), Request::at(ctx.arg(2)), true);
+    } else {
+        handshake::not_enqueued(Socket::at(ctx.arg(0)), ctx.arg(1));
     }
     0
 }
@@ -146,6 +148,8 @@ fn fexit_queue_add(ctx: FExitContext) -> u32 {
     let queued: u64 = ctx.arg(3);
     if queued != 0 {
         handshake::enqueued(Socket::at(ctx.arg(0)), Socket::at(ctx.arg(2)), Request::at(ctx.arg(1)), true);
+    } else {
+        handshake::not_enqueued(Socket::at(ctx.arg(0)), ctx.arg(2));
     }
     0
 }
@@ -233,6 +237,63 @@ fn fentry_reqsk_timer(ctx: FEntryContext) -> u32 {
 #[fexit]
 fn fexit_reqsk_timer(_ctx: FExitContext) -> u32 {
     half_open::timer_ran_out();
+    0
+}
+
+/// fentry `inet_csk_reqsk_queue_drop(struct sock *sk, struct request_sock *req)`; returns nothing up to 5.11, bool since
+#[fentry]
+fn fentry_queue_drop(ctx: FEntryContext) -> u32 {
+    half_open::dropped(Request::at(ctx.arg(1)));
+    0
+}
+
+/// fentry `void inet_csk_reqsk_queue_drop_and_put(struct sock *sk, struct request_sock *req)`
+#[fentry]
+fn fentry_queue_drop_and_put(ctx: FEntryContext) -> u32 {
+    half_open::dropped_and_put(Request::at(ctx.arg(1)));
+    0
+}
+
+/// fentry `int tcp_v4_err(struct sk_buff *skb, u32 info)`, through the protocol's `err_handler`
+#[fentry]
+fn fentry_icmp_v4(ctx: FEntryContext) -> u32 {
+    half_open::icmp_error(Packet::at(ctx.arg(0)).icmp_type());
+    0
+}
+
+/// fexit of the same
+#[fexit]
+fn fexit_icmp_v4(_ctx: FExitContext) -> u32 {
+    half_open::icmp_error_handled();
+    0
+}
+
+/// fentry `int tcp_v6_err(struct sk_buff *skb, struct inet6_skb_parm *opt, u8 type, u8 code, int offset, __be32 info)`
+#[fentry]
+fn fentry_icmp_v6(ctx: FEntryContext) -> u32 {
+    let (kind, code): (u8, u8) = (ctx.arg(2), ctx.arg(3));
+    half_open::icmp_error(u16::from_be_bytes([kind, code]));
+    0
+}
+
+/// fexit of the same
+#[fexit]
+fn fexit_icmp_v6(_ctx: FExitContext) -> u32 {
+    half_open::icmp_error_handled();
+    0
+}
+
+/// fexit `struct sock *cookie_v4_check(struct sock *sk, struct sk_buff *skb)`
+#[fexit]
+fn fexit_cookie_check_v4(ctx: FExitContext) -> u32 {
+    handshake::cookie_checked(Socket::at(ctx.arg(0)), Packet::at(ctx.arg(1)), ctx.arg(2));
+    0
+}
+
+/// fexit `struct sock *cookie_v6_check(struct sock *sk, struct sk_buff *skb)`
+#[fexit]
+fn fexit_cookie_check_v6(ctx: FExitContext) -> u32 {
+    handshake::cookie_checked(Socket::at(ctx.arg(0)), Packet::at(ctx.arg(1)), ctx.arg(2));
     0
 }
 

@@ -12,11 +12,15 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 
+use tcptrace_common::ABSENT;
+
 use crate::{
     handle::{accept, bind, drop, half_open, handshake, listen, queued},
     kernel::{Access as _, Probed, Request, Skb, Sock, current, layout, state, syscall_second_argument},
     maps::{CALL_GET_PORT, CALL_LISTEN, CALL_LISTEN_START, CALLS, Call, CallKey, packet},
 };
+
+const IPPROTO_MPTCP: u16 = 262;
 
 type Socket = Sock<Probed>;
 type Packet = Skb<Probed>;
@@ -123,6 +127,7 @@ fn kprobe_syn_recv_v4(ctx: ProbeContext) -> u32 {
     if let Some(packet) = packet() {
         packet.ack4_listener = argument(&ctx, 0);
         packet.ack4_skb = argument(&ctx, 1);
+        packet.ack4_request = argument(&ctx, 2);
     }
     0
 }
@@ -133,7 +138,7 @@ fn kretprobe_syn_recv_v4(ctx: RetProbeContext) -> u32 {
     let (listener, skb) = (packet.ack4_listener, packet.ack4_skb);
     packet.ack4_listener = 0;
     if listener != 0 {
-        handshake::child_made(Socket::at(listener), Packet::at(skb), ctx.ret());
+        handshake::child_made(Socket::at(listener), Packet::at(skb), packet.ack4_request, ctx.ret());
     }
     0
 }
@@ -144,6 +149,7 @@ fn kprobe_syn_recv_v6(ctx: ProbeContext) -> u32 {
     if let Some(packet) = packet() {
         packet.ack6_listener = argument(&ctx, 0);
         packet.ack6_skb = argument(&ctx, 1);
+        packet.ack6_request = argument(&ctx, 2);
     }
     0
 }
@@ -154,7 +160,7 @@ fn kretprobe_syn_recv_v6(ctx: RetProbeContext) -> u32 {
     let (listener, skb) = (packet.ack6_listener, Packet::at(packet.ack6_skb));
     packet.ack6_listener = 0;
     if listener != 0 && !skb.is_ipv4() {
-        handshake::child_made(Socket::at(listener), skb, ctx.ret());
+        handshake::child_made(Socket::at(listener), skb, packet.ack6_request, ctx.ret());
     }
     0
 }
@@ -173,6 +179,8 @@ fn kprobe_hashdance(ctx: ProbeContext) -> u32 {
     let sk = Socket::at(argument(&ctx, 0));
     if argument(&ctx, 3) & 0xff != 0 && sk.state() == state::LISTEN {
         handshake::enqueued(sk, Socket::at(argument(&ctx, 1)), Request::at(argument(&ctx, 2)), false);
+    } else {
+        handshake::not_enqueued(sk, argument(&ctx, 1));
     }
     0
 }
@@ -183,6 +191,8 @@ fn kprobe_queue_add(ctx: ProbeContext) -> u32 {
     let sk = Socket::at(argument(&ctx, 0));
     if sk.state() == state::LISTEN {
         handshake::enqueued(sk, Socket::at(argument(&ctx, 2)), Request::at(argument(&ctx, 1)), false);
+    } else {
+        handshake::not_enqueued(sk, argument(&ctx, 2));
     }
     0
 }
@@ -192,7 +202,11 @@ fn kprobe_queue_add(ctx: ProbeContext) -> u32 {
 /// it. Other families graft too: what counts is a child that was seen entering an accept queue.
 #[kprobe]
 fn kprobe_sock_graft(ctx: ProbeContext) -> u32 {
-    let child = argument(&ctx, 0);
+    let mut child = argument(&ctx, 0);
+    // An application of MPTCP gets the connection, not the subflow that was queued.
+    if layout!(mptcp_first) != ABSENT && Socket::at(child).protocol() == IPPROTO_MPTCP {
+        child = Probed::read(child, layout!(mptcp_first));
+    }
     let queued = queued::leave(child);
     if queued.listener != 0 {
         accept::accepted(Socket::at(queued.listener), Socket::at(child), queued);
@@ -240,6 +254,62 @@ fn kprobe_reqsk_timer(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 fn kretprobe_reqsk_timer(_ctx: RetProbeContext) -> u32 {
     half_open::timer_ran_out();
+    0
+}
+
+/// `inet_csk_reqsk_queue_drop(struct sock *sk, struct request_sock *req)`
+#[kprobe]
+fn kprobe_queue_drop(ctx: ProbeContext) -> u32 {
+    half_open::dropped(Request::at(argument(&ctx, 1)));
+    0
+}
+
+/// `void inet_csk_reqsk_queue_drop_and_put(struct sock *sk, struct request_sock *req)`
+#[kprobe]
+fn kprobe_queue_drop_and_put(ctx: ProbeContext) -> u32 {
+    half_open::dropped_and_put(Request::at(argument(&ctx, 1)));
+    0
+}
+
+/// `int tcp_v4_err(struct sk_buff *skb, u32 info)`
+#[kprobe]
+fn kprobe_icmp_v4(ctx: ProbeContext) -> u32 {
+    half_open::icmp_error(Packet::at(argument(&ctx, 0)).icmp_type());
+    0
+}
+
+/// `int tcp_v6_err(struct sk_buff *skb, struct inet6_skb_parm *opt, u8 type, u8 code, int offset, __be32 info)`
+#[kprobe]
+fn kprobe_icmp_v6(ctx: ProbeContext) -> u32 {
+    half_open::icmp_error(u16::from_be_bytes([argument(&ctx, 2) as u8, argument(&ctx, 3) as u8]));
+    0
+}
+
+/// Return of either.
+#[kretprobe]
+fn kretprobe_icmp(_ctx: RetProbeContext) -> u32 {
+    half_open::icmp_error_handled();
+    0
+}
+
+/// `cookie_v4_check(struct sock *sk, struct sk_buff *skb)` and `cookie_v6_check`, likewise
+#[kprobe]
+fn kprobe_cookie_check(ctx: ProbeContext) -> u32 {
+    if let Some(packet) = packet() {
+        packet.cookie_listener = argument(&ctx, 0);
+        packet.cookie_skb = argument(&ctx, 1);
+    }
+    0
+}
+/// Their return.
+#[kretprobe]
+fn kretprobe_cookie_check(ctx: RetProbeContext) -> u32 {
+    let Some(packet) = packet() else { return 0 };
+    let (listener, skb) = (packet.cookie_listener, packet.cookie_skb);
+    packet.cookie_listener = 0;
+    if listener != 0 {
+        handshake::cookie_checked(Socket::at(listener), Packet::at(skb), ctx.ret());
+    }
     0
 }
 

@@ -5,8 +5,9 @@ use aya_log_ebpf::debug;
 use tcptrace_common::{
     listener::PrefixKey,
     record::{
-        ACK_DROP_ACCEPT_QUEUE, ACK_DROP_OTHER, AckDrop, Enqueue, ListenerRef, SYN_DROP_ACCEPT_QUEUE,
-        SYN_DROP_MAX_SYN_BACKLOG, SYN_DROP_OTHER, SYN_DROP_SYN_QUEUE, SynDrop,
+        ACK_DROP_ACCEPT_QUEUE, ACK_DROP_OTHER, AGE_UNKNOWN, AckDrop, ENQUEUE_COOKIE, ENQUEUE_FAST_OPEN,
+        ENQUEUE_HANDSHAKE, Enqueue, ListenerRef, SYN_DROP_ACCEPT_QUEUE, SYN_DROP_MAX_SYN_BACKLOG,
+        SYN_DROP_OTHER, SYN_DROP_SYN_QUEUE, SynDrop,
     },
 };
 
@@ -14,7 +15,7 @@ use crate::{
     emit::{self, add},
     filter::{passes, stream_all},
     handle::{histogram, listener, queued},
-    kernel::{Access, Request, Skb, Sock, is_mapped},
+    kernel::{Access, Request, Skb, Sock, TCP_ACK, TCP_RST, is_mapped},
     maps::{HANDSHAKES, PREFIXES, packet},
 };
 
@@ -66,7 +67,11 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
     add(&raw mut state.syns, 1);
     if cookie {
         add(&raw mut state.cookies_sent, 1);
-        listener::note_syn_queue(state, sk.syn_queue());
+        let syn_queue = sk.syn_queue();
+        listener::note_syn_queue(state, syn_queue);
+        if syn_queue == sk.accept_queue_limit() && sk.net().syncookies() == 1 {
+            add(&raw mut state.cookies_at_limit, 1);
+        }
     }
     if passed && !unproven {
         return;
@@ -103,6 +108,14 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
     add(count, 1);
     // SAFETY: a member of `state`; read after our own add, so it counts this drop.
     let total = unsafe { *count };
+    // The kernel decides on a cookie before it looks at the accept queue, and counts that decision.
+    if cause == SYN_DROP_ACCEPT_QUEUE && syncookies != 0 {
+        if syncookies == 2 || syn_queue > limit {
+            add(&raw mut state.cookies_dropped, 1);
+        } else if syn_queue == limit {
+            add(&raw mut state.cookies_dropped_at_limit, 1);
+        }
+    }
     debug!(
         (),
         "SYN for port {} dropped: cause {}, accept queue {} of {}, SYN queue {}",
@@ -124,14 +137,16 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
 /// `tcp_v4_syn_recv_sock` or `tcp_v6_syn_recv_sock` returned `child` (0 for none): the final ACK of a handshake, a valid
 /// cookie, or a Fast Open SYN.
 #[inline(always)]
-pub fn child_made<A: Access>(sk: Sock<A>, skb: Skb<A>, child: u64) {
+pub fn child_made<A: Access>(sk: Sock<A>, skb: Skb<A>, request: u64, child: u64) {
     let Some(packet) = packet() else { return };
     let abandoned = packet.child_abandoned != 0;
     packet.child_abandoned = 0;
     packet.fresh_child = child;
+    packet.fresh_request = request;
     if child != 0 {
         return;
     }
+    packet.refused_request = request;
     let port = sk.local_port();
     if !passes(sk, port, 0) {
         return;
@@ -192,9 +207,19 @@ pub fn enqueued<A: Access>(sk: Sock<A>, child: Sock<A>, request: Request, counte
     queued::enter(child.id(), sk.id(), now);
     // The kernel stamps the first SYN-ACK; a cookie connection has no stamp.
     let first_synack = request.first_synack_us();
-    if first_synack != 0 {
-        histogram::count(&HANDSHAKES, sk.id(), now.saturating_sub(first_synack * 1000));
-    }
+    let mut handshake_ns = AGE_UNKNOWN;
+    // A Fast Open child is made by the SYN, in `tcp_conn_request`.
+    let how = if packet.passed_queue_checks != 0 {
+        add(&raw mut state.fast_opens, 1);
+        ENQUEUE_FAST_OPEN
+    } else if first_synack != 0 {
+        handshake_ns = now.saturating_sub(first_synack * 1000);
+        histogram::count(&HANDSHAKES, sk.id(), handshake_ns);
+        ENQUEUE_HANDSHAKE
+    } else {
+        add(&raw mut state.cookies_accepted, 1);
+        ENQUEUE_COOKIE
+    };
     // 0 is never, not the time of the boot.
     if state.last_retransmit_ns != 0 && now.saturating_sub(state.last_retransmit_ns) < PREFIX_WATCH_NS {
         count_prefix(sk, child);
@@ -212,8 +237,42 @@ pub fn enqueued<A: Access>(sk: Sock<A>, child: Sock<A>, request: Request, counte
                 pad: 0,
             },
             child: child.id(),
+            handshake_ns,
+            how,
+            pad: 0,
         });
     }
+}
+
+/// A child was made and is not enqueued after all: another CPU was first with the same final ACK, or its listener is just
+/// being closed.
+#[inline(always)]
+pub fn not_enqueued<A: Access>(sk: Sock<A>, child: u64) {
+    let Some(packet) = packet() else { return };
+    if packet.fresh_child != child {
+        return;
+    }
+    packet.fresh_child = 0;
+    if !passes(sk, sk.local_port(), 0) {
+        return;
+    }
+    let Some(state) = listener::state_of(sk) else { return };
+    add(&raw mut state.orphans, 1);
+}
+
+/// `cookie_v4_check` or `cookie_v6_check` returned `result` for a packet that belongs to no request: the listener itself if
+/// it brought no valid cookie.
+#[inline(always)]
+pub fn cookie_checked<A: Access>(sk: Sock<A>, skb: Skb<A>, result: u64) {
+    if !passes(sk, sk.local_port(), 0) || sk.net().syncookies() == 0 {
+        return;
+    }
+    let valid = result != sk.id();
+    if !valid && skb.tcp_flags() & (TCP_ACK | TCP_RST) != TCP_ACK {
+        return;
+    }
+    let Some(state) = listener::state_of(sk) else { return };
+    add(if valid { &raw mut state.cookies_valid } else { &raw mut state.cookies_invalid }, 1);
 }
 
 /// For how long after an unanswered SYN-ACK connections are counted by remote network, ns.
@@ -257,6 +316,9 @@ pub fn established<A: Access>(child: Sock<A>) {
             endpoints: child.endpoints(port),
             listener: ListenerRef::default(),
             child: child.id(),
+            handshake_ns: AGE_UNKNOWN,
+            how: ENQUEUE_HANDSHAKE,
+            pad: 0,
         });
     }
 }

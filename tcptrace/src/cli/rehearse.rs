@@ -168,6 +168,10 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
         let seen = r.observed.map_or_else(|| "nothing".to_owned(), |seen| seen.to_string());
         format!("the kernel counted {} {}, and {seen} was observed", r.kernel, r.counter)
     }));
+    let listeners = pipeline.engine().world().listeners().iter();
+    let waits = listeners.filter(|l| l.endpoints.netns == truth.netns).find_map(|l| l.waits.all());
+    problems
+        .extend(rehearse::judge_waits(&truth, |quantile| waits.and_then(|waits| waits.quantile(quantile))));
     tell(&truth, &problems, args.output.json)
         .or_else(closed_pipe_is_fine)
         .map_err(|error| trace::cannot_write(&error))?;

@@ -51,8 +51,19 @@ struct Request {
     /// Highest number of timeouts that was told.
     timeouts: u32,
     expired: bool,
+    /// An ICMP error ended it.
+    unreachable: bool,
+    /// Its peer reset it.
+    reset: bool,
     /// When its timer must have run out again, if it is still there.
     due: Timestamp,
+}
+
+impl Request {
+    /// Whether it ended without an answer.
+    fn has_ended(&self) -> bool {
+        self.expired || self.unreachable || self.reset
+    }
 }
 
 /// What the peers of unanswered requests do.
@@ -77,6 +88,10 @@ pub struct Unanswered {
     pub retransmissions: u64,
     /// Requests that expired.
     pub expired: u64,
+    /// Requests that an ICMP error ended.
+    pub unreachable: u64,
+    /// Requests that their peers reset, after a SYN-ACK had to be sent again.
+    pub reset: u64,
     /// Remote addresses.
     pub sources: u64,
     /// Of these: those that came again from another port.
@@ -162,6 +177,11 @@ impl HalfOpen {
 
     pub(super) fn note_retransmit(&mut self, time: Timestamp, again: &SynAckRetransmit) {
         let Some(peer) = again.endpoints.remote else { return };
+        if again.acked {
+            // Its final ACK has come: it waits for data (TCP_DEFER_ACCEPT), or for room in the accept queue.
+            self.requests.remove(&peer);
+            return;
+        }
         let request = self.request(peer, time, again.age_ns);
         match again.cause {
             RetransmitCause::DuplicateSyn => request.duplicates = request.duplicates.saturating_add(1),
@@ -176,12 +196,24 @@ impl HalfOpen {
     pub(super) fn note_end(&mut self, time: Timestamp, end: &RequestEnd) {
         let Some(peer) = end.endpoints.remote else { return };
         match end.how {
-            RequestEnding::Expired => {
+            RequestEnding::Expired if !end.acked => {
                 let request = self.request(peer, time, end.age_ns);
                 request.expired = true;
                 request.timeouts = request.timeouts.max(end.timeouts);
             }
-            RequestEnding::ListenerClosed => {
+            // What is answered at once, as by a scanner's host, captures nothing.
+            RequestEnding::Icmp | RequestEnding::Reset => {
+                if let Some(request) = self.requests.get_mut(&peer) {
+                    request.last = request.last.max(time);
+                    request.unreachable |= end.how == RequestEnding::Icmp;
+                    request.reset |= end.how == RequestEnding::Reset;
+                }
+            }
+            // The peer has answered; or there is nobody to answer to.
+            RequestEnding::Expired
+            | RequestEnding::ListenerClosed
+            | RequestEnding::Aborted
+            | RequestEnding::Joined => {
                 self.requests.remove(&peer);
             }
         }
@@ -205,11 +237,20 @@ impl HalfOpen {
 
     fn request(&mut self, peer: SocketAddr, time: Timestamp, age_ns: Option<u64>) -> &mut Request {
         let began = age_ns.map_or(time, |age| time.before(Duration::from_nanos(age)));
-        let new =
-            Request { began, last: time, timer: 0, duplicates: 0, timeouts: 0, expired: false, due: time };
+        let new = Request {
+            began,
+            last: time,
+            timer: 0,
+            duplicates: 0,
+            timeouts: 0,
+            expired: false,
+            unreachable: false,
+            reset: false,
+            due: time,
+        };
         let request = self.requests.get_or_insert_with(peer, || new);
         // The same port, used for another attempt. Ages are exact; without them an expired request has ended.
-        if request.expired || (age_ns.is_some() && began > request.began.after(RETRY)) {
+        if request.has_ended() || (age_ns.is_some() && began > request.began.after(RETRY)) {
             *request = new;
         }
         request.began = request.began.min(began);
@@ -234,16 +275,18 @@ impl HalfOpen {
                 continue;
             }
             // Nobody tells of a request that was answered or reset, but its timer no longer runs out.
-            if !request.expired && now > request.due {
+            if !request.has_ended() && now > request.due {
                 continue;
             }
-            let stubborn = request.expired || (request.timeouts >= 2 && request.timer >= 2);
-            let lately = !request.expired || now.since(request.last) < WINDOW;
+            let stubborn = request.has_ended() || (request.timeouts >= 2 && request.timer >= 2);
+            let lately = !request.has_ended() || now.since(request.last) < WINDOW;
             let retransmissions = u64::from(request.timer) + u64::from(request.duplicates);
             all.requests += u64::from(lately);
             all.stubborn += u64::from(lately && stubborn);
             all.retransmissions += retransmissions;
             all.expired += u64::from(request.expired);
+            all.unreachable += u64::from(lately && request.unreachable);
+            all.reset += u64::from(lately && request.reset);
             all.oldest = Some(all.oldest.map_or(request.began, |oldest| oldest.min(request.began)));
             let source = sources.entry(peer.ip()).or_insert(Source {
                 earliest: request.began,

@@ -7,7 +7,6 @@ use crate::event::{
 };
 
 use super::bounded::DistinctCount;
-use super::namespace::ObservedDrops;
 use super::owner::Owners;
 use super::rate::{Reading, Readings};
 use super::waits::RecentWaits;
@@ -270,20 +269,14 @@ impl Listener {
         });
     }
 
-    /// Takes over counts, which only grow; returns what that adds to the drops seen by probes.
-    pub(super) fn note_totals(&mut self, totals: &ListenerTotals) -> ObservedDrops {
-        let before = self.observed();
+    /// Takes over counts, which only grow; returns by how much they did.
+    pub(super) fn note_totals(&mut self, totals: &ListenerTotals) -> ListenerTotals {
+        let before = self.totals;
         self.totals.raise_to(totals);
         if let Some(acceptor) = totals.last_acceptor {
             self.acceptors.note(acceptor);
         }
-        let after = self.observed();
-        ObservedDrops {
-            syn_accept_queue: after.syn_accept_queue - before.syn_accept_queue,
-            syn_other: after.syn_other - before.syn_other,
-            ack_accept_queue: after.ack_accept_queue - before.ack_accept_queue,
-            ack_other: after.ack_other - before.ack_other,
-        }
+        self.totals.less(&before)
     }
 
     /// A connection was accepted. Its count comes with samples.
@@ -356,16 +349,6 @@ impl Listener {
     /// Whether a reading since `time` found its accept queue full, or a drop said so.
     pub(super) fn was_full_since(&self, time: Timestamp) -> bool {
         self.is_full() || self.readings.any_since(time, |reading| reading.was_full)
-    }
-
-    fn observed(&self) -> ObservedDrops {
-        ObservedDrops {
-            syn_accept_queue: self.totals.syn_drops_accept_queue.unwrap_or(0),
-            syn_other: self.totals.syn_drops_syn_queue.unwrap_or(0)
-                + self.totals.syn_drops_max_syn_backlog.unwrap_or(0),
-            ack_accept_queue: self.totals.ack_drops_accept_queue.unwrap_or(0),
-            ack_other: self.totals.ack_drops_other.unwrap_or(0),
-        }
     }
 }
 

@@ -20,6 +20,7 @@ mod path;
 mod ports;
 mod process;
 mod rate;
+mod reconcile;
 mod served;
 mod waits;
 
@@ -33,12 +34,13 @@ pub use half_open::{HalfOpen, PeerPattern, Unanswered, UnansweredNetwork};
 pub use listener::{Closing, InferredDrops, ListenCall, Listener, ListenerId, Overflows, SynQueueFull};
 pub use listeners::Listeners;
 pub use loss::{Loss, Losses};
-pub use namespace::{Namespace, ObservedDrops, Reconciliation, ReconciliationStatus};
+pub use namespace::Namespace;
 pub use owner::{KnownOwner, Owners};
 pub use path::{DropCause, Hook, PathDrops, PathKey};
 pub use ports::{Exhaustion, Growth, PortSpace, PortUser, Ports, ProcessPorts};
 pub use process::{Process, Processes};
 pub use rate::{Reading, per_second};
+pub use reconcile::{Reconciliation, ReconciliationStatus};
 pub use served::{Grab, Served, ServedPort, Server};
 pub use waits::RecentWaits;
 
@@ -305,7 +307,7 @@ impl Correlator {
         namespaces
             .into_iter()
             .flat_map(|(netns, namespace)| {
-                namespace::reconcile(*netns, namespace, self.coverage.as_ref(), lost.as_deref())
+                reconcile::reconcile(*netns, namespace, self.coverage.as_ref(), lost.as_deref())
             })
             .collect()
     }
@@ -388,18 +390,28 @@ impl Correlator {
                 match again.cause {
                     RetransmitCause::Timer => totals.retransmits_timer = Some(again.total),
                     RetransmitCause::DuplicateSyn => totals.retransmits_duplicate_syn = Some(again.total),
-                    RetransmitCause::Unknown => {}
+                    RetransmitCause::Unknown => totals.retransmits_unknown = Some(again.total),
                 }
                 let id = self.on_half_open(time, &again.endpoints, &again.listener, totals);
                 self.half_open.get_or_insert_with(id, HalfOpen::default).note_retransmit(time, again);
             }
             Kind::RequestEnd(end) => {
                 let mut totals = ListenerTotals::default();
-                if end.how == RequestEnding::Expired {
-                    totals.expired = Some(end.total);
+                match end.how {
+                    RequestEnding::Expired => totals.expired = Some(end.total),
+                    RequestEnding::Reset => totals.resets = Some(end.total),
+                    RequestEnding::Aborted => totals.aborts = Some(end.total),
+                    RequestEnding::Icmp => totals.icmp_ends = Some(end.total),
+                    RequestEnding::Joined => totals.joins = Some(end.total),
+                    RequestEnding::ListenerClosed => {}
                 }
                 let id = self.on_half_open(time, &end.endpoints, &end.listener, totals);
-                self.half_open.get_or_insert_with(id, HalfOpen::default).note_end(time, end);
+                if end.how == RequestEnding::Expired && !end.acked {
+                    self.half_open.get_or_insert_with(id, HalfOpen::default);
+                }
+                if let Some(half_open) = self.half_open.get_mut(&id) {
+                    half_open.note_end(time, end);
+                }
             }
             Kind::Enqueue(enqueue) => {
                 if let Some(id) = self.quiet_listener(time, &enqueue.endpoints, &enqueue.listener)
@@ -454,7 +466,7 @@ impl Correlator {
             }
             Kind::CounterSample(sample) => {
                 let late = time.since(self.start()) > START;
-                self.namespace_mut(sample.netns).note_counters(time, *sample, late);
+                self.namespace_mut(sample.netns).note_counters(time, **sample, late);
                 changes.push(Change::Learnt);
             }
             Kind::KnobSample(sample) => {
@@ -666,11 +678,12 @@ impl Correlator {
     ) -> ListenerId {
         let id = self.listeners.resolve(time, endpoints, queue);
         if let Some(listener) = self.listeners.get_mut(id) {
-            listener.totals.raise_to(&totals);
+            let seen = listener.note_totals(&totals);
             if queue.sk != 0 {
                 listener.syn_queue = queue.syn_queue;
             }
             listener.last_seen = listener.last_seen.max(time);
+            self.namespace_mut(endpoints.netns).note_observed(time, &seen);
         }
         id
     }
@@ -832,6 +845,27 @@ impl Correlator {
         if !self.observes(observation::ENQUEUE) {
             seen.enqueued = None;
             seen.last_enqueue = None;
+        }
+        if !self.observes(observation::COOKIE) {
+            seen.cookies_sent = None;
+            seen.cookies_at_limit = None;
+            seen.cookies_valid = None;
+            seen.cookies_invalid = None;
+        }
+        if !self.observes(observation::SYNACK_RETRANSMIT) {
+            seen.retransmits_timer = None;
+            seen.retransmits_duplicate_syn = None;
+        }
+        if !self.observes(observation::REQUEST_END) {
+            // Without the timer in sight, every retransmission looks like the answer to a SYN.
+            seen.retransmits_unknown = seen.retransmits_duplicate_syn.take();
+            seen.retransmits_timer = None;
+            seen.expired = None;
+            seen.resets = None;
+            seen.aborts = None;
+            seen.icmp_ends = None;
+            seen.joins = None;
+            seen.deferred = None;
         }
         if !self.observes(observation::ACCEPT) {
             seen.accepted = None;

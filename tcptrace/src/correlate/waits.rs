@@ -43,6 +43,11 @@ impl RecentWaits {
         *latest = Counted { until: time, waits: waits.clone() };
     }
 
+    /// All waits since the tracer attached.
+    pub fn all(&self) -> Option<&Distribution> {
+        self.latest.as_ref().map(|latest| &latest.waits)
+    }
+
     /// The waits of the window, and how long it is.
     pub fn recent(&self) -> Option<(Distribution, Duration)> {
         let latest = self.latest.as_ref()?;

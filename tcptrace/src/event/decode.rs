@@ -5,16 +5,16 @@
 
 use std::net::SocketAddr;
 
-use tcptrace_common::{connect, drop, listener, port, record, wire};
+use tcptrace_common::{connect, drop, port, record, wire};
 
 use super::cursor::{Cursor, Ended};
 use super::socket::address;
 use super::{
     Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, ClockOffset, Connect, ConnectResult,
-    ConnectSample, ConnectTotals, Endpoints, Enqueue, Event, Family, Found, HandshakeDrop, Holder, How, Kind,
-    Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, NoListener, NoPort, Packet,
-    PortReleased, PortTaken, PortUse, RequestEnd, RequestEnding, RetransmitCause, ReuseState, SampleSource,
-    SocketOptions, SocketState, SynAckRetransmit, SynDrop, SynDropCause, Taker, Task,
+    ConnectSample, ConnectTotals, Endpoints, Enqueue, EnqueuedBy, Event, Family, Found, HandshakeDrop,
+    Holder, How, Kind, Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, NoListener,
+    NoPort, Packet, PortReleased, PortTaken, PortUse, RequestEnd, RequestEnding, RetransmitCause, ReuseState,
+    SampleSource, SocketOptions, SocketState, SynAckRetransmit, SynDrop, SynDropCause, Taker, Task,
 };
 
 /// Why a record could not be decoded.
@@ -201,41 +201,6 @@ pub fn decode_connect_sample(
     }
 }
 
-/// The same from the struct, for callers that read the map in typed form.
-pub fn listener_sample(sk: u64, state: &listener::ListenerState, clock: ClockOffset) -> ListenerSample {
-    State {
-        totals: ListenerTotals {
-            syns: Some(state.syns),
-            syn_drops_accept_queue: Some(state.syn_drops_accept_queue),
-            syn_drops_syn_queue: Some(state.syn_drops_syn_queue),
-            syn_drops_max_syn_backlog: Some(state.syn_drops_max_syn_backlog),
-            cookies_sent: Some(state.cookies_sent),
-            retransmits_timer: Some(state.retransmits_timer),
-            retransmits_duplicate_syn: Some(state.retransmits_duplicate_syn),
-            expired: Some(state.expired),
-            ack_drops_accept_queue: Some(state.ack_drops),
-            ack_drops_other: Some(state.ack_drops_other),
-            socket_drops: None,
-            enqueued: Some(state.enqueued),
-            accepted: Some(state.accepted),
-            wait_total_ns: Some(state.wait_total_ns),
-            waits: Some(state.waits),
-            wait_max_ns: Some(state.wait_max_ns),
-            depth_max: Some(state.depth_max),
-            syn_queue_max: Some(state.syn_queue_max),
-            last_retransmit: clock.wall_unless_zero(state.last_retransmit_ns),
-            last_accept: clock.wall_unless_zero(state.last_accept_ns),
-            last_enqueue: clock.wall_unless_zero(state.last_enqueue_ns),
-            last_acceptor: acceptor(state.last_acceptor_tgid, state.last_acceptor_tid),
-        },
-        depth: state.depth,
-        limit: state.limit,
-        endpoints: endpoints(&state.endpoints),
-        inode: state.ino,
-    }
-    .into_sample(sk)
-}
-
 /// A `ListenerState`, decoded.
 struct State {
     totals: ListenerTotals,
@@ -333,7 +298,7 @@ impl Body {
     }
 
     fn synack_retransmit(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
-        Ok(Kind::SynAckRetransmit(SynAckRetransmit {
+        let again = SynAckRetransmit {
             endpoints: read_endpoints(from)?,
             listener: listener_ref(from)?,
             age_ns: age(from.u64()?),
@@ -343,20 +308,44 @@ impl Body {
             },
             timeouts: from.u32()?,
             total: from.u64()?,
+            acked: false,
+            deferred: false,
+        };
+        let flags = from.u32()?;
+        from.skip::<4>()?;
+        Ok(Kind::SynAckRetransmit(SynAckRetransmit {
+            acked: flags & record::REQUEST_ACKED != 0,
+            deferred: flags & record::REQUEST_DEFERRED != 0,
+            ..again
         }))
     }
 
     fn request_end(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
-        Ok(Kind::RequestEnd(RequestEnd {
+        let end = RequestEnd {
             endpoints: read_endpoints(from)?,
             listener: listener_ref(from)?,
             age_ns: age(from.u64()?),
             how: match from.u32()? {
                 record::END_LISTENER_CLOSED => RequestEnding::ListenerClosed,
+                record::END_RESET => RequestEnding::Reset,
+                record::END_ABORTED => RequestEnding::Aborted,
+                record::END_ICMP => RequestEnding::Icmp,
+                record::END_JOINED => RequestEnding::Joined,
                 _ => RequestEnding::Expired,
             },
             timeouts: from.u32()?,
             total: from.u64()?,
+            acked: false,
+            deferred: false,
+            icmp: None,
+        };
+        let flags = from.u32()?;
+        let [code, kind, ..] = from.u32()?.to_le_bytes();
+        Ok(Kind::RequestEnd(RequestEnd {
+            acked: flags & record::REQUEST_ACKED != 0,
+            deferred: flags & record::REQUEST_DEFERRED != 0,
+            icmp: (end.how == RequestEnding::Icmp).then_some((kind, code)),
+            ..end
         }))
     }
 
@@ -409,11 +398,19 @@ impl Body {
     }
 
     fn enqueue(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
-        Ok(Kind::Enqueue(Enqueue {
+        let enqueue = Enqueue {
             endpoints: read_endpoints(from)?,
             listener: listener_ref(from)?,
             child: from.u64()?,
-        }))
+            handshake_ns: age(from.u64()?),
+            how: match from.u32()? {
+                record::ENQUEUE_COOKIE => EnqueuedBy::Cookie,
+                record::ENQUEUE_FAST_OPEN => EnqueuedBy::FastOpen,
+                _ => EnqueuedBy::Handshake,
+            },
+        };
+        from.skip::<4>()?;
+        Ok(Kind::Enqueue(enqueue))
     }
 
     fn accept(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
@@ -554,6 +551,19 @@ impl Body {
             retransmits_timer: Some(from.u64()?),
             retransmits_duplicate_syn: Some(from.u64()?),
             expired: Some(from.u64()?),
+            resets: Some(from.u64()?),
+            aborts: Some(from.u64()?),
+            icmp_ends: Some(from.u64()?),
+            joins: Some(from.u64()?),
+            deferred: Some(from.u64()?),
+            cookies_accepted: Some(from.u64()?),
+            cookies_valid: Some(from.u64()?),
+            cookies_invalid: Some(from.u64()?),
+            fast_opens: Some(from.u64()?),
+            orphans: Some(from.u64()?),
+            cookies_dropped: Some(from.u64()?),
+            cookies_dropped_at_limit: Some(from.u64()?),
+            cookies_at_limit: Some(from.u64()?),
             ack_drops_accept_queue: Some(from.u64()?),
             ack_drops_other: Some(from.u64()?),
             enqueued: Some(from.u64()?),
@@ -565,9 +575,7 @@ impl Body {
             last_enqueue: self.clock.wall_unless_zero(from.u64()?),
             last_retransmit: self.clock.wall_unless_zero(from.u64()?),
             depth_max: Some(from.u32()?),
-            socket_drops: None,
-            syn_queue_max: None,
-            last_acceptor: None,
+            ..ListenerTotals::default()
         };
         let depth = from.u32()?;
         let limit = from.u32()?;

@@ -5,20 +5,72 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-/// The kernel's own counters of a network namespace: absolute values of `/proc/net/netstat`, under their names there. The
-/// first sample of a namespace is the baseline of its reconciliation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CounterSample {
-    /// Network namespace.
-    pub netns: u32,
-    /// `ListenOverflows`: SYNs and final ACKs dropped at a full accept queue.
-    pub listen_overflows: Option<u64>,
-    /// `ListenDrops`: every SYN and final ACK dropped at a listener, the overflows included.
-    pub listen_drops: Option<u64>,
-    /// `TCPReqQFullDrop`: SYNs dropped at a full SYN queue.
-    pub req_queue_full_drop: Option<u64>,
-    /// `TCPReqQFullDoCookies`: SYNs granted a cookie at a full SYN queue.
-    pub req_queue_full_do_cookies: Option<u64>,
+/// Declares [`CounterSample`]: counters with their names in the kernel.
+macro_rules! counter_sample {
+    ($($(#[$doc:meta])* $counter:ident: $name:literal,)*) => {
+        /// The kernel's own counters of a network namespace: absolute values of `/proc/net/netstat` and `/proc/net/snmp`,
+        /// under their names there. The first sample of a namespace is the baseline of its reconciliation.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct CounterSample {
+            /// Network namespace.
+            pub netns: u32,
+            $(
+                $(#[$doc])*
+                #[doc = concat!("\n\n`", $name, "`.")]
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $counter: Option<u64>,
+            )*
+        }
+
+        impl CounterSample {
+            /// The same counters at zero: those of a namespace when it was made.
+            #[must_use]
+            pub fn at_birth(&self) -> Self {
+                Self { netns: self.netns, $($counter: self.$counter.map(|_| 0),)* }
+            }
+
+            /// The counters that were read, under their names in the kernel.
+            pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$(($name, self.$counter),)*].into_iter().filter_map(|(name, count)| Some((name, count?)))
+            }
+        }
+    };
+}
+
+counter_sample! {
+    /// SYNs and final ACKs dropped at a full accept queue.
+    listen_overflows: "ListenOverflows",
+    /// Every SYN and final ACK dropped at a listener, the overflows included.
+    listen_drops: "ListenDrops",
+    /// SYNs dropped at a full SYN queue.
+    req_queue_full_drop: "TCPReqQFullDrop",
+    /// SYNs granted a cookie at a full SYN queue.
+    req_queue_full_do_cookies: "TCPReqQFullDoCookies",
+    /// SYN-ACKs sent with a cookie.
+    syncookies_sent: "SyncookiesSent",
+    /// Valid cookies that came back.
+    syncookies_received: "SyncookiesRecv",
+    /// Invalid cookies that came back while a listener was overflowing.
+    syncookies_failed: "SyncookiesFailed",
+    /// SYNs and SYN-ACKs sent again.
+    syn_retransmits: "TCPSynRetrans",
+    /// Retransmissions that could not be sent.
+    retransmit_fails: "TCPRetransFail",
+    /// Half-open requests that were reset, by either side.
+    embryonic_resets: "EmbryonicRsts",
+    /// Final ACKs put aside by `TCP_DEFER_ACCEPT`.
+    defer_accept_drop: "TCPDeferAcceptDrop",
+    /// Connections made by a Fast Open SYN.
+    fastopen_passive: "TCPFastOpenPassive",
+    /// Children made of completed handshakes.
+    passive_opens: "PassiveOpens",
+    /// connect() calls whose SYN was queued.
+    active_opens: "ActiveOpens",
+    /// Handshakes that failed, on either side.
+    attempt_fails: "AttemptFails",
+    /// RSTs sent.
+    resets_sent: "OutRsts",
 }
 
 /// The knobs of a network namespace, at the start and whenever one changed.

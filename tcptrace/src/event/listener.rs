@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use std::net::IpAddr;
 
-use super::{Distribution, Endpoints, SocketOptions, Task, Timestamp};
+use super::{Distribution, Endpoints, ListenerTotals, SocketOptions, Task};
 
 /// Which listener, and the state of its queues at that moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +110,36 @@ pub struct Enqueue {
     pub listener: ListenerRef,
     /// The connection's address in kernel memory.
     pub child: u64,
+    /// By what.
+    #[serde(default)]
+    pub how: EnqueuedBy,
+    /// Time since the first SYN-ACK, ns; `None` for cookies and Fast Open, and where the source cannot know.
+    #[serde(default)]
+    pub handshake_ns: Option<u64>,
+}
+
+/// What put a connection into the accept queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EnqueuedBy {
+    /// A final ACK that met its request.
+    #[default]
+    Handshake,
+    /// A final ACK that brought a valid cookie back.
+    Cookie,
+    /// The SYN itself, with TCP Fast Open: the final ACK is still to come.
+    FastOpen,
+}
+
+impl EnqueuedBy {
+    /// Name in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Cookie => "cookie",
+            Self::FastOpen => "fast-open",
+        }
+    }
 }
 
 /// accept() returned a connection (streamed on request only).
@@ -125,155 +155,6 @@ pub struct Accept {
     pub wait_ns: Option<u64>,
     /// The connection's address in kernel memory.
     pub child: u64,
-}
-
-/// Counts of one listener since the tracer attached (or since it began to listen, if later); they only grow.
-///
-/// `None`: the source cannot know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListenerTotals {
-    /// SYNs that reached the listener, retransmitted ones included.
-    pub syns: Option<u64>,
-    /// SYNs dropped because the accept queue was full.
-    pub syn_drops_accept_queue: Option<u64>,
-    /// SYNs dropped at the SYN-queue check, or for want of memory.
-    pub syn_drops_syn_queue: Option<u64>,
-    /// SYNs dropped because the rest of `tcp_max_syn_backlog` is kept for known peers.
-    pub syn_drops_max_syn_backlog: Option<u64>,
-    /// SYNs answered with a cookie.
-    pub cookies_sent: Option<u64>,
-    /// SYN-ACKs sent again because no final ACK came.
-    pub retransmits_timer: Option<u64>,
-    /// SYN-ACKs sent again because the SYN came again.
-    pub retransmits_duplicate_syn: Option<u64>,
-    /// Half-open requests whose timer ran out for the last time.
-    pub expired: Option<u64>,
-    /// Final ACKs dropped because the accept queue was full.
-    pub ack_drops_accept_queue: Option<u64>,
-    /// Final ACKs dropped for another reason.
-    pub ack_drops_other: Option<u64>,
-    /// The kernel's own `sk_drops` of the listener, polled: every SYN-stage drop once, every final-ACK-stage drop twice, and
-    /// whatever else the socket threw away. Counts from the listener's birth, not from the tracer's start.
-    pub socket_drops: Option<u64>,
-    /// Connections put into the accept queue.
-    pub enqueued: Option<u64>,
-    /// Connections taken from it.
-    pub accepted: Option<u64>,
-    /// Sum of the accept waits of `waits` connections, ns.
-    pub wait_total_ns: Option<u64>,
-    /// How many accepted connections had a known accept wait.
-    pub waits: Option<u64>,
-    /// Longest accept wait, ns.
-    pub wait_max_ns: Option<u64>,
-    /// Deepest accept queue seen.
-    pub depth_max: Option<u32>,
-    /// Most requests seen in the SYN queue at a drop, a cookie or a retransmission.
-    pub syn_queue_max: Option<u32>,
-    /// When a SYN-ACK was last sent again.
-    pub last_retransmit: Option<Timestamp>,
-    /// When a connection was last accepted, since the tracer attached.
-    pub last_accept: Option<Timestamp>,
-    /// When a connection was last enqueued.
-    pub last_enqueue: Option<Timestamp>,
-    /// Who accepted last.
-    pub last_acceptor: Option<Acceptor>,
-}
-
-impl ListenerTotals {
-    /// Nothing has happened yet; everything is counted, but for `socket_drops`, which the kernel counts.
-    pub const ZERO: Self = Self {
-        syns: Some(0),
-        syn_drops_accept_queue: Some(0),
-        syn_drops_syn_queue: Some(0),
-        syn_drops_max_syn_backlog: Some(0),
-        cookies_sent: Some(0),
-        retransmits_timer: Some(0),
-        retransmits_duplicate_syn: Some(0),
-        expired: Some(0),
-        ack_drops_accept_queue: Some(0),
-        ack_drops_other: Some(0),
-        socket_drops: None,
-        enqueued: Some(0),
-        accepted: Some(0),
-        wait_total_ns: Some(0),
-        waits: Some(0),
-        wait_max_ns: Some(0),
-        depth_max: None,
-        syn_queue_max: None,
-        last_retransmit: None,
-        last_accept: None,
-        last_enqueue: None,
-        last_acceptor: None,
-    };
-
-    /// Takes over what is higher in `other`: counts only grow, and what comes late or from a poorer source is lower.
-    pub fn raise_to(&mut self, other: &Self) {
-        if other.last_accept > self.last_accept {
-            self.last_acceptor = other.last_acceptor.or(self.last_acceptor);
-        }
-        self.syns = self.syns.max(other.syns);
-        self.syn_drops_accept_queue = self.syn_drops_accept_queue.max(other.syn_drops_accept_queue);
-        self.syn_drops_syn_queue = self.syn_drops_syn_queue.max(other.syn_drops_syn_queue);
-        self.syn_drops_max_syn_backlog = self.syn_drops_max_syn_backlog.max(other.syn_drops_max_syn_backlog);
-        self.cookies_sent = self.cookies_sent.max(other.cookies_sent);
-        self.retransmits_timer = self.retransmits_timer.max(other.retransmits_timer);
-        self.retransmits_duplicate_syn = self.retransmits_duplicate_syn.max(other.retransmits_duplicate_syn);
-        self.expired = self.expired.max(other.expired);
-        self.syn_queue_max = self.syn_queue_max.max(other.syn_queue_max);
-        self.last_retransmit = self.last_retransmit.max(other.last_retransmit);
-        self.ack_drops_accept_queue = self.ack_drops_accept_queue.max(other.ack_drops_accept_queue);
-        self.ack_drops_other = self.ack_drops_other.max(other.ack_drops_other);
-        self.socket_drops = self.socket_drops.max(other.socket_drops);
-        self.enqueued = self.enqueued.max(other.enqueued);
-        self.accepted = self.accepted.max(other.accepted);
-        self.wait_total_ns = self.wait_total_ns.max(other.wait_total_ns);
-        self.waits = self.waits.max(other.waits);
-        self.wait_max_ns = self.wait_max_ns.max(other.wait_max_ns);
-        self.depth_max = self.depth_max.max(other.depth_max);
-        self.last_accept = self.last_accept.max(other.last_accept);
-        self.last_enqueue = self.last_enqueue.max(other.last_enqueue);
-    }
-
-    /// These counts without those of `earlier`. Times stay as they are.
-    #[must_use]
-    pub fn less(&self, earlier: &Self) -> Self {
-        let rest = |now: Option<u64>, then: Option<u64>| now.map(|now| now.saturating_sub(then.unwrap_or(0)));
-        Self {
-            syns: rest(self.syns, earlier.syns),
-            syn_drops_accept_queue: rest(self.syn_drops_accept_queue, earlier.syn_drops_accept_queue),
-            syn_drops_syn_queue: rest(self.syn_drops_syn_queue, earlier.syn_drops_syn_queue),
-            syn_drops_max_syn_backlog: rest(
-                self.syn_drops_max_syn_backlog,
-                earlier.syn_drops_max_syn_backlog,
-            ),
-            cookies_sent: rest(self.cookies_sent, earlier.cookies_sent),
-            retransmits_timer: rest(self.retransmits_timer, earlier.retransmits_timer),
-            retransmits_duplicate_syn: rest(
-                self.retransmits_duplicate_syn,
-                earlier.retransmits_duplicate_syn,
-            ),
-            expired: rest(self.expired, earlier.expired),
-            ack_drops_accept_queue: rest(self.ack_drops_accept_queue, earlier.ack_drops_accept_queue),
-            ack_drops_other: rest(self.ack_drops_other, earlier.ack_drops_other),
-            socket_drops: rest(self.socket_drops, earlier.socket_drops),
-            enqueued: rest(self.enqueued, earlier.enqueued),
-            accepted: rest(self.accepted, earlier.accepted),
-            wait_total_ns: rest(self.wait_total_ns, earlier.wait_total_ns),
-            waits: rest(self.waits, earlier.waits),
-            // One that did not rise is of earlier.
-            wait_max_ns: self.wait_max_ns.filter(|longest| Some(*longest) > earlier.wait_max_ns),
-            ..*self
-        }
-    }
-}
-
-/// A thread that accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Acceptor {
-    /// Its process.
-    pub pid: u32,
-    /// The thread.
-    pub tid: u32,
 }
 
 /// How a sample was made.
@@ -333,6 +214,12 @@ pub struct SynAckRetransmit {
     pub timeouts: u32,
     /// The listener's count of retransmissions of this cause, this one included.
     pub total: u64,
+    /// The final ACK has come, and was put aside: by `TCP_DEFER_ACCEPT`, or at a full accept queue.
+    #[serde(default)]
+    pub acked: bool,
+    /// The listener has `TCP_DEFER_ACCEPT`.
+    #[serde(default)]
+    pub deferred: bool,
 }
 
 /// How a half-open request ended.
@@ -343,6 +230,28 @@ pub enum RequestEnding {
     Expired,
     /// Its listener was closed.
     ListenerClosed,
+    /// The peer reset it: by a RST, or a SYN inside the window.
+    Reset,
+    /// We reset it: its final ACK met a full accept queue, and `net.ipv4.tcp_abort_on_overflow` is set.
+    Aborted,
+    /// An ICMP error came for it.
+    Icmp,
+    /// It became a subflow of an MPTCP connection, which is in no accept queue.
+    Joined,
+}
+
+impl RequestEnding {
+    /// Name in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::ListenerClosed => "listener-closed",
+            Self::Reset => "reset",
+            Self::Aborted => "aborted",
+            Self::Icmp => "icmp",
+            Self::Joined => "mptcp-join",
+        }
+    }
 }
 
 /// A half-open request ended without a connection.
@@ -360,6 +269,15 @@ pub struct RequestEnd {
     pub timeouts: u32,
     /// The listener's count of such ends, this one included; 0 for a closed listener.
     pub total: u64,
+    /// The final ACK had come, and was put aside: by `TCP_DEFER_ACCEPT`, or at a full accept queue.
+    #[serde(default)]
+    pub acked: bool,
+    /// The listener has `TCP_DEFER_ACCEPT`.
+    #[serde(default)]
+    pub deferred: bool,
+    /// Of [`RequestEnding::Icmp`]: type and code of the message (ICMP, or ICMPv6 for an IPv6 peer).
+    #[serde(default)]
+    pub icmp: Option<(u8, u8)>,
 }
 
 /// Connections that a listener completed from one remote network. Counted only for a minute after an unanswered SYN-ACK.

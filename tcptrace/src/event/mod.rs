@@ -11,6 +11,7 @@ mod drop;
 mod histogram;
 mod host;
 mod listener;
+mod listener_totals;
 mod open_socket;
 mod port;
 mod process;
@@ -20,17 +21,17 @@ mod trace;
 
 pub use connect::{Connect, ConnectResult, ConnectSample, ConnectTotals};
 pub use decode::{
-    DecodeError, decode_connect_sample, decode_listener_state, decode_port_use, decode_record,
-    listener_sample, record_name,
+    DecodeError, decode_connect_sample, decode_listener_state, decode_port_use, decode_record, record_name,
 };
 pub use drop::{HandshakeDrop, ListenerReport, NoListener, Packet, ReportedListener};
 pub use histogram::Distribution;
 pub use host::{CounterSample, KnobSample, PortRange, PortRanges};
 pub use listener::{
-    Accept, Acceptor, AckDrop, AckDropCause, Enqueue, Listen, ListenerClosed, ListenerRef, ListenerSample,
-    ListenerTotals, PrefixSample, RequestEnd, RequestEnding, RetransmitCause, SampleSource, SynAckRetransmit,
-    SynDrop, SynDropCause,
+    Accept, AckDrop, AckDropCause, Enqueue, EnqueuedBy, Listen, ListenerClosed, ListenerRef, ListenerSample,
+    PrefixSample, RequestEnd, RequestEnding, RetransmitCause, SampleSource, SynAckRetransmit, SynDrop,
+    SynDropCause,
 };
+pub use listener_totals::{Acceptor, ListenerTotals};
 pub use open_socket::{OpenSocket, decode_open_sockets};
 pub use port::{
     BindFail, BindStage, DestinationUse, Found, Holder, HolderReport, How, NoPort, PortHolders, PortReleased,
@@ -93,7 +94,7 @@ pub enum Kind {
     /// Who listens on a port elsewhere.
     ListenerReport(Box<ListenerReport>),
     /// The kernel's counters of a namespace.
-    CounterSample(CounterSample),
+    CounterSample(Box<CounterSample>),
     /// The knobs of a namespace.
     KnobSample(Box<KnobSample>),
     /// Who a process is.

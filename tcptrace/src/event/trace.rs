@@ -33,6 +33,12 @@ impl Coverage {
 pub mod observation {
     /// A SYN dropped at a full queue.
     pub const SYN_DROP: &str = "syn-drop";
+    /// A SYN answered with a cookie, and a cookie that comes back.
+    pub const COOKIE: &str = "cookie";
+    /// A SYN-ACK sent again.
+    pub const SYNACK_RETRANSMIT: &str = "synack-retransmit";
+    /// A half-open request that ends without a connection.
+    pub const REQUEST_END: &str = "request-end";
     /// A final ACK dropped at a full accept queue.
     pub const ACK_DROP: &str = "ack-drop";
     /// A listener begins to listen.

@@ -249,8 +249,9 @@ impl Account<'_> {
             .listeners()
             .iter()
             .filter(|listener| listener.endpoints.netns == netns && listener.endpoints.local.port() == port)
-            // The same one whatever the order of the table.
-            .max_by_key(|listener| (listener.closed.is_none(), listener.closed, listener.id));
+            .max_by_key(|listener| {
+                (listener.closed.is_none(), listener.closed, listener.endpoints.local, listener.id)
+            });
         let Some(listener) = listened else { return ProcessName::default() };
         let mut name = ProcessName::of_owners(&listener.owners, self.world.processes());
         name.confidence = name.confidence.min(OwnerConfidence::Likely);

@@ -17,6 +17,9 @@ use super::case::{Concern, Description, Diagnosis};
 use super::words::{count, span};
 use super::{Confidence, Evidence, Party, ProcessName, Severity, SocketFacts};
 
+/// A look may be so much older than the failure that it explains: events of several CPUs are not in perfect order.
+const BEFORE: Duration = Duration::from_millis(100);
+
 /// Processes and destinations that are named.
 const NAMED: usize = 4;
 
@@ -50,9 +53,10 @@ impl Diagnosis for PortExhaustion {
     }
 
     fn observe(&mut self, key: &u32, memory: &mut Memory, _change: &Change, world: &Correlator) {
-        let survey = world.ports().space(*key).and_then(|space| space.fresh_survey(world.now()));
-        // A look that comes when ports are free again does not show who had them.
-        if let Some(survey) = survey
+        let Some(space) = world.ports().space(*key) else { return };
+        let (Some((time, survey)), Some(exhaustion)) = (&space.survey, &space.exhaustion) else { return };
+        // A look before the first failure does not show who has the ports, nor one that comes when they are free again.
+        if *time >= exhaustion.first.before(BEFORE)
             && memory.survey.as_ref().is_none_or(|known| survey.in_use >= known.in_use)
         {
             memory.survey = Some(survey.clone());

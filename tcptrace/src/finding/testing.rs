@@ -129,8 +129,9 @@ impl Play {
             listen_drops: Some(20_000 + overflows),
             req_queue_full_drop: Some(0),
             req_queue_full_do_cookies: Some(0),
+            ..CounterSample::default()
         };
-        self.send(self.now, Kind::CounterSample(sample));
+        self.send(self.now, Kind::CounterSample(Box::new(sample)));
     }
 
     pub(crate) fn process(&mut self, pid: u32, comm: &str, command: &str) {
@@ -194,8 +195,19 @@ impl Play {
 }
 
 pub(crate) fn coverage(tier: Tier, status: ObservationStatus) -> Coverage {
-    let names =
-        ["listen", "backlog", "listener-closed", "syn-drop", "ack-drop", "enqueue", "accept", "bind-fail"];
+    let names = [
+        "listen",
+        "backlog",
+        "listener-closed",
+        "syn-drop",
+        "cookie",
+        "synack-retransmit",
+        "request-end",
+        "ack-drop",
+        "enqueue",
+        "accept",
+        "bind-fail",
+    ];
     Coverage {
         kernel: "6.12.1".to_owned(),
         tier,

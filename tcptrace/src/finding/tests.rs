@@ -8,10 +8,10 @@ use super::testing::{NETNS, START, address, bind_fail, coverage, holder, place, 
 use super::*;
 use crate::event::{
     Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, CounterSample, Endpoints, Enqueue,
-    HolderReport, How, Kind, KnobSample, Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals,
-    LossPlace, Lost, ObservationStatus, Owner, OwnerConfidence, PortRange, PrefixSample, ProcessState,
-    ReportedHolder, RequestEnd, RequestEnding, RetransmitCause, ReuseState, SampleSource, SocketOptions,
-    SocketOwner, SocketState, SynAckRetransmit, SynDrop, SynDropCause, Tier,
+    EnqueuedBy, HolderReport, How, Kind, KnobSample, Listen, ListenerClosed, ListenerRef, ListenerSample,
+    ListenerTotals, LossPlace, Lost, ObservationStatus, Owner, OwnerConfidence, PortRange, PrefixSample,
+    ProcessState, ReportedHolder, RequestEnd, RequestEnding, RetransmitCause, ReuseState, SampleSource,
+    SocketOptions, SocketOwner, SocketState, SynAckRetransmit, SynDrop, SynDropCause, Tier,
 };
 
 const PLACES: [&str; 4] = ["0.0.0.0:80", "10.0.0.1:80", "[::]:80", "0.0.0.0:35010"];
@@ -50,12 +50,11 @@ prop_compose! {
             wait_total_ns: waits,
             waits,
             wait_max_ns: longest,
-            depth_max: None,
-            syn_queue_max: None,
-            last_retransmit: None,
+            resets: drops,
+            orphans: waits,
             last_accept: accepted.map(|time| Timestamp::from_nanos(START + time * 100_000_000)),
-            last_enqueue: None,
             last_acceptor: (pid > 0).then_some(Acceptor { pid, tid: pid }),
+            ..ListenerTotals::default()
         }
     }
 }
@@ -140,8 +139,10 @@ fn kind() -> impl Strategy<Value = Kind> {
         let wait_ns = Some(u64::from(pid));
         Kind::Accept(Box::new(Accept { endpoints, listener, task: task(pid, "worker"), wait_ns, child: 1 }))
     });
-    let enqueue = (ends(), queue())
-        .prop_map(|(endpoints, listener)| Kind::Enqueue(Enqueue { endpoints, listener, child: 1 }));
+    let enqueue = (ends(), queue()).prop_map(|(endpoints, listener)| {
+        let (how, handshake_ns) = (EnqueuedBy::Cookie, None);
+        Kind::Enqueue(Enqueue { endpoints, listener, child: 1, how, handshake_ns })
+    });
     let report = (0..PLACES.len(), 0..STATES.len(), 0..4_u32).prop_map(|(at, state, pid)| {
         let owners = if pid == 0 { Vec::new() } else { vec![Owner { pid, comm: "owner".into() }] };
         let local = address(PLACES[at]);
@@ -165,12 +166,12 @@ fn kind() -> impl Strategy<Value = Kind> {
         }))
     });
     let counters = (0..2_u32, proptest::option::of(0..500_u64)).prop_map(|(netns, count)| {
-        Kind::CounterSample(CounterSample {
+        Kind::CounterSample(Box::new(CounterSample {
             netns: NETNS + netns,
             listen_overflows: count,
             listen_drops: count,
             ..CounterSample::default()
-        })
+        }))
     });
     let knobs = (0..60_u32).prop_map(|somaxconn| {
         Kind::KnobSample(Box::new(KnobSample {
@@ -201,13 +202,39 @@ fn kind() -> impl Strategy<Value = Kind> {
         |(endpoints, listener, total, timeouts, timer)| {
             let cause = if timer { RetransmitCause::Timer } else { RetransmitCause::DuplicateSyn };
             let age_ns = timer.then_some(total * 100_000_000);
-            Kind::SynAckRetransmit(SynAckRetransmit { endpoints, listener, age_ns, cause, timeouts, total })
+            Kind::SynAckRetransmit(SynAckRetransmit {
+                endpoints,
+                listener,
+                age_ns,
+                cause,
+                timeouts,
+                total,
+                acked: total % 3 == 0,
+                deferred: false,
+            })
         },
     );
     let request_end =
-        (ends(), queue(), 0..200_u64, any::<bool>()).prop_map(|(endpoints, listener, total, expired)| {
-            let how = if expired { RequestEnding::Expired } else { RequestEnding::ListenerClosed };
-            Kind::RequestEnd(RequestEnd { endpoints, listener, age_ns: None, how, timeouts: 3, total })
+        (ends(), queue(), 0..200_u64, 0..6_usize).prop_map(|(endpoints, listener, total, how)| {
+            let how = [
+                RequestEnding::Expired,
+                RequestEnding::ListenerClosed,
+                RequestEnding::Reset,
+                RequestEnding::Aborted,
+                RequestEnding::Icmp,
+                RequestEnding::Joined,
+            ][how];
+            Kind::RequestEnd(RequestEnd {
+                endpoints,
+                listener,
+                age_ns: None,
+                how,
+                timeouts: 3,
+                total,
+                acked: total % 2 == 0,
+                deferred: total % 4 == 0,
+                icmp: None,
+            })
         });
     let prefix = (0..4_u64, 0..200_u64).prop_map(|(sk, completed)| {
         let network = [10, 0, 1, 0].into();

@@ -13,13 +13,14 @@ mod ports;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     net::{Ipv6Addr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
     time::Duration,
 };
 
 use tcptrace_common::{
-    listener::{HISTOGRAM_BUCKETS, PREFIX_BITS_V4, PREFIX_BITS_V6},
+    listener::{HISTOGRAM_BUCKETS, ListenerState, PREFIX_BITS_V4, PREFIX_BITS_V6},
     record::KINDS,
 };
 
@@ -36,7 +37,7 @@ use crate::{
         procfs::Procfs,
         sock_diag,
     },
-    probe::{self, BackEnd, ProbeError, Tracer, plan::PROCESS_CONTEXT},
+    probe::{self, BackEnd, ListenerBytes, ProbeError, Tracer, plan::PROCESS_CONTEXT},
 };
 
 use absence::Absence;
@@ -77,7 +78,10 @@ pub struct Live {
     kallsyms: Kallsyms,
     /// `Some` when drops or listeners must be polled.
     polled: Option<Polled>,
-    said_listeners: HashMap<u64, ListenerSample>,
+    /// What was last said of each listener, as a digest: there may be tens of thousands.
+    said_listeners: HashMap<u64, u64>,
+    /// When a SYN-ACK was last sent again, by any listener.
+    last_retransmit: Option<Timestamp>,
     /// Listeners that changed since the last look at their histograms.
     changed: HashSet<u64>,
     said_lost: [u64; KINDS],
@@ -118,6 +122,7 @@ impl Live {
             kallsyms: Kallsyms::default(),
             polled: polls.then(Polled::default),
             said_listeners: HashMap::new(),
+            last_retransmit: None,
             changed: HashSet::new(),
             said_lost: [0; KINDS],
             said_misses: BTreeMap::new(),
@@ -402,14 +407,16 @@ impl Live {
     /// What the tracepoint tier counted by namespace and port.
     fn by_port(&self) -> ByPort {
         let mut by_port = ByPort::new();
-        for (key, sample) in self.samples() {
-            if is_port_key(key) {
+        self.each_listener(|key, bytes| {
+            if is_port_key(key)
+                && let Some(sample) = self.sample(key, bytes)
+            {
                 by_port.insert(
                     (sample.endpoints.netns, sample.endpoints.local.port()),
                     (self.known_by_port(sample.totals), self.tracer.waits(key).map(distribution)),
                 );
             }
-        }
+        });
         by_port
     }
 
@@ -429,25 +436,41 @@ impl Live {
         }
     }
 
-    /// Every listener in the kernel's map.
-    fn samples(&self) -> Vec<(u64, ListenerSample)> {
-        let states = match self.tracer.listeners() {
-            Ok(states) => states,
-            Err(error) => {
-                log::error!("the listeners' counters cannot be read: {error}");
-                return Vec::new();
+    /// Hands every listener in the kernel's map to `each`.
+    fn each_listener(&self, mut each: impl FnMut(u64, &ListenerBytes)) {
+        if let Err(error) = self.tracer.listeners(&mut each) {
+            log::error!("the listeners' counters cannot be read: {error}");
+        }
+    }
+
+    /// A listener in the terms of events.
+    fn sample(&self, key: u64, bytes: &ListenerBytes) -> Option<ListenerSample> {
+        decode_listener_state(key, bytes, self.clock)
+            .inspect_err(|error| log::error!("a listener's counters cannot be decoded: {error}"))
+            .ok()
+    }
+
+    /// The listeners whose counters changed since the last second, and those with connections that wait.
+    fn news_of_listeners(&mut self) -> Vec<(u64, bool, ListenerSample)> {
+        let mut news = Vec::new();
+        let mut said = HashMap::with_capacity(self.said_listeners.len());
+        self.each_listener(|key, bytes| {
+            if is_port_key(key) {
+                return;
             }
-        };
-        states
-            .into_iter()
-            .filter_map(|(key, bytes)| match decode_listener_state(key, &bytes, self.clock) {
-                Ok(sample) => Some((key, sample)),
-                Err(error) => {
-                    log::error!("a listener's counters cannot be decoded: {error}");
-                    None
-                }
-            })
-            .collect()
+            let mut digest = DefaultHasher::new();
+            bytes.hash(&mut digest);
+            let digest = digest.finish();
+            let changed = self.said_listeners.get(&key) != Some(&digest);
+            said.insert(key, digest);
+            if (changed || waiting_in(bytes) > 0 || self.changed.contains(&key))
+                && let Some(sample) = self.sample(key, bytes)
+            {
+                news.push((key, changed, sample));
+            }
+        });
+        self.said_listeners = said;
+        news
     }
 
     /// Once a second: what changed of listeners, counters and knobs, what was lost, and that time passed.
@@ -459,45 +482,7 @@ impl Live {
         self.people.second();
         self.absence.second(self.now());
         self.look_at_listeners(into, true);
-        let mut kinds = Vec::new();
-        let counts_by_listener =
-            self.tracer.coverage().back_end("syn-drop").is_some_and(|b| b < BackEnd::Tracepoint);
-        if counts_by_listener {
-            // Each map is read by system calls, during which the kernel skips kprobes on this CPU: no more often than needed.
-            self.seconds += 1;
-            let in_full = ending || self.seconds.is_multiple_of(IN_FULL);
-            let samples = self.samples();
-            let mut said = HashMap::with_capacity(samples.len());
-            for (key, sample) in samples {
-                if is_port_key(key) {
-                    continue;
-                }
-                if is_waiting(&sample, self.now()) {
-                    self.troubled.insert(sample.listener.inode);
-                }
-                let changed = self.said_listeners.get(&key) != Some(&sample);
-                if changed {
-                    self.changed.insert(key);
-                }
-                // A histogram that was not read when its listener changed is news in the next full look.
-                let look = in_full && self.changed.remove(&key);
-                // Waiting is news as long as it lasts.
-                if changed || look || sample.listener.depth > 0 {
-                    let mut news = sample.clone();
-                    if look {
-                        news.waits = self.tracer.waits(key).map(distribution);
-                        news.handshakes = self.tracer.handshakes(key).map(distribution);
-                    }
-                    kinds.push(Kind::ListenerSample(Box::new(news)));
-                }
-                said.insert(key, sample);
-            }
-            let troubled = said.values().filter_map(|sample| sample.totals.last_retransmit).max();
-            if in_full && troubled.is_some_and(|last| self.now().since(last) < PREFIX_WATCH) {
-                kinds.extend(self.prefixes(&said));
-            }
-            self.said_listeners = said;
-        }
+        let mut kinds = self.listener_samples(ending);
         if std::mem::take(&mut self.connects) {
             kinds.extend(self.connect_samples());
         }
@@ -513,8 +498,45 @@ impl Live {
         into.extend(kinds.into_iter().map(|kind| Event { time: now, kind }));
     }
 
+    /// What the kernel side counted of each listener, where that changed; with `in_full` also the histograms.
+    fn listener_samples(&mut self, in_full: bool) -> Vec<Kind> {
+        let mut kinds = Vec::new();
+        let counts_by_listener =
+            self.tracer.coverage().back_end("syn-drop").is_some_and(|b| b < BackEnd::Tracepoint);
+        if !counts_by_listener {
+            return kinds;
+        }
+        // Each map is read by system calls, during which the kernel skips kprobes on this CPU: no more often than needed.
+        self.seconds += 1;
+        let in_full = in_full || self.seconds.is_multiple_of(IN_FULL);
+        for (key, changed, sample) in self.news_of_listeners() {
+            if is_waiting(&sample, self.now()) {
+                self.troubled.insert(sample.listener.inode);
+            }
+            self.last_retransmit = self.last_retransmit.max(sample.totals.last_retransmit);
+            if changed {
+                self.changed.insert(key);
+            }
+            // A histogram that was not read when its listener changed is news in the next full look.
+            let look = in_full && self.changed.remove(&key);
+            // Waiting is news as long as it lasts.
+            if changed || look || sample.listener.depth > 0 {
+                let mut news = sample;
+                if look {
+                    news.waits = self.tracer.waits(key).map(distribution);
+                    news.handshakes = self.tracer.handshakes(key).map(distribution);
+                }
+                kinds.push(Kind::ListenerSample(Box::new(news)));
+            }
+        }
+        if in_full && self.last_retransmit.is_some_and(|last| self.now().since(last) < PREFIX_WATCH) {
+            kinds.extend(self.prefixes());
+        }
+        kinds
+    }
+
     /// Connections completed by remote network, where that changed.
-    fn prefixes(&mut self, listeners: &HashMap<u64, ListenerSample>) -> Vec<Kind> {
+    fn prefixes(&mut self) -> Vec<Kind> {
         let mut kinds = Vec::new();
         for (key, completed) in self.tracer.prefixes() {
             let said = self.said_prefixes.insert((key.listener, key.prefix), completed);
@@ -523,7 +545,7 @@ impl Live {
             }
             let network = Ipv6Addr::from(key.prefix).to_canonical();
             kinds.push(Kind::PrefixSample(PrefixSample {
-                netns: listeners.get(&key.listener).map_or(0, |sample| sample.endpoints.netns),
+                netns: self.netns_of(key.listener),
                 sk: key.listener,
                 network,
                 bits: if network.is_ipv4() { PREFIX_BITS_V4 } else { PREFIX_BITS_V6 },
@@ -551,6 +573,12 @@ impl Live {
         }
         self.said_connects = said;
         kinds
+    }
+
+    /// The namespace of a listener; 0 if it is gone.
+    fn netns_of(&self, listener: u64) -> u32 {
+        let sample = self.tracer.listener(listener).and_then(|bytes| self.sample(listener, &bytes));
+        sample.map_or(0, |sample| sample.endpoints.netns)
     }
 
     /// What was lost since the last second.
@@ -610,6 +638,11 @@ impl Live {
         self.poll(into);
         self.samples_of_second(into, true);
         self.poll(into);
+        // What is counted and not told one by one has gone on since the counters were read; that it has is then known.
+        let mut last = self.listener_samples(true);
+        last.extend(self.connect_samples());
+        let now = self.now();
+        into.extend(last.into_iter().map(|kind| Event { time: now, kind }));
         into.push(Event { time: self.now(), kind: Kind::End });
     }
 }
@@ -639,6 +672,12 @@ fn is_waiting(sample: &ListenerSample, now: Timestamp) -> bool {
     let last = sample.totals.last_accept.max(sample.totals.last_enqueue);
     let stuck = sample.totals.last_accept.is_none_or(|accept| now.since(accept) >= WAITING);
     sample.listener.depth > 0 && stuck && last.is_some()
+}
+
+/// How many connections wait in the accept queue of a listener in the kernel side's own terms.
+fn waiting_in(bytes: &ListenerBytes) -> u32 {
+    let depth = bytes.get(std::mem::offset_of!(ListenerState, depth)..).and_then(<[u8]>::first_chunk);
+    depth.map_or(0, |depth| u32::from_ne_bytes(*depth))
 }
 
 /// Keys of counts by port (tracepoint tier) are small; addresses of sockets are in the kernel's half.

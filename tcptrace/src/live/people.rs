@@ -160,6 +160,11 @@ impl People {
         events
     }
 
+    /// Whether `pid` is there now.
+    pub(super) fn exists(&self, pid: u32) -> bool {
+        self.procfs.process(pid).is_ok()
+    }
+
     /// What the threads of `pid` are doing; `None` when it is gone.
     pub(super) fn state(&self, pid: u32) -> Option<Kind> {
         let state = state::ProcessState::read(&self.procfs, pid).ok()?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     event::{self, CounterSample, Endpoints, Kind, KnobSample, PortRange, PortRanges, SocketState},
     host::{
-        counters::CounterReader,
+        counters::{CounterReader, Counters},
         knobs::Knobs,
         netns::{Netns, NetnsError, NetnsTable},
         procfs::Procfs,
@@ -122,16 +122,10 @@ impl Places {
                     continue;
                 }
             };
-            let sample = CounterSample {
-                netns,
-                listen_overflows: counters.listen_overflows,
-                listen_drops: counters.listen_drops,
-                req_queue_full_drop: counters.req_queue_full_drop,
-                req_queue_full_do_cookies: counters.req_queue_full_do_cookies,
-            };
+            let sample = counter_sample(netns, &counters);
             if place.said_counters != Some(sample) {
                 place.said_counters = Some(sample);
-                events.push(Kind::CounterSample(sample));
+                events.push(Kind::CounterSample(Box::new(sample)));
             }
         }
         events
@@ -224,6 +218,29 @@ impl Places {
             }
         }
         listeners
+    }
+}
+
+/// Counters, in the terms of events.
+fn counter_sample(netns: u32, counters: &Counters) -> CounterSample {
+    CounterSample {
+        netns,
+        listen_overflows: counters.listen_overflows,
+        listen_drops: counters.listen_drops,
+        req_queue_full_drop: counters.req_queue_full_drop,
+        req_queue_full_do_cookies: counters.req_queue_full_do_cookies,
+        syncookies_sent: counters.syncookies_sent,
+        syncookies_received: counters.syncookies_received,
+        syncookies_failed: counters.syncookies_failed,
+        syn_retransmits: counters.syn_retransmits,
+        retransmit_fails: counters.retransmit_fails,
+        embryonic_resets: counters.embryonic_resets,
+        defer_accept_drop: counters.defer_accept_drop,
+        fastopen_passive: counters.fastopen_passive,
+        passive_opens: counters.passive_opens,
+        active_opens: counters.active_opens,
+        attempt_fails: counters.attempt_fails,
+        resets_sent: counters.resets_sent,
     }
 }
 

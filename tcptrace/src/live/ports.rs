@@ -19,10 +19,14 @@ const SHARE: u64 = 4;
 const PAUSE: Duration = Duration::from_secs(3);
 const PAUSE_FACTOR: u32 = 50;
 
+/// The same where a port was wanted and there was none.
+const URGENT_PAUSE: Duration = Duration::from_secs(1);
+const URGENT_PAUSE_FACTOR: u32 = 5;
+
 /// How many processes and destinations a look names.
 const NAMED: usize = 16;
 
-/// Seconds after which the counts of a process that holds nothing are forgotten.
+/// Seconds without a change after which the counts of a process that holds nothing are forgotten.
 const IDLE: u32 = 30;
 
 /// Ports as last said.
@@ -69,7 +73,8 @@ struct Said {
 
 /// The last look at a namespace.
 struct Look {
-    next: Instant,
+    ended: Instant,
+    took: Duration,
     in_use: u32,
     capacity: u32,
     /// Ports held by what was counted then.
@@ -104,9 +109,12 @@ fn is_exhaustion(fail: &BindFail) -> bool {
 impl Live {
     /// Looks at the namespaces where a port was wanted just now and there was none; not again and again.
     pub(super) fn look_where_ports_are_wanted(&mut self, into: &mut Vec<Event>) {
-        for netns in std::mem::take(&mut self.ports.wanted) {
-            if self.may_look(netns) {
+        let wanted = std::mem::take(&mut self.ports.wanted);
+        for netns in wanted {
+            if self.may_look(netns, URGENT_PAUSE, URGENT_PAUSE_FACTOR) {
                 self.look_at_ports(netns, into);
+            } else {
+                self.ports.wanted.insert(netns);
             }
         }
     }
@@ -122,8 +130,9 @@ impl Live {
         }
     }
 
-    fn may_look(&self, netns: u32) -> bool {
-        self.ports.looks.get(&netns).is_none_or(|look| Instant::now() >= look.next)
+    /// Whether the last look is long enough ago, and was cheap enough.
+    fn may_look(&self, netns: u32, pause: Duration, factor: u32) -> bool {
+        self.ports.looks.get(&netns).is_none_or(|look| look.ended.elapsed() >= pause.max(look.took * factor))
     }
 
     /// Once a second: what processes took and gave back, and a look where that becomes much.
@@ -133,6 +142,7 @@ impl Live {
         let mut held: HashMap<u32, u64> = HashMap::new();
         let mut growing: HashSet<u32> = HashSet::new();
         let mut idle = Vec::new();
+        let known: HashSet<(u32, u32)> = uses.iter().map(|(_, latest)| (latest.netns, latest.pid)).collect();
         for (key, latest) in uses {
             let netns = latest.netns;
             *held.entry(netns).or_default() += latest.held();
@@ -145,7 +155,8 @@ impl Live {
             if grown >= GROWING {
                 growing.insert(netns);
             }
-            if still >= IDLE && latest.held() == 0 {
+            // A process that is gone holds nothing, even if not every release was seen (tracepoint tier).
+            if still >= IDLE && (latest.held() == 0 || !self.people.exists(latest.pid)) {
                 idle.push((key, (netns, latest.pid)));
                 continue;
             }
@@ -158,6 +169,8 @@ impl Live {
             let said = Said { last: latest, growing: grown, idle: still };
             self.ports.said.insert((said.last.netns, said.last.pid), said);
         }
+        // What the kernel side has forgotten for newer ones.
+        self.ports.said.retain(|process, _| known.contains(process));
         for (key, process) in idle {
             self.tracer.forget_port_use(&key);
             self.ports.said.remove(&process);
@@ -168,7 +181,7 @@ impl Live {
                 let now_in_use = u64::from(look.in_use) + held.saturating_sub(look.held);
                 now_in_use * SHARE >= u64::from(look.capacity)
             });
-            if worth && self.may_look(netns) {
+            if worth && self.may_look(netns, PAUSE, PAUSE_FACTOR) {
                 self.look_at_ports(netns, into);
             }
         }
@@ -203,13 +216,13 @@ impl Live {
         });
         into.extend(news.map(|latest| Event { time: now, kind: Kind::PortUse(Box::new(latest)) }));
         let survey = self.survey_ports(netns, into);
-        let pause = PAUSE.max(begin.elapsed() * PAUSE_FACTOR);
         let held = self.ports.said.values().filter(|said| said.last.netns == netns);
         let held = held.map(|said| said.last.held()).sum();
         self.ports.looks.insert(
             netns,
             Look {
-                next: Instant::now() + pause,
+                ended: Instant::now(),
+                took: begin.elapsed(),
                 in_use: survey.as_ref().map_or(0, |survey| survey.in_use),
                 capacity: survey.as_ref().map_or(u32::MAX, |survey| survey.capacity),
                 held,

@@ -1,6 +1,7 @@
 //! An event as a line of output: what all events have in common, then what its kind adds.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -56,7 +57,36 @@ impl EventLine {
                 None,
                 queue(&drop.listener).with("cause", text_of(&drop.cause)).with("total", drop.total),
             ),
-            Kind::Enqueue(enqueue) => (&enqueue.endpoints, None, queue(&enqueue.listener)),
+            Kind::Enqueue(enqueue) => (
+                &enqueue.endpoints,
+                None,
+                queue(&enqueue.listener)
+                    .with("how", enqueue.how.name())
+                    .with("handshake_ns", enqueue.handshake_ns),
+            ),
+            Kind::SynAckRetransmit(again) => (
+                &again.endpoints,
+                None,
+                queue(&again.listener)
+                    .with("cause", text_of(&again.cause))
+                    .with("timeouts", again.timeouts)
+                    .with("age_ns", again.age_ns)
+                    .with("first_synack", first_synack(event.time, again.age_ns))
+                    .with("acked", again.acked)
+                    .with("deferred", again.deferred),
+            ),
+            Kind::RequestEnd(end) => (
+                &end.endpoints,
+                None,
+                queue(&end.listener)
+                    .with("how", end.how.name())
+                    .with("timeouts", end.timeouts)
+                    .with("age_ns", end.age_ns)
+                    .with("first_synack", first_synack(event.time, end.age_ns))
+                    .with("acked", end.acked)
+                    .with("deferred", end.deferred)
+                    .with("icmp", end.icmp.map(|(kind, code)| format!("{kind}/{code}"))),
+            ),
             Kind::Accept(accept) => (
                 &accept.endpoints,
                 Some(&accept.task),
@@ -166,6 +196,8 @@ impl EventLine {
             Kind::SynDrop(drop) => drop.listener.inode,
             Kind::AckDrop(drop) => drop.listener.inode,
             Kind::Enqueue(enqueue) => enqueue.listener.inode,
+            Kind::SynAckRetransmit(again) => again.listener.inode,
+            Kind::RequestEnd(end) => end.listener.inode,
             _ => 0,
         };
         let owner = world.listeners().with_inode(inode).and_then(|listener| listener.owners.first());
@@ -173,6 +205,11 @@ impl EventLine {
             self.name(owner.pid, &owner.comm, world);
         }
     }
+}
+
+/// When a request was first answered, so when its SYN came.
+fn first_synack(time: Timestamp, age_ns: Option<u64>) -> Option<String> {
+    age_ns.map(|age| time.before(Duration::from_nanos(age)).to_string())
 }
 
 /// What is known of the queues; in the tracepoint tier nothing.

@@ -27,6 +27,9 @@ pub enum ProbeError {
     /// A map could not be read or written.
     #[error(transparent)]
     Map(#[from] aya::maps::MapError),
+    /// A map cannot be read in batches.
+    #[error("a map of the kernel side cannot be read: {0}")]
+    Batch(#[from] std::io::Error),
 }
 
 impl ProbeError {

@@ -1,6 +1,7 @@
 //! The kernel side seen from user space: BTF layout, attach plan and coverage, loading, ring buffer to bytes.
 
 pub mod attach;
+mod batch;
 pub mod btf;
 pub mod coverage;
 pub mod error;
@@ -15,4 +16,4 @@ pub use attach::{Attached, Tier};
 pub use coverage::{Coverage, Observed, Status};
 pub use error::ProbeError;
 pub use plan::BackEnd;
-pub use tracer::{Options, PortUseBytes, PortUseKeyBytes, Tracer};
+pub use tracer::{ListenerBytes, Options, PortUseBytes, PortUseKeyBytes, Tracer};

@@ -135,6 +135,8 @@ use tcptrace_common::config::{SERVE_CONNECT, SERVE_ENQUEUE, SERVE_LISTEN};
 const SYS_LISTEN: &[&str] = &["__x64_sys_listen", "__arm64_sys_listen"];
 const ROUTE_V4: &[&str] = &["tcp_v4_init_req", "tcp_v4_route_req"];
 const ROUTE_V6: &[&str] = &["tcp_v6_init_req", "tcp_v6_route_req"];
+const QUEUE_DROP: &[&str] = &["inet_csk_reqsk_queue_drop"];
+const QUEUE_DROP_AND_PUT: &[&str] = &["inet_csk_reqsk_queue_drop_and_put"];
 const STATE: &[&str] = &["inet_sock_set_state"];
 const STATE_OF_TASK: &[Probe] = &[probe("tp_set_state_task", Kind::BtfTracepoint, STATE)];
 const STATE_OF_CHILD: &[Probe] = &[probe("tp_set_state_child", Kind::BtfTracepoint, STATE)];
@@ -269,20 +271,22 @@ pub const OBSERVATIONS: &[Observation] = &[
             way(
                 Fexit,
                 &[
-                    probe("fexit_conn_request", Kind::Fexit, &["tcp_conn_request"]),
+                    // What says that a SYN passed stands before what takes every other for dropped: attaching one program
+                    // takes long enough for SYNs to come between the two.
                     probe("fentry_route_req_v4", Kind::Fentry, ROUTE_V4),
                     probe6("fentry_route_req_v6", Kind::Fentry, ROUTE_V6),
                     probe("fexit_peer_is_proven", Kind::Fexit, &["tcp_peer_is_proven"]),
+                    probe("fexit_conn_request", Kind::Fexit, &["tcp_conn_request"]),
                 ],
             ),
             way(
                 Kprobe,
                 &[
-                    probe("kprobe_conn_request", Kind::Kprobe, &["tcp_conn_request"]),
-                    probe("kretprobe_conn_request", Kind::Kretprobe, &["tcp_conn_request"]),
                     probe("kprobe_route_req", Kind::Kprobe, ROUTE_V4),
                     probe6("kprobe_route_req", Kind::Kprobe, ROUTE_V6),
                     probe("kretprobe_peer_is_proven", Kind::Kretprobe, &["tcp_peer_is_proven"]),
+                    probe("kprobe_conn_request", Kind::Kprobe, &["tcp_conn_request"]),
+                    probe("kretprobe_conn_request", Kind::Kretprobe, &["tcp_conn_request"]),
                 ],
             ),
         ],
@@ -293,13 +297,15 @@ pub const OBSERVATIONS: &[Observation] = &[
     },
     Observation {
         name: "cookie",
-        what: "SYNs answered with a cookie",
+        what: "SYNs answered with a cookie, and cookies that came back",
         ways: &[
             way(
                 Fexit,
                 &[
                     probe("fentry_cookie_v4", Kind::Fentry, &["cookie_v4_init_sequence"]),
                     probe6("fentry_cookie_v6", Kind::Fentry, &["cookie_v6_init_sequence"]),
+                    probe("fexit_cookie_check_v4", Kind::Fexit, &["cookie_v4_check"]),
+                    probe6("fexit_cookie_check_v6", Kind::Fexit, &["cookie_v6_check"]),
                 ],
             ),
             way(
@@ -307,6 +313,10 @@ pub const OBSERVATIONS: &[Observation] = &[
                 &[
                     probe("kprobe_cookie", Kind::Kprobe, &["cookie_v4_init_sequence"]),
                     probe6("kprobe_cookie", Kind::Kprobe, &["cookie_v6_init_sequence"]),
+                    probe("kprobe_cookie_check", Kind::Kprobe, &["cookie_v4_check"]),
+                    probe("kretprobe_cookie_check", Kind::Kretprobe, &["cookie_v4_check"]),
+                    probe6("kprobe_cookie_check", Kind::Kprobe, &["cookie_v6_check"]),
+                    probe6("kretprobe_cookie_check", Kind::Kretprobe, &["cookie_v6_check"]),
                 ],
             ),
         ],
@@ -327,13 +337,19 @@ pub const OBSERVATIONS: &[Observation] = &[
     },
     Observation {
         name: "request-end",
-        what: "half-open requests given up",
+        what: "half-open requests given up, reset, refused, or ended by an ICMP error",
         ways: &[
             way(
                 Fexit,
                 &[
                     probe("fentry_reqsk_timer", Kind::Fentry, &["reqsk_timer_handler"]),
                     probe("fexit_reqsk_timer", Kind::Fexit, &["reqsk_timer_handler"]),
+                    probe("fentry_queue_drop", Kind::Fentry, QUEUE_DROP),
+                    probe("fentry_queue_drop_and_put", Kind::Fentry, QUEUE_DROP_AND_PUT),
+                    probe("fentry_icmp_v4", Kind::Fentry, &["tcp_v4_err"]),
+                    probe("fexit_icmp_v4", Kind::Fexit, &["tcp_v4_err"]),
+                    probe6("fentry_icmp_v6", Kind::Fentry, &["tcp_v6_err"]),
+                    probe6("fexit_icmp_v6", Kind::Fexit, &["tcp_v6_err"]),
                 ],
             ),
             way(
@@ -341,6 +357,12 @@ pub const OBSERVATIONS: &[Observation] = &[
                 &[
                     probe("kprobe_reqsk_timer", Kind::Kprobe, &["reqsk_timer_handler"]),
                     probe("kretprobe_reqsk_timer", Kind::Kretprobe, &["reqsk_timer_handler"]),
+                    probe("kprobe_queue_drop", Kind::Kprobe, QUEUE_DROP),
+                    probe("kprobe_queue_drop_and_put", Kind::Kprobe, QUEUE_DROP_AND_PUT),
+                    probe("kprobe_icmp_v4", Kind::Kprobe, &["tcp_v4_err"]),
+                    probe("kretprobe_icmp", Kind::Kretprobe, &["tcp_v4_err"]),
+                    probe6("kprobe_icmp_v6", Kind::Kprobe, &["tcp_v6_err"]),
+                    probe6("kretprobe_icmp", Kind::Kretprobe, &["tcp_v6_err"]),
                 ],
             ),
         ],
@@ -592,6 +614,17 @@ mod tests {
     fn ways_are_in_order_of_preference() {
         for observation in OBSERVATIONS {
             assert!(observation.ways.is_sorted_by(|a, b| a.back_end <= b.back_end), "{}", observation.name);
+        }
+    }
+
+    /// Attaching follows the list. The other way round every SYN that came meanwhile was called a drop.
+    #[test]
+    fn what_clears_a_syn_is_attached_before_what_accuses_it() {
+        let observation = OBSERVATIONS.iter().find(|o| o.name == "syn-drop").unwrap();
+        for way in observation.ways {
+            let last = way.probes.last().unwrap();
+            assert_eq!(last.targets, ["tcp_conn_request"]);
+            assert!(matches!(last.kind, Kind::Fexit | Kind::Kretprobe), "{}", last.program);
         }
     }
 

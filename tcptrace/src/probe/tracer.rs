@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, RingBuf},
+    maps::{Array, HashMap, Map, MapData, RingBuf},
 };
 use aya_log::EbpfLogger;
 use tcptrace_common::{
@@ -24,6 +24,7 @@ use tcptrace_common::{
 
 use super::{
     attach::{self, Attached, Outcome, Tier},
+    batch::BatchMap,
     btf::{self, Btf},
     coverage::Coverage,
     error::ProbeError,
@@ -72,7 +73,8 @@ impl Default for Options {
 pub struct Tracer {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
-    listeners: HashMap<MapData, u64, ListenerBytes>,
+    listeners: BatchMap<{ size_of::<ListenerState>() }>,
+    listener: HashMap<MapData, u64, ListenerBytes>,
     waits: HashMap<MapData, u64, HistogramBytes>,
     handshakes: HashMap<MapData, u64, HistogramBytes>,
     prefixes: HashMap<MapData, [u8; size_of::<PrefixKey>()], u64>,
@@ -96,6 +98,13 @@ impl Tracer {
     /// [`ProbeError`] when nothing can be traced at all: no BTF, no permission to load BPF programs, or no attachment
     /// that works. A part that cannot be had is not an error but a gap in [`Self::coverage`].
     pub fn start(options: &Options) -> Result<Self, ProbeError> {
+        let tracer = Self::start_in_full_memory(options);
+        // The types of a kernel are some ten megabytes, which are not needed any more.
+        give_memory_back();
+        tracer
+    }
+
+    fn start_in_full_memory(options: &Options) -> Result<Self, ProbeError> {
         raise_memlock();
         tracefs::mount_privately();
         let mut phases = Phases::default();
@@ -147,9 +156,13 @@ impl Tracer {
         let kernel_log = kernel_log.map_err(|error| ProbeError::Object(format!("its log: {error}")))?;
         let mut map: Array<MapData, u32> = Array::try_from(take(&mut ebpf, "SERVES")?)?;
         map.set(0, serves, 0)?;
+        let Map::HashMap(listeners) = take(&mut ebpf, "LISTENERS")? else {
+            return Err(ProbeError::Object("its map LISTENERS is no hash map".to_owned()));
+        };
         Ok(Self {
             ring: RingBuf::try_from(take(&mut ebpf, "EVENTS")?)?,
-            listeners: HashMap::try_from(take(&mut ebpf, "LISTENERS")?)?,
+            listeners: BatchMap::new(listeners.fd().as_fd())?,
+            listener: HashMap::try_from(Map::HashMap(listeners))?,
             waits: HashMap::try_from(take(&mut ebpf, "WAITS")?)?,
             handshakes: HashMap::try_from(take(&mut ebpf, "HANDSHAKES")?)?,
             prefixes: HashMap::try_from(take(&mut ebpf, "PREFIXES")?)?,
@@ -198,24 +211,21 @@ impl Tracer {
         records
     }
 
-    /// Counters of every listener that had traffic or began since the start, by key: the listener's address in the kernel;
+    /// Hands the counters of every listener that had traffic or began since the start to `each`, by key: the listener's address in the kernel;
     /// in the tracepoint tier namespace and port. Each is the bytes of a
     /// [`ListenerState`](tcptrace_common::listener::ListenerState).
     ///
     /// # Errors
     ///
     /// When the map cannot be read.
-    pub fn listeners(&self) -> Result<Vec<(u64, ListenerBytes)>, ProbeError> {
-        let mut states = Vec::new();
-        for entry in &self.listeners {
-            match entry {
-                Ok(entry) => states.push(entry),
-                // Deleted while we walked.
-                Err(aya::maps::MapError::KeyNotFound) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(states)
+    pub fn listeners(&self, each: impl FnMut(u64, &ListenerBytes)) -> Result<(), ProbeError> {
+        Ok(self.listeners.read(each)?)
+    }
+
+    /// The same of one listener; `None` if it is gone.
+    #[must_use]
+    pub fn listener(&self, key: u64) -> Option<ListenerBytes> {
+        self.listener.get(&key, 0).ok()
     }
 
     /// How long connections of the listener with this key waited to be accepted, by bucket; `None` if none did.
@@ -328,7 +338,7 @@ impl AsFd for Tracer {
     }
 }
 
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, ProbeError> {
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, ProbeError> {
     ebpf.take_map(name).ok_or_else(|| ProbeError::Object(format!("it has no map {name}")))
 }
 
@@ -345,6 +355,15 @@ impl Phases {
     fn end(&mut self, what: &str) {
         log::debug!("{what}: {:.1} ms", self.0.elapsed().as_secs_f64() * 1e3);
         self.0 = Instant::now();
+    }
+}
+
+/// Gives freed memory back to the kernel, which glibc does by itself only at the heap's end.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: needs nothing, and changes nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

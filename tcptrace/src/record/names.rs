@@ -1,7 +1,7 @@
 //! The words that stand in a recording for what is an enumeration here. They never change within a major version.
 
 use crate::event::{
-    AckDropCause, ConnectResult, How, RequestEnding, RetransmitCause, SampleSource, SynDropCause,
+    AckDropCause, ConnectResult, EnqueuedBy, How, RequestEnding, RetransmitCause, SampleSource, SynDropCause,
 };
 
 /// Something that has a word for each of its values.
@@ -52,6 +52,16 @@ names!(RetransmitCause {
 names!(RequestEnding {
     Expired = "expired",
     ListenerClosed = "listener-closed",
+    Reset = "reset",
+    Aborted = "aborted",
+    Icmp = "icmp",
+    Joined = "mptcp-join",
+});
+
+names!(EnqueuedBy {
+    Handshake = "handshake",
+    Cookie = "cookie",
+    FastOpen = "fast-open",
 });
 
 names!(SampleSource {

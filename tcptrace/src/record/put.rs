@@ -38,10 +38,12 @@ pub(super) fn put(columns: &mut Builders, row: usize, event: &Event) -> Result<(
             columns.total.put(row, *total);
         }
         Kind::Enqueue(enqueue) => {
-            let Enqueue { endpoints: ends, listener: of, child } = enqueue;
+            let Enqueue { endpoints: ends, listener: of, child, how, handshake_ns } = enqueue;
             endpoints(columns, row, ends);
             listener(columns, row, of);
             columns.child.put(row, *child);
+            columns.how.put(row, how.word());
+            columns.duration_ns.put(row, *handshake_ns);
         }
         Kind::Accept(accept) => {
             let Accept { endpoints: ends, listener: of, task: by, wait_ns, child } = &**accept;
@@ -70,22 +72,46 @@ pub(super) fn put(columns: &mut Builders, row: usize, event: &Event) -> Result<(
             columns.time_wait.put(row, *time_wait);
         }
         Kind::SynAckRetransmit(again) => {
-            let SynAckRetransmit { endpoints: ends, listener: of, age_ns, cause, timeouts, total } = again;
+            let SynAckRetransmit {
+                endpoints: ends,
+                listener: of,
+                age_ns,
+                cause,
+                timeouts,
+                total,
+                acked,
+                deferred,
+            } = again;
             endpoints(columns, row, ends);
             listener(columns, row, of);
             columns.duration_ns.put(row, *age_ns);
             columns.cause.put(row, cause.word());
             columns.timeouts.put(row, *timeouts);
             columns.total.put(row, *total);
+            columns.acked.put(row, *acked);
+            columns.defers_accept.put(row, *deferred);
         }
         Kind::RequestEnd(end) => {
-            let RequestEnd { endpoints: ends, listener: of, age_ns, how, timeouts, total } = end;
+            let RequestEnd {
+                endpoints: ends,
+                listener: of,
+                age_ns,
+                how,
+                timeouts,
+                total,
+                acked,
+                deferred,
+                icmp,
+            } = end;
             endpoints(columns, row, ends);
             listener(columns, row, of);
             columns.duration_ns.put(row, *age_ns);
             columns.how.put(row, how.word());
             columns.timeouts.put(row, *timeouts);
             columns.total.put(row, *total);
+            columns.acked.put(row, *acked);
+            columns.defers_accept.put(row, *deferred);
+            columns.icmp.put(row, icmp.map(|(kind, code)| u16::from_be_bytes([kind, code])));
         }
         Kind::ListenerSample(sample) => {
             let ListenerSample { endpoints: ends, listener: of, source, totals: counts, waits, handshakes } =
@@ -316,6 +342,20 @@ fn totals(columns: &mut Builders, row: usize, counts: &ListenerTotals) {
         waits,
         wait_max_ns,
         depth_max,
+        cookies_at_limit,
+        cookies_dropped,
+        cookies_dropped_at_limit,
+        cookies_valid,
+        cookies_invalid,
+        cookies_accepted,
+        fast_opens,
+        retransmits_unknown,
+        resets,
+        aborts,
+        icmp_ends,
+        joins,
+        deferred,
+        orphans,
         syn_queue_max,
         last_retransmit,
         last_accept,
@@ -340,6 +380,20 @@ fn totals(columns: &mut Builders, row: usize, counts: &ListenerTotals) {
     columns.wait_max_ns.put(row, *wait_max_ns);
     columns.depth_max.put(row, *depth_max);
     columns.syn_queue_max.put(row, *syn_queue_max);
+    columns.cookies_at_limit.put(row, *cookies_at_limit);
+    columns.cookies_dropped.put(row, *cookies_dropped);
+    columns.cookies_dropped_at_limit.put(row, *cookies_dropped_at_limit);
+    columns.cookies_valid.put(row, *cookies_valid);
+    columns.cookies_invalid.put(row, *cookies_invalid);
+    columns.cookies_accepted.put(row, *cookies_accepted);
+    columns.fast_opens.put(row, *fast_opens);
+    columns.retransmits_unknown.put(row, *retransmits_unknown);
+    columns.resets.put(row, *resets);
+    columns.aborts.put(row, *aborts);
+    columns.icmp_ends.put(row, *icmp_ends);
+    columns.joins.put(row, *joins);
+    columns.deferred_requests.put(row, *deferred);
+    columns.orphans.put(row, *orphans);
     columns.last_retransmit.put(row, last_retransmit.map(Timestamp::nanos));
     columns.last_accept.put(row, last_accept.map(Timestamp::nanos));
     columns.last_enqueue.put(row, last_enqueue.map(Timestamp::nanos));

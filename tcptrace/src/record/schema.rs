@@ -119,11 +119,11 @@ columns! {
     syn_queue: U32,
     /// Why: of a drop, of a retransmission.
     cause: Word,
-    /// How: a port was taken, a request or a connect ended, a sample was made, bind or listen failed.
+    /// How: a port was taken, a connection was enqueued, a request or a connect ended, a sample was made, bind or listen failed.
     how: Word,
     /// The listener's count of this kind of event, this one included; of `lost`, how many; of `port-survey`, ports in use; of `prefix-sample`, connections.
     total: U64,
-    /// Of `accept`: time in the accept queue; of `port-released`: how long it was held; of `synack-retransmit` and
+    /// Of `accept`: time in the accept queue; of `enqueue`: since the first SYN-ACK; of `port-released`: how long it was held; of `synack-retransmit` and
     /// `request-end`: since the request's first SYN-ACK; of `connect`: since connect() was called. Nanoseconds.
     duration_ns: U64,
     /// How often the request's timer had run out; of `connect`: how often its SYN was sent again.
@@ -213,6 +213,40 @@ columns! {
     connects_cancelled: U64,
     /// connect() calls that failed at once.
     connects_errors: U64,
+    /// Of `synack-retransmit` and `request-end`: the final ACK has come, and was put aside.
+    acked: Flag,
+    /// Of these: the listener has TCP_DEFER_ACCEPT.
+    defers_accept: Flag,
+    /// Of `request-end`: type and code of the ICMP message that ended it, as 256 × type + code.
+    icmp: U16,
+    /// Of these: because the SYN queue was exactly at its limit.
+    cookies_at_limit: U64,
+    /// SYNs that were granted a cookie, and then dropped at a full accept queue.
+    cookies_dropped: U64,
+    /// The same, with the SYN queue exactly at its limit.
+    cookies_dropped_at_limit: U64,
+    /// Valid cookies that came back.
+    cookies_valid: U64,
+    /// ACKs for no request and with no valid cookie.
+    cookies_invalid: U64,
+    /// Connections enqueued by a cookie.
+    cookies_accepted: U64,
+    /// Connections enqueued by their SYN (TCP Fast Open).
+    fast_opens: U64,
+    /// SYN-ACKs sent again for one of these reasons, where they are not told apart.
+    retransmits_unknown: U64,
+    /// Half-open requests that the peer reset.
+    resets: U64,
+    /// Half-open requests that were reset at a full accept queue.
+    aborts: U64,
+    /// Half-open requests that an ICMP error ended.
+    icmp_ends: U64,
+    /// Half-open requests that became subflows of MPTCP connections.
+    joins: U64,
+    /// Half-open requests that TCP_DEFER_ACCEPT kept waiting for data.
+    deferred_requests: U64,
+    /// Children that were made and then not enqueued.
+    orphans: U64,
     /// Of rare events: all of it, as JSON. Such a row is read back from here; its other columns are for queries.
     detail: Text,
 }

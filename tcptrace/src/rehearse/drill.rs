@@ -10,12 +10,12 @@ use std::{
 };
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, accept, bind, connect, listen, setsockopt,
-    socket,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, accept, bind,
+    connect, listen, sendto, setsockopt, socket, sockopt,
 };
 
 use super::{
-    actor::TcpDeferAccept,
+    actor::{TcpDeferAccept, checksum},
     error::{During, Result},
     netlink,
     stage::Stage,
@@ -42,6 +42,11 @@ pub fn drill(stage: &Stage, ipv6: bool) -> Result<()> {
     stage.set_sysctl("net.ipv4.tcp_syncookies", 0)?;
     stage.set_sysctl("net.ipv4.tcp_max_syn_backlog", 4)?;
     stage.server().run(move || half_open(SocketAddr::new(ip, PORT + 3)))?.during("the half-open drill")?;
+    stage
+        .server()
+        .run(move || ended_requests(SocketAddr::new(ip, PORT + 4)))?
+        .during("the resetting drill")?;
+    stage.server().run(move || icmp_error(ip))?.during("the drill with an ICMP error")?;
     stage.set_sysctl("net.ipv4.tcp_syncookies", 2)?;
     stage
         .server()
@@ -100,6 +105,57 @@ fn half_open(address: SocketAddr) -> io::Result<()> {
     sleep(Duration::from_millis(1_300));
     // Closed before the listener: their timers run out once more, and find nobody.
     drop((clients, listener));
+    Ok(())
+}
+
+/// A request that its peer resets, and one whose listener has gone when its data comes.
+fn ended_requests(address: SocketAddr) -> io::Result<()> {
+    let listener = TcpListener::bind(address)?;
+    setsockopt(&listener, TcpDeferAccept, &60)?;
+    let impatient = TcpStream::connect(address)?;
+    let mut late = TcpStream::connect(address)?;
+    setsockopt(&impatient, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
+    drop(impatient);
+    sleep(MOMENT);
+    drop(listener);
+    // It may be told of the reset at once.
+    let _ = late.write_all(b"1");
+    sleep(MOMENT);
+    Ok(())
+}
+
+/// An ICMP error about a TCP segment that nobody sent.
+fn icmp_error(ip: IpAddr) -> io::Result<()> {
+    /// Destination unreachable: host (RFC 792), address (RFC 4443).
+    const V4: u8 = 3;
+    const V4_CODE: u8 = 1;
+    const V6: [u8; 8] = [1, 3, 0, 0, 0, 0, 0, 0];
+    /// The ports and the sequence number of the segment.
+    const SEGMENT: [u8; 8] = [0, 1, 0, 1, 0, 0, 0, 1];
+    let (family, protocol, message) = match ip {
+        IpAddr::V4(ip) => {
+            let mut header = [0_u8; 20];
+            header[..10].copy_from_slice(&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6]);
+            header[12..16].copy_from_slice(&ip.octets());
+            header[16..].copy_from_slice(&ip.octets());
+            let message = |sum: u16| {
+                let [high, low] = sum.to_be_bytes();
+                [[V4, V4_CODE, high, low, 0, 0, 0, 0].as_slice(), &header, &SEGMENT].concat()
+            };
+            (AddressFamily::Inet, SockProtocol::Icmp, message(checksum(&message(0))))
+        }
+        IpAddr::V6(ip) => {
+            let mut header = [0_u8; 40];
+            header[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 20, 6, 64]);
+            header[8..24].copy_from_slice(&ip.octets());
+            header[24..].copy_from_slice(&ip.octets());
+            // The kernel fills in the checksum.
+            (AddressFamily::Inet6, SockProtocol::IcmpV6, [V6.as_slice(), &header, &SEGMENT].concat())
+        }
+    };
+    let raw = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+    sendto(raw.as_raw_fd(), &message, &SockaddrStorage::from(SocketAddr::new(ip, 0)), MsgFlags::empty())?;
+    sleep(MOMENT);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -145,12 +146,42 @@ fn party(role: &str, truth: &Party, said: Option<&Value>) -> Option<String> {
     None
 }
 
+/// By how much an accept wait may differ from what the programs measured themselves: half a bucket of the histogram is 3.2 %.
+const WAIT_TOLERANCE: f64 = 0.05;
+
+/// What is wrong with the accept waits that were counted, where the actors measured them, too.
+pub fn judge_waits(truth: &GroundTruth, counted: impl Fn(f64) -> Option<Duration>) -> Vec<String> {
+    let measured = |fact: &str| truth.facts.get(fact).and_then(Value::as_f64);
+    let quantiles = [("wait_p50_ms", 0.5), ("wait_p90_ms", 0.9), ("wait_p99_ms", 0.99)];
+    let wrong = |(fact, quantile): (&str, f64)| {
+        let own = measured(fact)?;
+        let ours = counted(quantile).map(|wait| wait.as_secs_f64() * 1e3);
+        match ours {
+            Some(ours) if (ours - own).abs() <= own * WAIT_TOLERANCE => None,
+            Some(ours) => Some(format!("{fact}: the programs measured {own:.1}, and {ours:.1} was counted")),
+            None => Some(format!("{fact}: the programs measured {own:.1}, and nothing was counted")),
+        }
+    };
+    quantiles.into_iter().filter_map(wrong).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Map, json};
 
     use super::*;
     use crate::rehearse::Allowed;
+
+    #[test]
+    fn waits_are_judged_by_what_the_programs_measured() {
+        let mut truth = truth();
+        assert!(judge_waits(&truth, |_| None).is_empty());
+        truth.facts.insert("wait_p50_ms".into(), json!(1000.0));
+        assert!(judge_waits(&truth, |_| Some(Duration::from_millis(1049))).is_empty());
+        assert_eq!(judge_waits(&truth, |_| Some(Duration::from_millis(1051))).len(), 1);
+        assert_eq!(judge_waits(&truth, |_| Some(Duration::from_millis(949))).len(), 1);
+        assert_eq!(judge_waits(&truth, |_| None).len(), 1);
+    }
 
     fn truth() -> GroundTruth {
         let who = |pid, comm: &str| Party {

@@ -35,7 +35,7 @@ pub use counters::Counters;
 pub use drill::drill;
 pub use error::{Error, Result};
 pub use incident::{Entry, Family, Incident, Options, Variant, catalogue, incident};
-pub use judge::Claims;
+pub use judge::{Claims, judge_waits};
 pub use namespace::Namespace;
 pub use stage::{Layout, Stage};
 pub use truth::{Allowed, Expectation, GroundTruth, Party};

@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::facts::{ClosedListener, LeftOver};
 use super::testing::{HERE, address, facts, listener, owner, remote, thread};
 use super::*;
-use crate::event::ListenerTotals;
+use crate::event::{ListenerTotals, Timestamp};
 use crate::finding::Confidence::{self, Certain, Likely, Possible};
+use crate::finding::{Evidence, Finding, Party, Remedy, Severity, State};
 use crate::host::counters::Counters;
 use crate::host::route::{Nowhere, Route};
 use crate::identity::state::RunState;
@@ -167,6 +168,9 @@ fn drops_and_rejections_on_the_way_to_a_listener_with_room() {
         ("dropped-on-this-host", Likely, Some(false))
     );
     assert_eq!(of(probed(address("10.0.0.1:80"), refused()), healthy()), ("rejected", Likely, Some(false)));
+    // By ICMP.
+    let prohibited = ProbeOutcome::Failed { errno: libc::EHOSTUNREACH, after: Duration::from_millis(1) };
+    assert_eq!(of(probed(address("10.0.0.1:80"), prohibited), healthy()), ("rejected", Likely, Some(false)));
     let mut waiting = address("10.0.0.1:80");
     waiting.pending = Pending { syn_sent: 2, syn_again: 1, established: 0 };
     assert_eq!(of(waiting, healthy()), ("dropped-on-this-host", Likely, Some(false)));
@@ -174,6 +178,64 @@ fn drops_and_rejections_on_the_way_to_a_listener_with_room() {
     let counters = Counters { rp_filter_drops: Some(3), ..Counters::default() };
     filtered.seen = Some(Seen { counters: vec![(HERE, counters)], ..Seen::default() });
     assert_eq!(verdict(&filtered), ("rp-filter", Certain, Some(false)));
+}
+
+/// A finding about this address, as a trace would tell it.
+fn finding(code: &'static str, at: &str, netns: u32) -> Finding {
+    Finding {
+        id: 1,
+        code,
+        state: State::Opened,
+        severity: Severity::Critical,
+        confidence: Certain,
+        time: Timestamp::default(),
+        title: "it happens".to_owned(),
+        subject: Party {
+            kind: "listener",
+            address: Some(at.parse().unwrap()),
+            netns: Some(netns),
+            ..Party::default()
+        },
+        cause: "netfilter",
+        evidence: Evidence::new(),
+        remedy: vec![Remedy::text("mend it")],
+        numbers: vec![],
+        explanation: "so it is".to_owned(),
+    }
+}
+
+fn with_finding(mut address: AddressFacts, probe: Option<ProbeOutcome>, finding: Finding) -> Facts {
+    address.probe = probe;
+    let mut facts = facts(vec![address], vec![listener("0.0.0.0:80")]);
+    facts.seen = Some(Seen { findings: vec![finding], ..Seen::default() });
+    facts
+}
+
+#[test]
+fn findings_of_the_time_watched_decide() {
+    let to = || address("10.0.0.1:80");
+    let dropped = |at: &str| finding("handshake-dropped", at, HERE);
+    let facts = with_finding(to(), Some(no_answer()), dropped("10.0.0.1:80"));
+    assert_eq!(verdict(&facts), ("handshake-dropped", Certain, Some(false)));
+    let answer = judge(&facts, &to());
+    assert_eq!(answer.verdict.remedy, [Remedy::text("mend it")]);
+    assert_eq!(answer.verdict.text, "it happens (netfilter: so it is)");
+    // Others are kept out, we are not.
+    let others = with_finding(to(), Some(connected()), dropped("10.0.0.1:80"));
+    assert_eq!(verdict(&others), ("answers", Certain, Some(true)));
+    // Now and then the queue overflows, even if we got in.
+    for code in ["accept-queue-overflow", "accept-stall", "slow-accept", "half-open-capture"] {
+        let facts = with_finding(to(), Some(connected()), finding(code, "0.0.0.0:80", HERE));
+        assert_eq!(verdict(&facts), (code, Certain, Some(false)), "{code}");
+    }
+    // Those of other addresses, ports and namespaces are not about this one.
+    for (at, netns) in [("10.0.0.2:80", HERE), ("10.0.0.1:81", HERE), ("0.0.0.0:80", HERE + 1)] {
+        let facts = with_finding(to(), Some(connected()), finding("accept-queue-overflow", at, netns));
+        assert_eq!(verdict(&facts), ("answers", Certain, Some(true)), "{at} {netns}");
+    }
+    let refused =
+        with_finding(remote("192.0.2.1:80"), None, finding("connect-refused", "192.0.2.1:80", HERE));
+    assert_eq!(verdict(&refused), ("refused", Certain, Some(false)));
 }
 
 #[test]

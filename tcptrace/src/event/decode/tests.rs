@@ -59,6 +59,19 @@ impl Encoder {
             .u64(it.retransmits_timer)
             .u64(it.retransmits_duplicate_syn)
             .u64(it.expired)
+            .u64(it.resets)
+            .u64(it.aborts)
+            .u64(it.icmp_ends)
+            .u64(it.joins)
+            .u64(it.deferred)
+            .u64(it.cookies_accepted)
+            .u64(it.cookies_valid)
+            .u64(it.cookies_invalid)
+            .u64(it.fast_opens)
+            .u64(it.orphans)
+            .u64(it.cookies_dropped)
+            .u64(it.cookies_dropped_at_limit)
+            .u64(it.cookies_at_limit)
             .u64(it.ack_drops)
             .u64(it.ack_drops_other)
             .u64(it.enqueued)
@@ -154,6 +167,19 @@ fn some_state() -> ListenerState {
         retransmits_timer: 33,
         retransmits_duplicate_syn: 34,
         expired: 35,
+        resets: 40,
+        aborts: 41,
+        icmp_ends: 42,
+        joins: 43,
+        deferred: 44,
+        cookies_accepted: 45,
+        cookies_valid: 46,
+        cookies_invalid: 47,
+        fast_opens: 48,
+        orphans: 49,
+        cookies_dropped: 50,
+        cookies_dropped_at_limit: 51,
+        cookies_at_limit: 52,
         ack_drops: 4,
         ack_drops_other: 5,
         enqueued: 6,
@@ -227,7 +253,10 @@ fn listen() {
 #[test]
 fn half_open_requests() {
     let body = |kind, how: u32, age: u64| {
-        encode(kind, 42, |to| to.endpoints(&ends()).listener(&listener()).u64(age).u32(how).u32(2).u64(9))
+        encode(kind, 42, |to| {
+            let to = to.endpoints(&ends()).listener(&listener()).u64(age).u32(how).u32(2).u64(9);
+            to.u32(record::REQUEST_ACKED).u32(0x0301)
+        })
     };
     let Kind::SynAckRetransmit(again) =
         kind_of(&body(record::SYNACK_RETRANSMIT, record::RETRANSMIT_DUPLICATE_SYN, 7))
@@ -241,6 +270,9 @@ fn half_open_requests() {
         panic!()
     };
     assert_eq!((end.how, end.age_ns, end.listener), (RequestEnding::Expired, None, listener_decoded()));
+    assert_eq!((end.acked, end.deferred, end.icmp), (true, false, None));
+    let Kind::RequestEnd(end) = kind_of(&body(record::REQUEST_END, record::END_ICMP, 7)) else { panic!() };
+    assert_eq!((end.how, end.icmp), (RequestEnding::Icmp, Some((3, 1))));
 }
 
 #[test]
@@ -330,9 +362,17 @@ fn drops() {
 
 #[test]
 fn enqueue_and_accept() {
-    let record = encode(record::ENQUEUE, 42, |to| to.endpoints(&ends()).listener(&listener()).u64(99));
+    let record = encode(record::ENQUEUE, 42, |to| {
+        to.endpoints(&ends()).listener(&listener()).u64(99).u64(5).u32(2).u32(0)
+    });
     assert_eq!(record.len(), size_of::<record::Enqueue>());
-    let expected = Enqueue { endpoints: ends_decoded(), listener: listener_decoded(), child: 99 };
+    let expected = Enqueue {
+        endpoints: ends_decoded(),
+        listener: listener_decoded(),
+        child: 99,
+        how: EnqueuedBy::Cookie,
+        handshake_ns: Some(5),
+    };
     assert_eq!(kind_of(&record), Kind::Enqueue(expected));
 
     let record = |wait: u64| {
@@ -445,7 +485,9 @@ fn listener_closed_and_its_state() {
     assert_eq!(closed.last, None);
 
     let sample = decode_listener_state(5, &Encoder::default().state(&some_state()).0, clock()).unwrap();
-    assert_eq!(sample, listener_sample(5, &some_state(), clock()));
+    let totals = sample.totals;
+    assert_eq!((totals.expired, totals.resets, totals.cookies_at_limit), (Some(35), Some(40), Some(52)));
+    assert_eq!((totals.fast_opens, totals.wait_max_ns, totals.syn_queue_max), (Some(48), Some(10), Some(37)));
     assert_eq!((sample.listener.sk, sample.listener.inode, sample.listener.depth), (5, 18, 14));
     assert_eq!((sample.totals, sample.endpoints), (last, ends_decoded()));
 }
@@ -476,14 +518,18 @@ fn hostile_names_become_text() {
 
 #[test]
 fn damage_is_reported_by_kind() {
-    let good = encode(record::ENQUEUE, 42, |to| to.endpoints(&ends()).listener(&listener()).u64(99));
+    let good = encode(record::ENQUEUE, 42, |to| {
+        to.endpoints(&ends()).listener(&listener()).u64(99).u64(5).u32(2).u32(0)
+    });
     let decode = |bytes: &[u8]| decode_record(bytes, clock()).unwrap_err();
     assert_eq!(decode(&[]), DecodeError::Short { kind: 0, len: 0 });
     let cut = &good[..good.len() - 1];
     assert!(matches!(decode(cut), DecodeError::Length { kind: record::ENQUEUE, .. }));
     let cut = encode(record::ENQUEUE, 42, |to| to.endpoints(&ends()));
     assert_eq!(decode(&cut), DecodeError::Short { kind: record::ENQUEUE, len: 64 });
-    let long = encode(record::ENQUEUE, 42, |to| to.endpoints(&ends()).listener(&listener()).u64(99).u8(0));
+    let long = encode(record::ENQUEUE, 42, |to| {
+        to.endpoints(&ends()).listener(&listener()).u64(99).u64(5).u32(2).u32(0).u8(0)
+    });
     assert_eq!(decode(&long), DecodeError::Trailing { kind: record::ENQUEUE, extra: 1 });
     assert_eq!(decode(&encode(77, 42, |to| to)), DecodeError::UnknownKind { kind: 77 });
     assert!(decode_listener_state(1, &[0; 7], clock()).is_err());

@@ -61,6 +61,11 @@ impl<'a> Account<'a> {
     fn cause(&self) -> (&'static str, Confidence, String) {
         let seen = &self.memory.unanswered;
         let sources = count(seen.sources, "address", "addresses");
+        if let Some(answers) = answers_in_words(seen) {
+            let explanation =
+                format!("{answers}: the clients have given up, or are gone, before our SYN-ACKs reach them");
+            return ("client-gave-up", Confidence::Likely, explanation);
+        }
         match seen.pattern() {
             PeerPattern::Insist => {
                 let elsewhere = seen.completed_elsewhere > 0;
@@ -154,6 +159,8 @@ impl<'a> Account<'a> {
             .with("repeated_syn", seen.repeated)
             .with("retransmissions", seen.retransmissions)
             .with("expired", seen.expired)
+            .with_some("ended_by_icmp", (seen.unreachable > 0).then_some(seen.unreachable))
+            .with_some("reset_by_peer", (seen.reset > 0).then_some(seen.reset))
             .with("oldest_s", self.oldest().map(|oldest| oldest.as_secs_f64()))
             .with("synack_retries", retries)
             .with("timeout_s", retries.map(timeout))
@@ -224,6 +231,18 @@ impl<'a> Account<'a> {
         self.limit().is_some_and(|limit| self.memory.deepest >= limit)
             || self.grown.syn_drops_syn_queue > Some(0)
             || self.grown.cookies_sent > Some(0)
+    }
+}
+
+/// What most requests are answered with, late, in place of a final ACK; `None` for silence.
+fn answers_in_words(seen: &Unanswered) -> Option<String> {
+    let all = count(seen.requests, "request", "requests");
+    if (seen.unreachable + seen.reset) * 2 <= seen.requests {
+        None
+    } else if seen.unreachable > seen.reset {
+        Some(format!("late SYN-ACKs are answered by ICMP errors ({} of {all})", seen.unreachable))
+    } else {
+        Some(format!("late SYN-ACKs are answered by RSTs ({} of {all})", seen.reset))
     }
 }
 

@@ -75,12 +75,24 @@ impl Queue {
                                 cause,
                                 timeouts,
                                 total,
+                                acked: false,
+                                deferred: false,
                             })
                         }
                         None => {
                             self.expired += 1;
                             let (how, total) = (RequestEnding::Expired, self.expired);
-                            Kind::RequestEnd(RequestEnd { endpoints, listener, age_ns, how, timeouts, total })
+                            Kind::RequestEnd(RequestEnd {
+                                endpoints,
+                                listener,
+                                age_ns,
+                                how,
+                                timeouts,
+                                total,
+                                acked: false,
+                                deferred: false,
+                                icmp: None,
+                            })
                         }
                     },
                 );
@@ -213,4 +225,78 @@ fn a_full_queue_is_told_once() {
             assert_eq!(finding.cause, "syn-flood");
         }
     }
+}
+
+/// Twenty requests that get `retransmissions` SYN-ACKs and then end by `how`, or never; their final ACK came if `acked`.
+fn ended(retransmissions: u32, acked: bool, how: Option<RequestEnding>) -> Play {
+    let mut play = Play::new(4096);
+    let server = Server::new(100, "0.0.0.0:443", 128);
+    server.listen(&mut play, task(6039, "web"), Some(128), 4096);
+    let age_ns = Some(1_000_000_000);
+    for timeouts in 0..=retransmissions {
+        let at = 1000 * ((1 << (timeouts + 1)) - 1);
+        while play.now < at {
+            let next = play.now / 1000 + 1;
+            play.tick(next * 1000);
+        }
+        for client in 0..20_u64 {
+            let remote: SocketAddr = format!("10.9.{client}.1:4000").parse().unwrap();
+            let endpoints = Endpoints { remote: Some(remote), ..place(server.local) };
+            let (listener, total) = (server.listener(), u64::from(timeouts) * 20 + client + 1);
+            let kind = if timeouts < retransmissions {
+                let cause = RetransmitCause::Timer;
+                Some(Kind::SynAckRetransmit(SynAckRetransmit {
+                    endpoints,
+                    listener,
+                    age_ns: Some((at - 1000) * 1_000_000),
+                    cause,
+                    timeouts,
+                    total,
+                    acked,
+                    deferred: false,
+                }))
+            } else {
+                how.map(|how| {
+                    Kind::RequestEnd(RequestEnd {
+                        endpoints,
+                        listener,
+                        age_ns,
+                        how,
+                        timeouts,
+                        total: client + 1,
+                        acked,
+                        deferred: false,
+                        icmp: (how == RequestEnding::Icmp).then_some((3, 1)),
+                    })
+                })
+            };
+            if let Some(kind) = kind {
+                play.send(at + 1 + client, kind);
+            }
+        }
+    }
+    for _ in 0..4 {
+        let next = play.now / 1000 + 1;
+        play.tick(next * 1000);
+    }
+    play
+}
+
+#[test]
+fn late_answers_other_than_an_ack_tell_of_clients_that_gave_up() {
+    for (how, evidence) in [(RequestEnding::Reset, "reset_by_peer"), (RequestEnding::Icmp, "ended_by_icmp")] {
+        let play = ended(2, false, Some(how));
+        let finding = play.only();
+        assert_eq!((finding.cause, finding.confidence), ("client-gave-up", Confidence::Likely));
+        assert_eq!(Play::json(finding)["evidence"][evidence], 20);
+    }
+}
+
+#[test]
+fn what_is_answered_at_once_or_acknowledged_is_no_capture() {
+    // A scanner's host answers the first SYN-ACK with RST.
+    assert_eq!(ended(0, false, Some(RequestEnding::Reset)).codes(), Vec::<&str>::new());
+    // TCP_DEFER_ACCEPT: the ACK has come, the data has not.
+    assert_eq!(ended(4, true, Some(RequestEnding::Expired)).codes(), Vec::<&str>::new());
+    assert_eq!(ended(4, false, None).codes(), ["half-open-capture"]);
 }

@@ -174,6 +174,21 @@ fn without_a_look_it_is_told_late_and_as_a_guess() {
 }
 
 #[test]
+fn a_look_from_before_says_nothing_of_now() {
+    let mut play = Play::new(128);
+    let half = PortSurvey { in_use: 50, ..survey(0, vec![holders(8, 50)], vec![lane(DB, 50, 0)]) };
+    play.send(100, Kind::PortSurvey(Box::new(half)));
+    play.send(2100, refused(1));
+    play.ticks_until(4000);
+    assert!(play.only().numbers[0].contains("could not be looked up"), "{:?}", play.only());
+    // It comes late, and is taken in all the same.
+    play.send(4100, Kind::PortSurvey(Box::new(survey(0, vec![holders(8, 100)], vec![lane(DB, 100, 0)]))));
+    play.send(4200, refused(2));
+    play.ticks_until(6000);
+    assert!(play.only().numbers[0].starts_with("100 of 100"), "{:?}", play.only());
+}
+
+#[test]
 fn failures_are_counted_beyond_those_that_are_told_one_by_one() {
     let mut play = Play::new(128);
     play.send(200, refused(5));

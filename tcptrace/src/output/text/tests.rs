@@ -88,7 +88,7 @@ fn the_rest() {
     assert_eq!(
         out,
         "\
-tcptrace on 6.12.1, tier kprobe: 7 of 8 observations attached; polled: syn-drop; only --port 1080
+tcptrace on 6.12.1, tier kprobe: 10 of 11 observations attached; polled: syn-drop; only --port 1080
 19:40:00.004 syn-drop 0.0.0.0:80 <-> 10.0.0.0:40000 queue=0 queue_limit=5 syn_queue=0 cause=accept-queue syncookies=1 total=0
 19:40:00.010 lost 7 accept at the ring-buffer
 6.0 s traced; findings: 1 accept-queue-overflow, 1 events-lost

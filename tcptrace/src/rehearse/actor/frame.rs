@@ -166,6 +166,11 @@ fn sum(bytes: &[u8]) -> u32 {
     pairs.sum()
 }
 
+/// The checksum of a message that has zeroes in its place (RFC 1071).
+pub(in crate::rehearse) fn checksum(message: &[u8]) -> u16 {
+    fold(sum(message))
+}
+
 /// The one's complement of a one's complement sum.
 fn fold(mut sum: u32) -> u16 {
     while sum > 0xffff {

@@ -20,6 +20,8 @@ mod storm;
 mod takings;
 mod web;
 
+pub(super) use frame::checksum;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};

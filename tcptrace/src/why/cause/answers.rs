@@ -41,6 +41,10 @@ fn of_probe(facts: &Facts, address: &AddressFacts, probe: &ProbeOutcome) -> Foun
             let text = format!("{text}: that host is up, and nobody listens there, or a firewall rejects it");
             Found::Problem(Verdict::new("refused", Confidence::Certain, text).advise(look_there(facts)))
         }
+        ProbeOutcome::Failed { errno, .. } if here && facts.listeners_at(address).next().is_some() => {
+            let name = nix::errno::Errno::from_raw(*errno).desc();
+            Found::fine(format!("a connection of our own failed ({name}): why is said above"))
+        }
         ProbeOutcome::Failed { errno, .. } => {
             let name = nix::errno::Errno::from_raw(*errno);
             let text = format!("a connection of our own failed: {} ({name:?})", name.desc());

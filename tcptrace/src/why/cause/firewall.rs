@@ -6,7 +6,13 @@ use crate::why::{AddressFacts, Facts, Found, ProbeOutcome, Verdict};
 
 pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     if let Some(finding) = facts.finding(address, &["handshake-dropped"]) {
-        return as_found("handshake-dropped", finding);
+        return match (as_found("handshake-dropped", finding), &address.probe) {
+            // Somebody is kept out, as a firewall may well mean to; not us.
+            (Found::Problem(verdict), Some(ProbeOutcome::Connected(_))) => {
+                Found::Problem(Verdict { confidence: Confidence::Possible, ..verdict })
+            }
+            (found, _) => found,
+        };
     }
     let Some(server) = &address.server else {
         return Found::unknown("what is dropped on the way and at the other host cannot be seen from here");
@@ -18,8 +24,7 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
         Some(_) => false,
         None => address.pending.syn_again > 0 && address.pending.established == 0,
     };
-    let rejected =
-        matches!(&address.probe, Some(ProbeOutcome::Failed { errno, .. }) if *errno == libc::ECONNREFUSED);
+    let rejected = matches!(&address.probe, Some(ProbeOutcome::Failed { .. }));
     if by_rp_filter > 0 {
         let text = format!(
             "rp_filter dropped {by_rp_filter} packets in {server} meanwhile: their source is not where the route to it leads"
@@ -51,7 +56,7 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
         );
     }
     if rejected {
-        let text = "a SYN to it is refused, though it listens: a firewall rejects it (or the listener has just come or gone)";
+        let text = "a SYN to it is refused, though it listens: a firewall on this host rejects it (or the listener has just come or gone)";
         return Found::Problem(Verdict::new("rejected", Confidence::Likely, text).advise(rules(server)));
     }
     match &facts.seen {
