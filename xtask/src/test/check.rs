@@ -46,13 +46,19 @@ fn rehearsal(lines: &Lines, tier: Tier, problems: &mut Problems) {
         problems.add(format!("there are {} rehearsal lines, not one", truths.len()));
         return;
     };
+    // The program's own verdict, which knows more of each play than this does.
+    for problem in array(&truth["problems"]) {
+        problems.add(format!("the rehearsal itself says: {problem}"));
+    }
     let findings = lines.findings();
     for finding in &findings {
         contract(finding, problems);
         nothing_else(finding, truth, problems);
     }
-    for expected in array(&truth["expect"]) {
-        expected_finding(expected, &findings, truth, tier, problems);
+    let expectations = array(&truth["expect"]);
+    for expected in expectations {
+        let alike = expectations.iter().filter(|other| other["code"] == expected["code"]).count();
+        expected_finding(expected, alike, &findings, truth, tier, problems);
     }
     if tier.is_full() {
         reconciliation(lines, problems);
@@ -103,7 +109,8 @@ fn coverage(lines: &Lines, tier: Tier, problems: &mut Problems) {
             }
             Some("polled" | "missing") => {
                 problems.unless(has_reason, || format!("{name} is not attached and does not say why"));
-                problems.unless(!tier.is_full(), || {
+                let excused = tier == Tier::Kprobe && *name == "connect-error";
+                problems.unless(!tier.is_full() || excused, || {
                     format!("{name} is not attached in a full tier: {}", observation["reason"])
                 });
             }
@@ -158,12 +165,17 @@ fn nothing_else(finding: &Value, truth: &Value, problems: &mut Problems) {
     let code = &finding["code"];
     let known =
         ["expect", "allow"].iter().flat_map(|key| array(&truth[*key])).any(|entry| entry["code"] == *code);
-    problems
-        .unless(known, || format!("nothing like {code} happened, and it was claimed: {}", finding["title"]));
+    // The other end of the same trouble, which names whom the truth expects: the rehearsal has looked at that.
+    let other_end = finding["evidence"]["server"].is_object() && truth["diagnosed"] == true;
+    problems.unless(known || other_end, || {
+        format!("nothing like {code} happened, and it was claimed: {}", finding["title"])
+    });
 }
 
+/// What is expected was found: as many findings of that code as there are expectations `alike`, and one of them says just that.
 fn expected_finding(
     expected: &Value,
+    alike: usize,
     findings: &[&Value],
     truth: &Value,
     tier: Tier,
@@ -172,10 +184,20 @@ fn expected_finding(
     let code = &expected["code"];
     let same_code: Vec<&Value> =
         findings.iter().copied().filter(|finding| finding["code"] == *code).collect();
-    let &[finding] = same_code.as_slice() else {
-        problems.add(format!("{code} was found {} times, not once", same_code.len()));
-        return;
-    };
+    problems.unless(same_code.len() == alike, || {
+        format!("{code} was found {} times, not {alike}", same_code.len())
+    });
+    let judged = same_code.into_iter().map(|finding| {
+        let mut found = Problems::default();
+        one_finding(expected, finding, truth, tier, &mut found);
+        found.0
+    });
+    // Of several wrong ones the least wrong tells most.
+    problems.0.extend(judged.min_by_key(Vec::len).unwrap_or_default());
+}
+
+fn one_finding(expected: &Value, finding: &Value, truth: &Value, tier: Tier, problems: &mut Problems) {
+    let code = &expected["code"];
     let (cause, right) = (&finding["cause"], &expected["cause"]);
     problems.unless(cause == right, || format!("the cause of {code} is {cause}, not {right}"));
     party(&format!("{code}: the subject"), &finding["subject"], &expected["subject"], problems);
@@ -200,6 +222,10 @@ fn party(who: &str, named: &Value, right: &Value, problems: &mut Problems) {
     };
     for (key, value) in fields {
         let said = &named[key];
+        // The command line of a process that is gone cannot be read any more.
+        if key == "command" && said.is_null() {
+            continue;
+        }
         problems.unless(said == value, || format!("{who} has {key} {said}, not {value}"));
     }
 }
@@ -254,7 +280,11 @@ fn reconciliation(lines: &Lines, problems: &mut Problems) {
     problems.unless(!entries.is_empty(), || "the summary reconciles no counter".into());
     for entry in entries {
         let (kernel, ours) = (&entry["kernel"], &entry["observed"]);
-        problems.unless(kernel.is_u64() && kernel == ours && entry["status"] == "exact", || {
+        let drops = matches!(entry["counter"].as_str(), Some("ListenOverflows" | "ListenDrops"));
+        // What is only sampled, or went on at the moment of the last look, may be told as that.
+        let excused = entry["status"] == "partial" && !drops;
+        let exact = kernel.is_u64() && kernel == ours && entry["status"] == "exact";
+        problems.unless(exact || excused, || {
             format!("the kernel counted {kernel} {}, we observed {ours}: {entry}", entry["counter"])
         });
     }
