@@ -166,7 +166,8 @@ fn nothing_else(finding: &Value, truth: &Value, problems: &mut Problems) {
     let known =
         ["expect", "allow"].iter().flat_map(|key| array(&truth[*key])).any(|entry| entry["code"] == *code);
     // The other end of the same trouble, which names whom the truth expects: the rehearsal has looked at that.
-    let other_end = finding["evidence"]["server"].is_object() && truth["diagnosed"] == true;
+    let evidence = &finding["evidence"];
+    let other_end = evidence["server"].is_object() && truth["diagnosed"] == true;
     problems.unless(known || other_end, || {
         format!("nothing like {code} happened, and it was claimed: {}", finding["title"])
     });
