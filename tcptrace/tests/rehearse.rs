@@ -102,6 +102,11 @@ fn every_conflict_is_one() -> Result<()> {
         for family in [Family::V4, Family::V6] {
             let options = Options { variant: Some(variant.name.into()), family, ..options()? };
             let Some(truth) = play("port-grab", &options)? else { return Ok(()) };
+            // Several conflicts in one play have no errno of the play's own.
+            if matches!(variant.name, "every" | "vanishing") {
+                ensure!(!truth.expect.is_empty(), "{}", truth.to_json());
+                continue;
+            }
             let conflict = truth.facts.get("errno").and_then(Value::as_str) == Some("EADDRINUSE");
             ensure!(conflict == (variant.name != "other-namespace"), "{}", truth.to_json());
             ensure!(truth.expect.len() == usize::from(conflict), "{}", truth.to_json());
