@@ -629,6 +629,16 @@ mod tests {
     }
 
     #[test]
+    fn the_page_about_probes_has_every_observation() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/probes.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        for observation in OBSERVATIONS {
+            let row = format!("\n| {} ", observation.name);
+            assert!(page.contains(&row), "docs/probes.md has no row for {}", observation.name);
+        }
+    }
+
+    #[test]
     fn every_needed_layout_entry_exists() {
         for way in OBSERVATIONS.iter().flat_map(|o| o.ways) {
             if let Some(needed) = way.needs {
