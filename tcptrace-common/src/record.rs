@@ -240,10 +240,15 @@ pub struct BindFail {
     pub holders_len: u32,
     /// `fastreuse` and `fastreuseport` of the bind bucket, as bytes 0 and 1; [`REUSE_STATE_UNKNOWN`] if there was none.
     pub reuse_state: u32,
+    /// Range of ports that the requesting socket has for itself (IP_LOCAL_PORT_RANGE): the first in the lower half, the last in
+    /// the upper; 0 on either side for the namespace's, 0 if it has none.
+    pub own_range: u32,
+    /// Padding, zero.
+    pub pad: u32,
     /// The holders.
     pub holders: [Holder; HOLDERS],
 }
-const _: () = assert!(size_of::<BindFail>() == 16 + 48 + 40 + 8 + 24 + HOLDERS * size_of::<Holder>());
+const _: () = assert!(size_of::<BindFail>() == 16 + 48 + 40 + 8 + 32 + HOLDERS * size_of::<Holder>());
 
 /// [`BindFail::reuse_state`] when the bind bucket was not read.
 pub const REUSE_STATE_UNKNOWN: u32 = u32::MAX;
@@ -401,8 +406,8 @@ pub struct NoPort {
     pub total: u64,
     /// Bit set of `port::OPT_*`.
     pub options: u32,
-    /// Padding, zero.
-    pub pad: u32,
+    /// As [`BindFail::own_range`].
+    pub own_range: u32,
 }
 const _: () = assert!(size_of::<NoPort>() == 16 + 48 + 40 + 8 + 8 + 8);
 

@@ -21,6 +21,7 @@ mod ports;
 mod process;
 mod rate;
 mod reconcile;
+mod refusal;
 mod served;
 mod waits;
 
@@ -41,6 +42,7 @@ pub use ports::{Exhaustion, Growth, PortSpace, PortUser, Ports, ProcessPorts};
 pub use process::{Process, Processes};
 pub use rate::{Reading, per_second};
 pub use reconcile::{Reconciliation, ReconciliationStatus};
+pub use refusal::{Refusal, RefusalKey};
 pub use served::{Grab, Served, ServedPort, Server};
 pub use waits::RecentWaits;
 
@@ -53,11 +55,12 @@ use conflict::Conflicts;
 use connect::Destinations;
 use owner::SocketOwners;
 use path::Paths;
+use refusal::Refusals;
 
 use crate::event::{
-    AckDrop, AckDropCause, BindFail, Connect, Coverage, Endpoints, Event, HandshakeDrop, Kind, Listen,
-    ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, LossPlace, Lost, ObservationStatus, Packet,
-    RequestEnding, RetransmitCause, SampleSource, SocketOwner, SynDropCause, Timestamp, observation,
+    AckDrop, AckDropCause, BindFail, BindFailure, Connect, Coverage, Endpoints, Event, HandshakeDrop, Kind,
+    Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, LossPlace, Lost, ObservationStatus,
+    Packet, RequestEnding, RetransmitCause, SampleSource, SocketOwner, SynDropCause, Timestamp, observation,
 };
 
 /// How many network namespaces are remembered.
@@ -80,9 +83,6 @@ const SYN_QUEUE_QUIET: Duration = Duration::from_secs(10);
 
 /// A SYN that is sent again was dropped so long ago: less than the pause before the fourth repetition.
 const RECENT_OVERFLOW: Duration = Duration::from_secs(10);
-
-/// `EADDRINUSE`: the only errno that is a conflict.
-const EADDRINUSE: u32 = 98;
 
 /// What an event brought about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +114,8 @@ pub enum Change {
     Conflict(ConflictKey),
     /// More is known of a conflict.
     ConflictExplained(ConflictKey),
+    /// bind() or listen() failed, whoever has the port.
+    BindRefused(RefusalKey),
     /// SYNs arrive for a port that nobody listens on.
     NoListener(AbsentKey),
     /// Packets of handshakes are dropped on their way by this host.
@@ -153,6 +155,7 @@ pub struct Correlator {
     now: Timestamp,
     listeners: Listeners,
     conflicts: Conflicts,
+    refusals: Refusals,
     namespaces: BoundedMap<u32, Namespace>,
     /// What the tracepoint tier counted for each port, whoever listened there.
     port_counts: BoundedMap<(u32, u16), ListenerTotals>,
@@ -176,6 +179,7 @@ impl Default for Correlator {
             now: Timestamp::default(),
             listeners: Listeners::default(),
             conflicts: Conflicts::default(),
+            refusals: Refusals::default(),
             namespaces: BoundedMap::new(NAMESPACES),
             port_counts: BoundedMap::new(PORTS),
             processes: Processes::default(),
@@ -252,6 +256,11 @@ impl Correlator {
         self.paths.iter()
     }
 
+    /// A refused bind() or listen(), while it is remembered.
+    pub fn refusal(&self, key: &RefusalKey) -> Option<&Refusal> {
+        self.refusals.get(key)
+    }
+
     /// A conflict, while it is remembered.
     pub fn conflict(&self, key: &ConflictKey) -> Option<&Conflict> {
         self.conflicts.get(key)
@@ -317,6 +326,7 @@ impl Correlator {
         [
             ("listeners", self.listeners.forgotten()),
             ("conflicts", self.conflicts.forgotten()),
+            ("refused binds", self.refusals.forgotten()),
             ("namespaces", self.namespaces.forgotten()),
             ("processes", self.processes.forgotten()),
             ("socket-owners", self.sockets.forgotten()),
@@ -703,15 +713,18 @@ impl Correlator {
     }
 
     fn on_bind_fail(&mut self, time: Timestamp, fail: &BindFail, changes: &mut Vec<Change>) {
-        if fail.errno != EADDRINUSE {
-            return;
-        }
-        // Port 0 asks for any port: there is none left, which is no conflict.
-        if fail.endpoints.local.port() == 0 {
-            if self.ports.note_bind(time, fail) {
-                changes.push(Change::PortsExhausted(fail.endpoints.netns));
+        match fail.failure() {
+            BindFailure::Conflict => {}
+            BindFailure::Exhaustion => {
+                if self.ports.note_bind(time, fail) {
+                    changes.push(Change::PortsExhausted(fail.endpoints.netns));
+                }
+                return;
             }
-            return;
+            BindFailure::Refusal => {
+                changes.push(Change::BindRefused(self.refusals.note(time, fail)));
+                return;
+            }
         }
         self.served.note_refused(time, fail);
         let (sockets, listeners) = (&self.sockets, &self.listeners);

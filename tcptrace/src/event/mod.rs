@@ -34,8 +34,8 @@ pub use listener::{
 pub use listener_totals::{Acceptor, ListenerTotals};
 pub use open_socket::{OpenSocket, decode_open_sockets};
 pub use port::{
-    BindFail, BindStage, DestinationUse, Found, Holder, HolderReport, How, NoPort, PortHolders, PortReleased,
-    PortSurvey, PortTaken, PortUse, ReportedHolder, ReuseState, Taker,
+    BindFail, BindFailure, BindStage, DestinationUse, Found, Holder, HolderReport, How, NoPort, PortHolders,
+    PortReleased, PortSurvey, PortTaken, PortUse, ReportedHolder, ReuseState, Taker,
 };
 pub use process::{Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner, Task};
 pub use socket::{Endpoints, Family, SocketOptions, SocketState, canonical};
@@ -67,7 +67,7 @@ pub enum Kind {
     Enqueue(Enqueue),
     /// accept() returned a connection.
     Accept(Box<Accept>),
-    /// bind() or listen() failed for its port.
+    /// bind() or listen() failed.
     BindFail(Box<BindFail>),
     /// A port was taken.
     PortTaken(Box<PortTaken>),

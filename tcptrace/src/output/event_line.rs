@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::correlate::Correlator;
 use crate::event::{Endpoints, Event, Kind, ListenerRef, Task, Timestamp};
-use crate::finding::Evidence;
+use crate::finding::{Evidence, words::errno_name};
 
 /// An event, to be written.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -98,6 +98,8 @@ impl EventLine {
                 Evidence::new()
                     .with("stage", fail.stage.name())
                     .with("errno", fail.errno)
+                    .with("error", errno_name(fail.errno))
+                    .with("why", fail.reason())
                     .with("options", fail.options.to_string())
                     .with("uid", fail.task.uid)
                     .with("holders", fail.holders_met),

@@ -322,11 +322,17 @@ impl Tracer {
     pub fn misses(&self) -> BTreeMap<&'static str, u64> {
         let program = |name| self.ebpf.program(name).and_then(|program| program.fd().ok());
         let misses = |fd: &aya::programs::ProgramFd| misses::of_program(fd.as_fd());
-        let telling = |a: &&Attached| self.streams_all || !SKIPPED_IN_GOOD_FAITH.contains(&a.program);
+        let is_told = |a: &Attached| self.streams_all || !SKIPPED_IN_GOOD_FAITH.contains(&a.program);
         self.attached
             .iter()
-            .filter(telling)
-            .filter_map(|a| Some((a.program, misses(program(a.program)?))))
+            .filter_map(|a| Some((a, misses(program(a.program)?))))
+            .inspect(|(a, missed)| {
+                if *missed > 0 && !is_told(a) {
+                    log::debug!("{}: {missed} runs skipped", a.program);
+                }
+            })
+            .filter(|(a, _)| is_told(a))
+            .map(|(a, missed)| (a.program, missed))
             .collect()
     }
 }

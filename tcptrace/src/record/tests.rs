@@ -8,9 +8,9 @@ use crate::event::{
     Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, Connect, ConnectResult, ConnectSample,
     ConnectTotals, Coverage, Distribution, Endpoints, Enqueue, EnqueuedBy, Event, Family, How, Kind,
     KnobSample, Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, LossPlace, Lost, Owner,
-    OwnerConfidence, PortReleased, PortTaken, PrefixSample, ProcessInfo, RequestEnd, RequestEnding,
-    RetransmitCause, SampleSource, SocketOptions, SocketOwner, SynAckRetransmit, SynDrop, SynDropCause, Task,
-    Timestamp,
+    OwnerConfidence, PortRange, PortReleased, PortTaken, PrefixSample, ProcessInfo, RequestEnd,
+    RequestEnding, RetransmitCause, SampleSource, SocketOptions, SocketOwner, SynAckRetransmit, SynDrop,
+    SynDropCause, Task, Timestamp,
 };
 
 use super::parts::Parts;
@@ -314,7 +314,9 @@ fn any_kind() -> impl Strategy<Value = Kind> {
                 options: SocketOptions::NONE,
                 holders_met: 1,
                 reuse_state: None,
+                own_range: Some(PortRange { first: 40000, last: 40009 }),
                 holders: Vec::new(),
+                addresses: Some(vec![[127, 0, 0, 1].into()]),
             }))
         }),
         (ends(), any_task(), any_totals()).prop_map(|((endpoints, listener), task, last)| {
