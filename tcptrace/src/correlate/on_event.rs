@@ -30,6 +30,7 @@ impl Correlator {
                     changes.push(Change::PortServed(port));
                 }
             }
+            Kind::Syn(syn) => self.on_syn(time, syn),
             Kind::SynDrop(drop) => self.on_syn_drop(time, drop, changes),
             Kind::AckDrop(drop) => self.on_ack_drop(time, drop, changes),
             Kind::SynAckRetransmit(again) => self.on_retransmit(time, again),
