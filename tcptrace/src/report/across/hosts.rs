@@ -32,10 +32,10 @@ pub struct Clock {
 /// A name for each recording: the host's, numbered where there are several.
 pub(super) fn names<'a>(metadata: impl Iterator<Item = &'a Metadata>) -> Vec<String> {
     let hosts: Vec<&str> = metadata.map(|of| of.host.as_str()).collect();
-    let number = |index: usize| hosts.iter().take(index + 1).filter(|of| **of == hosts[index]).count();
-    let several = |host: &str| hosts.iter().filter(|of| **of == host).count() > 1;
     let name = |(index, host): (usize, &&str)| {
-        if several(host) { format!("{host}#{}", number(index)) } else { (*host).to_owned() }
+        let all = hosts.iter().filter(|of| *of == host).count();
+        let before = hosts.iter().take(index).filter(|of| *of == host).count();
+        if all > 1 { format!("{host}#{}", before + 1) } else { (*host).to_owned() }
     };
     hosts.iter().enumerate().map(name).collect()
 }
