@@ -14,8 +14,8 @@ use super::{
     ConnectSample, ConnectTotals, Endpoints, Enqueue, EnqueuedBy, Event, Family, Found, HandshakeDrop,
     Holder, How, Kind, Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, NoListener,
     NoPort, Packet, PortRange, PortReleased, PortTaken, PortUse, RequestEnd, RequestEnding, RetransmitCause,
-    ReuseState, SampleSource, SocketOptions, SocketState, SynAckRetransmit, SynDrop, SynDropCause, Taker,
-    Task,
+    ReuseState, SampleSource, SocketOptions, SocketState, Syn, SynAckRetransmit, SynAnswer, SynDrop,
+    SynDropCause, Taker, Task,
 };
 
 /// Why a record could not be decoded.
@@ -107,6 +107,7 @@ pub fn record_name(kind: u16) -> &'static str {
         // Slot 0 of the kernel side's loss counters.
         0 => "listener-state",
         record::LISTEN => "listen",
+        record::SYN => "syn",
         record::SYN_DROP => "syn-drop",
         record::ACK_DROP => "ack-drop",
         record::ENQUEUE => "enqueue",
@@ -141,6 +142,7 @@ pub fn decode_record(bytes: &[u8], clock: ClockOffset) -> Result<Event, DecodeEr
     let from = &mut cursor;
     let decoded = match kind {
         record::LISTEN => body.listen(from),
+        record::SYN => syn(from),
         record::SYN_DROP => body.syn_drop(from),
         record::ACK_DROP => body.ack_drop(from),
         record::ENQUEUE => body.enqueue(from),
@@ -624,6 +626,20 @@ fn handshake_drop(from: &mut Cursor<'_>) -> Result<Kind, Ended> {
         input_name: None,
         total: from.u64()?,
     })))
+}
+
+fn syn(from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+    let syn = Syn {
+        endpoints: read_endpoints(from)?,
+        listener: listener_ref(from)?,
+        answer: match from.u32()? {
+            record::SYN_COOKIE => SynAnswer::Cookie,
+            record::SYN_FAST_OPEN => SynAnswer::FastOpen,
+            _ => SynAnswer::Request,
+        },
+    };
+    from.skip::<4>()?;
+    Ok(Kind::Syn(syn))
 }
 
 fn no_listener(from: &mut Cursor<'_>) -> Result<Kind, Ended> {

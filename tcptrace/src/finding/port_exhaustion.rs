@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::correlate::{Change, Correlator, Exhaustion};
-use crate::event::{DestinationUse, Owner, OwnerConfidence, PortSurvey, PortUse};
+use crate::event::{DestinationUse, Owner, PortSurvey, PortUse};
 
 use super::case::{Concern, Description, Diagnosis};
 use super::words::{count, span};
@@ -180,15 +180,7 @@ impl<'a> Account<'a> {
     }
 
     fn process_name(&self, owner: &Owner) -> ProcessName {
-        let info = self.world.processes().info(owner.pid);
-        ProcessName {
-            pid: Some(owner.pid),
-            comm: Some(info.map_or_else(|| owner.comm.clone(), |info| info.comm.clone())),
-            command: info.and_then(|info| info.command.clone()),
-            container: info.and_then(|info| info.container.clone()),
-            confidence: OwnerConfidence::Observed,
-            also: Vec::new(),
-        }
+        ProcessName::observed(owner.pid, &owner.comm, self.world.processes())
     }
 
     /// How many ports were taken in some way since the tracer started; `None` for none.

@@ -44,6 +44,7 @@ impl EventLine {
                     .with("options", listen.options.to_string())
                     .with("again", listen.again),
             ),
+            Kind::Syn(syn) => (&syn.endpoints, None, queue(&syn.listener).with("answer", syn.answer.name())),
             Kind::SynDrop(drop) => (
                 &drop.endpoints,
                 None,

@@ -9,8 +9,8 @@ use crate::event::{
     ConnectTotals, Coverage, Distribution, Endpoints, Enqueue, EnqueuedBy, Event, Family, How, Kind,
     KnobSample, Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, LossPlace, Lost, Owner,
     OwnerConfidence, PortRange, PortReleased, PortTaken, PrefixSample, ProcessInfo, RequestEnd,
-    RequestEnding, RetransmitCause, SampleSource, SocketOptions, SocketOwner, SynAckRetransmit, SynDrop,
-    SynDropCause, Task, Timestamp,
+    RequestEnding, RetransmitCause, SampleSource, SocketOptions, SocketOwner, Syn, SynAckRetransmit,
+    SynAnswer, SynDrop, SynDropCause, Task, Timestamp,
 };
 
 use super::parts::Parts;
@@ -183,6 +183,7 @@ fn any_how() -> impl Strategy<Value = How> {
 }
 
 fn any_kind() -> impl Strategy<Value = Kind> {
+    let answers = vec![SynAnswer::Request, SynAnswer::Cookie, SynAnswer::FastOpen];
     let syn_causes = vec![
         SynDropCause::AcceptQueue,
         SynDropCause::SynQueue,
@@ -203,6 +204,11 @@ fn any_kind() -> impl Strategy<Value = Kind> {
                 total
             })
         ),
+        (ends(), prop::sample::select(answers)).prop_map(|((endpoints, listener), answer)| Kind::Syn(Syn {
+            endpoints,
+            listener,
+            answer
+        })),
         (ends(), any::<(bool, u64)>()).prop_map(|((endpoints, listener), (full, total))| {
             let cause = if full { AckDropCause::AcceptQueue } else { AckDropCause::Other };
             Kind::AckDrop(AckDrop { endpoints, listener, cause, total })

@@ -361,6 +361,16 @@ fn drops() {
 }
 
 #[test]
+fn syn() {
+    let record = encode(record::SYN, 42, |to| {
+        to.endpoints(&ends()).listener(&listener()).u32(record::SYN_COOKIE).u32(0)
+    });
+    assert_eq!(record.len(), size_of::<record::Syn>());
+    let expected = Syn { endpoints: ends_decoded(), listener: listener_decoded(), answer: SynAnswer::Cookie };
+    assert_eq!(kind_of(&record), Kind::Syn(expected));
+}
+
+#[test]
 fn enqueue_and_accept() {
     let record = encode(record::ENQUEUE, 42, |to| {
         to.endpoints(&ends()).listener(&listener()).u64(99).u64(5).u32(2).u32(0)
@@ -553,6 +563,7 @@ proptest! {
     ) {
         let len = match kind {
             record::LISTEN => size_of::<record::Listen>(),
+            record::SYN => size_of::<record::Syn>(),
             record::SYN_DROP => size_of::<record::SynDrop>(),
             record::ACK_DROP => size_of::<record::AckDrop>(),
             record::ENQUEUE => size_of::<record::Enqueue>(),
