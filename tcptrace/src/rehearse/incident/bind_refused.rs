@@ -19,7 +19,7 @@ pub(super) const ENTRY: Entry = Entry {
         Variant { name: "privileged-port", summary: "it is not root, and its port is privileged" },
         Variant { name: "nonlocal", summary: "as address-missing, but ip_nonlocal_bind is on: no trouble" },
     ],
-    make: |variant, options| Ok(Box::new(BindRefused::new(variant, options)?)),
+    make: |variant, options| Ok(Box::new(BindRefused::new(variant, &options)?)),
 };
 
 /// A user that is not root.
@@ -34,7 +34,7 @@ struct BindRefused {
 }
 
 impl BindRefused {
-    fn new(variant: &'static Variant, options: Options) -> Result<Self> {
+    fn new(variant: &'static Variant, options: &Options) -> Result<Self> {
         let stage = options.stage(Layout::Loopback)?;
         if variant.name == "nonlocal" {
             let ip = if options.family == Family::V4 { "ipv4" } else { "ipv6" };
