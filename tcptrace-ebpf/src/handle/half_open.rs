@@ -54,7 +54,7 @@ pub fn retransmitted(request: Request) {
     };
     let Some(mut record) = emit::reserve::<SynAckRetransmit>() else { return };
     request.fill_endpoints(&mut record.endpoints);
-    sk.fill_listener(&mut record.listener);
+    record.listener = sk.as_listener();
     record.age_ns = age(request, now);
     record.cause = cause;
     record.timeouts = request.timeouts();
@@ -201,7 +201,7 @@ fn ended(request: Request, how: u32, timeouts: u32, icmp: u32) {
     }
     let Some(mut record) = emit::reserve::<RequestEnd>() else { return };
     request.fill_endpoints(&mut record.endpoints);
-    sk.fill_listener(&mut record.listener);
+    record.listener = sk.as_listener();
     record.age_ns = age(request, now);
     record.how = how;
     record.timeouts = timeouts;

@@ -652,6 +652,13 @@ impl Live {
     }
 }
 
+impl Live {
+    /// Whether every step of every connection is streamed; see [`Tracer::streams_all`].
+    pub(super) fn streams_all(&self) -> bool {
+        self.tracer.streams_all()
+    }
+}
+
 impl AsFd for Live {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.tracer.as_fd()
