@@ -1,7 +1,8 @@
 //! The live source: probes, and what user space reads beside them, as one stream of events in the order of their times.
 //!
-//! Whoever drives it calls [`Live::poll`] about ten times a second (and when its descriptor is readable), [`Live::second`]
-//! once a second, and [`Live::finish`] in the end. Everything here blocks for milliseconds at most.
+//! Whoever drives it calls [`Live::poll`] about ten times a second (a hundred times if everything is streamed, and when its
+//! descriptor is readable), [`Live::second`] once a second, and [`Live::finish`] in the end. Everything here blocks for
+//! milliseconds at most.
 
 mod absence;
 mod clock;
