@@ -1,5 +1,5 @@
-//! Half-open requests that go unanswered: SYN-ACKs sent again, requests given up. Softirq context, and never on the way of a
-//! handshake that goes well.
+//! Half-open requests that go unanswered: SYN-ACKs sent again, requests given up. Softirq context, and not on the way of a
+//! handshake that goes well (but where the compiler does not inline `inet_csk_reqsk_queue_drop`: see [`is_fresh`]).
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tcptrace_common::{
