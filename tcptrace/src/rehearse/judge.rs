@@ -66,7 +66,8 @@ impl Claims {
         }
         for (id, claim) in &self.0 {
             let code = claim.get("code").and_then(Value::as_str).unwrap_or("?");
-            let allowed = truth.allow.iter().any(|allowed| allowed.code == code);
+            let allowed = truth.allow.iter().any(|allowed| allowed.code == code)
+                || truth.allow_at.iter().any(|at| at.allowed.code == code && Some(at.port) == port_of(claim));
             if !answered.contains(id) && !allowed && !is_other_end(claim, truth) {
                 let title = claim.get("title").and_then(Value::as_str).unwrap_or("");
                 problems.push(format!("{code} was claimed, and is not so: {title}"));
@@ -74,6 +75,12 @@ impl Claims {
         }
         problems
     }
+}
+
+/// The port that a claim is about.
+fn port_of(claim: &Value) -> Option<u16> {
+    let address = claim.pointer("/subject/address").and_then(Value::as_str)?;
+    address.parse::<std::net::SocketAddr>().ok().map(|address| address.port())
 }
 
 /// Whether a claim is right but for not knowing who has the port.
@@ -209,6 +216,8 @@ mod tests {
             }],
             may_be_unknown: 0,
             allow: vec![Allowed { code: "port-grab-risk", because: "it is one" }],
+            allow_at: Vec::new(),
+            why: Vec::new(),
             forbid: "any other finding",
             counters: BTreeMap::new(),
             facts: Map::new(),

@@ -10,6 +10,7 @@ mod bind;
 mod browser;
 mod connections;
 mod crowd;
+mod damaged;
 mod frame;
 mod order;
 mod packets;
@@ -39,7 +40,7 @@ use super::cancel::{Cancel, TICK};
 use super::error::{During, Error, Result};
 use super::namespace::Namespace;
 pub(super) use order::{
-    Bind, BindAttempt, Crowd, CrowdTally, Door, Habit, Hello, Load, Manner, Order, Place, Race, Reply, Stamp,
+    Bind, BindAttempt, Crowd, CrowdTally, Damaged, Door, Habit, Hello, Load, Manner, Order, Place, Race, Reply, Stamp,
     Storm, Take, Taken, Tally, Visit, Visits,
 };
 pub use puppet::actor_main;

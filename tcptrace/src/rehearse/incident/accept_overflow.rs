@@ -274,10 +274,6 @@ impl Incident for AcceptOverflow {
         .facts(cookies_only)?;
         let listener = Party::of(server.identity(), "listener", self.options.family.any(PORT));
         Ok(GroundTruth {
-            kind: "rehearsal",
-            name: ENTRY.name,
-            variant: self.variant.name,
-            netns: stage.netns_inode(),
             actors: vec![server.identity().clone(), client.identity().clone(), slow.identity().clone()],
             expect: vec![Expectation {
                 code: "accept-queue-overflow",
@@ -286,11 +282,10 @@ impl Incident for AcceptOverflow {
                 requester: None,
                 holder: None,
             }],
-            may_be_unknown: 0,
             allow,
-            forbid: "any other finding",
             counters,
             facts,
+            ..GroundTruth::of(ENTRY.name, self.variant.name, stage.netns_inode())
         })
     }
 }
