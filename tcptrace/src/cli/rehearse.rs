@@ -173,7 +173,7 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
         Ending::Over => {}
     }
     let truth = truth?;
-    let mut problems = claims.judge(&truth);
+    let mut problems = claims.judge(&truth, |name| pipeline.engine().world().observes(name));
     problems.extend(remedied);
     problems.extend(answered);
     // In a namespace of its own nothing but the incident happens: a count that differs from the kernel's is a broken probe.

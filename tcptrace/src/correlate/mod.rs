@@ -11,6 +11,7 @@ mod conflict;
 mod connect;
 mod half_open;
 mod inference;
+mod limiter;
 mod listener;
 mod listeners;
 mod loss;
@@ -35,6 +36,7 @@ pub use listener::{Closing, InferredDrops, ListenCall, Listener, ListenerId, Ove
 pub use listeners::Listeners;
 pub use loss::{Loss, Losses};
 pub use namespace::Namespace;
+use namespace::Observed;
 pub use owner::{KnownOwner, Owners};
 pub use path::{DropCause, Hook, PathDrops, PathKey};
 pub use ports::{Exhaustion, Growth, PortSpace, PortUser, Ports, ProcessPorts};
@@ -354,6 +356,7 @@ impl Correlator {
                         totals.syn_drops_syn_queue = Some(drop.total);
                     }
                     SynDropCause::MaxSynBacklog => totals.syn_drops_max_syn_backlog = Some(drop.total),
+                    SynDropCause::NoRoute => totals.syn_drops_no_route = Some(drop.total),
                 }
                 if matches!(drop.cause, SynDropCause::SynQueue | SynDropCause::MaxSynBacklog) {
                     let id = self.listeners.resolve(time, &drop.endpoints, &drop.listener);
@@ -365,8 +368,15 @@ impl Correlator {
                 let overflow = drop.cause == SynDropCause::AcceptQueue;
                 let id = self.on_drop(time, &drop.endpoints, &drop.listener, totals, overflow, changes);
                 if let Some(client) = drop.endpoints.remote {
-                    let what =
-                        if overflow { ServerSide::AcceptQueueFull(id) } else { ServerSide::SynQueueFull(id) };
+                    let what = match drop.cause {
+                        SynDropCause::AcceptQueue => ServerSide::AcceptQueueFull(id),
+                        SynDropCause::NoRoute => {
+                            let told = self.paths.note_no_way_back(time, &drop.endpoints, client, id);
+                            changes.extend(told.1.then_some(Change::HandshakeDropped(told.0)));
+                            ServerSide::Dropped(told.0)
+                        }
+                        _ => ServerSide::SynQueueFull(id),
+                    };
                     self.destinations.note_server_side(client, drop.endpoints.local, what);
                 }
             }
@@ -441,7 +451,10 @@ impl Correlator {
                     let what = ServerSide::NoListener(key);
                     self.destinations.note_server_side(client, absent.endpoints.local, what);
                 }
-                changes.extend(self.absences.note(time, absent).map(Change::NoListener));
+                let (more, told) = self.absences.note(time, absent);
+                let more = Observed { absent: more, ..Observed::default() };
+                self.namespace_mut(key.0).note_observed(time, &more);
+                changes.extend(told.map(Change::NoListener));
             }
             Kind::HandshakeDrop(drop) => self.on_handshake_drop(time, drop, changes),
             Kind::ListenerReport(report) => {
@@ -451,7 +464,7 @@ impl Correlator {
             }
             Kind::ConnectSample(sample) => {
                 let (key, grown) = self.destinations.note_sample(time, sample);
-                self.namespace_mut(key.netns).note_connects(time, &grown);
+                self.namespace_mut(key.netns).note_observed(time, &grown.into());
                 changes.push(Change::Learnt);
             }
             Kind::BindFail(fail) => self.on_bind_fail(time, fail, changes),
@@ -510,7 +523,11 @@ impl Correlator {
                     changes.push(Change::PortsExhausted(refused.endpoints.netns));
                 }
             }
-            Kind::PortUse(latest) => self.ports.note_use(time, latest),
+            Kind::PortUse(latest) => {
+                let dialled = self.ports.note_use(time, latest);
+                let more = Observed { dialled, ..Observed::default() };
+                self.namespace_mut(latest.netns).note_observed(time, &more);
+            }
             Kind::PortSurvey(survey) => changes.push(if self.ports.note_survey(time, survey) {
                 Change::PortsExhausted(survey.netns)
             } else {
@@ -581,7 +598,7 @@ impl Correlator {
         if overflow {
             listener.last_overflow = listener.last_overflow.max(Some(time));
         }
-        self.namespace_mut(endpoints.netns).note_observed(time, &seen);
+        self.namespace_mut(endpoints.netns).note_observed(time, &seen.into());
         if overflow {
             changes.push(Change::Overflowed { listener: id, peer: endpoints.remote });
         }
@@ -609,8 +626,11 @@ impl Correlator {
     }
 
     fn on_connect(&mut self, time: Timestamp, connect: &Connect, changes: &mut Vec<Change>) {
+        if let Some((path, tells)) = self.paths.note_unroutable(time, connect) {
+            changes.extend(tells.then_some(Change::HandshakeDropped(path)));
+        }
         let Some((key, meaning, grown)) = self.destinations.note(time, connect) else { return };
-        self.namespace_mut(key.netns).note_connects(time, &grown);
+        self.namespace_mut(key.netns).note_observed(time, &grown.into());
         if !meaning.refused && self.destination(&key).is_some_and(|known| known.server_side.is_none()) {
             // Where no probe sees the drop itself: a listener here that overflows, and has that address.
             let (local, remote) = (connect.endpoints.local.ip(), key.remote.ip());
@@ -683,7 +703,7 @@ impl Correlator {
                 listener.syn_queue = queue.syn_queue;
             }
             listener.last_seen = listener.last_seen.max(time);
-            self.namespace_mut(endpoints.netns).note_observed(time, &seen);
+            self.namespace_mut(endpoints.netns).note_observed(time, &seen.into());
         }
         id
     }
@@ -739,7 +759,7 @@ impl Correlator {
             if let Some(last) = last {
                 let seen = listener.note_totals(&last);
                 listener.take_reading(time);
-                self.namespace_mut(closed.endpoints.netns).note_observed(time, &seen);
+                self.namespace_mut(closed.endpoints.netns).note_observed(time, &seen.into());
             }
         }
         let owners = self.listeners.get(id).map(|listener| listener.owners.clone()).unwrap_or_default();
@@ -822,7 +842,7 @@ impl Correlator {
         if overflowed {
             listener.last_overflow = listener.last_overflow.max(Some(time));
         }
-        self.namespace_mut(netns).note_observed(time, &seen);
+        self.namespace_mut(netns).note_observed(time, &seen.into());
         // Drops whose own records were lost, or are still on their way.
         if overflowed {
             changes.push(Change::Overflowed { listener: id, peer: None });

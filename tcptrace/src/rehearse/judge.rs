@@ -27,8 +27,9 @@ impl Claims {
         remedies.filter_map(|remedy| remedy.get("command").and_then(Value::as_str)).next()
     }
 
-    /// What is wrong with them, one sentence each; empty when the incident was diagnosed.
-    pub fn judge(&self, truth: &GroundTruth) -> Vec<String> {
+    /// What is wrong with them, one sentence each; empty when the incident was diagnosed. `observes` says which observations
+    /// were made.
+    pub fn judge(&self, truth: &GroundTruth, observes: impl Fn(&str) -> bool) -> Vec<String> {
         let mut problems = Vec::new();
         let mut answered: BTreeSet<u64> = BTreeSet::new();
         let mut may_be_unknown = truth.may_be_unknown;
@@ -50,6 +51,8 @@ impl Claims {
                 (Some((id, _)), _) => {
                     answered.insert(**id);
                 }
+                // What is claimed instead must be allowed, as anything else.
+                (None, _) if expected.needs.is_some_and(|needs| !observes(needs)) => {}
                 (None, Some((id, claim))) if may_be_unknown > 0 && is_unknown(expected, claim) => {
                     may_be_unknown -= 1;
                     answered.insert(**id);
@@ -213,6 +216,7 @@ mod tests {
                 },
                 requester: Some(who(7, "tt-server")),
                 holder: Some(who(8, "tt-client")),
+                needs: None,
             }],
             may_be_unknown: 0,
             allow: vec![Allowed { code: "port-grab-risk", because: "it is one" }],
@@ -235,7 +239,7 @@ mod tests {
         for claim in claims {
             all.note(claim.clone());
         }
-        all.judge(&truth())
+        all.judge(&truth(), |_| true)
     }
 
     #[test]
@@ -263,6 +267,19 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_observed_need_not_be_claimed() {
+        let mut truth = truth();
+        truth.expect[0].needs = Some("bind-fail");
+        assert_eq!(Claims::default().judge(&truth, |_| true).len(), 1);
+        assert!(Claims::default().judge(&truth, |needed| needed != "bind-fail").is_empty());
+        let mut wrong = Claims::default();
+        let mut claim = claim();
+        claim["cause"] = "listener".into();
+        wrong.note(claim);
+        assert_eq!(wrong.judge(&truth, |_| false).len(), 1);
+    }
+
+    #[test]
     fn an_unknown_holder_passes_where_that_is_allowed_and_a_wrong_one_never() {
         let mut unknown = claim();
         unknown["cause"] = "bound-socket".into();
@@ -273,7 +290,7 @@ mod tests {
             let mut claims = Claims::default();
             claims.note(claim.clone());
             let truth = GroundTruth { may_be_unknown, ..truth() };
-            assert_eq!(claims.judge(&truth).len(), problems, "{claim}");
+            assert_eq!(claims.judge(&truth, |_| true).len(), problems, "{claim}");
         }
     }
 
@@ -299,7 +316,7 @@ mod tests {
             let mut all = Claims::default();
             all.note(claim());
             all.note(stall);
-            all.judge(&truth).len()
+            all.judge(&truth, |_| true).len()
         };
         assert_eq!(problems(stall("0.0.0.0:35010")), 0);
         assert_eq!(problems(stall("0.0.0.0:35011")), 1);

@@ -101,9 +101,11 @@ pub(super) fn rule(chain: Chain, packets: Match, verdict: Verdict) -> io::Result
         .attribute(3, chain.name)
         .nested(4 | NESTED, &[], |to| number(number(to, 1, hook), 2, 0))
         .attribute(7, b"filter\0");
-    let rule = message(NEW_RULE, libc::NLM_F_CREATE | libc::NLM_F_APPEND)
-        .attribute(2, chain.name)
-        .nested(4 | NESTED, &[], |to| expressions(to, chain, packets, verdict));
+    let rule = message(NEW_RULE, libc::NLM_F_CREATE | libc::NLM_F_APPEND).attribute(2, chain.name).nested(
+        4 | NESTED,
+        &[],
+        |to| expressions(to, chain, packets, verdict),
+    );
     let mut batch = edge(BATCH_BEGIN);
     for part in [table, base, rule] {
         batch.extend(part.finish()?);

@@ -90,12 +90,15 @@ pub struct Expectation {
     /// Who has the port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holder: Option<Party>,
+    /// The observation without which nobody can know: where it is not made, the finding may be missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needs: Option<&'static str>,
 }
 
 impl Expectation {
     /// A finding about a listening socket.
     pub(super) fn about(code: &'static str, cause: &'static str, subject: Party) -> Self {
-        Self { code, cause, subject, requester: None, holder: None }
+        Self { code, cause, subject, requester: None, holder: None, needs: None }
     }
 }
 

@@ -113,8 +113,17 @@ fn of_address(
         gaps.push(Gap::new("connections", error.to_string()));
         Pending::default()
     });
+    let source = match &way {
+        Ok(Route::Unicast { source, .. }) => *source,
+        _ => None,
+    };
+    let way_back = server.as_ref().zip(source).and_then(|(server, source)| {
+        // Beside the point where it cannot be asked for: what the server drops is seen, too.
+        Some((source, route(server, source).ok()?))
+    });
     AddressFacts {
         to,
+        way_back,
         route: way,
         knobs: server.as_ref().and_then(|server| Knobs::of(server).ok()).unwrap_or_default(),
         server: server.as_ref().map(place),

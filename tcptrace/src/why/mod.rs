@@ -18,6 +18,7 @@ pub use verdict::{Answer, Found, Step, Verdict};
 pub fn judge(facts: &Facts, address: &AddressFacts) -> Answer {
     let steps = [
         ("route", cause::route::judge as fn(&Facts, &AddressFacts) -> Found),
+        ("way-back", cause::way_back::judge),
         ("listener", cause::listener::judge),
         ("firewall", cause::firewall::judge),
         ("syn-queue", cause::syn_queue::judge),

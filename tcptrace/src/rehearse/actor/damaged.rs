@@ -46,8 +46,7 @@ mod tests {
     fn one_byte_of_the_checksum_is_changed() {
         for (from, to) in [("10.0.0.1:1", "10.0.0.2:2"), ("[fd00::1]:1", "[fd00::2]:2")] {
             let [from, to]: [SocketAddr; 2] = [from.parse().unwrap(), to.parse().unwrap()];
-            let right =
-                Segment { from, to, sequence: 1, acknowledgement: 0, flags: SYN, data: &[] }.packet();
+            let right = Segment { from, to, sequence: 1, acknowledgement: 0, flags: SYN, data: &[] }.packet();
             let mut wrong = right.clone();
             spoil(&mut wrong, to.is_ipv6());
             let changed: Vec<usize> = (0..right.len()).filter(|&at| right[at] != wrong[at]).collect();

@@ -40,8 +40,8 @@ use super::cancel::{Cancel, TICK};
 use super::error::{During, Error, Result};
 use super::namespace::Namespace;
 pub(super) use order::{
-    Bind, BindAttempt, Crowd, CrowdTally, Damaged, Door, Habit, Hello, Load, Manner, Order, Place, Race, Reply, Stamp,
-    Storm, Take, Taken, Tally, Visit, Visits,
+    Bind, BindAttempt, Crowd, CrowdTally, Damaged, Door, Habit, Hello, Load, Manner, Order, Place, Race,
+    Reply, Stamp, Storm, Take, Taken, Tally, Visit, Visits,
 };
 pub use puppet::actor_main;
 pub(super) use sockets::TcpDeferAccept;

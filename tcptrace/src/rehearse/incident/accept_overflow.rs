@@ -275,13 +275,7 @@ impl Incident for AcceptOverflow {
         let listener = Party::of(server.identity(), "listener", self.options.family.any(PORT));
         Ok(GroundTruth {
             actors: vec![server.identity().clone(), client.identity().clone(), slow.identity().clone()],
-            expect: vec![Expectation {
-                code: "accept-queue-overflow",
-                cause: recipe.cause,
-                subject: listener,
-                requester: None,
-                holder: None,
-            }],
+            expect: vec![Expectation::about("accept-queue-overflow", recipe.cause, listener)],
             allow,
             counters,
             facts,

@@ -39,11 +39,9 @@ pub(super) fn called(kind: Kind, stage: &Stage, ipv6: bool) -> SocketAddr {
         Kind::NoWayBack if ipv6 => ESTRANGED_V6.into(),
         Kind::NoWayBack => ESTRANGED_V4.into(),
         // The far side of the pair.
-        Kind::OutputDrop
-        | Kind::IptablesOutput
-        | Kind::Reject
-        | Kind::Unreachable
-        | Kind::FarClosedPort => stage.client_address(ipv6),
+        Kind::OutputDrop | Kind::IptablesOutput | Kind::Reject | Kind::Unreachable | Kind::FarClosedPort => {
+            stage.client_address(ipv6)
+        }
         _ => stage.server_address(ipv6),
     };
     SocketAddr::new(ip, kind.port())

@@ -160,8 +160,8 @@ impl Kind {
             | Self::SynAckDrop
             | Self::AckDrop
             | Self::RpFilter
-            | Self::Checksum
-            | Self::NoWayBack => "handshake-dropped",
+            | Self::Checksum => "handshake-dropped",
+            Self::NoWayBack => "no-route-back",
             Self::Reject => "refused",
             Self::Unreachable => "unreachable",
             Self::Blackhole => "blackhole-route",
