@@ -138,7 +138,7 @@ impl Scene {
         let to = self.called(stage);
         match self.kind {
             Kind::Checksum => {
-                let sent = client.ask(&Order::Damaged(Damaged { to, syns: 20, every_ms: 300 }))?;
+                let sent = client.ask(&Order::Damaged(Damaged { to, syns: 20, every_ms: 500 }))?;
                 return Ok((sent, Tally::default()));
             }
             Kind::Blackhole => {
@@ -153,8 +153,9 @@ impl Scene {
         let load = if self.kind.is_refused() {
             Load { to, burst: 1, every_ms: 250, for_ms: 2500, at_least: 6 }
         } else {
-            // By ICMP, the kernel believes it only when the SYN was sent again.
-            Load { to, burst: 1, every_ms: 400, for_ms: 8000, at_least: 6 }
+            // By ICMP, the kernel believes it only when the SYN was sent again. An emulated machine that plays everything at once
+            // needs all this time.
+            Load { to, burst: 1, every_ms: 600, for_ms: 12_000, at_least: 6 }
         };
         let opened: u64 = client.ask(&Order::Load(load))?;
         Ok((opened, client.ask(&Order::HangUp { reset: true })?))
