@@ -1,6 +1,6 @@
 //! What recordings cost: `cargo xtask bench-recording` runs this, optimised, and writes what it says into the documentation.
 //!
-//! `write FILE EVENTS` records synthetic events of `--all`, `read FILE` reads them, `digest FILE` makes a report of them. Each
+//! `write FILE EVENTS` records synthetic events of `--all`, `read FILE` reads them, `digest FILE` makes a report of them. Each of these
 //! prints one JSON object; times are this thread's CPU time, so that what else the machine does is not in them.
 
 use std::fs::File;
@@ -25,8 +25,23 @@ fn main() -> Result<()> {
         ["write", file, events] => write(Path::new(file), events.parse().context("a number of events")?),
         ["read", file] => read(Path::new(file)),
         ["digest", file] => digest(Path::new(file)),
-        _ => bail!("write FILE EVENTS | read FILE | digest FILE"),
+        ["rename", from, to, host] => rename(Path::new(from), Path::new(to), host),
+        _ => bail!("write FILE EVENTS | read FILE | digest FILE | rename FROM TO HOST"),
     }
+}
+
+/// The same recording as if a host of that name had made it.
+fn rename(from: &Path, to: &Path, host: &str) -> Result<()> {
+    let mut reader = Reader::open(from)?;
+    let (host, boot_id) = (host.to_owned(), format!("boot of {host}"));
+    let metadata = Metadata { recording: format!("{boot_id}/1"), host, boot_id, ..reader.metadata().clone() };
+    let mut writer = Writer::new(BufWriter::new(File::create(to)?), &metadata)?;
+    let mut events = Vec::new();
+    while reader.next_events(&mut events)? {
+        events.drain(..).try_for_each(|event| writer.push(&event, false))?;
+    }
+    writer.finish()?;
+    Ok(())
 }
 
 /// CPU time of this thread.

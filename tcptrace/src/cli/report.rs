@@ -14,7 +14,7 @@ use crate::{
     event::Timestamp,
     finding::Severity,
     record::{self, Metadata, Tape},
-    report::{Digest, PortQuestion, Report, html, json, text},
+    report::{Across, Digest, PortQuestion, Report, across_json, across_text, html, join, json, text},
 };
 
 /// A recording that has been read.
@@ -28,19 +28,28 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
     let span = tape::span(&args.files, args.from, args.to)?;
     let question = question(args)?;
     let zone = TimeZone::system();
+    let tapes = record::open(&args.files)?;
+    let several = tapes.len() > 1;
     let mut read = Vec::new();
-    for tape in record::open(&args.files)? {
-        read.push(digest(tape, span, question)?);
+    for tape in tapes {
+        read.push(digest(tape, span, question, several)?);
     }
+    let across: Across =
+        join(&mut read.iter_mut().map(|of| (&of.metadata, &mut of.report)).collect::<Vec<_>>());
     if let Some(path) = &args.html {
         let sections: Vec<_> =
             read.iter().map(|of| (&of.metadata, of.damage.as_slice(), &of.report)).collect();
-        let page = html(&sections, &zone);
+        let page = html(&sections, &across, &zone);
         let written = record::create(path, args.force).and_then(|mut file| file.write_all(page.as_bytes()));
         written.map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", path.display())))?;
     }
     if args.json || args.html.is_none() {
         let mut parts = Vec::new();
+        if several && args.json {
+            parts.push(across_json(&across).join("\n") + "\n");
+        } else if several {
+            parts.push(across_text(&across, &zone));
+        }
         for of in &read {
             parts.push(if args.json {
                 json(&of.metadata, &of.damage, &of.report).join("\n") + "\n"
@@ -63,13 +72,13 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
 
 /// The report on the one recording in `files`, and what was wrong with them.
 pub(super) fn only(files: &[PathBuf]) -> Result<(Report, Vec<String>), Failure> {
-    let read = digest(tape::only(files)?, (None, None), None)?;
+    let read = digest(tape::only(files)?, (None, None), None, false)?;
     Ok((read.report, read.damage))
 }
 
 /// The text of a report on one recording, for the end of `record -- CMD`.
 pub(super) fn of_file(files: &[PathBuf]) -> Result<String, Failure> {
-    let read = digest(tape::only(files)?, (None, None), None)?;
+    let read = digest(tape::only(files)?, (None, None), None, false)?;
     Ok(text(&read.metadata, &read.damage, &read.report, &TimeZone::system()))
 }
 
@@ -89,8 +98,12 @@ fn digest(
     mut tape: Tape,
     (from, to): (Option<Timestamp>, Option<Timestamp>),
     question: Option<PortQuestion>,
+    to_be_joined: bool,
 ) -> Result<Read, Failure> {
     let mut digest = Digest::new(from, to, question);
+    if to_be_joined {
+        digest = digest.to_be_joined();
+    }
     let mut events = Vec::new();
     'reading: while tape.next_events(&mut events)? {
         for event in events.drain(..) {

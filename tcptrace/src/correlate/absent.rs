@@ -110,6 +110,11 @@ impl Default for Absences {
 }
 
 impl Absences {
+    /// How many were forgotten because the table was full.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.ports.forgotten() + self.former.forgotten()
+    }
+
     pub(super) fn get(&self, key: AbsentKey) -> Option<&Absent> {
         self.ports.get(&key)
     }

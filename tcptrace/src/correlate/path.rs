@@ -167,6 +167,11 @@ impl Default for Paths {
 }
 
 impl Paths {
+    /// How many were forgotten because the table was full.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.all.forgotten()
+    }
+
     pub(super) fn get(&self, key: &PathKey) -> Option<&PathDrops> {
         self.all.get(key)
     }

@@ -6,9 +6,8 @@ use crate::correlate::{Change, Correlator, DropCause, PathDrops, PathKey};
 use crate::event::Packet;
 
 use super::case::{Concern, Description, Diagnosis};
-use super::destination::errno_name;
 use super::no_listener::of_reported;
-use super::words::count;
+use super::words::{count, errno_name};
 use super::{Confidence, Evidence, Party, ProcessName, Remedy, Severity, commands};
 
 /// The diagnosis.

@@ -130,6 +130,12 @@ impl ProcessName {
         }
     }
 
+    /// The process that was seen having or using a socket, called `comm` then.
+    pub fn observed(pid: u32, comm: &str, processes: &Processes) -> Self {
+        let comm = processes.info(pid).map_or(comm, |info| &info.comm);
+        Self { comm: Some(comm.to_owned()), ..Self::of(pid, OwnerConfidence::Observed, processes) }
+    }
+
     /// The owner to name first, and the others.
     pub fn of_owners(owners: &Owners, processes: &Processes) -> Self {
         let Some(first) = owners.first() else { return Self::default() };

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::correlate::{BoundedMap, Change, Correlator, Grab, Server};
-use crate::event::{Owner, OwnerConfidence, PortRange, PortRanges};
+use crate::event::{PortRange, PortRanges};
 
 use super::case::{Concern, Description, Diagnosis};
 use super::words::{count, span};
@@ -87,7 +87,7 @@ fn overlap(netns: u32, world: &Correlator) -> Option<Description> {
                 kind: "listener",
                 address: Some(server.address),
                 netns: Some(netns),
-                process: Some(name(&server.owner, world)),
+                process: Some(ProcessName::observed(server.owner.pid, &server.owner.comm, world.processes())),
                 ..Party::default()
             };
             (port, party)
@@ -136,7 +136,7 @@ fn grabbed(netns: u32, port: u16, server: &Server, grab: &Grab, world: &Correlat
         kind: "process",
         address: Some(server.address),
         netns: Some(netns),
-        process: Some(name(&server.owner, world)),
+        process: Some(ProcessName::observed(server.owner.pid, &server.owner.comm, world.processes())),
         ..Party::default()
     };
     let client = holder.process.as_ref()?.to_string();
@@ -196,18 +196,6 @@ fn reserve(
         ),
         Remedy::text(format!("or configure the servers to ports outside of {range}")),
     ]
-}
-
-fn name(owner: &Owner, world: &Correlator) -> ProcessName {
-    let info = world.processes().info(owner.pid);
-    ProcessName {
-        pid: Some(owner.pid),
-        comm: Some(info.map_or_else(|| owner.comm.clone(), |info| info.comm.clone())),
-        command: info.and_then(|info| info.command.clone()),
-        container: info.and_then(|info| info.container.clone()),
-        confidence: OwnerConfidence::Observed,
-        also: Vec::new(),
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::correlate::{Change, Correlator, Growth, PortUser};
-use crate::event::{OwnerConfidence, PortHolders, PortSurvey};
+use crate::event::{PortHolders, PortSurvey};
 
 use super::case::{Concern, Description, Diagnosis};
 use super::words::{rate, span};
@@ -62,7 +62,7 @@ fn describe((netns, pid): PortUser, world: &Correlator) -> Option<Description> {
     let in_use = survey.map_or(held, |survey| held.max(survey.in_use.into()));
     let free = capacity.saturating_sub(in_use);
     let forecast = growth.forecast(free);
-    let process = name(pid, &ports.latest.comm, world);
+    let process = ProcessName::observed(pid, &ports.latest.comm, world.processes());
     let close_wait = seen.map_or(0, |holders| holders.close_wait);
     let most_to = seen.and_then(|holders| holders.most_to);
     let explanation = format!(
@@ -158,18 +158,6 @@ fn remedy(process: &ProcessName, pid: u32, held: u64, close_wait: u32) -> Vec<Re
 
 fn holders_of(survey: &PortSurvey, pid: u32) -> Option<&PortHolders> {
     survey.processes.iter().find(|holders| holders.owner.as_ref().is_some_and(|owner| owner.pid == pid))
-}
-
-fn name(pid: u32, comm: &str, world: &Correlator) -> ProcessName {
-    let info = world.processes().info(pid);
-    ProcessName {
-        pid: Some(pid),
-        comm: Some(info.map_or_else(|| comm.to_owned(), |info| info.comm.clone())),
-        command: info.and_then(|info| info.command.clone()),
-        container: info.and_then(|info| info.container.clone()),
-        confidence: OwnerConfidence::Observed,
-        also: Vec::new(),
-    }
 }
 
 #[cfg(test)]

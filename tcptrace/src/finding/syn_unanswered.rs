@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::correlate::{Change, DestinationKey, ServerSide};
 
 use super::case::Description;
-use super::destination::{Account, Trouble, errno_name, others, subject, who_says};
+use super::destination::{Account, Trouble, others, subject, who_says};
 use super::handshake_dropped;
-use super::words::{count, span};
+use super::words::{count, errno_name, span};
 use super::{Confidence, Evidence, Party, Remedy, Severity};
 
 /// The diagnosis.

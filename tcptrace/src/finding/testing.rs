@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use tcptrace_common::listener::{HISTOGRAM_BUCKETS, bucket_of};
 
 use crate::event::{
-    Acceptor, AckDrop, AckDropCause, BindFail, BindStage, CounterSample, Coverage, Distribution, Endpoints,
-    Event, Family, Found, HandshakeDrop, Holder, How, Kind, KnobSample, Listen, ListenerClosed, ListenerRef,
-    ListenerSample, ListenerTotals, Observation, ObservationStatus, Packet, PortRange, ProcessInfo,
-    SampleSource, SocketOptions, SocketState, SynDrop, SynDropCause, Taker, Task, Tier, Timestamp,
+    Acceptor, AckDrop, AckDropCause, BindFail, BindStage, Connect, ConnectResult, ConnectTotals,
+    CounterSample, Coverage, Distribution, Endpoints, Event, Family, Found, HandshakeDrop, Holder, How, Kind,
+    KnobSample, Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, Observation,
+    ObservationStatus, Packet, PortRange, ProcessInfo, SampleSource, SocketOptions, SocketState, SynDrop,
+    SynDropCause, Taker, Task, Tier, Timestamp,
 };
 
 use super::{Engine, Finding};
@@ -35,6 +36,27 @@ pub(crate) fn place(local: &str) -> Endpoints {
     let local = address(local);
     let family = if local.is_ipv4() { Family::V4 } else { Family::V6 };
     Endpoints::local_only(NETNS, family, local)
+}
+
+/// What curl[77] hears of its connect from 10.0.0.9:40000 to 10.0.0.1:80.
+pub(crate) fn connect(result: ConnectResult, errno: Option<u32>, totals: ConnectTotals) -> Connect {
+    Connect {
+        endpoints: Endpoints {
+            netns: NETNS,
+            family: Family::V4,
+            local: address("10.0.0.9:40000"),
+            remote: Some(address("10.0.0.1:80")),
+            device: 0,
+        },
+        task: Some(task(77, "curl")),
+        sk: 1,
+        inode: 0,
+        age_ns: Some(1_000_000),
+        result,
+        errno,
+        syns_again: 0,
+        totals,
+    }
 }
 
 /// A packet that was dropped on its way, for no reason that is told.
@@ -117,6 +139,9 @@ impl Play {
             local_port_range: Some(PortRange { first: 32768, last: 60999 }),
             reserved_ports: Some([8080..=8080].into_iter().collect()),
             tw_reuse: Some(2),
+            unprivileged_port_start: Some(1024),
+            nonlocal_bind: Some(false),
+            nonlocal_bind_v6: Some(false),
         };
         self.send(self.now, Kind::KnobSample(Box::new(knobs)));
     }
@@ -430,6 +455,8 @@ pub(crate) fn bind_fail(local: &str, who: Task, holders: Vec<Holder>) -> BindFai
         options: SocketOptions::from_bits(1),
         holders_met: u32::try_from(holders.len()).unwrap(),
         reuse_state: None,
+        own_range: None,
+        addresses: None,
         holders,
     }
 }

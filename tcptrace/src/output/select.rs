@@ -70,6 +70,7 @@ impl Selection {
         }
         let (task, remote): (Option<&Task>, _) = match &event.kind {
             Kind::Listen(e) => (Some(&e.task), None),
+            Kind::Syn(e) => (None, e.endpoints.remote),
             Kind::SynDrop(e) => (None, e.endpoints.remote),
             Kind::AckDrop(e) => (None, e.endpoints.remote),
             Kind::Enqueue(e) => (None, e.endpoints.remote),

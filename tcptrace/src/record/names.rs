@@ -1,7 +1,8 @@
 //! The words that stand in a recording for what is an enumeration here. They never change within a major version.
 
 use crate::event::{
-    AckDropCause, ConnectResult, EnqueuedBy, How, RequestEnding, RetransmitCause, SampleSource, SynDropCause,
+    AckDropCause, ConnectResult, EnqueuedBy, How, RequestEnding, RetransmitCause, SampleSource, SynAnswer,
+    SynDropCause,
 };
 
 /// Something that has a word for each of its values.
@@ -59,6 +60,12 @@ names!(RequestEnding {
     Joined = "mptcp-join",
 });
 
+names!(SynAnswer {
+    Request = "request",
+    Cookie = "cookie",
+    FastOpen = "fast-open",
+});
+
 names!(EnqueuedBy {
     Handshake = "handshake",
     Cookie = "cookie",
@@ -91,6 +98,7 @@ names!(ConnectResult {
 /// The kinds of events that are read back from their columns; the others are read from `detail`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Typed {
+    Syn,
     SynDrop,
     AckDrop,
     Enqueue,
@@ -108,6 +116,7 @@ pub(super) enum Typed {
 
 // As `Kind::name` has them.
 names!(Typed {
+    Syn = "syn",
     SynDrop = "syn-drop",
     AckDrop = "ack-drop",
     Enqueue = "enqueue",

@@ -8,9 +8,9 @@ use crate::event::{
     Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, Connect, ConnectResult, ConnectSample,
     ConnectTotals, Coverage, Distribution, Endpoints, Enqueue, EnqueuedBy, Event, Family, How, Kind,
     KnobSample, Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, LossPlace, Lost, Owner,
-    OwnerConfidence, PortReleased, PortTaken, PrefixSample, ProcessInfo, RequestEnd, RequestEnding,
-    RetransmitCause, SampleSource, SocketOptions, SocketOwner, SynAckRetransmit, SynDrop, SynDropCause, Task,
-    Timestamp,
+    OwnerConfidence, PortRange, PortReleased, PortTaken, PrefixSample, ProcessInfo, RequestEnd,
+    RequestEnding, RetransmitCause, SampleSource, SocketOptions, SocketOwner, Syn, SynAckRetransmit,
+    SynAnswer, SynDrop, SynDropCause, Task, Timestamp,
 };
 
 use super::parts::Parts;
@@ -184,6 +184,7 @@ fn any_how() -> impl Strategy<Value = How> {
 }
 
 fn any_kind() -> impl Strategy<Value = Kind> {
+    let answers = vec![SynAnswer::Request, SynAnswer::Cookie, SynAnswer::FastOpen];
     let syn_causes = vec![
         SynDropCause::AcceptQueue,
         SynDropCause::SynQueue,
@@ -205,6 +206,11 @@ fn any_kind() -> impl Strategy<Value = Kind> {
                 total
             })
         ),
+        (ends(), prop::sample::select(answers)).prop_map(|((endpoints, listener), answer)| Kind::Syn(Syn {
+            endpoints,
+            listener,
+            answer
+        })),
         (ends(), any::<(bool, u64)>()).prop_map(|((endpoints, listener), (full, total))| {
             let cause = if full { AckDropCause::AcceptQueue } else { AckDropCause::Other };
             Kind::AckDrop(AckDrop { endpoints, listener, cause, total })
@@ -316,7 +322,9 @@ fn any_kind() -> impl Strategy<Value = Kind> {
                 options: SocketOptions::NONE,
                 holders_met: 1,
                 reuse_state: None,
+                own_range: Some(PortRange { first: 40000, last: 40009 }),
                 holders: Vec::new(),
+                addresses: Some(vec![[127, 0, 0, 1].into()]),
             }))
         }),
         (ends(), any_task(), any_totals()).prop_map(|((endpoints, listener), task, last)| {

@@ -8,6 +8,7 @@ use crate::event::{Coverage, Event, Kind, Lost, ObservationStatus, Timestamp};
 use crate::finding::Engine;
 use crate::output::Summary;
 
+use super::across::Handshakes;
 use super::holders::{Holders, Holding, PortQuestion};
 use super::listeners::{ListenerReport, Listeners};
 use super::networks::{NetworkReport, Networks};
@@ -46,6 +47,8 @@ pub struct Report {
     pub left_out: Vec<(&'static str, u64)>,
     /// The counts, and whether they add up.
     pub summary: Summary,
+    /// What can be put together with other recordings.
+    pub handshakes: Handshakes,
 }
 
 /// Something that was not observed, or not every time.
@@ -101,6 +104,7 @@ pub struct Digest {
     gaps: Vec<Gap>,
     losses: Vec<LostEvents>,
     losses_untold: u64,
+    handshakes: Option<Handshakes>,
 }
 
 impl Digest {
@@ -122,7 +126,15 @@ impl Digest {
             gaps: Vec::new(),
             losses: Vec::new(),
             losses_untold: 0,
+            handshakes: None,
         }
+    }
+
+    /// Keeps what [`join`](super::join) needs, too.
+    #[must_use]
+    pub fn to_be_joined(mut self) -> Self {
+        self.handshakes = Some(Handshakes::default());
+        self
     }
 
     /// Takes in an event. `false`: it lies behind the report's time, and so does all that follows.
@@ -142,6 +154,9 @@ impl Digest {
             holders.note(event);
         }
         let within = self.from.is_none_or(|from| time >= from) && self.to.is_none_or(|to| time <= to);
+        if within && let Some(handshakes) = &mut self.handshakes {
+            handshakes.note(event);
+        }
         match &event.kind {
             Kind::ListenerSample(sample) => {
                 self.listeners.note(time, start, within, sample, self.engine.world());
@@ -228,6 +243,7 @@ impl Digest {
             losses: self.losses,
             left_out: left_out.into_iter().filter(|(_, count)| *count > 0).collect(),
             summary,
+            handshakes: self.handshakes.unwrap_or_default(),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! A report as JSON lines: `recording`, then `verdict`, `listener`, `port-user`, `destination`, `network`, `port-holder`, `gap`,
-//! `lost` lines, and a `summary`.
+//! `lost` lines, and a `summary`. Of several recordings first: `clock` and `stall` lines.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::output::json_text;
 use crate::record::Metadata;
 
-use super::Report;
+use super::{Across, Report};
 
 /// The lines for one recording. `damage`: what was wrong with its files, in words.
 pub fn json(metadata: &Metadata, damage: &[String], report: &Report) -> Vec<String> {
@@ -55,6 +55,19 @@ pub fn json(metadata: &Metadata, damage: &[String], report: &Report) -> Vec<Stri
     report.losses.iter().for_each(|of| add("lost", value(of)));
     add("summary", value(&report.summary));
     lines
+}
+
+/// The lines for what several recordings say together: `clock` and `stall`.
+pub fn across_json(across: &Across) -> Vec<String> {
+    let line = |kind: &str, value: Value| {
+        let mut line = json!({"type": kind});
+        if let (Value::Object(line), Value::Object(more)) = (&mut line, value) {
+            line.extend(more);
+        }
+        json_text(&line)
+    };
+    let clocks = across.clocks.iter().map(|of| line("clock", value(of)));
+    clocks.chain(across.stalls.iter().map(|of| line("stall", value(of)))).collect()
 }
 
 fn value<T: Serialize>(of: &T) -> Value {

@@ -8,7 +8,7 @@ use crate::event::{
 };
 use crate::record::Metadata;
 
-use super::{Digest, PortQuestion, Report, html, json, text};
+use super::{Across, Digest, PortQuestion, Report, html, json, text};
 
 const HOSTILE: &str = "<script>\u{1b}[2J&\"'";
 
@@ -146,7 +146,7 @@ fn hostile_names_are_harmless_everywhere() {
     let metadata =
         Metadata { host: HOSTILE.to_owned(), command: Some(vec![HOSTILE.to_owned()]), ..Metadata::default() };
     let damage = [HOSTILE.to_owned()];
-    let page = html(&[(&metadata, &damage, &report)], &TimeZone::UTC);
+    let page = html(&[(&metadata, &damage, &report)], &Across::default(), &TimeZone::UTC);
     assert_eq!(page.matches("<script>").count(), 1, "only our own");
     assert!(!page.contains('\u{1b}'));
     assert!(!text(&metadata, &damage, &report, &TimeZone::UTC).contains('\u{1b}'));
@@ -159,7 +159,11 @@ fn hostile_names_are_harmless_everywhere() {
 #[test]
 fn a_page_needs_nothing_from_elsewhere() {
     let events: Vec<Event> = (0..20).map(|second| sample(second, 3, second * 5)).collect();
-    let page = html(&[(&Metadata::default(), &[], &report(&events, None, None, None))], &TimeZone::UTC);
+    let page = html(
+        &[(&Metadata::default(), &[], &report(&events, None, None, None))],
+        &Across::default(),
+        &TimeZone::UTC,
+    );
     for outside in ["src=", "href=", "http", "@import", "url("] {
         assert!(!page.contains(outside), "{outside}");
     }

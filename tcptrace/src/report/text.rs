@@ -4,22 +4,24 @@ use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
 
-use crate::event::Timestamp;
 use crate::finding::State;
 use crate::output::{account, escape};
 use crate::record::Metadata;
 
-use super::{Report, Verdict};
+use super::across::{clock_line, stall_lines, told_elsewhere};
+use super::when::{When, span};
+use super::{Across, Report, Verdict};
 
 /// So many lines of each table are shown; the rest is in JSON and HTML.
 const LINES: usize = 20;
 
 /// The text for one recording, ends with a line end. `damage`: what was wrong with its files, in words.
 pub fn text(metadata: &Metadata, damage: &[String], report: &Report, zone: &TimeZone) -> String {
-    let page = Page { zone };
+    let page = Page { when: When { zone } };
     let mut out = page.heading(metadata, damage, report);
     if let Some((question, holdings)) = &report.holdings {
-        let at = question.at.map_or_else(|| "at any time".to_owned(), |at| format!("at {}", page.moment(at)));
+        let at =
+            question.at.map_or_else(|| "at any time".to_owned(), |at| format!("at {}", page.when.moment(at)));
         let _ = writeln!(out, "\nPORT {} {at}", question.port);
         if holdings.is_empty() {
             out.push_str(
@@ -34,8 +36,8 @@ pub fn text(metadata: &Metadata, damage: &[String], report: &Report, zone: &Time
             let remote = of.remote.map_or_else(String::new, |remote| format!(" <-> {remote}"));
             let since = if of.since_seen { "since" } else { "seen at" };
             let until = match of.until {
-                Some(until) if of.time_wait => format!(" until {}, then TIME_WAIT", page.moment(until)),
-                Some(until) => format!(" until {}", page.moment(until)),
+                Some(until) if of.time_wait => format!(" until {}, then TIME_WAIT", page.when.moment(until)),
+                Some(until) => format!(" until {}", page.when.moment(until)),
                 None => String::new(),
             };
             let _ = writeln!(
@@ -43,7 +45,7 @@ pub fn text(metadata: &Metadata, damage: &[String], report: &Report, zone: &Time
                 "  {who} {}{remote} ({}) {since} {}{until}",
                 of.local,
                 of.how,
-                page.moment(of.since)
+                page.when.moment(of.since)
             );
             if let Some(command) = &of.command {
                 let _ = writeln!(out, "      {}", escape(command));
@@ -56,8 +58,34 @@ pub fn text(metadata: &Metadata, damage: &[String], report: &Report, zone: &Time
     out
 }
 
+/// What several recordings say together, ends with a line end; empty if there is nothing to say.
+pub fn across_text(across: &Across, zone: &TimeZone) -> String {
+    let when = When { zone };
+    let mut out = String::new();
+    if !across.clocks.is_empty() {
+        out.push_str("CLOCKS\n");
+        for line in across.clocks.iter().filter_map(clock_line) {
+            let _ = writeln!(out, "  {}", escape(&line));
+        }
+    }
+    if !across.stalls.is_empty() {
+        let _ = writeln!(out, "\nFROM CLIENT TO SERVER: {}", across.stalls.len());
+    }
+    for (number, stall) in across.stalls.iter().take(LINES).enumerate() {
+        let (headline, lines) = stall_lines(stall, |time| when.clock(time));
+        let _ = writeln!(out, "{}. {}", number + 1, escape(&headline));
+        for line in lines {
+            let _ = writeln!(out, "    {}", escape(&line));
+        }
+    }
+    if across.left_out > 0 {
+        let _ = writeln!(out, "  left out, because there were too many: {} handshakes", across.left_out);
+    }
+    out
+}
+
 struct Page<'a> {
-    zone: &'a TimeZone,
+    when: When<'a>,
 }
 
 impl Page<'_> {
@@ -66,8 +94,8 @@ impl Page<'_> {
             "{}, kernel {}: {} to {} ({}), {} events\n",
             escape(&metadata.host),
             escape(&metadata.kernel),
-            self.moment(report.from),
-            self.moment(report.to),
+            self.when.moment(report.from),
+            self.when.moment(report.to),
             span(report.from, report.to),
             report.events
         );
@@ -98,12 +126,15 @@ impl Page<'_> {
             verdict.worst.name().to_uppercase(),
             verdict.finding.code,
             escape(&verdict.finding.title),
-            self.clock(verdict.opened),
-            self.clock(verdict.until),
+            self.when.clock(verdict.opened),
+            self.when.clock(verdict.until),
             span(verdict.opened, verdict.until),
         );
         for line in account(&verdict.finding) {
             let _ = writeln!(out, "{line}");
+        }
+        for elsewhere in &verdict.elsewhere {
+            let _ = writeln!(out, "  there  {}", escape(&told_elsewhere(elsewhere)));
         }
         if verdict.course.len() > 2 {
             for moment in &verdict.course {
@@ -112,7 +143,7 @@ impl Page<'_> {
                     out,
                     "  {:6} {} {} {}: {}",
                     state,
-                    self.clock(moment.time),
+                    self.when.clock(moment.time),
                     moment.severity.name(),
                     moment.cause,
                     escape(&moment.numbers)
@@ -236,8 +267,8 @@ impl Page<'_> {
                 of.count,
                 escape(&of.what),
                 of.place,
-                self.clock(of.from),
-                self.clock(of.to)
+                self.when.clock(of.from),
+                self.when.clock(of.to)
             );
         }
         for of in &report.gaps {
@@ -264,34 +295,6 @@ impl Page<'_> {
         if out.len() == before {
             out.push_str("  nothing\n");
         }
-    }
-
-    /// Date and time.
-    fn moment(&self, time: Timestamp) -> String {
-        self.format(time, "%Y-%m-%d %H:%M:%S.%3f")
-    }
-
-    /// Time of day.
-    fn clock(&self, time: Timestamp) -> String {
-        self.format(time, "%H:%M:%S.%3f")
-    }
-
-    fn format(&self, time: Timestamp, how: &str) -> String {
-        match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
-            Ok(timestamp) => timestamp.to_zoned(self.zone.clone()).strftime(how).to_string(),
-            Err(_) => time.to_string(),
-        }
-    }
-}
-
-/// `1 h 20 min`, `12.3 s`.
-pub(super) fn span(from: Timestamp, to: Timestamp) -> String {
-    let span = to.since(from);
-    let seconds = span.as_secs();
-    match seconds {
-        0..120 => format!("{:.1} s", span.as_secs_f64()),
-        120..7200 => format!("{} min {} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
     }
 }
 

@@ -7,6 +7,8 @@ use serde::Serialize;
 use crate::event::Timestamp;
 use crate::finding::{Finding, Severity, State};
 
+use super::across::Elsewhere;
+
 /// So many findings are told in full; the rest is counted.
 const VERDICTS: usize = 2_000;
 
@@ -26,6 +28,9 @@ pub struct Verdict {
     pub worst: Severity,
     /// How it went on: its first moment, and each that says something new of cause or severity, and its last.
     pub course: Vec<Moment>,
+    /// What other recordings say about it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<Elsewhere>,
     /// As it was said last.
     #[serde(flatten)]
     pub finding: Finding,
@@ -80,7 +85,8 @@ impl Verdicts {
             verdict.finding = finding;
         } else if self.by_id.len() < VERDICTS {
             let (opened, until, worst) = (finding.time, finding.time, finding.severity);
-            let verdict = Verdict { opened, until, worst, course: vec![moment], finding };
+            let verdict =
+                Verdict { opened, until, worst, course: vec![moment], elsewhere: Vec::new(), finding };
             self.by_id.insert(verdict.finding.id, verdict);
         } else if finding.state == State::Opened {
             self.untold += 1;

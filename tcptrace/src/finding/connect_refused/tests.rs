@@ -1,30 +1,16 @@
-use crate::event::{Connect, ConnectResult, ConnectTotals, Endpoints, Family, Kind};
-use crate::finding::testing::{NETNS, Play, address, ms, task};
+use crate::event::{ConnectResult, ConnectTotals, Kind};
+use crate::finding::testing::{Play, connect, ms};
 
 fn refuse(play: &mut Play, at: u64, nth: u64, icmp: bool) {
     let counts = |mine: bool| if mine { nth } else { 0 };
-    let connect = Connect {
-        endpoints: Endpoints {
-            netns: NETNS,
-            family: Family::V4,
-            local: address("10.0.0.9:40000"),
-            remote: Some(address("10.0.0.1:80")),
-            device: 0,
-        },
-        task: Some(task(77, "curl")),
-        sk: 1,
-        inode: 0,
-        age_ns: Some(1_000_000),
-        result: if icmp { ConnectResult::Unreachable } else { ConnectResult::Refused },
-        errno: Some(111),
-        syns_again: 0,
-        totals: ConnectTotals {
-            since: ms(0),
-            refused: counts(!icmp),
-            unreachable: counts(icmp),
-            ..ConnectTotals::default()
-        },
+    let result = if icmp { ConnectResult::Unreachable } else { ConnectResult::Refused };
+    let totals = ConnectTotals {
+        since: ms(0),
+        refused: counts(!icmp),
+        unreachable: counts(icmp),
+        ..ConnectTotals::default()
     };
+    let connect = connect(result, Some(111), totals);
     play.send(at, Kind::Connect(Box::new(connect)));
 }
 

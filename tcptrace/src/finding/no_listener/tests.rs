@@ -1,8 +1,8 @@
 use crate::event::{
-    Connect, ConnectResult, ConnectTotals, Endpoints, Family, Kind, Listen, ListenerClosed, ListenerRef,
-    ListenerReport, NoListener, Owner, ReportedListener, SocketOptions,
+    ConnectResult, ConnectTotals, Endpoints, Kind, Listen, ListenerClosed, ListenerRef, ListenerReport,
+    NoListener, Owner, ReportedListener, SocketOptions,
 };
-use crate::finding::testing::{NETNS, Play, address, ms, place, task};
+use crate::finding::testing::{NETNS, Play, address, connect, ms, place, task};
 use crate::finding::{Confidence, Severity};
 
 struct Port {
@@ -126,23 +126,8 @@ fn a_client_of_this_host_is_named_here_and_not_told_of_again() {
     let mut port = Port::new();
     for nth in 1..=5_u64 {
         port.syn(nth * 100, "10.0.0.1:80");
-        let connect = Connect {
-            endpoints: Endpoints {
-                netns: NETNS,
-                family: Family::V4,
-                local: address("10.0.0.9:40000"),
-                remote: Some(address("10.0.0.1:80")),
-                device: 0,
-            },
-            task: Some(task(77, "curl")),
-            sk: 1,
-            inode: 0,
-            age_ns: Some(1000),
-            result: ConnectResult::Refused,
-            errno: Some(111),
-            syns_again: 0,
-            totals: ConnectTotals { since: ms(0), refused: nth, ..ConnectTotals::default() },
-        };
+        let totals = ConnectTotals { since: ms(0), refused: nth, ..ConnectTotals::default() };
+        let connect = connect(ConnectResult::Refused, Some(111), totals);
         port.play.send(nth * 100 + 1, Kind::Connect(Box::new(connect)));
     }
     port.report(600, 80, &[]);

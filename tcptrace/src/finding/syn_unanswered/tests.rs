@@ -1,5 +1,5 @@
-use crate::event::{Connect, ConnectResult, ConnectTotals, Endpoints, Family, Kind, Timestamp};
-use crate::finding::testing::{NETNS, Play, address, ms, task};
+use crate::event::{ConnectResult, ConnectTotals, Kind, Timestamp};
+use crate::finding::testing::{Play, connect, ms};
 use crate::finding::{Severity, State};
 
 /// Connects of one process to one destination, with the kernel side's counts.
@@ -31,19 +31,11 @@ impl Client {
             ConnectResult::Unreachable => Some(113),
             _ => None,
         };
-        let local = address(&format!("10.0.0.9:{port}"));
-        let remote = Some(address("10.0.0.1:80"));
-        let connect = Connect {
-            endpoints: Endpoints { netns: NETNS, family: Family::V4, local, remote, device: 0 },
-            task: Some(task(77, "curl")),
-            sk: u64::from(port),
-            inode: 1,
-            age_ns: Some(at * 1_000_000),
-            result,
-            errno,
-            syns_again,
-            totals: *totals,
-        };
+        let mut connect = connect(result, errno, *totals);
+        connect.endpoints.local.set_port(port);
+        connect.sk = u64::from(port);
+        connect.age_ns = Some(at * 1_000_000);
+        connect.syns_again = syns_again;
         self.play.send(at, Kind::Connect(Box::new(connect)));
     }
 }

@@ -6,13 +6,13 @@ use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
 
-use crate::event::Timestamp;
 use crate::finding::Severity;
 use crate::output::escape;
 use crate::record::Metadata;
 
-use super::text::span;
-use super::{ListenerReport, Report, Verdict};
+use super::across::{clock_line, stall_lines, told_elsewhere};
+use super::when::{When, span};
+use super::{Across, ListenerReport, Report, Verdict};
 use chart::{Line, heat_map, lines, queue_and_drops};
 
 /// So many listeners get pictures; all are in the table.
@@ -25,7 +25,7 @@ const LINES: usize = 6;
 pub type Section<'a> = (&'a Metadata, &'a [String], &'a Report);
 
 /// The page.
-pub fn html(sections: &[Section<'_>], zone: &TimeZone) -> String {
+pub fn html(sections: &[Section<'_>], across: &Across, zone: &TimeZone) -> String {
     let hosts: Vec<String> = sections.iter().map(|(metadata, _, _)| safe(&metadata.host)).collect();
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
@@ -34,8 +34,9 @@ pub fn html(sections: &[Section<'_>], zone: &TimeZone) -> String {
         hosts.join(", "),
         include_str!("style.css")
     );
+    Page { out: &mut out, when: When { zone } }.across(across);
     for (metadata, damage, report) in sections {
-        Page { out: &mut out, zone }.section(metadata, damage, report);
+        Page { out: &mut out, when: When { zone } }.section(metadata, damage, report);
     }
     let _ = write!(out, "<script>\n{}</script>\n</body></html>\n", include_str!("script.js"));
     out
@@ -43,7 +44,7 @@ pub fn html(sections: &[Section<'_>], zone: &TimeZone) -> String {
 
 struct Page<'a> {
     out: &'a mut String,
-    zone: &'a TimeZone,
+    when: When<'a>,
 }
 
 impl Page<'_> {
@@ -51,13 +52,42 @@ impl Page<'_> {
         self.out.push_str(text.as_ref());
     }
 
+    fn across(&mut self, across: &Across) {
+        if across.clocks.is_empty() {
+            return;
+        }
+        self.add("<header><h1>Several recordings</h1></header>\n<section><h2>Clocks</h2><ul>");
+        for line in across.clocks.iter().filter_map(clock_line) {
+            self.add(format!("<li>{}</li>", safe(&line)));
+        }
+        self.add("</ul>");
+        if across.left_out > 0 {
+            self.add(format!("<p>{} handshakes were too many to be put together.</p>", across.left_out));
+        }
+        self.add("</section>\n");
+        if across.stalls.is_empty() {
+            return;
+        }
+        self.add("<section><h2>From client to server</h2>");
+        for stall in &across.stalls {
+            let when = self.when;
+            let (headline, lines) = stall_lines(stall, |time| when.clock(time));
+            self.add(format!("<article class=\"verdict warning\"><h3>{}</h3><ul>", safe(&headline)));
+            for line in lines {
+                self.add(format!("<li>{}</li>", safe(line.trim_start())));
+            }
+            self.add("</ul></article>\n");
+        }
+        self.add("</section>\n");
+    }
+
     fn section(&mut self, metadata: &Metadata, damage: &[String], report: &Report) {
         self.add(format!(
             "<header><h1>{}</h1><p>kernel {} · {} to {} ({}) · {} events</p>",
             safe(&metadata.host),
             safe(&metadata.kernel),
-            self.moment(report.from),
-            self.moment(report.to),
+            self.when.moment_and_zone(report.from),
+            self.when.moment_and_zone(report.to),
             span(report.from, report.to),
             report.events
         ));
@@ -92,8 +122,8 @@ impl Page<'_> {
             verdict.worst.name(),
             finding.code,
             safe(&finding.title),
-            self.moment(verdict.opened),
-            self.clock(verdict.until),
+            self.when.moment_and_zone(verdict.opened),
+            self.when.second(verdict.until),
             span(verdict.opened, verdict.until)
         ));
         for line in &finding.numbers {
@@ -105,6 +135,9 @@ impl Page<'_> {
             finding.confidence.name(),
             safe(&finding.explanation)
         ));
+        for elsewhere in &verdict.elsewhere {
+            self.add(format!("<p><b>there</b> {}</p>", safe(&told_elsewhere(elsewhere))));
+        }
         for remedy in &finding.remedy {
             self.add(format!("<p><b>do</b> {}", safe(&remedy.text)));
             if let Some(command) = &remedy.command {
@@ -116,7 +149,7 @@ impl Page<'_> {
         for moment in &verdict.course {
             self.add(format!(
                 "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
-                self.clock(moment.time),
+                self.when.second(moment.time),
                 moment.state.name(),
                 moment.severity.name(),
                 moment.cause,
@@ -138,9 +171,9 @@ impl Page<'_> {
         self.add("<section><h2>Listeners</h2>");
         for of in report.listeners.iter().filter(|of| !of.series.is_quiet()).take(PICTURES) {
             self.add(format!("<figure><figcaption>{} {}</figcaption>", of.address, safe(&of.owner())));
-            let picture = queue_and_drops(&of.series, of.queue_limit, |time| self.clock(time));
+            let picture = queue_and_drops(&of.series, of.queue_limit, |time| self.when.second(time));
             self.add(picture);
-            if let Some(map) = heat_map(&of.series, |time| self.clock(time)) {
+            if let Some(map) = heat_map(&of.series, |time| self.when.second(time)) {
                 self.add(map);
             }
             self.add("</figure>\n");
@@ -180,7 +213,7 @@ impl Page<'_> {
             .take(LINES)
             .map(|(of, name)| Line { name, series: &of.series, holds: true })
             .collect();
-        let picture = lines(&curves, |time| self.clock(time));
+        let picture = lines(&curves, |time| self.when.second(time));
         self.add(picture);
         self.add("</figure>");
         self.table(
@@ -241,7 +274,7 @@ impl Page<'_> {
             .take(LINES)
             .map(|of| Line { name: &of.network, series: &of.series, holds: false })
             .collect();
-        let picture = lines(&curves, |time| self.clock(time));
+        let picture = lines(&curves, |time| self.when.second(time));
         self.add(picture);
         self.add("</figure>");
         self.table(
@@ -262,11 +295,11 @@ impl Page<'_> {
                 .losses
                 .iter()
                 .map(|of| {
-                    let (from, to) = (self.clock(of.from), self.clock(of.to));
+                    let (from, to) = (self.when.second(of.from), self.when.second(of.to));
                     vec![of.what.clone(), of.count.to_string(), of.place.to_owned(), from, to, String::new()]
                 })
                 .chain(report.gaps.iter().map(|of| {
-                    let since = self.clock(of.since);
+                    let since = self.when.second(of.since);
                     let why = of.reason.clone().unwrap_or_default();
                     vec![of.name.clone(), String::new(), of.status.to_owned(), since, String::new(), why]
                 }))
@@ -315,21 +348,6 @@ impl Page<'_> {
             self.add("</tr>\n");
         }
         self.add("</tbody></table>");
-    }
-
-    fn moment(&self, time: Timestamp) -> String {
-        self.format(time, "%Y-%m-%d %H:%M:%S.%3f %Z")
-    }
-
-    fn clock(&self, time: Timestamp) -> String {
-        self.format(time, "%H:%M:%S")
-    }
-
-    fn format(&self, time: Timestamp, how: &str) -> String {
-        match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
-            Ok(timestamp) => timestamp.to_zoned(self.zone.clone()).strftime(how).to_string(),
-            Err(_) => time.to_string(),
-        }
     }
 }
 

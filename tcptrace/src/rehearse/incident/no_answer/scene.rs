@@ -267,15 +267,7 @@ impl Scene {
 /// With IPV6_V6ONLY, where that is what it takes.
 fn open_for_one_family(stage: &Stage, address: SocketAddr) -> Result<Actor> {
     let mut server = stage.start_server("tt-server")?;
-    let order = Bind {
-        address,
-        reuseaddr: true,
-        v6only: true,
-        backlog: Some(BACKLOG),
-        attempts: 1,
-        gap_ms: 0,
-        then_kill: None,
-    };
+    let order = Bind { reuseaddr: true, v6only: true, backlog: Some(BACKLOG), ..Bind::to(address) };
     let attempts: Vec<BindAttempt> = server.ask(&Order::Bind(order))?;
     match attempts.last() {
         Some(BindAttempt { errno: None, .. }) => Ok(server),

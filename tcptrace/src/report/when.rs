@@ -1,0 +1,51 @@
+//! Times in reports, in the reader's time zone.
+
+use jiff::tz::TimeZone;
+
+use crate::event::Timestamp;
+
+/// Prints times.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct When<'a> {
+    pub(super) zone: &'a TimeZone,
+}
+
+impl When<'_> {
+    /// Date and time.
+    pub(super) fn moment(self, time: Timestamp) -> String {
+        self.format(time, "%Y-%m-%d %H:%M:%S.%3f")
+    }
+
+    /// Date and time, with the zone's name.
+    pub(super) fn moment_and_zone(self, time: Timestamp) -> String {
+        self.format(time, "%Y-%m-%d %H:%M:%S.%3f %Z")
+    }
+
+    /// Time of day.
+    pub(super) fn clock(self, time: Timestamp) -> String {
+        self.format(time, "%H:%M:%S.%3f")
+    }
+
+    /// Time of day, to the second: what a picture's axis has room for.
+    pub(super) fn second(self, time: Timestamp) -> String {
+        self.format(time, "%H:%M:%S")
+    }
+
+    fn format(self, time: Timestamp, how: &str) -> String {
+        match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
+            Ok(timestamp) => timestamp.to_zoned(self.zone.clone()).strftime(how).to_string(),
+            Err(_) => time.to_string(),
+        }
+    }
+}
+
+/// `1 h 20 min`, `12.3 s`.
+pub(super) fn span(from: Timestamp, to: Timestamp) -> String {
+    let span = to.since(from);
+    let seconds = span.as_secs();
+    match seconds {
+        0..120 => format!("{:.1} s", span.as_secs_f64()),
+        120..7200 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
