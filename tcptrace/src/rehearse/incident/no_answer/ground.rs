@@ -1,5 +1,6 @@
 //! What lies between client and server: routes, a second link, firewall rules, wrong settings.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -105,9 +106,12 @@ fn detour(stage: &Stage) -> Result<()> {
     // Off at first: the filter would also keep the server from answering who has that address.
     stage.set_sysctl("net.ipv4.conf.tt-detour.rp_filter", 0)?;
     let to = SocketAddr::new(DETOUR_SERVER_IP.into(), Kind::RpFilter.port() + 1000);
-    let acquainted =
-        stage.client().run(move || TcpStream::connect_timeout(&to, Duration::from_millis(200)))?;
-    drop(acquainted);
+    // A link is up a moment later than it says.
+    stage.await_that("somebody answers by the second link", || {
+        let knock = move || TcpStream::connect_timeout(&to, Duration::from_millis(200));
+        let answer = stage.client().run(knock)?;
+        Ok(answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused))
+    })?;
     stage.set_sysctl("net.ipv4.conf.tt-detour.rp_filter", 1)
 }
 

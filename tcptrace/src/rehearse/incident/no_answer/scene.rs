@@ -152,6 +152,10 @@ impl Scene {
         }
         let load = if self.kind.is_refused() {
             Load { to, burst: 1, every_ms: 250, for_ms: 2500, at_least: 6 }
+        } else if self.kind == Kind::SynQueue {
+            // After 7 s the first requests expire: of a queue that is more than half full, each is answered twice more at most
+            // (`reqsk_timer_handler`).
+            Load { to, burst: 1, every_ms: 250, for_ms: 5000, at_least: 6 }
         } else {
             // By ICMP, the kernel believes it only when the SYN was sent again. An emulated machine that plays everything at once
             // needs all this time.
