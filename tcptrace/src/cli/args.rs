@@ -96,18 +96,37 @@ pub struct WatchArgs {
     /// Stop after this long: 250ms, 30s, 5m, 2h
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     pub limit: Option<Duration>,
-    /// Only sockets of these ports (local; for clients also remote); filtered in the kernel
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: Vec<u16>,
-    /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns; filtered in the kernel
-    #[arg(long, value_name = "NETNS")]
-    pub netns: Option<String>,
+    /// What to look at.
+    #[command(flatten)]
+    pub filter: FilterArgs,
     /// What to print.
     #[command(flatten)]
     pub selection: SelectionArgs,
     /// End with exit code 1 if there was a finding of this severity or a worse one
     #[arg(long, value_enum, value_name = "SEVERITY")]
     pub fail_on: Option<FailOn>,
+}
+
+/// What to look at.
+#[derive(Args, Clone, Debug, Default)]
+pub struct FilterArgs {
+    /// Only sockets of these ports (local; for clients also remote); filtered in the kernel
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Vec<u16>,
+    /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns; filtered in the kernel
+    #[arg(long, value_name = "NETNS")]
+    pub netns: Option<String>,
+}
+
+/// Of which time.
+#[derive(Args, Clone, Debug, Default)]
+pub struct PeriodArgs {
+    /// Only from then on: 2026-11-22T03:00:00Z, 03:12, 10m ago
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<Moment>,
+    /// Only until then
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<Moment>,
 }
 
 /// What to print.
@@ -151,12 +170,9 @@ pub struct RecordArgs {
     /// With --rotate: delete the oldest files, so that all together stay below this size
     #[arg(long, value_name = "SIZE", value_parser = size, requires = "rotate")]
     pub keep: Option<u64>,
-    /// Only sockets of these ports (local; for clients also remote); filtered in the kernel
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: Vec<u16>,
-    /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns; filtered in the kernel
-    #[arg(long, value_name = "NETNS")]
-    pub netns: Option<String>,
+    /// What to look at.
+    #[command(flatten)]
+    pub filter: FilterArgs,
     /// How to trace.
     #[command(flatten)]
     pub trace: TraceArgs,
@@ -177,12 +193,9 @@ pub struct ReplayArgs {
     /// Print the events behind the findings, too
     #[arg(long)]
     pub events: bool,
-    /// Print only what was said from then on: 2026-11-22T03:00:00Z, 03:12, 10m ago
-    #[arg(long, value_name = "TIME")]
-    pub from: Option<Moment>,
-    /// Print only what was said until then
-    #[arg(long, value_name = "TIME")]
-    pub to: Option<Moment>,
+    /// Of which time.
+    #[command(flatten)]
+    pub period: PeriodArgs,
     /// What to print.
     #[command(flatten)]
     pub selection: SelectionArgs,
@@ -206,12 +219,9 @@ pub struct ReportArgs {
     /// Overwrite it
     #[arg(long, requires = "html")]
     pub force: bool,
-    /// Only from then on: 2026-11-22T03:00:00Z, 03:12, 10m ago
-    #[arg(long, value_name = "TIME")]
-    pub from: Option<Moment>,
-    /// Only until then
-    #[arg(long, value_name = "TIME")]
-    pub to: Option<Moment>,
+    /// Of which time.
+    #[command(flatten)]
+    pub period: PeriodArgs,
     /// Who had this local port
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
@@ -535,7 +545,7 @@ mod tests {
         assert!(cli.command.is_none());
         assert!(cli.watch.output.json);
         assert_eq!(cli.watch.limit, Some(Duration::from_secs(30)));
-        assert_eq!(cli.watch.port, [80]);
+        assert_eq!(cli.watch.filter.port, [80]);
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::{
 const SETTLE: Duration = Duration::from_millis(1200);
 
 pub(super) fn run(args: &RecordArgs) -> Result<Exit, Failure> {
-    let filters = trace::Filters::of(&args.port, args.netns.as_deref())?;
+    let filters = trace::Filters::of(&args.filter)?;
     let options = trace::options(&args.trace, args.all, filters)?;
     trace::runtime()?.block_on(record(args, &options))
 }

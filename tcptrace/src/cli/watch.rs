@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub(super) fn run(args: &WatchArgs) -> Result<Exit, Failure> {
-    let filters = trace::Filters::of(&args.port, args.netns.as_deref())?;
+    let filters = trace::Filters::of(&args.filter)?;
     let options = trace::options(&args.trace, args.output.all, filters)?;
     trace::runtime()?.block_on(watch(args, &options))
 }

@@ -245,6 +245,7 @@ impl Rows {
             syn_drops_accept_queue: views.syn_drops_accept_queue.get(row),
             syn_drops_syn_queue: views.syn_drops_syn_queue.get(row),
             syn_drops_max_syn_backlog: views.syn_drops_max_syn_backlog.get(row),
+            syn_drops_no_route: views.syn_drops_no_route.get(row),
             cookies_sent: views.cookies_sent.get(row),
             retransmits_timer: views.retransmits_timer.get(row),
             retransmits_duplicate_syn: views.retransmits_duplicate_syn.get(row),

@@ -36,6 +36,7 @@ names!(SynDropCause {
     AcceptQueue = "accept-queue",
     SynQueue = "syn-queue",
     MaxSynBacklog = "max-syn-backlog",
+    NoRoute = "no-route",
     Other = "other",
 });
 

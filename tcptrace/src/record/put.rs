@@ -335,6 +335,7 @@ fn totals(columns: &mut Builders, row: usize, counts: &ListenerTotals) {
         syn_drops_accept_queue,
         syn_drops_syn_queue,
         syn_drops_max_syn_backlog,
+        syn_drops_no_route,
         cookies_sent,
         retransmits_timer,
         retransmits_duplicate_syn,
@@ -372,6 +373,7 @@ fn totals(columns: &mut Builders, row: usize, counts: &ListenerTotals) {
     columns.syn_drops_accept_queue.put(row, *syn_drops_accept_queue);
     columns.syn_drops_syn_queue.put(row, *syn_drops_syn_queue);
     columns.syn_drops_max_syn_backlog.put(row, *syn_drops_max_syn_backlog);
+    columns.syn_drops_no_route.put(row, *syn_drops_no_route);
     columns.cookies_sent.put(row, *cookies_sent);
     columns.retransmits_timer.put(row, *retransmits_timer);
     columns.retransmits_duplicate_syn.put(row, *retransmits_duplicate_syn);

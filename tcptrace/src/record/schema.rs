@@ -148,6 +148,8 @@ columns! {
     syn_drops_syn_queue: U64,
     /// SYNs dropped because the rest of `tcp_max_syn_backlog` is kept for known peers.
     syn_drops_max_syn_backlog: U64,
+    /// SYNs dropped because there is no route for the answer.
+    syn_drops_no_route: U64,
     /// SYNs answered with a cookie.
     cookies_sent: U64,
     /// SYN-ACKs sent again because no final ACK came.
