@@ -171,6 +171,14 @@ kernel_layout! {
     inet_flag_freebind: Enumerator(".INET_FLAGS_FREEBIND"),
     /// Number of the bit of `inet_flags` that says transparent.
     inet_flag_transparent: Enumerator(".INET_FLAGS_TRANSPARENT"),
+    /// Byte of `bind_address_no_port`, up to 6.5.
+    inet_late_port: Offset("inet_sock.bind_address_no_port"),
+    /// Its bit in that byte.
+    inet_late_port_shift: BitShift("inet_sock.bind_address_no_port"),
+    /// Number of the bit of `inet_flags` that says IP_BIND_ADDRESS_NO_PORT, since 6.6.
+    inet_flag_late_port: Enumerator(".INET_FLAGS_BIND_ADDRESS_NO_PORT"),
+    /// The socket's own range of ports, since 6.3: the first in the lower half word, the last in the upper.
+    inet_own_range: Offset("inet_sock.local_port_range"),
 
     // Network namespace and its TCP settings.
     /// Namespace inode number.

@@ -23,6 +23,8 @@ pub const OPT_V6ONLY: u8 = 1 << 2;
 pub const OPT_FREEBIND: u8 = 1 << 3;
 /// IP_TRANSPARENT was set.
 pub const OPT_TRANSPARENT: u8 = 1 << 4;
+/// IP_BIND_ADDRESS_NO_PORT was set: bind() to port 0 leaves the choice of the port to connect().
+pub const OPT_LATE_PORT: u8 = 1 << 5;
 
 /// The holder was found in the kernel's bind hash at the moment of the conflict: it is a fact.
 pub const FOUND_BIND_HASH: u8 = 1;
@@ -81,6 +83,10 @@ pub struct PortUse {
     pub time_wait: u64,
     /// `connect()` calls that found no port.
     pub refused: u64,
+    /// Of those taken by `connect()`: after a `bind()` to an address that left the port to it (IP_BIND_ADDRESS_NO_PORT).
+    pub late: u64,
+    /// Of all taken: from a range that the socket has for itself (IP_LOCAL_PORT_RANGE).
+    pub own_range: u64,
     /// Began a second of streaming (`CLOCK_MONOTONIC`, ns).
     pub window_ns: u64,
     /// Refusals streamed in it.
@@ -88,7 +94,7 @@ pub struct PortUse {
     /// Name of the process's thread that took the first.
     pub comm: [u8; crate::wire::COMM_LEN],
 }
-const _: () = assert!(size_of::<PortUse>() == 88);
+const _: () = assert!(size_of::<PortUse>() == 104);
 
 /// So many refusals of one process are streamed in a second; of more only the count goes on.
 pub const REFUSALS_STREAMED: u64 = 32;

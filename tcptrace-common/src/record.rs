@@ -40,8 +40,10 @@ pub const NO_PORT: u16 = 13;
 pub const HANDSHAKE_DROP: u16 = 14;
 /// A SYN came for a port that nobody listens on: [`NoListener`].
 pub const NO_LISTENER: u16 = 15;
+/// A SYN passed the queue checks: [`Syn`].
+pub const SYN: u16 = 16;
 /// Number of kinds, 0 (unused) included: the length of the loss-counter array.
-pub const KINDS: usize = 16;
+pub const KINDS: usize = 17;
 
 /// Starts every record.
 #[repr(C)]
@@ -104,6 +106,30 @@ const _: () = assert!(size_of::<Listen>() == 16 + 48 + 32 + 40 + 16);
 pub const LISTEN_AGAIN: u32 = 1 << 0;
 /// [`Listen::backlog`] was seen. Any value is a legal one: `listen(fd, -1)` is common.
 pub const LISTEN_BACKLOG_SEEN: u32 = 1 << 1;
+
+/// The SYN became a half-open request.
+pub const SYN_REQUEST: u32 = 1;
+/// It is answered with a cookie; nothing is kept of it.
+pub const SYN_COOKIE: u32 = 2;
+/// It is a connection already, by its Fast Open cookie.
+pub const SYN_FAST_OPEN: u32 = 3;
+
+/// Body of [`SYN`] (with [`crate::config::STREAM_ALL`] only). Softirq context: names no task.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Syn {
+    /// Starts every record.
+    pub header: Header,
+    /// The listener's end and the peer's.
+    pub endpoints: Endpoints,
+    /// The listener, its queues as the SYN left them.
+    pub listener: ListenerRef,
+    /// What became of it: one of `SYN_REQUEST`, `SYN_COOKIE`, `SYN_FAST_OPEN`.
+    pub answer: u32,
+    /// Padding, zero.
+    pub pad: u32,
+}
+const _: () = assert!(size_of::<Syn>() == 16 + 48 + 32 + 8);
 
 /// The accept queue was full.
 pub const SYN_DROP_ACCEPT_QUEUE: u32 = 1;
@@ -240,10 +266,15 @@ pub struct BindFail {
     pub holders_len: u32,
     /// `fastreuse` and `fastreuseport` of the bind bucket, as bytes 0 and 1; [`REUSE_STATE_UNKNOWN`] if there was none.
     pub reuse_state: u32,
+    /// Range of ports that the requesting socket has for itself (IP_LOCAL_PORT_RANGE): the first in the lower half, the last in
+    /// the upper; 0 on either side for the namespace's, 0 if it has none.
+    pub own_range: u32,
+    /// Padding, zero.
+    pub pad: u32,
     /// The holders.
     pub holders: [Holder; HOLDERS],
 }
-const _: () = assert!(size_of::<BindFail>() == 16 + 48 + 40 + 8 + 24 + HOLDERS * size_of::<Holder>());
+const _: () = assert!(size_of::<BindFail>() == 16 + 48 + 40 + 8 + 32 + HOLDERS * size_of::<Holder>());
 
 /// [`BindFail::reuse_state`] when the bind bucket was not read.
 pub const REUSE_STATE_UNKNOWN: u32 = u32::MAX;
@@ -401,8 +432,8 @@ pub struct NoPort {
     pub total: u64,
     /// Bit set of `port::OPT_*`.
     pub options: u32,
-    /// Padding, zero.
-    pub pad: u32,
+    /// As [`BindFail::own_range`].
+    pub own_range: u32,
 }
 const _: () = assert!(size_of::<NoPort>() == 16 + 48 + 40 + 8 + 8 + 8);
 

@@ -34,6 +34,7 @@ macro_rules! records {
 }
 records!(
     Listen = LISTEN,
+    Syn = SYN,
     SynDrop = SYN_DROP,
     AckDrop = ACK_DROP,
     Enqueue = ENQUEUE,

@@ -16,7 +16,7 @@ use aya_ebpf::helpers::{
 use tcptrace_common::{
     ABSENT, KernelLayout, TraceConfig,
     open_socket::OpenSocketQuery,
-    port::{OPT_FREEBIND, OPT_REUSEADDR, OPT_REUSEPORT, OPT_TRANSPARENT, OPT_V6ONLY},
+    port::{OPT_FREEBIND, OPT_LATE_PORT, OPT_REUSEADDR, OPT_REUSEPORT, OPT_TRANSPARENT, OPT_V6ONLY},
     record::{ListenerRef, REQUEST_ACKED, REQUEST_DEFERRED},
     wire::{AF_INET, AF_INET6, COMM_LEN, Endpoints, TASK_EXITING, TASK_FLAGS_SEEN, Task},
 };
@@ -100,6 +100,9 @@ impl Access for Probed {
     }
 }
 
+/// In `sk_userlocks` (include/net/sock.h): bind() gave the socket an address.
+const SOCK_BINDADDR_LOCK: u8 = 4;
+
 /// `struct sock`, or as much of it as a request or TIME_WAIT socket shares (`struct sock_common`).
 #[derive(Clone, Copy)]
 pub struct Sock<A> {
@@ -111,6 +114,12 @@ impl<A: Access> Sock<A> {
     #[inline(always)]
     pub fn at(at: u64) -> Self {
         Self { at, access: PhantomData }
+    }
+
+    /// That of a `struct socket`.
+    #[inline(always)]
+    pub fn of_socket(socket: u64) -> Self {
+        Self::at(A::read(socket, layout!(socket_sk)))
     }
 
     /// Its address: an identity.
@@ -161,6 +170,11 @@ impl<A: Access> Sock<A> {
     #[inline(always)]
     pub fn protocol(self) -> u16 {
         A::read(self.at, layout!(sk_protocol))
+    }
+
+    #[inline(always)]
+    pub fn is_tcp(self) -> bool {
+        self.protocol() == u16::from(IPPROTO_TCP)
     }
 
     #[inline(always)]
@@ -300,6 +314,9 @@ impl<A: Access> Sock<A> {
             if (flags >> layout!(inet_flag_transparent)) & 1 != 0 {
                 options |= OPT_TRANSPARENT;
             }
+            if layout!(inet_flag_late_port) != ABSENT && (flags >> layout!(inet_flag_late_port)) & 1 != 0 {
+                options |= OPT_LATE_PORT;
+            }
         } else if layout!(inet_freebind) != ABSENT && layout!(inet_transparent) != ABSENT {
             let freebind: u8 = Probed::read(self.at, layout!(inet_freebind));
             let transparent: u8 = Probed::read(self.at, layout!(inet_transparent));
@@ -309,8 +326,29 @@ impl<A: Access> Sock<A> {
             if (transparent >> layout!(inet_transparent_shift)) & 1 != 0 {
                 options |= OPT_TRANSPARENT;
             }
+            if layout!(inet_late_port) != ABSENT {
+                let late: u8 = Probed::read(self.at, layout!(inet_late_port));
+                if (late >> layout!(inet_late_port_shift)) & 1 != 0 {
+                    options |= OPT_LATE_PORT;
+                }
+            }
         }
         options
+    }
+
+    /// The range of ports that the socket has for itself: the first in the lower half, the last in the upper; 0 for none.
+    #[inline(always)]
+    pub fn own_range(self) -> u32 {
+        if layout!(inet_own_range) == ABSENT {
+            return 0;
+        }
+        Probed::read(self.at, layout!(inet_own_range))
+    }
+
+    /// Whether bind() gave it an address.
+    #[inline(always)]
+    pub fn has_bound_address(self) -> bool {
+        self.locks() & SOCK_BINDADDR_LOCK != 0
     }
 
     #[inline(always)]

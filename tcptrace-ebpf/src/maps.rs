@@ -94,6 +94,8 @@ pub const CALL_GET_PORT: u64 = 3;
 pub const CALL_SYS_LISTEN: u64 = 4;
 /// In the bind system call: `first` is the descriptor, `second` the user's address pointer.
 pub const CALL_SYS_BIND: u64 = 5;
+/// In `inet_bind` or `inet6_bind`: `first` is the socket, `second` the kernel's copy of the address.
+pub const CALL_BIND: u64 = 6;
 
 /// Value of [`CALLS`].
 #[derive(Clone, Copy)]

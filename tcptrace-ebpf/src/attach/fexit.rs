@@ -65,12 +65,32 @@ fn fexit_listen_start(ctx: FExitContext) -> u32 {
 #[fexit]
 fn fexit_inet_listen(ctx: FExitContext) -> u32 {
     let result: i32 = ctx.arg(2);
+    let sk = Socket::of_socket(ctx.arg(0));
     if result == 0 {
-        let socket: u64 = ctx.arg(0);
-        listen::listening(
-            Socket::at(<Direct as crate::kernel::Access>::read(socket, layout!(socket_sk))),
-            true,
-        );
+        listen::listening(sk, true);
+    } else {
+        bind::listen_failed(sk, result);
+    }
+    0
+}
+
+/// fexit `int inet_bind(struct socket *sock, struct sockaddr *uaddr, int addr_len)`, through proto_ops
+#[fexit]
+fn fexit_bind_v4(ctx: FExitContext) -> u32 {
+    bind_done(&ctx)
+}
+
+/// fexit `inet6_bind`, likewise
+#[fexit]
+fn fexit_bind_v6(ctx: FExitContext) -> u32 {
+    bind_done(&ctx)
+}
+
+#[inline(always)]
+fn bind_done(ctx: &FExitContext) -> u32 {
+    let result: i32 = ctx.arg(3);
+    if result != 0 {
+        bind::bind_failed(Socket::of_socket(ctx.arg(0)), slot::<1>(ctx), result);
     }
     0
 }

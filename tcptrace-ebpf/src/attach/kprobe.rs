@@ -17,7 +17,7 @@ use tcptrace_common::ABSENT;
 use crate::{
     handle::{accept, bind, drop, half_open, handshake, listen, queued},
     kernel::{Access as _, Probed, Request, Skb, Sock, current, layout, state, syscall_second_argument},
-    maps::{CALL_GET_PORT, CALL_LISTEN, CALL_LISTEN_START, CALLS, Call, CallKey, packet},
+    maps::{CALL_BIND, CALL_GET_PORT, CALL_LISTEN, CALL_LISTEN_START, CALLS, Call, CallKey, packet},
 };
 
 const IPPROTO_MPTCP: u16 = 262;
@@ -80,8 +80,27 @@ fn kprobe_inet_listen(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 fn kretprobe_inet_listen(ctx: RetProbeContext) -> u32 {
     let Some(call) = leave(CALL_LISTEN) else { return 0 };
-    if ctx.ret::<i32>() == 0 {
-        listen::listening(Socket::at(Probed::read(call.first, layout!(socket_sk))), true);
+    let sk = Socket::of_socket(call.first);
+    match ctx.ret::<i32>() {
+        0 => listen::listening(sk, true),
+        result => bind::listen_failed(sk, result),
+    }
+    0
+}
+
+/// `int inet_bind(struct socket *sock, struct sockaddr *uaddr, int addr_len)` and `inet6_bind`, through proto_ops
+#[kprobe]
+fn kprobe_bind(ctx: ProbeContext) -> u32 {
+    enter(CALL_BIND, argument(&ctx, 0), argument(&ctx, 1));
+    0
+}
+/// Their return.
+#[kretprobe]
+fn kretprobe_bind(ctx: RetProbeContext) -> u32 {
+    let Some(call) = leave(CALL_BIND) else { return 0 };
+    let result: i32 = ctx.ret();
+    if result != 0 {
+        bind::bind_failed(Socket::of_socket(call.first), call.second, result);
     }
     0
 }

@@ -21,7 +21,6 @@ use crate::{
     maps::{CALL_SYS_BIND, CALLS, Call, CallKey, SERVES},
 };
 
-const IPPROTO_TCP: u16 = 6;
 const EADDRINUSE: i64 = 98;
 
 // `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, in three programs: the kernel skips
@@ -33,7 +32,7 @@ const EADDRINUSE: i64 = 98;
 #[inline(always)]
 fn state_change(ctx: &BtfTracePointContext, what: u32) -> Option<(Sock<Direct>, u8, u8)> {
     let sk = Sock::<Direct>::at(ctx.arg(0));
-    if sk.protocol() != IPPROTO_TCP {
+    if !sk.is_tcp() {
         return None;
     }
     let serves = SERVES.get_ptr(0)?;
@@ -161,7 +160,7 @@ fn tp_exit_accept(ctx: TracePointContext) -> u32 {
         return 0;
     }
     if let Some(child) = current::socket_of_descriptor(descriptor) {
-        if child.protocol() == IPPROTO_TCP {
+        if child.is_tcp() {
             accept::accepted_child(child, queued::leave(child.id()));
         }
     }
@@ -192,12 +191,9 @@ fn tp_exit_bind(ctx: TracePointContext) -> u32 {
     let call = unsafe { *call };
     let _ = CALLS.remove(&key);
     let result = field(&ctx, RESULT);
-    if result != 0 && result != -EADDRINUSE {
-        return 0;
-    }
     let Some(sk) = current::socket_of_descriptor(call.first as i64) else { return 0 };
     let family = sk.family();
-    if sk.protocol() != IPPROTO_TCP || (family != AF_INET && family != AF_INET6) {
+    if !sk.is_tcp() || (family != AF_INET && family != AF_INET6) {
         return 0;
     }
     // The address as the program gave it; the kernel has cleared its own copy after a failure.
@@ -219,6 +215,11 @@ fn tp_exit_bind(ctx: TracePointContext) -> u32 {
     } else {
         mapped(u32::from_ne_bytes([asked[4], asked[5], asked[6], asked[7]]))
     };
-    bind::failed(sk, asked_port, address, EADDRINUSE as u32, STAGE_BIND);
+    let errno = result.unsigned_abs() as u32;
+    if result == -EADDRINUSE {
+        bind::in_use(sk, asked_port, address, errno, STAGE_BIND);
+    } else {
+        bind::refused(sk, asked_port, address, errno, STAGE_BIND);
+    }
     0
 }

@@ -13,7 +13,7 @@ use crate::{
         port,
         taker::{self, Hashed},
     },
-    kernel::{Access, Probed, Sock, bind_hash::Bucket, current, state},
+    kernel::{Access, Probed, Sock, bind_hash::Bucket, current, socket_address, state},
 };
 
 const EADDRINUSE: u32 = 98;
@@ -36,17 +36,69 @@ pub fn got_port<A: Access>(sk: Sock<A>, asked: u16, result: i32) {
     }
     let errno = if result > 0 { EADDRINUSE } else { result.unsigned_abs() };
     let stage = if listening { STAGE_LISTEN } else { STAGE_BIND };
-    failed(sk, asked, sk.local_address(), errno, stage);
+    in_use(sk, asked, sk.local_address(), errno, stage);
 }
 
-/// `sk` did not get port `asked` at `address`.
+/// `sk` did not get port `asked` at `address`: it is in use.
 #[inline(always)]
-pub fn failed<A: Access>(sk: Sock<A>, asked: u16, address: [u8; 16], errno: u32, stage: u32) {
-    if !passes(sk, asked, 0) {
+pub fn in_use<A: Access>(sk: Sock<A>, asked: u16, address: [u8; 16], errno: u32, stage: u32) {
+    let Some(mut record) = begin(sk, asked, address, errno, stage) else { return };
+    if asked != 0 && errno == EADDRINUSE {
+        if let Some(bucket) = Bucket::find(sk, asked) {
+            record.reuse_state = bucket.reuse_state();
+            name_holders(&mut record, bucket, sk.id());
+        }
+    }
+    record.submit();
+}
+
+/// bind() to the `struct sockaddr` in kernel memory at `wanted` returned `result`, not 0. A port that is in use is seen where
+/// the port is asked for ([`got_port`]), which finds the holders.
+#[inline(always)]
+pub fn bind_failed<A: Access>(sk: Sock<A>, wanted: u64, result: i32) {
+    let errno = result.unsigned_abs();
+    if errno == EADDRINUSE || !sk.is_tcp() {
         return;
     }
+    let (address, port) = match socket_address(wanted) {
+        Some(wanted) => wanted,
+        // Of another family, which is why it failed.
+        None => ([0; 16], 0),
+    };
+    refused(sk, port, address, errno, STAGE_BIND);
+}
+
+/// listen() returned `result`, likewise.
+#[inline(always)]
+pub fn listen_failed<A: Access>(sk: Sock<A>, result: i32) {
+    let errno = result.unsigned_abs();
+    if errno != EADDRINUSE && sk.is_tcp() {
+        refused(sk, sk.local_port(), sk.local_address(), errno, STAGE_LISTEN);
+    }
+}
+
+/// `sk` did not get `address`, whoever has the port.
+#[inline(always)]
+pub fn refused<A: Access>(sk: Sock<A>, asked: u16, address: [u8; 16], errno: u32, stage: u32) {
+    if let Some(record) = begin(sk, asked, address, errno, stage) {
+        record.submit();
+    }
+}
+
+/// A record of a failure, still without holders; `None` if nobody wants it or there is no room.
+#[inline(always)]
+fn begin<A: Access>(
+    sk: Sock<A>,
+    asked: u16,
+    address: [u8; 16],
+    errno: u32,
+    stage: u32,
+) -> Option<emit::Entry<BindFail>> {
+    if !passes(sk, asked, 0) {
+        return None;
+    }
     debug!((), "port {} refused: errno {}, stage {}", asked, errno, stage);
-    let Some(mut record) = emit::reserve::<BindFail>() else { return };
+    let mut record = emit::reserve::<BindFail>()?;
     record.endpoints.local = address;
     record.endpoints.local_port = asked;
     record.endpoints.family = sk.family();
@@ -58,13 +110,8 @@ pub fn failed<A: Access>(sk: Sock<A>, asked: u16, address: [u8; 16], errno: u32,
     record.stage = stage;
     record.options = u32::from(sk.options() | sk.inet_options());
     record.reuse_state = REUSE_STATE_UNKNOWN;
-    if asked != 0 && errno == EADDRINUSE {
-        if let Some(bucket) = Bucket::find(sk, asked) {
-            record.reuse_state = bucket.reuse_state();
-            name_holders(&mut record, bucket, sk.id());
-        }
-    }
-    record.submit();
+    record.own_range = sk.own_range();
+    Some(record)
 }
 
 /// Walks the bind bucket: the first holders met, the last place kept for a listener, which is met after its children.

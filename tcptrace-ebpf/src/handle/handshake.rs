@@ -6,8 +6,8 @@ use tcptrace_common::{
     listener::PrefixKey,
     record::{
         ACK_DROP_ACCEPT_QUEUE, ACK_DROP_OTHER, AGE_UNKNOWN, AckDrop, ENQUEUE_COOKIE, ENQUEUE_FAST_OPEN,
-        ENQUEUE_HANDSHAKE, Enqueue, ListenerRef, SYN_DROP_ACCEPT_QUEUE, SYN_DROP_MAX_SYN_BACKLOG,
-        SYN_DROP_OTHER, SYN_DROP_SYN_QUEUE, SynDrop,
+        ENQUEUE_HANDSHAKE, Enqueue, ListenerRef, SYN_COOKIE, SYN_DROP_ACCEPT_QUEUE, SYN_DROP_MAX_SYN_BACKLOG,
+        SYN_DROP_OTHER, SYN_DROP_SYN_QUEUE, SYN_FAST_OPEN, SYN_REQUEST, Syn, SynDrop,
     },
 };
 
@@ -26,6 +26,9 @@ pub fn passed_queue_checks() {
         packet.passed_queue_checks = 1;
     }
 }
+
+/// The child of the SYN that is being handled is enqueued already.
+const PASSED_BY_FAST_OPEN: u64 = 2;
 
 /// `cookie_v4_init_sequence` or `cookie_v6_init_sequence`: the SYN is answered with a cookie.
 #[inline(always)]
@@ -49,6 +52,7 @@ pub fn peer_not_proven() {
 pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
     let Some(packet) = packet() else { return };
     let passed = packet.passed_queue_checks != 0;
+    let fast_open = packet.passed_queue_checks == PASSED_BY_FAST_OPEN;
     let cookie = packet.cookie != 0;
     let unproven = packet.unproven != 0;
     packet.passed_queue_checks = 0;
@@ -74,6 +78,16 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
         }
     }
     if passed && !unproven {
+        if stream_all() {
+            let answer = if fast_open {
+                SYN_FAST_OPEN
+            } else if cookie {
+                SYN_COOKIE
+            } else {
+                SYN_REQUEST
+            };
+            syn_answered(sk, skb, answer);
+        }
         return;
     }
     let depth = sk.accept_queue_depth();
@@ -131,6 +145,16 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
     record.cause = cause;
     record.syncookies = syncookies;
     record.total = total;
+    record.submit();
+}
+
+/// A SYN passed the queue checks, and `answer` is what became of it.
+#[inline(always)]
+fn syn_answered<A: Access>(sk: Sock<A>, skb: Skb<A>, answer: u32) {
+    let Some(mut record) = emit::reserve::<Syn>() else { return };
+    skb.fill_received(&mut record.endpoints, sk);
+    sk.fill_listener(&mut record.listener);
+    record.answer = answer;
     record.submit();
 }
 
@@ -210,6 +234,7 @@ pub fn enqueued<A: Access>(sk: Sock<A>, child: Sock<A>, request: Request, counte
     let mut handshake_ns = AGE_UNKNOWN;
     // A Fast Open child is made by the SYN, in `tcp_conn_request`.
     let how = if packet.passed_queue_checks != 0 {
+        packet.passed_queue_checks = PASSED_BY_FAST_OPEN;
         add(&raw mut state.fast_opens, 1);
         ENQUEUE_FAST_OPEN
     } else if first_synack != 0 {

@@ -27,7 +27,7 @@ pub fn bound<A: Access>(sk: Sock<A>, port: u16, how: u8) {
     let taker = taken_now(now, how);
     taker::remember(&Hashed::bound(sk, port), &taker);
     if how != HOW_BIND {
-        port_use::took(sk.netns(), &taker);
+        port_use::took(sk, &taker);
     }
     if how == HOW_BIND || stream_all() {
         report_taken(sk, port, &taker, now);
@@ -74,7 +74,7 @@ pub fn connected<A: Access>(sk: Sock<A>) {
     let now = unsafe { bpf_ktime_get_ns() };
     let taker = taken_now(now, HOW_CONNECT);
     taker::remember(&key, &taker);
-    port_use::took(sk.netns(), &taker);
+    port_use::took(sk, &taker);
     if stream_all() || port_use::is_served(port) {
         report_taken(sk, port, &taker, now);
     }
@@ -179,7 +179,7 @@ pub fn connecting_done<A: Access>(sk: Sock<A>) {
     }
     taker::remember(&Hashed::connected(sk, port, remote_port), &taker);
     if taker.how == HOW_CONNECT {
-        port_use::took(sk.netns(), &taker);
+        port_use::took(sk, &taker);
     } else {
         port_use::connected_bound(sk.netns(), &taker);
     }

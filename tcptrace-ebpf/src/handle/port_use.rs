@@ -37,15 +37,22 @@ fn begin(key: &PortUseKey, task: &Task) {
     }
 }
 
-/// The kernel chose a port for `taker`.
+/// The kernel chose a port for `taker`, whose socket `sk` is.
 #[inline(always)]
-pub fn took(netns: u32, taker: &Taker) {
-    let Some(counts) = of(netns, &taker.task) else { return };
+pub fn took<A: Access>(sk: Sock<A>, taker: &Taker) {
+    let Some(counts) = of(sk.netns(), &taker.task) else { return };
+    let by_connect = taker.how == HOW_CONNECT;
     // SAFETY: members of a map value, which stays readable for the length of a program run.
-    let count = unsafe {
-        if taker.how == HOW_CONNECT { &raw mut (*counts).by_connect } else { &raw mut (*counts).by_bind }
-    };
-    add(count, 1);
+    unsafe {
+        add(if by_connect { &raw mut (*counts).by_connect } else { &raw mut (*counts).by_bind }, 1);
+        // Without IP_BIND_ADDRESS_NO_PORT bind() would have taken the port.
+        if by_connect && sk.has_bound_address() {
+            add(&raw mut (*counts).late, 1);
+        }
+        if sk.own_range() != 0 {
+            add(&raw mut (*counts).own_range, 1);
+        }
+    }
 }
 
 /// A socket whose port was taken by bind() is connected now.
@@ -118,5 +125,6 @@ pub fn refused<A: Access>(sk: Sock<A>) {
     record.sk = sk.id();
     record.total = total;
     record.options = u32::from(sk.options() | sk.inet_options());
+    record.own_range = sk.own_range();
     record.submit();
 }

@@ -10,6 +10,7 @@ use super::connect::DestinationKey;
 use super::listener::ListenerId;
 use super::path::PathKey;
 use super::ports::PortUser;
+use super::refusal::RefusalKey;
 use super::served::ServedPort;
 
 /// What an event brought about.
@@ -42,6 +43,8 @@ pub enum Change {
     Conflict(ConflictKey),
     /// More is known of a conflict.
     ConflictExplained(ConflictKey),
+    /// bind() or listen() failed, whoever has the port.
+    BindRefused(RefusalKey),
     /// SYNs arrive for a port that nobody listens on.
     NoListener(AbsentKey),
     /// Packets of handshakes are dropped on their way by this host.

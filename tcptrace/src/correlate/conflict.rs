@@ -108,10 +108,18 @@ impl PortHolder {
         self.taker.is_some() || !self.owners.is_empty()
     }
 
+    /// Whether it is a listener that the kernel has for itself: root's, and no file leads to it. Whoever made the kernel open it
+    /// is its taker, and does not have it.
+    pub fn is_listener_without_file(&self) -> bool {
+        is_listener_without_file(self.found, self.state, self.inode, self.uid)
+    }
+
     fn from_kernel(holder: &Holder, owners_of: OwnersOf<'_>) -> Self {
         let mut owners = Owners::default();
         // Whoever had the connection has no longer anything to do with its TIME_WAIT remnant; it remains as the taker.
-        if holder.state != SocketState::TimeWait {
+        if holder.state != SocketState::TimeWait
+            && !is_listener_without_file(holder.found, holder.state, holder.inode, holder.uid)
+        {
             match (&holder.taker, owners_of(holder.inode)) {
                 (Some(taker), _) if !taker.bootstrapped => owners.observe(&taker.task),
                 (_, Some(known)) => owners = known,
@@ -230,6 +238,11 @@ impl PortHolder {
         };
         (guilt, kind, self.since.unwrap_or(Timestamp::from_nanos(u64::MAX)))
     }
+}
+
+fn is_listener_without_file(found: Found, state: SocketState, inode: u64, uid: Option<u32>) -> bool {
+    // The kernel side looks the inode up by the socket's file.
+    found == Found::BindHash && state == SocketState::Listen && inode == 0 && uid == Some(0)
 }
 
 impl Conflict {

@@ -125,6 +125,17 @@ impl Listeners {
         }
     }
 
+    /// Accepts are counted by port, and this port has several listeners now: what each of them accepts is not known any more.
+    pub(super) fn forget_accepts_if_shared(&mut self, netns: u32, port: u16) {
+        let Some(ids) = self.by_port.get(&(netns, port)).filter(|ids| ids.len() > 1) else { return };
+        for id in ids {
+            if let Some(listener) = self.by_id.get_mut(id) {
+                listener.totals.accepted = None;
+                listener.totals.last_accept = None;
+            }
+        }
+    }
+
     /// Other live members of the reuseport group of a listener: only with SO_REUSEPORT several can listen at one address.
     pub fn group_of<'a>(&'a self, listener: &'a Listener) -> impl Iterator<Item = &'a Listener> {
         let place = &listener.endpoints;
@@ -142,7 +153,8 @@ impl Listeners {
         const SECONDS: u32 = 3;
         /// An idle member accepts at once what it is given.
         const IDLE: u32 = 1;
-        const LATELY: Duration = Duration::from_secs(10);
+        /// It has accepted at all: one that is given nothing has nothing to accept, and is idle all the same.
+        const LATELY: Duration = Duration::from_secs(60);
         let groups = self.by_port.values().filter(|ids| ids.len() > 1).flatten();
         let mut looked: Vec<(ListenerId, bool)> = groups
             .filter_map(|id| self.by_id.get(id))

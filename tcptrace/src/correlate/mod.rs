@@ -25,6 +25,7 @@ mod ports;
 mod process;
 mod rate;
 mod reconcile;
+mod refusal;
 mod served;
 mod server;
 mod syn_queues;
@@ -48,6 +49,7 @@ pub use ports::{Exhaustion, Growth, PortSpace, PortUser, Ports, ProcessPorts};
 pub use process::{Process, Processes};
 pub use rate::{Reading, per_second};
 pub use reconcile::{Reconciliation, ReconciliationStatus};
+pub use refusal::{Refusal, RefusalKey};
 pub use served::{Grab, Served, ServedPort, Server};
 pub use waits::RecentWaits;
 
@@ -59,6 +61,7 @@ use conflict::Conflicts;
 use connect::Destinations;
 use owner::SocketOwners;
 use path::Paths;
+use refusal::Refusals;
 
 use crate::event::{Coverage, ListenerTotals, ObservationStatus, Timestamp};
 
@@ -81,6 +84,7 @@ pub struct Correlator {
     now: Timestamp,
     listeners: Listeners,
     conflicts: Conflicts,
+    refusals: Refusals,
     namespaces: BoundedMap<u32, Namespace>,
     /// What the tracepoint tier counted for each port, whoever listened there.
     port_counts: BoundedMap<(u32, u16), ListenerTotals>,
@@ -104,6 +108,7 @@ impl Default for Correlator {
             now: Timestamp::default(),
             listeners: Listeners::default(),
             conflicts: Conflicts::default(),
+            refusals: Refusals::default(),
             namespaces: BoundedMap::new(NAMESPACES),
             port_counts: BoundedMap::new(PORTS),
             processes: Processes::default(),
@@ -180,6 +185,11 @@ impl Correlator {
         self.paths.iter()
     }
 
+    /// A refused bind() or listen(), while it is remembered.
+    pub fn refusal(&self, key: &RefusalKey) -> Option<&Refusal> {
+        self.refusals.get(key)
+    }
+
     /// A conflict, while it is remembered.
     pub fn conflict(&self, key: &ConflictKey) -> Option<&Conflict> {
         self.conflicts.get(key)
@@ -245,6 +255,7 @@ impl Correlator {
         [
             ("listeners", self.listeners.forgotten()),
             ("conflicts", self.conflicts.forgotten()),
+            ("refused binds", self.refusals.forgotten()),
             ("namespaces", self.namespaces.forgotten()),
             ("processes", self.processes.forgotten()),
             ("socket-owners", self.sockets.forgotten()),

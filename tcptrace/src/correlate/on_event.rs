@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use crate::event::{BindFail, Event, HolderReport, Kind, Lost, SocketOwner, Timestamp, observation};
+use crate::event::{
+    BindFail, BindFailure, Event, HolderReport, Kind, Lost, SocketOwner, Timestamp, observation,
+};
 
 use super::conflict::Conflict;
 use super::{Change, Correlator, Namespace, inference, owners_of};
 
 /// What is read when the tracer starts comes within this time. A namespace that is met later is new.
 const START: Duration = Duration::from_millis(500);
-
-/// `EADDRINUSE`: the only errno that is a conflict.
-const EADDRINUSE: u32 = 98;
 
 impl Correlator {
     /// Takes in an event; what it brings about is added to `changes`.
@@ -30,6 +29,7 @@ impl Correlator {
                     changes.push(Change::PortServed(port));
                 }
             }
+            Kind::Syn(syn) => self.on_syn(time, syn),
             Kind::SynDrop(drop) => self.on_syn_drop(time, drop, changes),
             Kind::AckDrop(drop) => self.on_ack_drop(time, drop, changes),
             Kind::SynAckRetransmit(again) => self.on_retransmit(time, again),
@@ -120,15 +120,18 @@ impl Correlator {
     }
 
     fn on_bind_fail(&mut self, time: Timestamp, fail: &BindFail, changes: &mut Vec<Change>) {
-        if fail.errno != EADDRINUSE {
-            return;
-        }
-        // Port 0 asks for any port: there is none left, which is no conflict.
-        if fail.endpoints.local.port() == 0 {
-            if self.ports.note_bind(time, fail) {
-                changes.push(Change::PortsExhausted(fail.endpoints.netns));
+        match fail.failure() {
+            BindFailure::Conflict => {}
+            BindFailure::Exhaustion => {
+                if self.ports.note_bind(time, fail) {
+                    changes.push(Change::PortsExhausted(fail.endpoints.netns));
+                }
+                return;
             }
-            return;
+            BindFailure::Refusal => {
+                changes.push(Change::BindRefused(self.refusals.note(time, fail)));
+                return;
+            }
         }
         self.served.note_refused(time, fail);
         let (sockets, listeners) = (&self.sockets, &self.listeners);

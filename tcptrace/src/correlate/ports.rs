@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::event::{BindFail, Endpoints, NoPort, PortSurvey, PortUse, SocketOptions, Task, Timestamp};
+use crate::event::{
+    BindFail, Endpoints, NoPort, PortRange, PortSurvey, PortUse, SocketOptions, Task, Timestamp,
+};
 
 use super::bounded::BoundedMap;
 
@@ -97,6 +99,8 @@ pub struct Exhaustion {
     pub endpoints: Endpoints,
     /// Options of its socket.
     pub options: SocketOptions,
+    /// Range of ports that its socket has for itself (IP_LOCAL_PORT_RANGE).
+    pub own_range: Option<PortRange>,
     /// It was told.
     told: bool,
 }
@@ -270,7 +274,8 @@ impl Ports {
 
     /// connect() found no port. Whether it is known who has them.
     pub(super) fn note_no_port(&mut self, time: Timestamp, refused: &NoPort) -> bool {
-        let exhaustion = self.exhaustion(time, refused.endpoints, &refused.task, refused.options);
+        let exhaustion =
+            self.exhaustion(time, refused.endpoints, &refused.task, refused.options, refused.own_range);
         if exhaustion.connects.len() < PARTIES || exhaustion.connects.contains_key(&refused.task.pid) {
             let (_, latest) = exhaustion
                 .connects
@@ -288,7 +293,7 @@ impl Ports {
 
     /// bind() to port 0 found none. Whether it is known who has them.
     pub(super) fn note_bind(&mut self, time: Timestamp, fail: &BindFail) -> bool {
-        let exhaustion = self.exhaustion(time, fail.endpoints, &fail.task, fail.options);
+        let exhaustion = self.exhaustion(time, fail.endpoints, &fail.task, fail.options, fail.own_range);
         exhaustion.binds += 1;
         exhaustion.told
     }
@@ -299,6 +304,7 @@ impl Ports {
         endpoints: Endpoints,
         task: &Task,
         options: SocketOptions,
+        own_range: Option<PortRange>,
     ) -> &mut Exhaustion {
         let space = self.spaces.get_or_insert_with(endpoints.netns, PortSpace::default);
         let exhaustion = space.exhaustion.get_or_insert_with(|| Exhaustion {
@@ -310,6 +316,7 @@ impl Ports {
             requester: task.clone(),
             endpoints,
             options,
+            own_range,
             told: false,
         });
         exhaustion.last = exhaustion.last.max(time);

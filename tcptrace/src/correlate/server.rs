@@ -2,7 +2,7 @@
 
 use crate::event::{
     Accept, AckDrop, AckDropCause, Endpoints, Enqueue, Listen, ListenerClosed, ListenerRef, ListenerSample,
-    ListenerTotals, RequestEnd, RequestEnding, RetransmitCause, SampleSource, SynAckRetransmit, SynDrop,
+    ListenerTotals, RequestEnd, RequestEnding, RetransmitCause, SampleSource, Syn, SynAckRetransmit, SynDrop,
     SynDropCause, Timestamp, observation,
 };
 
@@ -34,7 +34,12 @@ impl Correlator {
         // What it counted before is nothing: rates start here.
         listener.port_base = self.port_counts.get(&port).copied().unwrap_or_default();
         listener.note_totals(&zero);
-        listener.take_reading(time);
+        if !self.observes(observation::SYN_DROP) {
+            self.listeners.forget_accepts_if_shared(port.0, port.1);
+        }
+        if let Some(listener) = self.listeners.get_mut(id) {
+            listener.take_reading(time);
+        }
     }
 
     fn on_drop(
@@ -137,6 +142,14 @@ impl Correlator {
         }
         if let Some(half_open) = self.half_open.get_mut(&id) {
             half_open.note_end(time, end);
+        }
+    }
+
+    pub(super) fn on_syn(&mut self, time: Timestamp, syn: &Syn) {
+        let id = self.listeners.resolve(time, &syn.endpoints, &syn.listener);
+        if let Some(listener) = self.listeners.get_mut(id) {
+            listener.note_queue(time, &syn.listener);
+            listener.last_seen = listener.last_seen.max(time);
         }
     }
 

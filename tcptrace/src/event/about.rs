@@ -49,6 +49,7 @@ impl Kind {
     pub fn about(&self) -> About<'_> {
         match self {
             Self::Listen(of) => About::ends(&of.endpoints).by(of.task.pid, &of.task.comm),
+            Self::Syn(of) => About::ends(&of.endpoints).at(&of.listener),
             Self::SynDrop(of) => About::ends(&of.endpoints).at(&of.listener),
             Self::AckDrop(of) => About::ends(&of.endpoints).at(&of.listener),
             Self::Enqueue(of) => About::ends(&of.endpoints).at(&of.listener),

@@ -13,8 +13,9 @@ use super::{
     Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, ClockOffset, Connect, ConnectResult,
     ConnectSample, ConnectTotals, Endpoints, Enqueue, EnqueuedBy, Event, Family, Found, HandshakeDrop,
     Holder, How, Kind, Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, NoListener,
-    NoPort, Packet, PortReleased, PortTaken, PortUse, RequestEnd, RequestEnding, RetransmitCause, ReuseState,
-    SampleSource, SocketOptions, SocketState, SynAckRetransmit, SynDrop, SynDropCause, Taker, Task,
+    NoPort, Packet, PortRange, PortReleased, PortTaken, PortUse, RequestEnd, RequestEnding, RetransmitCause,
+    ReuseState, SampleSource, SocketOptions, SocketState, Syn, SynAckRetransmit, SynAnswer, SynDrop,
+    SynDropCause, Taker, Task,
 };
 
 /// Why a record could not be decoded.
@@ -79,6 +80,7 @@ pub fn decode_port_use(key: &[u8], counts: &[u8], clock: ClockOffset) -> Result<
         let since = clock.wall(from.u64()?);
         let (by_connect, by_bind, bound_connects) = (from.u64()?, from.u64()?, from.u64()?);
         let (released, time_wait, refused) = (from.u64()?, from.u64()?, from.u64()?);
+        let (late, own_range) = (from.u64()?, from.u64()?);
         from.skip::<16>()?;
         let comm = comm(&from.array::<{ wire::COMM_LEN }>()?);
         Ok(PortUse {
@@ -92,6 +94,8 @@ pub fn decode_port_use(key: &[u8], counts: &[u8], clock: ClockOffset) -> Result<
             released,
             time_wait,
             refused,
+            late,
+            own_range,
         })
     };
     decode().map_err(short)
@@ -103,6 +107,7 @@ pub fn record_name(kind: u16) -> &'static str {
         // Slot 0 of the kernel side's loss counters.
         0 => "listener-state",
         record::LISTEN => "listen",
+        record::SYN => "syn",
         record::SYN_DROP => "syn-drop",
         record::ACK_DROP => "ack-drop",
         record::ENQUEUE => "enqueue",
@@ -137,6 +142,7 @@ pub fn decode_record(bytes: &[u8], clock: ClockOffset) -> Result<Event, DecodeEr
     let from = &mut cursor;
     let decoded = match kind {
         record::LISTEN => body.listen(from),
+        record::SYN => syn(from),
         record::SYN_DROP => body.syn_drop(from),
         record::ACK_DROP => body.ack_drop(from),
         record::ENQUEUE => body.enqueue(from),
@@ -444,6 +450,8 @@ impl Body {
                 Some(ReuseState { fastreuse, fastreuseport })
             }
         };
+        let own_range = own_range(from.u32()?);
+        from.skip::<4>()?;
         let mut holders = Vec::new();
         for index in 0..record::HOLDERS {
             let holder = self.holder(from)?;
@@ -460,7 +468,9 @@ impl Body {
             options,
             holders_met,
             reuse_state,
+            own_range,
             holders,
+            addresses: None,
         })))
     }
 
@@ -515,8 +525,8 @@ impl Body {
             sk: from.u64()?,
             total: from.u64()?,
             options: options(from.u32()?),
+            own_range: own_range(from.u32()?),
         };
-        from.skip::<4>()?;
         Ok(Kind::NoPort(Box::new(no_port)))
     }
 
@@ -618,6 +628,20 @@ fn handshake_drop(from: &mut Cursor<'_>) -> Result<Kind, Ended> {
     })))
 }
 
+fn syn(from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+    let syn = Syn {
+        endpoints: read_endpoints(from)?,
+        listener: listener_ref(from)?,
+        answer: match from.u32()? {
+            record::SYN_COOKIE => SynAnswer::Cookie,
+            record::SYN_FAST_OPEN => SynAnswer::FastOpen,
+            _ => SynAnswer::Request,
+        },
+    };
+    from.skip::<4>()?;
+    Ok(Kind::Syn(syn))
+}
+
 fn no_listener(from: &mut Cursor<'_>) -> Result<Kind, Ended> {
     Ok(Kind::NoListener(NoListener { endpoints: read_endpoints(from)?, total: from.u64()? }))
 }
@@ -685,6 +709,12 @@ fn comm(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// A socket's own range of ports. A side of 0 is the namespace's, and nearly always both are given.
+fn own_range(word: u32) -> Option<PortRange> {
+    let [low, high] = [word & 0xffff, word >> 16].map(|half| u16::try_from(half).unwrap_or(u16::MAX));
+    (word != 0).then_some(PortRange { first: low, last: if high == 0 { u16::MAX } else { high } })
 }
 
 pub(super) fn options(bits: u32) -> SocketOptions {

@@ -95,6 +95,15 @@ pub struct KnobSample {
     /// `net.ipv4.tcp_tw_reuse` (0–2).
     #[serde(default)]
     pub tw_reuse: Option<u32>,
+    /// `net.ipv4.ip_unprivileged_port_start`.
+    #[serde(default)]
+    pub unprivileged_port_start: Option<u32>,
+    /// `net.ipv4.ip_nonlocal_bind`.
+    #[serde(default)]
+    pub nonlocal_bind: Option<bool>,
+    /// `net.ipv6.ip_nonlocal_bind`.
+    #[serde(default)]
+    pub nonlocal_bind_v6: Option<bool>,
 }
 
 impl KnobSample {

@@ -90,6 +90,40 @@ pub struct SynDrop {
     pub total: u64,
 }
 
+/// A SYN passed the queue checks (streamed on request only).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Syn {
+    /// The listener's end and the peer's.
+    pub endpoints: Endpoints,
+    /// The listener, its queues as the SYN left them.
+    pub listener: ListenerRef,
+    /// What became of it.
+    pub answer: SynAnswer,
+}
+
+/// What became of a SYN that passed the queue checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SynAnswer {
+    /// It became a half-open request; a SYN-ACK is sent.
+    Request,
+    /// It was answered with a cookie; nothing is kept of it.
+    Cookie,
+    /// It is a connection already, with TCP Fast Open.
+    FastOpen,
+}
+
+impl SynAnswer {
+    /// Name in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Cookie => "cookie",
+            Self::FastOpen => "fast-open",
+        }
+    }
+}
+
 /// Why a final ACK was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

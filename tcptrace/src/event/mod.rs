@@ -30,14 +30,14 @@ pub use histogram::Distribution;
 pub use host::{CounterSample, KnobSample, PortRange, PortRanges};
 pub use listener::{
     Accept, AckDrop, AckDropCause, Enqueue, EnqueuedBy, Listen, ListenerClosed, ListenerRef, ListenerSample,
-    PrefixSample, RequestEnd, RequestEnding, RetransmitCause, SampleSource, SynAckRetransmit, SynDrop,
-    SynDropCause,
+    PrefixSample, RequestEnd, RequestEnding, RetransmitCause, SampleSource, Syn, SynAckRetransmit, SynAnswer,
+    SynDrop, SynDropCause,
 };
 pub use listener_totals::{Acceptor, ListenerTotals};
 pub use open_socket::{OpenSocket, decode_open_sockets};
 pub use port::{
-    BindFail, BindStage, DestinationUse, Found, Holder, HolderReport, How, NoPort, PortHolders, PortReleased,
-    PortSurvey, PortTaken, PortUse, ReportedHolder, ReuseState, Taker,
+    BindFail, BindFailure, BindStage, DestinationUse, Found, Holder, HolderReport, How, NoPort, PortHolders,
+    PortReleased, PortSurvey, PortTaken, PortUse, ReportedHolder, ReuseState, Taker,
 };
 pub use process::{Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner, Task};
 pub use socket::{Endpoints, Family, SocketOptions, SocketState, canonical};
@@ -61,6 +61,8 @@ pub struct Event {
 pub enum Kind {
     /// A listener began to listen, or changed its backlog.
     Listen(Box<Listen>),
+    /// A SYN passed the queue checks.
+    Syn(Syn),
     /// A SYN was dropped at a queue check.
     SynDrop(SynDrop),
     /// A final ACK was dropped.
@@ -69,7 +71,7 @@ pub enum Kind {
     Enqueue(Enqueue),
     /// accept() returned a connection.
     Accept(Box<Accept>),
-    /// bind() or listen() failed for its port.
+    /// bind() or listen() failed.
     BindFail(Box<BindFail>),
     /// A port was taken.
     PortTaken(Box<PortTaken>),
@@ -128,6 +130,7 @@ impl Kind {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Listen(_) => "listen",
+            Self::Syn(_) => "syn",
             Self::SynDrop(_) => "syn-drop",
             Self::AckDrop(_) => "ack-drop",
             Self::Enqueue(_) => "enqueue",
@@ -166,6 +169,7 @@ impl Kind {
         matches!(
             self,
             Self::Listen(_)
+                | Self::Syn(_)
                 | Self::SynDrop(_)
                 | Self::AckDrop(_)
                 | Self::Enqueue(_)

@@ -119,7 +119,7 @@ pub struct ReuseState {
     pub fastreuseport: i8,
 }
 
-/// bind() or listen() failed for its port.
+/// bind() or listen() failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindFail {
     /// The requested local end; port 0 asks for any.
@@ -138,8 +138,57 @@ pub struct BindFail {
     pub holders_met: u32,
     /// State of the port's bind bucket, if it was read.
     pub reuse_state: Option<ReuseState>,
+    /// Range of ports that the requesting socket has for itself (IP_LOCAL_PORT_RANGE).
+    #[serde(default)]
+    pub own_range: Option<PortRange>,
     /// The holders.
     pub holders: Vec<Holder>,
+    /// Addresses that the namespace has, if the one asked for was not among them and they could be read.
+    #[serde(default)]
+    pub addresses: Option<Vec<IpAddr>>,
+}
+
+/// Why bind() or listen() failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BindFailure {
+    /// EADDRINUSE for a port that was asked for by number: somebody has it.
+    Conflict,
+    /// EADDRINUSE for port 0: there is none left.
+    Exhaustion,
+    /// Any other errno: whoever has the port, this socket may not have it.
+    Refusal,
+}
+
+impl BindFail {
+    /// Why it failed.
+    pub fn failure(&self) -> BindFailure {
+        const EADDRINUSE: u32 = 98;
+        match (self.errno, self.endpoints.local.port()) {
+            (EADDRINUSE, 0) => BindFailure::Exhaustion,
+            (EADDRINUSE, _) => BindFailure::Conflict,
+            _ => BindFailure::Refusal,
+        }
+    }
+
+    /// What its errno means, in a few words (bind(2), listen(2), `__inet_bind()`, `__inet6_bind()`).
+    pub fn reason(&self) -> &'static str {
+        match (i32::try_from(self.errno).unwrap_or(0), self.stage, self.failure()) {
+            (_, _, BindFailure::Conflict) => "the port is in use",
+            (_, _, BindFailure::Exhaustion) => "no port is left",
+            (libc::EACCES, ..) => "the port is privileged, or a security module denies it",
+            (libc::EPERM, ..) => "a BPF program of the cgroup, or a security module, denies it",
+            (libc::EADDRNOTAVAIL, ..) => "the namespace does not have the address",
+            (libc::EINVAL, BindStage::Bind, _) => {
+                "the socket is bound or connected already, or the address does not fit it"
+            }
+            (libc::EINVAL, BindStage::Listen, _) => "the socket is connected, or its protocol cannot listen",
+            (libc::EAFNOSUPPORT, ..) => "the address is of another family",
+            (libc::ENODEV, ..) => "the device of the address's scope is not there",
+            (libc::EFAULT, ..) => "the address cannot be read",
+            (libc::ENOMEM | libc::ENOBUFS, ..) => "no memory",
+            _ => "see bind(2) and listen(2)",
+        }
+    }
 }
 
 /// A port was taken.
@@ -190,6 +239,9 @@ pub struct NoPort {
     pub total: u64,
     /// Options of the socket.
     pub options: SocketOptions,
+    /// Range of ports that the socket has for itself (IP_LOCAL_PORT_RANGE).
+    #[serde(default)]
+    pub own_range: Option<PortRange>,
 }
 
 /// What one process did with ephemeral ports since the tracer knows it. Said once a second, if it changed.
@@ -215,6 +267,12 @@ pub struct PortUse {
     pub time_wait: u64,
     /// connect() calls that found no port.
     pub refused: u64,
+    /// Of those taken by connect(): after a bind() that left the port to it (IP_BIND_ADDRESS_NO_PORT).
+    #[serde(default)]
+    pub late: u64,
+    /// Of all taken: from a range that the socket has for itself (IP_LOCAL_PORT_RANGE).
+    #[serde(default)]
+    pub own_range: u64,
 }
 
 impl PortUse {

@@ -180,6 +180,11 @@ impl SocketOptions {
     pub const fn transparent(self) -> bool {
         self.0 & port::OPT_TRANSPARENT != 0
     }
+
+    /// IP_BIND_ADDRESS_NO_PORT.
+    pub const fn late_port(self) -> bool {
+        self.0 & port::OPT_LATE_PORT != 0
+    }
 }
 
 /// Names as in setsockopt(2), blank-separated; `none` for none.
@@ -191,6 +196,7 @@ impl fmt::Display for SocketOptions {
             (self.v6only(), "IPV6_V6ONLY"),
             (self.freebind(), "IP_FREEBIND"),
             (self.transparent(), "IP_TRANSPARENT"),
+            (self.late_port(), "IP_BIND_ADDRESS_NO_PORT"),
         ];
         let mut first = true;
         for (_, name) in names.iter().filter(|(set, _)| *set) {

@@ -235,6 +235,23 @@ mod tests {
     }
 
     #[test]
+    fn where_accepts_are_counted_by_port_members_of_a_group_are_not_told_apart() {
+        let mut play = Play::polled(4096, ObservationStatus::Attached);
+        let mut members = [1, 2].map(|sk| Server::new(sk, "0.0.0.0:80", 128));
+        for member in &members {
+            member.listen(&mut play, task(6039, "worker"), Some(128), 4096);
+        }
+        for second in 1..=8 {
+            for member in &mut members {
+                member.client();
+                play.send(second * 1000 - 10, member.polled_sample());
+            }
+            play.tick(second * 1000);
+        }
+        assert!(play.findings.is_empty(), "{:#?}", play.findings);
+    }
+
+    #[test]
     fn where_queues_are_polled_it_is_likely() {
         let mut play = Play::polled(4096, ObservationStatus::Attached);
         let mut server = server(&mut play);

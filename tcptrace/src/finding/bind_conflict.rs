@@ -196,10 +196,11 @@ impl Account<'_> {
         let processes = self.world.processes();
         let taken_by = self.heir_of(holder).or_else(|| {
             let taker = holder.taker.as_ref()?;
-            (holder.state == SocketState::TimeWait)
+            (holder.state == SocketState::TimeWait || holder.is_listener_without_file())
                 .then(|| Owner { pid: taker.pid, comm: processes.comm(taker).to_owned() })
         });
         let process = match (&holder.taker, holder.owners.is_empty()) {
+            _ if holder.is_listener_without_file() => ProcessName::default(),
             // What is in TIME_WAIT belongs to nobody any more, but was left by somebody.
             (Some(taker), true) => {
                 let mut name = ProcessName::of_task(taker, processes);

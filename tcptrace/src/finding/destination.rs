@@ -39,15 +39,6 @@ pub(super) fn others(destination: &Destination, world: &Correlator) -> Vec<Party
         .collect()
 }
 
-/// The name of an errno: `EHOSTUNREACH`.
-pub(super) fn errno_name(errno: u32) -> String {
-    let raw = i32::try_from(errno).unwrap_or(0);
-    match nix::errno::Errno::from_raw(raw) {
-        nix::errno::Errno::UnknownErrno => format!("errno {errno}"),
-        known => format!("{known:?}"),
-    }
-}
-
 /// What says so that a connect ends with this errno (`icmp_err_convert`, `icmpv6_err_convert`, `arp_error_report`).
 pub(super) fn who_says(errno: u32, ipv6: bool) -> &'static str {
     let errno = i32::try_from(errno).unwrap_or(0);

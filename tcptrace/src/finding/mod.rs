@@ -7,6 +7,7 @@ mod accept_queue_overflow;
 mod accept_stall;
 mod backlog_truncated;
 mod bind_conflict;
+mod bind_refused;
 mod case;
 mod commands;
 mod connect_refused;
@@ -216,6 +217,7 @@ impl Default for Engine {
                 Box::new(Cases::new(connect_refused::ConnectRefused)),
                 Box::new(Cases::new(no_listener::NoListener)),
                 Box::new(Cases::new(handshake_dropped::HandshakeDropped)),
+                Box::new(Cases::new(bind_refused::BindRefused::default())),
             ],
             last_id: 0,
             opened: BTreeMap::new(),

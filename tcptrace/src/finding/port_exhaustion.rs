@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::correlate::{Change, Correlator, Exhaustion};
-use crate::event::{DestinationUse, Owner, PortSurvey};
+use crate::event::{DestinationUse, Owner, PortSurvey, PortUse};
 
 use super::case::{Concern, Description, Diagnosis};
 use super::words::{count, span};
@@ -183,6 +183,12 @@ impl<'a> Account<'a> {
         ProcessName::observed(owner.pid, &owner.comm, self.world.processes())
     }
 
+    /// How many ports were taken in some way since the tracer started; `None` for none.
+    fn taken(&self, how: fn(&PortUse) -> u64) -> Option<u64> {
+        let taken = self.world.ports().users(self.netns).map(|(_, ports)| how(&ports.latest)).sum();
+        (taken > 0).then_some(taken)
+    }
+
     /// Ports are free where none was found: the socket may have a narrower range of its own, or they have just become so.
     fn is_free_after_all(&self) -> bool {
         let Some(survey) = self.survey.filter(|survey| survey.incomplete.is_none()) else { return false };
@@ -196,6 +202,13 @@ impl<'a> Account<'a> {
     fn title(&self, requester: &Party) -> String {
         let who = requester.process.as_ref().map_or_else(String::new, ToString::to_string);
         if self.is_free_after_all() {
+            if let Some(own) = self.exhaustion.own_range {
+                let call = self.exhaustion.endpoints.remote.map_or_else(
+                    || "bind() to port 0 (EADDRINUSE)".to_owned(),
+                    |remote| format!("connect() to {remote} (EADDRNOTAVAIL)"),
+                );
+                return format!("{who} found no port in its socket's own range {own} for {call}");
+            }
             return match self.exhaustion.endpoints.remote {
                 Some(remote) => {
                     format!("{who} found no ephemeral port to connect to {remote} (EADDRNOTAVAIL)")
@@ -297,6 +310,9 @@ impl<'a> Account<'a> {
             .with_some("toward_destination", self.lane().map(|lane| lane.ports))
             .with_some("toward_destination_time_wait", self.lane().map(|lane| lane.time_wait))
             .with("destinations", survey.map(|survey| survey.destinations_total))
+            .with_some("own_range", self.exhaustion.own_range.map(|own| own.to_string()))
+            .with_some("taken_late", self.taken(|ports| ports.late))
+            .with_some("taken_from_own_range", self.taken(|ports| ports.own_range))
             .with_some("incomplete", survey.and_then(|survey| survey.incomplete.clone()))
             .with("why", why)
     }

@@ -6,9 +6,9 @@ use crate::correlate::{Change, Correlator, Destination, DestinationKey, ServerSi
 use crate::event::ConnectTotals;
 
 use super::case::{Concern, Description, Diagnosis};
-use super::destination::{errno_name, others, subject, who_says};
+use super::destination::{others, subject, who_says};
 use super::handshake_dropped;
-use super::words::{count, span};
+use super::words::{count, errno_name, span};
 use super::{Confidence, Evidence, Party, Remedy, Severity};
 
 /// The diagnosis.

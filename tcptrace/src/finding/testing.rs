@@ -139,6 +139,9 @@ impl Play {
             local_port_range: Some(PortRange { first: 32768, last: 60999 }),
             reserved_ports: Some([8080..=8080].into_iter().collect()),
             tw_reuse: Some(2),
+            unprivileged_port_start: Some(1024),
+            nonlocal_bind: Some(false),
+            nonlocal_bind_v6: Some(false),
         };
         self.send(self.now, Kind::KnobSample(Box::new(knobs)));
     }
@@ -452,6 +455,8 @@ pub(crate) fn bind_fail(local: &str, who: Task, holders: Vec<Holder>) -> BindFai
         options: SocketOptions::from_bits(1),
         holders_met: u32::try_from(holders.len()).unwrap(),
         reuse_state: None,
+        own_range: None,
+        addresses: None,
         holders,
     }
 }

@@ -29,6 +29,15 @@ pub(crate) fn span(duration: Duration) -> String {
     }
 }
 
+/// The name of an errno: `EHOSTUNREACH`.
+pub(crate) fn errno_name(errno: u32) -> String {
+    let raw = i32::try_from(errno).unwrap_or(0);
+    match nix::errno::Errno::from_raw(raw) {
+        nix::errno::Errno::UnknownErrno => format!("errno {errno}"),
+        known => format!("{known:?}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

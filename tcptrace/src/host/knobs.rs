@@ -93,6 +93,8 @@ knobs! {
     ip_autobind_reuse: u32, "net.ipv4.ip_autobind_reuse", number, text;
     /// 1: bind() takes addresses that the host does not have.
     ip_nonlocal_bind: u32, "net.ipv4.ip_nonlocal_bind", number, text;
+    /// The same for IPv6.
+    ipv6_nonlocal_bind: u32, "net.ipv6.ip_nonlocal_bind", number, text;
     /// 1: new IPv6 sockets do not take IPv4 connections.
     ipv6_bindv6only: u32, "net.ipv6.bindv6only", number, text;
 }

@@ -3,6 +3,7 @@
 //! Everything here only reads, opens no TCP port and needs no free one. Calls block; callers on an async runtime use a
 //! thread of their own.
 
+pub mod addresses;
 pub mod counters;
 pub mod kallsyms;
 pub mod knobs;

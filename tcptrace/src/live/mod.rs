@@ -26,9 +26,9 @@ use tcptrace_common::{
 
 use crate::{
     event::{
-        self, BindFail, ClockOffset, ConnectTotals, Distribution, Endpoints, Event, HolderReport, Kind,
-        ListenerRef, ListenerSample, ListenerTotals, LossPlace, Lost, Owner, OwnerConfidence, PrefixSample,
-        ReportedHolder, RetransmitCause, Timestamp,
+        self, BindFail, BindFailure, ClockOffset, ConnectTotals, Distribution, Endpoints, Event,
+        HolderReport, Kind, ListenerRef, ListenerSample, ListenerTotals, LossPlace, Lost, Owner,
+        OwnerConfidence, PrefixSample, ReportedHolder, RetransmitCause, Timestamp,
         decode::{decode_connect_sample, decode_listener_state, decode_record, record_name},
     },
     host::{
@@ -218,6 +218,11 @@ impl Live {
                     }
                 }
             }
+            if let Kind::BindFail(fail) = &mut event.kind
+                && fail.errno == EADDRNOTAVAIL
+            {
+                fail.addresses = self.places.addresses_of(fail.endpoints.netns);
+            }
             self.introduce(&event, into);
             self.ports.note(&event.kind);
             match &event.kind {
@@ -244,7 +249,7 @@ impl Live {
                     self.trouble(again.listener, again.endpoints, &mut strangers);
                 }
                 Kind::AckDrop(drop) => self.trouble(drop.listener, drop.endpoints, &mut strangers),
-                Kind::BindFail(fail) if fail.endpoints.local.port() != 0 => {
+                Kind::BindFail(fail) if fail.failure() == BindFailure::Conflict => {
                     let again = |(_, other): &(_, BindFail)| {
                         other.endpoints.netns == fail.endpoints.netns
                             && other.endpoints.local.port() == fail.endpoints.local.port()
@@ -657,6 +662,9 @@ impl AsFd for Live {
 fn distribution(counts: [u32; HISTOGRAM_BUCKETS]) -> Distribution {
     Distribution::from_counts(counts.into_iter().map(u64::from))
 }
+
+/// errno: the address is none of the namespace's.
+const EADDRNOTAVAIL: u32 = 99;
 
 /// Seconds between two looks at the histograms.
 const IN_FULL: u64 = 5;

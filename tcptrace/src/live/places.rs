@@ -1,10 +1,13 @@
 //! The network namespaces being traced: their counters, knobs and sockets, read beside the probes.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use crate::{
     event::{self, CounterSample, Endpoints, Kind, KnobSample, PortRange, PortRanges, SocketState},
     host::{
+        addresses::addresses,
         counters::{CounterReader, Counters},
         knobs::Knobs,
         netns::{Netns, NetnsError, NetnsTable},
@@ -15,6 +18,9 @@ use crate::{
 
 /// Namespaces whose knobs are read every second; of more, only now and then.
 const FEW: usize = 8;
+
+/// Addresses that were read so long ago are as good as new: a service that cannot start tries again and again.
+const ADDRESSES_FRESH: Duration = Duration::from_secs(1);
 
 /// One namespace. Its handles keep it alive: dropped as soon as nobody else refers to it.
 struct Place {
@@ -32,6 +38,8 @@ pub(super) struct Places {
     table: NetnsTable,
     /// Only this one.
     only: Option<u32>,
+    /// Addresses of namespaces, as last read.
+    addresses: BTreeMap<u32, (Instant, Vec<IpAddr>)>,
     places: BTreeMap<u32, Place>,
     seconds: u64,
 }
@@ -43,6 +51,7 @@ impl Places {
         let mut places = Self {
             table: NetnsTable::new(procfs)?,
             only: only.as_ref().map(Netns::id),
+            addresses: BTreeMap::new(),
             places: BTreeMap::new(),
             seconds: 0,
         };
@@ -160,6 +169,21 @@ impl Places {
         Knobs::of(&place.netns).inspect_err(|error| log::warn!("knobs of namespace {netns}: {error}")).ok()
     }
 
+    /// Addresses of a namespace; `None` if they cannot be read.
+    pub(super) fn addresses_of(&mut self, netns: u32) -> Option<Vec<IpAddr>> {
+        if let Some((read, known)) = self.addresses.get(&netns)
+            && read.elapsed() < ADDRESSES_FRESH
+        {
+            return Some(known.clone());
+        }
+        let found = addresses(&self.places.get(&netns)?.netns)
+            .inspect_err(|error| log::warn!("addresses of namespace {netns}: {error}"))
+            .ok()?;
+        self.addresses.retain(|_, (read, _)| read.elapsed() < ADDRESSES_FRESH);
+        self.addresses.insert(netns, (Instant::now(), found.clone()));
+        Some(found)
+    }
+
     /// The sock_diag socket of a namespace, opened when first needed.
     pub(super) fn diag(&mut self, netns: u32) -> Option<&mut SockDiag> {
         if !self.places.contains_key(&netns) && self.only.is_none() {
@@ -260,6 +284,9 @@ fn knob_sample(netns: u32, knobs: &Knobs) -> KnobSample {
             .as_ref()
             .map(|set| set.ranges().collect::<PortRanges>()),
         tw_reuse: knobs.tcp_tw_reuse,
+        unprivileged_port_start: knobs.ip_unprivileged_port_start,
+        nonlocal_bind: knobs.ip_nonlocal_bind.map(|value| value != 0),
+        nonlocal_bind_v6: knobs.ipv6_nonlocal_bind.map(|value| value != 0),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::event::{BindFail, Event, Kind, Owner, PortSurvey, PortUse, decode_port_use};
+use crate::event::{BindFailure, Event, Kind, Owner, PortSurvey, PortUse, decode_port_use};
 use crate::host::sock_diag::{self, Query, States};
 use crate::survey;
 
@@ -88,10 +88,13 @@ impl Ports {
             Kind::NoPort(refused) if refused.endpoints.local.port() == 0 => {
                 self.wanted.insert(refused.endpoints.netns);
             }
-            Kind::BindFail(fail) if is_exhaustion(fail) => {
-                self.wanted.insert(fail.endpoints.netns);
-            }
-            Kind::BindFail(fail) => self.served.add(fail.endpoints.local.port()),
+            Kind::BindFail(fail) => match fail.failure() {
+                BindFailure::Exhaustion => {
+                    self.wanted.insert(fail.endpoints.netns);
+                }
+                BindFailure::Conflict => self.served.add(fail.endpoints.local.port()),
+                BindFailure::Refusal => {}
+            },
             Kind::Listen(listen) => self.served.add(listen.endpoints.local.port()),
             Kind::SocketOwner(found) if found.port_by_number => {
                 self.served.add(found.endpoints.local.port());
@@ -99,11 +102,6 @@ impl Ports {
             _ => {}
         }
     }
-}
-
-/// bind() to port 0 found none.
-fn is_exhaustion(fail: &BindFail) -> bool {
-    fail.endpoints.local.port() == 0
 }
 
 impl Live {

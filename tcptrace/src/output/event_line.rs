@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::correlate::Correlator;
 use crate::event::{Endpoints, Event, Kind, ListenerRef, Task, Timestamp};
-use crate::finding::Evidence;
+use crate::finding::{Evidence, words::errno_name};
 
 /// An event, to be written.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -44,6 +44,7 @@ impl EventLine {
                     .with("options", listen.options.to_string())
                     .with("again", listen.again),
             ),
+            Kind::Syn(syn) => (&syn.endpoints, None, queue(&syn.listener).with("answer", syn.answer.name())),
             Kind::SynDrop(drop) => (
                 &drop.endpoints,
                 None,
@@ -98,6 +99,8 @@ impl EventLine {
                 Evidence::new()
                     .with("stage", fail.stage.name())
                     .with("errno", fail.errno)
+                    .with("error", errno_name(fail.errno))
+                    .with("why", fail.reason())
                     .with("options", fail.options.to_string())
                     .with("uid", fail.task.uid)
                     .with("holders", fail.holders_met),

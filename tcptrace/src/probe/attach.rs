@@ -49,6 +49,13 @@ pub struct Attached {
     pub observations: Vec<&'static str>,
 }
 
+impl Attached {
+    /// Whether the kernel skips it while another kprobe's program runs on the same CPU, or bpf(2) reads a map there.
+    pub(super) fn is_kprobe(&self) -> bool {
+        matches!(self.kind, Kind::Kprobe | Kind::Kretprobe)
+    }
+}
+
 /// What came of the plan.
 pub struct Outcome {
     /// For people and recordings.

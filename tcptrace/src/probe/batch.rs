@@ -1,5 +1,8 @@
-//! Reads a hash map of the kernel side many entries at a time (5.6): one system call for what would take two for each entry,
-//! and during each of which the kernel skips kprobes on this CPU.
+//! Reads a hash map of the kernel side many entries at a time (5.6): one system call for what would take two for each entry.
+//!
+//! Not for where a kprobe is attached: the kernel skips kprobes on this CPU while it reads a map for bpf(2). For one entry that
+//! is a moment; but `__htab_map_lookup_and_delete_batch` passes over all empty buckets in one go, and a timer that sends a SYN
+//! again meanwhile makes drops that no kprobe sees (seen on 5.10: 5 of 739).
 
 use std::{
     io,

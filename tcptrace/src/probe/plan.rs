@@ -149,6 +149,10 @@ const SYNACK_AGAIN: &[Probe] =
 
 const SYN_AGAIN: &[Probe] = &[probe("tp_retransmit_skb", Kind::BtfTracepoint, &["tcp_retransmit_skb"])];
 const DROPPED: &[Probe] = &[probe("tp_handshake_drop", Kind::BtfTracepoint, &["kfree_skb"])];
+const BIND_CALLS: &[Probe] = &[
+    probe("tp_enter_bind", Kind::SyscallTracepoint, &["sys_enter_bind"]),
+    probe("tp_exit_bind", Kind::SyscallTracepoint, &["sys_exit_bind"]),
+];
 const RESET: Probe = probe("tp_receive_reset", Kind::BtfTracepoint, &["tcp_receive_reset"]);
 const END_BY_STATE: Way = Way {
     back_end: BackEnd::Tracepoint,
@@ -196,6 +200,10 @@ pub const PROCESS_CONTEXT: &[&str] = &[
     "kprobe_sock_graft",
     "kprobe_get_port",
     "kretprobe_get_port",
+    "fexit_bind_v4",
+    "fexit_bind_v6",
+    "kprobe_bind",
+    "kretprobe_bind",
     "tp_enter_bind",
     "tp_exit_bind",
     "tp_exit_accept",
@@ -462,11 +470,37 @@ pub const OBSERVATIONS: &[Observation] = &[
                 ],
             ),
             tracepoint_way(
-                &[
-                    probe("tp_enter_bind", Kind::SyscallTracepoint, &["sys_enter_bind"]),
-                    probe("tp_exit_bind", Kind::SyscallTracepoint, &["sys_exit_bind"]),
-                ],
+                BIND_CALLS,
                 "a conflict at listen() and io_uring binds are not seen; slows every system call of the host a little",
+                0,
+            ),
+        ],
+        polled: None,
+        group: 0,
+    },
+    Observation {
+        name: "bind-error",
+        what: "binds that fail for other reasons: no such address, a privileged port",
+        ways: &[
+            way(
+                Fexit,
+                &[
+                    probe("fexit_bind_v4", Kind::Fexit, &["inet_bind"]),
+                    probe6("fexit_bind_v6", Kind::Fexit, &["inet6_bind"]),
+                ],
+            ),
+            way(
+                Kprobe,
+                &[
+                    probe("kprobe_bind", Kind::Kprobe, &["inet_bind"]),
+                    probe("kretprobe_bind", Kind::Kretprobe, &["inet_bind"]),
+                    probe6("kprobe_bind", Kind::Kprobe, &["inet6_bind"]),
+                    probe6("kretprobe_bind", Kind::Kretprobe, &["inet6_bind"]),
+                ],
+            ),
+            tracepoint_way(
+                BIND_CALLS,
+                "a failed listen() and io_uring binds are not seen; slows every system call of the host a little",
                 0,
             ),
         ],

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, RingBuf},
 };
 use aya_log::EbpfLogger;
@@ -73,7 +73,8 @@ impl Default for Options {
 pub struct Tracer {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
-    listeners: BatchMap<{ size_of::<ListenerState>() }>,
+    /// `None` where a kprobe is attached: see [`batch`](super::batch).
+    listeners: Option<BatchMap<{ size_of::<ListenerState>() }>>,
     listener: HashMap<MapData, u64, ListenerBytes>,
     waits: HashMap<MapData, u64, HistogramBytes>,
     handshakes: HashMap<MapData, u64, HistogramBytes>,
@@ -159,9 +160,10 @@ impl Tracer {
         let Map::HashMap(listeners) = take(&mut ebpf, "LISTENERS")? else {
             return Err(ProbeError::Object("its map LISTENERS is no hash map".to_owned()));
         };
+        let kprobes = attached.iter().any(Attached::is_kprobe);
         Ok(Self {
             ring: RingBuf::try_from(take(&mut ebpf, "EVENTS")?)?,
-            listeners: BatchMap::new(listeners.fd().as_fd())?,
+            listeners: (!kprobes).then(|| BatchMap::new(listeners.fd().as_fd())).transpose()?,
             listener: HashMap::try_from(Map::HashMap(listeners))?,
             waits: HashMap::try_from(take(&mut ebpf, "WAITS")?)?,
             handshakes: HashMap::try_from(take(&mut ebpf, "HANDSHAKES")?)?,
@@ -218,8 +220,11 @@ impl Tracer {
     /// # Errors
     ///
     /// When the map cannot be read.
-    pub fn listeners(&self, each: impl FnMut(u64, &ListenerBytes)) -> Result<(), ProbeError> {
-        Ok(self.listeners.read(each)?)
+    pub fn listeners(&self, mut each: impl FnMut(u64, &ListenerBytes)) -> Result<(), ProbeError> {
+        match &self.listeners {
+            Some(map) => Ok(map.read(each)?),
+            None => each_entry(&self.listener, |key, bytes| each(key, &bytes)),
+        }
     }
 
     /// The same of one listener; `None` if it is gone.
@@ -254,14 +259,7 @@ impl Tracer {
     /// When the map cannot be read.
     pub fn port_use(&self) -> Result<Vec<(PortUseKeyBytes, PortUseBytes)>, ProbeError> {
         let mut uses = Vec::new();
-        for entry in &self.port_use {
-            match entry {
-                Ok(entry) => uses.push(entry),
-                // Deleted while we walked.
-                Err(aya::maps::MapError::KeyNotFound) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        each_entry(&self.port_use, |key, bytes| uses.push((key, bytes)))?;
         Ok(uses)
     }
 
@@ -322,11 +320,17 @@ impl Tracer {
     pub fn misses(&self) -> BTreeMap<&'static str, u64> {
         let program = |name| self.ebpf.program(name).and_then(|program| program.fd().ok());
         let misses = |fd: &aya::programs::ProgramFd| misses::of_program(fd.as_fd());
-        let telling = |a: &&Attached| self.streams_all || !SKIPPED_IN_GOOD_FAITH.contains(&a.program);
+        let is_told = |a: &Attached| self.streams_all || !SKIPPED_IN_GOOD_FAITH.contains(&a.program);
         self.attached
             .iter()
-            .filter(telling)
-            .filter_map(|a| Some((a.program, misses(program(a.program)?))))
+            .filter_map(|a| Some((a, misses(program(a.program)?))))
+            .inspect(|(a, missed)| {
+                if *missed > 0 && !is_told(a) {
+                    log::debug!("{}: {missed} runs skipped", a.program);
+                }
+            })
+            .filter(|(a, _)| is_told(a))
+            .map(|(a, missed)| (a.program, missed))
             .collect()
     }
 }
@@ -336,6 +340,21 @@ impl AsFd for Tracer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ring.as_fd()
     }
+}
+
+/// Hands every entry of `map` to `each`, in no order; what is deleted meanwhile is left out.
+fn each_entry<K: Pod, V: Pod>(
+    map: &HashMap<MapData, K, V>,
+    mut each: impl FnMut(K, V),
+) -> Result<(), ProbeError> {
+    for entry in map {
+        match entry {
+            Ok((key, value)) => each(key, value),
+            Err(aya::maps::MapError::KeyNotFound) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, ProbeError> {

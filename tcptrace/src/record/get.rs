@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::event::{
     Accept, Acceptor, AckDrop, Connect, ConnectSample, ConnectTotals, Distribution, Endpoints, Enqueue,
     Event, Family, Kind, ListenerRef, ListenerSample, ListenerTotals, PortReleased, PortTaken, RequestEnd,
-    SocketOptions, SynAckRetransmit, SynDrop, Task, Timestamp,
+    SocketOptions, Syn, SynAckRetransmit, SynDrop, Task, Timestamp,
 };
 
 use super::column::WordView;
@@ -72,6 +72,11 @@ impl Rows {
         Ok(match kind {
             Typed::Tick => Kind::Tick,
             Typed::End => Kind::End,
+            Typed::Syn => Kind::Syn(Syn {
+                endpoints: self.endpoints(row)?,
+                listener: self.listener(row)?,
+                answer: word(&views.how, row, "how")?,
+            }),
             Typed::SynDrop => Kind::SynDrop(SynDrop {
                 endpoints: self.endpoints(row)?,
                 listener: self.listener(row)?,

@@ -1,7 +1,8 @@
 //! The words that stand in a recording for what is an enumeration here. They never change within a major version.
 
 use crate::event::{
-    AckDropCause, ConnectResult, EnqueuedBy, How, RequestEnding, RetransmitCause, SampleSource, SynDropCause,
+    AckDropCause, ConnectResult, EnqueuedBy, How, RequestEnding, RetransmitCause, SampleSource, SynAnswer,
+    SynDropCause,
 };
 
 /// Something that has a word for each of its values.
@@ -34,6 +35,7 @@ named! {
     AckDropCause { AcceptQueue, Other }
     RetransmitCause { Timer, DuplicateSyn, Unknown }
     RequestEnding { Expired, ListenerClosed, Reset, Aborted, Icmp, Joined }
+    SynAnswer { Request, Cookie, FastOpen }
     EnqueuedBy { Handshake, Cookie, FastOpen }
     SampleSource { Observed, Polled }
     How { Unknown, Bind, BindAny, Connect, ListenAny }
@@ -43,6 +45,7 @@ named! {
 /// The kinds of events that are read back from their columns; the others are read from `detail`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Typed {
+    Syn,
     SynDrop,
     AckDrop,
     Enqueue,
@@ -62,6 +65,7 @@ impl Typed {
     /// The kind of that name; the names are those of [`Kind::name`](crate::event::Kind::name).
     pub(super) fn of_word(word: &str) -> Option<Self> {
         Some(match word {
+            "syn" => Self::Syn,
             "syn-drop" => Self::SynDrop,
             "ack-drop" => Self::AckDrop,
             "enqueue" => Self::Enqueue,

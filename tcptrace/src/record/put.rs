@@ -2,8 +2,8 @@
 
 use crate::event::{
     Accept, AckDrop, Connect, ConnectSample, ConnectTotals, Distribution, Endpoints, Enqueue, Event, Family,
-    Kind, ListenerRef, ListenerSample, ListenerTotals, PortReleased, PortTaken, RequestEnd, SynAckRetransmit,
-    SynDrop, Task, Timestamp,
+    Kind, ListenerRef, ListenerSample, ListenerTotals, PortReleased, PortTaken, RequestEnd, Syn,
+    SynAckRetransmit, SynDrop, Task, Timestamp,
 };
 
 use super::column::Lists;
@@ -29,6 +29,12 @@ pub(super) fn put(columns: &mut Builders, row: usize, event: &Event) -> Result<(
             columns.cause.put(row, cause.word());
             columns.syncookies.put(row, *syncookies);
             columns.total.put(row, *total);
+        }
+        Kind::Syn(syn) => {
+            let Syn { endpoints: ends, listener: of, answer } = syn;
+            endpoints(columns, row, ends);
+            listener(columns, row, of);
+            columns.how.put(row, answer.word());
         }
         Kind::AckDrop(drop) => {
             let AckDrop { endpoints: ends, listener: of, cause, total } = drop;

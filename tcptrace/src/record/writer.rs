@@ -160,6 +160,7 @@ impl People {
             Kind::PortUse(usage) => Some(usage.pid),
             Kind::PortTaken(taken) => Some(taken.task.pid),
             Kind::PortReleased(released) => Some(released.pid),
+            Kind::Syn(syn) => self.owner(columns, row, syn.listener.inode),
             Kind::SynDrop(drop) => self.owner(columns, row, drop.listener.inode),
             Kind::AckDrop(drop) => self.owner(columns, row, drop.listener.inode),
             Kind::Enqueue(enqueue) => self.owner(columns, row, enqueue.listener.inode),

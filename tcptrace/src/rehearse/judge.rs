@@ -32,36 +32,35 @@ impl Claims {
         let mut problems = Vec::new();
         let mut answered: BTreeSet<u64> = BTreeSet::new();
         let mut may_be_unknown = truth.may_be_unknown;
+        // Those that are right first: what is wrong about one expectation must not use up the answer to another.
+        let mut unanswered = Vec::new();
         for expected in &truth.expect {
-            let same_code: Vec<(&u64, &Value)> = self
-                .0
-                .iter()
-                .filter(|(id, claim)| {
-                    !answered.contains(id) && claim.get("code") == Some(&expected.code.into())
-                })
-                .collect();
-            let right = same_code.iter().find(|(_, claim)| mismatch(expected, claim).is_none());
+            let right = |(_, claim): &(u64, &Value)| mismatch(expected, claim).is_none();
+            let right = self.of_code(expected, &answered).into_iter().find(right).map(|(id, _)| id);
+            match right {
+                Some(id) => {
+                    answered.insert(id);
+                }
+                None => unanswered.push(expected),
+            }
+        }
+        for expected in unanswered {
             // Of several, the one about the same thing is the one to be compared.
-            let about = |(_, claim): &&(&u64, &Value)| {
+            let about = |(_, claim): &(u64, &Value)| {
                 party("subject", &expected.subject, claim.get("subject")).is_none()
             };
-            let nearest = same_code.iter().find(about).or(same_code.first());
-            match (right, nearest) {
-                (Some((id, _)), _) => {
-                    answered.insert(**id);
-                }
-                (None, Some((id, claim))) if may_be_unknown > 0 && is_unknown(expected, claim) => {
-                    may_be_unknown -= 1;
-                    answered.insert(**id);
-                }
-                (None, Some((id, claim))) => {
-                    answered.insert(**id);
-                    let what = mismatch(expected, claim).unwrap_or_default();
-                    problems.push(format!("{}: {what}", expected.code));
-                }
-                (None, None) => {
-                    problems.push(format!("{} ({}) was not found", expected.code, expected.cause));
-                }
+            let same_code = self.of_code(expected, &answered);
+            let nearest = same_code.iter().find(|claim| about(claim)).or(same_code.first());
+            let Some((id, claim)) = nearest.copied() else {
+                problems.push(format!("{} ({}) was not found", expected.code, expected.cause));
+                continue;
+            };
+            answered.insert(id);
+            if may_be_unknown > 0 && is_unknown(expected, claim) {
+                may_be_unknown -= 1;
+            } else {
+                let what = mismatch(expected, claim).unwrap_or_default();
+                problems.push(format!("{}: {what}", expected.code));
             }
         }
         for (id, claim) in &self.0 {
@@ -73,6 +72,15 @@ impl Claims {
             }
         }
         problems
+    }
+
+    /// The claims with the code of `expected` that have not answered another expectation.
+    fn of_code(&self, expected: &Expectation, answered: &BTreeSet<u64>) -> Vec<(u64, &Value)> {
+        self.0
+            .iter()
+            .filter(|(id, claim)| !answered.contains(id) && claim.get("code") == Some(&expected.code.into()))
+            .map(|(id, claim)| (*id, claim))
+            .collect()
     }
 }
 

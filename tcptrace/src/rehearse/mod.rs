@@ -23,6 +23,7 @@ mod drill;
 mod error;
 mod incident;
 mod judge;
+mod mptcp;
 mod namespace;
 mod netlink;
 mod nft;

@@ -54,18 +54,20 @@ impl Request {
 
     /// Sends it to the kernel of the calling thread's namespace and waits for the acknowledgement.
     fn send(self) -> io::Result<()> {
+        acknowledged(&self.ask(SockProtocol::NetlinkRoute)?)
+    }
+
+    /// Sends it to the kernel's `protocol` in the calling thread's namespace; the first answer.
+    pub(super) fn ask(self, protocol: SockProtocol) -> io::Result<Vec<u8>> {
         let bytes = self.finish()?;
-        let route: OwnedFd = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkRoute,
-        )?;
-        bind(route.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-        send(route.as_raw_fd(), &bytes, MsgFlags::empty())?;
-        let mut reply = [0u8; 4096];
-        let read = recv(route.as_raw_fd(), &mut reply, MsgFlags::empty())?;
-        acknowledged(reply.get(..read).unwrap_or_default())
+        let netlink: OwnedFd =
+            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+        bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        send(netlink.as_raw_fd(), &bytes, MsgFlags::empty())?;
+        let mut reply = vec![0; 16_384];
+        let read = recv(netlink.as_raw_fd(), &mut reply, MsgFlags::empty())?;
+        reply.truncate(read);
+        Ok(reply)
     }
 }
 

@@ -361,6 +361,16 @@ fn drops() {
 }
 
 #[test]
+fn syn() {
+    let record = encode(record::SYN, 42, |to| {
+        to.endpoints(&ends()).listener(&listener()).u32(record::SYN_COOKIE).u32(0)
+    });
+    assert_eq!(record.len(), size_of::<record::Syn>());
+    let expected = Syn { endpoints: ends_decoded(), listener: listener_decoded(), answer: SynAnswer::Cookie };
+    assert_eq!(kind_of(&record), Kind::Syn(expected));
+}
+
+#[test]
 fn enqueue_and_accept() {
     let record = encode(record::ENQUEUE, 42, |to| {
         to.endpoints(&ends()).listener(&listener()).u64(99).u64(5).u32(2).u32(0)
@@ -413,13 +423,14 @@ fn bind_fail() {
     let record = encode(record::BIND_FAIL, 42, |to| {
         let to = to.endpoints(&ends()).task(&some_task()).u64(7).u32(98).u32(record::STAGE_LISTEN).u32(1);
         let state = u32::from_ne_bytes([0xff, 2, 0, 0]);
-        let to = to.u32(300).u32(2).u32(state).holder(&held).holder(&remnant);
+        let to = to.u32(300).u32(2).u32(state).u32(40009 << 16 | 40000).u32(0).holder(&held).holder(&remnant);
         (2..record::HOLDERS).fold(to, |to, _| to.holder(&port::Holder::default()))
     });
     assert_eq!(record.len(), size_of::<record::BindFail>());
     let Kind::BindFail(fail) = kind_of(&record) else { panic!() };
     assert_eq!((fail.errno, fail.stage, fail.holders_met, fail.sk), (98, BindStage::Listen, 300, 7));
     assert_eq!(fail.reuse_state, Some(ReuseState { fastreuse: -1, fastreuseport: 2 }));
+    assert_eq!(fail.own_range, Some(PortRange { first: 40000, last: 40009 }));
     let [first, second] = fail.holders.as_slice() else { panic!("{:?}", fail.holders) };
     let taker = first.taker.as_ref().unwrap();
     assert_eq!(
@@ -459,12 +470,13 @@ fn connects_without_a_port_and_what_processes_do_with_ports() {
     assert_eq!((refused.sk, refused.total, refused.options.reuseaddr()), (7, 3, true));
 
     let key = Encoder::default().u32(4).u32(6039).0;
-    let counts = (1..=9).fold(Encoder::default(), Encoder::u64).bytes(b"abc\0\0\0\0\0\0\0\0\0\0\0\0\0").0;
+    let counts = (1..=11).fold(Encoder::default(), Encoder::u64).bytes(b"abc\0\0\0\0\0\0\0\0\0\0\0\0\0").0;
     assert_eq!((key.len(), counts.len()), (size_of::<port::PortUseKey>(), size_of::<port::PortUse>()));
     let uses = decode_port_use(&key, &counts, clock()).unwrap();
     assert_eq!((uses.netns, uses.pid, uses.comm.as_str()), (4, 6039, "abc"));
     assert_eq!((uses.since, uses.taken(), uses.held()), (Timestamp::from_nanos(1_000_001), 5, 0));
     assert_eq!((uses.bound_connects, uses.released, uses.time_wait, uses.refused), (4, 5, 6, 7));
+    assert_eq!((uses.late, uses.own_range), (8, 9));
     assert!(decode_port_use(&key, &counts[1..], clock()).is_err());
 }
 
@@ -551,6 +563,7 @@ proptest! {
     ) {
         let len = match kind {
             record::LISTEN => size_of::<record::Listen>(),
+            record::SYN => size_of::<record::Syn>(),
             record::SYN_DROP => size_of::<record::SynDrop>(),
             record::ACK_DROP => size_of::<record::AckDrop>(),
             record::ENQUEUE => size_of::<record::Enqueue>(),

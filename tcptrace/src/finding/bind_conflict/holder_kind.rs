@@ -68,7 +68,8 @@ impl Account<'_> {
         // processes were asked who has it.
         let has_no_file =
             if holder.found == Found::BindHash { holder.inode == 0 } else { self.conflict.reported };
-        has_no_file && !holder.is_named() && holder.uid == Some(0)
+        let nobody_has_it = has_no_file && !holder.is_named() && holder.uid == Some(0);
+        nobody_has_it || holder.is_listener_without_file()
     }
 
     /// Whether the kernel chose the port of a connection that nobody saw taking it. Its entry for the port tells, if it was

@@ -68,7 +68,9 @@ impl Account<'_> {
     pub(super) fn cause(&self) -> (Cause, Confidence) {
         let complete = self.survey.is_some_and(|survey| survey.incomplete.is_none());
         if self.is_free_after_all() {
-            return (Cause::SmallRange, Confidence::Possible);
+            // With a range of its own the kernel looked nowhere else.
+            let own = self.exhaustion.own_range.is_some();
+            return (Cause::SmallRange, if own { sure(complete) } else { Confidence::Possible });
         }
         if let Some(survey) = self.survey {
             let (time_wait, ports) = match self.lane() {
@@ -171,11 +173,14 @@ impl Account<'_> {
                  that connect() chooses serve one to each destination"
                     .to_owned()
             }
-            Cause::SmallRange if self.is_free_after_all() => {
-                "a moment later ports were free: its socket has a range of its own (IP_LOCAL_PORT_RANGE), or they were given \
-                 back in between"
-                    .to_owned()
-            }
+            Cause::SmallRange if self.is_free_after_all() => match self.exhaustion.own_range {
+                Some(own) => format!(
+                    "its socket takes ports from {own} alone ({} ports, by IP_LOCAL_PORT_RANGE): outside of it there are free \
+                     ones",
+                    own.len()
+                ),
+                None => "a moment later ports were free: they were given back in between".to_owned(),
+            },
             Cause::SmallRange if self.survey.is_none() => {
                 "who has the ports could not be looked up: any cause is possible".to_owned()
             }

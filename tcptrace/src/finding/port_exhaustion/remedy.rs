@@ -49,13 +49,26 @@ impl Account<'_> {
                     "net.ipv4.tcp_fin_timeout does not help: TIME_WAIT lasts for 60 s, whatever it is",
                 ));
             }
+            Cause::BindBeforeConnect if self.exhaustion.options.late_port() => {
+                remedy.push(Remedy::text(format!(
+                    "set IP_BIND_ADDRESS_NO_PORT in all sockets of {whose} before bind() to port 0: the one that failed has it, \
+                     those that have the ports took them by bind()"
+                )));
+            }
             Cause::BindBeforeConnect => {
                 remedy.push(Remedy::text(format!(
                     "set IP_BIND_ADDRESS_NO_PORT in {whose} before bind() to port 0, or leave bind() out: then connect() \
                      chooses the port, and may choose one that is in use toward another destination"
                 )));
             }
-            Cause::SmallRange => {}
+            Cause::SmallRange => {
+                if let Some(own) = self.exhaustion.own_range.filter(|_| self.is_free_after_all()) {
+                    let who = requester.process.as_ref().map_or_else(|| whose.clone(), ToString::to_string);
+                    return vec![Remedy::text(format!(
+                        "widen the range {own} that {who} gives its sockets by IP_LOCAL_PORT_RANGE; no sysctl adds to it"
+                    ))];
+                }
+            }
             Cause::HotDestination => {
                 remedy.push(Remedy::text(
                     "send more over fewer connections to that destination (a pool, pipelining, HTTP/2)",

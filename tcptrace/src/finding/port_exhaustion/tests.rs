@@ -17,6 +17,7 @@ fn refused(total: u64) -> Kind {
         sk: 1,
         total,
         options: SocketOptions::NONE,
+        own_range: None,
     }))
 }
 
@@ -30,7 +31,9 @@ fn bind_refused() -> Kind {
         options: SocketOptions::NONE,
         holders_met: 0,
         reuse_state: None,
+        own_range: None,
         holders: Vec::new(),
+        addresses: None,
     }))
 }
 
@@ -224,5 +227,19 @@ fn ports_that_are_free_are_not_called_used_up() {
     let finding = told(refused(1), Vec::new(), seen);
     assert_eq!(cause(&finding), ("small-range", Confidence::Possible));
     assert!(!finding.title.contains("all 100"), "{}", finding.title);
-    assert!(finding.explanation.contains("IP_LOCAL_PORT_RANGE"), "{}", finding.explanation);
+    assert!(finding.explanation.contains("given back in between"), "{}", finding.explanation);
+}
+
+#[test]
+fn a_socket_s_own_range_is_what_is_used_up_and_no_sysctl_helps() {
+    let mut seen = survey(0, vec![holders(8, 4)], vec![lane(DB, 4, 0)]);
+    seen.in_use = 4;
+    let Kind::NoPort(mut none) = refused(1) else { unreachable!() };
+    none.own_range = Some(PortRange { first: 40000, last: 40003 });
+    let finding = told(Kind::NoPort(none), Vec::new(), seen);
+    assert_eq!(cause(&finding), ("small-range", Confidence::Certain));
+    assert!(finding.title.contains("its socket's own range 40000-40003"), "{}", finding.title);
+    assert!(finding.explanation.contains("(4 ports, by IP_LOCAL_PORT_RANGE)"), "{}", finding.explanation);
+    assert_eq!(finding.remedy.len(), 1, "{:?}", finding.remedy);
+    assert!(finding.remedy.iter().all(|remedy| remedy.command.is_none()), "{:?}", finding.remedy);
 }

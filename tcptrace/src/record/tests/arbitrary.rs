@@ -11,8 +11,8 @@ use crate::event::{
     ListenerReport, ListenerSample, ListenerTotals, LossPlace, Lost, NoListener, NoPort, Owner,
     OwnerConfidence, Packet, PortHolders, PortRange, PortReleased, PortSurvey, PortTaken, PortUse,
     PrefixSample, ProcessInfo, ProcessState, ReportedHolder, ReportedListener, RequestEnd, RequestEnding,
-    RetransmitCause, SampleSource, SocketOptions, SocketOwner, SocketState, SynAckRetransmit, SynDrop,
-    SynDropCause, Task, Timestamp,
+    RetransmitCause, SampleSource, SocketOptions, SocketOwner, SocketState, Syn, SynAckRetransmit, SynAnswer,
+    SynDrop, SynDropCause, Task, Timestamp,
 };
 
 prop_compose! {
@@ -116,6 +116,7 @@ fn any_how() -> impl Strategy<Value = How> {
 }
 
 pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
+    let answers = vec![SynAnswer::Request, SynAnswer::Cookie, SynAnswer::FastOpen];
     let syn_causes = vec![
         SynDropCause::AcceptQueue,
         SynDropCause::SynQueue,
@@ -136,6 +137,11 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                 total
             })
         ),
+        (ends(), prop::sample::select(answers)).prop_map(|((endpoints, listener), answer)| Kind::Syn(Syn {
+            endpoints,
+            listener,
+            answer
+        })),
         (ends(), any::<(bool, u64)>()).prop_map(|((endpoints, listener), (full, total))| {
             let cause = if full { AckDropCause::AcceptQueue } else { AckDropCause::Other };
             Kind::AckDrop(AckDrop { endpoints, listener, cause, total })
@@ -247,7 +253,9 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                 options: SocketOptions::NONE,
                 holders_met: 1,
                 reuse_state: None,
+                own_range: Some(PortRange { first: 40000, last: 40009 }),
                 holders: Vec::new(),
+                addresses: Some(vec![[127, 0, 0, 1].into()]),
             }))
         }),
         (ends(), any_task(), any_totals()).prop_map(|((endpoints, listener), task, last)| {
@@ -300,7 +308,14 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
         (any_endpoints(), any_task(), any::<(u64, u64, u8)>()).prop_map(
             |(endpoints, task, (sk, total, bits))| {
                 let options = SocketOptions::from_bits(bits);
-                Kind::NoPort(Box::new(NoPort { endpoints, task, sk, total, options }))
+                Kind::NoPort(Box::new(NoPort {
+                    endpoints,
+                    task,
+                    sk,
+                    total,
+                    options,
+                    own_range: Some(PortRange { first: 1, last: 9 }),
+                }))
             }
         ),
         (any::<(u32, u32, u64)>(), ".{0,16}", prop::collection::vec(any::<u64>(), 6)).prop_map(
@@ -315,6 +330,8 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                 released: counts[3],
                 time_wait: counts[4],
                 refused: counts[5],
+                late: counts[4],
+                own_range: counts[3],
             }))
         ),
         any_survey(),
@@ -453,7 +470,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Listen SynDrop AckDrop Enqueue Accept BindFail PortTaken PortReleased ListenerClosed SynAckRetransmit RequestEnd
+    Listen Syn SynDrop AckDrop Enqueue Accept BindFail PortTaken PortReleased ListenerClosed SynAckRetransmit RequestEnd
     PrefixSample ListenerSample Connect ConnectSample HandshakeDrop NoListener ListenerReport CounterSample KnobSample
     ProcessInfo ProcessState SocketOwner HolderReport NoPort PortUse PortSurvey Coverage Lost Tick End
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{Backlog, SockFlag, SockaddrStorage, bind, listen, setsockopt, sockopt};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid, seteuid};
 
 use super::order::{Bind, BindAttempt, Door};
 use super::sockets;
@@ -30,12 +30,15 @@ pub(super) fn take_port(order: &Bind) -> nix::Result<(Vec<BindAttempt>, Option<O
 }
 
 fn attempt(order: &Bind) -> nix::Result<(BindAttempt, OwnedFd)> {
+    let user = order.user.map(AsUser::new).transpose()?;
     let socket = sockets::tcp(order.address, SockFlag::empty())?;
     setsockopt(&socket, sockopt::ReuseAddr, &order.reuseaddr)?;
+    setsockopt(&socket, sockopt::ReusePort, &order.reuseport)?;
     if order.address.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6V6Only, &order.v6only)?;
     }
     let bound = bind(socket.as_raw_fd(), &SockaddrStorage::from(order.address));
+    drop(user);
     if let (Err(_), Some(pid)) = (bound, order.then_kill) {
         // The very next system call: the holder is gone before any observer in user space has woken up.
         kill(Pid::from_raw(pid), Signal::SIGKILL)?;
@@ -46,6 +49,23 @@ fn attempt(order: &Bind) -> nix::Result<(BindAttempt, OwnedFd)> {
         (Ok(()), Some(backlog)) => listen_on(&socket, backlog)?,
     };
     Ok((attempt, socket))
+}
+
+/// The calling process is another user, without root's capabilities, until this is dropped.
+struct AsUser;
+
+impl AsUser {
+    fn new(user: u32) -> nix::Result<Self> {
+        seteuid(Uid::from_raw(user))?;
+        Ok(Self)
+    }
+}
+
+impl Drop for AsUser {
+    fn drop(&mut self) {
+        // The saved user id is still root's: this does not fail.
+        let _ = seteuid(Uid::from_raw(0));
+    }
 }
 
 /// Opens a listening socket.

@@ -43,7 +43,7 @@ pub(super) use order::{
     Storm, Take, Taken, Tally, Visit, Visits,
 };
 pub use puppet::actor_main;
-pub(super) use sockets::TcpDeferAccept;
+pub(super) use sockets::{TcpDeferAccept, have_own_ranges};
 
 /// The hidden subcommand that makes our executable an actor; everything after it goes to [`actor_main`].
 pub const ACTOR_SUBCOMMAND: &str = "__actor";

@@ -29,6 +29,8 @@ pub(in crate::rehearse) enum Order {
     Refused,
     /// When accept() returned which client's connection; answers `Vec<Stamp>`.
     Acceptances,
+    /// Accept one connection, and keep it until the end.
+    AcceptOne,
     /// Serve in the background as a small web server with non-blocking accepts.
     Serve { workers: usize },
     /// Stop serving and close every listening and bound socket.
@@ -91,6 +93,10 @@ pub(in crate::rehearse) struct Take {
     pub(in crate::rehearse) to: Vec<SocketAddr>,
     /// Call bind() with port 0 and this address first.
     pub(in crate::rehearse) bind: Option<IpAddr>,
+    /// IP_BIND_ADDRESS_NO_PORT: that bind() leaves the port to connect().
+    pub(in crate::rehearse) late: bool,
+    /// IP_LOCAL_PORT_RANGE: first and last port.
+    pub(in crate::rehearse) own_range: Option<(u16, u16)>,
     pub(in crate::rehearse) count: usize,
     pub(in crate::rehearse) every_ms: u64,
     /// Close each at once, so that it is left in TIME_WAIT; otherwise they are kept.
@@ -122,14 +128,35 @@ pub(in crate::rehearse) struct Stamp {
 pub(in crate::rehearse) struct Bind {
     pub(in crate::rehearse) address: SocketAddr,
     pub(in crate::rehearse) reuseaddr: bool,
+    /// SO_REUSEPORT.
+    pub(in crate::rehearse) reuseport: bool,
     /// IPV6_V6ONLY, for an IPv6 address.
     pub(in crate::rehearse) v6only: bool,
+    /// As this user, without root's capabilities.
+    pub(in crate::rehearse) user: Option<u32>,
     /// Call listen() as well, with this backlog.
     pub(in crate::rehearse) backlog: Option<i32>,
     pub(in crate::rehearse) attempts: u32,
     pub(in crate::rehearse) gap_ms: u64,
     /// Kill this actor (SIGKILL) in the instant in which the bind has failed.
     pub(in crate::rehearse) then_kill: Option<i32>,
+}
+
+impl Bind {
+    /// One try at an address, without options.
+    pub(in crate::rehearse) fn to(address: SocketAddr) -> Self {
+        Self {
+            address,
+            reuseaddr: false,
+            reuseport: false,
+            v6only: false,
+            user: None,
+            backlog: None,
+            attempts: 1,
+            gap_ms: 0,
+            then_kill: None,
+        }
+    }
 }
 
 /// What came of one try to take a port.

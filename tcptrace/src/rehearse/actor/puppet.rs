@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
@@ -119,6 +119,8 @@ struct Puppet {
     web: Option<web::Service>,
     takings: Takings,
     connections: Connections,
+    /// What it has accepted and does nothing with.
+    kept: Vec<TcpStream>,
     crowd: Option<crowd::Loose>,
 }
 
@@ -153,6 +155,10 @@ impl Puppet {
                 let (books, limit) = service::hoard(self.listener()?, spare)?;
                 self.workers = Some(books);
                 limit.into()
+            }
+            Order::AcceptOne => {
+                self.kept.push(self.listener()?.accept()?.0);
+                Value::Null
             }
             Order::Accepted => self.workers.as_ref().map_or(0, |books| books.accepted()).into(),
             Order::Refused => self.books()?.refused().into(),

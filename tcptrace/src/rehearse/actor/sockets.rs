@@ -25,6 +25,28 @@ sockopt_impl!(
     TcpInfoHead, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, [u32; 26]
 );
 
+sockopt_impl!(
+    /// bind() to port 0 leaves the port to connect().
+    LatePort, SetOnly, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, bool
+);
+sockopt_impl!(
+    /// The socket's own range of ephemeral ports: the first in the lower half, the last in the upper.
+    OwnRange, SetOnly, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, u32
+);
+/// From linux/in.h, since 6.3; libc has no name for it.
+const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
+
+/// Gives a socket a range of ephemeral ports of its own; ENOPROTOOPT before 6.3.
+pub(super) fn set_own_range(socket: &impl AsFd, first: u16, last: u16) -> nix::Result<()> {
+    setsockopt(socket, OwnRange, &(u32::from(last) << 16 | u32::from(first)))
+}
+
+/// Whether this kernel lets a socket have a range of its own.
+pub(in crate::rehearse) fn have_own_ranges() -> bool {
+    let any = SocketAddr::from(([0; 4], 0));
+    tcp(any, SockFlag::empty()).and_then(|socket| set_own_range(&socket, 1024, 1025)).is_ok()
+}
+
 /// A TCP socket of the address's family.
 pub(super) fn tcp(address: SocketAddr, flags: SockFlag) -> nix::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{SockFlag, SockaddrStorage, bind, connect};
+use nix::sys::socket::{SockFlag, SockaddrStorage, bind, connect, setsockopt};
 
 use super::order::{BindAttempt, Take, Taken};
 use super::{sockets, web};
@@ -35,6 +35,12 @@ impl Takings {
         let any = order.bind.map(|address| SocketAddr::new(address, 0));
         let Some(of) = to.or(any) else { return Err(io::Error::other("neither to bind nor to connect")) };
         let socket = sockets::tcp(of, SockFlag::empty())?;
+        if order.late {
+            setsockopt(&socket, sockets::LatePort, &true)?;
+        }
+        if let Some((first, last)) = order.own_range {
+            sockets::set_own_range(&socket, first, last)?;
+        }
         if let Some(any) = any {
             match bind(socket.as_raw_fd(), &SockaddrStorage::from(any)) {
                 Err(Errno::EADDRINUSE) => return Ok(Some(refused("bind", Errno::EADDRINUSE))),

@@ -151,13 +151,9 @@ impl AcceptOverflow {
     fn open_for_business(&self) -> Result<Actor> {
         let mut server = self.stage.start_server("tt-proxy")?;
         let order = Bind {
-            address: self.options.family.any(PORT),
             reuseaddr: true,
-            v6only: false,
             backlog: Some(self.recipe.backlog),
-            attempts: 1,
-            gap_ms: 0,
-            then_kill: None,
+            ..Bind::to(self.options.family.any(PORT))
         };
         let attempts: Vec<BindAttempt> = server.ask(&Order::Bind(order))?;
         if let Some(errno) = attempts.last().and_then(|attempt| attempt.errno) {

@@ -4,6 +4,7 @@ mod accept_overflow;
 mod accept_stall;
 mod backlog_capture;
 mod backlog_truncated;
+mod bind_refused;
 mod crowds;
 mod healthy;
 mod listener_closed;
@@ -183,6 +184,7 @@ pub fn catalogue() -> &'static [Entry] {
         storm::ENTRY,
         no_answer::ENTRY,
         port_grab::ENTRY,
+        bind_refused::ENTRY,
         port_exhaustion::ENTRY,
         port_leak::ENTRY,
         port_risk::ENTRY,

@@ -118,15 +118,7 @@ impl NoAnswer {
             return Ok(Some(open(&self.stage, "tt-server", Door::at(address, BACKLOG))?));
         }
         let mut server = self.stage.start_server("tt-server")?;
-        let order = Bind {
-            address,
-            reuseaddr: true,
-            v6only: true,
-            backlog: Some(BACKLOG),
-            attempts: 1,
-            gap_ms: 0,
-            then_kill: None,
-        };
+        let order = Bind { reuseaddr: true, v6only: true, backlog: Some(BACKLOG), ..Bind::to(address) };
         let attempts: Vec<BindAttempt> = server.ask(&Order::Bind(order))?;
         match attempts.last() {
             Some(BindAttempt { errno: None, .. }) => Ok(Some(server)),

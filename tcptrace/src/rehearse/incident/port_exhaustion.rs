@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use serde_json::json;
 
 use super::{Entry, Incident, Options, Variant, facts, open};
-use crate::rehearse::actor::{Actor, BindAttempt, Door, Order, Take, Taken};
+use crate::rehearse::actor::{Actor, BindAttempt, Door, Order, Take, Taken, have_own_ranges};
 use crate::rehearse::counters;
 use crate::rehearse::error::{Error, Result};
 use crate::rehearse::stage::{Layout, Stage};
@@ -30,6 +30,10 @@ pub(super) const ENTRY: Entry = Entry {
             summary: "as small-range, but connects to another destination still succeed",
         },
         Variant {
+            name: "own-range",
+            summary: "a client gives its sockets a range of their own, which is used up (since 6.3)",
+        },
+        Variant {
             name: "bind-any",
             summary: "a process binds sockets to port 0; a server's bind() gets none",
         },
@@ -40,6 +44,9 @@ pub(super) const ENTRY: Entry = Entry {
 /// Ephemeral ports of the stage.
 const PORTS: usize = 40;
 const FIRST: usize = 20_000;
+
+/// A socket's own range: so many of the first.
+const OWN: u16 = 4;
 
 /// Where the clients' servers are: not in the range.
 const UPSTREAM: u16 = 7000;
@@ -57,6 +64,9 @@ struct PortExhaustion {
 
 impl PortExhaustion {
     fn new(variant: &'static Variant, options: Options) -> Result<Self> {
+        if variant.name == "own-range" && !have_own_ranges() {
+            return Err(Error::NotSupported("IP_LOCAL_PORT_RANGE needs Linux 6.3".into()));
+        }
         let stage = options.stage(Layout::Loopback)?;
         stage.set_sysctl("net.ipv4.ip_local_port_range", format!("{FIRST} {}", FIRST + PORTS - 1))?;
         // The default lets connect() take over TIME_WAIT on loopback, as it does not elsewhere.
@@ -69,7 +79,14 @@ impl PortExhaustion {
     }
 
     fn take(&self, to: Vec<SocketAddr>, count: usize, every_ms: u64) -> Take {
-        Take { to, bind: None, count, every_ms, close: false, abandon: false }
+        Take { to, bind: None, late: false, own_range: None, count, every_ms, close: false, abandon: false }
+    }
+
+    /// One connection, by a socket that is bound to an address, and chooses its port from a range of its own when it connects.
+    fn take_from_own_range(&self) -> Take {
+        let to = self.to(UPSTREAM);
+        let own_range = u16::try_from(FIRST).ok().map(|first| (first, first + OWN - 1));
+        Take { bind: Some(to.ip()), late: true, own_range, ..self.take(vec![to], 1, 20) }
     }
 
     /// Starts a process that takes ports and does not fail.
@@ -105,6 +122,9 @@ impl PortExhaustion {
                 let order = Take { bind: Some(to.ip()), ..self.take(vec![to, other], PORTS, 20) };
                 self.taker("tt-client", &[order])
             }
+            "own-range" => {
+                self.taker("tt-client", &[Take { count: OWN.into(), ..self.take_from_own_range() }])
+            }
             "bind-any" => {
                 let order = Take { bind: Some(to.ip()), ..self.take(Vec::new(), PORTS, 150) };
                 self.taker("tt-leaker", &[order])
@@ -128,12 +148,13 @@ impl PortExhaustion {
         let mut order = self.take(vec![to], 1, 0);
         match self.variant.name {
             "bind-before-connect" => order.bind = Some(to.ip()),
+            "own-range" => order = self.take_from_own_range(),
             "bind-any" => order = Take { to: Vec::new(), bind: Some(to.ip()), ..order },
             _ => {}
         }
         // The client that left TIME_WAIT behind is the one that goes on; elsewhere it is an innocent.
         let mut requester = match self.variant.name {
-            "churn" | "bind-before-connect" => self.takers.remove(0),
+            "churn" | "bind-before-connect" | "own-range" => self.takers.remove(0),
             _ => self.stage.start_client("tt-victim")?,
         };
         let mut failed = None;
@@ -172,6 +193,7 @@ impl Incident for PortExhaustion {
                 format!("tt-client opens connections to {to} and closes them: TIME_WAIT stays behind.")
             }
             "bind-before-connect" => format!("tt-client binds to port 0, then connects to {to} or {other}."),
+            "own-range" => format!("tt-client's sockets take ports from the first {OWN} of them alone."),
             "bind-any" => "tt-leaker binds socket after socket to port 0.".to_owned(),
             "hot-destination" => format!("Three clients have connections to {to}, and a few to {other}."),
             _ => format!("Three clients have connections to {to}."),
@@ -212,7 +234,11 @@ impl Incident for PortExhaustion {
         let hot = name == "hot-destination";
         let expectation = Expectation {
             code: ENTRY.name,
-            cause: if name == "bind-any" { "leak" } else { name },
+            cause: match name {
+                "bind-any" => "leak",
+                "own-range" => "small-range",
+                name => name,
+            },
             subject: Party {
                 kind: if hot { "destination" } else { "host" },
                 remote: hot.then_some(to),
@@ -222,7 +248,7 @@ impl Incident for PortExhaustion {
             // Nobody has what is in TIME_WAIT.
             holder: match name {
                 "churn" => None,
-                "bind-before-connect" => Some(person(requester)),
+                "bind-before-connect" | "own-range" => Some(person(requester)),
                 _ => self.takers.first().map(person),
             },
         };

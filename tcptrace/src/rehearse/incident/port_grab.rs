@@ -56,6 +56,18 @@ pub(super) const ENTRY: Entry = Entry {
             name: "other-namespace",
             summary: "the port is taken in another namespace: no conflict at all",
         },
+        Variant {
+            name: "other-user",
+            summary: "another user listens with SO_REUSEPORT, which the server sets, too",
+        },
+        Variant {
+            name: "accepted-child",
+            summary: "a server that listens no more still has a connection that it accepted",
+        },
+        Variant {
+            name: "kernel-socket",
+            summary: "the kernel itself listens on the port (for multipath TCP, since 5.12)",
+        },
         Variant { name: "every", summary: "all of the above that can share a namespace, in one run" },
         Variant {
             name: "remedied",
@@ -186,6 +198,13 @@ impl Incident for PortGrab {
             Kind::Wildcard => {
                 format!("tt-other listens on port {port} of the other address family's wildcard.")
             }
+            Kind::OtherUser => {
+                format!("tt-other listens on port {port} as another user, both with SO_REUSEPORT.")
+            }
+            Kind::AcceptedChild => {
+                format!("tt-other does not listen on port {port} any more, but keeps an accepted connection.")
+            }
+            Kind::KernelSocket => format!("the kernel itself listens on port {port}, for multipath TCP."),
         };
         let server = match scene.kind {
             Kind::OtherNamespace => format!("tt-server listens on {wanted} and nothing is wrong."),
@@ -230,7 +249,7 @@ impl Incident for PortGrab {
         let after = self.stage.settled_counters()?;
 
         let identities = |scene: &Scene| {
-            let holder = scene.holder.as_ref().map(|holder| holder.identity.clone());
+            let holder = scene.holder.as_ref().and_then(|holder| holder.identity.clone());
             let server = scene.server.as_ref().map(|server| server.identity().clone());
             holder.into_iter().chain(server)
         };

@@ -80,6 +80,8 @@ impl Incident for PortLeak {
         let to = family.call(stage, UPSTREAM);
         let mut client = stage.start_client("tt-client")?;
         let order = Take {
+            late: false,
+            own_range: None,
             to: if self.variant.name == "bound" { Vec::new() } else { vec![to] },
             bind: (self.variant.name == "bound").then(|| to.ip()),
             count: TAKEN,

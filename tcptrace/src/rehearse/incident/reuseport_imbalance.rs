@@ -31,9 +31,11 @@ const PORT: u16 = 8080;
 const MEMBERS: usize = 4;
 /// Ports to call from are looked for from here on, below the ephemeral range.
 const FIRST_PORT: u16 = 20_000;
-/// Calls of the uneven variant, all to one member.
-const CALLS: usize = 60;
+/// Calls of the uneven variant, all to one member: that it waits for long must be seen for some seconds.
+const CALLS: usize = 100;
 const EVERY_MS: u64 = 66;
+/// After so long without an accept, what was accepted before does not count among the recent waits.
+const QUIET: Duration = Duration::from_millis(3500);
 /// Time that a member spends on a connection then: half of what would be needed.
 const BUSY_MS: u64 = 150;
 
@@ -244,7 +246,7 @@ fn ports_to_first(
             found.extend(accepted.iter().map(|stamp| stamp.port));
         }
     }
-    stage.cancel().sleep(Duration::from_millis(50))?;
+    stage.cancel().sleep(QUIET)?;
     let mut ports: Vec<u16> = found.into_iter().take(CALLS).collect();
     ports.sort_unstable();
     if ports.len() < CALLS {

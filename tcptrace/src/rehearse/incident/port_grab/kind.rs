@@ -18,10 +18,13 @@ pub(super) enum Kind {
     Vanishing,
     AtListen,
     OtherNamespace,
+    OtherUser,
+    AcceptedChild,
+    KernelSocket,
 }
 
 /// Those that can share a stage.
-pub(super) const TOGETHER: [Kind; 9] = [
+pub(super) const TOGETHER: [Kind; 11] = [
     Kind::Basic,
     Kind::Listener,
     Kind::BoundSocket,
@@ -31,6 +34,8 @@ pub(super) const TOGETHER: [Kind; 9] = [
     Kind::Wildcard,
     Kind::Vanishing,
     Kind::AtListen,
+    Kind::OtherUser,
+    Kind::AcceptedChild,
 ];
 
 impl Kind {
@@ -45,6 +50,9 @@ impl Kind {
             "vanishing" => Self::Vanishing,
             "at-listen" => Self::AtListen,
             "other-namespace" => Self::OtherNamespace,
+            "other-user" => Self::OtherUser,
+            "accepted-child" => Self::AcceptedChild,
+            "kernel-socket" => Self::KernelSocket,
             _ => Self::Basic,
         }
     }
@@ -62,17 +70,18 @@ impl Kind {
     pub(super) fn cause(self) -> &'static str {
         match self {
             Self::Basic | Self::Vanishing | Self::OtherNamespace => "ephemeral-grab",
-            Self::Listener | Self::AtListen => "listener",
-            Self::BoundSocket => "bound-socket",
+            Self::Listener | Self::AtListen | Self::OtherUser => "listener",
+            Self::BoundSocket | Self::AcceptedChild => "bound-socket",
+            Self::KernelSocket => "kernel-socket",
             Self::TimeWait | Self::TimeWaitRestart => "time-wait",
             Self::InheritedFd => "inherited-fd",
             Self::Wildcard => "wildcard",
         }
     }
 
-    /// Whether the server sets SO_REUSEADDR, as most do; without it, TIME_WAIT alone is in its way.
+    /// Whether the server sets SO_REUSEADDR, as most do; without it, connections alone are in its way, TIME_WAIT included.
     pub(super) fn server_reuses(self) -> bool {
-        !matches!(self, Self::TimeWait | Self::TimeWaitRestart)
+        !matches!(self, Self::TimeWait | Self::TimeWaitRestart | Self::AcceptedChild)
     }
 
     /// A restarting service tries again; but what happens once must be seen at once.

@@ -8,12 +8,15 @@ use super::kind::Kind;
 use crate::rehearse::actor::{Actor, Bind, BindAttempt, Identity, Order, Tally};
 use crate::rehearse::error::{Error, Result};
 use crate::rehearse::incident::Family;
+use crate::rehearse::mptcp;
 use crate::rehearse::stage::Stage;
 use crate::rehearse::truth::{Expectation, Party};
 
 /// Where the clients' own server is.
 const UPSTREAM: u16 = 7000;
 const RANGE: &str = "net.ipv4.ip_local_port_range";
+/// A user that is not root.
+const USER: u32 = 65534;
 /// Ports that no scene uses, within the usual range.
 const ELSEWHERE: &str = "50000 60999";
 
@@ -31,9 +34,13 @@ pub(super) struct Scene {
 
 /// Who has the port, and with what.
 pub(super) struct Holder {
-    pub(super) identity: Identity,
+    /// None: the kernel itself.
+    pub(super) identity: Option<Identity>,
     /// None: the process has gone and only its sockets are left.
     pub(super) actor: Option<Actor>,
+    /// The other end of its connection.
+    #[expect(dead_code, reason = "dropping it would end the connection")]
+    peer: Option<Actor>,
     address: SocketAddr,
     remote: Option<SocketAddr>,
     state: &'static str,
@@ -41,11 +48,22 @@ pub(super) struct Holder {
 
 impl Holder {
     fn alive(actor: Actor, address: SocketAddr, state: &'static str) -> Self {
-        Self { identity: actor.identity().clone(), actor: Some(actor), address, remote: None, state }
+        Self {
+            identity: Some(actor.identity().clone()),
+            actor: Some(actor),
+            peer: None,
+            address,
+            remote: None,
+            state,
+        }
     }
 
     fn party(&self) -> Party {
-        let party = Party::of(&self.identity, "process", self.address).in_state(self.state);
+        let party = match &self.identity {
+            Some(identity) => Party::of(identity, "process", self.address),
+            None => Party { kind: "process", address: Some(self.address), ..Party::default() },
+        };
+        let party = party.in_state(self.state);
         match self.remote {
             Some(remote) => party.connected_to(remote),
             None => party,
@@ -87,12 +105,20 @@ impl Scene {
                 let mut holder = self.take(stage, "tt-master", wanted, Some(64))?;
                 let actor = holder.actor()?;
                 actor.bequeath("tt-child")?;
-                Holder { identity: actor.identity().clone(), ..holder }
+                Holder { identity: Some(actor.identity().clone()), ..holder }
             }
             Kind::Wildcard => {
                 let other = if self.family == Family::V4 { Family::V6 } else { Family::V4 };
                 self.take(stage, "tt-other", other.any(self.port), Some(64))?
             }
+            Kind::OtherUser => {
+                let mut actor = stage.start_server("tt-other")?;
+                let order = Bind { reuseport: true, user: Some(USER), backlog: Some(64), ..Bind::to(wanted) };
+                take_port(&mut actor, order)?;
+                Holder::alive(actor, wanted, "listen")
+            }
+            Kind::AcceptedChild => self.accept(stage)?,
+            Kind::KernelSocket => self.open_in_kernel(stage)?,
         };
         self.holder = Some(holder);
         Ok(())
@@ -104,6 +130,28 @@ impl Scene {
         // With SO_REUSEADDR on both sides a socket that does not listen is in nobody's way.
         bind_with(&mut actor, address, backlog, self.kind != Kind::BoundSocket)?;
         Ok(Holder::alive(actor, address, if backlog.is_some() { "listen" } else { "bound" }))
+    }
+
+    /// A server that listens no more, and still has a connection that it accepted.
+    fn accept(&self, stage: &Stage) -> Result<Holder> {
+        let mut old = stage.start_server("tt-other")?;
+        bind_with(&mut old, self.wanted(), Some(64), true)?;
+        let mut client = stage.start_client("tt-client")?;
+        let to = self.family.call(stage, self.port);
+        let from: Vec<SocketAddr> = client.ask(&Order::Connect { to, count: 1 })?;
+        old.ask::<()>(&Order::AcceptOne)?;
+        old.ask::<()>(&Order::Close)?;
+        let remote = from.first().copied();
+        Ok(Holder { remote, peer: Some(client), ..Holder::alive(old, to, "established") })
+    }
+
+    /// A socket that the kernel opens for itself: multipath TCP listens where it announces an address with a port.
+    fn open_in_kernel(&self, stage: &Stage) -> Result<Holder> {
+        let address = self.family.call(stage, self.port);
+        stage.server().run(move || mptcp::announce(address))?.map_err(|error| {
+            Error::NotSupported(format!("multipath TCP does not listen for itself here: {error}"))
+        })?;
+        Ok(Holder { identity: None, actor: None, peer: None, address, remote: None, state: "listen" })
     }
 
     /// A client whose connection to the upstream server was given the port.
@@ -136,7 +184,14 @@ impl Scene {
         client.ask::<Tally>(&Order::HangUp { reset: false })?;
         self.await_time_wait(stage)?;
         let identity = old.identity().clone();
-        Ok(Holder { identity, actor: None, address: to, remote: from.first().copied(), state: "time-wait" })
+        Ok(Holder {
+            identity: Some(identity),
+            actor: None,
+            peer: None,
+            address: to,
+            remote: from.first().copied(),
+            state: "time-wait",
+        })
     }
 
     fn await_time_wait(&self, stage: &Stage) -> Result<()> {
@@ -153,13 +208,13 @@ impl Scene {
             _ => None,
         };
         let order = Bind {
-            address: wanted,
             reuseaddr: kind.server_reuses(),
-            v6only: false,
+            reuseport: kind == Kind::OtherUser,
             backlog: if kind == Kind::AtListen { None } else { Some(128) },
             attempts: kind.attempts(),
             gap_ms: 300,
             then_kill,
+            ..Bind::to(wanted)
         };
         let mut attempts: Vec<BindAttempt> = server.ask(&Order::Bind(order))?;
         match kind {
@@ -212,15 +267,7 @@ impl Scene {
             connect_from(stage, client, to, &format!("{port} {}", port.saturating_add(1)))?;
         }
         let server = self.server.as_mut().ok_or_else(|| Error::NotStaged("nobody has tried".into()))?;
-        let order = Bind {
-            address: wanted,
-            reuseaddr: self.kind.server_reuses(),
-            v6only: false,
-            backlog: Some(128),
-            attempts: 1,
-            gap_ms: 0,
-            then_kill: None,
-        };
+        let order = Bind { reuseaddr: self.kind.server_reuses(), backlog: Some(128), ..Bind::to(wanted) };
         let attempts: Vec<BindAttempt> = server.ask(&Order::Bind(order))?;
         Ok(attempts.iter().any(|attempt| attempt.errno.is_some()))
     }
@@ -250,7 +297,11 @@ pub(super) fn surroundings(stage: &Stage, family: Family) -> Result<Vec<Actor>> 
 }
 
 fn bind_with(actor: &mut Actor, address: SocketAddr, backlog: Option<i32>, reuseaddr: bool) -> Result<()> {
-    let order = Bind { address, reuseaddr, v6only: false, backlog, attempts: 1, gap_ms: 0, then_kill: None };
+    take_port(actor, Bind { reuseaddr, backlog, ..Bind::to(address) })
+}
+
+fn take_port(actor: &mut Actor, order: Bind) -> Result<()> {
+    let address = order.address;
     let attempts: Vec<BindAttempt> = actor.ask(&Order::Bind(order))?;
     expect_success(&attempts, &format!("{} on {address}", actor.identity().role))
 }

@@ -1,0 +1,92 @@
+//! bind() and listen() calls that failed whoever has the port: the address or the port is not to be had at all.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::event::{BindFail, BindStage, SocketOptions, Task, Timestamp};
+
+use super::bounded::BoundedMap;
+
+/// How many refusals are remembered.
+const REFUSALS: usize = 1024;
+
+/// Names a refusal: attempts that are told as one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RefusalKey {
+    /// Network namespace.
+    pub netns: u32,
+    /// Requested address and port.
+    pub requested: SocketAddr,
+    /// errno.
+    pub errno: u32,
+    /// Command name of who asked: a service that is restarted with a new pid and fails again is the same refusal.
+    pub comm: String,
+}
+
+/// An address or a port that somebody wants and may not have.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// How often since the tracer started.
+    pub attempts: u64,
+    /// Last attempt.
+    pub last: Timestamp,
+    /// Who asked last.
+    pub requester: Task,
+    /// In which call it failed.
+    pub stage: BindStage,
+    /// Options of the requesting socket.
+    pub options: SocketOptions,
+    /// Addresses that the namespace had, if they were read.
+    pub addresses: Option<Vec<IpAddr>>,
+}
+
+/// All refusals.
+#[derive(Debug)]
+pub(super) struct Refusals {
+    by_key: BoundedMap<RefusalKey, Refusal>,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self { by_key: BoundedMap::new(REFUSALS) }
+    }
+}
+
+impl Refusals {
+    pub(super) fn get(&self, key: &RefusalKey) -> Option<&Refusal> {
+        self.by_key.get(key)
+    }
+
+    pub(super) fn forgotten(&self) -> u64 {
+        self.by_key.forgotten()
+    }
+
+    /// An attempt failed.
+    pub(super) fn note(&mut self, time: Timestamp, fail: &BindFail) -> RefusalKey {
+        let key = RefusalKey {
+            netns: fail.endpoints.netns,
+            requested: fail.endpoints.local,
+            errno: fail.errno,
+            comm: fail.task.comm.clone(),
+        };
+        let fresh = || Refusal {
+            attempts: 0,
+            last: time,
+            requester: fail.task.clone(),
+            stage: fail.stage,
+            options: fail.options,
+            addresses: None,
+        };
+        let refusal = self.by_key.get_or_insert_with(key.clone(), fresh);
+        refusal.attempts += 1;
+        if time >= refusal.last {
+            refusal.last = time;
+            refusal.requester = fail.task.clone();
+            refusal.stage = fail.stage;
+            refusal.options = fail.options;
+        }
+        if fail.addresses.is_some() {
+            refusal.addresses.clone_from(&fail.addresses);
+        }
+        key
+    }
+}

@@ -1,0 +1,300 @@
+//! bind-refused: bind() failed, whoever has the port: the address is not there, or the port is not for everybody.
+//!
+//! Its neighbour `bind-conflict` tells of ports that somebody has. What is left (a socket that is bound already, a family
+//! that does not fit) is a mistake in the program: an event, and no finding.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::correlate::{Change, Correlator, Refusal, RefusalKey};
+use crate::event::KnobSample;
+
+use super::case::{Concern, Description, Diagnosis};
+use super::commands::{inside, sysctl};
+use super::words::{count, errno_name};
+use super::{Confidence, Evidence, Party, ProcessName, Remedy, Severity, SocketFacts};
+
+const EPERM: u32 = 1;
+const EACCES: u32 = 13;
+const EADDRNOTAVAIL: u32 = 99;
+
+/// Addresses that are named in words.
+const NAMED: usize = 8;
+
+/// The diagnosis.
+#[derive(Default)]
+pub(super) struct BindRefused {
+    /// Attempts that earlier findings of a refusal have told of.
+    told: HashMap<RefusalKey, u64>,
+}
+
+/// Why it may not have the address or the port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// No device of the namespace has the address.
+    AddressMissing,
+    /// The port is below `ip_unprivileged_port_start`, and the process lacks CAP_NET_BIND_SERVICE.
+    PrivilegedPort,
+    /// A program attached to the process's cgroup says no.
+    Denied,
+}
+
+impl Cause {
+    fn of(errno: u32) -> Option<Self> {
+        match errno {
+            EADDRNOTAVAIL => Some(Self::AddressMissing),
+            EACCES => Some(Self::PrivilegedPort),
+            EPERM => Some(Self::Denied),
+            _ => None,
+        }
+    }
+
+    fn code(self) -> &'static str {
+        match self {
+            Self::AddressMissing => "address-missing",
+            Self::PrivilegedPort => "privileged-port",
+            Self::Denied => "denied",
+        }
+    }
+}
+
+impl Diagnosis for BindRefused {
+    const CODE: &'static str = "bind-refused";
+    const QUIET: Duration = Duration::from_secs(10);
+
+    type Key = RefusalKey;
+    /// Attempts before this finding: an earlier one has told of them.
+    type Memory = u64;
+
+    fn concern(&self, change: &Change, _world: &Correlator) -> Option<Concern<RefusalKey>> {
+        match change {
+            Change::BindRefused(key) if Cause::of(key.errno).is_some() => {
+                Some(Concern::Happened(key.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self, key: &RefusalKey, world: &Correlator) -> u64 {
+        self.told.retain(|key, _| world.refusal(key).is_some());
+        self.told.get(key).copied().unwrap_or(0)
+    }
+
+    fn observe(&mut self, _key: &RefusalKey, _memory: &mut u64, _change: &Change, _world: &Correlator) {}
+
+    fn describe(&self, key: &RefusalKey, before: &u64, world: &Correlator) -> Option<Description> {
+        let (refusal, cause) = (world.refusal(key)?, Cause::of(key.errno)?);
+        let knobs = world.namespace(key.netns).map(|namespace| &namespace.knobs);
+        let attempts = refusal.attempts.saturating_sub(*before);
+        Some(Account { key, refusal, cause, knobs, world, attempts }.describe())
+    }
+
+    fn end(&mut self, key: &RefusalKey, _before: &u64, world: &Correlator) {
+        if let Some(refusal) = world.refusal(key) {
+            self.told.insert(key.clone(), refusal.attempts);
+        }
+    }
+}
+
+/// All that is said about a refusal.
+struct Account<'a> {
+    key: &'a RefusalKey,
+    refusal: &'a Refusal,
+    cause: Cause,
+    knobs: Option<&'a KnobSample>,
+    world: &'a Correlator,
+    attempts: u64,
+}
+
+impl Account<'_> {
+    fn describe(&self) -> Description {
+        let (refusal, wanted) = (self.refusal, self.key.requested);
+        let requester = self.requester();
+        let name = requester.process.as_ref().map_or_else(|| "a process".to_owned(), ToString::to_string);
+        let explanation = self.explanation();
+        let what = match self.cause {
+            Cause::AddressMissing => format!("this network namespace does not have {}", wanted.ip()),
+            Cause::PrivilegedPort => format!("port {} is privileged", wanted.port()),
+            Cause::Denied => "it is not permitted to".to_owned(),
+        };
+        let tries = count(self.attempts, "attempt", "attempts");
+        Description {
+            severity: Severity::Warning,
+            confidence: self.confidence(),
+            title: format!(
+                "{name} cannot {} {wanted}: {what} ({})",
+                refusal.stage.name(),
+                errno_name(self.key.errno)
+            ),
+            subject: Party {
+                kind: "port",
+                address: Some(wanted),
+                port: Some(wanted.port()),
+                netns: Some(self.key.netns),
+                ..Party::default()
+            },
+            cause: self.cause.code(),
+            numbers: vec![format!(
+                "{tries} by uid {}, options {}, at {}()",
+                refusal.requester.uid,
+                refusal.options,
+                refusal.stage.name()
+            )],
+            evidence: self.evidence(requester, &explanation),
+            remedy: self.remedy(&name),
+            explanation,
+        }
+    }
+
+    /// What is said of the cause rests on what was read a moment later.
+    fn confidence(&self) -> Confidence {
+        let seen = match self.cause {
+            Cause::AddressMissing => {
+                self.refusal.addresses.as_ref().is_some_and(|has| !has.contains(&self.key.requested.ip()))
+            }
+            Cause::PrivilegedPort => self.is_privileged() == Some(true),
+            Cause::Denied => false,
+        };
+        if seen { Confidence::Certain } else { Confidence::Likely }
+    }
+
+    fn is_privileged(&self) -> Option<bool> {
+        Some(u32::from(self.key.requested.port()) < self.knobs?.unprivileged_port_start?)
+    }
+
+    fn requester(&self) -> Party {
+        Party {
+            kind: "process",
+            address: Some(self.key.requested),
+            netns: Some(self.key.netns),
+            process: Some(ProcessName::of_task(&self.refusal.requester, self.world.processes())),
+            socket: Some(SocketFacts {
+                options: Some(self.refusal.options.to_string()),
+                uid: Some(self.refusal.requester.uid),
+                ..SocketFacts::default()
+            }),
+            ..Party::default()
+        }
+    }
+
+    /// What `ip_nonlocal_bind` of the address's family allows.
+    fn nonlocal_bind(&self) -> Option<bool> {
+        let knobs = self.knobs?;
+        if self.key.requested.is_ipv6() { knobs.nonlocal_bind_v6 } else { knobs.nonlocal_bind }
+    }
+
+    fn explanation(&self) -> String {
+        let (ip, port) = (self.key.requested.ip(), self.key.requested.port());
+        match (self.cause, &self.refusal.addresses) {
+            (Cause::AddressMissing, Some(has)) if has.contains(&ip) => format!(
+                "{ip} was not there when it was asked for, and is now: it was configured too late (an IPv6 address cannot be \
+                 bound while its uniqueness is still being tested)"
+            ),
+            (Cause::AddressMissing, Some(has)) => {
+                format!("no device of the namespace has {ip}; it has {}", listed(has))
+            }
+            (Cause::AddressMissing, None) => {
+                format!("no device of the namespace has {ip}; which addresses it has could not be read")
+            }
+            (Cause::PrivilegedPort, _) => match self.knobs.and_then(|knobs| knobs.unprivileged_port_start) {
+                Some(start) if u32::from(port) < start => format!(
+                    "ports below {start} (net.ipv4.ip_unprivileged_port_start) take CAP_NET_BIND_SERVICE, which uid {} \
+                     does not have there",
+                    self.refusal.requester.uid
+                ),
+                Some(start) => format!(
+                    "ports below {start} take CAP_NET_BIND_SERVICE, but {port} is not one of them: a security module or \
+                     another rule denies it"
+                ),
+                None => {
+                    "ports below net.ipv4.ip_unprivileged_port_start take CAP_NET_BIND_SERVICE".to_owned()
+                }
+            },
+            (Cause::Denied, _) => {
+                "a BPF program attached to its cgroup (or a security module) denies it".to_owned()
+            }
+        }
+    }
+
+    fn evidence(&self, requester: Party, why: &str) -> Evidence {
+        let refusal = self.refusal;
+        let missing = self.cause == Cause::AddressMissing;
+        let addresses = refusal.addresses.as_ref().filter(|_| missing).map(|has| listed(has));
+        Evidence::new()
+            .with("requester", requester)
+            .with("requested", self.key.requested.to_string())
+            .with("port", self.key.requested.port())
+            .with("errno", errno_name(self.key.errno))
+            .with("stage", refusal.stage.name())
+            .with("options", refusal.options.to_string())
+            .with("attempts", self.attempts)
+            .with_some("addresses", addresses)
+            .with_some("ip_nonlocal_bind", self.nonlocal_bind().filter(|_| missing))
+            .with_some(
+                "ip_unprivileged_port_start",
+                self.knobs
+                    .and_then(|knobs| knobs.unprivileged_port_start)
+                    .filter(|_| self.cause == Cause::PrivilegedPort),
+            )
+            .with("why", why)
+    }
+
+    fn remedy(&self, name: &str) -> Vec<Remedy> {
+        let (ip, port) = (self.key.requested.ip(), self.key.requested.port());
+        let process = ProcessName::of_task(&self.refusal.requester, self.world.processes());
+        match self.cause {
+            Cause::AddressMissing => {
+                let every = if ip.is_ipv6() { "[::]" } else { "0.0.0.0" };
+                let key =
+                    if ip.is_ipv6() { "net.ipv6.ip_nonlocal_bind" } else { "net.ipv4.ip_nonlocal_bind" };
+                vec![
+                    Remedy::text(format!("let {name} bind one of the addresses that are there, or {every}")),
+                    Remedy::command(
+                        format!("or start it after {ip} is configured: see which device should have it"),
+                        inside(self.key.netns, Some(&process), "ip address show"),
+                    ),
+                    Remedy::command(
+                        format!(
+                            "for an address that moves between hosts: IP_FREEBIND in {name}, or for all programs of the namespace"
+                        ),
+                        sysctl(self.key.netns, Some(&process), &format!("{key}=1")),
+                    ),
+                ]
+            }
+            Cause::PrivilegedPort => {
+                let mut remedy = vec![Remedy::text(format!(
+                    "give {name} CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE), or another port"
+                ))];
+                if self.is_privileged() == Some(true) {
+                    remedy.push(Remedy::command(
+                        format!("or open port {port} and all above it to every user of the namespace"),
+                        sysctl(
+                            self.key.netns,
+                            Some(&process),
+                            &format!("net.ipv4.ip_unprivileged_port_start={port}"),
+                        ),
+                    ));
+                }
+                remedy
+            }
+            Cause::Denied => vec![Remedy::command(
+                "see which programs are attached to the cgroups (and the security module's log)",
+                "bpftool cgroup tree",
+            )],
+        }
+    }
+}
+
+fn listed(addresses: &[std::net::IpAddr]) -> String {
+    let mut named: Vec<String> = addresses.iter().take(NAMED).map(ToString::to_string).collect();
+    if addresses.is_empty() {
+        return "none".to_owned();
+    }
+    if addresses.len() > NAMED {
+        named.push(format!("{} more", addresses.len() - NAMED));
+    }
+    named.join(", ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+//! Every cause, and what is no finding.
+
+use crate::event::{BindFail, Kind, SocketOptions};
+use crate::finding::Confidence;
+use crate::finding::testing::{Play, bind_fail, task};
+
+fn refuse(play: &mut Play, at: u64, local: &str, errno: u32, addresses: Option<&[&str]>) {
+    let fail = BindFail {
+        errno,
+        options: SocketOptions::NONE,
+        addresses: addresses.map(|has| has.iter().map(|ip| ip.parse().unwrap()).collect()),
+        ..bind_fail(local, task(77, "nginx"), Vec::new())
+    };
+    play.send(at, Kind::BindFail(Box::new(fail)));
+}
+
+#[test]
+fn an_address_that_is_not_there_is_named_with_those_that_are() {
+    let mut play = Play::new(4096);
+    for attempt in 0..3 {
+        refuse(&mut play, attempt * 100, "10.0.0.7:80", 99, Some(&["127.0.0.1", "10.0.0.8"]));
+    }
+    play.ticks_until(4000);
+    let finding = play.only();
+    assert_eq!((finding.code, finding.cause), ("bind-refused", "address-missing"));
+    assert_eq!(finding.confidence, Confidence::Certain);
+    assert_eq!(
+        finding.title,
+        "nginx[77] cannot bind 10.0.0.7:80: this network namespace does not have 10.0.0.7 (EADDRNOTAVAIL)"
+    );
+    assert_eq!(finding.explanation, "no device of the namespace has 10.0.0.7; it has 127.0.0.1, 10.0.0.8");
+    assert!(finding.numbers[0].starts_with("3 attempts"), "{:?}", finding.numbers);
+    let commands: Vec<_> = finding.remedy.iter().filter_map(|remedy| remedy.command.as_deref()).collect();
+    assert!(commands.iter().any(|command| command.ends_with("net.ipv4.ip_nonlocal_bind=1")), "{commands:?}");
+}
+
+#[test]
+fn an_address_that_came_too_late_is_not_called_missing_for_certain() {
+    let mut play = Play::new(4096);
+    refuse(&mut play, 0, "10.0.0.7:80", 99, Some(&["10.0.0.7"]));
+    play.ticks_until(2000);
+    let finding = play.only();
+    assert_eq!(finding.confidence, Confidence::Likely);
+    assert!(finding.explanation.contains("too late"), "{}", finding.explanation);
+}
+
+#[test]
+fn a_privileged_port_is_told_by_the_knob() {
+    let mut play = Play::new(4096);
+    play.knobs(4096);
+    refuse(&mut play, 0, "0.0.0.0:80", 13, None);
+    play.ticks_until(2000);
+    let finding = play.only();
+    assert_eq!((finding.cause, finding.confidence), ("privileged-port", Confidence::Certain));
+    assert!(finding.explanation.starts_with("ports below 1024"), "{}", finding.explanation);
+}
+
+#[test]
+fn a_port_that_is_not_privileged_is_denied_by_somebody_else() {
+    let mut play = Play::new(4096);
+    play.knobs(4096);
+    refuse(&mut play, 0, "0.0.0.0:8080", 13, None);
+    play.ticks_until(2000);
+    let finding = play.only();
+    assert_eq!((finding.cause, finding.confidence), ("privileged-port", Confidence::Likely));
+    assert!(finding.remedy.iter().all(|remedy| remedy.command.is_none()), "{:?}", finding.remedy);
+}
+
+#[test]
+fn mistakes_of_a_program_are_events_and_no_finding() {
+    let mut play = Play::new(4096);
+    refuse(&mut play, 0, "0.0.0.0:80", 22, None);
+    play.ticks_until(2000);
+    assert_eq!(play.findings.len(), 0);
+}
