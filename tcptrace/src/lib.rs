@@ -3,7 +3,7 @@
 //! Data walks through the rooms of this crate top to bottom:
 //! [`probe`] (or a recording) → [`event`] → [`correlate`] → [`finding`] → [`output`];
 //! [`live`] drives the probes of this host; [`identity`] and [`host`] add what the kernel shows without probes; [`rehearse`] makes the incidents to explain.
-//! [`survey`] is the host as it is now, for what needs no probes: [`check`]; [`who`] holds a port.
+//! [`stock`] is the host as it is now, for what needs no probes: [`check`]; [`who`] holds a port.
 
 pub mod check;
 pub mod cli;
@@ -20,6 +20,5 @@ pub mod record;
 pub mod rehearse;
 pub mod report;
 pub mod stock;
-pub mod survey;
 pub mod who;
 pub mod why;

@@ -1,39 +1,17 @@
 //! `tcptrace check` as a pipeline runs it: exit codes, JSON, no free port.
 
+mod common;
+
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
-use tcptrace::host::netns::{Netns, in_netns};
-use tcptrace::rehearse::{Error, Stage};
-
-/// None: this machine does not let us make namespaces.
-fn stage() -> Result<Option<Stage>> {
-    match Stage::new() {
-        Err(Error::NotPermitted { what, .. }) => {
-            println!("skipped: no permission for {what}");
-            Ok(None)
-        }
-        other => Ok(Some(other?)),
-    }
-}
-
-/// Runs inside the namespace, as somebody would who has entered it.
-fn tcptrace(netns: &Netns, arguments: &[&str]) -> Result<Output> {
-    let run = || Command::new(env!("CARGO_BIN_EXE_tcptrace")).args(arguments).output();
-    in_netns(netns, run)?.context("tcptrace runs")
-}
-
-fn lines(output: &Output) -> Result<Vec<Value>> {
-    let text = String::from_utf8(output.stdout.clone())?;
-    text.lines().map(|line| serde_json::from_str(line).context("a line is JSON")).collect()
-}
+use anyhow::{Result, ensure};
+use common::{lines, stage, tcptrace};
+use tcptrace::host::netns::in_netns;
 
 #[test]
 fn risks_are_exit_code_1_and_it_needs_no_free_port() -> Result<()> {
-    let Some(stage) = stage()? else { return Ok(()) };
-    let netns = Netns::from_path(&stage.server().path())?;
+    let Some((stage, netns)) = stage()? else { return Ok(()) };
     let id = netns.id().to_string();
     let arguments = ["check", "--json", "--netns", &id];
     ensure!(tcptrace(&netns, &arguments)?.status.code() == Some(0), "a new namespace has no risks");

@@ -2,7 +2,7 @@
 
 use super::{Plan, Risk, Rule, names, parties};
 use crate::finding::{Evidence, Remedy, Severity};
-use crate::survey::Namespace;
+use crate::stock::Namespace;
 
 /// The kernel's default since 5.4. A limit that equals it (or more) is what programs get that ask for as much as there is.
 const USUAL: u32 = 4096;

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 
 use crate::finding::{Evidence, Party, ProcessName, Remedy, Severity};
 use crate::host::port_set::PortSet;
-use crate::survey::{Namespace, Socket};
+use crate::stock::{Namespace, Socket};
 
 /// Something that will hurt.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,7 +3,7 @@
 use super::{Plan, Risk, Rule, names, parties};
 use crate::finding::{Evidence, Remedy, Severity};
 use crate::host::port_set::PortSet;
-use crate::survey::Namespace;
+use crate::stock::Namespace;
 
 /// The rule.
 pub(super) struct RangeOverlap;

@@ -4,7 +4,7 @@ use super::{Plan, Risk, Rule};
 use crate::finding::{Evidence, Remedy, Severity};
 use crate::host::knobs::PortRange;
 use crate::host::port_set::PortSet;
-use crate::survey::Namespace;
+use crate::stock::Namespace;
 
 /// Fewer than this are few: TIME_WAIT keeps a port for 60 s, so that 8192 last for 136 connections a second to one
 /// destination.

@@ -2,7 +2,7 @@
 
 use super::{Plan, Risk, Rule, names, parties};
 use crate::finding::{Evidence, Remedy, Severity};
-use crate::survey::Namespace;
+use crate::stock::Namespace;
 
 /// The rule.
 pub(super) struct SynBacklog;

@@ -4,11 +4,10 @@ use std::net::TcpListener;
 use std::process::Command;
 
 use crate::host::netns::{Netns, in_netns};
-use crate::host::sock_diag::States;
 use crate::host::testing::private_netns;
 
 use super::*;
-use crate::survey::Survey;
+use crate::stock::{Scope, Survey, Wanted};
 
 fn set(netns: &Netns, settings: &[(&str, &str)]) {
     in_netns(netns, || {
@@ -20,7 +19,8 @@ fn set(netns: &Netns, settings: &[(&str, &str)]) {
 }
 
 fn look(netns: &Netns, plan: &Plan) -> Vec<Risk> {
-    let mut survey = Survey::take(Some(netns), States::LISTEN).unwrap();
+    let scope = Scope { netns: Some(netns.clone()), ..Scope::default() };
+    let mut survey = Survey::take(&scope, &[Wanted::LISTENERS]).unwrap();
     // The commands are run inside the namespace.
     survey.namespaces[0].is_own = true;
     risks(&survey.namespaces[0], plan)

@@ -96,12 +96,9 @@ pub struct WatchArgs {
     /// Stop after this long: 250ms, 30s, 5m, 2h
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     pub limit: Option<Duration>,
-    /// Only sockets of these ports (local; for clients also remote); filtered in the kernel
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: Vec<u16>,
-    /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns; filtered in the kernel
-    #[arg(long, value_name = "NETNS")]
-    pub netns: Option<String>,
+    /// What to look at.
+    #[command(flatten)]
+    pub filter: FilterArgs,
     /// What to print.
     #[command(flatten)]
     pub selection: SelectionArgs,
@@ -119,6 +116,28 @@ pub struct WatchFilesArgs {
     /// Instead of this host: a recording (a file, the parts of a rotated one, or a directory); as replay does it
     #[arg(value_name = "FILE", conflicts_with_all = ["limit", "attach", "ring_kib", "kernel_log"])]
     pub files: Vec<PathBuf>,
+}
+
+/// What to look at.
+#[derive(Args, Clone, Debug, Default)]
+pub struct FilterArgs {
+    /// Only sockets of these ports (local; for clients also remote); filtered in the kernel
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Vec<u16>,
+    /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns; filtered in the kernel
+    #[arg(long, value_name = "NETNS")]
+    pub netns: Option<String>,
+}
+
+/// Of which time.
+#[derive(Args, Clone, Debug, Default)]
+pub struct PeriodArgs {
+    /// Only from then on: 2026-11-22T03:00:00Z, 03:12, 10m ago
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<Moment>,
+    /// Only until then
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<Moment>,
 }
 
 /// What to print.
@@ -170,12 +189,9 @@ pub struct RecordArgs {
     /// With --rotate: delete the oldest files, so that all together stay below this size
     #[arg(long, value_name = "SIZE", value_parser = size, requires = "rotate")]
     pub keep: Option<u64>,
-    /// Only sockets of these ports (local; for clients also remote); filtered in the kernel
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: Vec<u16>,
-    /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns; filtered in the kernel
-    #[arg(long, value_name = "NETNS")]
-    pub netns: Option<String>,
+    /// What to look at.
+    #[command(flatten)]
+    pub filter: FilterArgs,
     /// Whom to record: others' events are left out, and what the kernel counts of them is said to be filtered.
     #[command(flatten)]
     pub parties: PartyArgs,
@@ -199,12 +215,9 @@ pub struct ReplayArgs {
     /// Print the events behind the findings, too
     #[arg(long)]
     pub events: bool,
-    /// Print only what was said from then on: 2026-11-22T03:00:00Z, 03:12, 10m ago
-    #[arg(long, value_name = "TIME")]
-    pub from: Option<Moment>,
-    /// Print only what was said until then
-    #[arg(long, value_name = "TIME")]
-    pub to: Option<Moment>,
+    /// Of which time.
+    #[command(flatten)]
+    pub period: PeriodArgs,
     /// Only sockets of these ports (local; for clients also remote)
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Vec<u16>,
@@ -234,12 +247,9 @@ pub struct ReportArgs {
     /// Overwrite it
     #[arg(long, requires = "html")]
     pub force: bool,
-    /// Only from then on: 2026-11-22T03:00:00Z, 03:12, 10m ago
-    #[arg(long, value_name = "TIME")]
-    pub from: Option<Moment>,
-    /// Only until then
-    #[arg(long, value_name = "TIME")]
-    pub to: Option<Moment>,
+    /// Of which time.
+    #[command(flatten)]
+    pub period: PeriodArgs,
     /// Who had this local port
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
@@ -563,7 +573,7 @@ mod tests {
         assert!(cli.command.is_none());
         assert!(cli.watch.output.json);
         assert_eq!(cli.watch.limit, Some(Duration::from_secs(30)));
-        assert_eq!(cli.watch.port, [80]);
+        assert_eq!(cli.watch.filter.port, [80]);
     }
 
     #[test]
@@ -597,7 +607,7 @@ mod tests {
     fn recordings_are_watched_as_they_are_replayed() {
         let words = ["tcptrace", "watch", "run.arrows", "--port", "80", "--comm", "nginx"];
         let Some(Command::Watch(args)) = Cli::try_parse_from(words).unwrap().command else { panic!() };
-        assert_eq!((args.files, args.watch.port), (vec![PathBuf::from("run.arrows")], vec![80]));
+        assert_eq!((args.files, args.watch.filter.port), (vec![PathBuf::from("run.arrows")], vec![80]));
         assert!(Cli::try_parse_from(["tcptrace", "watch", "run.arrows", "--for", "3s"]).is_err());
         assert!(Cli::try_parse_from(["tcptrace", "watch", "--for", "3s"]).is_ok());
     }

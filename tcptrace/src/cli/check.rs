@@ -12,9 +12,8 @@ use super::{
 use crate::{
     check::{Plan, RULES, Risk, risks},
     finding::{Evidence, Party, Remedy},
-    host::sock_diag::States,
     output::escape,
-    survey::{Namespace, Survey},
+    stock::{Gap, Namespace, Scope, Survey, Wanted},
 };
 
 /// A risk, as `--json` prints it.
@@ -39,7 +38,7 @@ struct SummaryLine<'a> {
     namespaces: usize,
     risks: usize,
     /// What could not be looked at.
-    gaps: &'a [String],
+    gaps: Vec<&'a str>,
 }
 
 pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
@@ -49,10 +48,11 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, message));
     }
     let only = args.netns.as_deref().map(netns::find).transpose()?;
-    let survey = Survey::take(only.as_ref(), States::LISTEN)
+    let scope = Scope { netns: only, ..Scope::default() };
+    let survey = Survey::take(&scope, &[Wanted::LISTENERS])
         .map_err(|error| Failure::new(Exit::NotPermitted, error))?;
     if survey.namespaces.is_empty() {
-        return Err(Failure::new(Exit::NotPermitted, survey.gaps.join("; ")));
+        return Err(Failure::new(Exit::NotPermitted, Gap::reasons(&survey.gaps).join("; ")));
     }
     let plan = Plan { servers: args.servers.clone().unwrap_or_default() };
     let found: Vec<(&Namespace, Risk)> = survey
@@ -90,7 +90,7 @@ fn json(survey: &Survey, found: &[(&Namespace, Risk)]) -> io::Result<()> {
         r#type: "summary",
         namespaces: survey.namespaces.len(),
         risks: found.len(),
-        gaps: &survey.gaps,
+        gaps: Gap::reasons(&survey.gaps),
     };
     serde_json::to_writer(&mut out, &line)?;
     writeln!(out)?;
@@ -127,7 +127,7 @@ fn text(survey: &Survey, found: &[(&Namespace, Risk)]) -> io::Result<()> {
         if namespaces == 1 { "" } else { "s" },
     )?;
     for gap in &survey.gaps {
-        writeln!(out, "not looked at: {}", escape(gap))?;
+        writeln!(out, "not looked at: {}", escape(&gap.why))?;
     }
     out.flush()
 }

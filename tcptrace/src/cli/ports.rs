@@ -18,14 +18,14 @@ use crate::{
     check::{self, Plan},
     correlate::{Correlator, ProcessPorts},
     event::{Owner, PortSurvey},
-    host::{netns::Netns, sock_diag, sock_diag::States},
+    host::{netns::Netns, sock_diag},
     identity::process::Process,
     live::{
         Live,
         drive::{Ending, drive},
     },
     output::escape,
-    survey::{self, Namespace, Survey},
+    stock::{Gap, Namespace, Opener, Scope, Survey, Wanted, ports},
 };
 
 /// Lines of text for each list, unless all are asked for.
@@ -113,7 +113,7 @@ struct SummaryLine<'a> {
     r#type: &'static str,
     namespaces: usize,
     /// What could not be looked at.
-    gaps: &'a [String],
+    gaps: Vec<&'a str>,
 }
 
 pub(super) fn run(args: &PortsArgs) -> Result<Exit, Failure> {
@@ -123,23 +123,25 @@ pub(super) fn run(args: &PortsArgs) -> Result<Exit, Failure> {
         Some(_) => match watch(args, only.clone()) {
             Ok(world) => Some(world),
             Err(failure) => {
-                gaps.push(format!("rates and forecasts: {}", failure.message));
+                gaps.push(Gap::new("traced", format!("rates and forecasts: {}", failure.message)));
                 None
             }
         },
         None => None,
     };
+    let scope = Scope { netns: only, ..Scope::default() };
     let mut survey =
-        Survey::take(only.as_ref(), States::ALL).map_err(|error| Failure::new(Exit::NotPermitted, error))?;
+        Survey::take(&scope, &[Wanted::ALL]).map_err(|error| Failure::new(Exit::NotPermitted, error))?;
     if survey.namespaces.is_empty() {
-        return Err(Failure::new(Exit::NotPermitted, survey.gaps.join("; ")));
+        return Err(Failure::new(Exit::NotPermitted, Gap::reasons(&survey.gaps).join("; ")));
     }
     match sock_diag::lists_bound_only() {
         Some(false) => {
-            gaps.push("before 6.8 the kernel does not list sockets that are only bound".to_owned());
+            gaps.push(Gap::new("sockets", "before 6.8 the kernel does not list sockets that are only bound"));
         }
         None => {
-            gaps.push("whether the kernel lists sockets that are only bound cannot be tried here".to_owned());
+            let why = "whether the kernel lists sockets that are only bound cannot be tried here";
+            gaps.push(Gap::new("sockets", why));
         }
         Some(true) => {}
     }
@@ -203,19 +205,16 @@ impl<'a> Space<'a> {
         let processes: HashMap<u32, &Arc<Process>> = namespace
             .sockets
             .iter()
-            .filter_map(|socket| socket.owners.first())
+            .filter_map(|socket| Some(&socket.owners.first()?.process))
             .map(|process| (process.pid, process))
             .collect();
         let owned: Vec<(&sock_diag::DiagSocket, Vec<Owner>)> = namespace
             .sockets
             .iter()
-            .map(|socket| {
-                let owner = |process: &Arc<Process>| Owner { pid: process.pid, comm: process.comm.clone() };
-                (&socket.diag, socket.owners.first().map(owner).into_iter().collect())
-            })
+            .map(|socket| (&socket.diag, socket.owners.first().map(Opener::owner).into_iter().collect()))
             .collect();
         let listed = owned.iter().map(|(socket, owners)| (*socket, owners.as_slice()));
-        let survey = survey::ports::survey(namespace.id, &namespace.knobs, listed, usize::MAX)?;
+        let survey = ports::survey(namespace.id, &namespace.knobs, listed, usize::MAX)?;
         Some(Self { namespace, survey, processes, traced })
     }
 
@@ -226,7 +225,7 @@ impl<'a> Space<'a> {
             pid,
             comm: holders.owner.as_ref().map(|owner| owner.comm.as_str()),
             command: process.and_then(|process| process.command.as_deref()),
-            container: process.and_then(|process| survey::container(process)),
+            container: process.and_then(|process| process.place()),
             ports: holders.ports,
             established: holders.established,
             close_wait: holders.close_wait,
@@ -325,7 +324,11 @@ fn json(survey: &Survey, spaces: &[Space<'_>]) -> io::Result<()> {
         serde_json::to_writer(&mut out, &space.line())?;
         writeln!(out)?;
     }
-    let line = SummaryLine { r#type: "summary", namespaces: survey.namespaces.len(), gaps: &survey.gaps };
+    let line = SummaryLine {
+        r#type: "summary",
+        namespaces: survey.namespaces.len(),
+        gaps: Gap::reasons(&survey.gaps),
+    };
     serde_json::to_writer(&mut out, &line)?;
     writeln!(out)?;
     out.flush()
@@ -384,7 +387,7 @@ fn text(survey: &Survey, spaces: &[Space<'_>], shown: usize) -> io::Result<()> {
         }
     }
     for gap in &survey.gaps {
-        writeln!(out, "not looked at: {}", escape(gap))?;
+        writeln!(out, "not looked at: {}", escape(&gap.why))?;
     }
     out.flush()
 }

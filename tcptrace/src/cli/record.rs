@@ -36,7 +36,7 @@ use crate::{
 const SETTLE: Duration = Duration::from_millis(1200);
 
 pub(super) fn run(args: &RecordArgs) -> Result<Exit, Failure> {
-    let mut filters = trace::Filters::of(&args.port, args.netns.as_deref())?;
+    let mut filters = trace::Filters::of(&args.filter)?;
     filters.words.extend(selection::words(&args.parties));
     let options = trace::options(&args.trace, args.all, filters)?;
     trace::runtime()?.block_on(record(args, &options))

@@ -19,7 +19,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     let selection =
         Selection { ports: args.port.clone(), netns: args.netns, ..selection::of(&args.selection)? };
     let mut recording = tape::only(&args.files)?;
-    let span = tape::span(&args.files, args.from, args.to)?;
+    let span = tape::span(&args.files, args.period.from, args.period.to)?;
     let mut pipeline = Pipeline::new(trace::output(args.json), selection, args.events);
     let played = play(&mut recording, &mut pipeline, span);
     tape::say_damage(&recording);

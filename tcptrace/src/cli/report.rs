@@ -25,7 +25,7 @@ struct Read {
 }
 
 pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
-    let span = tape::span(&args.files, args.from, args.to)?;
+    let span = tape::span(&args.files, args.period.from, args.period.to)?;
     let question = question(args)?;
     let zone = TimeZone::system();
     let tapes = record::open(&args.files)?;

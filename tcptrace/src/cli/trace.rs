@@ -8,7 +8,7 @@ use tcptrace_common::{
 };
 
 use super::{
-    args::TraceArgs,
+    args::{FilterArgs, TraceArgs},
     exit::{Exit, Failure},
     netns,
 };
@@ -31,9 +31,9 @@ pub(super) struct Filters<'a> {
 
 impl<'a> Filters<'a> {
     /// From the command line.
-    pub(super) fn of(ports: &'a [u16], netns: Option<&str>) -> Result<Self, Failure> {
-        let words = ports.iter().map(|port| format!("--port {port}")).collect();
-        Ok(Self { ports, netns: netns.map(netns::find).transpose()?, words })
+    pub(super) fn of(args: &'a FilterArgs) -> Result<Self, Failure> {
+        let words = args.port.iter().map(|port| format!("--port {port}")).collect();
+        Ok(Self { ports: &args.port, netns: args.netns.as_deref().map(netns::find).transpose()?, words })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{io, ops::ControlFlow};
 
 use super::{
-    args::{ReplayArgs, WatchArgs, WatchFilesArgs},
+    args::{PeriodArgs, ReplayArgs, WatchArgs, WatchFilesArgs},
     exit::{Exit, Failure},
     replay, selection, trace,
 };
@@ -22,7 +22,7 @@ pub(super) fn live_or_recorded(args: &WatchFilesArgs) -> Result<Exit, Failure> {
     if files.is_empty() {
         return run(watch);
     }
-    let netns = watch.netns.as_ref().map(|name| {
+    let netns = watch.filter.netns.as_ref().map(|name| {
         let usage = || format!("--netns {name}: of a recording, a namespace is named by its inode number");
         name.parse().map_err(|_| Failure::new(Exit::Usage, usage()))
     });
@@ -30,9 +30,8 @@ pub(super) fn live_or_recorded(args: &WatchFilesArgs) -> Result<Exit, Failure> {
         files: files.clone(),
         json: watch.output.json,
         events: watch.output.events || watch.output.all,
-        from: None,
-        to: None,
-        port: watch.port.clone(),
+        period: PeriodArgs::default(),
+        port: watch.filter.port.clone(),
         netns: netns.transpose()?,
         selection: watch.selection.clone(),
         fail_on: watch.fail_on,
@@ -40,7 +39,7 @@ pub(super) fn live_or_recorded(args: &WatchFilesArgs) -> Result<Exit, Failure> {
 }
 
 pub(super) fn run(args: &WatchArgs) -> Result<Exit, Failure> {
-    let filters = trace::Filters::of(&args.port, args.netns.as_deref())?;
+    let filters = trace::Filters::of(&args.filter)?;
     let options = trace::options(&args.trace, args.output.all, filters)?;
     trace::runtime()?.block_on(watch(args, &options))
 }

@@ -71,6 +71,11 @@ pub enum ProcessError {
 }
 
 impl Process {
+    /// Where it runs, in one name: its container or pod, or else its systemd unit.
+    pub fn place(&self) -> Option<String> {
+        self.container.as_ref().map(ToString::to_string).or_else(|| self.unit.clone())
+    }
+
     /// Reads a process. What may not be read is `None`; what is read is all of one process, even if the pid is
     /// recycled in the middle.
     ///

@@ -191,7 +191,7 @@ fn info(process: &Process) -> ProcessInfo {
         comm: process.comm.clone(),
         command: process.command.clone(),
         uid: process.uid,
-        container: process.container.as_ref().map(ToString::to_string).or_else(|| process.unit.clone()),
+        container: process.place(),
         netns: process.netns,
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::{BindFailure, Event, Kind, Owner, PortSurvey, PortUse, decode_port_use};
 use crate::host::sock_diag::{self, Query, States};
-use crate::survey;
+use crate::stock;
 
 use super::{Live, Timestamp};
 
@@ -250,7 +250,7 @@ impl Live {
             let owners = owners.get(&socket.inode).map_or(&[][..], Vec::as_slice);
             (*socket, owners)
         });
-        let mut survey = survey::ports::survey(netns, &knobs, owned, NAMED)?;
+        let mut survey = stock::ports::survey(netns, &knobs, owned, NAMED)?;
         if found.interrupted {
             survey.incomplete = Some("the kernel's tables changed while they were listed".to_owned());
         } else if sock_diag::lists_bound_only() == Some(false) {

@@ -225,7 +225,7 @@ impl Page<'_> {
             table(out, &head, &rows);
         }
         for of in &report.port_spaces {
-            let _ = writeln!(out, "  {}", port_space(of, self.when.clock(of.in_use_max_at)));
+            let _ = writeln!(out, "  {}", port_space(of, &self.when.clock(of.in_use_max_at)));
         }
         if !report.destinations.is_empty() {
             out.push_str("\nDESTINATIONS\n");
@@ -312,7 +312,7 @@ impl Page<'_> {
 }
 
 /// What a namespace had of ephemeral ports, in words.
-pub(super) fn port_space(of: &PortSpace, at: String) -> String {
+pub(super) fn port_space(of: &PortSpace, at: &str) -> String {
     format!(
         "netns {}: {} of the {} ephemeral ports ({}-{}) in use at {at}, {} in TIME_WAIT at most",
         of.netns, of.in_use_max, of.capacity, of.first, of.last, of.time_wait_max

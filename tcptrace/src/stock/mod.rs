@@ -1,6 +1,8 @@
-//! Taking stock of listeners: every TCP listener of every network namespace now, with owners, queues, the knob that limits
-//! it, and what is wrong with it, from sock_diag and procfs alone. A trace of some seconds can be laid beside it
-//! ([`Tracing`]).
+//! Taking stock, from sock_diag and procfs alone: every network namespace now with its settings, its TCP sockets and who has
+//! them ([`Survey`]).
+//!
+//! Two things are made of that: all listeners ([`take`]), with queues, the knob that limits them, and what is wrong with
+//! them, beside which a trace of some seconds can be laid ([`Tracing`]); and who has the ephemeral ports ([`ports`]).
 //!
 //! What could not be looked at is part of the answer ([`Gap`]): a listener without an owner and an owner who may not be
 //! seen are different things.
@@ -10,7 +12,9 @@ mod limit;
 mod listener;
 mod mark;
 mod owner;
+pub mod ports;
 mod select;
+mod survey;
 mod take;
 mod traced;
 
@@ -20,7 +24,8 @@ pub use listener::{Group, Listener};
 pub use mark::{Mark, MarkKind};
 pub use owner::{Owner, OwnerProcess};
 pub use select::{Filter, SortBy};
-pub use take::{Scope, take};
+pub use survey::{Namespace, Opener, Scope, Socket, Survey, Wanted};
+pub use take::take;
 pub use traced::{Traced, Tracing};
 
 /// All listeners, at one moment (as nearly as several looks at the kernel make one).
@@ -37,7 +42,7 @@ pub struct Stock {
 /// Something that could not be looked at.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Gap {
-    /// What is missing: `owners`, `namespaces`, `listeners`, `syn-queue`, `knobs`, `traced`.
+    /// What is missing: `owners`, `namespaces`, `sockets`, `listeners`, `syn-queue`, `knobs`, `traced`.
     pub what: &'static str,
     /// Why, what that means, and what helps.
     pub why: String,
@@ -47,6 +52,11 @@ impl Gap {
     /// `what` is missing because of `why`.
     pub fn new(what: &'static str, why: impl Into<String>) -> Self {
         Self { what, why: why.into() }
+    }
+
+    /// Why each is missing.
+    pub fn reasons(gaps: &[Self]) -> Vec<&str> {
+        gaps.iter().map(|gap| gap.why.as_str()).collect()
     }
 }
 

@@ -26,7 +26,7 @@ pub struct OwnerProcess {
 impl OwnerProcess {
     /// Container, or else the systemd unit, that it runs in.
     pub fn container(&self) -> Option<String> {
-        self.who.container.as_ref().map(ToString::to_string).or_else(|| self.who.unit.clone())
+        self.who.place()
     }
 
     /// Whether a signal or a debugger has stopped it.

@@ -247,8 +247,7 @@ fn describe(places: &mut BTreeMap<u32, Place>, procfs: &Procfs) {
         let Some(identity) = identity else { continue };
         process.comm.clone_from(&identity.comm);
         process.command.clone_from(&identity.command);
-        process.container =
-            identity.container.as_ref().map(ToString::to_string).or_else(|| identity.unit.clone());
+        process.container = identity.place();
         process.started = boot.map(|boot| boot.after(identity.started()));
     }
     for holder in places.values_mut().flat_map(|place| &mut place.holders) {

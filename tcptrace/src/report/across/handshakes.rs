@@ -164,7 +164,7 @@ impl Handshakes {
             Kind::PortTaken(taken) if taken.how == How::Connect => self.took_port(time, taken),
             Kind::Connect(connect) => self.connected(time, connect),
             Kind::Syn(syn) if syn.answer != SynAnswer::FastOpen => {
-                self.syn(time, &syn.endpoints, &syn.listener)
+                self.syn(time, &syn.endpoints, &syn.listener);
             }
             Kind::SynDrop(drop) => {
                 self.did(time, &drop.endpoints, Some(&drop.listener), Deed::SynDropped(drop.cause));

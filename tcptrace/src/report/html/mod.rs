@@ -238,7 +238,7 @@ impl Page<'_> {
             }),
         );
         for of in &report.port_spaces {
-            let line = port_space(of, self.when.second(of.in_use_max_at));
+            let line = port_space(of, &self.when.second(of.in_use_max_at));
             self.add(format!("<p>{}</p>", safe(&line)));
         }
         self.add("</section>\n");
