@@ -140,6 +140,8 @@ pub const SYN_DROP_OTHER: u32 = 3;
 /// The last quarter of `tcp_max_syn_backlog` is kept for peers that are known (only with `tcp_syncookies=0`), and this one is
 /// not.
 pub const SYN_DROP_MAX_SYN_BACKLOG: u32 = 4;
+/// There is no route for the answer (or a security module refuses the request, which the kernel does not tell apart).
+pub const SYN_DROP_NO_ROUTE: u32 = 5;
 
 /// Body of [`SYN_DROP`]. Softirq context: names no task.
 #[repr(C)]

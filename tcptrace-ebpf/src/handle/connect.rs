@@ -160,40 +160,41 @@ fn tell_of<A: Access>(sk: Sock<A>, port: u16, taker: *mut Taker, result: u32, er
     tell(sk, &task, &key, now, &news);
 }
 
-/// `tcp_retransmit_skb`: a segment of `sk` was sent again. Any context.
+/// Does what is to be done about `sk` if it is a client that waits for an answer, and wanted: by its port, and by what is
+/// known of its connect (null if that is older than the tracer).
 #[inline(always)]
-pub fn retransmitted<A: Access>(sk: Sock<A>) {
+fn if_waiting<A: Access>(sk: Sock<A>, then: impl FnOnce(u16, *mut Taker)) {
     if sk.state() != state::SYN_SENT {
         return;
     }
     let port = sk.local_port();
-    if !passes(sk, port, sk.remote_port()) {
-        return;
+    if passes(sk, port, sk.remote_port()) {
+        then(port, connector(sk, port).unwrap_or(core::ptr::null_mut()));
     }
-    let taker = connector(sk, port);
-    if let Some(taker) = taker {
-        // SAFETY: a map value; the socket's lock keeps others away from this member.
-        unsafe { (*taker).syns_again = (*taker).syns_again.saturating_add(1) };
-    }
-    tell_of(sk, port, taker.unwrap_or(core::ptr::null_mut()), CONNECT_SYN_AGAIN, sk.soft_error());
+}
+
+/// `tcp_retransmit_skb`: a segment of `sk` was sent again. Any context.
+#[inline(always)]
+pub fn retransmitted<A: Access>(sk: Sock<A>) {
+    if_waiting(sk, |port, taker| {
+        if !taker.is_null() {
+            // SAFETY: a map value; the socket's lock keeps others away from this member.
+            unsafe { (*taker).syns_again = (*taker).syns_again.saturating_add(1) };
+        }
+        tell_of(sk, port, taker, CONNECT_SYN_AGAIN, sk.soft_error());
+    });
 }
 
 /// `tcp_receive_reset`: an RST came for `sk`, whose state is still the one it was.
 #[inline(always)]
 pub fn reset<A: Access>(sk: Sock<A>) {
-    if sk.state() != state::SYN_SENT {
-        return;
-    }
-    let port = sk.local_port();
-    if !passes(sk, port, sk.remote_port()) {
-        return;
-    }
-    let taker = connector(sk, port);
-    if let Some(taker) = taker {
-        // SAFETY: as above.
-        unsafe { (*taker).told = 1 };
-    }
-    tell_of(sk, port, taker.unwrap_or(core::ptr::null_mut()), CONNECT_REFUSED, ECONNREFUSED);
+    if_waiting(sk, |port, taker| {
+        if !taker.is_null() {
+            // SAFETY: as above.
+            unsafe { (*taker).told = 1 };
+        }
+        tell_of(sk, port, taker, CONNECT_REFUSED, ECONNREFUSED);
+    });
 }
 
 /// A socket in SYN_SENT is closed: its connect has failed, if nobody has said so yet.

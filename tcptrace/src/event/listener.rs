@@ -58,6 +58,8 @@ pub enum SynDropCause {
     SynQueue,
     /// The rest of `tcp_max_syn_backlog` is kept for known peers (only with `tcp_syncookies=0`).
     MaxSynBacklog,
+    /// There is no route for the answer, or a security module refuses the request.
+    NoRoute,
     /// Neither looked full: no memory, or a queue that had just emptied.
     Other,
 }
@@ -69,6 +71,7 @@ impl SynDropCause {
             Self::AcceptQueue => "accept-queue",
             Self::SynQueue => "syn-queue",
             Self::MaxSynBacklog => "max-syn-backlog",
+            Self::NoRoute => "no-route",
             Self::Other => "other",
         }
     }

@@ -195,7 +195,6 @@ impl Live {
         let mut conflicts: Vec<(Timestamp, BindFail)> = Vec::new();
         let mut strangers: Vec<(u64, u64, Endpoints)> = Vec::new();
         let mut reverse_path: HashSet<u32> = HashSet::new();
-        let mut absences: BTreeMap<(u32, u16), Timestamp> = BTreeMap::new();
         let tells_causes = self.tracer.coverage().back_end("request-end").is_some();
         for mut event in batch {
             if let Kind::SynAckRetransmit(again) = &mut event.kind {
@@ -227,11 +226,11 @@ impl Live {
             self.ports.note(&event.kind);
             match &event.kind {
                 Kind::NoListener(absent) if absent.total >= absence::SYNS => {
-                    absences.insert((absent.endpoints.netns, absent.endpoints.local.port()), event.time);
+                    self.absence.ask((absent.endpoints.netns, absent.endpoints.local.port()), event.time);
                 }
                 Kind::HandshakeDrop(dropped) => {
                     let server = dropped.server().port();
-                    absences.insert((dropped.endpoints.netns, server), event.time);
+                    self.absence.ask((dropped.endpoints.netns, server), event.time);
                 }
                 Kind::Connect(connect) => {
                     self.connects = true;
@@ -268,10 +267,8 @@ impl Live {
             let owners = self.people.owner_events(&strangers, OwnerConfidence::Likely);
             into.extend(owners.into_iter().map(|kind| Event { time: now, kind }));
         }
-        for (place, time) in absences {
-            let kinds = self.absence.look(place, time, &mut self.places, &mut self.people);
-            into.extend(kinds.into_iter().map(|kind| Event { time: now, kind }));
-        }
+        let kinds = self.absence.look(&mut self.places, &mut self.people);
+        into.extend(kinds.into_iter().map(|kind| Event { time: now, kind }));
         for (time, conflict) in conflicts {
             self.report_holders(time, &conflict, into);
         }
@@ -494,6 +491,7 @@ impl Live {
         for inode in std::mem::take(&mut self.troubled) {
             kinds.extend(self.people.owners_of(inode).iter().filter_map(|&pid| self.people.state(pid)));
         }
+        kinds.extend(self.absence.look(&mut self.places, &mut self.people));
         kinds.extend(self.places.second());
         self.ports_of_second(into);
         let now = self.now();

@@ -31,7 +31,7 @@ macro_rules! named {
 }
 
 named! {
-    SynDropCause { AcceptQueue, SynQueue, MaxSynBacklog, Other }
+    SynDropCause { AcceptQueue, SynQueue, MaxSynBacklog, NoRoute, Other }
     AckDropCause { AcceptQueue, Other }
     RetransmitCause { Timer, DuplicateSyn, Unknown }
     RequestEnding { Expired, ListenerClosed, Reset, Aborted, Icmp, Joined }

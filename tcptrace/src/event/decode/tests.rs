@@ -55,6 +55,7 @@ impl Encoder {
             .u64(it.syn_drops_accept_queue)
             .u64(it.syn_drops_syn_queue)
             .u64(it.syn_drops_max_syn_backlog)
+            .u64(it.syn_drops_no_route)
             .u64(it.cookies_sent)
             .u64(it.retransmits_timer)
             .u64(it.retransmits_duplicate_syn)
@@ -163,6 +164,7 @@ fn some_state() -> ListenerState {
         syn_drops_accept_queue: 2,
         syn_drops_syn_queue: 3,
         syn_drops_max_syn_backlog: 31,
+        syn_drops_no_route: 33,
         cookies_sent: 32,
         retransmits_timer: 33,
         retransmits_duplicate_syn: 34,

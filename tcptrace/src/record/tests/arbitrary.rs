@@ -43,7 +43,7 @@ prop_compose! {
 
 prop_compose! {
     fn any_totals()(
-        counts in prop::collection::vec(any::<Option<u64>>(), 30),
+        counts in prop::collection::vec(any::<Option<u64>>(), 31),
         maxima: (Option<u32>, Option<u32>),
         times: (Option<u64>, Option<u64>, Option<u64>),
         acceptor: Option<(u32, u32)>,
@@ -53,6 +53,7 @@ prop_compose! {
             syn_drops_accept_queue: counts[1],
             syn_drops_syn_queue: counts[2],
             syn_drops_max_syn_backlog: counts[3],
+            syn_drops_no_route: counts[30],
             cookies_sent: counts[4],
             retransmits_timer: counts[5],
             retransmits_duplicate_syn: counts[6],
@@ -121,6 +122,7 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
         SynDropCause::AcceptQueue,
         SynDropCause::SynQueue,
         SynDropCause::MaxSynBacklog,
+        SynDropCause::NoRoute,
         SynDropCause::Other,
     ];
     let retransmits = vec![RetransmitCause::Timer, RetransmitCause::DuplicateSyn, RetransmitCause::Unknown];

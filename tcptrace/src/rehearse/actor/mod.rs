@@ -10,6 +10,7 @@ mod bind;
 mod browser;
 mod connections;
 mod crowd;
+mod damaged;
 mod frame;
 mod order;
 mod packets;
@@ -39,8 +40,8 @@ use super::cancel::{Cancel, TICK};
 use super::error::{During, Error, Result};
 use super::namespace::Namespace;
 pub(super) use order::{
-    Bind, BindAttempt, Crowd, CrowdTally, Door, Habit, Hello, Load, Manner, Order, Place, Race, Reply, Stamp,
-    Storm, Take, Taken, Tally, Visit, Visits,
+    Bind, BindAttempt, Crowd, CrowdTally, Damaged, Door, Habit, Hello, Load, Manner, Order, Place, Race,
+    Reply, Stamp, Storm, Take, Taken, Tally, Visit, Visits,
 };
 pub use puppet::actor_main;
 pub(super) use sockets::{TcpDeferAccept, have_own_ranges};

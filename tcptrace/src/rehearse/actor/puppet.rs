@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::order::{Hello, Order, Reply};
 use super::{
-    ACTOR_SUBCOMMAND, HEIR, bind, browser, connections::Connections, crowd, service, sockets, storm,
+    ACTOR_SUBCOMMAND, HEIR, bind, browser, connections::Connections, crowd, damaged, service, sockets, storm,
     takings::Takings, web,
 };
 
@@ -210,6 +210,7 @@ impl Puppet {
                 serde_json::to_value(crowd.disperse()?)?
             }
             Order::Storm(order) => storm::rage(&order)?.into(),
+            Order::Damaged(order) => damaged::send(&order)?.into(),
         };
         Ok(Some(value))
     }
