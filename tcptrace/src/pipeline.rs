@@ -56,7 +56,7 @@ impl<W: Write> Pipeline<W> {
             if self.events
                 && !self.muted
                 && event.kind.is_kernel_record()
-                && self.selection.wants_event(event)
+                && self.selection.wants_event(event, self.engine.world())
             {
                 go_on(self.output.event(event, self.engine.world())?)?;
             }
