@@ -3,8 +3,10 @@
 /// How many ports an in-kernel port filter holds.
 pub const PORT_FILTERS: usize = 8;
 
-/// Stream every enqueue, accept, port taken and port released, not only the anomalies.
+/// Stream every connect, enqueue, accept, port bound and port released, not only the anomalies.
 pub const STREAM_ALL: u32 = 1 << 0;
+/// Stream every SYN that passes the queue checks.
+pub const STREAM_SYNS: u32 = 1 << 1;
 
 /// Bit of the `SERVES` map: `tp_set_state_task` reports listeners that begin and end.
 pub const SERVE_LISTEN: u32 = 1 << 0;
@@ -17,7 +19,7 @@ pub const SERVE_CONNECT: u32 = 1 << 2;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TraceConfig {
-    /// Bit set of [`STREAM_ALL`].
+    /// Bit set of [`STREAM_ALL`] and [`STREAM_SYNS`].
     pub flags: u32,
     /// Only this network namespace (inode number); 0 for all.
     pub netns: u32,

@@ -116,7 +116,7 @@ pub const SYN_COOKIE: u32 = 2;
 /// It is a connection already, by its Fast Open cookie.
 pub const SYN_FAST_OPEN: u32 = 3;
 
-/// Body of [`SYN`] (with [`crate::config::STREAM_ALL`] only). Softirq context: names no task.
+/// Body of [`SYN`] (with [`crate::config::STREAM_SYNS`] only). Softirq context: names no task.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Syn {
@@ -283,7 +283,8 @@ const _: () = assert!(size_of::<BindFail>() == 16 + 48 + 40 + 8 + 32 + HOLDERS *
 /// [`BindFail::reuse_state`] when the bind bucket was not read.
 pub const REUSE_STATE_UNKNOWN: u32 = u32::MAX;
 
-/// Body of [`PORT_TAKEN`] (explicit binds always; the rest with [`crate::config::STREAM_ALL`]). Process context, but for
+/// Body of [`PORT_TAKEN`] (explicit binds always; binds to port 0 with [`crate::config::STREAM_ALL`]; a port that connect() got
+/// only if a server has or had it: [`CONNECT`] and [`ESTABLISHED`] tell the rest). Process context, but for
 /// connect in the tracepoint tier, where `task` is the one that called connect().
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

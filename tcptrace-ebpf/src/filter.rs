@@ -1,6 +1,6 @@
 //! In-kernel filters: namespace and port. An unused filter is a pruned branch.
 
-use tcptrace_common::config::{PORT_FILTERS, STREAM_ALL};
+use tcptrace_common::config::{PORT_FILTERS, STREAM_ALL, STREAM_SYNS};
 
 use crate::kernel::{Access, CONFIG, Sock};
 
@@ -16,6 +16,12 @@ macro_rules! config {
 #[inline(always)]
 pub fn stream_all() -> bool {
     config!(flags) & STREAM_ALL != 0
+}
+
+/// Every SYN was asked for.
+#[inline(always)]
+pub fn stream_syns() -> bool {
+    config!(flags) & STREAM_SYNS != 0
 }
 
 /// Whether an event of `sk`, in its namespace, at these ports, was asked for. A remote port of 0 never matches.

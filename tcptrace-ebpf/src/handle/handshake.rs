@@ -13,7 +13,7 @@ use tcptrace_common::{
 
 use crate::{
     emit::{self, add},
-    filter::{passes, stream_all},
+    filter::{passes, stream_all, stream_syns},
     handle::{histogram, listener, queued},
     kernel::{Access, Request, Skb, Sock, TCP_ACK, TCP_RST, is_mapped},
     maps::{HANDSHAKES, PREFIXES, packet},
@@ -90,7 +90,7 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
         }
     }
     if passed && !unproven && !unrouted {
-        if stream_all() {
+        if stream_syns() {
             let answer = if fast_open {
                 SYN_FAST_OPEN
             } else if cookie {

@@ -75,7 +75,8 @@ pub fn connected<A: Access>(sk: Sock<A>) {
     let taker = taken_now(now, HOW_CONNECT);
     taker::remember(&key, &taker);
     port_use::took(sk, &taker);
-    if stream_all() || port_use::is_served(port) {
+    // What is streamed of the connect itself tells the port, too.
+    if port_use::is_served(port) {
         report_taken(sk, port, &taker, now);
     }
 }
@@ -183,7 +184,7 @@ pub fn connecting_done<A: Access>(sk: Sock<A>) {
     } else {
         port_use::connected_bound(sk.netns(), &taker);
     }
-    if stream_all() || (taker.how == HOW_CONNECT && port_use::is_served(port)) {
+    if taker.how == HOW_CONNECT && port_use::is_served(port) {
         // SAFETY: a helper without arguments.
         report_taken(sk, port, &taker, unsafe { bpf_ktime_get_ns() });
     }

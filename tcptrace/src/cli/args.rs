@@ -79,9 +79,12 @@ pub struct OutputArgs {
     /// Print the events behind the findings, too
     #[arg(long)]
     pub events: bool,
-    /// Print (and stream from the kernel) every handshake step, accept and port, not only the anomalies
+    /// Print (and stream from the kernel) every connect, handshake, accept and port, not only the anomalies
     #[arg(long)]
     pub all: bool,
+    /// With --all: every SYN, too, with both queues as it left them
+    #[arg(long, requires = "all")]
+    pub syns: bool,
 }
 
 /// How to watch.
@@ -177,9 +180,12 @@ pub struct RecordArgs {
     /// Overwrite it
     #[arg(long)]
     pub force: bool,
-    /// Record every handshake step, accept and port, not only anomalies and the listeners' numbers
+    /// Record every connect, handshake, accept and port, not only anomalies and the listeners' numbers
     #[arg(long)]
     pub all: bool,
+    /// With --all: every SYN, too, with both queues as it left them
+    #[arg(long, requires = "all")]
+    pub syns: bool,
     /// Stop after this long: 250ms, 30s, 5m, 2h
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     pub limit: Option<Duration>,

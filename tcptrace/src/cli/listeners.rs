@@ -60,7 +60,7 @@ fn follow(args: &ListenersArgs, netns: Option<Netns>) -> Result<(Tracing, Option
         netns,
         words: args.port.iter().map(|port| format!("--port {port}")).collect(),
     };
-    let options = trace::options(&args.trace, false, filters)?;
+    let options = trace::options(&args.trace, 0, filters)?;
     let mut tracing = Tracing::default();
     let mut coverage = None;
     trace::runtime()?.block_on(async {

@@ -167,7 +167,7 @@ pub(super) fn run(args: &PortsArgs) -> Result<Exit, Failure> {
 /// Traces for the time asked for.
 fn watch(args: &PortsArgs, only: Option<Netns>) -> Result<Correlator, Failure> {
     let filters = trace::Filters { netns: only, ..Default::default() };
-    let options = trace::options(&args.trace, false, filters)?;
+    let options = trace::options(&args.trace, 0, filters)?;
     trace::runtime()?.block_on(async {
         let mut world = Correlator::default();
         let mut changes = Vec::new();

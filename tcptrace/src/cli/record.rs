@@ -38,7 +38,7 @@ const SETTLE: Duration = Duration::from_millis(1200);
 pub(super) fn run(args: &RecordArgs) -> Result<Exit, Failure> {
     let mut filters = trace::Filters::of(&args.filter)?;
     filters.words.extend(selection::words(&args.parties));
-    let options = trace::options(&args.trace, args.all, filters)?;
+    let options = trace::options(&args.trace, trace::streams(args.all, args.syns), filters)?;
     trace::runtime()?.block_on(record(args, &options))
 }
 

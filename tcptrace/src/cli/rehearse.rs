@@ -94,7 +94,7 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
         .map_err(|error| Failure::new(Exit::NotPermitted, error))?;
     let cancel = incident.stage().cancel().clone();
     let filters = trace::Filters { netns: Some(netns.clone()), ..Default::default() };
-    let options = trace::options(&args.trace, args.output.all, filters)?;
+    let options = trace::options(&args.trace, trace::streams(args.output.all, args.output.syns), filters)?;
     if !args.output.json {
         let told =
             say(&format!("rehearsing {} ({})\n{}", incident.name(), incident.variant(), incident.describe()));

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write};
 
 use tcptrace_common::{
     TraceConfig,
-    config::{PORT_FILTERS, STREAM_ALL},
+    config::{PORT_FILTERS, STREAM_ALL, STREAM_SYNS},
 };
 
 use super::{
@@ -37,13 +37,16 @@ impl<'a> Filters<'a> {
     }
 }
 
-/// Options of a live trace.
-pub(super) fn options(trace: &TraceArgs, all: bool, filters: Filters<'_>) -> Result<live::Options, Failure> {
-    let mut config = TraceConfig {
-        flags: if all { STREAM_ALL } else { 0 },
-        netns: filters.netns.as_ref().map_or(0, Netns::id),
-        ..TraceConfig::default()
-    };
+/// What the kernel side streams beside the anomalies: the flags of a [`TraceConfig`].
+pub(super) fn streams(all: bool, syns: bool) -> u32 {
+    let flag = |wanted, flag| if wanted { flag } else { 0 };
+    flag(all, STREAM_ALL) | flag(syns, STREAM_SYNS)
+}
+
+/// Options of a live trace, which streams what [`streams`] says.
+pub(super) fn options(trace: &TraceArgs, flags: u32, filters: Filters<'_>) -> Result<live::Options, Failure> {
+    let mut config =
+        TraceConfig { flags, netns: filters.netns.as_ref().map_or(0, Netns::id), ..TraceConfig::default() };
     if filters.ports.len() > PORT_FILTERS {
         return Err(Failure::new(
             Exit::Usage,

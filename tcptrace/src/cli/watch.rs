@@ -40,7 +40,7 @@ pub(super) fn live_or_recorded(args: &WatchFilesArgs) -> Result<Exit, Failure> {
 
 pub(super) fn run(args: &WatchArgs) -> Result<Exit, Failure> {
     let filters = trace::Filters::of(&args.filter)?;
-    let options = trace::options(&args.trace, args.output.all, filters)?;
+    let options = trace::options(&args.trace, trace::streams(args.output.all, args.output.syns), filters)?;
     trace::runtime()?.block_on(watch(args, &options))
 }
 

@@ -125,7 +125,7 @@ fn follow(
     let ports = [scope.target.port];
     let filters =
         trace::Filters { ports: &ports, netns: None, words: vec![format!("--port {}", scope.target.port)] };
-    let options = trace::options(&args.trace, false, filters)?;
+    let options = trace::options(&args.trace, 0, filters)?;
     let mut tracing = Tracing::default();
     let runtime = trace::runtime()?;
     let outcomes = std::thread::scope(|threads| {

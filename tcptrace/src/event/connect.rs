@@ -1,6 +1,7 @@
 //! Connects of this host's processes: those that are not answered at once, and how they end.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,15 @@ pub struct Connect {
     pub syns_again: u32,
     /// The kernel side's counts for this process and destination.
     pub totals: ConnectTotals,
+}
+
+impl Connect {
+    /// When connect() took the port, by the clock that says `now` at this event; `None` if bind() had taken it before, if it
+    /// was not seen, or if there was none.
+    pub fn port_taken(&self, now: Timestamp) -> Option<Timestamp> {
+        let age = self.age_ns.filter(|_| self.result != ConnectResult::Error)?;
+        Some(now.before(Duration::from_nanos(age)))
+    }
 }
 
 /// What the kernel side counted of one process's connects to one destination.

@@ -93,7 +93,7 @@ pub struct SynDrop {
     pub total: u64,
 }
 
-/// A SYN passed the queue checks (streamed on request only).
+/// A SYN passed the queue checks (streamed with `--syns` only).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Syn {
     /// The listener's end and the peer's.

@@ -175,7 +175,7 @@ impl Digest {
             Kind::PortReleased(released) => self.ports.released(time, within, released),
             Kind::PortUse(now) => self.port_uses.note(time, start, within, now),
             Kind::PortSurvey(survey) if within => self.port_uses.survey(time, survey),
-            Kind::Connect(connect) if within => self.ports.connect(connect),
+            Kind::Connect(connect) => self.ports.connected(time, start, within, connect),
             Kind::SynAckRetransmit(again) if within => self.networks.again(time, start, again),
             Kind::RequestEnd(end) if within => self.networks.ended(start, end),
             Kind::Coverage(coverage) => self.covered(time, coverage),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::correlate::Correlator;
-use crate::event::{Event, Kind, Timestamp};
+use crate::event::{Event, How, Kind, Timestamp};
 
 /// So many holdings are kept; of a port that is taken and given back all the time, the last ones before the question's time.
 const HOLDINGS: usize = 4_096;
@@ -89,6 +89,22 @@ impl Holders {
                 taken.how.name().clone_into(&mut holding.how);
                 holding.since_seen = true;
                 holding.sk = taken.sk;
+                self.add(holding);
+            }
+            Kind::Connect(connect) if connect.endpoints.local.port() == port => {
+                let Some(since) = connect.port_taken(time) else { return };
+                if self.known.iter().any(|of| of.sk == connect.sk && of.until.is_none()) {
+                    return;
+                }
+                let ends = &connect.endpoints;
+                let mut holding = holding(ends.netns, ends.local, ends.remote, since);
+                if let Some(task) = &connect.task {
+                    holding.pid = Some(task.pid);
+                    holding.comm = Some(task.comm.clone());
+                }
+                How::Connect.name().clone_into(&mut holding.how);
+                holding.since_seen = true;
+                holding.sk = connect.sk;
                 self.add(holding);
             }
             Kind::PortReleased(released) if released.endpoints.local.port() == port => {

@@ -73,7 +73,36 @@ pub(super) struct Ports {
 
 impl Ports {
     pub(super) fn taken(&mut self, time: Timestamp, start: Timestamp, within: bool, taken: &PortTaken) {
-        let pid = taken.task.pid;
+        let owner = (taken.task.pid, taken.task.comm.as_str());
+        self.take(time, start, within, owner, taken.sk, taken.how, taken.endpoints.remote);
+    }
+
+    /// What is told of a connect tells of its port, unless that was told before.
+    pub(super) fn connected(&mut self, time: Timestamp, start: Timestamp, within: bool, connect: &Connect) {
+        if within {
+            self.connect(connect);
+        }
+        let (Some(since), Some(task)) = (connect.port_taken(time), &connect.task) else { return };
+        if connect.result == ConnectResult::SynAgain && connect.syns_again > 1
+            || self.holders.contains_key(&connect.sk)
+        {
+            return;
+        }
+        let owner = (task.pid, task.comm.as_str());
+        self.take(since, start, within, owner, connect.sk, How::Connect, connect.endpoints.remote);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are what two kinds of events have in common")]
+    fn take(
+        &mut self,
+        time: Timestamp,
+        start: Timestamp,
+        within: bool,
+        (pid, comm): (u32, &str),
+        sk: u64,
+        how: How,
+        remote: Option<SocketAddr>,
+    ) {
         if self.users.len() >= ENTRIES && !self.users.contains_key(&pid) {
             self.untold += 1;
             return;
@@ -81,7 +110,7 @@ impl Ports {
         let (user, held) = self.users.entry(pid).or_insert_with(|| {
             let user = PortUser {
                 pid,
-                comm: taken.task.comm.clone(),
+                comm: comm.to_owned(),
                 taken: 0,
                 ephemeral: 0,
                 released: 0,
@@ -92,7 +121,7 @@ impl Ports {
             };
             (user, 0)
         });
-        if taken.sk != 0 && self.holders.len() < SOCKETS && self.holders.insert(taken.sk, pid).is_none() {
+        if sk != 0 && self.holders.len() < SOCKETS && self.holders.insert(sk, pid).is_none() {
             *held += 1;
         }
         user.held_max = user.held_max.max(*held);
@@ -100,11 +129,11 @@ impl Ports {
             return;
         }
         user.taken += 1;
-        user.ephemeral += u64::from(taken.how.is_ephemeral());
+        user.ephemeral += u64::from(how.is_ephemeral());
         user.series.at(time).level = Some(*held);
-        if taken.how == How::Connect
-            && let Some(remote) = taken.endpoints.remote
-            && let Some(of) = self.destination(remote, pid, &taken.task.comm)
+        if how == How::Connect
+            && let Some(remote) = remote
+            && let Some(of) = self.destination(remote, pid, comm)
         {
             of.connects += 1;
         }
@@ -139,7 +168,7 @@ impl Ports {
     }
 
     /// What became of a connect.
-    pub(super) fn connect(&mut self, connect: &Connect) {
+    fn connect(&mut self, connect: &Connect) {
         let Some(remote) = connect.endpoints.remote else { return };
         let (pid, comm) = connect.task.as_ref().map_or((0, "?"), |task| (task.pid, task.comm.as_str()));
         let Some(of) = self.destination(remote, pid, comm) else { return };
