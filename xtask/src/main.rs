@@ -4,6 +4,7 @@ mod bench;
 mod binary;
 mod ebpf;
 mod paths;
+mod readers;
 mod setup;
 mod term;
 mod test;
