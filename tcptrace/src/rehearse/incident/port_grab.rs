@@ -225,7 +225,11 @@ impl Incident for PortGrab {
 
     fn prepare(&mut self) -> Result<()> {
         let older = self.options.older || self.variant.name == "older-holder";
-        if older && !self.is_series() { self.occupy() } else { Ok(()) }
+        if !older || self.is_series() {
+            return Ok(());
+        }
+        self.scenes.iter_mut().for_each(|scene| scene.older = true);
+        self.occupy()
     }
 
     fn play(&mut self) -> Result<GroundTruth> {
