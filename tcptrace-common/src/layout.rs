@@ -317,6 +317,10 @@ kernel_layout! {
     params_tcp_v4_syn_recv_sock: Params("tcp_v4_syn_recv_sock"),
     /// Likewise.
     params_tcp_v6_syn_recv_sock: Params("tcp_v6_syn_recv_sock"),
+    /// 3 up to 5.10, then 4, 5 from 6.10 on.
+    params_tcp_v4_route_req: Params("tcp_v4_route_req"),
+    /// Likewise.
+    params_tcp_v6_route_req: Params("tcp_v6_route_req"),
     /// 1 from 5.17 on, 2 before.
     params_inet_csk_listen_start: Params("inet_csk_listen_start"),
     /// 4 on every kernel seen.

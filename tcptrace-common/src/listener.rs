@@ -15,6 +15,8 @@ pub struct ListenerState {
     pub syn_drops_syn_queue: u64,
     /// SYNs dropped because the rest of `tcp_max_syn_backlog` is kept for known peers (only with `tcp_syncookies=0`).
     pub syn_drops_max_syn_backlog: u64,
+    /// SYNs dropped because there is no route for the answer.
+    pub syn_drops_no_route: u64,
     /// SYNs answered with a cookie (`SyncookiesSent`).
     pub cookies_sent: u64,
     /// SYN-ACKs sent again because no final ACK came.
@@ -88,7 +90,7 @@ pub struct ListenerState {
     /// Inode number of the listener's file, 0 when it has none.
     pub ino: u64,
 }
-const _: () = assert!(size_of::<ListenerState>() == 31 * 8 + 6 * 4 + 48 + 8);
+const _: () = assert!(size_of::<ListenerState>() == 32 * 8 + 6 * 4 + 48 + 8);
 
 /// Remote networks are told apart by this many bits: IPv4 /24 (an IPv4-mapped address's first 120), IPv6 /64.
 pub const PREFIX_BITS_V4: u8 = 24;

@@ -42,8 +42,10 @@ pub const HANDSHAKE_DROP: u16 = 14;
 pub const NO_LISTENER: u16 = 15;
 /// A SYN passed the queue checks: [`Syn`].
 pub const SYN: u16 = 16;
+/// A connect was answered at once: [`Established`].
+pub const ESTABLISHED: u16 = 17;
 /// Number of kinds, 0 (unused) included: the length of the loss-counter array.
-pub const KINDS: usize = 17;
+pub const KINDS: usize = 18;
 
 /// Starts every record.
 #[repr(C)]
@@ -140,6 +142,8 @@ pub const SYN_DROP_OTHER: u32 = 3;
 /// The last quarter of `tcp_max_syn_backlog` is kept for peers that are known (only with `tcp_syncookies=0`), and this one is
 /// not.
 pub const SYN_DROP_MAX_SYN_BACKLOG: u32 = 4;
+/// There is no route for the answer (or a security module refuses the request, which the kernel does not tell apart).
+pub const SYN_DROP_NO_ROUTE: u32 = 5;
 
 /// Body of [`SYN_DROP`]. Softirq context: names no task.
 #[repr(C)]
@@ -468,6 +472,25 @@ pub struct Connect {
     pub totals: ConnectTotals,
 }
 const _: () = assert!(size_of::<Connect>() == 16 + 48 + 40 + 24 + 16 + size_of::<ConnectTotals>());
+
+/// Body of [`ESTABLISHED`] (with [`crate::config::STREAM_ALL`] only): what of a [`Connect`] is to be said when all went well.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Established {
+    /// Starts every record.
+    pub header: Header,
+    /// The client's ends.
+    pub endpoints: Endpoints,
+    /// Who called connect().
+    pub task: Task,
+    /// Address of the socket in kernel memory.
+    pub sk: u64,
+    /// Inode number of the socket's file.
+    pub ino: u64,
+    /// Time since connect() was called, ns; [`CONNECT_AGE_UNKNOWN`].
+    pub age_ns: u64,
+}
+const _: () = assert!(size_of::<Established>() == 16 + 48 + 40 + 24);
 
 /// Body of [`HANDSHAKE_DROP`]. Any context: `task` is the process that called connect(), `tgid` 0 if that is not known or it is no
 /// SYN made here.

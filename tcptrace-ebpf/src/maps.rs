@@ -128,6 +128,8 @@ pub struct Packet {
     pub cookie: u64,
     /// The SYN in progress was refused one of the last places of `tcp_max_syn_backlog`.
     pub unproven: u64,
+    /// There is no route for the answer to the SYN in progress.
+    pub unrouted: u64,
     /// Request whose timer runs out; 0 outside `reqsk_timer_handler`.
     pub timer_request: u64,
     /// How often it had run out before.

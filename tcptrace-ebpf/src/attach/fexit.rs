@@ -237,6 +237,30 @@ fn fentry_cookie_v6(_ctx: FEntryContext) -> u32 {
     0
 }
 
+/// What `tcp_v4_route_req` or `tcp_v6_route_req` returned, with `params` parameters on this kernel.
+#[inline(always)]
+fn route_of(ctx: &FExitContext, params: u32) -> u64 {
+    if params == 3 { slot::<3>(ctx) } else { result_after::<4, 5>(ctx, params) }
+}
+
+/// fexit `struct dst_entry *tcp_v4_route_req(…)`
+#[fexit]
+fn fexit_route_req_v4(ctx: FExitContext) -> u32 {
+    if route_of(&ctx, layout!(params_tcp_v4_route_req)) == 0 {
+        handshake::no_way_back();
+    }
+    0
+}
+
+/// fexit `struct dst_entry *tcp_v6_route_req(…)`
+#[fexit]
+fn fexit_route_req_v6(ctx: FExitContext) -> u32 {
+    if route_of(&ctx, layout!(params_tcp_v6_route_req)) == 0 {
+        handshake::no_way_back();
+    }
+    0
+}
+
 /// fexit `bool tcp_peer_is_proven(struct request_sock *req, struct dst_entry *dst)`
 #[fexit]
 fn fexit_peer_is_proven(ctx: FExitContext) -> u32 {

@@ -254,6 +254,15 @@ fn kprobe_cookie(_ctx: ProbeContext) -> u32 {
     0
 }
 
+/// Return of `struct dst_entry *tcp_v4_route_req(…)`, `tcp_v6_route_req`
+#[kretprobe]
+fn kretprobe_route_req(ctx: RetProbeContext) -> u32 {
+    if ctx.ret::<u64>() == 0 {
+        handshake::no_way_back();
+    }
+    0
+}
+
 /// Return of `bool tcp_peer_is_proven(struct request_sock *req, struct dst_entry *dst)`
 #[kretprobe]
 fn kretprobe_peer_is_proven(ctx: RetProbeContext) -> u32 {

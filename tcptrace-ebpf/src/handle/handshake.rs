@@ -7,7 +7,7 @@ use tcptrace_common::{
     record::{
         ACK_DROP_ACCEPT_QUEUE, ACK_DROP_OTHER, AGE_UNKNOWN, AckDrop, ENQUEUE_COOKIE, ENQUEUE_FAST_OPEN,
         ENQUEUE_HANDSHAKE, Enqueue, ListenerRef, SYN_COOKIE, SYN_DROP_ACCEPT_QUEUE, SYN_DROP_MAX_SYN_BACKLOG,
-        SYN_DROP_OTHER, SYN_DROP_SYN_QUEUE, SYN_FAST_OPEN, SYN_REQUEST, Syn, SynDrop,
+        SYN_DROP_NO_ROUTE, SYN_DROP_OTHER, SYN_DROP_SYN_QUEUE, SYN_FAST_OPEN, SYN_REQUEST, Syn, SynDrop,
     },
 };
 
@@ -47,6 +47,14 @@ pub fn peer_not_proven() {
     }
 }
 
+/// `tcp_v4_route_req` or `tcp_v6_route_req` found no route for the answer, and `tcp_conn_request` drops the SYN without a word.
+#[inline(always)]
+pub fn no_way_back() {
+    if let Some(packet) = packet() {
+        packet.unrouted = 1;
+    }
+}
+
 /// `tcp_conn_request` returned. It returns 0 on every path, so what it did is told by whether it asked for a route.
 #[inline(always)]
 pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
@@ -55,13 +63,17 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
     let fast_open = packet.passed_queue_checks == PASSED_BY_FAST_OPEN;
     let cookie = packet.cookie != 0;
     let unproven = packet.unproven != 0;
+    let unrouted = packet.unrouted != 0;
     packet.passed_queue_checks = 0;
-    // Two stores of their own: together the compiler would have them made by a loop over their bytes.
+    // Stores of their own: together the compiler would have them made by a loop over their bytes.
     if cookie {
         packet.cookie = 0;
     }
     if unproven {
         packet.unproven = 0;
+    }
+    if unrouted {
+        packet.unrouted = 0;
     }
     let port = sk.local_port();
     if !passes(sk, port, 0) {
@@ -77,7 +89,7 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
             add(&raw mut state.cookies_at_limit, 1);
         }
     }
-    if passed && !unproven {
+    if passed && !unproven && !unrouted {
         if stream_all() {
             let answer = if fast_open {
                 SYN_FAST_OPEN
@@ -97,7 +109,9 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
     // of exactly `limit` requests is full changed within stable series (`>=` before 2025, `>` since), so a SYN queue at
     // the limit is blamed only when the accept queue is not full.
     let syn_queue = sk.syn_queue();
-    let cause = if unproven {
+    let cause = if unrouted {
+        SYN_DROP_NO_ROUTE
+    } else if unproven {
         SYN_DROP_MAX_SYN_BACKLOG
     } else if syncookies == 0 && syn_queue > limit {
         SYN_DROP_SYN_QUEUE
@@ -117,6 +131,7 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
     let count = match cause {
         SYN_DROP_ACCEPT_QUEUE => &raw mut state.syn_drops_accept_queue,
         SYN_DROP_MAX_SYN_BACKLOG => &raw mut state.syn_drops_max_syn_backlog,
+        SYN_DROP_NO_ROUTE => &raw mut state.syn_drops_no_route,
         _ => &raw mut state.syn_drops_syn_queue,
     };
     add(count, 1);
@@ -140,8 +155,8 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
         syn_queue
     );
     let Some(mut record) = emit::reserve::<SynDrop>() else { return };
-    skb.fill_received(&mut record.endpoints, sk);
-    sk.fill_listener(&mut record.listener);
+    record.endpoints = skb.received(sk);
+    record.listener = sk.as_listener();
     record.cause = cause;
     record.syncookies = syncookies;
     record.total = total;
@@ -149,13 +164,18 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
 }
 
 /// A SYN passed the queue checks, and `answer` is what became of it.
-#[inline(always)]
+// Not inlined, for a stack frame of its own.
+#[inline(never)]
 fn syn_answered<A: Access>(sk: Sock<A>, skb: Skb<A>, answer: u32) {
-    let Some(mut record) = emit::reserve::<Syn>() else { return };
-    skb.fill_received(&mut record.endpoints, sk);
-    sk.fill_listener(&mut record.listener);
-    record.answer = answer;
-    record.submit();
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    emit::send(now, |header| Syn {
+        header,
+        endpoints: skb.received(sk),
+        listener: sk.as_listener(),
+        answer,
+        pad: 0,
+    });
 }
 
 /// `tcp_v4_syn_recv_sock` or `tcp_v6_syn_recv_sock` returned `child` (0 for none): the final ACK of a handshake, a valid
@@ -191,8 +211,8 @@ pub fn child_made<A: Access>(sk: Sock<A>, skb: Skb<A>, request: u64, child: u64)
     };
     debug!((), "final ACK for port {} dropped: cause {}, accept queue {} of {}", port, cause, depth, limit);
     let Some(mut record) = emit::reserve::<AckDrop>() else { return };
-    skb.fill_received(&mut record.endpoints, sk);
-    sk.fill_listener(&mut record.listener);
+    record.endpoints = skb.received(sk);
+    record.listener = sk.as_listener();
     record.cause = cause;
     record.total = total;
     record.submit();
@@ -361,8 +381,8 @@ pub fn ack_overflowed<A: Access>(sk: Sock<A>, skb: Skb<A>) {
     let Some(state) = listener::state_by_port(sk, port) else { return };
     add(&raw mut state.ack_drops, 1);
     let Some(mut record) = emit::reserve::<AckDrop>() else { return };
-    skb.fill_received(&mut record.endpoints, sk);
-    sk.fill_listener(&mut record.listener);
+    record.endpoints = skb.received(sk);
+    record.listener = sk.as_listener();
     record.cause = ACK_DROP_ACCEPT_QUEUE;
     record.total = state.ack_drops;
     record.submit();

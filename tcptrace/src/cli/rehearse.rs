@@ -1,5 +1,7 @@
 //! `tcptrace rehearse`: makes an incident in a private network namespace while tracing it, and explains it.
 
+mod asked;
+
 use std::{
     io::{self, Write as _},
     ops::ControlFlow,
@@ -24,6 +26,7 @@ use crate::{
     pipeline::Pipeline,
     rehearse::{self, Claims, GroundTruth, Incident},
 };
+use asked::Asked;
 
 /// How long the tracer looks on after the incident: the samples and polls of the last second.
 const SETTLE: Duration = Duration::from_millis(1500);
@@ -90,7 +93,7 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
     let netns = Netns::from_path(&incident.stage().server().path())
         .map_err(|error| Failure::new(Exit::NotPermitted, error))?;
     let cancel = incident.stage().cancel().clone();
-    let filters = trace::Filters { netns: Some(netns), ..Default::default() };
+    let filters = trace::Filters { netns: Some(netns.clone()), ..Default::default() };
     let options = trace::options(&args.trace, args.output.all, filters)?;
     if !args.output.json {
         let told =
@@ -102,6 +105,7 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
     let (live, first) = Live::start(&options)?;
     let mut recorder = args.record.as_deref().map(|path| record::begin(path, &live, &first)).transpose()?;
     let mut claims = Claims::default();
+    let mut asked = incident.is_asked_why().then(|| Asked::begin(&netns, &first));
     // From here on everything is traced; a reader that is gone must not keep us from cleaning up.
     let started = pipeline.feed(&first);
 
@@ -123,6 +127,9 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
             drive(live, over, |events| {
                 if let Some(recorder) = &mut recorder {
                     recorder.record(events)?;
+                }
+                if let Some(asked) = &mut asked {
+                    asked.feed(events);
                 }
                 pipeline.feed_and_watch(events, |finding| {
                     if let Ok(claim) = serde_json::to_value(finding) {
@@ -148,6 +155,12 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
         Ok(truth) if incident.is_remedied() => remedy(&mut *incident, truth, &claims)?,
         _ => None,
     };
+    let answered = match (&truth, &asked) {
+        (Ok(truth), Some(asked)) if matches!(ending, Ok(Ending::Over)) => {
+            asked.judge(incident.stage(), truth)
+        }
+        _ => Vec::new(),
+    };
     // Ends every process that was started, and the namespace.
     drop(incident);
     let ending = ending.or_else(|error| closed_pipe_is_fine(error).map(|()| Ending::OutputClosed));
@@ -160,8 +173,9 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
         Ending::Over => {}
     }
     let truth = truth?;
-    let mut problems = claims.judge(&truth);
+    let mut problems = claims.judge(&truth, |name| pipeline.engine().world().observes(name));
     problems.extend(remedied);
+    problems.extend(answered);
     // In a namespace of its own nothing but the incident happens: a count that differs from the kernel's is a broken probe.
     let differing = pipeline.engine().world().reconcile().into_iter();
     problems.extend(differing.filter(|r| r.status == ReconciliationStatus::Mismatch).map(|r| {

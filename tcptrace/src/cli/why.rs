@@ -25,7 +25,7 @@ use crate::{
         why::{WhyLine, WhySummary, lines},
     },
     stock::{Gap, Tracing},
-    why::{Answer, Facts, ProbeOutcome, Scope, Seen, judge, look, try_one, what_was_seen},
+    why::{Answer, Facts, ProbeOutcome, Scope, Seen, answers, decisive, judge, look, look_after, try_one},
 };
 
 /// How long is watched if nobody says, and the verdict is not certain without.
@@ -45,11 +45,8 @@ pub(super) fn run(args: &WhyArgs) -> Result<Exit, Failure> {
     if watches(args, &facts) {
         facts = watch(args, &scope, &facts).map_err(permitted)?;
     }
-    let answers: Vec<Answer> =
-        facts.addresses.iter().flatten().map(|address| judge(&facts, address)).collect();
-    // Clients try all addresses: one that answers is enough.
-    let with = |healthy| answers.iter().find(move |answer| answer.healthy == healthy);
-    let decisive = with(Some(true)).or_else(|| with(Some(false))).or_else(|| answers.first());
+    let answers = answers(&facts);
+    let decisive = decisive(&answers);
     let exit =
         if decisive.is_some_and(|answer| answer.healthy == Some(true)) { Exit::Done } else { Exit::Found };
     match show(args, &facts, &answers, decisive) {
@@ -84,19 +81,16 @@ fn watch(args: &WhyArgs, scope: &Scope, before: &Facts) -> Result<Facts, crate::
         // Without probes a connection of our own still tells.
         Err(failure) => (None, args.probe.then(probe), Some(failure)),
     };
-    let mut facts = look(scope)?;
-    let seen = match (&tracing, failure) {
-        (Some(tracing), _) => {
-            facts.listeners.iter_mut().for_each(|listener| tracing.add_to_listener(listener));
-            what_was_seen(&facts, tracing, &counters)
-        }
-        (None, failure) => {
+    let mut facts = match &tracing {
+        Some(tracing) => look_after(scope, tracing, &counters)?,
+        None => {
+            let mut facts = look(scope)?;
             let why = failure.map(|failure| failure.message).unwrap_or_default();
             facts.gaps.push(Gap::new("traced", why.clone()));
-            Seen { untraced: Some(why), ..Seen::default() }
+            facts.seen = Some(Seen { untraced: Some(why), ..Seen::default() });
+            facts
         }
     };
-    facts.seen = Some(seen);
     if let (Ok(addresses), Some(outcomes)) = (&mut facts.addresses, outcomes) {
         for (to, outcome) in targets.iter().zip(outcomes) {
             if let Some(address) = addresses.iter_mut().find(|address| address.to == *to) {

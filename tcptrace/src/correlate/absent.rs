@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::event::{ListenerReport, NoListener, ReportedListener, Task, Timestamp};
 
 use super::bounded::{BoundedMap, DistinctCount};
+use super::limiter::Limiter;
 use super::owner::Owners;
 
 /// How many ports are remembered that nobody listens on.
@@ -31,7 +32,8 @@ pub struct Absent {
     pub first: Timestamp,
     /// How many came, by the kernel side's count, since this began.
     pub total: u64,
-    before: u64,
+    /// There may be more by now: the kernel side tells of only so many in a second.
+    pub at_least: bool,
     /// Addresses that were called, and how often that was seen.
     pub called: BTreeMap<SocketAddr, u64>,
     /// Where they came from.
@@ -56,12 +58,12 @@ pub struct Former {
 }
 
 impl Absent {
-    fn new(time: Timestamp, before: u64) -> Self {
+    fn new(time: Timestamp) -> Self {
         Self {
             syns: VecDeque::new(),
             first: time,
             total: 0,
-            before,
+            at_least: false,
             called: BTreeMap::new(),
             peers: DistinctCount::new(4096),
             clients: Vec::new(),
@@ -93,11 +95,17 @@ impl Absent {
 pub(super) struct Absences {
     ports: BoundedMap<AbsentKey, Absent>,
     former: BoundedMap<AbsentKey, Former>,
+    /// How many SYNs the kernel side has counted at each port.
+    counts: BoundedMap<AbsentKey, Limiter>,
 }
 
 impl Default for Absences {
     fn default() -> Self {
-        Self { ports: BoundedMap::new(PORTS), former: BoundedMap::new(FORMER) }
+        Self {
+            ports: BoundedMap::new(PORTS),
+            former: BoundedMap::new(FORMER),
+            counts: BoundedMap::new(FORMER),
+        }
     }
 }
 
@@ -125,15 +133,19 @@ impl Absences {
         self.ports.remove(&key);
     }
 
-    /// A SYN found nobody; whether there is something to tell.
-    pub(super) fn note(&mut self, time: Timestamp, absent: &NoListener) -> Option<AbsentKey> {
+    /// A SYN found nobody: how many more these are, by the kernel side's count, and whether there is something to tell.
+    pub(super) fn note(&mut self, time: Timestamp, absent: &NoListener) -> (u64, Option<AbsentKey>) {
         let key = (absent.endpoints.netns, absent.endpoints.local.port());
-        let fresh = || Absent::new(time, absent.total.saturating_sub(1));
+        let limiter = self.counts.get_or_insert_with(key, Limiter::default);
+        let more = limiter.note(time, absent.total);
+        let at_least = limiter.holds_back();
+        let fresh = || Absent::new(time);
         let known = self.ports.get_or_insert_with(key, fresh);
         if known.syns.back().is_some_and(|&last| time.since(last) >= WINDOW) {
             *known = fresh();
         }
-        known.total = known.total.max(absent.total.saturating_sub(known.before));
+        known.total += more;
+        known.at_least = at_least;
         if known.syns.len() >= 2 * SYNS {
             known.syns.pop_front();
         }
@@ -144,7 +156,7 @@ impl Absences {
         if let Some(peer) = absent.endpoints.remote {
             known.peers.note(peer.ip());
         }
-        (known.report.is_some() && known.is_no_accident(time)).then_some(key)
+        (more, (known.report.is_some() && known.is_no_accident(time)).then_some(key))
     }
 
     /// A process of this host is among those who called.

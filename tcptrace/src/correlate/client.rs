@@ -5,15 +5,18 @@ use std::time::Duration;
 use crate::event::{Connect, HandshakeDrop, NoListener, Packet, Timestamp};
 
 use super::connect::ServerSide;
-use super::{Change, Correlator};
+use super::{Change, Correlator, Observed};
 
 /// A SYN that is sent again was dropped so long ago: less than the pause before the fourth repetition.
 const RECENT_OVERFLOW: Duration = Duration::from_secs(10);
 
 impl Correlator {
     pub(super) fn on_connect(&mut self, time: Timestamp, connect: &Connect, changes: &mut Vec<Change>) {
+        if let Some((path, tells)) = self.paths.note_unroutable(time, connect) {
+            changes.extend(tells.then_some(Change::HandshakeDropped(path)));
+        }
         let Some((key, meaning, grown)) = self.destinations.note(time, connect) else { return };
-        self.namespace_mut(key.netns).note_connects(time, &grown);
+        self.namespace_mut(key.netns).note_observed(time, &grown.into());
         if !meaning.refused && self.destination(&key).is_some_and(|known| known.server_side.is_none()) {
             // Where no probe sees the drop itself: a listener here that overflows, and has that address.
             let (local, remote) = (connect.endpoints.local.ip(), key.remote.ip());
@@ -69,6 +72,9 @@ impl Correlator {
             let what = ServerSide::NoListener(key);
             self.destinations.note_server_side(client, absent.endpoints.local, what);
         }
-        changes.extend(self.absences.note(time, absent).map(Change::NoListener));
+        let (more, told) = self.absences.note(time, absent);
+        let more = Observed { absent: more, ..Observed::default() };
+        self.namespace_mut(key.0).note_observed(time, &more);
+        changes.extend(told.map(Change::NoListener));
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn attribute(
     let Some((read, grown)) = namespace.grown(|counters| counters.listen_overflows) else {
         return Vec::new();
     };
-    let known = namespace.observed.overflows() + namespace.inference.explained;
+    let known = namespace.observed.listeners.overflows() + namespace.inference.explained;
     let unexplained = grown.saturating_sub(known);
     if unexplained == 0 {
         namespace.inference.waiting_since = None;

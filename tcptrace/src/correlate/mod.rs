@@ -13,6 +13,7 @@ mod conflict;
 mod connect;
 mod half_open;
 mod inference;
+mod limiter;
 mod listener;
 mod listeners;
 mod loss;
@@ -43,6 +44,7 @@ pub use listener::{Closing, InferredDrops, ListenCall, Listener, ListenerId, Ove
 pub use listeners::Listeners;
 pub use loss::{Loss, Losses};
 pub use namespace::Namespace;
+use namespace::Observed;
 pub use owner::{KnownOwner, Owners};
 pub use path::{DropCause, Hook, PathDrops, PathKey};
 pub use ports::{Exhaustion, Growth, PortSpace, PortUser, Ports, ProcessPorts};

@@ -18,17 +18,47 @@ pub struct Namespace {
     late: bool,
     /// Latest reading.
     latest: Option<(Timestamp, CounterSample)>,
-    /// What our probes counted at its listeners.
-    pub(super) observed: ListenerTotals,
-    /// What became of connects that were not answered at once.
-    pub(super) connects: ConnectTotals,
-    /// Of these: what came since the counters were last looked at.
-    pub(super) connects_in_flight: ConnectTotals,
+    /// What our probes counted.
+    pub(super) observed: Observed,
     /// Of these: what came since the counters were last looked at. The kernel may or may not have counted it by then.
-    pub(super) in_flight: ListenerTotals,
+    pub(super) in_flight: Observed,
     /// Of these: what came in the first second, part of which may be older than the first reading of the counters.
-    pub(super) first_second: ListenerTotals,
+    pub(super) first_second: Observed,
     pub(super) inference: Inference,
+}
+
+/// What our probes counted in a namespace.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Observed {
+    /// At its listeners.
+    pub listeners: ListenerTotals,
+    /// What became of connects that were not answered at once.
+    pub connects: ConnectTotals,
+    /// Connects that the kernel gave a port, or bind() had.
+    pub dialled: u64,
+    /// SYNs for ports that nobody listens on.
+    pub absent: u64,
+}
+
+impl Observed {
+    fn add(&mut self, more: &Self) {
+        self.listeners.add(&more.listeners);
+        self.connects.add(&more.connects);
+        self.dialled += more.dialled;
+        self.absent += more.absent;
+    }
+}
+
+impl From<ListenerTotals> for Observed {
+    fn from(listeners: ListenerTotals) -> Self {
+        Self { listeners, ..Self::default() }
+    }
+}
+
+impl From<ConnectTotals> for Observed {
+    fn from(connects: ConnectTotals) -> Self {
+        Self { connects, ..Self::default() }
+    }
 }
 
 /// How far the growth of `ListenOverflows` is already explained, where no probe sees the drops.
@@ -57,7 +87,7 @@ impl Namespace {
     }
 
     /// Our probes counted more at `time`.
-    pub(super) fn note_observed(&mut self, time: Timestamp, more: &ListenerTotals) {
+    pub(super) fn note_observed(&mut self, time: Timestamp, more: &Observed) {
         let baseline = self.baseline.as_ref().map(|(baseline, _)| *baseline).filter(|_| !self.late);
         // Between the attachment of the probes and the first look at the counters.
         if baseline.is_some_and(|baseline| time < baseline) {
@@ -70,19 +100,9 @@ impl Namespace {
         }
     }
 
-    /// More connects were not answered.
-    pub(super) fn note_connects(&mut self, time: Timestamp, more: &ConnectTotals) {
-        if !self.late && self.baseline.as_ref().is_some_and(|(baseline, _)| time < *baseline) {
-            return;
-        }
-        self.connects.add(more);
-        self.connects_in_flight.add(more);
-    }
-
     /// The counters were looked at; if there is no new reading they have not changed.
     pub(super) fn note_looked(&mut self) {
-        self.in_flight = ListenerTotals::default();
-        self.connects_in_flight = ConnectTotals::default();
+        self.in_flight = Observed::default();
     }
 
     /// Whether it was met after the start, and is taken for new.

@@ -7,7 +7,7 @@ use crate::event::{
 };
 
 use super::conflict::Conflict;
-use super::{Change, Correlator, Namespace, inference, owners_of};
+use super::{Change, Correlator, Namespace, Observed, inference, owners_of};
 
 /// What is read when the tracer starts comes within this time. A namespace that is met later is new.
 const START: Duration = Duration::from_millis(500);
@@ -46,7 +46,7 @@ impl Correlator {
             }
             Kind::ConnectSample(sample) => {
                 let (key, grown) = self.destinations.note_sample(time, sample);
-                self.namespace_mut(key.netns).note_connects(time, &grown);
+                self.namespace_mut(key.netns).note_observed(time, &grown.into());
                 changes.push(Change::Learnt);
             }
             Kind::BindFail(fail) => self.on_bind_fail(time, fail, changes),
@@ -94,7 +94,11 @@ impl Correlator {
                     changes.push(Change::PortsExhausted(refused.endpoints.netns));
                 }
             }
-            Kind::PortUse(latest) => self.ports.note_use(time, latest),
+            Kind::PortUse(latest) => {
+                let dialled = self.ports.note_use(time, latest);
+                let more = Observed { dialled, ..Observed::default() };
+                self.namespace_mut(latest.netns).note_observed(time, &more);
+            }
             Kind::PortSurvey(survey) => changes.push(if self.ports.note_survey(time, survey) {
                 Change::PortsExhausted(survey.netns)
             } else {

@@ -1,12 +1,17 @@
 //! Packets of handshakes that this host drops on their way: where, why, how many.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::event::{HandshakeDrop, ListenerReport, Packet, ReportedListener, Task, Timestamp};
+use crate::event::{
+    Connect, ConnectResult, Endpoints, HandshakeDrop, ListenerReport, Packet, ReportedListener, Task,
+    Timestamp,
+};
 
+use super::ListenerId;
 use super::bounded::{BoundedMap, DistinctCount};
+use super::limiter::Limiter;
 
 /// How many are told apart.
 const PLACES: usize = 1024;
@@ -15,6 +20,8 @@ const PACKETS: usize = 2;
 const WINDOW: Duration = Duration::from_secs(60);
 /// How many clients are told apart.
 const NAMED: usize = 16;
+/// How connect() fails at once for a blackhole, prohibit and unreachable route: EINVAL, EACCES, EHOSTUNREACH.
+const NOWHERE: [u32; 3] = [22, 13, 113];
 
 /// Why a packet was dropped, as far as findings tell it apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,8 +108,10 @@ pub struct PathDrops {
     times: VecDeque<Timestamp>,
     /// The first one.
     pub first: Timestamp,
-    /// How many, of those that were told one by one; more may have been dropped.
+    /// How many; what the kernel side did not tell one by one is in it.
     pub seen: u64,
+    /// There may be more by now: the kernel side tells of only so many in a second.
+    pub at_least: bool,
     /// The kernel's word for the reason.
     pub reason: Option<String>,
     /// The kernel function that dropped the last one.
@@ -112,11 +121,15 @@ pub struct PathDrops {
     /// Index of the device that it came in by; 0 for none.
     pub device: u32,
     /// Addresses of the clients.
-    pub peers: DistinctCount<std::net::IpAddr>,
+    pub peers: DistinctCount<IpAddr>,
     /// Processes of this host that connect.
     pub clients: BTreeMap<u32, Task>,
     /// Who listens on the server's port on this host.
     pub report: Option<ListenerReport>,
+    /// The listener that would have answered, where the kernel told.
+    pub answering: Option<ListenerId>,
+    /// connect() failed with this errno, before there was a packet.
+    pub errno: Option<u32>,
 }
 
 impl PathDrops {
@@ -140,11 +153,16 @@ impl PathDrops {
 #[derive(Debug)]
 pub(super) struct Paths {
     all: BoundedMap<PathKey, PathDrops>,
+    /// The kernel side's counts, by what it tells apart.
+    counts: BoundedMap<CountKey, Limiter>,
 }
+
+/// Namespace, server's port, packet, direction, place and reason.
+type CountKey = (u32, u16, Packet, bool, u64, u32);
 
 impl Default for Paths {
     fn default() -> Self {
-        Self { all: BoundedMap::new(PLACES) }
+        Self { all: BoundedMap::new(PLACES), counts: BoundedMap::new(PLACES) }
     }
 }
 
@@ -172,27 +190,13 @@ impl Paths {
             outgoing: drop.outgoing,
             cause,
         };
-        let fresh = || PathDrops {
-            times: VecDeque::new(),
-            first: time,
-            seen: 0,
-            reason: None,
-            function: None,
-            hook: Hook::of(drop),
-            device: 0,
-            peers: DistinctCount::new(4096),
-            clients: BTreeMap::new(),
-            report: None,
-        };
-        let known = self.all.get_or_insert_with(key, fresh);
-        if known.times.back().is_some_and(|&last| time.since(last) >= WINDOW) {
-            *known = fresh();
-        }
-        if known.times.len() >= 2 * PACKETS {
-            known.times.pop_front();
-        }
-        known.times.push_back(time);
-        known.seen += 1;
+        let (netns, port) = (key.netns, key.server.port());
+        let count = (netns, port, drop.packet, drop.outgoing, drop.location, drop.reason);
+        let limiter = self.counts.get_or_insert_with(count, Limiter::default);
+        let more = limiter.note(time, drop.total);
+        let at_least = limiter.holds_back();
+        let known = self.count(time, key, Hook::of(drop), more);
+        known.at_least = at_least;
         known.reason.clone_from(&drop.reason_name);
         known.function.clone_from(&drop.function);
         known.hook = Hook::of(drop);
@@ -202,6 +206,86 @@ impl Paths {
             known.clients.insert(task.pid, task.clone());
         }
         Some((key, known.matters(&key) && known.is_no_accident(time)))
+    }
+
+    /// A listener has no route for its answer to `client`: under which key, and whether there is something to tell.
+    pub(super) fn note_no_way_back(
+        &mut self,
+        time: Timestamp,
+        ends: &Endpoints,
+        client: SocketAddr,
+        listener: ListenerId,
+    ) -> (PathKey, bool) {
+        let key = PathKey {
+            netns: ends.netns,
+            server: ends.local,
+            packet: Packet::SynAck,
+            outgoing: true,
+            cause: DropCause::NoRoute,
+        };
+        let known = self.count(time, key, Hook::Output, 1);
+        known.function = Some("tcp_conn_request".to_owned());
+        known.peers.note(client.ip());
+        known.answering = Some(listener);
+        (key, known.is_no_accident(time))
+    }
+
+    /// connect() failed for a route that somebody made so that it leads nowhere: under which key, and whether there is
+    /// something to tell. No route at all is how a host without IPv6 answers programs that try it first.
+    pub(super) fn note_unroutable(&mut self, time: Timestamp, connect: &Connect) -> Option<(PathKey, bool)> {
+        let server = connect.endpoints.remote?;
+        let errno = connect.errno.filter(|errno| NOWHERE.contains(errno))?;
+        // A link-local address without a device fails likewise.
+        let link_local = matches!(server.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
+        if connect.result != ConnectResult::Error || link_local {
+            return None;
+        }
+        let key = PathKey {
+            netns: connect.endpoints.netns,
+            server,
+            packet: Packet::Syn,
+            outgoing: true,
+            cause: DropCause::NoRoute,
+        };
+        let known = self.count(time, key, Hook::Output, 1);
+        let function = if server.is_ipv4() { "tcp_v4_connect" } else { "tcp_v6_connect" };
+        known.function = Some(function.to_owned());
+        known.errno = Some(errno);
+        known.peers.note(connect.endpoints.local.ip());
+        let tells = known.is_no_accident(time);
+        if let Some(task) = &connect.task {
+            self.note_client(&key, task);
+        }
+        Some((key, tells))
+    }
+
+    /// Told of one of `key`, which makes it so many more.
+    fn count(&mut self, time: Timestamp, key: PathKey, hook: Hook, more: u64) -> &mut PathDrops {
+        let fresh = || PathDrops {
+            times: VecDeque::new(),
+            first: time,
+            seen: 0,
+            at_least: false,
+            reason: None,
+            function: None,
+            hook,
+            device: 0,
+            peers: DistinctCount::new(4096),
+            clients: BTreeMap::new(),
+            report: None,
+            answering: None,
+            errno: None,
+        };
+        let known = self.all.get_or_insert_with(key, fresh);
+        if known.times.back().is_some_and(|&last| time.since(last) >= WINDOW) {
+            *known = fresh();
+        }
+        if known.times.len() >= 2 * PACKETS {
+            known.times.pop_front();
+        }
+        known.times.push_back(time);
+        known.seen += more;
+        known
     }
 
     /// Who listens where was looked up: what there is to tell now.

@@ -263,9 +263,12 @@ impl Ports {
         self.users.forgotten() + self.spaces.forgotten()
     }
 
-    pub(super) fn note_use(&mut self, time: Timestamp, latest: &PortUse) {
+    /// Takes in what a process has done; how many connects that had a port of the kernel's choice came since the last time.
+    pub(super) fn note_use(&mut self, time: Timestamp, latest: &PortUse) -> u64 {
         let user = (latest.netns, latest.pid);
-        self.users.get_or_insert_with(user, ProcessPorts::default).note(time, latest);
+        let known = self.users.get_or_insert_with(user, ProcessPorts::default);
+        let before = if known.latest.since == latest.since { known.latest.connects() } else { 0 };
+        known.note(time, latest);
         if let Some(exhaustion) =
             self.spaces.get_mut(&latest.netns).and_then(|space| space.exhaustion.as_mut())
             && let Some((_, refused)) = exhaustion.connects.get_mut(&latest.pid)
@@ -275,6 +278,7 @@ impl Ports {
             }
             *refused = latest.refused.max(*refused);
         }
+        latest.connects().saturating_sub(before)
     }
 
     /// Takes in a look. Whether somebody waited for it.

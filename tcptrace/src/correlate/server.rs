@@ -68,7 +68,7 @@ impl Correlator {
         if overflow {
             listener.last_overflow = listener.last_overflow.max(Some(time));
         }
-        self.namespace_mut(endpoints.netns).note_observed(time, &seen);
+        self.namespace_mut(endpoints.netns).note_observed(time, &seen.into());
         if overflow {
             changes.push(Change::Overflowed { listener: id, peer: endpoints.remote });
         }
@@ -83,6 +83,7 @@ impl Correlator {
                 totals.syn_drops_syn_queue = Some(drop.total);
             }
             SynDropCause::MaxSynBacklog => totals.syn_drops_max_syn_backlog = Some(drop.total),
+            SynDropCause::NoRoute => totals.syn_drops_no_route = Some(drop.total),
         }
         if matches!(drop.cause, SynDropCause::SynQueue | SynDropCause::MaxSynBacklog) {
             let id = self.listeners.resolve(time, &drop.endpoints, &drop.listener);
@@ -94,7 +95,15 @@ impl Correlator {
         let overflow = drop.cause == SynDropCause::AcceptQueue;
         let id = self.on_drop(time, &drop.endpoints, &drop.listener, totals, overflow, changes);
         if let Some(client) = drop.endpoints.remote {
-            let what = if overflow { ServerSide::AcceptQueueFull(id) } else { ServerSide::SynQueueFull(id) };
+            let what = match drop.cause {
+                SynDropCause::AcceptQueue => ServerSide::AcceptQueueFull(id),
+                SynDropCause::NoRoute => {
+                    let (path, tells) = self.paths.note_no_way_back(time, &drop.endpoints, client, id);
+                    changes.extend(tells.then_some(Change::HandshakeDropped(path)));
+                    ServerSide::Dropped(path)
+                }
+                _ => ServerSide::SynQueueFull(id),
+            };
             self.destinations.note_server_side(client, drop.endpoints.local, what);
         }
     }
@@ -224,7 +233,7 @@ impl Correlator {
                 listener.syn_queue = queue.syn_queue;
             }
             listener.last_seen = listener.last_seen.max(time);
-            self.namespace_mut(endpoints.netns).note_observed(time, &seen);
+            self.namespace_mut(endpoints.netns).note_observed(time, &seen.into());
         }
         id
     }
@@ -261,7 +270,7 @@ impl Correlator {
             if let Some(last) = last {
                 let seen = listener.note_totals(&last);
                 listener.take_reading(time);
-                self.namespace_mut(closed.endpoints.netns).note_observed(time, &seen);
+                self.namespace_mut(closed.endpoints.netns).note_observed(time, &seen.into());
             }
         }
         let owners = self.listeners.get(id).map(|listener| listener.owners.clone()).unwrap_or_default();
@@ -344,7 +353,7 @@ impl Correlator {
         if overflowed {
             listener.last_overflow = listener.last_overflow.max(Some(time));
         }
-        self.namespace_mut(netns).note_observed(time, &seen);
+        self.namespace_mut(netns).note_observed(time, &seen.into());
         // Drops whose own records were lost, or are still on their way.
         if overflowed {
             changes.push(Change::Overflowed { listener: id, peer: None });

@@ -119,7 +119,7 @@ pub fn record_name(kind: u16) -> &'static str {
         record::SYNACK_RETRANSMIT => "synack-retransmit",
         record::REQUEST_END => "request-end",
         record::NO_PORT => "no-port",
-        record::CONNECT => "connect",
+        record::CONNECT | record::ESTABLISHED => "connect",
         record::HANDSHAKE_DROP => "handshake-drop",
         record::NO_LISTENER => "no-listener",
         _ => "unknown",
@@ -155,6 +155,7 @@ pub fn decode_record(bytes: &[u8], clock: ClockOffset) -> Result<Event, DecodeEr
         record::REQUEST_END => body.request_end(from),
         record::NO_PORT => body.no_port(from),
         record::CONNECT => body.connect(from),
+        record::ESTABLISHED => established(from),
         record::HANDSHAKE_DROP => handshake_drop(from),
         record::NO_LISTENER => no_listener(from),
         _ => return Err(DecodeError::UnknownKind { kind }),
@@ -285,6 +286,7 @@ impl Body {
                 record::SYN_DROP_ACCEPT_QUEUE => SynDropCause::AcceptQueue,
                 record::SYN_DROP_SYN_QUEUE => SynDropCause::SynQueue,
                 record::SYN_DROP_MAX_SYN_BACKLOG => SynDropCause::MaxSynBacklog,
+                record::SYN_DROP_NO_ROUTE => SynDropCause::NoRoute,
                 _ => SynDropCause::Other,
             },
             syncookies: from.u32()?,
@@ -557,6 +559,7 @@ impl Body {
             syn_drops_accept_queue: Some(from.u64()?),
             syn_drops_syn_queue: Some(from.u64()?),
             syn_drops_max_syn_backlog: Some(from.u64()?),
+            syn_drops_no_route: Some(from.u64()?),
             cookies_sent: Some(from.u64()?),
             retransmits_timer: Some(from.u64()?),
             retransmits_duplicate_syn: Some(from.u64()?),
@@ -625,6 +628,24 @@ fn handshake_drop(from: &mut Cursor<'_>) -> Result<Kind, Ended> {
         input,
         input_name: None,
         total: from.u64()?,
+    })))
+}
+
+/// A connect that was answered at once is one of its kind, of which nothing is counted.
+fn established(from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+    let endpoints = read_endpoints(from)?;
+    let task = task(from)?;
+    let (sk, inode, age_ns) = (from.u64()?, from.u64()?, from.u64()?);
+    Ok(Kind::Connect(Box::new(Connect {
+        endpoints,
+        task: (task.pid != 0).then_some(task),
+        sk,
+        inode,
+        age_ns: (age_ns != record::CONNECT_AGE_UNKNOWN).then_some(age_ns),
+        result: ConnectResult::Established,
+        errno: None,
+        syns_again: 0,
+        totals: ConnectTotals::default(),
     })))
 }
 

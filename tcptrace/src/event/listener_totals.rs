@@ -89,6 +89,8 @@ listener_totals! {
     syn_drops_syn_queue,
     /// SYNs dropped because the rest of `tcp_max_syn_backlog` is kept for known peers.
     syn_drops_max_syn_backlog,
+    /// SYNs dropped because there is no route for the answer.
+    syn_drops_no_route,
     /// SYNs answered with a cookie.
     cookies_sent,
     /// Of these: because the SYN queue was exactly at its limit, so that is full in this release.

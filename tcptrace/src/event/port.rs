@@ -281,6 +281,11 @@ impl PortUse {
         self.by_connect + self.by_bind
     }
 
+    /// Connects that had a port of the kernel's choice.
+    pub fn connects(&self) -> u64 {
+        self.by_connect + self.bound_connects
+    }
+
     /// Ports taken and not given back.
     pub fn held(&self) -> u64 {
         self.taken().saturating_sub(self.released)

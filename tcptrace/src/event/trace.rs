@@ -33,6 +33,12 @@ impl Coverage {
 pub mod observation {
     /// A SYN dropped at a full queue.
     pub const SYN_DROP: &str = "syn-drop";
+    /// SYNs dropped for want of a route for the answer.
+    pub const NO_WAY_BACK: &str = "no-way-back";
+    /// SYNs for ports that nobody listens on.
+    pub const NO_LISTENER: &str = "no-listener";
+    /// connect() calls that fail before a SYN is sent.
+    pub const CONNECT_ERROR: &str = "connect-error";
     /// A SYN answered with a cookie, and a cookie that comes back.
     pub const COOKIE: &str = "cookie";
     /// A SYN-ACK sent again.

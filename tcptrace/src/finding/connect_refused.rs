@@ -2,50 +2,34 @@
 
 use std::time::Duration;
 
-use crate::correlate::{Change, Correlator, Destination, DestinationKey};
-use crate::event::ConnectTotals;
+use crate::correlate::{Change, DestinationKey};
 
-use super::case::{Concern, Description, Diagnosis};
-use super::destination::{others, subject};
+use super::case::Description;
+use super::destination::{Account, Trouble, others, subject};
 use super::words::count;
 use super::{Confidence, Evidence, Remedy, Severity};
 
 /// The diagnosis.
 pub(super) struct ConnectRefused;
 
-impl Diagnosis for ConnectRefused {
+impl Trouble for ConnectRefused {
     const CODE: &'static str = "connect-refused";
     const QUIET: Duration = Duration::from_secs(10);
 
-    type Key = DestinationKey;
-    type Memory = ();
-
-    fn concern(&self, change: &Change, _world: &Correlator) -> Option<Concern<DestinationKey>> {
+    fn happened(change: &Change) -> Option<DestinationKey> {
         match change {
-            Change::Refused(key) => Some(Concern::Happened(*key)),
+            Change::Refused(key) => Some(*key),
             _ => None,
         }
     }
 
-    fn begin(&mut self, _key: &DestinationKey, _world: &Correlator) {}
-
-    fn observe(&mut self, _key: &DestinationKey, _memory: &mut (), _change: &Change, _world: &Correlator) {}
-
-    fn describe(&self, key: &DestinationKey, _memory: &(), world: &Correlator) -> Option<Description> {
-        let destination = world.destination(key)?;
-        Some(Account { key, destination, totals: destination.totals(), world }.describe())
+    fn describe(account: &Account<'_>) -> Description {
+        account.refused()
     }
 }
 
-struct Account<'a> {
-    key: &'a DestinationKey,
-    destination: &'a Destination,
-    totals: ConnectTotals,
-    world: &'a Correlator,
-}
-
 impl Account<'_> {
-    fn describe(&self) -> Description {
+    fn refused(&self) -> Description {
         let subject = subject(self.key, self.destination, self.world);
         let by_icmp = self.destination.refused_by_icmp;
         let (cause, confidence, explanation) = if by_icmp > 0 {

@@ -1,8 +1,55 @@
 //! What findings about a destination share: who calls it, and what errno means there.
 
-use crate::correlate::{Client, Correlator, Destination, DestinationKey};
+use std::time::Duration;
 
+use crate::correlate::{Change, Client, Correlator, Destination, DestinationKey};
+use crate::event::ConnectTotals;
+
+use super::case::{Concern, Description, Diagnosis};
 use super::{Party, ProcessName};
+
+/// A diagnosis about a destination, of which all is known that the correlator has counted.
+pub(super) trait Trouble {
+    /// The finding's code.
+    const CODE: &'static str;
+    /// When it is over.
+    const QUIET: Duration;
+
+    /// The destination that has it.
+    fn happened(change: &Change) -> Option<DestinationKey>;
+
+    /// In words.
+    fn describe(account: &Account<'_>) -> Description;
+}
+
+/// What there is to tell of.
+pub(super) struct Account<'a> {
+    pub(super) key: &'a DestinationKey,
+    pub(super) destination: &'a Destination,
+    pub(super) totals: ConnectTotals,
+    pub(super) world: &'a Correlator,
+}
+
+impl<T: Trouble> Diagnosis for T {
+    const CODE: &'static str = T::CODE;
+    const QUIET: Duration = T::QUIET;
+
+    type Key = DestinationKey;
+    type Memory = ();
+
+    fn concern(&self, change: &Change, _world: &Correlator) -> Option<Concern<DestinationKey>> {
+        T::happened(change).map(Concern::Happened)
+    }
+
+    fn begin(&mut self, _key: &DestinationKey, _world: &Correlator) {}
+
+    fn observe(&mut self, _key: &DestinationKey, _memory: &mut (), _change: &Change, _world: &Correlator) {}
+
+    fn describe(&self, key: &DestinationKey, _memory: &(), world: &Correlator) -> Option<Description> {
+        let destination = world.destination(key)?;
+        Some(T::describe(&Account { key, destination, totals: destination.totals(), world }))
+    }
+}
 
 /// Clients named in the evidence beside the first.
 const NAMED: usize = 7;

@@ -7,7 +7,7 @@ use crate::event::Packet;
 
 use super::case::{Concern, Description, Diagnosis};
 use super::no_listener::of_reported;
-use super::words::count;
+use super::words::{count, errno_name};
 use super::{Confidence, Evidence, Party, ProcessName, Remedy, Severity, commands};
 
 /// The diagnosis.
@@ -41,6 +41,9 @@ impl Diagnosis for HandshakeDropped {
 /// The server that the packets are for or from, if it is here; else the destination, and who calls it.
 pub(super) fn subject(key: &PathKey, world: &Correlator) -> Party {
     let drops = world.path_drops(key);
+    if let Some(listener) = drops.and_then(|drops| world.listener(drops.answering?)) {
+        return Party::of_listener(listener, world);
+    }
     if let Some(listener) = drops.and_then(|drops| drops.listener(key)) {
         return of_reported(listener, world);
     }
@@ -79,18 +82,29 @@ impl Account<'_> {
             },
             title: format!("this host drops {packet}s {way} {end}: {}", self.key.cause.name()),
             cause: self.key.cause.name(),
-            numbers: vec![format!(
-                "{} dropped {} of {}, {}",
-                count(self.drops.seen, &format!("{packet} was"), &format!("{packet}s were")),
-                if self.key.outgoing { "going out" } else { "coming in" },
-                count(self.drops.peers.count(), "client", "clients"),
-                self.place(),
-            )],
+            numbers: vec![self.numbers()],
             evidence: self.evidence(&explanation),
             remedy: self.remedy(),
             explanation,
             subject: self.subject,
         }
+    }
+
+    fn numbers(&self) -> String {
+        let packet = self.key.packet.name();
+        if let Some(errno) = self.drops.errno {
+            let connects = count(self.drops.seen, "connect", "connects");
+            return format!("{connects} failed at once: {}", errno_name(errno));
+        }
+        format!(
+            "{}{} dropped {} of {}, {}",
+            // The kernel side may have counted more since.
+            if self.drops.at_least { "at least " } else { "" },
+            count(self.drops.seen, &format!("{packet} was"), &format!("{packet}s were")),
+            if self.key.outgoing { "going out" } else { "coming in" },
+            count(self.drops.peers.count(), "client", "clients"),
+            self.place(),
+        )
     }
 
     fn place(&self) -> String {
@@ -117,7 +131,16 @@ impl Account<'_> {
                                     filled in the checksum did not"
                     .to_owned()
             }
-            DropCause::NoRoute => "this host has no route for it, or one that goes nowhere".to_owned(),
+            DropCause::NoRoute if self.drops.answering.is_some() => {
+                "this host has no route back to the client, so the SYN is dropped before it is answered"
+                    .to_owned()
+            }
+            DropCause::NoRoute => match self.drops.errno.and_then(|errno| i32::try_from(errno).ok()) {
+                Some(libc::EINVAL) => "a blackhole route of this host swallows it".to_owned(),
+                Some(libc::EACCES) => "a prohibit route of this host forbids it".to_owned(),
+                Some(_) => "an unreachable route of this host refuses it".to_owned(),
+                None => "this host has no route for it, or one that goes nowhere".to_owned(),
+            },
             DropCause::Other => format!("the kernel drops it {}", self.place()),
         }
     }
@@ -132,10 +155,12 @@ impl Account<'_> {
             .with("packet", self.key.packet.name())
             .with("direction", if self.key.outgoing { "out" } else { "in" })
             .with("dropped", self.drops.seen)
+            .with_some("at_least", self.drops.at_least.then_some(true))
             .with("peers", self.drops.peers.count())
             .with("reason", self.drops.reason.clone())
             .with("function", self.drops.function.clone())
             .with_some("hook", (self.key.cause == DropCause::Netfilter).then(|| self.drops.hook.name()))
+            .with_some("errno", self.drops.errno.map(errno_name))
             .with_some("device", (self.drops.device != 0).then_some(self.drops.device))
             .with("server", self.key.server.to_string())
             .with_some("requester", client)

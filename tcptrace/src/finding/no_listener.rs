@@ -162,6 +162,7 @@ impl Account<'_> {
             numbers: self.numbers(requester.as_ref()),
             evidence: Evidence::new()
                 .with("syns", self.absent.total)
+                .with_some("at_least", self.absent.at_least.then_some(true))
                 .with("peers", self.absent.peers.count())
                 .with_some("requester", requester)
                 .with("holders", self.holders(&cause))
@@ -175,7 +176,9 @@ impl Account<'_> {
     fn numbers(&self, requester: Option<&Party>) -> Vec<String> {
         let who = requester.map_or_else(String::new, |party| format!(", among them {party}"));
         vec![format!(
-            "{} from {}{who}",
+            "{}{} from {}{who}",
+            // The kernel side may have counted more since.
+            if self.absent.at_least { "at least " } else { "" },
             count(self.absent.total, "SYN", "SYNs"),
             count(self.absent.peers.count(), "address", "addresses"),
         )]

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use crate::correlate::{Change, Correlator, Destination, DestinationKey, ServerSide};
-use crate::event::ConnectTotals;
+use crate::correlate::{Change, DestinationKey, ServerSide};
 
-use super::case::{Concern, Description, Diagnosis};
-use super::destination::{others, subject, who_says};
+use super::case::Description;
+use super::destination::{Account, Trouble, others, subject, who_says};
 use super::handshake_dropped;
 use super::words::{count, errno_name, span};
 use super::{Confidence, Evidence, Party, Remedy, Severity};
@@ -14,41 +13,25 @@ use super::{Confidence, Evidence, Party, Remedy, Severity};
 /// The diagnosis.
 pub(super) struct SynUnanswered;
 
-impl Diagnosis for SynUnanswered {
+impl Trouble for SynUnanswered {
     const CODE: &'static str = "syn-unanswered";
     /// Longer than the pause before the fifth repetition of a SYN.
     const QUIET: Duration = Duration::from_secs(20);
 
-    type Key = DestinationKey;
-    /// Counts when it began.
-    type Memory = ();
-
-    fn concern(&self, change: &Change, _world: &Correlator) -> Option<Concern<DestinationKey>> {
+    fn happened(change: &Change) -> Option<DestinationKey> {
         match change {
-            Change::Unanswered(key) => Some(Concern::Happened(*key)),
+            Change::Unanswered(key) => Some(*key),
             _ => None,
         }
     }
 
-    fn begin(&mut self, _key: &DestinationKey, _world: &Correlator) {}
-
-    fn observe(&mut self, _key: &DestinationKey, _memory: &mut (), _change: &Change, _world: &Correlator) {}
-
-    fn describe(&self, key: &DestinationKey, _memory: &(), world: &Correlator) -> Option<Description> {
-        let destination = world.destination(key)?;
-        Some(Account { key, destination, totals: destination.totals(), world }.describe())
+    fn describe(account: &Account<'_>) -> Description {
+        account.unanswered()
     }
 }
 
-struct Account<'a> {
-    key: &'a DestinationKey,
-    destination: &'a Destination,
-    totals: ConnectTotals,
-    world: &'a Correlator,
-}
-
 impl Account<'_> {
-    fn describe(&self) -> Description {
+    fn unanswered(&self) -> Description {
         let subject = subject(self.key, self.destination, self.world);
         let server = self.server();
         let (cause, confidence, explanation) = self.cause(server.as_ref());

@@ -1,6 +1,6 @@
 //! Who listens elsewhere on a port at which connects fail: looked up when they fail again and again, or a packet is dropped.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use crate::event::{self, Kind, ListenerReport, ReportedListener, Timestamp};
@@ -9,15 +9,20 @@ use super::{people::People, places::Places};
 
 /// Not again before this: it takes a look at every namespace.
 const AGAIN: Duration = Duration::from_secs(10);
-/// Looks in a second, whatever the ports.
+/// Looks in a second, each at all the ports that are asked for.
 const PER_SECOND: u32 = 8;
 /// So many SYNs must have found nobody: a scanner that knocks once is not worth a look.
 pub(super) const SYNS: u64 = 3;
 
+/// A port of a namespace.
+type Place = (u32, u16);
+
 /// When was looked for whom.
 #[derive(Default)]
 pub(super) struct Absence {
-    looked: HashMap<(u32, u16), Timestamp>,
+    looked: HashMap<Place, Timestamp>,
+    /// What is still to be looked at, and since when.
+    asked: BTreeMap<Place, Timestamp>,
     this_second: u32,
 }
 
@@ -28,42 +33,46 @@ impl Absence {
         self.looked.retain(|_, looked| now.since(*looked) < AGAIN);
     }
 
-    /// Who listens on `port` anywhere, if that was not said just now: introductions, then the report.
-    pub(super) fn look(
-        &mut self,
-        (netns, port): (u32, u16),
-        asked: Timestamp,
-        places: &mut Places,
-        people: &mut People,
-    ) -> Vec<Kind> {
-        if self.this_second >= PER_SECOND || self.looked.contains_key(&(netns, port)) {
+    /// Somebody calls there and is not answered.
+    pub(super) fn ask(&mut self, place: Place, time: Timestamp) {
+        if !self.looked.contains_key(&place) {
+            self.asked.entry(place).or_insert(time);
+        }
+    }
+
+    /// Who listens anywhere on the ports that were asked for, unless there were too many looks in this second, after which
+    /// the next one will do: introductions, then the reports.
+    pub(super) fn look(&mut self, places: &mut Places, people: &mut People) -> Vec<Kind> {
+        if self.asked.is_empty() || self.this_second >= PER_SECOND {
             return Vec::new();
         }
         self.this_second += 1;
-        self.looked.insert((netns, port), asked);
-        let (found, complete) = places.listeners_on(port);
+        let asked = std::mem::take(&mut self.asked);
+        self.looked.extend(asked.iter().map(|(place, time)| (*place, *time)));
+        let ports: BTreeSet<u16> = asked.keys().map(|(_, port)| *port).collect();
+        let (found, complete) = places.listeners_on(&ports);
         let inodes: HashSet<u64> = found.iter().map(|(_, l)| l.inode).filter(|inode| *inode != 0).collect();
         let owners = if inodes.is_empty() { HashMap::new() } else { people.find_owners(&inodes) };
         let mut kinds: Vec<Kind> =
             owners.values().flatten().filter_map(|owner| people.introduce(owner.pid)).collect();
-        let listeners = found
-            .into_iter()
-            .map(|(netns, listener)| ReportedListener {
+        let reported = |(netns, listener): &(u32, crate::host::sock_diag::Listener)| ReportedListener {
+            netns: *netns,
+            local: event::canonical(listener.local),
+            v6only: listener.v6only,
+            inode: listener.inode,
+            owners: owners.get(&listener.inode).cloned().unwrap_or_default(),
+        };
+        let report = |((netns, port), asked): (Place, Timestamp)| {
+            let here = found.iter().filter(|(_, listener)| listener.local.port() == port);
+            Kind::ListenerReport(Box::new(ListenerReport {
                 netns,
-                local: event::canonical(listener.local),
-                v6only: listener.v6only,
-                inode: listener.inode,
-                owners: owners.get(&listener.inode).cloned().unwrap_or_default(),
-            })
-            .collect();
-        let incomplete = (!complete).then(|| "some namespaces cannot be looked at".to_owned());
-        kinds.push(Kind::ListenerReport(Box::new(ListenerReport {
-            netns,
-            port,
-            asked,
-            listeners,
-            incomplete,
-        })));
+                port,
+                asked,
+                listeners: here.map(reported).collect(),
+                incomplete: (!complete).then(|| "some namespaces cannot be looked at".to_owned()),
+            }))
+        };
+        kinds.extend(asked.into_iter().map(report));
         kinds
     }
 }

@@ -1,6 +1,6 @@
 //! The network namespaces being traced: their counters, knobs and sockets, read beside the probes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -207,9 +207,9 @@ impl Places {
         grown
     }
 
-    /// Every listener on `port` in every namespace of the host, also those that are not traced; and whether all could be
+    /// Every listener on one of `ports` in every namespace of the host, also those that are not traced; and whether all could be
     /// looked at.
-    pub(super) fn listeners_on(&mut self, port: u16) -> (Vec<(u32, Listener)>, bool) {
+    pub(super) fn listeners_on(&mut self, ports: &BTreeSet<u16>) -> (Vec<(u32, Listener)>, bool) {
         if let Err(error) = self.table.refresh() {
             log::warn!("network namespaces: {error}");
         }
@@ -219,7 +219,7 @@ impl Places {
                 Ok(listeners) => found.extend(
                     listeners
                         .into_iter()
-                        .filter(|listener| listener.local.port() == port)
+                        .filter(|listener| ports.contains(&listener.local.port()))
                         .map(|listener| (netns.id(), listener)),
                 ),
                 Err(error) => {

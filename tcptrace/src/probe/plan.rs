@@ -304,6 +304,28 @@ pub const OBSERVATIONS: &[Observation] = &[
         group: 0,
     },
     Observation {
+        name: "no-way-back",
+        what: "SYNs dropped because there is no route for the answer",
+        ways: &[
+            way(
+                Fexit,
+                &[
+                    probe("fexit_route_req_v4", Kind::Fexit, &["tcp_v4_route_req"]),
+                    probe6("fexit_route_req_v6", Kind::Fexit, &["tcp_v6_route_req"]),
+                ],
+            ),
+            way(
+                Kprobe,
+                &[
+                    probe("kretprobe_route_req", Kind::Kretprobe, &["tcp_v4_route_req"]),
+                    probe6("kretprobe_route_req", Kind::Kretprobe, &["tcp_v6_route_req"]),
+                ],
+            ),
+        ],
+        polled: None,
+        group: 0,
+    },
+    Observation {
         name: "cookie",
         what: "SYNs answered with a cookie, and cookies that came back",
         ways: &[

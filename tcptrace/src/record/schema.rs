@@ -148,6 +148,8 @@ columns! {
     syn_drops_syn_queue: U64,
     /// SYNs dropped because the rest of `tcp_max_syn_backlog` is kept for known peers.
     syn_drops_max_syn_backlog: U64,
+    /// SYNs dropped because there is no route for the answer.
+    syn_drops_no_route: U64,
     /// SYNs answered with a cookie.
     cookies_sent: U64,
     /// SYN-ACKs sent again because no final ACK came.
@@ -250,6 +252,20 @@ columns! {
     /// Of rare events: all of it, as JSON. Such a row is read back from here; its other columns are for queries.
     detail: Text,
 }
+
+/// The counts of a listener that have a column of their own name.
+macro_rules! for_each_count {
+    ($each:ident) => {
+        $each! {
+            syns syn_drops_no_route syn_drops_accept_queue syn_drops_syn_queue syn_drops_max_syn_backlog cookies_sent retransmits_timer
+            retransmits_duplicate_syn expired ack_drops_accept_queue ack_drops_other socket_drops enqueued accepted
+            wait_total_ns waits wait_max_ns depth_max syn_queue_max cookies_at_limit cookies_dropped
+            cookies_dropped_at_limit cookies_valid cookies_invalid cookies_accepted fast_opens retransmits_unknown resets
+            aborts icmp_ends joins orphans
+        }
+    };
+}
+pub(super) use for_each_count;
 
 /// The schema, without a recording's own metadata.
 pub(super) fn schema() -> SchemaRef {

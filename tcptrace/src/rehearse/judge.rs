@@ -27,8 +27,9 @@ impl Claims {
         remedies.filter_map(|remedy| remedy.get("command").and_then(Value::as_str)).next()
     }
 
-    /// What is wrong with them, one sentence each; empty when the incident was diagnosed.
-    pub fn judge(&self, truth: &GroundTruth) -> Vec<String> {
+    /// What is wrong with them, one sentence each; empty when the incident was diagnosed. `observes` says which observations
+    /// were made.
+    pub fn judge(&self, truth: &GroundTruth, observes: impl Fn(&str) -> bool) -> Vec<String> {
         let mut problems = Vec::new();
         let mut answered: BTreeSet<u64> = BTreeSet::new();
         let mut may_be_unknown = truth.may_be_unknown;
@@ -51,6 +52,10 @@ impl Claims {
             };
             let same_code = self.of_code(expected, &answered);
             let nearest = same_code.iter().find(|claim| about(claim)).or(same_code.first());
+            // What is claimed instead must be allowed, as anything else.
+            if expected.needs.is_some_and(|needs| !observes(needs)) {
+                continue;
+            }
             let Some((id, claim)) = nearest.copied() else {
                 problems.push(format!("{} ({}) was not found", expected.code, expected.cause));
                 continue;
@@ -65,7 +70,8 @@ impl Claims {
         }
         for (id, claim) in &self.0 {
             let code = claim.get("code").and_then(Value::as_str).unwrap_or("?");
-            let allowed = truth.allow.iter().any(|allowed| allowed.code == code);
+            let allowed = truth.allow.iter().any(|allowed| allowed.code == code)
+                || truth.allow_at.iter().any(|at| at.allowed.code == code && Some(at.port) == port_of(claim));
             if !answered.contains(id) && !allowed && !is_other_end(claim, truth) {
                 let title = claim.get("title").and_then(Value::as_str).unwrap_or("");
                 problems.push(format!("{code} was claimed, and is not so: {title}"));
@@ -82,6 +88,12 @@ impl Claims {
             .map(|(id, claim)| (*id, claim))
             .collect()
     }
+}
+
+/// The port that a claim is about.
+fn port_of(claim: &Value) -> Option<u16> {
+    let address = claim.pointer("/subject/address").and_then(Value::as_str)?;
+    address.parse::<std::net::SocketAddr>().ok().map(|address| address.port())
 }
 
 /// Whether a claim is right but for not knowing who has the port.
@@ -214,9 +226,12 @@ mod tests {
                 },
                 requester: Some(who(7, "tt-server")),
                 holder: Some(who(8, "tt-client")),
+                needs: None,
             }],
             may_be_unknown: 0,
             allow: vec![Allowed { code: "port-grab-risk", because: "it is one" }],
+            allow_at: Vec::new(),
+            why: Vec::new(),
             forbid: "any other finding",
             counters: BTreeMap::new(),
             facts: Map::new(),
@@ -234,7 +249,7 @@ mod tests {
         for claim in claims {
             all.note(claim.clone());
         }
-        all.judge(&truth())
+        all.judge(&truth(), |_| true)
     }
 
     #[test]
@@ -262,6 +277,19 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_observed_need_not_be_claimed() {
+        let mut truth = truth();
+        truth.expect[0].needs = Some("bind-fail");
+        assert_eq!(Claims::default().judge(&truth, |_| true).len(), 1);
+        assert!(Claims::default().judge(&truth, |needed| needed != "bind-fail").is_empty());
+        let mut wrong = Claims::default();
+        let mut claim = claim();
+        claim["cause"] = "listener".into();
+        wrong.note(claim);
+        assert_eq!(wrong.judge(&truth, |_| false).len(), 1);
+    }
+
+    #[test]
     fn an_unknown_holder_passes_where_that_is_allowed_and_a_wrong_one_never() {
         let mut unknown = claim();
         unknown["cause"] = "bound-socket".into();
@@ -272,7 +300,7 @@ mod tests {
             let mut claims = Claims::default();
             claims.note(claim.clone());
             let truth = GroundTruth { may_be_unknown, ..truth() };
-            assert_eq!(claims.judge(&truth).len(), problems, "{claim}");
+            assert_eq!(claims.judge(&truth, |_| true).len(), problems, "{claim}");
         }
     }
 
@@ -298,7 +326,7 @@ mod tests {
             let mut all = Claims::default();
             all.note(claim());
             all.note(stall);
-            all.judge(&truth).len()
+            all.judge(&truth, |_| true).len()
         };
         assert_eq!(problems(stall("0.0.0.0:35010")), 0);
         assert_eq!(problems(stall("0.0.0.0:35011")), 1);

@@ -39,4 +39,4 @@ pub use incident::{Entry, Family, Incident, Options, Variant, catalogue, inciden
 pub use judge::{Claims, judge_waits};
 pub use namespace::Namespace;
 pub use stage::{Layout, Stage};
-pub use truth::{Allowed, Expectation, GroundTruth, Party};
+pub use truth::{Allowed, AllowedAt, Expectation, GroundTruth, Party, Question};

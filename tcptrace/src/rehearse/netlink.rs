@@ -157,6 +157,13 @@ pub(super) fn add_address(name: &str, address: IpAddr, prefix: u8) -> io::Result
 pub(super) enum Via {
     /// To this neighbour.
     Gateway(IpAddr),
+    /// The same, and who sends them goes by this address.
+    GatewayFrom {
+        /// The neighbour.
+        gateway: IpAddr,
+        /// The address.
+        source: IpAddr,
+    },
     /// Nowhere, without a word to the sender.
     Nowhere,
 }
@@ -165,7 +172,7 @@ pub(super) enum Via {
 pub(super) fn add_route(to: IpAddr, prefix: u8, via: Via) -> io::Result<()> {
     let (family, destination) = wire(to)?;
     let kind = match via {
-        Via::Gateway(_) => libc::RTN_UNICAST,
+        Via::Gateway(_) | Via::GatewayFrom { .. } => libc::RTN_UNICAST,
         Via::Nowhere => libc::RTN_BLACKHOLE,
     };
     // struct rtmsg: family, two prefix lengths, service, table, who made it, scope, type, flags.
@@ -176,6 +183,10 @@ pub(super) fn add_route(to: IpAddr, prefix: u8, via: Via) -> io::Result<()> {
         .attribute(libc::RTA_DST, &destination);
     match via {
         Via::Gateway(gateway) => request.attribute(libc::RTA_GATEWAY, &wire(gateway)?.1).send(),
+        Via::GatewayFrom { gateway, source } => request
+            .attribute(libc::RTA_GATEWAY, &wire(gateway)?.1)
+            .attribute(libc::RTA_PREFSRC, &wire(source)?.1)
+            .send(),
         Via::Nowhere => request.send(),
     }
 }

@@ -18,6 +18,40 @@ pub(super) enum Hook {
     Output,
 }
 
+/// A chain of a table, and the hook that it is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Chain {
+    hook: Hook,
+    /// `NFPROTO_*`: of which address family, or of both.
+    family: u8,
+    table: &'static [u8],
+    name: &'static [u8],
+    /// Its rules count what they meet.
+    counts: bool,
+}
+
+impl Chain {
+    /// One of our own, for both address families.
+    pub(super) fn nft(hook: Hook) -> Self {
+        Self { hook, family: INET, table: b"tt-rehearsal\0", name: hook.chain(), counts: false }
+    }
+
+    /// The one that `iptables-nft` and `ip6tables-nft` keep their rules in; the rules count, as theirs do.
+    pub(super) fn iptables(hook: Hook, ipv6: bool) -> Self {
+        let family = if ipv6 { IPV6 } else { IPV4 };
+        Self { hook, family, table: b"filter\0", name: hook.chain(), counts: true }
+    }
+}
+
+impl Hook {
+    fn chain(self) -> &'static [u8] {
+        match self {
+            Self::Input => b"INPUT\0",
+            Self::Output => b"OUTPUT\0",
+        }
+    }
+}
+
 /// Which packets it meets, beside being TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Match {
@@ -35,7 +69,9 @@ pub(super) enum Verdict {
     /// They are dropped without a word.
     Drop,
     /// They are answered by ICMP, port unreachable.
-    Unreachable,
+    PortUnreachable,
+    /// They are answered by ICMP, host (or address) unreachable.
+    HostUnreachable,
 }
 
 // linux/netfilter/nf_tables.h and nfnetlink.h: part of the system-call interface.
@@ -46,31 +82,32 @@ const NEW_TABLE: u16 = SUBSYSTEM << 8;
 const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
 const NEW_RULE: u16 = SUBSYSTEM << 8 | 6;
 const NESTED: u16 = 0x8000;
-const TABLE: &[u8] = b"tt-rehearsal\0";
-const CHAIN: &[u8] = b"rule\0";
 const INET: u8 = 1;
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
 /// First general register, and the one for verdicts.
 const REGISTER: u32 = 1;
 const VERDICT_REGISTER: u32 = 0;
 
 /// Makes the rule in the calling thread's namespace; it lives as long as that.
-pub(super) fn rule(hook: Hook, packets: Match, verdict: Verdict) -> io::Result<()> {
-    let hook: u32 = match hook {
+pub(super) fn rule(chain: Chain, packets: Match, verdict: Verdict) -> io::Result<()> {
+    let hook: u32 = match chain.hook {
         Hook::Input => 1,
         Hook::Output => 3,
     };
-    let table = message(NEW_TABLE, libc::NLM_F_CREATE).attribute(1, TABLE);
-    let chain = message(NEW_CHAIN, libc::NLM_F_CREATE)
-        .attribute(1, TABLE)
-        .attribute(3, CHAIN)
+    let message = |kind, flags| message(chain.family, kind, flags).attribute(1, chain.table);
+    let table = message(NEW_TABLE, libc::NLM_F_CREATE);
+    let base = message(NEW_CHAIN, libc::NLM_F_CREATE)
+        .attribute(3, chain.name)
         .nested(4 | NESTED, &[], |to| number(number(to, 1, hook), 2, 0))
         .attribute(7, b"filter\0");
-    let rule = message(NEW_RULE, libc::NLM_F_CREATE | libc::NLM_F_APPEND)
-        .attribute(1, TABLE)
-        .attribute(2, CHAIN)
-        .nested(4 | NESTED, &[], |to| expressions(to, packets, verdict));
+    let rule = message(NEW_RULE, libc::NLM_F_CREATE | libc::NLM_F_APPEND).attribute(2, chain.name).nested(
+        4 | NESTED,
+        &[],
+        |to| expressions(to, chain, packets, verdict),
+    );
     let mut batch = edge(BATCH_BEGIN);
-    for part in [table, chain, rule] {
+    for part in [table, base, rule] {
         batch.extend(part.finish()?);
     }
     batch.extend(edge(BATCH_END));
@@ -93,8 +130,8 @@ pub(super) fn rule(hook: Hook, packets: Match, verdict: Verdict) -> io::Result<(
 }
 
 /// `nfgenmsg`: family, version, resource.
-fn message(kind: u16, flags: i32) -> Request {
-    Request::new(kind, flags, &[INET, 0, 0, 0])
+fn message(family: u8, kind: u16, flags: i32) -> Request {
+    Request::new(kind, flags, &[family, 0, 0, 0])
 }
 
 /// The begin or the end of a batch, which is not acknowledged.
@@ -131,7 +168,7 @@ fn transport(to: Request, offset: u32, length: u32) -> Request {
     })
 }
 
-fn expressions(to: Request, packets: Match, verdict: Verdict) -> Request {
+fn expressions(to: Request, chain: Chain, packets: Match, verdict: Verdict) -> Request {
     const L4PROTO: u32 = 16;
     const ACK: u8 = 0x10;
     let to = expression(to, b"meta\0", |to| number(number(to, 1, REGISTER), 2, L4PROTO));
@@ -144,12 +181,15 @@ fn expressions(to: Request, packets: Match, verdict: Verdict) -> Request {
         Match::BareAckTo(_) => equals(transport(to, 13, 1), &[ACK]),
         _ => to,
     };
+    let to = if chain.counts { expression(to, b"counter\0", |to| to) } else { to };
     match verdict {
         Verdict::Drop => expression(to, b"immediate\0", |to| {
             number(to, 1, VERDICT_REGISTER).nested(2 | NESTED, &[], |to| {
                 to.nested(2 | NESTED, &[], |to| number(to, 1, 0)) // NF_DROP
             })
         }),
-        Verdict::Unreachable => expression(to, b"reject\0", |to| number(to, 1, 2).attribute(2, &[1])),
+        // NFT_REJECT_ICMPX_UNREACH, and the code of it that stands for both address families' words.
+        Verdict::PortUnreachable => expression(to, b"reject\0", |to| number(to, 1, 2).attribute(2, &[1])),
+        Verdict::HostUnreachable => expression(to, b"reject\0", |to| number(to, 1, 2).attribute(2, &[2])),
     }
 }

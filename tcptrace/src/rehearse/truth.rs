@@ -29,6 +29,12 @@ pub struct GroundTruth {
     pub may_be_unknown: usize,
     /// Findings that are true as well, and may be reported.
     pub allow: Vec<Allowed>,
+    /// Findings about one port that are true as well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow_at: Vec<AllowedAt>,
+    /// What `tcptrace why` must answer when it is asked after the play.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub why: Vec<Question>,
     /// What must not be reported.
     pub forbid: &'static str,
     /// What the kernel's counters of that namespace grew by.
@@ -49,6 +55,8 @@ impl GroundTruth {
             expect: Vec::new(),
             may_be_unknown: 0,
             allow: Vec::new(),
+            allow_at: Vec::new(),
+            why: Vec::new(),
             forbid: "any other finding",
             counters: Counters::new(),
             facts: Map::new(),
@@ -82,12 +90,15 @@ pub struct Expectation {
     /// Who has the port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holder: Option<Party>,
+    /// The observation without which nobody can know: where it is not made, the finding may be missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needs: Option<&'static str>,
 }
 
 impl Expectation {
     /// A finding about a listening socket.
     pub(super) fn about(code: &'static str, cause: &'static str, subject: Party) -> Self {
-        Self { code, cause, subject, requester: None, holder: None }
+        Self { code, cause, subject, requester: None, holder: None, needs: None }
     }
 }
 
@@ -98,6 +109,27 @@ pub struct Allowed {
     pub code: &'static str,
     /// Why it is true here.
     pub because: &'static str,
+}
+
+/// An [`Allowed`] about one port, where several incidents are played at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct AllowedAt {
+    /// The server's port.
+    pub port: u16,
+    /// The finding.
+    #[serde(flatten)]
+    pub allowed: Allowed,
+}
+
+/// A question to `tcptrace why`, and the right answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Question {
+    /// The network namespace that it is asked from.
+    pub from: u32,
+    /// What does not answer.
+    pub target: SocketAddr,
+    /// The verdict.
+    pub verdict: &'static str,
 }
 
 /// A socket, a port or a process that a finding must name; what is absent does not matter.

@@ -37,6 +37,7 @@ impl Traced {
             totals.syn_drops_accept_queue,
             totals.syn_drops_syn_queue,
             totals.syn_drops_max_syn_backlog,
+            totals.syn_drops_no_route,
             totals.ack_drops_accept_queue,
             totals.ack_drops_other,
         ];

@@ -89,6 +89,9 @@ pub struct AddressFacts {
     pub to: SocketAddr,
     /// Where the client's namespace sends packets for it; an error in words.
     pub route: Result<Route, String>,
+    /// The client's address, and where that namespace of this host sends what it answers; `None` if the server is elsewhere,
+    /// or in the client's own namespace.
+    pub way_back: Option<(IpAddr, Route)>,
     /// The namespace of this host whose address it is. `None`: none that could be looked into, so it is elsewhere.
     pub server: Option<Place>,
     /// Settings of that namespace.

@@ -53,6 +53,21 @@ pub fn look(scope: &Scope) -> Result<Facts, NetnsError> {
     })
 }
 
+/// Looks again, after something was traced: `before` are the counters of the servers' namespaces when that began.
+///
+/// # Errors
+/// As for [`look`].
+pub fn look_after(
+    scope: &Scope,
+    tracing: &Tracing,
+    before: &[(Netns, Counters)],
+) -> Result<Facts, NetnsError> {
+    let mut facts = look(scope)?;
+    facts.listeners.iter_mut().for_each(|listener| tracing.add_to_listener(listener));
+    facts.seen = Some(what_was_seen(&facts, tracing, before));
+    Ok(facts)
+}
+
 fn resolve(scope: &Scope) -> Result<Vec<SocketAddr>, String> {
     let target = &scope.target;
     if let Ok(address) = target.host.parse::<IpAddr>() {
@@ -98,8 +113,17 @@ fn of_address(
         gaps.push(Gap::new("connections", error.to_string()));
         Pending::default()
     });
+    let source = match &way {
+        Ok(Route::Unicast { source, .. }) => *source,
+        _ => None,
+    };
+    let way_back = server.as_ref().zip(source).and_then(|(server, source)| {
+        // Beside the point where it cannot be asked for: what the server drops is seen, too.
+        Some((source, route(server, source).ok()?))
+    });
     AddressFacts {
         to,
+        way_back,
         route: way,
         knobs: server.as_ref().and_then(|server| Knobs::of(server).ok()).unwrap_or_default(),
         server: server.as_ref().map(place),
@@ -149,7 +173,7 @@ fn observes(tracing: &Tracing, name: &str) -> bool {
 }
 
 /// What a trace has seen of the port, and by how much the counters have grown since `before`.
-pub fn what_was_seen(facts: &Facts, tracing: &Tracing, before: &[(Netns, Counters)]) -> Seen {
+fn what_was_seen(facts: &Facts, tracing: &Tracing, before: &[(Netns, Counters)]) -> Seen {
     let port = facts.target.port;
     let about = |finding: &&Finding| {
         finding.subject.address.map(|at| at.port()).or(finding.subject.port) == Some(port)

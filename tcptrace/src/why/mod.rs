@@ -10,7 +10,7 @@ mod probe;
 mod verdict;
 
 pub use facts::{AddressFacts, Facts, Pending, Place, ProbeOutcome, Seen, Target};
-pub use gather::{Scope, look, what_was_seen};
+pub use gather::{Scope, look, look_after};
 pub use probe::try_one;
 pub use verdict::{Answer, Found, Step, Verdict};
 
@@ -18,6 +18,7 @@ pub use verdict::{Answer, Found, Step, Verdict};
 pub fn judge(facts: &Facts, address: &AddressFacts) -> Answer {
     let steps = [
         ("route", cause::route::judge as fn(&Facts, &AddressFacts) -> Found),
+        ("way-back", cause::way_back::judge),
         ("listener", cause::listener::judge),
         ("firewall", cause::firewall::judge),
         ("syn-queue", cause::syn_queue::judge),
@@ -28,6 +29,17 @@ pub fn judge(facts: &Facts, address: &AddressFacts) -> Answer {
     ];
     let steps = steps.into_iter().map(|(name, judge)| Step { name, found: judge(facts, address) }).collect();
     Answer::of(address.to, steps)
+}
+
+/// Judges every address of the target.
+pub fn answers(facts: &Facts) -> Vec<Answer> {
+    facts.addresses.iter().flatten().map(|address| judge(facts, address)).collect()
+}
+
+/// The answer that counts: clients try all addresses, so one that answers is enough.
+pub fn decisive(answers: &[Answer]) -> Option<&Answer> {
+    let with = |healthy| answers.iter().find(move |answer| answer.healthy == healthy);
+    with(Some(true)).or_else(|| with(Some(false))).or_else(|| answers.first())
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub(super) fn listener(at: &str) -> Listener {
 pub(super) fn address(to: &str) -> AddressFacts {
     AddressFacts {
         to: to.parse().unwrap(),
+        way_back: None,
         route: Ok(Route::Local),
         server: Some(here()),
         knobs: Knobs {

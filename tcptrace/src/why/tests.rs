@@ -54,6 +54,21 @@ fn routes_that_lead_nowhere() {
 }
 
 #[test]
+fn a_server_without_a_route_back() {
+    let back = |route| {
+        let source = "10.0.0.9".parse().unwrap();
+        AddressFacts { way_back: Some((source, route)), ..address("10.0.0.1:80") }
+    };
+    let listeners = || vec![listener("0.0.0.0:80")];
+    assert_eq!(
+        of(back(Route::Nowhere(Nowhere::NoRoute)), listeners()),
+        ("no-route-back", Certain, Some(false))
+    );
+    let fine = Route::Unicast { gateway: None, device: 2, source: None };
+    assert_eq!(of(back(fine), listeners()).0, "no-fault-found");
+}
+
+#[test]
 fn nobody_listens_or_somebody_elsewhere() {
     assert_eq!(of(address("10.0.0.1:80"), vec![]), ("no-listener", Certain, Some(false)));
     assert_eq!(

@@ -85,7 +85,7 @@ const BEST: &[Tier] = &[Tier::Auto];
 /// What takes programs of its own in each of the full tiers.
 const FULL: &[Tier] = &[Tier::Auto, Tier::Kprobe];
 
-pub(crate) const CASES: [Case; 21] = [
+pub(crate) const CASES: [Case; 20] = [
     rehearsal("accept-overflow", &["rehearse", "accept-overflow"], &Tier::ALL),
     // The tracepoint tier does not see listen() fail.
     rehearsal("port-grab", &["rehearse", "port-grab"], &[Tier::Tracepoint]),
@@ -107,9 +107,8 @@ pub(crate) const CASES: [Case; 21] = [
     rehearsal("listener-closed", &["rehearse", "listener-closed"], BEST),
     rehearsal("reuseport-imbalance", &["rehearse", "reuseport-imbalance"], BEST),
     rehearsal("storm", &["rehearse", "storm"], BEST),
-    rehearsal("no-answer", &["rehearse", "no-answer", "--variant", "listener-exited"], BEST),
-    rehearsal("firewall", &["rehearse", "no-answer", "--variant", "input-drop", "--family", "6"], BEST),
-    rehearsal("refused", &["rehearse", "no-answer", "--variant", "reject"], BEST),
+    rehearsal("no-answer", &["rehearse", "no-answer", "--variant", "every"], FULL),
+    rehearsal("no-answer-v6", &["rehearse", "no-answer", "--variant", "every", "--family", "6"], FULL),
     rehearsal("port-risk", &["rehearse", "port-risk"], BEST),
     rehearsal("port-exhaustion", &["rehearse", "port-exhaustion"], &Tier::ALL),
     rehearsal(

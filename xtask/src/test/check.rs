@@ -3,6 +3,8 @@
 //! A check says what is wrong in a sentence of its own; no sentence means that all is well. What is right comes from the
 //! rehearsal's ground truth (its own books and the kernel's counters), never from what the tracer says of itself.
 
+use std::ops::RangeInclusive;
+
 use serde_json::Value;
 
 use super::cases::{Judge, Tier};
@@ -55,14 +57,26 @@ fn rehearsal(lines: &Lines, tier: Tier, problems: &mut Problems) {
         contract(finding, problems);
         nothing_else(finding, truth, problems);
     }
-    let expectations = array(&truth["expect"]);
-    for expected in expectations {
-        let alike = expectations.iter().filter(|other| other["code"] == expected["code"]).count();
-        expected_finding(expected, alike, &findings, truth, tier, problems);
+    let (required, excused): (Vec<&Value>, Vec<&Value>) =
+        array(&truth["expect"]).iter().partition(|expected| observes(lines, &expected["needs"]));
+    for expected in &required {
+        let alike = |other: &&&Value| other["code"] == expected["code"];
+        let least = required.iter().filter(alike).count();
+        let allowed = array(&truth["allow_at"]);
+        let most =
+            least + excused.iter().filter(alike).count() + allowed.iter().filter(|a| alike(&a)).count();
+        expected_finding(expected, least..=most, &findings, truth, tier, problems);
     }
     if tier.is_full() {
         reconciliation(lines, problems);
     }
+}
+
+/// Whether an observation that an expectation may need was made.
+fn observes(lines: &Lines, needs: &Value) -> bool {
+    let Some(needs) = needs.as_str() else { return true };
+    let made = |observation: &Value| observation["name"] == needs && observation["status"] == "attached";
+    lines.of_type("coverage").any(|coverage| array(&coverage["observations"]).iter().any(made))
 }
 
 /// Coverage first, summary last, one of each.
@@ -163,8 +177,10 @@ fn contract(finding: &Value, problems: &mut Problems) {
 /// A finding is expected, or true for a reason that the truth gives.
 fn nothing_else(finding: &Value, truth: &Value, problems: &mut Problems) {
     let code = &finding["code"];
-    let known =
-        ["expect", "allow"].iter().flat_map(|key| array(&truth[*key])).any(|entry| entry["code"] == *code);
+    let known = ["expect", "allow", "allow_at"]
+        .iter()
+        .flat_map(|key| array(&truth[*key]))
+        .any(|entry| entry["code"] == *code);
     // The other end of the same trouble, which names whom the truth expects: the rehearsal has looked at that.
     let evidence = &finding["evidence"];
     let other_end = evidence["server"].is_object() && truth["diagnosed"] == true;
@@ -173,10 +189,11 @@ fn nothing_else(finding: &Value, truth: &Value, problems: &mut Problems) {
     });
 }
 
-/// What is expected was found: as many findings of that code as there are expectations `alike`, and one of them says just that.
+/// What is expected was found: as many findings of that code as there are expectations `alike`, with what is allowed as well
+/// or cannot be observed, and one of them says just that.
 fn expected_finding(
     expected: &Value,
-    alike: usize,
+    alike: RangeInclusive<usize>,
     findings: &[&Value],
     truth: &Value,
     tier: Tier,
@@ -185,8 +202,8 @@ fn expected_finding(
     let code = &expected["code"];
     let same_code: Vec<&Value> =
         findings.iter().copied().filter(|finding| finding["code"] == *code).collect();
-    problems.unless(same_code.len() == alike, || {
-        format!("{code} was found {} times, not {alike}", same_code.len())
+    problems.unless(alike.contains(&same_code.len()), || {
+        format!("{code} was found {} times, not {alike:?}", same_code.len())
     });
     let judged = same_code.into_iter().map(|finding| {
         let mut found = Problems::default();

@@ -55,6 +55,7 @@ impl Encoder {
             .u64(it.syn_drops_accept_queue)
             .u64(it.syn_drops_syn_queue)
             .u64(it.syn_drops_max_syn_backlog)
+            .u64(it.syn_drops_no_route)
             .u64(it.cookies_sent)
             .u64(it.retransmits_timer)
             .u64(it.retransmits_duplicate_syn)
@@ -163,6 +164,7 @@ fn some_state() -> ListenerState {
         syn_drops_accept_queue: 2,
         syn_drops_syn_queue: 3,
         syn_drops_max_syn_backlog: 31,
+        syn_drops_no_route: 33,
         cookies_sent: 32,
         retransmits_timer: 33,
         retransmits_duplicate_syn: 34,
@@ -358,6 +360,18 @@ fn drops() {
         total: 10,
     };
     assert_eq!(kind_of(&record), Kind::AckDrop(expected));
+}
+
+#[test]
+fn established() {
+    let record = encode(record::ESTABLISHED, 42, |to| {
+        to.endpoints(&ends()).task(&some_task()).u64(9).u64(8).u64(record::CONNECT_AGE_UNKNOWN)
+    });
+    assert_eq!(record.len(), size_of::<record::Established>());
+    let Kind::Connect(connect) = kind_of(&record) else { panic!("it is a connect") };
+    assert_eq!((connect.result, connect.sk, connect.inode), (ConnectResult::Established, 9, 8));
+    assert_eq!((connect.age_ns, connect.totals), (None, ConnectTotals::default()));
+    assert_eq!(connect.endpoints, ends_decoded());
 }
 
 #[test]
@@ -575,6 +589,7 @@ proptest! {
             record::REQUEST_END => size_of::<record::RequestEnd>(),
             record::NO_PORT => size_of::<record::NoPort>(),
             record::CONNECT => size_of::<record::Connect>(),
+            record::ESTABLISHED => size_of::<record::Established>(),
             record::HANDSHAKE_DROP => size_of::<record::HandshakeDrop>(),
             record::NO_LISTENER => size_of::<record::NoListener>(),
             _ => size_of::<record::ListenerClosed>(),

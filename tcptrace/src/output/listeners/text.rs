@@ -213,6 +213,7 @@ fn seen(listener: &Listener, traced: &Traced) -> Option<String> {
         (totals.syn_drops_accept_queue, "SYNs (accept queue full)"),
         (totals.syn_drops_syn_queue, "SYNs (SYN queue full)"),
         (totals.syn_drops_max_syn_backlog, "SYNs (tcp_max_syn_backlog)"),
+        (totals.syn_drops_no_route, "SYNs (no route back)"),
         (totals.ack_drops_accept_queue, "final ACKs (accept queue full)"),
         (totals.ack_drops_other, "final ACKs (other reasons)"),
         (Some(traced.inferred_drops), "packets at the full accept queue (by the kernel's counters)"),

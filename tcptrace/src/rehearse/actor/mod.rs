@@ -10,6 +10,7 @@ mod bind;
 mod browser;
 mod connections;
 mod crowd;
+mod damaged;
 mod frame;
 mod order;
 mod packets;
@@ -39,10 +40,11 @@ use super::cancel::{Cancel, TICK};
 use super::error::{During, Error, Result};
 use super::namespace::Namespace;
 pub(super) use order::{
-    Bind, BindAttempt, Crowd, CrowdTally, Door, Habit, Hello, Load, Manner, Order, Place, Race, Reply, Stamp,
-    Storm, Take, Taken, Tally, Visit, Visits,
+    Bind, BindAttempt, Crowd, CrowdTally, Damaged, Door, Habit, Hello, Load, Manner, Order, Place, Race,
+    Reply, Stamp, Storm, Take, Taken, Tally, Visit, Visits,
 };
 pub use puppet::actor_main;
+pub(super) use puppet::raise_fd_limit;
 pub(super) use sockets::{TcpDeferAccept, have_own_ranges};
 
 /// The hidden subcommand that makes our executable an actor; everything after it goes to [`actor_main`].

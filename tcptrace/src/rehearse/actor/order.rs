@@ -65,6 +65,8 @@ pub(in crate::rehearse) enum Order {
     Disperse,
     /// Send SYNs as fast as they go; answers how many.
     Storm(Storm),
+    /// Send SYNs with a wrong checksum, from the clients' namespace of a pair; answers how many.
+    Damaged(Damaged),
 }
 
 /// How a server opens its listening socket.
@@ -321,6 +323,14 @@ pub(in crate::rehearse) struct Storm {
     pub(in crate::rehearse) server: u32,
     /// The counter of that namespace by which each of them is counted.
     pub(in crate::rehearse) counter: String,
+}
+
+/// SYNs with a wrong checksum.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::rehearse) struct Damaged {
+    pub(in crate::rehearse) to: SocketAddr,
+    pub(in crate::rehearse) syns: u64,
+    pub(in crate::rehearse) every_ms: u64,
 }
 
 /// The first line an actor writes.

@@ -270,23 +270,12 @@ impl Incident for AcceptOverflow {
         .facts(cookies_only)?;
         let listener = Party::of(server.identity(), "listener", self.options.family.any(PORT));
         Ok(GroundTruth {
-            kind: "rehearsal",
-            name: ENTRY.name,
-            variant: self.variant.name,
-            netns: stage.netns_inode(),
             actors: vec![server.identity().clone(), client.identity().clone(), slow.identity().clone()],
-            expect: vec![Expectation {
-                code: "accept-queue-overflow",
-                cause: recipe.cause,
-                subject: listener,
-                requester: None,
-                holder: None,
-            }],
-            may_be_unknown: 0,
+            expect: vec![Expectation::about("accept-queue-overflow", recipe.cause, listener)],
             allow,
-            forbid: "any other finding",
             counters,
             facts,
+            ..GroundTruth::of(ENTRY.name, self.variant.name, stage.netns_inode())
         })
     }
 }

@@ -59,6 +59,11 @@ pub trait Incident: Send {
         false
     }
 
+    /// Whether `tcptrace why` is asked after the play about what the [truth](GroundTruth::why) lists.
+    fn is_asked_why(&self) -> bool {
+        false
+    }
+
     /// Once the remedy has been applied: what led to the trouble happens again. Whether the trouble came back.
     fn again(&mut self) -> Result<bool> {
         Ok(false)

@@ -251,6 +251,7 @@ impl Incident for PortExhaustion {
                 "bind-before-connect" | "own-range" => Some(person(requester)),
                 _ => self.takers.first().map(person),
             },
+            needs: None,
         };
         let leak = Allowed { code: "port-leak", because: "it is one, before it has used up the ports" };
         let actors = self.takers.iter().chain(&self.upstreams).chain([requester]);

@@ -123,6 +123,7 @@ impl Incident for PortRisk {
                     subject: Party::port(wanted),
                     requester: Some(Party::of(server.identity(), "process", wanted)),
                     holder: Some(Party::of(client.identity(), "process", address).connected_to(to)),
+                    needs: None,
                 });
             }
             self.actors.push(client);

@@ -27,7 +27,7 @@ pub(super) fn code(attempt: &Attempt, visit: &Visit, gaps: &[Gap]) -> Option<&'s
     if full {
         return Some("accept-queue-overflow");
     }
-    if did(|deed| matches!(deed, Deed::PathDropped(..))) {
+    if did(|deed| matches!(deed, Deed::PathDropped(..) | Deed::SynDropped(SynDropCause::NoRoute))) {
         return Some("handshake-dropped");
     }
     if !attempt.is_troubled() {
@@ -105,6 +105,7 @@ pub(super) fn deed_words(deed: &Deed) -> String {
         Deed::SynDropped(SynDropCause::MaxSynBacklog) => {
             "SYN dropped: the rest of tcp_max_syn_backlog is kept for known peers".to_owned()
         }
+        Deed::SynDropped(SynDropCause::NoRoute) => "SYN dropped: no route back to the client".to_owned(),
         Deed::SynDropped(SynDropCause::Other) => "SYN dropped".to_owned(),
         Deed::AckDropped(AckDropCause::AcceptQueue) => {
             "final ACK dropped: the accept queue is full".to_owned()

@@ -1,7 +1,7 @@
 //! What became of connections to it: our own, and those of others.
 
 use super::as_found;
-use crate::finding::{Confidence, Remedy};
+use crate::finding::{Confidence, Remedy, Value};
 use crate::why::{AddressFacts, Facts, Found, ProbeOutcome, Verdict};
 
 pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
@@ -62,7 +62,10 @@ fn of_others(facts: &Facts, address: &AddressFacts) -> Found {
         return as_found("refused", finding);
     }
     if let Some(finding) = facts.finding(address, &["syn-unanswered"]) {
-        return as_found("no-answer", finding);
+        // Somebody on the way said so, or nobody said anything.
+        let errno = finding.evidence.get("errno");
+        let said = matches!(errno, Some(Value::Text(errno)) if errno != "ETIMEDOUT");
+        return as_found(if said { "unreachable" } else { "no-answer" }, finding);
     }
     let pending = &address.pending;
     if pending.syn_again > 0 && pending.established == 0 {

@@ -1,6 +1,6 @@
 //! Whether anybody listens: at this address, of this family, in this namespace.
 
-use super::name;
+use super::{as_found, name};
 use crate::finding::{Confidence, Remedy};
 use crate::stock::Listener;
 use crate::why::facts::Fit;
@@ -34,6 +34,10 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
         return Found::Problem(
             verdict.advise(Remedy::text(format!("start {who} again, and look at why it ended"))),
         );
+    }
+    // Closed longer ago, while it was traced.
+    if let Some(finding) = facts.finding(address, &["no-listener"]).filter(|f| f.cause == "listener-exited") {
+        return as_found("listener-exited", finding);
     }
     if let Some(other) = with(Fit::OtherAddress).next() {
         let text = format!(

@@ -8,6 +8,7 @@ pub(super) mod firewall;
 pub(super) mod listener;
 pub(super) mod route;
 pub(super) mod syn_queue;
+pub(super) mod way_back;
 
 use crate::finding::Finding;
 use crate::stock::Listener;

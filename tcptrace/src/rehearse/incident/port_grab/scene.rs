@@ -261,6 +261,7 @@ impl Scene {
             subject: Party::port(wanted),
             requester: Some(Party::of(server.identity(), "process", wanted)),
             holder: Some(holder),
+            needs: None,
         })
     }
 

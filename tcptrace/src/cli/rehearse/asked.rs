@@ -1,0 +1,61 @@
+//! `tcptrace why`, asked after a rehearsal about what does not answer in it, with what the rehearsal's own trace has seen.
+
+use crate::{
+    event::Event,
+    host::{counters::Counters, netns::Netns},
+    rehearse::{GroundTruth, Question, Stage},
+    stock::Tracing,
+    why::{Scope, Target, answers, decisive, look_after},
+};
+
+/// What has been seen so far.
+pub(super) struct Asked {
+    tracing: Tracing,
+    /// Counters of the traced namespace before the play.
+    counters: Vec<(Netns, Counters)>,
+}
+
+impl Asked {
+    /// Before the play in `netns`.
+    pub(super) fn begin(netns: &Netns, first: &[Event]) -> Self {
+        let mut tracing = Tracing::default();
+        tracing.feed(first);
+        let counters = Counters::of(netns).ok().map(|counters| (netns.clone(), counters));
+        Self { tracing, counters: counters.into_iter().collect() }
+    }
+
+    /// What the trace brings.
+    pub(super) fn feed(&mut self, events: &[Event]) {
+        self.tracing.feed(events);
+    }
+
+    /// Asks everything that the truth has an answer to, while the servers still stand; what is answered wrong.
+    pub(super) fn judge(&self, stage: &Stage, truth: &GroundTruth) -> Vec<String> {
+        truth.why.iter().filter_map(|question| self.ask(stage, question)).collect()
+    }
+
+    fn ask(&self, stage: &Stage, question: &Question) -> Option<String> {
+        let place = [stage.server(), stage.client()].into_iter().find(|at| at.inode() == question.from)?;
+        let wrong = |what: String| Some(format!("why {}: {what}", question.target));
+        let client = match Netns::from_path(&place.path()) {
+            Ok(client) => client,
+            Err(error) => return wrong(error.to_string()),
+        };
+        let target = Target { host: question.target.ip().to_string(), port: question.target.port() };
+        let facts = match look_after(&Scope { target, client }, &self.tracing, &self.counters) {
+            Ok(facts) => facts,
+            Err(error) => return wrong(error.to_string()),
+        };
+        let answers = answers(&facts);
+        match decisive(&answers) {
+            Some(answer) if answer.verdict.verdict == question.verdict && answer.healthy == Some(false) => {
+                None
+            }
+            Some(answer) => wrong(format!(
+                "the verdict is {}, and {} was said: {}",
+                question.verdict, answer.verdict.verdict, answer.verdict.text
+            )),
+            None => wrong("no answer was given".to_owned()),
+        }
+    }
+}

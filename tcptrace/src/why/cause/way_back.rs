@@ -1,0 +1,28 @@
+//! Whether the server's namespace, if it is on this host, has a route back to the client.
+
+use crate::finding::{Confidence, Remedy};
+use crate::host::route::Route;
+use crate::why::{AddressFacts, Facts, Found, Verdict};
+
+pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
+    let Some(server) = &address.server else {
+        return Found::unknown("what comes back from another host is not known here");
+    };
+    let Some((source, route)) = &address.way_back else {
+        return Found::fine("client and server are in one network namespace");
+    };
+    let client = &facts.client;
+    match route {
+        Route::Nowhere(_) | Route::NotUnicast => {
+            let text = format!(
+                "{server} has no route back to {source}, the address of {client}: SYNs are dropped before they are answered"
+            );
+            let verdict = Verdict::new("no-route-back", Confidence::Certain, text);
+            Found::Problem(verdict.advise(Remedy::text(format!(
+                "add a route to {source} there (ip route get {source} shows what decides)"
+            ))))
+        }
+        Route::Local => Found::fine(format!("{source} is an address of {server}, too")),
+        Route::Unicast { device, .. } => Found::fine(format!("{server} answers {source} by device {device}")),
+    }
+}
