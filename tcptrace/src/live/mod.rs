@@ -10,6 +10,7 @@ mod people;
 mod places;
 mod polled;
 mod ports;
+mod reverse_path;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
