@@ -28,8 +28,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Live findings, as they happen (the default)
-    Watch(WatchArgs),
+    /// Live findings, as they happen (the default); of recordings that are named, those that were given then
+    Watch(WatchFilesArgs),
     /// Record what happens, for example while a load test runs: record -o run.arrows -- wrk …
     Record(RecordArgs),
     /// A recording as if it happened now: the findings that watch gave, or would have given
@@ -107,6 +107,17 @@ pub struct WatchArgs {
     pub fail_on: Option<FailOn>,
 }
 
+/// How to watch, live or from recordings.
+#[derive(Args, Clone, Debug)]
+pub struct WatchFilesArgs {
+    /// How to watch.
+    #[command(flatten)]
+    pub watch: WatchArgs,
+    /// Instead of this host: a recording (a file, the parts of a rotated one, or a directory); as replay does it
+    #[arg(value_name = "FILE", conflicts_with_all = ["limit", "attach", "ring_kib", "kernel_log"])]
+    pub files: Vec<PathBuf>,
+}
+
 /// What to look at.
 #[derive(Args, Clone, Debug, Default)]
 pub struct FilterArgs {
@@ -132,21 +143,29 @@ pub struct PeriodArgs {
 /// What to print.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SelectionArgs {
-    /// Print only what concerns these processes
-    #[arg(long, value_name = "PID")]
-    pub pid: Vec<u32>,
-    /// Print only what concerns processes of these names
-    #[arg(long, value_name = "NAME")]
-    pub comm: Vec<String>,
-    /// Print only what concerns these containers, pods or units (part of the name)
-    #[arg(long, visible_alias = "cgroup", value_name = "NAME")]
-    pub container: Vec<String>,
-    /// Print only what concerns remote addresses in these networks
-    #[arg(long, value_name = "CIDR")]
-    pub peer: Vec<crate::output::Network>,
-    /// Print only these findings
+    /// Whom it is to be about.
+    #[command(flatten)]
+    pub parties: PartyArgs,
+    /// Only these findings
     #[arg(long, value_name = "CODE")]
     pub finding: Vec<String>,
+}
+
+/// Whom it is to be about.
+#[derive(Args, Clone, Debug, Default)]
+pub struct PartyArgs {
+    /// Only what concerns these processes
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<u32>,
+    /// Only what concerns processes of these names
+    #[arg(long, value_name = "NAME")]
+    pub comm: Vec<String>,
+    /// Only what concerns these containers, pods or units (part of the name)
+    #[arg(long, visible_alias = "cgroup", value_name = "NAME")]
+    pub container: Vec<String>,
+    /// Only what concerns remote addresses in these networks
+    #[arg(long, value_name = "CIDR")]
+    pub peer: Vec<crate::output::Network>,
 }
 
 /// How to record.
@@ -173,6 +192,9 @@ pub struct RecordArgs {
     /// What to look at.
     #[command(flatten)]
     pub filter: FilterArgs,
+    /// Whom to record: others' events are left out, and what the kernel counts of them is said to be filtered.
+    #[command(flatten)]
+    pub parties: PartyArgs,
     /// How to trace.
     #[command(flatten)]
     pub trace: TraceArgs,
@@ -196,6 +218,12 @@ pub struct ReplayArgs {
     /// Of which time.
     #[command(flatten)]
     pub period: PeriodArgs,
+    /// Only sockets of these ports (local; for clients also remote)
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Vec<u16>,
+    /// Only this network namespace: its inode number then
+    #[arg(long, value_name = "INODE")]
+    pub netns: Option<u32>,
     /// What to print.
     #[command(flatten)]
     pub selection: SelectionArgs,
@@ -573,6 +601,15 @@ mod tests {
         let Some(Command::Record(args)) = Cli::try_parse_from(words).unwrap().command else { panic!() };
         assert_eq!(args.command, ["wrk", "-t", "4", "--latency"]);
         assert!(Cli::try_parse_from(["tcptrace", "record", "-o", "f", "--keep", "1G"]).is_err());
+    }
+
+    #[test]
+    fn recordings_are_watched_as_they_are_replayed() {
+        let words = ["tcptrace", "watch", "run.arrows", "--port", "80", "--comm", "nginx"];
+        let Some(Command::Watch(args)) = Cli::try_parse_from(words).unwrap().command else { panic!() };
+        assert_eq!((args.files, args.watch.filter.port), (vec![PathBuf::from("run.arrows")], vec![80]));
+        assert!(Cli::try_parse_from(["tcptrace", "watch", "run.arrows", "--for", "3s"]).is_err());
+        assert!(Cli::try_parse_from(["tcptrace", "watch", "--for", "3s"]).is_ok());
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub fn main() -> ExitCode {
     .init();
     let outcome = match cli.command {
         None => watch::run(&cli.watch),
-        Some(Command::Watch(args)) => watch::run(&args),
+        Some(Command::Watch(args)) => watch::live_or_recorded(&args),
         Some(Command::Record(args)) => record::run(&args),
         Some(Command::Replay(args)) => replay::run(&args),
         Some(Command::Report(args)) => report::run(&args),

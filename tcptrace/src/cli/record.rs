@@ -1,6 +1,7 @@
 //! `tcptrace record`: a trace into a file, and a load test's while it runs.
 
 use std::{
+    borrow::Cow,
     io::{self, IsTerminal as _, Write as _},
     ops::ControlFlow,
     os::unix::process::ExitStatusExt as _,
@@ -18,14 +19,16 @@ use tokio::process::{Child, Command};
 use super::{
     args::RecordArgs,
     exit::{Exit, Failure},
-    report, trace,
+    report, selection, trace,
 };
 use crate::{
+    correlate::{Change, Correlator},
     event::{Event, Kind, Timestamp},
     live::{
         self, Live,
         drive::{Ending, drive},
     },
+    output::Selection,
     record::{Metadata, Plan, Recorded, Recorder, part_path},
 };
 
@@ -33,17 +36,25 @@ use crate::{
 const SETTLE: Duration = Duration::from_millis(1200);
 
 pub(super) fn run(args: &RecordArgs) -> Result<Exit, Failure> {
-    let filters = trace::Filters::of(&args.filter)?;
+    let mut filters = trace::Filters::of(&args.filter)?;
+    filters.words.extend(selection::words(&args.parties));
     let options = trace::options(&args.trace, args.all, filters)?;
     trace::runtime()?.block_on(record(args, &options))
 }
 
 /// A recording of a trace that has begun.
 pub(super) fn begin(path: &Path, live: &Live, first: &[Event]) -> Result<Recorder, Failure> {
-    start(Plan { path: path.to_owned(), ..Plan::default() }, Vec::new(), live, first)
+    let plan = Plan { path: path.to_owned(), ..Plan::default() };
+    start(plan, Vec::new(), live, first, &mut Sieve::new(Selection::default()))
 }
 
-fn start(plan: Plan, command: Vec<String>, live: &Live, first: &[Event]) -> Result<Recorder, Failure> {
+fn start(
+    plan: Plan,
+    command: Vec<String>,
+    live: &Live,
+    first: &[Event],
+    sieve: &mut Sieve,
+) -> Result<Recorder, Failure> {
     let coverage = first.iter().find_map(|event| match &event.kind {
         Kind::Coverage(coverage) => Some((**coverage).clone()),
         _ => None,
@@ -56,7 +67,7 @@ fn start(plan: Plan, command: Vec<String>, live: &Live, first: &[Event]) -> Resu
     let path = plan.path.display().to_string();
     let mut recorder = Recorder::begin(plan, metadata)
         .map_err(|error| Failure::new(Exit::Usage, format!("{path}: {error}")))?;
-    recorder.record(first).map_err(|error| failed(&error))?;
+    recorder.record(&sieve.sift(first)).map_err(|error| failed(&error))?;
     Ok(recorder)
 }
 
@@ -72,7 +83,8 @@ async fn record(args: &RecordArgs, options: &live::Options) -> Result<Exit, Fail
     let (live, first) = Live::start(options)?;
     let words = args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let plan = Plan { path: args.output.clone(), force: args.force, rotation: args.rotate, keep: args.keep };
-    let mut recorder = start(plan, words, &live, &first)?;
+    let mut sieve = Sieve::new(selection::of_parties(&args.parties));
+    let mut recorder = start(plan, words, &live, &first, &mut sieve)?;
     // Only now, so that its first connection is traced, too.
     let mut child = spawn(args)?;
     let mut status: Option<io::Result<ExitStatus>> = None;
@@ -99,7 +111,7 @@ async fn record(args: &RecordArgs, options: &live::Options) -> Result<Exit, Fail
         }
     };
     let ending = drive(live, over, |events| {
-        recorder.record(events)?;
+        recorder.record(&sieve.sift(events))?;
         progress.show(&recorder);
         Ok(ControlFlow::Continue(()))
     })
@@ -179,6 +191,31 @@ fn tell(args: &RecordArgs, recorded: &Recorded) -> io::Result<()> {
         recorded.events,
         crate::output::bytes_in_words(recorded.bytes)
     )
+}
+
+/// Leaves out what was not asked for. Who has which listener is learnt from all events; without a filter they just pass.
+struct Sieve {
+    selection: Selection,
+    world: Correlator,
+    changes: Vec<Change>,
+}
+
+impl Sieve {
+    fn new(selection: Selection) -> Self {
+        Self { selection, world: Correlator::default(), changes: Vec::new() }
+    }
+
+    fn sift<'a>(&mut self, events: &'a [Event]) -> Cow<'a, [Event]> {
+        if self.selection.is_everybody() {
+            return Cow::Borrowed(events);
+        }
+        let wanted = events.iter().filter(|event| {
+            self.changes.clear();
+            self.world.on_event(event, &mut self.changes);
+            self.selection.wants_event(event, &self.world)
+        });
+        Cow::Owned(wanted.cloned().collect())
+    }
 }
 
 /// A line on stderr that is overwritten once a second, where a person looks on.

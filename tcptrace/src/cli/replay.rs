@@ -10,12 +10,14 @@ use super::{
 use crate::{
     event::{Event, Timestamp},
     finding::Severity,
+    output::Selection,
     pipeline::Pipeline,
     record::Tape,
 };
 
 pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
-    let selection = selection::of(&args.selection)?;
+    let selection =
+        Selection { ports: args.port.clone(), netns: args.netns, ..selection::of(&args.selection)? };
     let mut recording = tape::only(&args.files)?;
     let span = tape::span(&args.files, args.period.from, args.period.to)?;
     let mut pipeline = Pipeline::new(trace::output(args.json), selection, args.events);

@@ -3,9 +3,9 @@
 use std::{io, ops::ControlFlow};
 
 use super::{
-    args::WatchArgs,
+    args::{PeriodArgs, ReplayArgs, WatchArgs, WatchFilesArgs},
     exit::{Exit, Failure},
-    selection, trace,
+    replay, selection, trace,
 };
 use crate::{
     finding::Severity,
@@ -15,6 +15,28 @@ use crate::{
     },
     pipeline::Pipeline,
 };
+
+/// Of this host, or of recordings.
+pub(super) fn live_or_recorded(args: &WatchFilesArgs) -> Result<Exit, Failure> {
+    let WatchFilesArgs { watch, files } = args;
+    if files.is_empty() {
+        return run(watch);
+    }
+    let netns = watch.filter.netns.as_ref().map(|name| {
+        let usage = || format!("--netns {name}: of a recording, a namespace is named by its inode number");
+        name.parse().map_err(|_| Failure::new(Exit::Usage, usage()))
+    });
+    replay::run(&ReplayArgs {
+        files: files.clone(),
+        json: watch.output.json,
+        events: watch.output.events || watch.output.all,
+        period: PeriodArgs::default(),
+        port: watch.filter.port.clone(),
+        netns: netns.transpose()?,
+        selection: watch.selection.clone(),
+        fail_on: watch.fail_on,
+    })
+}
 
 pub(super) fn run(args: &WatchArgs) -> Result<Exit, Failure> {
     let filters = trace::Filters::of(&args.filter)?;

@@ -64,6 +64,19 @@ pub enum SynDropCause {
     Other,
 }
 
+impl SynDropCause {
+    /// Name in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AcceptQueue => "accept-queue",
+            Self::SynQueue => "syn-queue",
+            Self::MaxSynBacklog => "max-syn-backlog",
+            Self::NoRoute => "no-route",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// A SYN was dropped at a queue check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SynDrop {
@@ -122,6 +135,16 @@ pub enum AckDropCause {
     AcceptQueue,
     /// The child socket could not be finished (route, port inheritance, TCP-MD5/AO key).
     Other,
+}
+
+impl AckDropCause {
+    /// Name in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AcceptQueue => "accept-queue",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// A final ACK was dropped.
@@ -204,6 +227,16 @@ pub enum SampleSource {
     Polled,
 }
 
+impl SampleSource {
+    /// Name in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Observed => "observed",
+            Self::Polled => "polled",
+        }
+    }
+}
+
 /// A listener, read once a second if it changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerSample {
@@ -233,6 +266,17 @@ pub enum RetransmitCause {
     DuplicateSyn,
     /// One or the other: the source cannot tell.
     Unknown,
+}
+
+impl RetransmitCause {
+    /// Name in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Timer => "timer",
+            Self::DuplicateSyn => "duplicate-syn",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// A SYN-ACK was sent again.

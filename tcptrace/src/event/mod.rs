@@ -4,6 +4,7 @@
 //! space read beside it (counters, knobs, processes, the passing of time). So a recording of the events replays to the same
 //! findings.
 
+mod about;
 mod connect;
 mod cursor;
 pub mod decode;
@@ -19,6 +20,7 @@ mod socket;
 mod time;
 mod trace;
 
+pub use about::About;
 pub use connect::{Connect, ConnectResult, ConnectSample, ConnectTotals};
 pub use decode::{
     DecodeError, decode_connect_sample, decode_listener_state, decode_port_use, decode_record, record_name,

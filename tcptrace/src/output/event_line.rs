@@ -49,14 +49,14 @@ impl EventLine {
                 &drop.endpoints,
                 None,
                 queue(&drop.listener)
-                    .with("cause", text_of(&drop.cause))
+                    .with("cause", drop.cause.name())
                     .with("syncookies", drop.syncookies)
                     .with("total", drop.total),
             ),
             Kind::AckDrop(drop) => (
                 &drop.endpoints,
                 None,
-                queue(&drop.listener).with("cause", text_of(&drop.cause)).with("total", drop.total),
+                queue(&drop.listener).with("cause", drop.cause.name()).with("total", drop.total),
             ),
             Kind::Enqueue(enqueue) => (
                 &enqueue.endpoints,
@@ -69,7 +69,7 @@ impl EventLine {
                 &again.endpoints,
                 None,
                 queue(&again.listener)
-                    .with("cause", text_of(&again.cause))
+                    .with("cause", again.cause.name())
                     .with("timeouts", again.timeouts)
                     .with("age_ns", again.age_ns)
                     .with("first_synack", first_synack(event.time, again.age_ns))
@@ -222,12 +222,4 @@ fn queue(listener: &ListenerRef) -> Evidence {
         .with("queue", seen(listener.depth))
         .with("queue_limit", seen(listener.limit))
         .with("syn_queue", seen(listener.syn_queue))
-}
-
-/// The name that serde gives a unit variant.
-fn text_of<T: Serialize>(value: &T) -> String {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(text)) => text,
-        _ => String::new(),
-    }
 }

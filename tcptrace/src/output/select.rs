@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use crate::event::{Event, Kind, Task};
+use crate::correlate::Correlator;
+use crate::event::{About, Event};
 use crate::finding::Finding;
 
 /// What a user wants to see; empty lists want everything. Between lists: all must agree.
@@ -21,11 +22,21 @@ pub struct Selection {
     pub containers: Vec<String>,
     /// Networks that a remote address must be in.
     pub peers: Vec<Network>,
+    /// Ports of either end. Of a live trace the kernel side filters by these already.
+    pub ports: Vec<u16>,
+    /// The network namespace; likewise.
+    pub netns: Option<u32>,
 }
 
 impl Selection {
-    fn is_everybody(&self) -> bool {
-        self.pids.is_empty() && self.comms.is_empty() && self.containers.is_empty() && self.peers.is_empty()
+    /// Whether all processes, peers, ports and namespaces are wanted.
+    pub fn is_everybody(&self) -> bool {
+        self.pids.is_empty()
+            && self.comms.is_empty()
+            && self.containers.is_empty()
+            && self.peers.is_empty()
+            && self.ports.is_empty()
+            && self.netns.is_none()
     }
 
     /// Whether a finding is wanted: its code, and one of the parties that it names.
@@ -45,7 +56,15 @@ impl Selection {
         let mut parties = vec![&subject];
         parties.extend(evidence.get("requester"));
         parties.extend(evidence.get("holders").and_then(Value::as_array).into_iter().flatten());
-        parties.iter().any(|party| self.wants_party(party))
+        self.wants_place(finding) && parties.iter().any(|party| self.wants_party(party))
+    }
+
+    /// Whether it is about one of the ports and the namespace that were asked for, as far as it is about any.
+    fn wants_place(&self, finding: &Finding) -> bool {
+        let subject = &finding.subject;
+        let port = subject.port.or(subject.address.map(|address| address.port()));
+        self.netns.is_none_or(|wanted| subject.netns.is_none_or(|netns| netns == wanted))
+            && (self.ports.is_empty() || port.is_none_or(|port| self.ports.contains(&port)))
     }
 
     fn wants_party(&self, party: &Value) -> bool {
@@ -59,36 +78,58 @@ impl Selection {
                     .containers
                     .iter()
                     .any(|wanted| text("container").is_some_and(|c| c.contains(wanted.as_str()))))
-            && (self.peers.is_empty()
-                || remote.is_none_or(|remote| self.peers.iter().any(|network| network.contains(remote.ip()))))
+            && remote.is_none_or(|remote| self.wants_peer(remote.ip()))
     }
 
-    /// Whether an event is wanted. Events of softirq context name no process: a filter for processes leaves them out.
-    pub fn wants_event(&self, event: &Event) -> bool {
+    /// Whether an event is wanted: by its sockets' ends, and by one of the processes that it names or that are known to have
+    /// its listener. What is about no socket and no process is always wanted.
+    pub fn wants_event(&self, event: &Event, world: &Correlator) -> bool {
         if self.is_everybody() {
             return true;
         }
-        let (task, remote): (Option<&Task>, _) = match &event.kind {
-            Kind::Listen(e) => (Some(&e.task), None),
-            Kind::Syn(e) => (None, e.endpoints.remote),
-            Kind::SynDrop(e) => (None, e.endpoints.remote),
-            Kind::AckDrop(e) => (None, e.endpoints.remote),
-            Kind::Enqueue(e) => (None, e.endpoints.remote),
-            Kind::Accept(e) => (Some(&e.task), e.endpoints.remote),
-            Kind::BindFail(e) => (Some(&e.task), None),
-            Kind::HandshakeDrop(e) => (e.task.as_ref(), e.endpoints.remote),
-            Kind::NoListener(e) => (None, e.endpoints.remote),
-            Kind::Connect(e) => (e.task.as_ref(), e.endpoints.remote),
-            Kind::PortTaken(e) => (Some(&e.task), e.endpoints.remote),
-            Kind::PortReleased(e) => (None, e.endpoints.remote),
-            Kind::ListenerClosed(e) => (Some(&e.task), None),
-            _ => return true,
-        };
-        (self.pids.is_empty() || task.is_some_and(|task| self.pids.contains(&task.pid)))
-            && (self.comms.is_empty() || task.is_some_and(|task| self.comms.contains(&task.comm)))
-            && (self.peers.is_empty()
-                || remote
-                    .is_some_and(|remote| self.peers.iter().any(|network| network.contains(remote.ip()))))
+        let about = event.kind.about();
+        if about.is_nothing() {
+            return true;
+        }
+        let port = |port: &u16| self.ports.contains(port);
+        (self.ports.is_empty() || about.ports == [None, None] || about.ports.iter().flatten().any(port))
+            && self.netns.is_none_or(|wanted| about.netns.is_none_or(|netns| netns == wanted))
+            && about.peer.is_none_or(|peer| self.wants_peer(peer))
+            && self.wants_processes(&about, world)
+    }
+
+    fn wants_peer(&self, peer: IpAddr) -> bool {
+        self.peers.is_empty() || self.peers.iter().any(|network| network.contains(peer))
+    }
+
+    fn wants_processes(&self, about: &About<'_>, world: &Correlator) -> bool {
+        if self.pids.is_empty() && self.comms.is_empty() && self.containers.is_empty() {
+            return true;
+        }
+        let listeners = world.listeners();
+        let known = about.listener.and_then(|of| {
+            // The tracepoint tier does not see which socket it is: then any of that port.
+            let same_port = || {
+                about
+                    .netns
+                    .zip(about.ports[0])
+                    .and_then(|(netns, port)| listeners.at_port(netns, port).next())
+            };
+            listeners.with_sk(of.sk).or_else(|| listeners.with_inode(of.inode)).or_else(same_port)
+        });
+        let owners = known.into_iter().flat_map(|listener| listener.owners.iter());
+        let owners = owners.map(|owner| (owner.pid, owner.comm.as_str()));
+        about.processes.iter().copied().chain(owners).any(|(pid, comm)| {
+            let info = world.processes().info(pid);
+            // A name may have changed since.
+            let is = |wanted: &String| comm == wanted || info.is_some_and(|info| info.comm == *wanted);
+            let within = |wanted: &String| {
+                info.and_then(|info| info.container.as_ref()).is_some_and(|of| of.contains(wanted.as_str()))
+            };
+            (self.pids.is_empty() || self.pids.contains(&pid))
+                && (self.comms.is_empty() || self.comms.iter().any(is))
+                && (self.containers.is_empty() || self.containers.iter().any(within))
+        })
     }
 }
 
@@ -116,6 +157,12 @@ impl Network {
     }
 }
 
+impl std::fmt::Display for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
 impl std::str::FromStr for Network {
     type Err = String;
 
@@ -138,6 +185,10 @@ impl std::str::FromStr for Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{
+        Endpoints, Family, Kind, Listen, ListenerRef, ProcessInfo, SocketOptions, SynDrop, SynDropCause,
+        Task, Timestamp,
+    };
 
     fn network(text: &str) -> Network {
         text.parse().unwrap()
@@ -159,6 +210,70 @@ mod tests {
     fn what_is_no_network_is_refused() {
         for text in ["", "10.0.0.0/33", "10.0.0.0/x", "host", "::/129", "/8"] {
             assert!(text.parse::<Network>().is_err(), "{text}");
+        }
+    }
+
+    fn ends(local: &str, remote: Option<&str>) -> Endpoints {
+        Endpoints {
+            netns: 1,
+            family: Family::V4,
+            local: local.parse().unwrap(),
+            remote: remote.map(|remote| remote.parse().unwrap()),
+            device: 0,
+        }
+    }
+
+    /// A drop names no process: it belongs to whoever has the listener.
+    #[test]
+    fn events_are_wanted_by_their_ends_and_by_who_has_the_listener() {
+        let mut world = Correlator::default();
+        let of = ListenerRef { sk: 9, inode: 7, depth: 0, limit: 5, syn_queue: 0 };
+        let info = ProcessInfo {
+            pid: 33,
+            comm: "nginx".to_owned(),
+            container: Some("docker:abc".to_owned()),
+            ..ProcessInfo::default()
+        };
+        let listen = Listen {
+            endpoints: ends("10.0.0.1:80", None),
+            listener: of,
+            task: Task { pid: 33, tid: 33, comm: "nginx".to_owned(), ..Task::default() },
+            backlog: Some(5),
+            somaxconn: None,
+            options: SocketOptions::NONE,
+            again: false,
+        };
+        let event = |kind| Event { time: Timestamp::from_nanos(1), kind };
+        for event in [event(Kind::ProcessInfo(Box::new(info))), event(Kind::Listen(Box::new(listen)))] {
+            world.on_event(&event, &mut Vec::new());
+        }
+        let drop = event(Kind::SynDrop(SynDrop {
+            endpoints: ends("10.0.0.1:80", Some("192.0.2.7:40000")),
+            listener: of,
+            cause: SynDropCause::AcceptQueue,
+            syncookies: 1,
+            total: 1,
+        }));
+        let everybody = Selection::default;
+        for (selection, wanted) in [
+            (everybody(), true),
+            (Selection { pids: vec![33], ..everybody() }, true),
+            (Selection { pids: vec![34], ..everybody() }, false),
+            (Selection { comms: vec!["nginx".to_owned()], ..everybody() }, true),
+            (Selection { comms: vec!["other".to_owned()], ..everybody() }, false),
+            (Selection { containers: vec!["abc".to_owned()], ..everybody() }, true),
+            (Selection { containers: vec!["xyz".to_owned()], ..everybody() }, false),
+            (Selection { peers: vec![network("192.0.2.0/24")], ..everybody() }, true),
+            (Selection { peers: vec![network("10.0.0.0/8")], ..everybody() }, false),
+            (Selection { ports: vec![40_000], ..everybody() }, true),
+            (Selection { ports: vec![443], ..everybody() }, false),
+            (Selection { netns: Some(1), ..everybody() }, true),
+            (Selection { netns: Some(2), ..everybody() }, false),
+            (Selection { pids: vec![33], peers: vec![network("10.0.0.0/8")], ..everybody() }, false),
+        ] {
+            assert_eq!(selection.wants_event(&drop, &world), wanted, "{selection:?}");
+            // What the rest cannot be understood without.
+            assert!(selection.wants_event(&event(Kind::Tick), &world));
         }
     }
 

@@ -7,14 +7,13 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use arrow_array::builder::{
-    BooleanBuilder, ListBuilder, PrimitiveBuilder, StringBuilder, StringDictionaryBuilder,
-};
+use arrow_array::builder::{BooleanBuilder, ListBuilder, PrimitiveBuilder, StringBuilder};
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{
     ArrowPrimitiveType, Int32Type, TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{Array, ArrayRef, BooleanArray, DictionaryArray, ListArray, PrimitiveArray, StringArray};
+use arrow_buffer::NullBufferBuilder;
 use arrow_schema::{ArrowError, DataType, Field, TimeUnit};
 
 /// A kind of column.
@@ -44,29 +43,48 @@ pub(super) trait View: Default {
     fn new(array: &ArrayRef) -> Self;
 }
 
-/// Numbers.
-pub(super) struct Numbers<T: ArrowPrimitiveType>(PrimitiveBuilder<T>);
+/// Numbers. An empty row repeats the number before it beneath its mark of being empty: most columns belong to some kinds of
+/// events, and would else say again and again, in every column, which kind each row is.
+pub(super) struct Numbers<T: ArrowPrimitiveType> {
+    values: Vec<T::Native>,
+    filled: NullBufferBuilder,
+}
 
 impl<T: ArrowPrimitiveType> Numbers<T> {
     pub(super) fn put(&mut self, row: usize, value: impl Into<Option<T::Native>>) {
         if let Some(value) = value.into() {
-            let missing = row.saturating_sub(arrow_array::builder::ArrayBuilder::len(&self.0));
-            self.0.append_nulls(missing);
-            self.0.append_value(value);
+            self.skip_to(row);
+            self.values.push(value);
+            self.filled.append_non_null();
         }
+    }
+
+    fn skip_to(&mut self, row: usize) {
+        let missing = row.saturating_sub(self.values.len());
+        if missing > 0 {
+            let last = self.values.last().copied().unwrap_or_default();
+            self.values.resize(row, last);
+            self.filled.append_n_nulls(missing);
+        }
+    }
+
+    /// The column with `rows` rows; empty afterwards.
+    fn array(&mut self, rows: usize) -> Result<PrimitiveArray<T>, ArrowError> {
+        self.skip_to(rows);
+        let next = Vec::with_capacity(self.values.len());
+        PrimitiveArray::try_new(std::mem::replace(&mut self.values, next).into(), self.filled.finish())
     }
 }
 
 impl<T: ArrowPrimitiveType> Default for Numbers<T> {
     fn default() -> Self {
-        Self(PrimitiveBuilder::new())
+        Self { values: Vec::new(), filled: NullBufferBuilder::new(0) }
     }
 }
 
 impl<T: ArrowPrimitiveType> Build for Numbers<T> {
     fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
-        self.0.append_nulls(rows.saturating_sub(arrow_array::builder::ArrayBuilder::len(&self.0)));
-        Ok(Arc::new(self.0.finish()))
+        Ok(Arc::new(self.array(rows)?))
     }
 }
 
@@ -135,8 +153,7 @@ impl Times {
 
 impl Build for Times {
     fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
-        self.0.0.append_nulls(rows.saturating_sub(arrow_array::builder::ArrayBuilder::len(&self.0.0)));
-        Ok(Arc::new(self.0.0.finish().with_timezone("UTC")))
+        Ok(Arc::new(self.0.array(rows)?.with_timezone("UTC")))
     }
 }
 
@@ -218,22 +235,45 @@ pub(super) struct Word;
 
 /// Collects words.
 #[derive(Default)]
-pub(super) struct Words(StringDictionaryBuilder<Int32Type>);
+pub(super) struct Words {
+    keys: Numbers<Int32Type>,
+    known: HashMap<Box<str>, i32>,
+    values: StringBuilder,
+}
 
 impl Words {
     pub(super) fn put<'a>(&mut self, row: usize, word: impl Into<Option<&'a str>>) {
-        if let Some(word) = word.into() {
-            self.0.append_nulls(row.saturating_sub(arrow_array::builder::ArrayBuilder::len(&self.0)));
-            self.0.append_value(word);
-        }
+        let Some(word) = word.into() else { return };
+        let key = match self.known.get(word) {
+            Some(key) => *key,
+            None => {
+                let next = next_key(self.known.len());
+                self.values.append_value(word);
+                self.known.insert(word.into(), next);
+                next
+            }
+        };
+        self.keys.put(row, key);
     }
 }
 
 impl Build for Words {
     fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
-        self.0.append_nulls(rows.saturating_sub(arrow_array::builder::ArrayBuilder::len(&self.0)));
-        Ok(Arc::new(self.0.finish()))
+        self.known.clear();
+        dictionary_of(self.keys.array(rows)?, &mut self.values)
     }
+}
+
+/// The key after so many; a batch is ended long before they do not fit.
+fn next_key(known: usize) -> i32 {
+    i32::try_from(known).unwrap_or(i32::MAX)
+}
+
+fn dictionary_of(
+    keys: PrimitiveArray<Int32Type>,
+    values: &mut StringBuilder,
+) -> Result<ArrayRef, ArrowError> {
+    Ok(Arc::new(DictionaryArray::try_new(keys, Arc::new(values.finish()))?))
 }
 
 /// Words.
@@ -286,7 +326,7 @@ pub(super) struct Address;
 /// Collects addresses.
 #[derive(Default)]
 pub(super) struct Addresses {
-    keys: PrimitiveBuilder<Int32Type>,
+    keys: Numbers<Int32Type>,
     known: HashMap<IpAddr, i32>,
     values: StringBuilder,
 }
@@ -294,24 +334,20 @@ pub(super) struct Addresses {
 impl Addresses {
     pub(super) fn put(&mut self, row: usize, address: impl Into<Option<IpAddr>>) {
         let Some(address) = address.into() else { return };
-        self.keys.append_nulls(row.saturating_sub(arrow_array::builder::ArrayBuilder::len(&self.keys)));
-        // A batch is ended long before its keys do not fit.
-        let next = i32::try_from(self.known.len()).unwrap_or(i32::MAX);
+        let next = next_key(self.known.len());
         let values = &mut self.values;
         let key = *self.known.entry(address).or_insert_with(|| {
             values.append_value(address.to_string());
             next
         });
-        self.keys.append_value(key);
+        self.keys.put(row, key);
     }
 }
 
 impl Build for Addresses {
     fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
-        self.keys.append_nulls(rows.saturating_sub(arrow_array::builder::ArrayBuilder::len(&self.keys)));
         self.known.clear();
-        let values = Arc::new(self.values.finish());
-        Ok(Arc::new(DictionaryArray::try_new(self.keys.finish(), values)?))
+        dictionary_of(self.keys.array(rows)?, &mut self.values)
     }
 }
 

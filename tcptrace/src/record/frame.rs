@@ -19,6 +19,9 @@ use arrow_ipc::{CompressionType, KeyValue, Message, MessageHeader, MetadataVersi
 use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
 use flatbuffers::FlatBufferBuilder;
 
+/// Level of zstd's compression: from here on more time buys hardly any space.
+const LEVEL: i32 = 6;
+
 /// Begins every message.
 pub(super) const MARKER: [u8; 4] = [0xff; 4];
 
@@ -58,7 +61,8 @@ impl Encoder {
     /// Never with the options that are used here.
     pub(super) fn new(schema: &Schema) -> Result<Self, ArrowError> {
         let options = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)?
-            .try_with_compression(Some(CompressionType::ZSTD))?;
+            .try_with_compression(Some(CompressionType::ZSTD))?
+            .try_with_compression_level(Some(LEVEL))?;
         let dictionaries = schema
             .fields()
             .iter()

@@ -10,7 +10,7 @@ use crate::event::{
 
 use super::column::WordView;
 use super::names::{Named, Typed};
-use super::schema::Views;
+use super::schema::{Views, for_each_count};
 
 /// Why a row is no event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -240,48 +240,22 @@ impl Rows {
 
     fn totals(&self, row: usize) -> ListenerTotals {
         let views = &self.views;
-        ListenerTotals {
-            syns: views.syns.get(row),
-            syn_drops_accept_queue: views.syn_drops_accept_queue.get(row),
-            syn_drops_syn_queue: views.syn_drops_syn_queue.get(row),
-            syn_drops_max_syn_backlog: views.syn_drops_max_syn_backlog.get(row),
-            syn_drops_no_route: views.syn_drops_no_route.get(row),
-            cookies_sent: views.cookies_sent.get(row),
-            retransmits_timer: views.retransmits_timer.get(row),
-            retransmits_duplicate_syn: views.retransmits_duplicate_syn.get(row),
-            expired: views.expired.get(row),
-            ack_drops_accept_queue: views.ack_drops_accept_queue.get(row),
-            ack_drops_other: views.ack_drops_other.get(row),
-            socket_drops: views.socket_drops.get(row),
-            enqueued: views.enqueued.get(row),
-            accepted: views.accepted.get(row),
-            wait_total_ns: views.wait_total_ns.get(row),
-            waits: views.waits.get(row),
-            wait_max_ns: views.wait_max_ns.get(row),
-            depth_max: views.depth_max.get(row),
-            cookies_at_limit: views.cookies_at_limit.get(row),
-            cookies_dropped: views.cookies_dropped.get(row),
-            cookies_dropped_at_limit: views.cookies_dropped_at_limit.get(row),
-            cookies_valid: views.cookies_valid.get(row),
-            cookies_invalid: views.cookies_invalid.get(row),
-            cookies_accepted: views.cookies_accepted.get(row),
-            fast_opens: views.fast_opens.get(row),
-            retransmits_unknown: views.retransmits_unknown.get(row),
-            resets: views.resets.get(row),
-            aborts: views.aborts.get(row),
-            icmp_ends: views.icmp_ends.get(row),
-            joins: views.joins.get(row),
-            deferred: views.deferred_requests.get(row),
-            orphans: views.orphans.get(row),
-            syn_queue_max: views.syn_queue_max.get(row),
-            last_retransmit: views.last_retransmit.get(row).map(Timestamp::from_nanos),
-            last_accept: views.last_accept.get(row).map(Timestamp::from_nanos),
-            last_enqueue: views.last_enqueue.get(row).map(Timestamp::from_nanos),
-            last_acceptor: match (views.last_acceptor_pid.get(row), views.last_acceptor_tid.get(row)) {
-                (Some(pid), Some(tid)) => Some(Acceptor { pid, tid }),
-                _ => None,
-            },
+        macro_rules! get {
+            ($($field:ident)+) => {
+                ListenerTotals {
+                    $( $field: views.$field.get(row), )+
+                    deferred: views.deferred_requests.get(row),
+                    last_retransmit: views.last_retransmit.get(row).map(Timestamp::from_nanos),
+                    last_accept: views.last_accept.get(row).map(Timestamp::from_nanos),
+                    last_enqueue: views.last_enqueue.get(row).map(Timestamp::from_nanos),
+                    last_acceptor: match (views.last_acceptor_pid.get(row), views.last_acceptor_tid.get(row)) {
+                        (Some(pid), Some(tid)) => Some(Acceptor { pid, tid }),
+                        _ => None,
+                    },
+                }
+            };
         }
+        for_each_count!(get)
     }
 }
 

@@ -13,87 +13,34 @@ pub(super) trait Named: Copy {
     fn of_word(word: &str) -> Option<Self>;
 }
 
-macro_rules! names {
-    ($type:ident { $($variant:ident = $word:literal,)+ }) => {
+/// Words are the names in output. A variant that is missing here does not compile.
+macro_rules! named {
+    ($($type:ident { $($variant:ident),+ $(,)? })+) => {$(
         impl Named for $type {
             fn word(self) -> &'static str {
                 match self {
-                    $( Self::$variant => $word, )+
+                    $( Self::$variant => self.name(), )+
                 }
             }
 
             fn of_word(word: &str) -> Option<Self> {
-                match word {
-                    $( $word => Some(Self::$variant), )+
-                    _ => None,
-                }
+                [$( Self::$variant ),+].into_iter().find(|of| of.name() == word)
             }
         }
-    };
+    )+};
 }
 
-names!(SynDropCause {
-    AcceptQueue = "accept-queue",
-    SynQueue = "syn-queue",
-    MaxSynBacklog = "max-syn-backlog",
-    NoRoute = "no-route",
-    Other = "other",
-});
-
-names!(AckDropCause {
-    AcceptQueue = "accept-queue",
-    Other = "other",
-});
-
-names!(RetransmitCause {
-    Timer = "timer",
-    DuplicateSyn = "duplicate-syn",
-    Unknown = "unknown",
-});
-
-names!(RequestEnding {
-    Expired = "expired",
-    ListenerClosed = "listener-closed",
-    Reset = "reset",
-    Aborted = "aborted",
-    Icmp = "icmp",
-    Joined = "mptcp-join",
-});
-
-names!(SynAnswer {
-    Request = "request",
-    Cookie = "cookie",
-    FastOpen = "fast-open",
-});
-
-names!(EnqueuedBy {
-    Handshake = "handshake",
-    Cookie = "cookie",
-    FastOpen = "fast-open",
-});
-
-names!(SampleSource {
-    Observed = "observed",
-    Polled = "polled",
-});
-
-names!(How {
-    Unknown = "unknown",
-    Bind = "bind",
-    BindAny = "bind-any",
-    Connect = "connect",
-    ListenAny = "listen-any",
-});
-
-names!(ConnectResult {
-    SynAgain = "syn-again",
-    Established = "established",
-    Refused = "refused",
-    Unreachable = "unreachable",
-    TimedOut = "timed-out",
-    Cancelled = "cancelled",
-    Error = "error",
-});
+named! {
+    SynDropCause { AcceptQueue, SynQueue, MaxSynBacklog, NoRoute, Other }
+    AckDropCause { AcceptQueue, Other }
+    RetransmitCause { Timer, DuplicateSyn, Unknown }
+    RequestEnding { Expired, ListenerClosed, Reset, Aborted, Icmp, Joined }
+    SynAnswer { Request, Cookie, FastOpen }
+    EnqueuedBy { Handshake, Cookie, FastOpen }
+    SampleSource { Observed, Polled }
+    How { Unknown, Bind, BindAny, Connect, ListenAny }
+    ConnectResult { SynAgain, Established, Refused, Unreachable, TimedOut, Cancelled, Error }
+}
 
 /// The kinds of events that are read back from their columns; the others are read from `detail`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,20 +61,25 @@ pub(super) enum Typed {
     End,
 }
 
-// As `Kind::name` has them.
-names!(Typed {
-    Syn = "syn",
-    SynDrop = "syn-drop",
-    AckDrop = "ack-drop",
-    Enqueue = "enqueue",
-    Accept = "accept",
-    PortTaken = "port-taken",
-    PortReleased = "port-released",
-    SynAckRetransmit = "synack-retransmit",
-    RequestEnd = "request-end",
-    Connect = "connect",
-    ConnectSample = "connect-sample",
-    ListenerSample = "listener-sample",
-    Tick = "tick",
-    End = "end",
-});
+impl Typed {
+    /// The kind of that name; the names are those of [`Kind::name`](crate::event::Kind::name).
+    pub(super) fn of_word(word: &str) -> Option<Self> {
+        Some(match word {
+            "syn" => Self::Syn,
+            "syn-drop" => Self::SynDrop,
+            "ack-drop" => Self::AckDrop,
+            "enqueue" => Self::Enqueue,
+            "accept" => Self::Accept,
+            "port-taken" => Self::PortTaken,
+            "port-released" => Self::PortReleased,
+            "synack-retransmit" => Self::SynAckRetransmit,
+            "request-end" => Self::RequestEnd,
+            "connect" => Self::Connect,
+            "connect-sample" => Self::ConnectSample,
+            "listener-sample" => Self::ListenerSample,
+            "tick" => Self::Tick,
+            "end" => Self::End,
+            _ => return None,
+        })
+    }
+}

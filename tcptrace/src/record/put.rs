@@ -8,7 +8,7 @@ use crate::event::{
 
 use super::column::Lists;
 use super::names::Named as _;
-use super::schema::Builders;
+use super::schema::{Builders, for_each_count};
 
 /// Writes `event` into row `row`, which is the next.
 ///
@@ -330,83 +330,21 @@ fn connects(columns: &mut Builders, row: usize, counts: &ConnectTotals) {
 }
 
 fn totals(columns: &mut Builders, row: usize, counts: &ListenerTotals) {
-    let ListenerTotals {
-        syns,
-        syn_drops_accept_queue,
-        syn_drops_syn_queue,
-        syn_drops_max_syn_backlog,
-        syn_drops_no_route,
-        cookies_sent,
-        retransmits_timer,
-        retransmits_duplicate_syn,
-        expired,
-        ack_drops_accept_queue,
-        ack_drops_other,
-        socket_drops,
-        enqueued,
-        accepted,
-        wait_total_ns,
-        waits,
-        wait_max_ns,
-        depth_max,
-        cookies_at_limit,
-        cookies_dropped,
-        cookies_dropped_at_limit,
-        cookies_valid,
-        cookies_invalid,
-        cookies_accepted,
-        fast_opens,
-        retransmits_unknown,
-        resets,
-        aborts,
-        icmp_ends,
-        joins,
-        deferred,
-        orphans,
-        syn_queue_max,
-        last_retransmit,
-        last_accept,
-        last_enqueue,
-        last_acceptor,
-    } = counts;
-    columns.syns.put(row, *syns);
-    columns.syn_drops_accept_queue.put(row, *syn_drops_accept_queue);
-    columns.syn_drops_syn_queue.put(row, *syn_drops_syn_queue);
-    columns.syn_drops_max_syn_backlog.put(row, *syn_drops_max_syn_backlog);
-    columns.syn_drops_no_route.put(row, *syn_drops_no_route);
-    columns.cookies_sent.put(row, *cookies_sent);
-    columns.retransmits_timer.put(row, *retransmits_timer);
-    columns.retransmits_duplicate_syn.put(row, *retransmits_duplicate_syn);
-    columns.expired.put(row, *expired);
-    columns.ack_drops_accept_queue.put(row, *ack_drops_accept_queue);
-    columns.ack_drops_other.put(row, *ack_drops_other);
-    columns.socket_drops.put(row, *socket_drops);
-    columns.enqueued.put(row, *enqueued);
-    columns.accepted.put(row, *accepted);
-    columns.wait_total_ns.put(row, *wait_total_ns);
-    columns.waits.put(row, *waits);
-    columns.wait_max_ns.put(row, *wait_max_ns);
-    columns.depth_max.put(row, *depth_max);
-    columns.syn_queue_max.put(row, *syn_queue_max);
-    columns.cookies_at_limit.put(row, *cookies_at_limit);
-    columns.cookies_dropped.put(row, *cookies_dropped);
-    columns.cookies_dropped_at_limit.put(row, *cookies_dropped_at_limit);
-    columns.cookies_valid.put(row, *cookies_valid);
-    columns.cookies_invalid.put(row, *cookies_invalid);
-    columns.cookies_accepted.put(row, *cookies_accepted);
-    columns.fast_opens.put(row, *fast_opens);
-    columns.retransmits_unknown.put(row, *retransmits_unknown);
-    columns.resets.put(row, *resets);
-    columns.aborts.put(row, *aborts);
-    columns.icmp_ends.put(row, *icmp_ends);
-    columns.joins.put(row, *joins);
-    columns.deferred_requests.put(row, *deferred);
-    columns.orphans.put(row, *orphans);
-    columns.last_retransmit.put(row, last_retransmit.map(Timestamp::nanos));
-    columns.last_accept.put(row, last_accept.map(Timestamp::nanos));
-    columns.last_enqueue.put(row, last_enqueue.map(Timestamp::nanos));
-    columns.last_acceptor_pid.put(row, last_acceptor.map(|acceptor| acceptor.pid));
-    columns.last_acceptor_tid.put(row, last_acceptor.map(|acceptor| acceptor.tid));
+    // Taken apart by name, so that a new count does not compile before it has a column.
+    macro_rules! put {
+        ($($field:ident)+) => {{
+            let ListenerTotals { $($field,)+ deferred, last_retransmit, last_accept, last_enqueue, last_acceptor } =
+                counts;
+            $( columns.$field.put(row, *$field); )+
+            columns.deferred_requests.put(row, *deferred);
+            columns.last_retransmit.put(row, last_retransmit.map(Timestamp::nanos));
+            columns.last_accept.put(row, last_accept.map(Timestamp::nanos));
+            columns.last_enqueue.put(row, last_enqueue.map(Timestamp::nanos));
+            columns.last_acceptor_pid.put(row, last_acceptor.map(|acceptor| acceptor.pid));
+            columns.last_acceptor_tid.put(row, last_acceptor.map(|acceptor| acceptor.tid));
+        }};
+    }
+    for_each_count!(put);
 }
 
 fn distribution(starts: &mut Lists, counts: &mut Lists, row: usize, of: Option<&Distribution>) {

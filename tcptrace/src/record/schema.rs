@@ -253,6 +253,20 @@ columns! {
     detail: Text,
 }
 
+/// The counts of a listener that have a column of their own name.
+macro_rules! for_each_count {
+    ($each:ident) => {
+        $each! {
+            syns syn_drops_no_route syn_drops_accept_queue syn_drops_syn_queue syn_drops_max_syn_backlog cookies_sent retransmits_timer
+            retransmits_duplicate_syn expired ack_drops_accept_queue ack_drops_other socket_drops enqueued accepted
+            wait_total_ns waits wait_max_ns depth_max syn_queue_max cookies_at_limit cookies_dropped
+            cookies_dropped_at_limit cookies_valid cookies_invalid cookies_accepted fast_opens retransmits_unknown resets
+            aborts icmp_ends joins orphans
+        }
+    };
+}
+pub(super) use for_each_count;
+
 /// The schema, without a recording's own metadata.
 pub(super) fn schema() -> SchemaRef {
     static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| Arc::new(Schema::new(fields())));

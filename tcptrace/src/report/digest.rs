@@ -12,6 +12,7 @@ use super::across::Handshakes;
 use super::holders::{Holders, Holding, PortQuestion};
 use super::listeners::{ListenerReport, Listeners};
 use super::networks::{NetworkReport, Networks};
+use super::port_use::{PortSpace, PortUses};
 use super::ports::{Destination, PortUser, Ports};
 use super::verdicts::{Verdict, Verdicts};
 
@@ -33,6 +34,8 @@ pub struct Report {
     pub listeners: Vec<ListenerReport>,
     /// Who took ports.
     pub users: Vec<PortUser>,
+    /// Namespaces whose ephemeral ports were looked at.
+    pub port_spaces: Vec<PortSpace>,
     /// Where connections were made to.
     pub destinations: Vec<Destination>,
     /// Whose SYN-ACKs stayed unanswered.
@@ -98,6 +101,7 @@ pub struct Digest {
     verdicts: Verdicts,
     listeners: Listeners,
     ports: Ports,
+    port_uses: PortUses,
     networks: Networks,
     question: Option<PortQuestion>,
     holders: Option<Holders>,
@@ -120,6 +124,7 @@ impl Digest {
             verdicts: Verdicts::default(),
             listeners: Listeners::default(),
             ports: Ports::default(),
+            port_uses: PortUses::default(),
             networks: Networks::default(),
             question,
             holders: question.map(Holders::new),
@@ -168,6 +173,8 @@ impl Digest {
             }
             Kind::PortTaken(taken) => self.ports.taken(time, start, within, taken),
             Kind::PortReleased(released) => self.ports.released(time, within, released),
+            Kind::PortUse(now) => self.port_uses.note(time, start, within, now),
+            Kind::PortSurvey(survey) if within => self.port_uses.survey(time, survey),
             Kind::Connect(connect) if within => self.ports.connect(connect),
             Kind::SynAckRetransmit(again) if within => self.networks.again(time, start, again),
             Kind::RequestEnd(end) if within => self.networks.ended(start, end),
@@ -220,12 +227,14 @@ impl Digest {
         let to = self.to.map_or(self.end, |to| to.min(self.end));
         let (verdicts, findings_untold) = self.verdicts.finish(from, to);
         let (listeners, listeners_untold) = self.listeners.finish(world);
-        let (users, destinations, ports_untold) = self.ports.finish();
+        let uses_untold = self.port_uses.untold;
+        let (uses, port_spaces) = self.port_uses.finish();
+        let (users, destinations, ports_untold) = self.ports.finish(&uses);
         let (networks, networks_untold) = self.networks.finish();
         let left_out = [
             ("findings", findings_untold),
             ("listener samples", listeners_untold),
-            ("ports", ports_untold),
+            ("ports", ports_untold + uses_untold),
             ("unanswered requests", networks_untold),
             ("losses", self.losses_untold),
         ];
@@ -236,6 +245,7 @@ impl Digest {
             verdicts,
             listeners,
             users,
+            port_spaces,
             destinations,
             networks,
             holdings: self.question.zip(self.holders.map(|holders| holders.finish(world))),

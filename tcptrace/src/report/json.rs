@@ -1,4 +1,4 @@
-//! A report as JSON lines: `recording`, then `verdict`, `listener`, `port-user`, `destination`, `network`, `port-holder`, `gap`,
+//! A report as JSON lines: `recording`, then `verdict`, `listener`, `port-user`, `port-space`, `destination`, `network`, `port-holder`, `gap`,
 //! `lost` lines, and a `summary`. Of several recordings first: `clock` and `stall` lines.
 
 use serde::Serialize;
@@ -39,6 +39,7 @@ pub fn json(metadata: &Metadata, damage: &[String], report: &Report) -> Vec<Stri
     report.verdicts.iter().for_each(|of| add("verdict", value(of)));
     report.listeners.iter().for_each(|of| add("listener", value(of)));
     report.users.iter().for_each(|of| add("port-user", value(of)));
+    report.port_spaces.iter().for_each(|of| add("port-space", value(of)));
     report.destinations.iter().for_each(|of| add("destination", value(of)));
     report.networks.iter().for_each(|of| add("network", value(of)));
     if let Some((question, holdings)) = &report.holdings {

@@ -12,6 +12,7 @@ mod html;
 mod json;
 mod listeners;
 mod networks;
+mod port_use;
 mod ports;
 mod series;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use html::{Section, html};
 pub use json::{across_json, json};
 pub use listeners::ListenerReport;
 pub use networks::NetworkReport;
+pub use port_use::PortSpace;
 pub use ports::{Destination, PortUser};
 pub use series::{Bin, Series, WAIT_BUCKETS, wait_bucket_start_ns};
 pub use text::{across_text, text};

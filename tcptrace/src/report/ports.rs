@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::event::{Connect, ConnectResult, How, PortReleased, PortTaken, Timestamp};
 
+use super::port_use::Use;
 use super::series::Series;
 
 /// So many processes and destinations are followed; the rest is counted.
@@ -30,6 +31,8 @@ pub struct PortUser {
     pub released: u64,
     /// Of these: left in TIME_WAIT.
     pub time_wait: u64,
+    /// connect() calls that found no port.
+    pub refused: u64,
     /// Most at a time, of those whose taking was seen.
     pub held_max: u64,
     /// Ports in use over time, of those whose taking was seen.
@@ -83,6 +86,7 @@ impl Ports {
                 ephemeral: 0,
                 released: 0,
                 time_wait: 0,
+                refused: 0,
                 held_max: 0,
                 series: Series::new(start),
             };
@@ -169,13 +173,51 @@ impl Ports {
         }
     }
 
+    /// What a process did with ephemeral ports, summed up: it holds whether or not each port was recorded.
+    fn sum_up(&mut self, pid: u32, of: &Use) {
+        let (comm, [taken, released, time_wait, refused]) = of.counts();
+        let (user, _) = self.users.entry(pid).or_insert_with(|| {
+            let series = of.series.clone();
+            let user = PortUser {
+                pid,
+                comm: comm.to_owned(),
+                taken: 0,
+                ephemeral: 0,
+                released: 0,
+                time_wait: 0,
+                refused: 0,
+                held_max: 0,
+                series,
+            };
+            (user, 0)
+        });
+        // Ports of numbers that were asked for are in the events only.
+        let by_number = user.taken.saturating_sub(user.ephemeral);
+        if taken >= user.ephemeral {
+            (user.taken, user.ephemeral) = (by_number + taken, taken);
+            user.released = user.released.max(released);
+            user.time_wait = user.time_wait.max(time_wait);
+        }
+        user.refused += refused;
+        if of.held_max >= user.held_max {
+            user.held_max = of.held_max;
+            user.series.clone_from(&of.series);
+        }
+    }
+
     /// Who took the most ports, and where the most connections went; and how many were too many to follow.
-    pub(super) fn finish(self) -> (Vec<PortUser>, Vec<Destination>, u64) {
+    pub(super) fn finish(
+        mut self,
+        uses: &BTreeMap<(u32, u32), Use>,
+    ) -> (Vec<PortUser>, Vec<Destination>, u64) {
+        for ((_, pid), of) in uses {
+            self.sum_up(*pid, of);
+        }
         let mut users: Vec<PortUser> = self
             .users
             .into_values()
             .map(|(user, _)| user)
-            .filter(|user| user.taken + user.released > 0)
+            .filter(|user| user.taken + user.released + user.refused > 0)
             .collect();
         users.sort_by(|a, b| b.taken.cmp(&a.taken).then(a.pid.cmp(&b.pid)));
         let mut destinations: Vec<Destination> = self.destinations.into_values().map(|(of, _)| of).collect();

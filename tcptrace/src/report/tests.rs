@@ -3,8 +3,8 @@
 use jiff::tz::TimeZone;
 
 use crate::event::{
-    Endpoints, Event, Family, How, Kind, ListenerRef, ListenerSample, ListenerTotals, PortReleased,
-    PortTaken, ProcessInfo, SampleSource, SocketOptions, Task, Timestamp,
+    Endpoints, Event, Family, How, Kind, ListenerRef, ListenerSample, ListenerTotals, PortRange,
+    PortReleased, PortSurvey, PortTaken, PortUse, ProcessInfo, SampleSource, SocketOptions, Task, Timestamp,
 };
 use crate::record::Metadata;
 
@@ -124,6 +124,48 @@ fn ports_in_use_are_counted_by_process() {
     let user = &report.users[0];
     assert_eq!((user.taken, user.released, user.held_max), (2, 1, 2));
     assert_eq!((report.destinations[0].connects, report.destinations[0].processes), (2, 1));
+}
+
+/// Without `--all` no port is recorded one by one: what the tracer sums up every second says how many there are.
+#[test]
+fn ports_in_use_are_known_from_sums_too() {
+    let using = |second: u64, by_connect: u64, released: u64| {
+        let usage = PortUse {
+            netns: 1,
+            pid: 11,
+            comm: "client".to_owned(),
+            since: at(1),
+            by_connect,
+            released,
+            refused: second / 9,
+            ..PortUse::default()
+        };
+        Event { time: at(second), kind: Kind::PortUse(Box::new(usage)) }
+    };
+    let survey = PortSurvey {
+        netns: 1,
+        range: PortRange { first: 32_768, last: 60_999 },
+        capacity: 28_232,
+        in_use: 40,
+        ..PortSurvey::default()
+    };
+    let events = [
+        using(1, 10, 0),
+        using(2, 50, 10),
+        Event { time: at(3), kind: Kind::PortSurvey(Box::new(survey)) },
+        using(9, 60, 55),
+    ];
+    let all = report(&events, None, None, None);
+    let user = &all.users[0];
+    assert_eq!((user.taken, user.ephemeral, user.released, user.refused), (60, 60, 55, 1));
+    assert_eq!(user.held_max, 40);
+    let levels: Vec<_> = user.series.bins.iter().filter_map(|bin| bin.level).collect();
+    assert_eq!(levels, [10, 40, 5]);
+    assert_eq!((all.port_spaces[0].in_use_max, all.port_spaces[0].in_use_max_at), (40, at(3)));
+    let part = report(&events, Some(2), None, None);
+    assert_eq!((part.users[0].taken, part.users[0].released), (50, 55));
+    let page = text(&Metadata::default(), &[], &all, &TimeZone::UTC);
+    assert!(page.contains("40 of the 28232 ephemeral ports (32768-60999) in use"), "{page}");
 }
 
 /// Names that want to be markup, move a terminal or break a line stay text in every form.

@@ -10,7 +10,7 @@ use crate::record::Metadata;
 
 use super::across::{clock_line, stall_lines, told_elsewhere};
 use super::when::{When, span};
-use super::{Across, Report, Verdict};
+use super::{Across, PortSpace, Report, Verdict};
 
 /// So many lines of each table are shown; the rest is in JSON and HTML.
 const LINES: usize = 20;
@@ -72,10 +72,19 @@ pub fn across_text(across: &Across, zone: &TimeZone) -> String {
         let _ = writeln!(out, "\nFROM CLIENT TO SERVER: {}", across.stalls.len());
     }
     for (number, stall) in across.stalls.iter().take(LINES).enumerate() {
-        let (headline, lines) = stall_lines(stall, |time| when.clock(time));
+        let (headline, lines) = stall_lines(stall);
         let _ = writeln!(out, "{}. {}", number + 1, escape(&headline));
         for line in lines {
             let _ = writeln!(out, "    {}", escape(&line));
+        }
+        for step in &stall.course {
+            let _ = writeln!(
+                out,
+                "      {} {}: {}",
+                when.clock(step.time),
+                escape(&step.by()),
+                escape(&step.what)
+            );
         }
     }
     if across.left_out > 0 {
@@ -198,7 +207,8 @@ impl Page<'_> {
         }
         if !report.users.is_empty() {
             out.push_str("\nPORTS\n");
-            let head = ["process", "taken", "ephemeral", "given back", "TIME_WAIT", "held at most"];
+            let head =
+                ["process", "taken", "ephemeral", "given back", "TIME_WAIT", "refused", "held at most"];
             let rows: Vec<Vec<String>> = report
                 .users
                 .iter()
@@ -206,13 +216,16 @@ impl Page<'_> {
                 .map(|of| {
                     let mut row = vec![format!("{}[{}]", escape(&of.comm), of.pid)];
                     row.extend(
-                        [of.taken, of.ephemeral, of.released, of.time_wait, of.held_max]
+                        [of.taken, of.ephemeral, of.released, of.time_wait, of.refused, of.held_max]
                             .map(|n| n.to_string()),
                     );
                     row
                 })
                 .collect();
             table(out, &head, &rows);
+        }
+        for of in &report.port_spaces {
+            let _ = writeln!(out, "  {}", port_space(of, &self.when.clock(of.in_use_max_at)));
         }
         if !report.destinations.is_empty() {
             out.push_str("\nDESTINATIONS\n");
@@ -296,6 +309,14 @@ impl Page<'_> {
             out.push_str("  nothing\n");
         }
     }
+}
+
+/// What a namespace had of ephemeral ports, in words.
+pub(super) fn port_space(of: &PortSpace, at: &str) -> String {
+    format!(
+        "netns {}: {} of the {} ephemeral ports ({}-{}) in use at {at}, {} in TIME_WAIT at most",
+        of.netns, of.in_use_max, of.capacity, of.first, of.last, of.time_wait_max
+    )
 }
 
 /// Columns as wide as what is in them; the first two to the left, numbers to the right.

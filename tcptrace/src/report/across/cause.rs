@@ -27,7 +27,7 @@ pub(super) fn code(attempt: &Attempt, visit: &Visit, gaps: &[Gap]) -> Option<&'s
     if full {
         return Some("accept-queue-overflow");
     }
-    if did(|deed| matches!(deed, Deed::PathDropped(..))) {
+    if did(|deed| matches!(deed, Deed::PathDropped(..) | Deed::SynDropped(SynDropCause::NoRoute))) {
         return Some("handshake-dropped");
     }
     if !attempt.is_troubled() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::event::{
     AckDropCause, Connect, ConnectResult, Endpoints, EnqueuedBy, Event, HandshakeDrop, How, Kind,
-    ListenerRef, PortTaken, RequestEnding, SynDropCause, Timestamp,
+    ListenerRef, PortTaken, RequestEnding, SynAnswer, SynDropCause, Timestamp,
 };
 
 /// So many connections are kept of each side.
@@ -163,6 +163,9 @@ impl Handshakes {
         match &event.kind {
             Kind::PortTaken(taken) if taken.how == How::Connect => self.took_port(time, taken),
             Kind::Connect(connect) => self.connected(time, connect),
+            Kind::Syn(syn) if syn.answer != SynAnswer::FastOpen => {
+                self.syn(time, &syn.endpoints, &syn.listener);
+            }
             Kind::SynDrop(drop) => {
                 self.did(time, &drop.endpoints, Some(&drop.listener), Deed::SynDropped(drop.cause));
             }
@@ -271,6 +274,14 @@ impl Handshakes {
         let reason = drop.reason_name.clone().or_else(|| drop.function.clone()).unwrap_or_default();
         let ends = Ends { client: drop.client(), server: drop.server() };
         self.deed(time, ends, drop.endpoints.netns, None, Deed::PathDropped(drop.packet.name(), reason));
+    }
+
+    /// A SYN that is answered.
+    fn syn(&mut self, time: Timestamp, ends: &Endpoints, listener: &ListenerRef) {
+        let open = as_server(ends).and_then(|of| self.visits.of.get(&of)?.back());
+        let again =
+            open.is_some_and(|last| !last.is_over() && last.when(|deed| *deed == Deed::SynAck).is_some());
+        self.did(time, ends, Some(listener), if again { Deed::SynAckAgain } else { Deed::SynAck });
     }
 
     /// The first SYN-ACK, told of later.

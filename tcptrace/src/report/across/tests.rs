@@ -279,7 +279,7 @@ fn a_client_s_stall_names_what_the_server_did() {
         ]
     );
     assert_eq!((lost.code, lost.matched), ("lost-on-the-way", 1));
-    let (_, lines) = stall_lines(full, |time| time.to_string());
+    let (_, lines) = stall_lines(full);
     assert!(lines[0].contains("because at web1: unknown process 10.0.0.1:80 drops connections"), "{lines:?}");
     assert!(lines[1].contains("2 of 3 stalled connects seen at both ends: 4 SYNs dropped"), "{lines:?}");
 }

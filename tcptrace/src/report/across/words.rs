@@ -1,9 +1,7 @@
 //! What several recordings say together, in lines for people. Not escaped: whoever prints them does that.
 
-use crate::event::Timestamp;
-
 use super::cause::LOST_ON_THE_WAY;
-use super::{Clock, Elsewhere, Stall};
+use super::{Clock, Elsewhere, Stall, Step};
 
 /// `web1's clock is 2300.412 ms ahead of client1's, ± 0.210 ms (41 handshakes seen at both ends)`.
 pub(in crate::report) fn clock_line(clock: &Clock) -> Option<String> {
@@ -29,11 +27,8 @@ pub(in crate::report) fn clock_line(clock: &Clock) -> Option<String> {
     }
 }
 
-/// A stall: its headline, and what follows. `clock` prints a time.
-pub(in crate::report) fn stall_lines(
-    stall: &Stall,
-    clock: impl Fn(Timestamp) -> String,
-) -> (String, Vec<String>) {
+/// A stall: its headline, and what follows; its course is not among it.
+pub(in crate::report) fn stall_lines(stall: &Stall) -> (String, Vec<String>) {
     let waits = match stall.client_finding {
         Some("connect-refused") => "is refused by",
         _ => "waits for",
@@ -69,12 +64,16 @@ pub(in crate::report) fn stall_lines(
         && !stall.course.is_empty()
     {
         lines.push(format!("the longest took {ms:.1} ms, by {}'s clock:", stall.client_recording));
-        let own = |own_clock: bool| if own_clock { " (by its own clock)" } else { "" };
-        lines.extend(stall.course.iter().map(|step| {
-            format!("  {} {}{}: {}", clock(step.time), step.recording, own(step.own_clock), step.what)
-        }));
     }
     (headline, lines)
+}
+
+impl Step {
+    /// Whose recording says so.
+    pub(in crate::report) fn by(&self) -> String {
+        let own = if self.own_clock { " (by its own clock)" } else { "" };
+        format!("{}{own}", self.recording)
+    }
 }
 
 /// What another recording says about a client's finding.

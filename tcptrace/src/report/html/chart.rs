@@ -166,7 +166,7 @@ pub(super) fn heat_map(series: &Series, clock: impl Fn(Timestamp) -> String) -> 
         }
     }
     plot.times(clock);
-    Some(plot.finish() + "<p class=\"legend\"><i class=\"heat\"></i> accept waits (darker: more)</p>")
+    Some(plot.finish() + "<p class=\"legend\"><i class=\"heat\"></i> accept waits (stronger: more)</p>")
 }
 
 fn wait_in_words(ns: u64) -> String {

@@ -11,6 +11,7 @@ use crate::output::escape;
 use crate::record::Metadata;
 
 use super::across::{clock_line, stall_lines, told_elsewhere};
+use super::text::port_space;
 use super::when::{When, span};
 use super::{Across, ListenerReport, Report, Verdict};
 use chart::{Line, heat_map, lines, queue_and_drops};
@@ -71,12 +72,21 @@ impl Page<'_> {
         self.add("<section><h2>From client to server</h2>");
         for stall in &across.stalls {
             let when = self.when;
-            let (headline, lines) = stall_lines(stall, |time| when.clock(time));
+            let (headline, lines) = stall_lines(stall);
             self.add(format!("<article class=\"verdict warning\"><h3>{}</h3><ul>", safe(&headline)));
             for line in lines {
-                self.add(format!("<li>{}</li>", safe(line.trim_start())));
+                self.add(format!("<li>{}</li>", safe(&line)));
             }
-            self.add("</ul></article>\n");
+            self.add("</ul><table><tbody>");
+            for step in &stall.course {
+                self.add(format!(
+                    "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
+                    when.clock(step.time),
+                    safe(&step.by()),
+                    safe(&step.what)
+                ));
+            }
+            self.add("</tbody></table></article>\n");
         }
         self.add("</section>\n");
     }
@@ -217,15 +227,20 @@ impl Page<'_> {
         self.add(picture);
         self.add("</figure>");
         self.table(
-            &["process", "pid", "taken", "ephemeral", "given back", "TIME_WAIT", "held at most"],
+            &["process", "pid", "taken", "ephemeral", "given back", "TIME_WAIT", "refused", "held at most"],
             report.users.iter().map(|of| {
                 let mut cells = vec![of.comm.clone(), of.pid.to_string()];
                 cells.extend(
-                    [of.taken, of.ephemeral, of.released, of.time_wait, of.held_max].map(|n| n.to_string()),
+                    [of.taken, of.ephemeral, of.released, of.time_wait, of.refused, of.held_max]
+                        .map(|n| n.to_string()),
                 );
                 cells
             }),
         );
+        for of in &report.port_spaces {
+            let line = port_space(of, &self.when.second(of.in_use_max_at));
+            self.add(format!("<p>{}</p>", safe(&line)));
+        }
         self.add("</section>\n");
     }
 
@@ -289,6 +304,9 @@ impl Page<'_> {
 
     fn limits(&mut self, report: &Report) {
         self.add("<section><h2>Lost and not observed</h2>");
+        if report.losses.is_empty() && report.gaps.is_empty() && report.left_out.is_empty() {
+            self.add("<p>Nothing.</p>");
+        }
         self.table(
             &["what", "how many", "where or how", "from", "to", "why"],
             report
@@ -334,6 +352,10 @@ impl Page<'_> {
     }
 
     fn table(&mut self, head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
+        let mut rows = rows.into_iter().peekable();
+        if rows.peek().is_none() {
+            return;
+        }
         self.add("<table class=\"sortable\"><thead><tr>");
         for name in head {
             self.add(format!("<th><button>{name}</button></th>"));
