@@ -100,9 +100,10 @@ mod tests {
 
     #[test]
     fn several_processes_are_added_up_and_none_is_nothing() {
-        let process = |by_connect, released, late| ProcessPorts {
-            latest: PortUse { by_connect, released, late, own_range: 1, ..PortUse::default() },
-            ..ProcessPorts::default()
+        let process = |by_connect, released, late| {
+            let mut ports = ProcessPorts::default();
+            ports.latest = PortUse { by_connect, released, late, own_range: 1, ..PortUse::default() };
+            ports
         };
         let both = Trend::of(&[process(30, 10, 2), process(10, 10, 0)], 4.0, 100).unwrap();
         assert_eq!((both.taken, both.released, both.taken_per_s, both.released_per_s), (40, 20, 10.0, 5.0));
