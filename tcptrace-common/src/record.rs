@@ -42,8 +42,10 @@ pub const HANDSHAKE_DROP: u16 = 14;
 pub const NO_LISTENER: u16 = 15;
 /// A SYN passed the queue checks: [`Syn`].
 pub const SYN: u16 = 16;
+/// A connect was answered at once: [`Established`].
+pub const ESTABLISHED: u16 = 17;
 /// Number of kinds, 0 (unused) included: the length of the loss-counter array.
-pub const KINDS: usize = 17;
+pub const KINDS: usize = 18;
 
 /// Starts every record.
 #[repr(C)]
@@ -470,6 +472,25 @@ pub struct Connect {
     pub totals: ConnectTotals,
 }
 const _: () = assert!(size_of::<Connect>() == 16 + 48 + 40 + 24 + 16 + size_of::<ConnectTotals>());
+
+/// Body of [`ESTABLISHED`] (with [`crate::config::STREAM_ALL`] only): what of a [`Connect`] is to be said when all went well.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Established {
+    /// Starts every record.
+    pub header: Header,
+    /// The client's ends.
+    pub endpoints: Endpoints,
+    /// Who called connect().
+    pub task: Task,
+    /// Address of the socket in kernel memory.
+    pub sk: u64,
+    /// Inode number of the socket's file.
+    pub ino: u64,
+    /// Time since connect() was called, ns; [`CONNECT_AGE_UNKNOWN`].
+    pub age_ns: u64,
+}
+const _: () = assert!(size_of::<Established>() == 16 + 48 + 40 + 24);
 
 /// Body of [`HANDSHAKE_DROP`]. Any context: `task` is the process that called connect(), `tgid` 0 if that is not known or it is no
 /// SYN made here.

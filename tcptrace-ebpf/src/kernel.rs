@@ -417,12 +417,15 @@ impl<A: Access> Sock<A> {
 
     /// Identity and queues of a listener.
     #[inline(always)]
-    pub fn fill_listener(self, to: &mut ListenerRef) {
-        to.sk = self.at;
-        to.ino = self.ino();
-        to.depth = self.accept_queue_depth();
-        to.limit = self.accept_queue_limit();
-        to.syn_queue = self.syn_queue();
+    pub fn as_listener(self) -> ListenerRef {
+        ListenerRef {
+            sk: self.at,
+            ino: self.ino(),
+            depth: self.accept_queue_depth(),
+            limit: self.accept_queue_limit(),
+            syn_queue: self.syn_queue(),
+            pad: 0,
+        }
     }
 }
 
@@ -778,15 +781,18 @@ impl<A: Access> Skb<A> {
 
     /// The ends of a segment that `listener` received.
     #[inline(always)]
-    pub fn fill_received(self, to: &mut Endpoints, listener: Sock<A>) {
+    pub fn received(self, listener: Sock<A>) -> Endpoints {
         let segment = self.segment();
-        to.local = segment.destination;
-        to.remote = segment.source;
-        to.local_port = segment.destination_port;
-        to.remote_port = segment.source_port;
-        to.family = listener.family();
-        to.netns = listener.netns();
-        to.device = listener.device();
+        Endpoints {
+            local: segment.destination,
+            remote: segment.source,
+            local_port: segment.destination_port,
+            remote_port: segment.source_port,
+            family: listener.family(),
+            pad: 0,
+            netns: listener.netns(),
+            device: listener.device(),
+        }
     }
 }
 

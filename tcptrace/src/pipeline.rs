@@ -68,7 +68,7 @@ impl<W: Write> Pipeline<W> {
                 }
             }
         }
-        Ok(ControlFlow::Continue(()))
+        self.output.flush()
     }
 
     /// The last line.
@@ -76,7 +76,10 @@ impl<W: Write> Pipeline<W> {
     /// # Errors
     /// When the output cannot be written.
     pub fn finish(&mut self) -> Written {
-        self.output.summary(&Summary::of(&self.engine))
+        match self.output.summary(&Summary::of(&self.engine))? {
+            ControlFlow::Continue(()) => self.output.flush(),
+            gone => Ok(gone),
+        }
     }
 
     /// The worst severity of a finding that was printed.

@@ -8,7 +8,7 @@ use tcptrace_common::{
         CONNECT_TIMED_OUT, CONNECT_UNREACHABLE, CONNECTS_STREAMED, ConnectKey, ConnectTotals,
     },
     port::{HOW_CONNECT, Taker},
-    record::{CONNECT_AGE_UNKNOWN, Connect},
+    record::{CONNECT_AGE_UNKNOWN, Connect, Established},
     wire::Task,
 };
 
@@ -102,8 +102,8 @@ fn tell<A: Access>(sk: Sock<A>, task: &Task, key: &ConnectKey, now: u64, news: &
             CONNECT_CANCELLED => &raw mut (*totals).cancelled,
             _ => &raw mut (*totals).errors,
         };
-        // An answered connect is counted only if it was slow; it is streamed all the same if all were asked for.
-        let counts = news.syns_again != 0 || !matches!(news.result, CONNECT_ESTABLISHED | CONNECT_CANCELLED);
+        // To be called off at once is no failure; it is streamed all the same if all were asked for.
+        let counts = news.syns_again != 0 || news.result != CONNECT_CANCELLED;
         if counts {
             add(count, 1);
         }
@@ -132,6 +132,17 @@ fn tell<A: Access>(sk: Sock<A>, task: &Task, key: &ConnectKey, now: u64, news: &
     record.submit();
 }
 
+/// Time since connect() was called.
+#[inline(always)]
+fn age_of(taker: &Taker, now: u64) -> u64 {
+    // A port that bind() got was taken earlier; of a socket older than the tracer that is not known.
+    if taker.how == HOW_CONNECT && taker.since_ns != 0 {
+        now.wrapping_sub(taker.since_ns)
+    } else {
+        CONNECT_AGE_UNKNOWN
+    }
+}
+
 /// `news` of a connect whose beginning was perhaps not seen: then `taker` is null.
 ///
 /// Not inlined: each of its callers would have a copy of its variables on the stack, which on 5.10 is too small for that.
@@ -146,10 +157,7 @@ fn tell_of<A: Access>(sk: Sock<A>, port: u16, taker: *mut Taker, result: u32, er
         // SAFETY: a map value stays readable for the length of a program run.
         unsafe {
             task = (*taker).task;
-            // A port that bind() got was taken earlier; of a socket older than the tracer that is not known.
-            if (*taker).how == HOW_CONNECT && (*taker).since_ns != 0 {
-                news.age_ns = now.wrapping_sub((*taker).since_ns);
-            }
+            news.age_ns = age_of(&*taker, now);
             news.syns_again = u32::from((*taker).syns_again);
         }
     } else if result == CONNECT_SYN_AGAIN {
@@ -222,10 +230,29 @@ pub fn ended<A: Access>(sk: Sock<A>, port: u16, taker: *mut Taker) {
 #[inline(always)]
 pub fn established<A: Access>(sk: Sock<A>, port: u16, taker: *mut Taker) {
     // SAFETY: a map value stays readable for the length of a program run.
-    if unsafe { (*taker).syns_again } == 0 && !stream_all() {
-        return;
+    if unsafe { (*taker).syns_again } != 0 {
+        tell_of(sk, port, taker, CONNECT_ESTABLISHED, 0);
+    } else if stream_all() {
+        stream_established(sk, port, taker);
     }
-    tell_of(sk, port, taker, CONNECT_ESTABLISHED, 0);
+}
+
+/// A connect was answered at once: nothing of it is counted.
+// Not inlined, for a stack frame of its own.
+#[inline(never)]
+fn stream_established<A: Access>(sk: Sock<A>, port: u16, taker: *const Taker) {
+    // SAFETY: as above.
+    let taker = unsafe { &*taker };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    emit::send(now, |header| Established {
+        header,
+        endpoints: sk.endpoints(port),
+        task: taker.task,
+        sk: sk.id(),
+        ino: sk.ino(),
+        age_ns: age_of(taker, now),
+    });
 }
 
 /// The same, of a connect that is still to be found.

@@ -1,5 +1,5 @@
-//! Half-open requests that go unanswered: SYN-ACKs sent again, requests given up. Softirq context, and never on the way of a
-//! handshake that goes well.
+//! Half-open requests that go unanswered: SYN-ACKs sent again, requests given up. Softirq context, and not on the way of a
+//! handshake that goes well (but where the compiler does not inline `inet_csk_reqsk_queue_drop`: see [`is_fresh`]).
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tcptrace_common::{
@@ -54,7 +54,7 @@ pub fn retransmitted(request: Request) {
     };
     let Some(mut record) = emit::reserve::<SynAckRetransmit>() else { return };
     request.fill_endpoints(&mut record.endpoints);
-    sk.fill_listener(&mut record.listener);
+    record.listener = sk.as_listener();
     record.age_ns = age(request, now);
     record.cause = cause;
     record.timeouts = request.timeouts();
@@ -201,7 +201,7 @@ fn ended(request: Request, how: u32, timeouts: u32, icmp: u32) {
     }
     let Some(mut record) = emit::reserve::<RequestEnd>() else { return };
     request.fill_endpoints(&mut record.endpoints);
-    sk.fill_listener(&mut record.listener);
+    record.listener = sk.as_listener();
     record.age_ns = age(request, now);
     record.how = how;
     record.timeouts = timeouts;

@@ -155,8 +155,8 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
         syn_queue
     );
     let Some(mut record) = emit::reserve::<SynDrop>() else { return };
-    skb.fill_received(&mut record.endpoints, sk);
-    sk.fill_listener(&mut record.listener);
+    record.endpoints = skb.received(sk);
+    record.listener = sk.as_listener();
     record.cause = cause;
     record.syncookies = syncookies;
     record.total = total;
@@ -164,13 +164,18 @@ pub fn syn_handled<A: Access>(sk: Sock<A>, skb: Skb<A>) {
 }
 
 /// A SYN passed the queue checks, and `answer` is what became of it.
-#[inline(always)]
+// Not inlined, for a stack frame of its own.
+#[inline(never)]
 fn syn_answered<A: Access>(sk: Sock<A>, skb: Skb<A>, answer: u32) {
-    let Some(mut record) = emit::reserve::<Syn>() else { return };
-    skb.fill_received(&mut record.endpoints, sk);
-    sk.fill_listener(&mut record.listener);
-    record.answer = answer;
-    record.submit();
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    emit::send(now, |header| Syn {
+        header,
+        endpoints: skb.received(sk),
+        listener: sk.as_listener(),
+        answer,
+        pad: 0,
+    });
 }
 
 /// `tcp_v4_syn_recv_sock` or `tcp_v6_syn_recv_sock` returned `child` (0 for none): the final ACK of a handshake, a valid
@@ -206,8 +211,8 @@ pub fn child_made<A: Access>(sk: Sock<A>, skb: Skb<A>, request: u64, child: u64)
     };
     debug!((), "final ACK for port {} dropped: cause {}, accept queue {} of {}", port, cause, depth, limit);
     let Some(mut record) = emit::reserve::<AckDrop>() else { return };
-    skb.fill_received(&mut record.endpoints, sk);
-    sk.fill_listener(&mut record.listener);
+    record.endpoints = skb.received(sk);
+    record.listener = sk.as_listener();
     record.cause = cause;
     record.total = total;
     record.submit();
@@ -376,8 +381,8 @@ pub fn ack_overflowed<A: Access>(sk: Sock<A>, skb: Skb<A>) {
     let Some(state) = listener::state_by_port(sk, port) else { return };
     add(&raw mut state.ack_drops, 1);
     let Some(mut record) = emit::reserve::<AckDrop>() else { return };
-    skb.fill_received(&mut record.endpoints, sk);
-    sk.fill_listener(&mut record.listener);
+    record.endpoints = skb.received(sk);
+    record.listener = sk.as_listener();
     record.cause = ACK_DROP_ACCEPT_QUEUE;
     record.total = state.ack_drops;
     record.submit();

@@ -54,7 +54,7 @@ pub fn listening<A: Access>(sk: Sock<A>, again: bool) {
     debug!((), "listening at port {}: backlog {}, limit {}", port, backlog, limit);
     let Some(mut record) = emit::reserve::<Listen>() else { return };
     sk.fill_endpoints(&mut record.endpoints, port);
-    sk.fill_listener(&mut record.listener);
+    record.listener = sk.as_listener();
     current::fill(&mut record.task);
     record.backlog = backlog;
     record.somaxconn = sk.net().somaxconn();
@@ -79,7 +79,7 @@ pub fn closing<A: Access>(sk: Sock<A>) {
     let key = sk.id();
     if let Some(mut record) = emit::reserve::<ListenerClosed>() {
         sk.fill_endpoints(&mut record.endpoints, port);
-        sk.fill_listener(&mut record.listener);
+        record.listener = sk.as_listener();
         current::fill(&mut record.task);
         record.task.flags = current::flags();
         if let Some(last) = LISTENERS.get_ptr(&key) {

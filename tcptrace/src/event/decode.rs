@@ -119,7 +119,7 @@ pub fn record_name(kind: u16) -> &'static str {
         record::SYNACK_RETRANSMIT => "synack-retransmit",
         record::REQUEST_END => "request-end",
         record::NO_PORT => "no-port",
-        record::CONNECT => "connect",
+        record::CONNECT | record::ESTABLISHED => "connect",
         record::HANDSHAKE_DROP => "handshake-drop",
         record::NO_LISTENER => "no-listener",
         _ => "unknown",
@@ -155,6 +155,7 @@ pub fn decode_record(bytes: &[u8], clock: ClockOffset) -> Result<Event, DecodeEr
         record::REQUEST_END => body.request_end(from),
         record::NO_PORT => body.no_port(from),
         record::CONNECT => body.connect(from),
+        record::ESTABLISHED => established(from),
         record::HANDSHAKE_DROP => handshake_drop(from),
         record::NO_LISTENER => no_listener(from),
         _ => return Err(DecodeError::UnknownKind { kind }),
@@ -627,6 +628,24 @@ fn handshake_drop(from: &mut Cursor<'_>) -> Result<Kind, Ended> {
         input,
         input_name: None,
         total: from.u64()?,
+    })))
+}
+
+/// A connect that was answered at once is one of its kind, of which nothing is counted.
+fn established(from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+    let endpoints = read_endpoints(from)?;
+    let task = task(from)?;
+    let (sk, inode, age_ns) = (from.u64()?, from.u64()?, from.u64()?);
+    Ok(Kind::Connect(Box::new(Connect {
+        endpoints,
+        task: (task.pid != 0).then_some(task),
+        sk,
+        inode,
+        age_ns: (age_ns != record::CONNECT_AGE_UNKNOWN).then_some(age_ns),
+        result: ConnectResult::Established,
+        errno: None,
+        syns_again: 0,
+        totals: ConnectTotals::default(),
     })))
 }
 

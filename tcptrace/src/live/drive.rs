@@ -13,6 +13,8 @@ use crate::{event::Event, output::Written};
 
 /// How often the ring buffer is emptied without being asked: the longest that an event waits to be seen.
 const DRAIN: Duration = Duration::from_millis(100);
+/// The same when everything is streamed: then the kernel side never asks.
+const DRAIN_ALL: Duration = Duration::from_millis(10);
 /// How often what must be polled is polled.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -43,7 +45,7 @@ pub async fn drive(
     let ring = live.as_fd().try_clone_to_owned()?;
     // SAFETY: an OwnedFd keeps the same open descriptor for as long as it lives.
     let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
-    let mut drain = interval(DRAIN);
+    let mut drain = interval(if live.streams_all() { DRAIN_ALL } else { DRAIN });
     let mut look = interval(LOOK);
     let mut second = interval(Duration::from_secs(1));
     for timer in [&mut drain, &mut look, &mut second] {

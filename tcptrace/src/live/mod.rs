@@ -1,7 +1,8 @@
 //! The live source: probes, and what user space reads beside them, as one stream of events in the order of their times.
 //!
-//! Whoever drives it calls [`Live::poll`] about ten times a second (and when its descriptor is readable), [`Live::second`]
-//! once a second, and [`Live::finish`] in the end. Everything here blocks for milliseconds at most.
+//! Whoever drives it calls [`Live::poll`] about ten times a second (a hundred times if everything is streamed, and when its
+//! descriptor is readable), [`Live::second`] once a second, and [`Live::finish`] in the end. Everything here blocks for
+//! milliseconds at most.
 
 mod absence;
 mod clock;
@@ -10,6 +11,7 @@ mod people;
 mod places;
 mod polled;
 mod ports;
+mod reverse_path;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -26,9 +28,9 @@ use tcptrace_common::{
 
 use crate::{
     event::{
-        self, BindFail, BindFailure, ClockOffset, ConnectTotals, Distribution, Endpoints, Event,
+        self, BindFail, BindFailure, ClockOffset, ConnectTotals, Distribution, Endpoints, Event, Holder,
         HolderReport, Kind, ListenerRef, ListenerSample, ListenerTotals, LossPlace, Lost, Owner,
-        OwnerConfidence, PrefixSample, ReportedHolder, RetransmitCause, Timestamp,
+        OwnerConfidence, PrefixSample, ReportedHolder, RetransmitCause, Task, Timestamp,
         decode::{decode_connect_sample, decode_listener_state, decode_record, record_name},
     },
     host::{
@@ -194,7 +196,6 @@ impl Live {
         batch.sort_by_key(|event| event.time);
         let mut conflicts: Vec<(Timestamp, BindFail)> = Vec::new();
         let mut strangers: Vec<(u64, u64, Endpoints)> = Vec::new();
-        let mut reverse_path: HashSet<u32> = HashSet::new();
         let tells_causes = self.tracer.coverage().back_end("request-end").is_some();
         for mut event in batch {
             if let Kind::SynAckRetransmit(again) = &mut event.kind {
@@ -209,12 +210,8 @@ impl Live {
                 dropped.input_name = self.kallsyms.function_at(dropped.input);
                 // A kernel without reasons counts this one, at least.
                 let input = dropped.function.as_deref().is_some_and(|name| name.starts_with("ip_rcv_finish"));
-                if dropped.reason == 0 && input {
-                    let netns = dropped.endpoints.netns;
-                    if self.places.filters_reverse_path(netns) || reverse_path.contains(&netns) {
-                        reverse_path.insert(netns);
-                        dropped.reason_name = Some("IP_RPFILTER".to_owned());
-                    }
+                if dropped.reason == 0 && input && self.places.filters_reverse_path(dropped.endpoints.netns) {
+                    dropped.reason_name = Some("IP_RPFILTER".to_owned());
                 }
             }
             if let Kind::BindFail(fail) = &mut event.kind
@@ -278,23 +275,21 @@ impl Live {
 
     /// Introduces every process that `event` names for the first time.
     fn introduce(&mut self, event: &Event, into: &mut Vec<Event>) {
-        let mut pids: Vec<u32> = Vec::new();
-        match &event.kind {
-            Kind::Listen(listen) => pids.push(listen.task.pid),
-            Kind::Accept(accept) => pids.push(accept.task.pid),
-            Kind::PortTaken(taken) => pids.push(taken.task.pid),
-            Kind::HandshakeDrop(dropped) => pids.extend(dropped.task.as_ref().map(|task| task.pid)),
-            Kind::NoPort(refused) => pids.push(refused.task.pid),
-            Kind::Connect(connect) => pids.extend(connect.task.as_ref().map(|task| task.pid)),
-            Kind::ListenerClosed(closed) => pids.push(closed.task.pid),
-            Kind::BindFail(fail) => {
-                pids.push(fail.task.pid);
-                pids.extend(fail.holders.iter().filter_map(|h| h.taker.as_ref()).map(|t| t.task.pid));
-            }
-            _ => {}
-        }
-        for pid in pids {
-            if let Some(kind) = self.people.introduce(pid) {
+        let one = |task| (Some(task), &[][..]);
+        let (task, holders): (Option<&Task>, &[Holder]) = match &event.kind {
+            Kind::Listen(listen) => one(&listen.task),
+            Kind::Accept(accept) => one(&accept.task),
+            Kind::PortTaken(taken) => one(&taken.task),
+            Kind::NoPort(refused) => one(&refused.task),
+            Kind::ListenerClosed(closed) => one(&closed.task),
+            Kind::HandshakeDrop(dropped) => (dropped.task.as_ref(), &[]),
+            Kind::Connect(connect) => (connect.task.as_ref(), &[]),
+            Kind::BindFail(fail) => (Some(&fail.task), &fail.holders),
+            _ => return,
+        };
+        let takers = holders.iter().filter_map(|holder| holder.taker.as_ref()).map(|taker| &taker.task);
+        for task in task.into_iter().chain(takers) {
+            if let Some(kind) = self.people.introduce_actor(task) {
                 into.push(Event { time: event.time, kind });
             }
         }
@@ -647,6 +642,13 @@ impl Live {
         let now = self.now();
         into.extend(last.into_iter().map(|kind| Event { time: now, kind }));
         into.push(Event { time: self.now(), kind: Kind::End });
+    }
+}
+
+impl Live {
+    /// Whether every step of every connection is streamed; see [`Tracer::streams_all`].
+    pub(super) fn streams_all(&self) -> bool {
+        self.tracer.streams_all()
     }
 }
 

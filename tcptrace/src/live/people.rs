@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::{
-    event::{self, Kind, OpenSocket, Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner},
+    event::{self, Kind, OpenSocket, Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner, Task},
     host::procfs::Procfs,
     identity::{cache::IdentityCache, process::Process, sockets::SocketOwners, state},
 };
@@ -15,6 +15,8 @@ const IDENTITIES: usize = 4096;
 pub(super) struct People {
     procfs: Procfs,
     identities: IdentityCache,
+    /// Processes that were seen at work in this second, and what they were called.
+    at_work: HashMap<u32, String>,
     /// What was last said about a process.
     introduced: HashMap<u32, ProcessInfo>,
     /// Owners by inode of the socket.
@@ -28,6 +30,7 @@ impl People {
         Self {
             identities: IdentityCache::new(procfs.clone(), IDENTITIES),
             procfs,
+            at_work: HashMap::new(),
             introduced: HashMap::new(),
             owners: HashMap::new(),
             looked_for: HashSet::new(),
@@ -37,12 +40,23 @@ impl People {
     /// A new second: what was not found may be looked for again.
     pub(super) fn second(&mut self) {
         self.looked_for.clear();
+        self.at_work.clear();
         if self.introduced.len() > IDENTITIES {
             self.introduced.clear();
         }
         if self.owners.len() > 16 * IDENTITIES {
             self.owners.clear();
         }
+    }
+
+    /// Like [`Self::introduce`], for a process that was just seen at work. It may have thousands of connections a second: it is
+    /// looked at again in the next one, or when it is called otherwise (exec).
+    pub(super) fn introduce_actor(&mut self, task: &Task) -> Option<Kind> {
+        if self.at_work.get(&task.pid) == Some(&task.comm) {
+            return None;
+        }
+        self.at_work.insert(task.pid, task.comm.clone());
+        self.introduce(task.pid)
     }
 
     /// Who `pid` is, if that was not said yet or has changed. The process may be gone already; then nobody knows.

@@ -142,6 +142,14 @@ impl<W: Write> JsonWriter<W> {
         self.write("summary", summary)
     }
 
+    /// Passes on what was written.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn flush(&mut self) -> Written {
+        self.to.flush()
+    }
+
     /// The writer.
     pub fn into_inner(self) -> W {
         self.to.into_inner()

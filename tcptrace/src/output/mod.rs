@@ -81,6 +81,17 @@ impl<W: Write> Output<W> {
         }
     }
 
+    /// Passes on what was written so far: after each batch of events, not after each line, of which there can be many.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn flush(&mut self) -> Written {
+        match self {
+            Self::Json(to) => to.flush(),
+            Self::Text(to) => to.flush(),
+        }
+    }
+
     /// The last words.
     ///
     /// # Errors

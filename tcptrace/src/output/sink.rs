@@ -19,15 +19,27 @@ impl<W: Write> LineSink<W> {
         Self { to, gone: false }
     }
 
-    /// Writes `text`, which ends with its own line end, and passes it on at once: who reads along must not wait.
+    /// Writes `text`, which ends with its own line end. It is read at the latest after the next [`Self::flush`].
     ///
     /// # Errors
     /// What the writer says, but for a closed pipe.
     pub fn write(&mut self, text: &[u8]) -> Written {
+        self.attempt(|to| to.write_all(text))
+    }
+
+    /// Passes on what was written: who reads along must not wait.
+    ///
+    /// # Errors
+    /// What the writer says, but for a closed pipe.
+    pub fn flush(&mut self) -> Written {
+        self.attempt(W::flush)
+    }
+
+    fn attempt(&mut self, act: impl FnOnce(&mut W) -> io::Result<()>) -> Written {
         if self.gone {
             return Ok(ControlFlow::Break(()));
         }
-        match self.to.write_all(text).and_then(|()| self.to.flush()) {
+        match act(&mut self.to) {
             Ok(()) => Ok(ControlFlow::Continue(())),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 self.gone = true;

@@ -178,6 +178,14 @@ impl<W: Write> TextWriter<W> {
         self.lines(&lines)
     }
 
+    /// Passes on what was written.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn flush(&mut self) -> Written {
+        self.to.flush()
+    }
+
     /// The writer.
     pub fn into_inner(self) -> W {
         self.to.into_inner()

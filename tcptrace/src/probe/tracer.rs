@@ -188,6 +188,12 @@ impl Tracer {
         &self.coverage
     }
 
+    /// Whether every step of every connection is streamed. Then nobody is woken: the ring buffer must be emptied often.
+    #[must_use]
+    pub fn streams_all(&self) -> bool {
+        self.streams_all
+    }
+
     /// The attachments that stand.
     #[must_use]
     pub fn attached(&self) -> &[Attached] {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -44,7 +45,11 @@ impl Answer {
         for gap in &self.gaps {
             let _ = writeln!(text, "not looked at: {}", escape(gap));
         }
-        LineSink::new(out).write(text.as_bytes())
+        let mut out = LineSink::new(out);
+        match out.write(text.as_bytes())? {
+            ControlFlow::Continue(()) => out.flush(),
+            gone => Ok(gone),
+        }
     }
 }
 

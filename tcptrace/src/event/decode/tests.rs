@@ -363,6 +363,18 @@ fn drops() {
 }
 
 #[test]
+fn established() {
+    let record = encode(record::ESTABLISHED, 42, |to| {
+        to.endpoints(&ends()).task(&some_task()).u64(9).u64(8).u64(record::CONNECT_AGE_UNKNOWN)
+    });
+    assert_eq!(record.len(), size_of::<record::Established>());
+    let Kind::Connect(connect) = kind_of(&record) else { panic!("it is a connect") };
+    assert_eq!((connect.result, connect.sk, connect.inode), (ConnectResult::Established, 9, 8));
+    assert_eq!((connect.age_ns, connect.totals), (None, ConnectTotals::default()));
+    assert_eq!(connect.endpoints, ends_decoded());
+}
+
+#[test]
 fn syn() {
     let record = encode(record::SYN, 42, |to| {
         to.endpoints(&ends()).listener(&listener()).u32(record::SYN_COOKIE).u32(0)
@@ -577,6 +589,7 @@ proptest! {
             record::REQUEST_END => size_of::<record::RequestEnd>(),
             record::NO_PORT => size_of::<record::NoPort>(),
             record::CONNECT => size_of::<record::Connect>(),
+            record::ESTABLISHED => size_of::<record::Established>(),
             record::HANDSHAKE_DROP => size_of::<record::HandshakeDrop>(),
             record::NO_LISTENER => size_of::<record::NoListener>(),
             _ => size_of::<record::ListenerClosed>(),

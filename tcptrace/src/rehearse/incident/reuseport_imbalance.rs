@@ -36,8 +36,8 @@ const CALLS: usize = 100;
 const EVERY_MS: u64 = 66;
 /// After so long without an accept, what was accepted before does not count among the recent waits.
 const QUIET: Duration = Duration::from_millis(3500);
-/// Time that a member spends on a connection then: half of what would be needed.
-const BUSY_MS: u64 = 150;
+/// Time that a member spends on a connection then: six times what it has.
+const BUSY_MS: u64 = 400;
 
 /// What a variant differs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
