@@ -4,6 +4,7 @@ mod bench;
 mod binary;
 mod ebpf;
 mod paths;
+mod readers;
 mod servers;
 mod setup;
 mod term;
