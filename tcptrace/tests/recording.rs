@@ -6,7 +6,6 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use jiff::tz::TimeZone;
-use serde_json::Value;
 use tcptrace::event::{Event, Kind};
 use tcptrace::record::{Metadata, Reader, Writer, open};
 use tcptrace::report::{Digest, Report, text};
@@ -126,69 +125,6 @@ fn a_replay_says_what_was_said_live() -> Result<()> {
             said.join("\n")
         );
     }
-    Ok(())
-}
-
-/// pyarrow and DuckDB read a recording as it is, by the very queries of `docs/recording.md`, and count what `report` counts.
-/// Needs a Python that has both: `TCPTRACE_PYTHON`, or `python3`.
-#[test]
-fn others_read_it_as_it_is() -> Result<()> {
-    let python = std::env::var("TCPTRACE_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let able =
-        Command::new(&python).args(["-c", "import pyarrow, duckdb, pytz"]).stderr(Stdio::null()).status();
-    if !able.is_ok_and(|status| status.success()) {
-        println!(
-            "skipped: {python} has no pyarrow and duckdb (pip install pyarrow duckdb pytz; TCPTRACE_PYTHON names another)"
-        );
-        return Ok(());
-    }
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/recording.md"))?;
-    let blocks = |language: &str| -> Vec<String> {
-        let begin = format!("```{language}\n");
-        page.split(&begin).skip(1).filter_map(|rest| rest.split("```").next()).map(str::to_owned).collect()
-    };
-    let (load, queries) = (blocks("python"), blocks("sql"));
-    ensure!(load.len() == 1 && queries.len() == 3, "the page has other examples");
-    let directory = tempfile::tempdir()?;
-    let recordings = directory.path().join("recordings");
-    fs::create_dir(&recordings)?;
-    let (mut drops, mut fails) = (0, 0);
-    for path in fixtures()? {
-        fs::copy(&path, recordings.join(path.file_name().unwrap_or_default()))?;
-        let (_, events) = events(&path)?;
-        // A listener's count only grows; what the last event says is how many there were.
-        let mut counts = std::collections::BTreeMap::new();
-        for event in &events {
-            if let Kind::AckDrop(drop) = &event.kind
-                && drop.cause == tcptrace::event::AckDropCause::AcceptQueue
-            {
-                counts.insert((drop.endpoints.local, drop.listener.sk), drop.total);
-            }
-            fails += u64::from(matches!(event.kind, Kind::BindFail(_)));
-        }
-        drops += counts.values().sum::<u64>();
-    }
-    let mut script = load.join("\n");
-    script.push_str("\nimport json\n");
-    for query in &queries {
-        script.push_str(&format!(
-            "rows = duckdb.sql({query:?}).fetchall()\nprint(json.dumps(rows, default=str))\n"
-        ));
-    }
-    let output = Command::new(&python).args(["-c", &script]).current_dir(directory.path()).output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let answers: Vec<Value> =
-        String::from_utf8(output.stdout)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let rows = |index: usize| answers.get(index).and_then(Value::as_array).cloned().unwrap_or_default();
-    // host, comm, local_ip, local_port, sk, syn_drops, ack_drops
-    let theirs: u64 = rows(0).iter().filter_map(|row| row.get(6)?.as_u64()).sum();
-    ensure!(drops > 0 && theirs == drops, "they count {theirs} final ACKs dropped, we {drops}");
-    ensure!(!rows(1).is_empty(), "no queue depths");
-    ensure!(
-        rows(2).len() as u64 == fails && fails > 0,
-        "they see {} binds that failed, we {fails}",
-        rows(2).len()
-    );
     Ok(())
 }
 

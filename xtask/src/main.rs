@@ -4,6 +4,8 @@ mod bench;
 mod binary;
 mod ebpf;
 mod paths;
+mod readers;
+mod servers;
 mod setup;
 mod term;
 mod test;
@@ -33,6 +35,8 @@ enum Command {
     Ebpf(ebpf::Args),
     /// Tests everything: units, then the tracer live, in guests and on this machine.
     Test(test::Args),
+    /// Asks `tcptrace why` about nginx, redis and sshd as Debian has them, healthy and not, in a guest.
+    Servers(servers::Args),
     /// Measures what tracing costs, side by side with other tools, in a guest.
     Bench(bench::Args),
     /// Measures recordings: how fast they are written and read, how large they are.
@@ -71,6 +75,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Static => println!("{}", binary::build()?.display()),
         Command::Ebpf(args) => ebpf::run(&args)?,
         Command::Test(args) => return test::run(&args),
+        Command::Servers(args) => return servers::run(&args),
         Command::Bench(args) => return bench::run(&args),
         Command::BenchRecording(args) => return bench::recording::run(&args),
         Command::BenchWho(args) => return bench::who::run(&args),

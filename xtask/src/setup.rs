@@ -11,7 +11,7 @@ use nix::unistd::Uid;
 
 use crate::ebpf::toolchain::{self, LINKER_VERSION};
 use crate::vm::{Kernel, Series};
-use crate::{paths, term, tool};
+use crate::{paths, readers, term, tool};
 
 /// Without options: everything.
 #[derive(ClapArgs)]
@@ -73,6 +73,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             let kernel = Kernel::of_series(series)?;
             term::note(format_args!("kernel {}: {}", kernel.name, kernel.release));
         }
+    }
+    if everything {
+        readers::install();
     }
     term::note("everything is set up");
     Ok(())

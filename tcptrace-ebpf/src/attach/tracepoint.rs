@@ -203,7 +203,11 @@ fn tp_exit_bind(ctx: TracePointContext) -> u32 {
     let asked_family = u16::from_ne_bytes([asked[0], asked[1]]);
     let asked_port = u16::from_be_bytes([asked[2], asked[3]]);
     if result == 0 {
-        port::bound(sk, sk.local_port(), if asked_port == 0 { HOW_BIND_ANY } else { HOW_BIND });
+        let port = sk.local_port();
+        // With IP_BIND_ADDRESS_NO_PORT connect() will choose it.
+        if port != 0 {
+            port::bound(sk, port, if asked_port == 0 { HOW_BIND_ANY } else { HOW_BIND });
+        }
         return 0;
     }
     let address = if asked_family == AF_INET6 {

@@ -1,13 +1,16 @@
 //! `tcptrace ports`: who has the ephemeral ports now, where they lead, how many are left, and with `--for` how long they
 //! will last.
 
+mod line;
+mod text;
+mod trend;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-
-use serde::Serialize;
+use std::time::Instant;
 
 use super::{
     args::PortsArgs,
@@ -16,112 +19,31 @@ use super::{
 };
 use crate::{
     check::{self, Plan},
-    correlate::{Correlator, ProcessPorts},
-    event::{Owner, PortSurvey},
+    correlate::Correlator,
+    event::{DestinationUse, Owner, PortSurvey},
     host::{netns::Netns, sock_diag},
     identity::process::Process,
     live::{
         Live,
         drive::{Ending, drive},
     },
-    output::escape,
     stock::{Gap, Namespace, Opener, Scope, Survey, Wanted, ports},
 };
+
+use line::{DestinationLine, ProcessLine, RiskLine, SpaceLine, SummaryLine};
+use text::text;
+use trend::{Trend, round};
 
 /// Lines of text for each list, unless all are asked for.
 const SHOWN: usize = 10;
 
-/// A namespace, as `--json` prints it.
-#[derive(Serialize)]
-struct SpaceLine<'a> {
-    r#type: &'static str,
-    netns: u32,
-    namespace: Option<&'a str>,
-    range: String,
-    reserved: Option<String>,
-    /// Ports that the kernel may choose.
-    capacity: u32,
-    in_use: u32,
-    free: u32,
-    /// Ports that nothing but TIME_WAIT has.
-    time_wait: u32,
-    /// Ports that listening and bound-only sockets have: connect() is given none of these.
-    blocked: u32,
-    /// Of the ports in use: those of the parity that connect() prefers, and the others, which bind() to port 0 prefers.
-    in_use_connect_half: u32,
-    in_use_bind_half: u32,
-    processes: Vec<ProcessLine<'a>>,
-    containers: BTreeMap<String, u32>,
-    destinations: Vec<DestinationLine<'a>>,
-    risks: Vec<RiskLine>,
-    incomplete: Option<&'a str>,
-}
-
-/// A process and its ports; pid null: sockets that no process has open.
-#[derive(Serialize)]
-struct ProcessLine<'a> {
-    pid: Option<u32>,
-    comm: Option<&'a str>,
-    command: Option<&'a str>,
-    container: Option<String>,
-    ports: u32,
-    established: u32,
-    close_wait: u32,
-    bound: u32,
-    time_wait: u32,
-    most_to: Option<SocketAddr>,
-    /// With `--for`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trend: Option<Trend>,
-}
-
-/// What a process did while it was traced.
-#[derive(Clone, Copy, Serialize)]
-struct Trend {
-    taken: u64,
-    released: u64,
-    taken_per_s: f64,
-    released_per_s: f64,
-    /// Only if what it holds only grows.
-    growth_per_s: Option<f64>,
-    growth_error_per_s: Option<f64>,
-    seconds_left: Option<f64>,
-    seconds_left_min: Option<f64>,
-    seconds_left_max: Option<f64>,
-}
-
-/// A destination and the room toward it.
-#[derive(Serialize)]
-struct DestinationLine<'a> {
-    source: IpAddr,
-    remote: SocketAddr,
-    used: u32,
-    time_wait: u32,
-    free: u32,
-    owner: Option<&'a Owner>,
-}
-
-#[derive(Serialize)]
-struct RiskLine {
-    code: &'static str,
-    title: String,
-}
-
-/// The last line.
-#[derive(Serialize)]
-struct SummaryLine<'a> {
-    r#type: &'static str,
-    namespaces: usize,
-    /// What could not be looked at.
-    gaps: Vec<&'a str>,
-}
-
 pub(super) fn run(args: &PortsArgs) -> Result<Exit, Failure> {
     let only = args.netns.as_deref().map(netns::find).transpose()?;
     let mut gaps = Vec::new();
+    let scope = Scope { netns: only.clone(), ..Scope::default() };
     let traced = match args.limit {
-        Some(_) => match watch(args, only.clone()) {
-            Ok(world) => Some(world),
+        Some(_) => match watch(args, only, &scope) {
+            Ok(traced) => Some(traced),
             Err(failure) => {
                 gaps.push(Gap::new("traced", format!("rates and forecasts: {}", failure.message)));
                 None
@@ -129,7 +51,6 @@ pub(super) fn run(args: &PortsArgs) -> Result<Exit, Failure> {
         },
         None => None,
     };
-    let scope = Scope { netns: only, ..Scope::default() };
     let mut survey =
         Survey::take(&scope, &[Wanted::ALL]).map_err(|error| Failure::new(Exit::NotPermitted, error))?;
     if survey.namespaces.is_empty() {
@@ -164,8 +85,16 @@ pub(super) fn run(args: &PortsArgs) -> Result<Exit, Failure> {
     }
 }
 
+/// What a trace adds.
+struct Traced {
+    world: Correlator,
+    /// Ports in use between two ends when it began, by namespace.
+    before: HashMap<(u32, IpAddr, SocketAddr), u32>,
+    began: Instant,
+}
+
 /// Traces for the time asked for.
-fn watch(args: &PortsArgs, only: Option<Netns>) -> Result<Correlator, Failure> {
+fn watch(args: &PortsArgs, only: Option<Netns>, scope: &Scope) -> Result<Traced, Failure> {
     let filters = trace::Filters { netns: only, ..Default::default() };
     let options = trace::options(&args.trace, 0, filters)?;
     trace::runtime()?.block_on(async {
@@ -179,6 +108,8 @@ fn watch(args: &PortsArgs, only: Option<Netns>) -> Result<Correlator, Failure> {
             }
             Ok(ControlFlow::Continue(()))
         };
+        let began = Instant::now();
+        let before = lanes(scope)?;
         let _goes_on = feed(&first).map_err(|error| trace::cannot_write(&error))?;
         let over = async {
             if let Some(limit) = args.limit {
@@ -187,9 +118,21 @@ fn watch(args: &PortsArgs, only: Option<Netns>) -> Result<Correlator, Failure> {
         };
         let ending = drive(live, over, feed).await.map_err(|error| trace::cannot_write(&error))?;
         match ending {
-            Ending::Over | Ending::OutputClosed | Ending::Interrupted => Ok(world),
+            Ending::Over | Ending::OutputClosed | Ending::Interrupted => Ok(Traced { world, before, began }),
         }
     })
+}
+
+fn lanes(scope: &Scope) -> Result<HashMap<(u32, IpAddr, SocketAddr), u32>, Failure> {
+    let survey =
+        Survey::take(scope, &[Wanted::ALL]).map_err(|error| Failure::new(Exit::NotPermitted, error))?;
+    let spaces = survey.namespaces.iter().filter_map(|namespace| Space::of(namespace, None));
+    let mut lanes = HashMap::new();
+    for space in spaces {
+        let used = space.survey.destinations.iter();
+        lanes.extend(used.map(|lane| ((space.namespace.id, lane.source, lane.remote), lane.ports)));
+    }
+    Ok(lanes)
 }
 
 /// A namespace and who has its ports.
@@ -197,11 +140,11 @@ struct Space<'a> {
     namespace: &'a Namespace,
     survey: PortSurvey,
     processes: HashMap<u32, &'a Arc<Process>>,
-    traced: Option<&'a Correlator>,
+    traced: Option<&'a Traced>,
 }
 
 impl<'a> Space<'a> {
-    fn of(namespace: &'a Namespace, traced: Option<&'a Correlator>) -> Option<Self> {
+    fn of(namespace: &'a Namespace, traced: Option<&'a Traced>) -> Option<Self> {
         let processes: HashMap<u32, &Arc<Process>> = namespace
             .sockets
             .iter()
@@ -232,16 +175,37 @@ impl<'a> Space<'a> {
             bound: holders.bound,
             time_wait: holders.time_wait,
             most_to: holders.most_to.map(|(remote, _)| remote),
-            trend: pid.and_then(|pid| self.trend(pid)),
+            trend: pid.and_then(|pid| self.trend(|other| other == pid)),
         }
     }
 
-    fn trend(&self, pid: u32) -> Option<Trend> {
-        let world = self.traced?;
-        let ports = world.ports().user((self.namespace.id, pid))?;
+    fn trend(&self, wanted: impl Fn(u32) -> bool) -> Option<Trend> {
+        let world = &self.traced?.world;
         // What it did before it was traced is not known, and what it does from its first port on is.
         let span = world.now().since(world.start());
-        Some(Trend::of(ports, span.as_secs_f64(), self.survey.free()))
+        let users = world.ports().users(self.namespace.id).filter(|(pid, _)| wanted(*pid));
+        Trend::of(users.map(|(_, ports)| ports), span.as_secs_f64(), self.survey.free())
+    }
+
+    /// Of every container whose processes took ports.
+    fn container_trends(&self) -> BTreeMap<String, Trend> {
+        let Some(Traced { world, .. }) = self.traced else { return BTreeMap::new() };
+        let container = |pid: u32| world.processes().info(pid).and_then(|info| info.container.clone());
+        let mut trends = BTreeMap::new();
+        for (pid, _) in world.ports().users(self.namespace.id) {
+            let Some(name) = container(pid).filter(|name| !trends.contains_key(name)) else { continue };
+            if let Some(trend) = self.trend(|other| container(other).as_ref() == Some(&name)) {
+                trends.insert(name, trend);
+            }
+        }
+        trends
+    }
+
+    /// By how many ports a second more are in use between two ends than when the trace began.
+    fn growth(&self, lane: &DestinationUse) -> Option<f64> {
+        let traced = self.traced?;
+        let before = traced.before.get(&(self.namespace.id, lane.source, lane.remote)).copied().unwrap_or(0);
+        Some(round((f64::from(lane.ports) - f64::from(before)) / traced.began.elapsed().as_secs_f64()))
     }
 
     fn line(&self) -> SpaceLine<'_> {
@@ -270,6 +234,8 @@ impl<'a> Space<'a> {
             in_use_bind_half: survey.in_use - survey.in_use_connect_half,
             processes,
             containers,
+            trend: self.trend(|_| true),
+            container_trends: self.container_trends(),
             destinations: survey
                 .destinations
                 .iter()
@@ -280,6 +246,7 @@ impl<'a> Space<'a> {
                     time_wait: lane.time_wait,
                     free: survey.free_toward(lane.ports),
                     owner: lane.owner.as_ref(),
+                    growth_per_s: self.growth(lane),
                 })
                 .collect(),
             risks: risks
@@ -289,33 +256,6 @@ impl<'a> Space<'a> {
             incomplete: survey.incomplete.as_deref(),
         }
     }
-}
-
-impl Trend {
-    /// `span` in seconds.
-    fn of(ports: &ProcessPorts, span: f64, free: u32) -> Self {
-        let latest = &ports.latest;
-        let growth = ports.growth();
-        let forecast = growth.and_then(|growth| growth.forecast(free.into()));
-        #[expect(clippy::cast_precision_loss, reason = "a rate has few significant digits")]
-        let rate = |count: u64| if span > 0.0 { round(count as f64 / span) } else { 0.0 };
-        Self {
-            taken: latest.taken(),
-            released: latest.released,
-            taken_per_s: rate(latest.taken()),
-            released_per_s: rate(latest.released),
-            growth_per_s: growth.map(|growth| round(growth.per_s)),
-            growth_error_per_s: growth.map(|growth| round(growth.error_per_s)),
-            seconds_left: forecast.map(|(_, likely, _)| round(likely.as_secs_f64())),
-            seconds_left_min: forecast.map(|(least, ..)| round(least.as_secs_f64())),
-            seconds_left_max: forecast.and_then(|(.., most)| most).map(|most| round(most.as_secs_f64())),
-        }
-    }
-}
-
-/// To a tenth.
-fn round(number: f64) -> f64 {
-    (number * 10.0).round() / 10.0
 }
 
 fn json(survey: &Survey, spaces: &[Space<'_>]) -> io::Result<()> {
@@ -332,98 +272,4 @@ fn json(survey: &Survey, spaces: &[Space<'_>]) -> io::Result<()> {
     serde_json::to_writer(&mut out, &line)?;
     writeln!(out)?;
     out.flush()
-}
-
-fn text(survey: &Survey, spaces: &[Space<'_>], shown: usize) -> io::Result<()> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    for space in spaces {
-        let line = space.line();
-        let own = if space.namespace.is_own { " (this one)" } else { "" };
-        writeln!(out, "network namespace {}{own}", escape(&space.namespace.to_string()))?;
-        let reserved = match line.reserved.as_deref() {
-            Some("") => "nothing reserved".to_owned(),
-            Some(reserved) => format!("reserved {reserved}"),
-            None => "what is reserved is not known".to_owned(),
-        };
-        writeln!(out, "  {} ports: range {}, {reserved}", line.capacity, line.range)?;
-        let percent = f64::from(line.in_use) * 100.0 / f64::from(line.capacity.max(1));
-        writeln!(
-            out,
-            "  {} in use ({percent:.1} %): {} by TIME_WAIT alone, {} by sockets that listen or are only bound; {} free",
-            line.in_use, line.time_wait, line.blocked, line.free
-        )?;
-        let half = line.capacity.div_ceil(2);
-        writeln!(
-            out,
-            "  of about {half} each: {} in the half that connect() prefers, {} in the half of bind() to port 0",
-            line.in_use_connect_half, line.in_use_bind_half
-        )?;
-        if !line.processes.is_empty() {
-            writeln!(out, "  PORTS ESTAB CLOSE-WAIT BOUND TIME-WAIT PROCESS")?;
-        }
-        for process in line.processes.iter().take(shown) {
-            process_text(&mut out, process)?;
-        }
-        more(&mut out, line.processes.len(), shown)?;
-        for (container, ports) in line.containers.iter().take(shown) {
-            writeln!(out, "  {ports:5} in {}", escape(container))?;
-        }
-        if !line.destinations.is_empty() {
-            writeln!(out, "   USED TIME-WAIT  FREE DESTINATION")?;
-        }
-        for lane in line.destinations.iter().take(shown) {
-            let owner = lane.owner.map_or_else(String::new, |owner| {
-                format!(", mostly {}", escape(&format!("{}[{}]", owner.comm, owner.pid)))
-            });
-            writeln!(
-                out,
-                "  {:5} {:9} {:5} {} from {}{owner}",
-                lane.used, lane.time_wait, lane.free, lane.remote, lane.source
-            )?;
-        }
-        more(&mut out, line.destinations.len(), shown)?;
-        for risk in &line.risks {
-            writeln!(out, "  risk {}: {} (tcptrace check says what to do)", risk.code, escape(&risk.title))?;
-        }
-    }
-    for gap in &survey.gaps {
-        writeln!(out, "not looked at: {}", escape(&gap.why))?;
-    }
-    out.flush()
-}
-
-fn process_text(out: &mut impl Write, process: &ProcessLine<'_>) -> io::Result<()> {
-    let name = match (process.comm, process.pid) {
-        (Some(comm), Some(pid)) => escape(&format!("{comm}[{pid}]")).into_owned(),
-        _ => "no process (TIME_WAIT, closing)".to_owned(),
-    };
-    let to = process.most_to.map_or_else(String::new, |remote| format!(", mostly to {remote}"));
-    writeln!(
-        out,
-        "  {:5} {:5} {:10} {:5} {:9} {name}{to}",
-        process.ports, process.established, process.close_wait, process.bound, process.time_wait
-    )?;
-    let Some(trend) = process.trend else { return Ok(()) };
-    write!(
-        out,
-        "        took {} ({}/s), gave back {} ({}/s)",
-        trend.taken, trend.taken_per_s, trend.released, trend.released_per_s
-    )?;
-    match (trend.growth_per_s, trend.seconds_left) {
-        (Some(growth), Some(left)) => {
-            let error = trend.growth_error_per_s.unwrap_or(0.0);
-            let least = trend.seconds_left_min.unwrap_or(left);
-            let most =
-                trend.seconds_left_max.map_or_else(|| "much later".to_owned(), |most| format!("{most} s"));
-            writeln!(
-                out,
-                "; only grows, {growth} ± {error}/s: none is left in {left} s ({least} s to {most})"
-            )
-        }
-        _ => writeln!(out),
-    }
-}
-
-fn more(out: &mut impl Write, all: usize, shown: usize) -> io::Result<()> {
-    if all > shown { writeln!(out, "  … and {} more (--all)", all - shown) } else { Ok(()) }
 }

@@ -123,6 +123,19 @@ pub struct Growth {
 }
 
 impl Growth {
+    /// Of two processes together; their errors have nothing to do with each other.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        Self {
+            held: self.held + other.held,
+            per_s: self.per_s + other.per_s,
+            error_per_s: self.error_per_s.hypot(other.error_per_s),
+            span: self.span.max(other.span),
+            taken: self.taken + other.taken,
+            released: self.released + other.released,
+        }
+    }
+
     /// Time until `free` ports are gone: the least, the likely, and the most (two standard errors). `None` for never.
     pub fn forecast(&self, free: u64) -> Option<(Duration, Duration, Option<Duration>)> {
         // Counts of ports are small: nothing is lost.

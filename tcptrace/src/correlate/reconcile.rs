@@ -88,7 +88,9 @@ pub(super) fn reconcile(
             } else if row.sampled && within(&namespace.first_second) {
                 result.status = ReconciliationStatus::Partial;
                 result.reason = Some("it had begun before the counter was first read".to_owned());
-            } else if let Some(besides) = besides.filter(|_| lost.is_none()) {
+            } else if let Some(besides) =
+                besides.filter(|besides| lost.is_none() || (besides.at_most)(namespace) == u64::MAX)
+            {
                 result.status = ReconciliationStatus::Partial;
                 result.reason = Some(besides.what.to_owned());
             } else if namespace.is_late() && lost.is_none() {

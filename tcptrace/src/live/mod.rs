@@ -11,6 +11,7 @@ mod people;
 mod places;
 mod polled;
 mod ports;
+mod reverse_path;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -195,7 +196,6 @@ impl Live {
         batch.sort_by_key(|event| event.time);
         let mut conflicts: Vec<(Timestamp, BindFail)> = Vec::new();
         let mut strangers: Vec<(u64, u64, Endpoints)> = Vec::new();
-        let mut reverse_path: HashSet<u32> = HashSet::new();
         let tells_causes = self.tracer.coverage().back_end("request-end").is_some();
         for mut event in batch {
             if let Kind::SynAckRetransmit(again) = &mut event.kind {
@@ -210,12 +210,8 @@ impl Live {
                 dropped.input_name = self.kallsyms.function_at(dropped.input);
                 // A kernel without reasons counts this one, at least.
                 let input = dropped.function.as_deref().is_some_and(|name| name.starts_with("ip_rcv_finish"));
-                if dropped.reason == 0 && input {
-                    let netns = dropped.endpoints.netns;
-                    if self.places.filters_reverse_path(netns) || reverse_path.contains(&netns) {
-                        reverse_path.insert(netns);
-                        dropped.reason_name = Some("IP_RPFILTER".to_owned());
-                    }
+                if dropped.reason == 0 && input && self.places.filters_reverse_path(dropped.endpoints.netns) {
+                    dropped.reason_name = Some("IP_RPFILTER".to_owned());
                 }
             }
             if let Kind::BindFail(fail) = &mut event.kind

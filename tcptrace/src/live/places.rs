@@ -16,6 +16,8 @@ use crate::{
     },
 };
 
+use super::reverse_path::ReversePath;
+
 /// Namespaces whose knobs are read every second; of more, only now and then.
 const FEW: usize = 8;
 
@@ -29,8 +31,7 @@ struct Place {
     said_counters: Option<CounterSample>,
     said_knobs: Option<KnobSample>,
     diag: Option<SockDiag>,
-    /// Packets that the reverse-path filter had dropped when that was last asked.
-    reverse_path: Option<u64>,
+    reverse_path: ReversePath,
 }
 
 /// All namespaces being traced.
@@ -73,7 +74,7 @@ impl Places {
             said_counters: None,
             said_knobs: None,
             diag: None,
-            reverse_path: None,
+            reverse_path: ReversePath::default(),
         });
     }
 
@@ -198,13 +199,11 @@ impl Places {
         place.diag.as_mut()
     }
 
-    /// Whether the reverse-path filter of a namespace has dropped anything since this was last asked.
+    /// Whether it was the reverse-path filter of a namespace that dropped a packet, and not the want of a route.
     pub(super) fn filters_reverse_path(&mut self, netns: u32) -> bool {
         let Some(place) = self.places.get_mut(&netns) else { return false };
-        let now = place.counters.as_mut().and_then(|reader| reader.read().ok()?.rp_filter_drops);
-        let grown = now > place.reverse_path.or(Some(0));
-        place.reverse_path = now;
-        grown
+        let counted = place.counters.as_mut().and_then(|reader| reader.read().ok()?.rp_filter_drops);
+        counted.is_some_and(|counted| place.reverse_path.meet(counted, Instant::now()))
     }
 
     /// Every listener on one of `ports` in every namespace of the host, also those that are not traced; and whether all could be

@@ -243,6 +243,20 @@ fn findings_of_the_time_watched_decide() {
         let facts = with_finding(to(), Some(connected()), finding(code, "0.0.0.0:80", HERE));
         assert_eq!(verdict(&facts), (code, Certain, Some(false)), "{code}");
     }
+    // Who listened before, longer ago than listeners are remembered.
+    let mut gone = with_finding(
+        to(),
+        Some(refused()),
+        Finding { cause: "listener-exited", ..finding("no-listener", "10.0.0.1:80", HERE) },
+    );
+    gone.listeners.clear();
+    assert_eq!(verdict(&gone), ("listener-exited", Certain, Some(false)));
+    let said_by = |errno| {
+        let unanswered = finding("syn-unanswered", "192.0.2.1:80", HERE);
+        let evidence = Evidence::new().with("errno", errno);
+        verdict(&with_finding(remote("192.0.2.1:80"), None, Finding { evidence, ..unanswered })).0
+    };
+    assert_eq!((said_by("EHOSTUNREACH"), said_by("ETIMEDOUT")), ("unreachable", "no-answer"));
     // Those of other addresses, ports and namespaces are not about this one.
     for (at, netns) in [("10.0.0.2:80", HERE), ("10.0.0.1:81", HERE), ("0.0.0.0:80", HERE + 1)] {
         let facts = with_finding(to(), Some(connected()), finding("accept-queue-overflow", at, netns));

@@ -83,10 +83,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         copies: args.copy.clone(),
         ..Guest::new(kernel)
     };
-    let timeout = Duration::from_secs(args.timeout);
-    let job = Job::new(args.command.clone(), timeout);
-    let batch = run_batch(&guest, &[job], &mut Passthrough { stdout_closed: false })?;
-    if args.console || batch.failure.is_some() {
+    run_one(&guest, args.command.clone(), Duration::from_secs(args.timeout), args.console)
+}
+
+/// Runs one command in a guest, its output handed through, and gives its exit status.
+pub(crate) fn run_one(
+    guest: &Guest,
+    command: Vec<String>,
+    timeout: Duration,
+    console: bool,
+) -> Result<ExitCode> {
+    let job = Job::new(command, timeout);
+    let batch = run_batch(guest, &[job], &mut Passthrough { stdout_closed: false })?;
+    if console || batch.failure.is_some() {
         term::note(format_args!("console of {} ({}):", guest.kernel.name, guest.kernel.release));
         term::raw(batch.console.as_bytes());
     }

@@ -205,6 +205,9 @@ fn more_rsts_than_the_kernel_sent_is_wrong_and_fewer_is_not() {
     assert_eq!(compared("OutRsts", &connecting(kernel, observed(5))), (Some(5), Exact));
     assert_eq!(compared("OutRsts", &connecting(kernel, observed(3))), (Some(3), Partial));
     assert_eq!(compared("OutRsts", &connecting(kernel, observed(6))), (Some(6), Mismatch));
+    // What was lost changes nothing about that.
+    let rows = reconcile(1, &connecting(kernel, observed(3)), None, Some("3 no-listener"));
+    assert_eq!(rows.last().map(|row| (row.counter, row.status)), Some(("OutRsts", Partial)));
 }
 
 #[test]

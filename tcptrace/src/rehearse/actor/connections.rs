@@ -88,6 +88,8 @@ impl Connections {
     /// Opens connections at a pace; every one sends its byte as soon as it is established.
     pub(super) fn load(&mut self, load: &Load) -> std::io::Result<usize> {
         let (begin, every) = (Instant::now(), Duration::from_millis(load.every_ms));
+        // Many slow clients at once must not keep an emulated machine busy by looking around.
+        let nap = Duration::from_millis(if load.every_ms >= 200 { 100 } else { 20 });
         let (mut opened, mut next) = (0, begin);
         while begin.elapsed() < Duration::from_millis(load.for_ms) || opened < load.at_least {
             if Instant::now() >= next {
@@ -99,7 +101,7 @@ impl Connections {
                 // A machine that cannot keep the pace must not pay it back in one burst.
                 next = (next + every).max(Instant::now());
             }
-            self.attend(next.saturating_duration_since(Instant::now()).min(Duration::from_millis(20)))?;
+            self.attend(next.saturating_duration_since(Instant::now()).min(nap))?;
             self.send_late();
             self.give_up()?;
         }

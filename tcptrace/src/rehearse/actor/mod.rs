@@ -44,6 +44,7 @@ pub(super) use order::{
     Reply, Stamp, Storm, Take, Taken, Tally, Visit, Visits,
 };
 pub use puppet::actor_main;
+pub(super) use puppet::raise_fd_limit;
 pub(super) use sockets::{TcpDeferAccept, have_own_ranges};
 
 /// The hidden subcommand that makes our executable an actor; everything after it goes to [`actor_main`].

@@ -104,7 +104,7 @@ fn done(value: impl Serialize) -> io::Result<Reply> {
 }
 
 /// Hundreds of held connections do not fit under the usual soft limit of 1024 for long.
-fn raise_fd_limit() {
+pub(in crate::rehearse) fn raise_fd_limit() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         // If it is refused the incident may still fit; if not, the failing socket() says so.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(65536), hard);

@@ -9,7 +9,7 @@ mod scene;
 use serde_json::json;
 
 use super::{Entry, Incident, Options, Variant};
-use crate::rehearse::actor::Actor;
+use crate::rehearse::actor::{Actor, raise_fd_limit};
 use crate::rehearse::counters;
 use crate::rehearse::error::{Error, Result};
 use crate::rehearse::stage::{Layout, Stage, has_ipv6};
@@ -100,6 +100,8 @@ struct PortGrab {
 impl PortGrab {
     fn new(variant: &'static Variant, options: Options) -> Result<Self> {
         let kinds = kinds(variant.name, options.count)?;
+        // Every actor of a series has a few descriptors of ours.
+        raise_fd_limit();
         let layout = if kinds.contains(&Kind::OtherNamespace) { Layout::Pair } else { Layout::Loopback };
         let stage = options.stage(layout)?;
         let has_ipv6 = has_ipv6(stage.server())?;
@@ -225,7 +227,11 @@ impl Incident for PortGrab {
 
     fn prepare(&mut self) -> Result<()> {
         let older = self.options.older || self.variant.name == "older-holder";
-        if older && !self.is_series() { self.occupy() } else { Ok(()) }
+        if !older || self.is_series() {
+            return Ok(());
+        }
+        self.scenes.iter_mut().for_each(|scene| scene.older = true);
+        self.occupy()
     }
 
     fn play(&mut self) -> Result<GroundTruth> {

@@ -26,6 +26,8 @@ pub(super) struct Scene {
     /// The port that the server is configured to use.
     pub(super) port: u16,
     pub(super) family: Family,
+    /// The holder came before the tracer.
+    pub(super) older: bool,
     pub(super) holder: Option<Holder>,
     /// Whose bind() or listen() failed; kept, because it may still have the port.
     pub(super) server: Option<Actor>,
@@ -77,7 +79,7 @@ impl Holder {
 
 impl Scene {
     pub(super) fn new(kind: Kind, port: u16, family: Family) -> Self {
-        Self { kind, port, family, holder: None, server: None, attempts: Vec::new() }
+        Self { kind, port, family, older: false, holder: None, server: None, attempts: Vec::new() }
     }
 
     /// The address that the server is configured to listen on.
@@ -245,12 +247,20 @@ impl Scene {
     pub(super) fn expectation(&self) -> Option<Expectation> {
         let (holder, server) = (self.holder.as_ref()?, self.server.as_ref()?);
         let wanted = self.wanted();
+        let (cause, holder) = match self.kind {
+            // Nobody can tell any more who left it, or that its opener was another.
+            Kind::TimeWait | Kind::TimeWaitRestart if self.older => {
+                (self.kind.cause(), Party { pid: None, comm: None, command: None, ..holder.party() })
+            }
+            Kind::InheritedFd if self.older => (Kind::Listener.cause(), holder.party()),
+            _ => (self.kind.cause(), holder.party()),
+        };
         (self.kind != Kind::OtherNamespace).then(|| Expectation {
             code: "bind-conflict",
-            cause: self.kind.cause(),
+            cause,
             subject: Party::port(wanted),
             requester: Some(Party::of(server.identity(), "process", wanted)),
-            holder: Some(holder.party()),
+            holder: Some(holder),
             needs: None,
         })
     }
