@@ -68,6 +68,8 @@ pub(super) struct Ports {
     users: BTreeMap<u32, (PortUser, u64)>,
     destinations: HashMap<SocketAddr, (Destination, Vec<u32>)>,
     holders: HashMap<u64, u32>,
+    /// Connects are recorded that were answered at once, and so all are.
+    all: bool,
     untold: u64,
 }
 
@@ -82,7 +84,11 @@ impl Ports {
         if within {
             self.connect(connect);
         }
-        let (Some(since), Some(task)) = (connect.port_taken(time), &connect.task) else { return };
+        // Without `--all` only those are told that were not answered at once, and none of their ports' release.
+        self.all |= connect.result == ConnectResult::Established && connect.syns_again == 0;
+        let (Some(since), Some(task), true) = (connect.port_taken(time), &connect.task, self.all) else {
+            return;
+        };
         if connect.result == ConnectResult::SynAgain && connect.syns_again > 1
             || self.holders.contains_key(&connect.sk)
         {

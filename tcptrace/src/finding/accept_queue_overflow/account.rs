@@ -60,11 +60,14 @@ impl<'a> Account<'a> {
 
     pub(super) fn describe(&self) -> Description {
         let cause = self.cause();
-        let confidence = match (self.drops.inferred, self.listener.inferred.shared) {
+        let certainty = match (self.drops.inferred, self.listener.inferred.shared) {
             (0, _) => cause.confidence,
             (_, false) => cause.confidence.min(Confidence::Likely),
             (_, true) => Confidence::Possible,
         };
+        // Whether it drains at all is unknown: any advice about the queue's length is a guess then.
+        let blind = self.is_blind() && cause.code != "accept-stalled";
+        let confidence = if blind { certainty.min(Confidence::Possible) } else { certainty };
         let limit = self.limit.map_or_else(String::new, |limit| format!(" ({})", limit.limit));
         Description {
             severity: Severity::Critical,
@@ -174,8 +177,14 @@ impl<'a> Account<'a> {
         lines
     }
 
+    /// It is not known what this listener accepts: in the tracepoint tier, where several listen on the port.
+    fn is_blind(&self) -> bool {
+        self.listener.totals.accepted.is_none()
+    }
+
     pub(super) fn accept_threads(&self) -> Option<u64> {
-        self.world.observes(observation::ACCEPT).then(|| self.listener.acceptors.count())
+        let seen = self.world.observes(observation::ACCEPT) && !self.is_blind();
+        seen.then(|| self.listener.acceptors.count())
     }
 
     /// Whether deduced drops are SYNs: they are where every final ACK is seen. Those that answer a SYN cookie are not, in the
