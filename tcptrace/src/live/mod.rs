@@ -6,7 +6,10 @@
 
 mod absence;
 mod clock;
+mod conflict;
 pub mod drive;
+mod listeners;
+mod losses;
 mod people;
 mod places;
 mod polled;
@@ -15,31 +18,24 @@ mod reverse_path;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    net::{Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     os::fd::{AsFd, BorrowedFd},
-    time::Duration,
 };
 
-use tcptrace_common::{
-    listener::{HISTOGRAM_BUCKETS, ListenerState, PREFIX_BITS_V4, PREFIX_BITS_V6},
-    record::KINDS,
-};
+use tcptrace_common::record::KINDS;
 
 use crate::{
     event::{
-        self, BindFail, BindFailure, ClockOffset, ConnectTotals, Distribution, Endpoints, Event, Holder,
-        HolderReport, Kind, ListenerRef, ListenerSample, ListenerTotals, LossPlace, Lost, Owner,
-        OwnerConfidence, PrefixSample, ReportedHolder, RetransmitCause, Task, Timestamp,
-        decode::{decode_connect_sample, decode_listener_state, decode_record, record_name},
+        self, BindFail, BindFailure, ClockOffset, ConnectTotals, Endpoints, Event, Holder, Kind, ListenerRef,
+        OwnerConfidence, RetransmitCause, Task, Timestamp,
+        decode::{decode_connect_sample, decode_record},
     },
     host::{
         kallsyms::Kallsyms,
         netns::{Netns, NetnsError},
         procfs::Procfs,
-        sock_diag,
     },
-    probe::{self, BackEnd, ListenerBytes, ProbeError, Tracer, plan::PROCESS_CONTEXT},
+    probe::{self, BackEnd, ProbeError, Tracer},
 };
 
 use absence::Absence;
@@ -179,6 +175,11 @@ impl Live {
         clock::now(self.clock)
     }
 
+    /// Whether every step of every connection is streamed; see [`Tracer::streams_all`].
+    pub(super) fn streams_all(&self) -> bool {
+        self.tracer.streams_all()
+    }
+
     /// Everything that waits in the ring buffer, with what must be known about it; oldest first.
     pub fn poll(&mut self, into: &mut Vec<Event>) {
         let clock = self.clock;
@@ -303,171 +304,9 @@ impl Live {
         }
     }
 
-    /// What sock_diag and procfs say about the holders of a port that was refused a moment ago.
-    fn report_holders(&mut self, time: Timestamp, conflict: &BindFail, into: &mut Vec<Event>) {
-        let (netns, port) = (conflict.endpoints.netns, conflict.endpoints.local.port());
-        let mut incomplete = None;
-        let sockets = match self.places.diag(netns).map(|diag| diag.holders(port)) {
-            Some(Ok(found)) => {
-                if found.interrupted {
-                    incomplete = Some("the kernel's tables changed while they were listed".to_owned());
-                }
-                found.sockets
-            }
-            Some(Err(error)) => {
-                incomplete = Some(error.to_string());
-                Vec::new()
-            }
-            None => {
-                incomplete = Some("that namespace cannot be entered".to_owned());
-                Vec::new()
-            }
-        };
-        if incomplete.is_none() && sock_diag::lists_bound_only() == Some(false) {
-            incomplete = Some("before 6.8 sock_diag does not list sockets that are only bound".to_owned());
-        }
-        let mut inodes: HashSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
-        inodes.extend(conflict.holders.iter().map(|holder| holder.inode));
-        inodes.remove(&0);
-        let owners: HashMap<u64, Vec<Owner>> = self.people.find_owners(&inodes);
-        let now = self.now();
-        for owner in owners.values().flatten() {
-            if let Some(kind) = self.people.introduce(owner.pid) {
-                into.push(Event { time: now, kind });
-            }
-        }
-        let mut holders: Vec<ReportedHolder> = sockets
-            .iter()
-            .map(|socket| ReportedHolder {
-                local: event::canonical(socket.local),
-                remote: (socket.remote.port() != 0).then(|| event::canonical(socket.remote)),
-                state: places::state(socket.state),
-                inode: socket.inode,
-                uid: (socket.inode != 0).then_some(socket.uid),
-                v6only: socket.v6only,
-                time_wait_left_ms: socket
-                    .time_wait_left()
-                    .map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
-                owners: owners.get(&socket.inode).cloned().unwrap_or_default(),
-            })
-            .collect();
-        // Bound-only sockets that only the kernel's own table shows: their owners are found all the same.
-        for holder in conflict.holders.iter().filter(|h| h.inode != 0) {
-            if !holders.iter().any(|reported| reported.inode == holder.inode)
-                && let Some(owners) = owners.get(&holder.inode)
-            {
-                holders.push(ReportedHolder {
-                    local: holder.endpoints.local,
-                    remote: holder.endpoints.remote,
-                    state: holder.state,
-                    inode: holder.inode,
-                    uid: holder.uid,
-                    v6only: holder.options.map(event::SocketOptions::v6only),
-                    time_wait_left_ms: None,
-                    owners: owners.clone(),
-                });
-            }
-        }
-        let report =
-            HolderReport { netns, port, requester: conflict.task.pid, conflict: time, holders, incomplete };
-        into.push(Event { time: now, kind: Kind::HolderReport(Box::new(report)) });
-    }
-
     /// Reads what is only polled: several times a second, so that a short overflow is not missed.
     pub fn look(&mut self, into: &mut Vec<Event>) {
         self.look_at_listeners(into, false);
-    }
-
-    fn look_at_listeners(&mut self, into: &mut Vec<Event>, waiting_too: bool) {
-        let Some(mut polled) = self.polled.take() else { return };
-        let listeners = self.places.listeners();
-        let samples = polled.samples(&listeners, &self.by_port(), waiting_too);
-        self.polled = Some(polled);
-        let now = self.now();
-        let mut strangers = Vec::new();
-        for (netns, listener) in &listeners {
-            // Full, or waiting: which of the two matters is for the findings to say.
-            if listener.depth > 0 {
-                let ends = places::endpoints(*netns, listener);
-                let listener = ListenerRef { inode: listener.inode, ..ListenerRef::default() };
-                self.trouble(listener, ends, &mut strangers);
-            }
-        }
-        let owners = if strangers.is_empty() {
-            Vec::new()
-        } else {
-            self.people.owner_events(&strangers, OwnerConfidence::Likely)
-        };
-        into.extend(owners.into_iter().chain(samples).map(|kind| Event { time: now, kind }));
-    }
-
-    /// What the tracepoint tier counted by namespace and port.
-    fn by_port(&self) -> ByPort {
-        let mut by_port = ByPort::new();
-        self.each_listener(|key, bytes| {
-            if is_port_key(key)
-                && let Some(sample) = self.sample(key, bytes)
-            {
-                by_port.insert(
-                    (sample.endpoints.netns, sample.endpoints.local.port()),
-                    (self.known_by_port(sample.totals), self.tracer.waits(key).map(distribution)),
-                );
-            }
-        });
-        by_port
-    }
-
-    /// Of the counts kept by port, those that the attached probes make.
-    fn known_by_port(&self, totals: ListenerTotals) -> ListenerTotals {
-        let sees = |name: &str| self.tracer.coverage().back_end(name).is_some();
-        ListenerTotals {
-            syns: None,
-            syn_drops_accept_queue: None,
-            syn_drops_syn_queue: None,
-            ack_drops_accept_queue: totals.ack_drops_accept_queue.filter(|_| sees("ack-drop")),
-            ack_drops_other: None,
-            enqueued: totals.enqueued.filter(|_| sees("enqueue")),
-            accepted: totals.accepted.filter(|_| sees("accept")),
-            depth_max: None,
-            ..totals
-        }
-    }
-
-    /// Hands every listener in the kernel's map to `each`.
-    fn each_listener(&self, mut each: impl FnMut(u64, &ListenerBytes)) {
-        if let Err(error) = self.tracer.listeners(&mut each) {
-            log::error!("the listeners' counters cannot be read: {error}");
-        }
-    }
-
-    /// A listener in the terms of events.
-    fn sample(&self, key: u64, bytes: &ListenerBytes) -> Option<ListenerSample> {
-        decode_listener_state(key, bytes, self.clock)
-            .inspect_err(|error| log::error!("a listener's counters cannot be decoded: {error}"))
-            .ok()
-    }
-
-    /// The listeners whose counters changed since the last second, and those with connections that wait.
-    fn news_of_listeners(&mut self) -> Vec<(u64, bool, ListenerSample)> {
-        let mut news = Vec::new();
-        let mut said = HashMap::with_capacity(self.said_listeners.len());
-        self.each_listener(|key, bytes| {
-            if is_port_key(key) {
-                return;
-            }
-            let mut digest = DefaultHasher::new();
-            bytes.hash(&mut digest);
-            let digest = digest.finish();
-            let changed = self.said_listeners.get(&key) != Some(&digest);
-            said.insert(key, digest);
-            if (changed || waiting_in(bytes) > 0 || self.changed.contains(&key))
-                && let Some(sample) = self.sample(key, bytes)
-            {
-                news.push((key, changed, sample));
-            }
-        });
-        self.said_listeners = said;
-        news
     }
 
     /// Once a second: what changed of listeners, counters and knobs, what was lost, and that time passed.
@@ -496,63 +335,6 @@ impl Live {
         into.extend(kinds.into_iter().map(|kind| Event { time: now, kind }));
     }
 
-    /// What the kernel side counted of each listener, where that changed; with `in_full` also the histograms.
-    fn listener_samples(&mut self, in_full: bool) -> Vec<Kind> {
-        let mut kinds = Vec::new();
-        let counts_by_listener =
-            self.tracer.coverage().back_end("syn-drop").is_some_and(|b| b < BackEnd::Tracepoint);
-        if !counts_by_listener {
-            return kinds;
-        }
-        // Each map is read by system calls, during which the kernel skips kprobes on this CPU: no more often than needed.
-        self.seconds += 1;
-        let in_full = in_full || self.seconds.is_multiple_of(IN_FULL);
-        for (key, changed, sample) in self.news_of_listeners() {
-            if is_waiting(&sample, self.now()) {
-                self.troubled.insert(sample.listener.inode);
-            }
-            self.last_retransmit = self.last_retransmit.max(sample.totals.last_retransmit);
-            if changed {
-                self.changed.insert(key);
-            }
-            // A histogram that was not read when its listener changed is news in the next full look.
-            let look = in_full && self.changed.remove(&key);
-            // Waiting is news as long as it lasts.
-            if changed || look || sample.listener.depth > 0 {
-                let mut news = sample;
-                if look {
-                    news.waits = self.tracer.waits(key).map(distribution);
-                    news.handshakes = self.tracer.handshakes(key).map(distribution);
-                }
-                kinds.push(Kind::ListenerSample(Box::new(news)));
-            }
-        }
-        if in_full && self.last_retransmit.is_some_and(|last| self.now().since(last) < PREFIX_WATCH) {
-            kinds.extend(self.prefixes());
-        }
-        kinds
-    }
-
-    /// Connections completed by remote network, where that changed.
-    fn prefixes(&mut self) -> Vec<Kind> {
-        let mut kinds = Vec::new();
-        for (key, completed) in self.tracer.prefixes() {
-            let said = self.said_prefixes.insert((key.listener, key.prefix), completed);
-            if said == Some(completed) {
-                continue;
-            }
-            let network = Ipv6Addr::from(key.prefix).to_canonical();
-            kinds.push(Kind::PrefixSample(PrefixSample {
-                netns: self.netns_of(key.listener),
-                sk: key.listener,
-                network,
-                bits: if network.is_ipv4() { PREFIX_BITS_V4 } else { PREFIX_BITS_V6 },
-                completed,
-            }));
-        }
-        kinds
-    }
-
     /// Counts of connects, where they changed: those that could not be told one by one are among them.
     fn connect_samples(&mut self) -> Vec<Kind> {
         let mut kinds = Vec::new();
@@ -573,62 +355,6 @@ impl Live {
         kinds
     }
 
-    /// The namespace of a listener; 0 if it is gone.
-    fn netns_of(&self, listener: u64) -> u32 {
-        let sample = self.tracer.listener(listener).and_then(|bytes| self.sample(listener, &bytes));
-        sample.map_or(0, |sample| sample.endpoints.netns)
-    }
-
-    /// What was lost since the last second.
-    fn lost(&mut self, now: Timestamp) -> Vec<Kind> {
-        let from = self.last_second;
-        let mut events = Vec::new();
-        match self.tracer.lost() {
-            Ok(lost) => {
-                for (kind, (now_lost, said)) in (0_u16..).zip(lost.iter().zip(&mut self.said_lost)) {
-                    let count = now_lost.saturating_sub(*said);
-                    *said = *now_lost;
-                    if count > 0 {
-                        let place = if kind == 0 { LossPlace::KernelTable } else { LossPlace::RingBuffer };
-                        let what = record_name(kind).to_owned();
-                        events.push(Kind::Lost(Box::new(Lost { what, count, place, from, to: now })));
-                    }
-                }
-            }
-            Err(error) => log::error!("the loss counters cannot be read: {error}"),
-        }
-        for (program, now_missed) in self.tracer.misses() {
-            let said = self.said_misses.insert(program, now_missed).unwrap_or(0);
-            let count = now_missed.saturating_sub(said);
-            if count > 0 {
-                let what = format!("runs of {program}");
-                events.push(Kind::Lost(Box::new(Lost {
-                    what,
-                    count,
-                    place: if PROCESS_CONTEXT.contains(&program) {
-                        LossPlace::Preempted
-                    } else {
-                        LossPlace::Probe
-                    },
-                    from,
-                    to: now,
-                })));
-            }
-        }
-        let undecoded = std::mem::take(&mut self.undecoded);
-        if undecoded > 0 {
-            let what = "record".to_owned();
-            events.push(Kind::Lost(Box::new(Lost {
-                what,
-                count: undecoded,
-                place: LossPlace::Decode,
-                from,
-                to: now,
-            })));
-        }
-        events
-    }
-
     /// The last events. Everything detaches when this is dropped.
     pub fn finish(mut self, into: &mut Vec<Event>) {
         // Counters last: what the kernel counted must not be newer than what we saw. What falls in between makes the
@@ -645,53 +371,14 @@ impl Live {
     }
 }
 
-impl Live {
-    /// Whether every step of every connection is streamed; see [`Tracer::streams_all`].
-    pub(super) fn streams_all(&self) -> bool {
-        self.tracer.streams_all()
-    }
-}
-
 impl AsFd for Live {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.tracer.as_fd()
     }
 }
 
-/// A histogram of the kernel side, in the terms of events.
-fn distribution(counts: [u32; HISTOGRAM_BUCKETS]) -> Distribution {
-    Distribution::from_counts(counts.into_iter().map(u64::from))
-}
-
 /// errno: the address is none of the namespace's.
 const EADDRNOTAVAIL: u32 = 99;
-
-/// Seconds between two looks at the histograms.
-const IN_FULL: u64 = 5;
-
-/// For how long after an unanswered SYN-ACK the kernel side counts connections by remote network.
-const PREFIX_WATCH: Duration = Duration::from_secs(60);
-
-/// After so long without an accept, what the owner of a listener with waiting connections does is worth a look.
-const WAITING: Duration = Duration::from_secs(2);
-
-/// Whether connections wait and nobody has accepted for a while.
-fn is_waiting(sample: &ListenerSample, now: Timestamp) -> bool {
-    let last = sample.totals.last_accept.max(sample.totals.last_enqueue);
-    let stuck = sample.totals.last_accept.is_none_or(|accept| now.since(accept) >= WAITING);
-    sample.listener.depth > 0 && stuck && last.is_some()
-}
-
-/// How many connections wait in the accept queue of a listener in the kernel side's own terms.
-fn waiting_in(bytes: &ListenerBytes) -> u32 {
-    let depth = bytes.get(std::mem::offset_of!(ListenerState, depth)..).and_then(<[u8]>::first_chunk);
-    depth.map_or(0, |depth| u32::from_ne_bytes(*depth))
-}
-
-/// Keys of counts by port (tracepoint tier) are small; addresses of sockets are in the kernel's half.
-fn is_port_key(key: u64) -> bool {
-    key >> 48 == 0
-}
 
 fn kernel_release() -> String {
     nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()

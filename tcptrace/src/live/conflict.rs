@@ -1,0 +1,79 @@
+//! Who has a port that was refused a moment ago.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Live, places};
+use crate::event::{self, BindFail, Event, HolderReport, Kind, Owner, ReportedHolder, Timestamp};
+use crate::host::sock_diag;
+
+impl Live {
+    /// What sock_diag and procfs say about the holders of a port that was refused a moment ago.
+    pub(super) fn report_holders(&mut self, time: Timestamp, conflict: &BindFail, into: &mut Vec<Event>) {
+        let (netns, port) = (conflict.endpoints.netns, conflict.endpoints.local.port());
+        let mut incomplete = None;
+        let sockets = match self.places.diag(netns).map(|diag| diag.holders(port)) {
+            Some(Ok(found)) => {
+                if found.interrupted {
+                    incomplete = Some("the kernel's tables changed while they were listed".to_owned());
+                }
+                found.sockets
+            }
+            Some(Err(error)) => {
+                incomplete = Some(error.to_string());
+                Vec::new()
+            }
+            None => {
+                incomplete = Some("that namespace cannot be entered".to_owned());
+                Vec::new()
+            }
+        };
+        if incomplete.is_none() && sock_diag::lists_bound_only() == Some(false) {
+            incomplete = Some("before 6.8 sock_diag does not list sockets that are only bound".to_owned());
+        }
+        let mut inodes: HashSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
+        inodes.extend(conflict.holders.iter().map(|holder| holder.inode));
+        inodes.remove(&0);
+        let owners: HashMap<u64, Vec<Owner>> = self.people.find_owners(&inodes);
+        let now = self.now();
+        for owner in owners.values().flatten() {
+            if let Some(kind) = self.people.introduce(owner.pid) {
+                into.push(Event { time: now, kind });
+            }
+        }
+        let mut holders: Vec<ReportedHolder> = sockets
+            .iter()
+            .map(|socket| ReportedHolder {
+                local: event::canonical(socket.local),
+                remote: (socket.remote.port() != 0).then(|| event::canonical(socket.remote)),
+                state: places::state(socket.state),
+                inode: socket.inode,
+                uid: (socket.inode != 0).then_some(socket.uid),
+                v6only: socket.v6only,
+                time_wait_left_ms: socket
+                    .time_wait_left()
+                    .map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+                owners: owners.get(&socket.inode).cloned().unwrap_or_default(),
+            })
+            .collect();
+        // Bound-only sockets that only the kernel's own table shows: their owners are found all the same.
+        for holder in conflict.holders.iter().filter(|h| h.inode != 0) {
+            if !holders.iter().any(|reported| reported.inode == holder.inode)
+                && let Some(owners) = owners.get(&holder.inode)
+            {
+                holders.push(ReportedHolder {
+                    local: holder.endpoints.local,
+                    remote: holder.endpoints.remote,
+                    state: holder.state,
+                    inode: holder.inode,
+                    uid: holder.uid,
+                    v6only: holder.options.map(event::SocketOptions::v6only),
+                    time_wait_left_ms: None,
+                    owners: owners.clone(),
+                });
+            }
+        }
+        let report =
+            HolderReport { netns, port, requester: conflict.task.pid, conflict: time, holders, incomplete };
+        into.push(Event { time: now, kind: Kind::HolderReport(Box::new(report)) });
+    }
+}

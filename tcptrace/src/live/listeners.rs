@@ -1,0 +1,205 @@
+//! What the kernel side counts of listeners, as samples: read once a second if it changed.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use tcptrace_common::listener::{HISTOGRAM_BUCKETS, ListenerState, PREFIX_BITS_V4, PREFIX_BITS_V6};
+
+use super::polled::ByPort;
+use super::{Live, places};
+use crate::event::{
+    Distribution, Event, Kind, ListenerRef, ListenerSample, ListenerTotals, OwnerConfidence, PrefixSample,
+    Timestamp, decode::decode_listener_state,
+};
+use crate::probe::{BackEnd, ListenerBytes};
+
+/// Seconds between two looks at the histograms.
+const IN_FULL: u64 = 5;
+
+/// For how long after an unanswered SYN-ACK the kernel side counts connections by remote network.
+const PREFIX_WATCH: Duration = Duration::from_secs(60);
+
+/// After so long without an accept, what the owner of a listener with waiting connections does is worth a look.
+const WAITING: Duration = Duration::from_secs(2);
+
+impl Live {
+    pub(super) fn look_at_listeners(&mut self, into: &mut Vec<Event>, waiting_too: bool) {
+        let Some(mut polled) = self.polled.take() else { return };
+        let listeners = self.places.listeners();
+        let samples = polled.samples(&listeners, &self.by_port(), waiting_too);
+        self.polled = Some(polled);
+        let now = self.now();
+        let mut strangers = Vec::new();
+        for (netns, listener) in &listeners {
+            // Full, or waiting: which of the two matters is for the findings to say.
+            if listener.depth > 0 {
+                let ends = places::endpoints(*netns, listener);
+                let listener = ListenerRef { inode: listener.inode, ..ListenerRef::default() };
+                self.trouble(listener, ends, &mut strangers);
+            }
+        }
+        let owners = if strangers.is_empty() {
+            Vec::new()
+        } else {
+            self.people.owner_events(&strangers, OwnerConfidence::Likely)
+        };
+        into.extend(owners.into_iter().chain(samples).map(|kind| Event { time: now, kind }));
+    }
+
+    /// What the tracepoint tier counted by namespace and port.
+    fn by_port(&self) -> ByPort {
+        let mut by_port = ByPort::new();
+        self.each_listener(|key, bytes| {
+            if is_port_key(key)
+                && let Some(sample) = self.sample(key, bytes)
+            {
+                by_port.insert(
+                    (sample.endpoints.netns, sample.endpoints.local.port()),
+                    (self.known_by_port(sample.totals), self.tracer.waits(key).map(distribution)),
+                );
+            }
+        });
+        by_port
+    }
+
+    /// Of the counts kept by port, those that the attached probes make.
+    fn known_by_port(&self, totals: ListenerTotals) -> ListenerTotals {
+        let sees = |name: &str| self.tracer.coverage().back_end(name).is_some();
+        ListenerTotals {
+            syns: None,
+            syn_drops_accept_queue: None,
+            syn_drops_syn_queue: None,
+            ack_drops_accept_queue: totals.ack_drops_accept_queue.filter(|_| sees("ack-drop")),
+            ack_drops_other: None,
+            enqueued: totals.enqueued.filter(|_| sees("enqueue")),
+            accepted: totals.accepted.filter(|_| sees("accept")),
+            depth_max: None,
+            ..totals
+        }
+    }
+
+    /// Hands every listener in the kernel's map to `each`.
+    fn each_listener(&self, mut each: impl FnMut(u64, &ListenerBytes)) {
+        if let Err(error) = self.tracer.listeners(&mut each) {
+            log::error!("the listeners' counters cannot be read: {error}");
+        }
+    }
+
+    /// A listener in the terms of events.
+    fn sample(&self, key: u64, bytes: &ListenerBytes) -> Option<ListenerSample> {
+        decode_listener_state(key, bytes, self.clock)
+            .inspect_err(|error| log::error!("a listener's counters cannot be decoded: {error}"))
+            .ok()
+    }
+
+    /// The listeners whose counters changed since the last second, and those with connections that wait.
+    fn news_of_listeners(&mut self) -> Vec<(u64, bool, ListenerSample)> {
+        let mut news = Vec::new();
+        let mut said = HashMap::with_capacity(self.said_listeners.len());
+        self.each_listener(|key, bytes| {
+            if is_port_key(key) {
+                return;
+            }
+            let mut digest = DefaultHasher::new();
+            bytes.hash(&mut digest);
+            let digest = digest.finish();
+            let changed = self.said_listeners.get(&key) != Some(&digest);
+            said.insert(key, digest);
+            if (changed || waiting_in(bytes) > 0 || self.changed.contains(&key))
+                && let Some(sample) = self.sample(key, bytes)
+            {
+                news.push((key, changed, sample));
+            }
+        });
+        self.said_listeners = said;
+        news
+    }
+
+    /// What the kernel side counted of each listener, where that changed; with `in_full` also the histograms.
+    pub(super) fn listener_samples(&mut self, in_full: bool) -> Vec<Kind> {
+        let mut kinds = Vec::new();
+        let counts_by_listener =
+            self.tracer.coverage().back_end("syn-drop").is_some_and(|b| b < BackEnd::Tracepoint);
+        if !counts_by_listener {
+            return kinds;
+        }
+        // Each map is read by system calls, during which the kernel skips kprobes on this CPU: no more often than needed.
+        self.seconds += 1;
+        let in_full = in_full || self.seconds.is_multiple_of(IN_FULL);
+        for (key, changed, sample) in self.news_of_listeners() {
+            if is_waiting(&sample, self.now()) {
+                self.troubled.insert(sample.listener.inode);
+            }
+            self.last_retransmit = self.last_retransmit.max(sample.totals.last_retransmit);
+            if changed {
+                self.changed.insert(key);
+            }
+            // A histogram that was not read when its listener changed is news in the next full look.
+            let look = in_full && self.changed.remove(&key);
+            // Waiting is news as long as it lasts.
+            if changed || look || sample.listener.depth > 0 {
+                let mut news = sample;
+                if look {
+                    news.waits = self.tracer.waits(key).map(distribution);
+                    news.handshakes = self.tracer.handshakes(key).map(distribution);
+                }
+                kinds.push(Kind::ListenerSample(Box::new(news)));
+            }
+        }
+        if in_full && self.last_retransmit.is_some_and(|last| self.now().since(last) < PREFIX_WATCH) {
+            kinds.extend(self.prefixes());
+        }
+        kinds
+    }
+
+    /// Connections completed by remote network, where that changed.
+    pub(super) fn prefixes(&mut self) -> Vec<Kind> {
+        let mut kinds = Vec::new();
+        for (key, completed) in self.tracer.prefixes() {
+            let said = self.said_prefixes.insert((key.listener, key.prefix), completed);
+            if said == Some(completed) {
+                continue;
+            }
+            let network = Ipv6Addr::from(key.prefix).to_canonical();
+            kinds.push(Kind::PrefixSample(PrefixSample {
+                netns: self.netns_of(key.listener),
+                sk: key.listener,
+                network,
+                bits: if network.is_ipv4() { PREFIX_BITS_V4 } else { PREFIX_BITS_V6 },
+                completed,
+            }));
+        }
+        kinds
+    }
+
+    /// The namespace of a listener; 0 if it is gone.
+    pub(super) fn netns_of(&self, listener: u64) -> u32 {
+        let sample = self.tracer.listener(listener).and_then(|bytes| self.sample(listener, &bytes));
+        sample.map_or(0, |sample| sample.endpoints.netns)
+    }
+}
+
+/// A histogram of the kernel side, in the terms of events.
+fn distribution(counts: [u32; HISTOGRAM_BUCKETS]) -> Distribution {
+    Distribution::from_counts(counts.into_iter().map(u64::from))
+}
+
+/// Whether connections wait and nobody has accepted for a while.
+fn is_waiting(sample: &ListenerSample, now: Timestamp) -> bool {
+    let last = sample.totals.last_accept.max(sample.totals.last_enqueue);
+    let stuck = sample.totals.last_accept.is_none_or(|accept| now.since(accept) >= WAITING);
+    sample.listener.depth > 0 && stuck && last.is_some()
+}
+
+/// How many connections wait in the accept queue of a listener in the kernel side's own terms.
+fn waiting_in(bytes: &ListenerBytes) -> u32 {
+    let depth = bytes.get(std::mem::offset_of!(ListenerState, depth)..).and_then(<[u8]>::first_chunk);
+    depth.map_or(0, |depth| u32::from_ne_bytes(*depth))
+}
+
+/// Keys of counts by port (tracepoint tier) are small; addresses of sockets are in the kernel's half.
+fn is_port_key(key: u64) -> bool {
+    key >> 48 == 0
+}
