@@ -5,9 +5,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 use tcptrace_common::listener::ListenerState;
 use tcptrace_common::record::Header;
+use tcptrace_common::{connect, drop, port};
 
+use super::parts::endpoints;
 use super::*;
-use crate::event::Timestamp;
+use crate::event::*;
 
 /// Writes the members of wire structs as `repr(C)` lays them out.
 #[derive(Default)]
