@@ -1,6 +1,8 @@
-//! All cases on one kernel, in one guest.
+//! All cases on all kernels, in a guest for each.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,16 +15,19 @@ use crate::vm::{Guest, Hardware, HostCopy, Job, JobReport, Kernel, Observer, Ser
 /// Where the guest has the tracer; on its PATH.
 const PROGRAM: &str = "/usr/local/bin/tcptrace";
 
+/// So many guests at a time: a case mostly waits, and a guest keeps about one processor busy.
+const GUESTS: usize = 2;
+
 /// Tells of each case as soon as it is over.
-struct Reporter<'a> {
+struct Reporter<'a, 't> {
     place: &'a str,
     runs: &'a [Run],
-    tally: &'a mut Tally,
+    tally: &'a Mutex<&'t mut Tally>,
     /// Cases that get a second try, in another boot; `None` if this is it.
-    again: Option<Vec<usize>>,
+    again: Option<Vec<Run>>,
 }
 
-impl Observer for Reporter<'_> {
+impl Observer for Reporter<'_, '_> {
     fn booted(&mut self, release: &str, after: Duration) {
         println!("     {} is {release}, booted in {} s", self.place, seconds(after));
     }
@@ -33,49 +38,82 @@ impl Observer for Reporter<'_> {
         match &mut self.again {
             Some(again) if !problems.is_empty() && report.ending.is_some() => {
                 println!("again {}: {}", run.name(self.place), problems.join("; "));
-                again.push(job);
+                again.push(*run);
             }
-            _ => run.judge(self.place, report, self.tally),
+            _ => run.judge(self.place, report, &mut lock(self.tally)),
         }
     }
 }
 
-/// Every case, in one boot; those that fail get one more try in another. Emulation stretches microseconds to milliseconds and
-/// two processors are shared with whatever else runs: a kprobe skipped while another one is preempted is a count that is
-/// off by one there. What is broken is broken twice.
+/// Every case on every kernel: one boot for each, several at a time. Cases that fail get one more try in another boot, when
+/// nothing else runs: emulation stretches microseconds to milliseconds, and a kprobe skipped while another one is preempted is
+/// a count that is off by one there. What is broken is broken twice.
 pub(crate) fn run(
-    series: Series,
+    kernels: &[Series],
     memory: &str,
     program: &Path,
     cases: &[&'static Case],
     tally: &mut Tally,
 ) -> Result<()> {
-    let guest = Guest {
-        hardware: Hardware { memory: memory.to_owned(), ..Hardware::default() },
-        copies: vec![HostCopy { host: program.to_path_buf(), guest: PathBuf::from(PROGRAM) }],
-        ..Guest::new(Kernel::of_series(series)?)
-    };
     let runs = runs(cases, &Tier::ALL);
-    let again = boot(&guest, series.name(), &runs, true, tally)?;
-    if !again.is_empty() {
-        let runs: Vec<Run> = again.into_iter().filter_map(|job| runs.get(job).copied()).collect();
-        boot(&guest, &format!("{} (second try)", series.name()), &runs, false, tally)?;
+    let tally = Mutex::new(tally);
+    let waiting = Mutex::new(kernels.iter());
+    let worker = || -> Result<Vec<(Series, Vec<Run>)>> {
+        let mut again = Vec::new();
+        loop {
+            // A statement of its own: the lock is given back before the guest boots.
+            let next = lock(&waiting).next();
+            let Some(&series) = next else { return Ok(again) };
+            let failed = boot(&guest(series, memory, program)?, series.name(), &runs, true, &tally)?;
+            again.push((series, failed));
+        }
+    };
+    let workers = thread::scope(|scope| {
+        let workers: Vec<_> = (0..GUESTS).map(|_| scope.spawn(worker)).collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect::<Result<Vec<_>>>()
+    })?;
+    for (series, runs) in workers.into_iter().flatten().filter(|(_, runs)| !runs.is_empty()) {
+        let place = format!("{} (second try)", series.name());
+        boot(&guest(series, memory, program)?, &place, &runs, false, &tally)?;
     }
     Ok(())
 }
 
+fn guest(series: Series, memory: &str, program: &Path) -> Result<Guest> {
+    Ok(Guest {
+        hardware: Hardware { memory: memory.to_owned(), ..Hardware::default() },
+        copies: vec![HostCopy { host: program.to_path_buf(), guest: PathBuf::from(PROGRAM) }],
+        ..Guest::new(Kernel::of_series(series)?)
+    })
+}
+
+/// A panic elsewhere ends the suite by itself.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// One boot. Which of `runs` failed and were not judged, if there is to be another try.
-fn boot(guest: &Guest, place: &str, runs: &[Run], retry: bool, tally: &mut Tally) -> Result<Vec<usize>> {
+fn boot(
+    guest: &Guest,
+    place: &str,
+    runs: &[Run],
+    retry: bool,
+    tally: &Mutex<&mut Tally>,
+) -> Result<Vec<Run>> {
     let jobs = runs
         .iter()
         .map(|run| Job::new(run.case.command(PROGRAM, run.tier), run.case.timeout))
         .collect::<Vec<_>>();
-    let mut reporter = Reporter { place, runs, tally: &mut *tally, again: retry.then(Vec::new) };
+    let mut reporter = Reporter { place, runs, tally, again: retry.then(Vec::new) };
     let batch = run_batch(guest, &jobs, &mut reporter)?;
     let again = reporter.again.take().unwrap_or_default();
+    let mut tally = lock(tally);
     // The observer has heard of those that ended; the rest must not be forgotten.
     for (run, report) in runs.iter().zip(&batch.reports).filter(|(_, report)| report.ending.is_none()) {
-        run.judge(place, report, tally);
+        run.judge(place, report, &mut tally);
     }
     let mut problems: Vec<String> = batch.failure.iter().map(ToString::to_string).collect();
     problems.extend(

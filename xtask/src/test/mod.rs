@@ -97,9 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         None => binary::build()?,
     };
     native::run(&program, &cases, &mut tally)?;
-    for series in kernels {
-        live::run(series, &args.memory, &program, &cases, &mut tally)?;
-    }
+    live::run(&kernels, &args.memory, &program, &cases, &mut tally)?;
     Ok(tally.close())
 }
 
