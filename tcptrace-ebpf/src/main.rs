@@ -22,6 +22,8 @@ mod kernel;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod stand_in;
+#[cfg(target_arch = "bpf")]
 mod table;
 
 /// The helpers that read kernel memory and the ring buffer are for GPL-compatible programs only.

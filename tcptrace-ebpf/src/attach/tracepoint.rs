@@ -3,6 +3,7 @@
 //! freed by `consume_skb()`), user space polls from sock_diag and the counters.
 
 use aya_ebpf::{
+    EbpfContext as _,
     helpers::generated::bpf_probe_read_user,
     macros::{btf_tracepoint, tracepoint},
     programs::{BtfTracePointContext, TracePointContext},
@@ -17,8 +18,9 @@ use tcptrace_common::{
 
 use crate::{
     handle::{accept, bind, connect, drop, half_open, handshake, listen, port, queued},
-    kernel::{Direct, Probed, Request, Skb, Sock, current, layout, mapped, state},
+    kernel::{Access as _, Direct, Probed, Request, Skb, Sock, current, layout, mapped, state},
     maps::{CALL_SYS_BIND, CALLS, Call, CallKey, SERVES},
+    stand_in,
 };
 
 const EADDRINUSE: i64 = 98;
@@ -77,13 +79,43 @@ fn tp_set_state_child(ctx: BtfTracePointContext) -> u32 {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn tp_set_state_port(ctx: BtfTracePointContext) -> u32 {
     if let Some((sk, old, new)) = state_change(&ctx, SERVE_CONNECT) {
-        match (old, new) {
-            (state::SYN_SENT, state::ESTABLISHED) => port::connecting_done(sk),
-            (old, state::CLOSE) if old != state::LISTEN => port::closed(sk, old),
-            _ => {}
+        stand_in::attend(stand_in::STATE, subject(&ctx) ^ change(old, new));
+        port_state(sk, old, new);
+    }
+    0
+}
+
+/// Where `tp_set_state_port` was skipped.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn tp_set_state_port_stand_in(ctx: BtfTracePointContext) -> u32 {
+    if let Some((sk, old, new)) = state_change(&ctx, SERVE_CONNECT) {
+        if stand_in::is_needed(stand_in::STATE, subject(&ctx) ^ change(old, new)) {
+            port_state(sk, old, new);
         }
     }
     0
+}
+
+/// One value for a change of state, below the bits that tell sockets apart.
+#[inline(always)]
+fn change(old: u8, new: u8) -> u64 {
+    u64::from((old ^ (new << 2)) & 0x3f)
+}
+
+/// Which socket or packet the event is about. Read as a number: the verifier lets nobody calculate with the pointer that the
+/// argument is.
+#[inline(always)]
+fn subject(ctx: &BtfTracePointContext) -> u64 {
+    Probed::read(ctx.as_ptr() as u64, 0)
+}
+
+#[inline(always)]
+fn port_state(sk: Sock<Direct>, old: u8, new: u8) {
+    match (old, new) {
+        (state::SYN_SENT, state::ESTABLISHED) => port::connecting_done(sk),
+        (old, state::CLOSE) if old != state::LISTEN => port::closed(sk, old),
+        _ => {}
+    }
 }
 
 /// `kfree_skb(skb, location, reason, rx_sk)` since 6.11; the reason that matters since 6.15
@@ -111,12 +143,27 @@ fn tp_kfree_skb(ctx: BtfTracePointContext) -> u32 {
 /// `kfree_skb(skb, location[, reason[, rx_sk]])`, for all tiers
 #[btf_tracepoint(function = "kfree_skb")]
 fn tp_handshake_drop(ctx: BtfTracePointContext) -> u32 {
+    stand_in::attend(stand_in::DROP, subject(&ctx));
+    dropped(&ctx);
+    0
+}
+
+/// Where `tp_handshake_drop` was skipped.
+#[btf_tracepoint(function = "kfree_skb")]
+fn tp_handshake_drop_stand_in(ctx: BtfTracePointContext) -> u32 {
+    if stand_in::is_needed(stand_in::DROP, subject(&ctx)) {
+        dropped(&ctx);
+    }
+    0
+}
+
+#[inline(always)]
+fn dropped(ctx: &BtfTracePointContext) {
     let location: u64 = ctx.arg(1);
     let params = layout!(params_trace_kfree_skb);
     // The leading context counts.
     let reason: u32 = if params == 4 || params == 5 { ctx.arg(2) } else { 0 };
     drop::dropped(Skb::<Probed>::at(ctx.arg(0)), location, reason);
-    0
 }
 
 /// `tcp_retransmit_synack(const struct sock *sk, const struct request_sock *req)`, for all tiers

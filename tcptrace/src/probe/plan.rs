@@ -143,12 +143,16 @@ const STATE_OF_CHILD: &[Probe] = &[probe("tp_set_state_child", Kind::BtfTracepoi
 const STATE_OF_PORT: &[Probe] = &[
     probe("tp_set_state_task", Kind::BtfTracepoint, STATE),
     probe("tp_set_state_port", Kind::BtfTracepoint, STATE),
+    probe("tp_set_state_port_stand_in", Kind::BtfTracepoint, STATE),
 ];
 const SYNACK_AGAIN: &[Probe] =
     &[probe("tp_retransmit_synack", Kind::BtfTracepoint, &["tcp_retransmit_synack"])];
 
 const SYN_AGAIN: &[Probe] = &[probe("tp_retransmit_skb", Kind::BtfTracepoint, &["tcp_retransmit_skb"])];
-const DROPPED: &[Probe] = &[probe("tp_handshake_drop", Kind::BtfTracepoint, &["kfree_skb"])];
+const DROPPED: &[Probe] = &[
+    probe("tp_handshake_drop", Kind::BtfTracepoint, &["kfree_skb"]),
+    probe("tp_handshake_drop_stand_in", Kind::BtfTracepoint, &["kfree_skb"]),
+];
 const BIND_CALLS: &[Probe] = &[
     probe("tp_enter_bind", Kind::SyscallTracepoint, &["sys_enter_bind"]),
     probe("tp_exit_bind", Kind::SyscallTracepoint, &["sys_exit_bind"]),
@@ -160,6 +164,7 @@ const END_BY_STATE: Way = Way {
         RESET,
         probe("tp_set_state_task", Kind::BtfTracepoint, STATE),
         probe("tp_set_state_port", Kind::BtfTracepoint, STATE),
+        probe("tp_set_state_port_stand_in", Kind::BtfTracepoint, STATE),
     ],
     limit: None,
     serves: SERVE_CONNECT,
@@ -184,8 +189,14 @@ const NO_PORT_BY_STATE: Way = tracepoint_way(
 
 /// Programs that the kernel may skip now and then without a loss worth telling: those that only process context has work
 /// for, when a packet interrupts them; and those that free a port's entry, which the next taker overwrites.
-pub const SKIPPED_IN_GOOD_FAITH: &[&str] =
-    &["tp_set_state_task", "tp_set_state_port", "fentry_put_port", "tp_receive_reset"];
+pub const SKIPPED_IN_GOOD_FAITH: &[&str] = &["tp_set_state_task", "fentry_put_port", "tp_receive_reset"];
+
+/// Programs with a second one that does what the kernel made them miss (the eBPF side's `stand_in.rs`): lost is only what
+/// both missed.
+pub const STAND_INS: &[(&str, &str)] = &[
+    ("tp_handshake_drop", "tp_handshake_drop_stand_in"),
+    ("tp_set_state_port", "tp_set_state_port_stand_in"),
+];
 
 /// Programs of process context. On preemptible kernels the kernel skips a run when another task has been preempted in the
 /// middle of the same program on the same CPU (some in a million). What is then missed is one accept or one port of one

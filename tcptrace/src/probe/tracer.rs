@@ -28,9 +28,7 @@ use super::{
     btf::{self, Btf},
     coverage::Coverage,
     error::ProbeError,
-    misses, object, open_sockets,
-    plan::SKIPPED_IN_GOOD_FAITH,
-    tracefs,
+    misses, object, open_sockets, tracefs,
 };
 use crate::event::OpenSocket;
 
@@ -321,23 +319,17 @@ impl Tracer {
     }
 
     /// How often the kernel skipped a run of each attached program, because it would have interrupted itself. Without those
-    /// of which nothing is lost ([`SKIPPED_IN_GOOD_FAITH`]), unless everything is streamed.
+    /// of which nothing is lost ([`SKIPPED_IN_GOOD_FAITH`]), unless everything is streamed. Where a program has a stand-in, at
+    /// most so many runs are missing from both.
     #[must_use]
     pub fn misses(&self) -> BTreeMap<&'static str, u64> {
         let program = |name| self.ebpf.program(name).and_then(|program| program.fd().ok());
-        let misses = |fd: &aya::programs::ProgramFd| misses::of_program(fd.as_fd());
-        let is_told = |a: &Attached| self.streams_all || !SKIPPED_IN_GOOD_FAITH.contains(&a.program);
-        self.attached
+        let missed = self
+            .attached
             .iter()
-            .filter_map(|a| Some((a, misses(program(a.program)?))))
-            .inspect(|(a, missed)| {
-                if *missed > 0 && !is_told(a) {
-                    log::debug!("{}: {missed} runs skipped", a.program);
-                }
-            })
-            .filter(|(a, _)| is_told(a))
-            .map(|(a, missed)| (a.program, missed))
-            .collect()
+            .filter_map(|a| Some((a.program, misses::of_program(program(a.program)?.as_fd()))))
+            .collect();
+        misses::worth_telling(missed, self.streams_all)
     }
 }
 
