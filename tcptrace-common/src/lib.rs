@@ -13,6 +13,7 @@ pub mod listener;
 pub mod open_socket;
 pub mod port;
 pub mod record;
+pub mod stand_in;
 pub mod wire;
 
 pub use config::TraceConfig;

@@ -6,45 +6,38 @@
 //! first one was there for this event, and stands in for it if not. Only what both missed is lost.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
+use tcptrace_common::stand_in::{Attended, MARKS, PAIRS};
 
-/// Index of [`ATTENDED`]: packets that are freed.
-pub const DROP: u32 = 0;
-/// Index of [`ATTENDED`]: sockets that change their state.
-pub const STATE: u32 = 1;
-
-/// Marks of one CPU. Several, since events nest: one that is interrupted between its two programs keeps its mark unless the
-/// other one falls on the same place.
-const MARKS: usize = 8;
-
-/// The events for which the first program was there and the second one was not yet, each in the place that its value gives.
+/// What the first programs of this CPU were there for, by pair.
 #[map]
-static ATTENDED: PerCpuArray<[u64; MARKS]> = PerCpuArray::with_max_entries(2, 0);
+static ATTENDED: PerCpuArray<Attended> = PerCpuArray::with_max_entries(PAIRS, 0);
 
-/// Where the mark of `event` is. Sockets and packets lie at multiples of 64 or more.
+/// What this CPU has of `pair`, and the place of `event` in it. Sockets and packets lie at multiples of 64 or more.
 #[inline(always)]
-fn mark(which: u32, event: u64) -> Option<*mut u64> {
-    let marks = ATTENDED.get_ptr_mut(which)?;
+fn place(pair: u32, event: u64) -> Option<(*mut Attended, *mut u64)> {
+    let attended = ATTENDED.get_ptr_mut(pair)?;
     let place = ((event >> 6) ^ (event >> 9) ^ (event >> 12)) as usize & (MARKS - 1);
-    // SAFETY: the place is below MARKS.
-    Some(unsafe { marks.cast::<u64>().add(place) })
+    // SAFETY: a per-CPU array slot is always there, and the place is below MARKS.
+    Some((attended, unsafe { (&raw mut (*attended).marks).cast::<u64>().add(place) }))
 }
 
 /// The first program has `event`.
 #[inline(always)]
-pub fn attend(which: u32, event: u64) {
-    if let Some(mark) = mark(which, event) {
-        // SAFETY: a per-CPU array slot is always there; what nests on this CPU writes whole words.
+pub fn attend(pair: u32, event: u64) {
+    if let Some((_, mark)) = place(pair, event) {
+        // SAFETY: see `place`; what nests on this CPU writes whole words.
         unsafe { mark.write_volatile(event) };
     }
 }
 
 /// Whether the first program was skipped, so that the second one has to do its work.
 #[inline(always)]
-pub fn is_needed(which: u32, event: u64) -> bool {
-    let Some(mark) = mark(which, event) else { return false };
+pub fn is_needed(pair: u32, event: u64) -> bool {
+    let Some((attended, mark)) = place(pair, event) else { return false };
     // SAFETY: as above.
     unsafe {
         if mark.read_volatile() != event {
+            (*attended).stood_in += 1;
             return true;
         }
         mark.write_volatile(0);

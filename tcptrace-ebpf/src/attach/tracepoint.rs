@@ -13,6 +13,7 @@ use tcptrace_common::{
     config::{SERVE_CONNECT, SERVE_ENQUEUE, SERVE_LISTEN},
     port::{HOW_BIND, HOW_BIND_ANY},
     record::STAGE_BIND,
+    stand_in::{DROP, STATE_CHILD, STATE_PORT},
     wire::{AF_INET, AF_INET6},
 };
 
@@ -25,10 +26,9 @@ use crate::{
 
 const EADDRINUSE: i64 = 98;
 
-// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, in three programs: the kernel skips
-// a program that would interrupt itself on the same CPU (since 6.1), and a state change in process context may be
-// interrupted by one in softirq. So what must not be missed, the children entering an accept queue, has a program that does
-// nothing else, and that only in softirq.
+// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, in three programs with a stand-in for
+// those that have work in softirq: the kernel skips a program that would interrupt itself on the same CPU (since 6.1), and a
+// state change in process context may be interrupted by one in softirq.
 
 /// A TCP socket and its old and new state; `None` for other protocols, and if nobody wants `what`.
 #[inline(always)]
@@ -69,37 +69,60 @@ fn tp_set_state_task(ctx: BtfTracePointContext) -> u32 {
 /// not there yet.)
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn tp_set_state_child(ctx: BtfTracePointContext) -> u32 {
-    if let Some((sk, state::SYN_RECV, state::ESTABLISHED)) = state_change(&ctx, SERVE_ENQUEUE) {
-        handshake::established(sk);
+    stand_in::attend(STATE_CHILD, change(&ctx));
+    child_state(&ctx);
+    0
+}
+
+/// Where `tp_set_state_child` was skipped.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn tp_set_state_child_stand_in(ctx: BtfTracePointContext) -> u32 {
+    if stand_in::is_needed(STATE_CHILD, change(&ctx)) {
+        child_state(&ctx);
     }
     0
+}
+
+#[inline(always)]
+fn child_state(ctx: &BtfTracePointContext) {
+    if let Some((sk, state::SYN_RECV, state::ESTABLISHED)) = state_change(ctx, SERVE_ENQUEUE) {
+        handshake::established(sk);
+    }
 }
 
 /// Any context: a connect is answered, a socket gives its port back.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn tp_set_state_port(ctx: BtfTracePointContext) -> u32 {
-    if let Some((sk, old, new)) = state_change(&ctx, SERVE_CONNECT) {
-        stand_in::attend(stand_in::STATE, subject(&ctx) ^ change(old, new));
-        port_state(sk, old, new);
-    }
+    stand_in::attend(STATE_PORT, change(&ctx));
+    port_state(&ctx);
     0
 }
 
 /// Where `tp_set_state_port` was skipped.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn tp_set_state_port_stand_in(ctx: BtfTracePointContext) -> u32 {
-    if let Some((sk, old, new)) = state_change(&ctx, SERVE_CONNECT) {
-        if stand_in::is_needed(stand_in::STATE, subject(&ctx) ^ change(old, new)) {
-            port_state(sk, old, new);
-        }
+    if stand_in::is_needed(STATE_PORT, change(&ctx)) {
+        port_state(&ctx);
     }
     0
 }
 
-/// One value for a change of state, below the bits that tell sockets apart.
 #[inline(always)]
-fn change(old: u8, new: u8) -> u64 {
-    u64::from((old ^ (new << 2)) & 0x3f)
+fn port_state(ctx: &BtfTracePointContext) {
+    if let Some((sk, old, new)) = state_change(ctx, SERVE_CONNECT) {
+        match (old, new) {
+            (state::SYN_SENT, state::ESTABLISHED) => port::connecting_done(sk),
+            (old, state::CLOSE) if old != state::LISTEN => port::closed(sk, old),
+            _ => {}
+        }
+    }
+}
+
+/// Which change of which socket this is, in one word: the states go where addresses of sockets are all alike.
+#[inline(always)]
+fn change(ctx: &BtfTracePointContext) -> u64 {
+    let (old, new): (u32, u32) = (ctx.arg(1), ctx.arg(2));
+    subject(ctx) ^ u64::from((old ^ (new << 2)) & 0x3f)
 }
 
 /// Which socket or packet the event is about. Read as a number: the verifier lets nobody calculate with the pointer that the
@@ -107,15 +130,6 @@ fn change(old: u8, new: u8) -> u64 {
 #[inline(always)]
 fn subject(ctx: &BtfTracePointContext) -> u64 {
     Probed::read(ctx.as_ptr() as u64, 0)
-}
-
-#[inline(always)]
-fn port_state(sk: Sock<Direct>, old: u8, new: u8) {
-    match (old, new) {
-        (state::SYN_SENT, state::ESTABLISHED) => port::connecting_done(sk),
-        (old, state::CLOSE) if old != state::LISTEN => port::closed(sk, old),
-        _ => {}
-    }
 }
 
 /// `kfree_skb(skb, location, reason, rx_sk)` since 6.11; the reason that matters since 6.15
@@ -143,7 +157,7 @@ fn tp_kfree_skb(ctx: BtfTracePointContext) -> u32 {
 /// `kfree_skb(skb, location[, reason[, rx_sk]])`, for all tiers
 #[btf_tracepoint(function = "kfree_skb")]
 fn tp_handshake_drop(ctx: BtfTracePointContext) -> u32 {
-    stand_in::attend(stand_in::DROP, subject(&ctx));
+    stand_in::attend(DROP, subject(&ctx));
     dropped(&ctx);
     0
 }
@@ -151,7 +165,7 @@ fn tp_handshake_drop(ctx: BtfTracePointContext) -> u32 {
 /// Where `tp_handshake_drop` was skipped.
 #[btf_tracepoint(function = "kfree_skb")]
 fn tp_handshake_drop_stand_in(ctx: BtfTracePointContext) -> u32 {
-    if stand_in::is_needed(stand_in::DROP, subject(&ctx)) {
+    if stand_in::is_needed(DROP, subject(&ctx)) {
         dropped(&ctx);
     }
     0

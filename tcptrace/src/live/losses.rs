@@ -24,9 +24,10 @@ impl Live {
             Err(error) => log::error!("the loss counters cannot be read: {error}"),
         }
         for (program, now_missed) in self.tracer.misses() {
-            let said = self.said_misses.insert(program, now_missed).unwrap_or(0);
-            let count = now_missed.saturating_sub(said);
+            let said = self.said_misses.entry(program).or_default();
+            let count = now_missed.saturating_sub(*said);
             if count > 0 {
+                *said = now_missed;
                 let what = format!("runs of {program}");
                 events.push(Kind::Lost(Box::new(Lost {
                     what,

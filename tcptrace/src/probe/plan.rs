@@ -131,6 +131,7 @@ const fn tracepoint_way(probes: &'static [Probe], limit: &'static str, serves: u
 
 use BackEnd::{Fexit, Kprobe};
 use tcptrace_common::config::{SERVE_CONNECT, SERVE_ENQUEUE, SERVE_LISTEN};
+use tcptrace_common::stand_in::{DROP, STATE_CHILD, STATE_PORT};
 
 const SYS_LISTEN: &[&str] = &["__x64_sys_listen", "__arm64_sys_listen"];
 const ROUTE_V4: &[&str] = &["tcp_v4_init_req", "tcp_v4_route_req"];
@@ -139,7 +140,10 @@ const QUEUE_DROP: &[&str] = &["inet_csk_reqsk_queue_drop"];
 const QUEUE_DROP_AND_PUT: &[&str] = &["inet_csk_reqsk_queue_drop_and_put"];
 const STATE: &[&str] = &["inet_sock_set_state"];
 const STATE_OF_TASK: &[Probe] = &[probe("tp_set_state_task", Kind::BtfTracepoint, STATE)];
-const STATE_OF_CHILD: &[Probe] = &[probe("tp_set_state_child", Kind::BtfTracepoint, STATE)];
+const STATE_OF_CHILD: &[Probe] = &[
+    probe("tp_set_state_child", Kind::BtfTracepoint, STATE),
+    probe("tp_set_state_child_stand_in", Kind::BtfTracepoint, STATE),
+];
 const STATE_OF_PORT: &[Probe] = &[
     probe("tp_set_state_task", Kind::BtfTracepoint, STATE),
     probe("tp_set_state_port", Kind::BtfTracepoint, STATE),
@@ -191,12 +195,10 @@ const NO_PORT_BY_STATE: Way = tracepoint_way(
 /// for, when a packet interrupts them; and those that free a port's entry, which the next taker overwrites.
 pub const SKIPPED_IN_GOOD_FAITH: &[&str] = &["tp_set_state_task", "fentry_put_port", "tp_receive_reset"];
 
-/// Programs with a second one that does what the kernel made them miss (the eBPF side's `stand_in.rs`): lost is only what
-/// both missed.
-pub const STAND_INS: &[(&str, &str)] = &[
-    ("tp_handshake_drop", "tp_handshake_drop_stand_in"),
-    ("tp_set_state_port", "tp_set_state_port_stand_in"),
-];
+/// Programs with a second one that does what the kernel made them miss (the eBPF side's `stand_in.rs`), and the index that
+/// tells how often it did. Lost is only what both missed.
+pub const STAND_INS: &[(&str, u32)] =
+    &[("tp_handshake_drop", DROP), ("tp_set_state_port", STATE_PORT), ("tp_set_state_child", STATE_CHILD)];
 
 /// Programs of process context. On preemptible kernels the kernel skips a run when another task has been preempted in the
 /// middle of the same program on the same CPU (some in a million). What is then missed is one accept or one port of one

@@ -4,12 +4,13 @@ use std::{
     collections::BTreeMap,
     os::fd::{AsFd, BorrowedFd},
     path::Path,
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, Map, MapData, RingBuf},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
 };
 use aya_log::EbpfLogger;
 use tcptrace_common::{
@@ -20,6 +21,7 @@ use tcptrace_common::{
     open_socket::OpenSocketQuery,
     port::{PortUse, PortUseKey},
     record::KINDS,
+    stand_in::Attended,
 };
 
 use super::{
@@ -28,7 +30,9 @@ use super::{
     btf::{self, Btf},
     coverage::Coverage,
     error::ProbeError,
-    misses, object, open_sockets, tracefs,
+    misses, object, open_sockets,
+    plan::STAND_INS,
+    tracefs,
 };
 use crate::event::OpenSocket;
 
@@ -47,6 +51,9 @@ pub type ConnectBytes = [u8; size_of::<ConnectTotals>()];
 
 /// A listener's distribution of times as the kernel side keeps it.
 type HistogramBytes = [u32; HISTOGRAM_BUCKETS];
+
+/// What stand-ins did, as the kernel side keeps it.
+type AttendedWords = [u64; size_of::<Attended>() / size_of::<u64>()];
 
 /// How to trace.
 #[derive(Clone, Debug)]
@@ -79,6 +86,7 @@ pub struct Tracer {
     prefixes: HashMap<MapData, [u8; size_of::<PrefixKey>()], u64>,
     connects: HashMap<MapData, [u8; size_of::<ConnectKey>()], ConnectBytes>,
     lost: Array<MapData, [u64; KINDS]>,
+    attended: PerCpuArray<MapData, AttendedWords>,
     drop_reasons: BTreeMap<u32, String>,
     port_use: HashMap<MapData, PortUseKeyBytes, PortUseBytes>,
     served: Array<MapData, [u64; 1024]>,
@@ -168,6 +176,7 @@ impl Tracer {
             prefixes: HashMap::try_from(take(&mut ebpf, "PREFIXES")?)?,
             connects: HashMap::try_from(take(&mut ebpf, "CONNECTS")?)?,
             lost: Array::try_from(take(&mut ebpf, "LOST")?)?,
+            attended: PerCpuArray::try_from(take(&mut ebpf, "ATTENDED")?)?,
             port_use: HashMap::try_from(take(&mut ebpf, "PORT_USE")?)?,
             served: Array::try_from(take(&mut ebpf, "SERVED")?)?,
             kernel_log,
@@ -318,18 +327,29 @@ impl Tracer {
         counts
     }
 
-    /// How often the kernel skipped a run of each attached program, because it would have interrupted itself. Without those
-    /// of which nothing is lost ([`SKIPPED_IN_GOOD_FAITH`]), unless everything is streamed. Where a program has a stand-in, at
-    /// most so many runs are missing from both.
+    /// How often the kernel skipped a run of each attached program, because it would have interrupted itself, and nobody made up
+    /// for it. Without those of which nothing is lost
+    /// ([`SKIPPED_IN_GOOD_FAITH`](super::plan::SKIPPED_IN_GOOD_FAITH)), unless everything is streamed.
     #[must_use]
     pub fn misses(&self) -> BTreeMap<&'static str, u64> {
         let program = |name| self.ebpf.program(name).and_then(|program| program.fd().ok());
-        let missed = self
+        let missed: BTreeMap<_, _> = self
             .attached
             .iter()
             .filter_map(|a| Some((a.program, misses::of_program(program(a.program)?.as_fd()))))
             .collect();
-        misses::worth_telling(missed, self.streams_all)
+        if STAND_INS.iter().any(|(program, _)| missed.get(program).is_some_and(|missed| *missed > 0)) {
+            // A stand-in runs right after the one that was skipped, but that may be just now.
+            thread::sleep(Duration::from_millis(1));
+        }
+        misses::worth_telling(missed, |index| self.stood_in(index), self.streams_all)
+    }
+
+    /// How often a stand-in did another program's work.
+    fn stood_in(&self, index: u32) -> u64 {
+        let per_cpu =
+            self.attended.get(&index, 0).inspect_err(|error| log::error!("the map ATTENDED: {error}"));
+        per_cpu.map_or(0, |cpus| cpus.iter().filter_map(|words| words.last()).sum())
     }
 }
 
