@@ -4,7 +4,8 @@ use tcptrace_common::stand_in::{DROP, STATE_CHILD, STATE_PORT};
 
 /// Programs that the kernel may skip now and then without a loss worth telling: those that only process context has work
 /// for, when a packet interrupts them; and those that free a port's entry, which the next taker overwrites.
-pub const SKIPPED_IN_GOOD_FAITH: &[&str] = &["tp_set_state_task", "fentry_put_port", "tp_receive_reset"];
+pub const SKIPPED_IN_GOOD_FAITH: &[&str] =
+    &["tp_set_state_task", "tp_set_state_port", "fentry_put_port", "tp_receive_reset"];
 
 /// Programs with a second one that does what the kernel made them miss (the eBPF side's `stand_in.rs`), and the index that
 /// tells how often it did. Lost is only what both missed.
