@@ -109,11 +109,22 @@ fn boot(
         .collect::<Vec<_>>();
     let mut reporter = Reporter { place, runs, tally, again: retry.then(Vec::new) };
     let batch = run_batch(guest, &jobs, &mut reporter)?;
-    let again = reporter.again.take().unwrap_or_default();
+    let mut again = reporter.again.take().unwrap_or_default();
     let mut tally = lock(tally);
+    // A kernel that panics has been brought to it; a machine that hangs or goes may be the emulator's fault.
+    let spared = batch.failure.as_ref().filter(|failure| retry && !failure.is_panic());
     // The observer has heard of those that ended; the rest must not be forgotten.
     for (run, report) in runs.iter().zip(&batch.reports).filter(|(_, report)| report.ending.is_none()) {
-        run.judge(place, report, &mut tally);
+        if spared.is_some() {
+            again.push(*run);
+        } else {
+            run.judge(place, report, &mut tally);
+        }
+    }
+    if let Some(failure) = spared {
+        println!("again {place}: {failure}; {} cases are left", again.len());
+        tally.show(&format!("{place}.console"), &batch.console);
+        return Ok(again);
     }
     let mut problems: Vec<String> = batch.failure.iter().map(ToString::to_string).collect();
     problems.extend(

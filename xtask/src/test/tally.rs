@@ -56,7 +56,8 @@ impl Tally {
         if problems.is_empty() {
             self.passed += 1;
         } else {
-            self.failed.push(name.to_owned());
+            // Of a long log often only the end is kept.
+            self.failed.push(format!("{name}: {}", problems.join("; ")));
         }
     }
 
@@ -84,8 +85,8 @@ impl Tally {
     /// The closing line, which readers of logs look for.
     pub(crate) fn close(self) -> ExitCode {
         println!();
-        for name in &self.failed {
-            println!("failed: {name}");
+        for failure in &self.failed {
+            println!("failed: {}", failure.chars().take(SHOWN_COLUMNS).collect::<String>());
         }
         let skipped = if self.skipped > 0 { format!(", {} skipped", self.skipped) } else { String::new() };
         println!("{} passed, {} failed{skipped}", self.passed, self.failed.len());

@@ -86,9 +86,19 @@ fn wait(mut child: Child, timeout: Duration) -> Result<Option<ExitStatus>> {
     match receiver.recv_timeout(timeout) {
         Ok(status) => Ok(Some(status.context("waiting for a job")?)),
         Err(_) => {
+            tell_what_hangs();
             kill_everything_else();
             Ok(None)
         }
+    }
+}
+
+/// Has the kernel print the stacks of its processors and of tasks that sleep uninterruptibly: a job that takes too long may be
+/// one that cannot be killed either.
+fn tell_what_hangs() {
+    for wanted in ["l", "w"] {
+        // Without sysrq the console says less, nothing more.
+        let _unavailable = fs::write("/proc/sysrq-trigger", wanted);
     }
 }
 

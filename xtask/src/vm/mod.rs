@@ -115,6 +115,13 @@ pub(crate) enum GuestFailure {
     Agent(String),
 }
 
+impl GuestFailure {
+    /// Whether its kernel gave up.
+    pub(crate) fn is_panic(&self) -> bool {
+        matches!(self, Self::Panicked(_))
+    }
+}
+
 impl fmt::Display for GuestFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,6 +1,7 @@
 //! The virtual machine: QEMU's command line, and a process that never outlives us.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -46,7 +47,11 @@ pub(crate) struct Wiring {
 }
 
 /// A running QEMU; killed when dropped.
-pub(crate) struct Machine(Child);
+pub(crate) struct Machine {
+    qemu: Child,
+    /// QEMU's monitor, for people: a command a line.
+    monitor: UnixStream,
+}
 
 impl Machine {
     pub(crate) fn start(hardware: &Hardware, image: &Path, wiring: &Wiring) -> Result<Self> {
@@ -57,6 +62,8 @@ impl Machine {
             .context("qemu-system-x86_64 is not installed; run: cargo xtask setup")?;
         // Unlike the originals, duplicates are inherited by children.
         let (initramfs, console, port) = (dup(&wiring.initramfs)?, dup(&wiring.console)?, dup(&wiring.port)?);
+        let (monitor, its_monitor) = UnixStream::pair().context("making a socket pair")?;
+        let its_monitor = dup(&its_monitor)?;
         let mut command = Command::new(qemu);
         command
             // Emulation only: on many CI hosts /dev/kvm is missing, and on some it is there and does not work.
@@ -72,13 +79,15 @@ impl Machine {
             .args(["-initrd", &path_of(&initramfs)])
             .args([
                 "-append",
-                "console=ttyS0 panic=-1 oops=panic mitigations=off no_timer_check tsc=reliable",
+                "console=ttyS0 panic=-1 oops=panic unknown_nmi_panic mitigations=off no_timer_check tsc=reliable",
             ])
             .args(["-chardev", &format!("file,id=console,path={}", path_of(&console))])
             .args(["-serial", "chardev:console"])
             .args(["-device", "virtio-serial-pci"])
             .args(["-chardev", &format!("socket,id=agent,fd={}", port.as_raw_fd())])
             .args(["-device", &format!("virtserialport,chardev=agent,name={PORT_NAME}")])
+            .args(["-chardev", &format!("socket,id=monitor,fd={}", its_monitor.as_raw_fd())])
+            .args(["-mon", "chardev=monitor,mode=readline"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
@@ -87,14 +96,20 @@ impl Machine {
             // If we are killed, even by SIGKILL, the machine must not stay behind and burn two cores.
             command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
         }
-        Ok(Self(command.spawn().context("starting QEMU")?))
+        Ok(Self { qemu: command.spawn().context("starting QEMU")?, monitor })
+    }
+
+    /// Has a kernel that hangs say where: it takes this interrupt for the end of all things (`unknown_nmi_panic`).
+    pub(crate) fn interrupt_for_good(&mut self) {
+        // If QEMU does not listen, the console will have to do without.
+        let _deaf = self.monitor.write_all(b"nmi\n");
     }
 
     /// The status, if QEMU ended within this time.
     pub(crate) fn ended_within(&mut self, time: Duration) -> Result<Option<ExitStatus>> {
         let start = Instant::now();
         loop {
-            if let Some(status) = self.0.try_wait().context("waiting for QEMU")? {
+            if let Some(status) = self.qemu.try_wait().context("waiting for QEMU")? {
                 return Ok(Some(status));
             }
             if start.elapsed() >= time {
@@ -107,7 +122,7 @@ impl Machine {
     /// What QEMU itself complained about; to be asked only when it has ended.
     pub(crate) fn complaint(&mut self) -> String {
         let mut text = String::new();
-        if let Some(mut stderr) = self.0.stderr.take() {
+        if let Some(mut stderr) = self.qemu.stderr.take() {
             let _unreadable = std::io::Read::read_to_string(&mut stderr, &mut text);
         }
         text.trim().to_owned()
@@ -121,7 +136,7 @@ fn path_of(descriptor: &OwnedFd) -> String {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let _ended_already = self.0.kill();
-        let _reaped = self.0.wait();
+        let _ended_already = self.qemu.kill();
+        let _reaped = self.qemu.wait();
     }
 }

@@ -181,10 +181,14 @@ fn explain(
         End::Silent(time) => Some(time),
         End::Gone => None,
     };
+    if silence.is_some() && booted {
+        machine.interrupt_for_good();
+        machine.ended_within(LAST_WORDS)?;
+    }
     let has_ended = silence.is_none() && machine.ended_within(LAST_WORDS)?.is_some();
     let console = read_console(console);
-    // First of all: a panic may be why a guest fell silent, if it could not even reset the machine.
-    if let Some(line) = panic_line(&console) {
+    // First of all: a panic may be why a guest fell silent, if it could not even reset the machine. But not one we asked for.
+    if let Some(line) = panic_line(&console).filter(|line| !line.contains("NMI")) {
         return Ok(Some(GuestFailure::Panicked(line)));
     }
     if let Some(time) = silence {
