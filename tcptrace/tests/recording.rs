@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use jiff::tz::TimeZone;
 use tcptrace::event::{Event, Kind};
-use tcptrace::record::{Metadata, Reader, Writer, open};
+use tcptrace::record::{FORMAT_MAJOR, Metadata, Reader, Writer, open};
 use tcptrace::report::{Digest, Report, text};
 
 /// Recordings of rehearsals, one an incident, and the reports on them. `tests/recordings/README.md` says how they are made.
@@ -62,6 +62,29 @@ fn recordings_of_every_incident_are_told_as_before() -> Result<()> {
         changed.is_empty(),
         "other reports than before: {changed:?}. If that is meant: TCPTRACE_BLESS=1 cargo test -p tcptrace --test recording"
     );
+    Ok(())
+}
+
+/// Recordings of every version of the format are committed; what they say, they say in the format of this version too, in the
+/// same order.
+#[test]
+fn recordings_of_every_format_are_the_same_in_this_one() -> Result<()> {
+    let mut formats = Vec::new();
+    for path in fixtures()? {
+        let (metadata, before) = events(&path)?;
+        formats.push(metadata.format.0);
+        let mut writer = Writer::new(Vec::new(), &metadata)?;
+        before.iter().try_for_each(|event| writer.push(event, false))?;
+        let bytes = writer.finish()?;
+        let mut reader = Reader::new(bytes.as_slice())?;
+        ensure!(reader.metadata().format.0 == FORMAT_MAJOR, "it is not said that it is written anew");
+        let mut now = Vec::new();
+        while reader.next_events(&mut now)? {}
+        ensure!(now == before, "{}: other events, or another order", path.display());
+    }
+    formats.sort_unstable();
+    formats.dedup();
+    ensure!(formats == (1..=FORMAT_MAJOR).collect::<Vec<_>>(), "only of these formats: {formats:?}");
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use super::frame::{CHECKSUM, FIRST_ROW};
 use super::metadata::{FORMAT_MAJOR, FORMAT_MINOR, KEYS};
+use super::order::MOST_ROWS;
 use super::schema::DESCRIPTIONS;
 
 /// The page.
@@ -17,6 +18,7 @@ pub fn document() -> String {
     include_str!("document.md")
         .replace("{version}", &format!("{FORMAT_MAJOR}.{FORMAT_MINOR}"))
         .replace("{major}", &FORMAT_MAJOR.to_string())
+        .replace("{most_rows}", &MOST_ROWS.to_string())
         .replace("{checksum}", CHECKSUM)
         .replace("{first_row}", FIRST_ROW)
         .replace("{keys}", keys.trim_end())

@@ -14,7 +14,8 @@ use serde_json::{Map, Value};
 use crate::event::Timestamp;
 use crate::output::escape;
 
-use super::reader::{ReadError, Reader};
+use super::damage::ReadError;
+use super::reader::Reader;
 
 /// The form of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,8 @@ pub fn export<R: Read>(
         Format::Jsonl => lines(from, to, json_line),
         Format::Csv => {
             let mut to = to;
-            let names: Vec<&str> = from.schema().fields().iter().map(|field| field.name().as_str()).collect();
+            let schema = from.schema();
+            let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
             writeln!(to, "{}", names.join(","))?;
             lines(from, to, csv_line)
         }
@@ -157,7 +159,7 @@ fn parquet<R: Read>(from: &mut Reader<R>, to: impl Write + Send) -> Result<u64, 
     let wrong = |error: parquet::errors::ParquetError| ExportError::Write(io::Error::other(error));
     let level = ZstdLevel::try_new(3).map_err(wrong)?;
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
-    let schema = Arc::new(from.schema().clone());
+    let schema = Arc::new(from.schema());
     let mut writer = ArrowWriter::try_new(to, schema, Some(properties)).map_err(wrong)?;
     let mut count = 0;
     while let Some(batch) = from.next_batch()? {

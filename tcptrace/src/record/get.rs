@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use arrow_array::RecordBatch;
+
 use crate::event::{
     Accept, Acceptor, AckDrop, Connect, ConnectSample, ConnectTotals, Distribution, Endpoints, Enqueue,
     Event, Family, Kind, ListenerRef, ListenerSample, ListenerTotals, PortReleased, PortTaken, RequestEnd,
@@ -10,7 +12,8 @@ use crate::event::{
 
 use super::column::WordView;
 use super::names::{Named, Typed};
-use super::schema::{Views, for_each_count};
+use super::order::arrival;
+use super::schema::{ORDER, Views, for_each_count};
 
 /// Why a row is no event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,12 +34,31 @@ pub(super) struct Rows {
     views: Views,
     /// For each word of the `event` column: the kind.
     kinds: Vec<Option<Typed>>,
+    /// The rows in the order in which they came.
+    arrived: Vec<u32>,
 }
 
 impl Rows {
-    pub(super) fn new(views: Views) -> Self {
+    /// The rows of a batch.
+    ///
+    /// # Errors
+    /// When the order in which they came is not understood.
+    pub(super) fn new(batch: &RecordBatch) -> Result<Self, RowError> {
+        let views = Views::new(batch);
         let kinds = views.event.values().map(|word| word.and_then(Typed::of_word)).collect();
-        Self { views, kinds }
+        let arrived = if batch.column_by_name(ORDER).is_some() {
+            let place = |row| (views.event.key(row), views.others_between.get(row).unwrap_or_default());
+            arrival((0..batch.num_rows()).map(place)).ok_or(RowError::Column(ORDER))?
+        } else {
+            // Before format 2, rows stood as they came.
+            (0..u32::try_from(batch.num_rows()).unwrap_or(u32::MAX)).collect()
+        };
+        Ok(Self { views, kinds, arrived })
+    }
+
+    /// The rows in the order in which they came.
+    pub(super) fn arrived(&self) -> &[u32] {
+        &self.arrived
     }
 
     /// Whether the row repeats what was known when a part of a rotated recording began.

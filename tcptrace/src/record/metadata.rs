@@ -7,8 +7,8 @@ use crate::event::{ClockOffset, Coverage, Timestamp};
 
 use super::frame::{CHECKSUM, NO_CHECKSUM};
 
-/// Major version of the format: a reader refuses a higher one.
-pub const FORMAT_MAJOR: u32 = 1;
+/// Major version of the format: a reader refuses a higher one. Since 2, the rows of a batch stand by kind of event.
+pub const FORMAT_MAJOR: u32 = 2;
 
 /// Minor version of the format: a higher one has columns or events more, which a reader passes over.
 pub const FORMAT_MINOR: u32 = 0;

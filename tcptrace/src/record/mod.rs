@@ -6,12 +6,14 @@
 
 mod carry;
 mod column;
+mod damage;
 pub mod document;
 pub mod export;
 mod frame;
 mod get;
 mod metadata;
 mod names;
+mod order;
 mod parts;
 mod put;
 mod reader;
@@ -22,9 +24,10 @@ mod tape;
 mod tests;
 mod writer;
 
+pub use damage::{Damage, ReadError};
 pub use metadata::{FORMAT_MAJOR, FORMAT_MINOR, Metadata};
 pub use parts::{Plan, Rotation, create, part_path};
-pub use reader::{Damage, ReadError, Reader};
+pub use reader::Reader;
 pub use recorder::{Recorded, Recorder};
 pub use tape::{Tape, TapeError, open};
 pub use writer::Writer;

@@ -172,7 +172,7 @@ pub(super) fn put(columns: &mut Builders, row: usize, event: &Event) -> Result<(
         | Kind::ListenerReport(_)
         | Kind::Coverage(_)
         | Kind::Lost(_) => {
-            columns.detail.put(row, &serde_json::to_string(&event.kind)?);
+            columns.detail.put(row, serde_json::to_string(&event.kind)?);
             for_queries(columns, row, &event.kind);
         }
     }

@@ -1,20 +1,21 @@
 //! Reads a recording, however it ended: what is whole is read, what is damaged is passed over, and both are said.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::{RecordBatch, UInt32Array};
 use arrow_schema::{Schema, SchemaRef};
+use arrow_select::take::take_record_batch;
 
 use crate::event::{Event, Kind, LossPlace, Lost, Timestamp};
 
+use super::damage::{Damage, ReadError};
 use super::frame::{self, Group, Header, LONGEST_GROUP, MARKER, Step};
 use super::get::Rows;
 use super::metadata::{FORMAT_MAJOR, FORMAT_MINOR, Metadata};
-use super::schema::{Views, schema};
+use super::schema::{ORDER, schema};
 
 /// How much is read from a file at once.
 const CHUNK: usize = 1 << 20;
@@ -22,81 +23,11 @@ const CHUNK: usize = 1 << 20;
 /// No header is longer.
 const LONGEST_HEADER: usize = 64 << 10;
 
+/// So many rows become events at once: they stay in the processor's cache until they are used.
+const PIECE: usize = 1 << 10;
+
 /// How many different complaints about rows are kept.
 const COMPLAINTS: usize = 16;
-
-/// Why a file is not read at all.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// It cannot be read.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// It is something else.
-    #[error("not a tcptrace recording ({0})")]
-    Foreign(&'static str),
-    /// It comes from a later major version.
-    #[error("its format is {0}.{1}, and this tcptrace reads up to {FORMAT_MAJOR}.x: use a newer tcptrace")]
-    TooNew(u32, u32),
-}
-
-/// What is wrong with a recording.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Damage {
-    /// The header is damaged: host, kernel and the like may be wrong.
-    Header,
-    /// Bytes in the middle were damaged; their rows are lost.
-    Skipped {
-        /// Where they begin.
-        offset: u64,
-        /// How many bytes.
-        bytes: u64,
-        /// How many rows.
-        rows: u64,
-    },
-    /// It ends in the middle of a batch: the recorder was killed, the disk was full, the file was cut, or it is still being
-    /// written.
-    Cut {
-        /// Where the last, incomplete batch begins.
-        offset: u64,
-        /// How long it is.
-        bytes: u64,
-    },
-    /// It was not ended in order, but no batch is cut.
-    NotEnded,
-    /// Something follows its end.
-    Trailing {
-        /// How many bytes.
-        bytes: u64,
-    },
-    /// Rows that are not understood.
-    Rows {
-        /// Why.
-        why: String,
-        /// How many.
-        rows: u64,
-    },
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Header => f.write_str("the header is damaged: what it says of host and kernel may be wrong"),
-            Self::Skipped { offset, bytes, rows } => {
-                write!(f, "{bytes} bytes at {offset} are damaged: {rows} events in them are lost")
-            }
-            Self::Cut { offset, bytes } => write!(
-                f,
-                "it ends in the middle of a batch ({bytes} bytes at {offset}): everything before is whole, at most the last \
-                 second is lost"
-            ),
-            Self::NotEnded => f.write_str(
-                "it was not ended in order (still being written, or the recorder was killed): at most its last second is lost",
-            ),
-            Self::Trailing { bytes } => write!(f, "{bytes} bytes after its end are passed over"),
-            Self::Rows { why, rows } => write!(f, "{rows} events are not understood: {why}"),
-        }
-    }
-}
 
 /// Reads one file.
 pub struct Reader<R> {
@@ -113,6 +44,16 @@ pub struct Reader<R> {
     next_row: u64,
     last: Timestamp,
     damage: Vec<Damage>,
+    batch: Option<Unread>,
+}
+
+/// A batch of which some rows have not been told of.
+struct Unread {
+    rows: Rows,
+    /// How many of them have.
+    told: usize,
+    /// Rows before it that were lost, and not been told of.
+    lost: u64,
 }
 
 impl Reader<File> {
@@ -143,6 +84,7 @@ impl<R: Read> Reader<R> {
             next_row: 0,
             last: Timestamp::default(),
             damage: Vec::new(),
+            batch: None,
         };
         reader.read_header()?;
         reader.last = reader.metadata.started;
@@ -208,7 +150,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// The next batch with its events, or `None` at the end. `all`: with the columns that are empty throughout, too.
-    fn next_group(&mut self, all: bool) -> Result<Option<(RecordBatch, u64)>, ReadError> {
+    pub(super) fn next_group(&mut self, all: bool) -> Result<Option<(RecordBatch, u64)>, ReadError> {
         while !self.ended {
             match frame::group(self.rest()) {
                 Step::Need(length) if !self.eof => self.fill(length)?,
@@ -361,16 +303,29 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// When the file cannot be read on.
     pub fn next_rows(&mut self, mut each: impl FnMut(bool, Event)) -> Result<bool, ReadError> {
-        let Some((batch, lost)) = self.next_group(false)? else { return Ok(false) };
-        let rows = Rows::new(Views::new(&batch));
-        let mut missing = (lost > 0).then_some(lost);
-        for row in 0..batch.num_rows() {
+        let unread = match self.batch.take() {
+            Some(unread) => unread,
+            None => match self.next_rows_of_group()? {
+                Some(unread) => unread,
+                None => return Ok(false),
+            },
+        };
+        let Unread { rows, mut told, mut lost } = unread;
+        for row in rows.arrived().iter().skip(told).take(PIECE) {
+            told += 1;
+            let row = usize::try_from(*row).unwrap_or(usize::MAX);
             match rows.get(row) {
                 Ok(event) => {
-                    if let Some(count) = missing.take() {
+                    if lost > 0 {
                         let (from, to) = (self.last, event.time.max(self.last));
-                        let lost =
-                            Lost { what: "event".to_owned(), count, place: LossPlace::Recording, from, to };
+                        let what = "event".to_owned();
+                        let lost = Lost {
+                            what,
+                            count: std::mem::take(&mut lost),
+                            place: LossPlace::Recording,
+                            from,
+                            to,
+                        };
                         each(false, Event { time: to, kind: Kind::Lost(Box::new(lost)) });
                     }
                     self.last = self.last.max(event.time);
@@ -379,20 +334,54 @@ impl<R: Read> Reader<R> {
                 Err(error) => self.complain(error.to_string(), 1),
             }
         }
+        if told < rows.arrived().len() {
+            self.batch = Some(Unread { rows, told, lost });
+        }
         Ok(true)
     }
 
-    /// The next batch with all columns, or `None` at the end.
+    /// The rows of the next group, or `None` at the end.
+    fn next_rows_of_group(&mut self) -> Result<Option<Unread>, ReadError> {
+        while let Some((batch, lost)) = self.next_group(false)? {
+            match Rows::new(&batch) {
+                Ok(rows) => return Ok(Some(Unread { rows, told: 0, lost })),
+                Err(error) => {
+                    self.complain(error.to_string(), batch.num_rows().try_into().unwrap_or(u64::MAX));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next batch with all columns of [`Self::schema`], its rows in the order in which they came, or `None` at the end.
     ///
     /// # Errors
     /// When the file cannot be read on.
     pub fn next_batch(&mut self) -> Result<Option<RecordBatch>, ReadError> {
-        Ok(self.next_group(true)?.map(|(batch, _)| batch))
+        while let Some((batch, _)) = self.next_group(true)? {
+            let ordered = Rows::new(&batch).map_err(|error| error.to_string()).and_then(|rows| {
+                let arrived = UInt32Array::from(rows.arrived().to_vec());
+                let batch = batch.project(&self.lasting_columns()).map_err(|error| error.to_string())?;
+                take_record_batch(&batch, &arrived).map_err(|error| error.to_string())
+            });
+            match ordered {
+                Ok(batch) => return Ok(Some(batch)),
+                Err(why) => self.complain(why, batch.num_rows().try_into().unwrap_or(u64::MAX)),
+            }
+        }
+        Ok(None)
     }
 
-    /// The schema of the batches.
-    pub fn schema(&self) -> &Schema {
-        &self.schema
+    /// The schema of the batches of [`Self::next_batch`].
+    pub fn schema(&self) -> Schema {
+        // Its columns are there.
+        self.schema.project(&self.lasting_columns()).unwrap_or_else(|_| Schema::empty())
+    }
+
+    /// The columns that mean something wherever their rows stand.
+    fn lasting_columns(&self) -> Vec<usize> {
+        let fields = self.schema.fields().iter().enumerate();
+        fields.filter(|(_, field)| field.name() != ORDER).map(|(index, _)| index).collect()
     }
 }
 

@@ -10,6 +10,7 @@ use arrow_schema::{ArrowError, Field, Schema, SchemaRef};
 use super::column::{
     Address, Build as _, Column, Flag, Many, Text, Time, U8, U16, U32, U64, View as _, Word,
 };
+use super::order::{Order, others_between};
 
 /// A column, for the documentation.
 #[derive(Clone, Copy, Debug)]
@@ -28,12 +29,17 @@ macro_rules! columns {
         }
 
         impl Builders {
-            /// The batch; the builders are empty afterwards.
+            /// The batch, its rows by kind of event; the builders are empty afterwards.
             ///
             /// # Errors
             /// When the values do not make arrays.
-            pub(super) fn finish(&mut self, rows: usize) -> Result<RecordBatch, ArrowError> {
-                let columns: Vec<ArrayRef> = vec![$( self.$name.finish(rows)?, )+];
+            pub(super) fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
+                let kinds = self.event.keys();
+                let order = Order::by(kinds);
+                for (row, others) in others_between(kinds).enumerate() {
+                    self.others_between.put(row, others);
+                }
+                let columns: Vec<ArrayRef> = vec![$( self.$name.finish(&order)?, )+];
                 RecordBatch::try_new(schema(), columns)
             }
         }
@@ -249,6 +255,9 @@ columns! {
     deferred_requests: U64,
     /// Children that were made and then not enqueued.
     orphans: U64,
+    /// How many events of other kinds came between the row before, if it is of the same kind, and this one; of a batch's first row of its
+    /// kind: how many came before it in the batch.
+    others_between: U16,
     /// Of rare events: all of it, as JSON. Such a row is read back from here; its other columns are for queries.
     detail: Text,
 }
@@ -266,6 +275,9 @@ macro_rules! for_each_count {
     };
 }
 pub(super) use for_each_count;
+
+/// The column that says in which order the rows of a batch came.
+pub(super) const ORDER: &str = "others_between";
 
 /// The schema, without a recording's own metadata.
 pub(super) fn schema() -> SchemaRef {

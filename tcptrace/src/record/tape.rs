@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::event::{Event, Kind, Timestamp};
 
+use super::damage::{Damage, ReadError};
 use super::metadata::Metadata;
-use super::reader::{Damage, ReadError, Reader};
+use super::reader::Reader;
 
 /// A recording that cannot be read.
 #[derive(Debug, thiserror::Error)]

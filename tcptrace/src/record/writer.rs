@@ -9,12 +9,10 @@ use crate::correlate::BoundedMap;
 use crate::event::{Event, Kind};
 
 use super::frame::{END, Encoder};
-use super::metadata::Metadata;
+use super::metadata::{FORMAT_MAJOR, FORMAT_MINOR, Metadata};
+use super::order::MOST_ROWS;
 use super::put::put;
 use super::schema::{Builders, schema};
-
-/// A batch is written when it has so many rows.
-pub(super) const BATCH_ROWS: usize = 1 << 16;
 
 /// How many processes and sockets are remembered, to name them in rows of events that do not.
 const NAMES: usize = 16_384;
@@ -31,11 +29,12 @@ pub struct Writer<W: Write> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a recording.
+    /// Begins a recording. Whatever format `metadata` name, it is written in that of this version.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn new(mut to: W, metadata: &Metadata) -> io::Result<Self> {
+        let metadata = Metadata { format: (FORMAT_MAJOR, FORMAT_MINOR), ..metadata.clone() };
         let whole = Schema::new(schema().fields().clone()).with_metadata(metadata.to_map());
         let encoder = Encoder::new(&whole).map_err(io::Error::other)?;
         to.write_all(&encoder.header(&whole).map_err(io::Error::other)?)?;
@@ -62,7 +61,7 @@ impl<W: Write> Writer<W> {
             self.columns.carried.put(self.rows, true);
         }
         self.rows += 1;
-        if self.rows >= BATCH_ROWS { self.flush() } else { Ok(()) }
+        if self.rows >= MOST_ROWS { self.flush() } else { Ok(()) }
     }
 
     /// How many events wait for [`Self::flush`].
@@ -78,7 +77,7 @@ impl<W: Write> Writer<W> {
         if self.rows == 0 {
             return Ok(());
         }
-        let batch = self.columns.finish(self.rows).map_err(io::Error::other)?;
+        let batch = self.columns.finish().map_err(io::Error::other)?;
         let group = self.encoder.group(&batch, self.written).map_err(io::Error::other)?;
         self.written += u64::try_from(self.rows).unwrap_or(u64::MAX);
         self.rows = 0;

@@ -3,7 +3,9 @@
 mod arbitrary;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use arrow_array::{RecordBatch, UInt16Array};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 
@@ -14,7 +16,10 @@ use crate::event::{
 
 use arbitrary::{KINDS, any_kind, name_of};
 
+use super::export::{Format, export};
+use super::get::Rows;
 use super::parts::Parts;
+use super::schema::ORDER;
 use super::{Damage, Metadata, Plan, ReadError, Reader, Recorder, Rotation, Writer};
 
 fn metadata() -> Metadata {
@@ -222,9 +227,38 @@ fn what_is_no_recording_is_said() {
         let error = read(bytes).err().unwrap().to_string();
         assert!(error.contains(word), "{error}");
     }
-    let newer = Metadata { format: (2, 0), ..metadata() };
-    let bytes = Writer::new(Vec::new(), &newer).unwrap().finish().unwrap();
-    assert!(matches!(read(&bytes), Err(ReadError::TooNew(2, 0))));
+    let mut newer = written(&[]);
+    let place = newer.windows(3).position(|bytes| bytes == b"2.0").unwrap();
+    newer[place] = b'3';
+    assert!(matches!(read(&newer), Err(ReadError::TooNew(3, 0))));
+}
+
+#[test]
+fn an_export_has_the_order_in_which_events_came() {
+    let batches: Vec<Vec<Event>> = (0..2).map(|seed| some_events(seed, 20)).collect();
+    let bytes = written(&batches);
+    let mut lines = Vec::new();
+    export(&mut Reader::new(&bytes[..]).unwrap(), Format::Jsonl, &mut lines).unwrap();
+    let kinds: Vec<String> = String::from_utf8(lines)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["event"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(kinds, batches.concat().iter().map(|event| event.kind.name()).collect::<Vec<_>>());
+}
+
+/// Damage with a right checksum must not turn into a made-up order.
+#[test]
+fn rows_without_an_order_are_not_told() {
+    let bytes = written(&[some_events(1, 20)]);
+    let batch = Reader::new(&bytes[..]).unwrap().next_group(true).unwrap().unwrap().0;
+    let place = batch.schema().index_of(ORDER).unwrap();
+    let mut columns = batch.columns().to_vec();
+    columns[place] = Arc::new(UInt16Array::from(vec![0; batch.num_rows()]));
+    let batch = RecordBatch::try_new(batch.schema(), columns).unwrap();
+    assert!(Rows::new(&batch).is_err());
 }
 
 #[test]

@@ -1,0 +1,62 @@
+//! Columns of texts of which every one may be different.
+
+use std::sync::Arc;
+
+use arrow_array::builder::StringBuilder;
+use arrow_array::cast::AsArray as _;
+use arrow_array::{Array as _, ArrayRef, StringArray};
+use arrow_schema::{ArrowError, DataType};
+
+use super::{Build, Column, Order, Sparse, View};
+
+/// Texts of which every one may be different.
+pub(in super::super) struct Text;
+
+/// Collects texts.
+#[derive(Default)]
+pub(in super::super) struct Texts(Sparse<String>);
+
+impl Texts {
+    pub(in super::super) fn put(&mut self, row: usize, text: String) {
+        self.0.put(row, text);
+    }
+}
+
+impl Build for Texts {
+    fn finish(&mut self, order: &Order) -> Result<ArrayRef, ArrowError> {
+        let mut texts = StringBuilder::new();
+        let mut next = 0;
+        for (place, text) in self.0.drain_in_order(order) {
+            texts.append_nulls(place.saturating_sub(next));
+            texts.append_value(text);
+            next = place + 1;
+        }
+        texts.append_nulls(order.rows().saturating_sub(next));
+        Ok(Arc::new(texts.finish()))
+    }
+}
+
+/// Texts.
+#[derive(Default)]
+pub(in super::super) struct TextView(Option<StringArray>);
+
+impl View for TextView {
+    fn new(array: &ArrayRef) -> Self {
+        Self(array.as_string_opt::<i32>().cloned())
+    }
+}
+
+impl TextView {
+    pub(in super::super) fn get(&self, row: usize) -> Option<&str> {
+        self.0.as_ref().filter(|array| array.is_valid(row)).map(|array| array.value(row))
+    }
+}
+
+impl Column for Text {
+    type Builder = Texts;
+    type View = TextView;
+    const NAME: &'static str = "utf8";
+    fn data_type() -> DataType {
+        DataType::Utf8
+    }
+}
