@@ -49,6 +49,7 @@ impl View for FlagView {
 }
 
 impl FlagView {
+    #[inline]
     pub(in super::super) fn get(&self, row: usize) -> Option<bool> {
         self.0.as_ref().filter(|array| array.is_valid(row)).map(|array| array.value(row))
     }

@@ -47,6 +47,7 @@ impl View for TextView {
 }
 
 impl TextView {
+    #[inline]
     pub(in super::super) fn get(&self, row: usize) -> Option<&str> {
         self.0.as_ref().filter(|array| array.is_valid(row)).map(|array| array.value(row))
     }
