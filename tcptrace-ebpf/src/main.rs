@@ -1,7 +1,7 @@
 //! The kernel side of tcptrace.
 //!
 //! `attach/` decodes the arguments of one attachment type and calls `handle/`, which says what happened, once for all
-//! attachment types; `kernel.rs` is the only file that knows where the kernel keeps a thing.
+//! attachment types; `kernel/` is the only place that knows where the kernel keeps a thing.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![cfg_attr(

@@ -48,6 +48,12 @@ const VM_NEEDS: [Need; 4] = [
     Need { what: "strip", packages: &["binutils"], is_met: || has_program("strip") },
 ];
 
+/// What the tests compare with.
+const TEST_NEEDS: [Need; 2] = [
+    Need { what: "ss", packages: &["iproute2"], is_met: || has_program("ss") },
+    Need { what: "lsof", packages: &["lsof"], is_met: || has_program("lsof") },
+];
+
 fn has_program(name: &str) -> bool {
     paths::find_program(name).is_some()
 }
@@ -60,6 +66,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if everything || args.vm {
         needs.extend(&VM_NEEDS);
+    }
+    if everything {
+        needs.extend(&TEST_NEEDS);
     }
     install(&needs)?;
     if everything || args.ebpf {

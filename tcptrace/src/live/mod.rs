@@ -211,7 +211,10 @@ impl Live {
                 dropped.input_name = self.kallsyms.function_at(dropped.input);
                 // A kernel without reasons counts this one, at least.
                 let input = dropped.function.as_deref().is_some_and(|name| name.starts_with("ip_rcv_finish"));
-                if dropped.reason == 0 && input && self.places.filters_reverse_path(dropped.endpoints.netns) {
+                let netns = dropped.endpoints.netns;
+                let filtered =
+                    |places: &mut Places| places.filters_reverse_path(netns, event.time, self.clock);
+                if dropped.reason == 0 && input && filtered(&mut self.places) {
                     dropped.reason_name = Some("IP_RPFILTER".to_owned());
                 }
             }

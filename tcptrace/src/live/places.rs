@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::{
-    event::{self, CounterSample, Endpoints, Kind, KnobSample, PortRange, PortRanges, SocketState},
+    event::{
+        self, ClockOffset, CounterSample, Endpoints, Kind, KnobSample, PortRange, PortRanges, SocketState,
+        Timestamp,
+    },
     host::{
         addresses::addresses,
         counters::{CounterReader, Counters},
@@ -16,7 +19,7 @@ use crate::{
     },
 };
 
-use super::reverse_path::ReversePath;
+use super::{clock, reverse_path::ReversePath};
 
 /// Namespaces whose knobs are read every second; of more, only now and then.
 const FEW: usize = 8;
@@ -199,11 +202,16 @@ impl Places {
         place.diag.as_mut()
     }
 
-    /// Whether it was the reverse-path filter of a namespace that dropped a packet, and not the want of a route.
-    pub(super) fn filters_reverse_path(&mut self, netns: u32) -> bool {
+    /// Whether it was the reverse-path filter of a namespace that dropped a packet then, and not the want of a route.
+    pub(super) fn filters_reverse_path(
+        &mut self,
+        netns: u32,
+        dropped: Timestamp,
+        clock: ClockOffset,
+    ) -> bool {
         let Some(place) = self.places.get_mut(&netns) else { return false };
         let counted = place.counters.as_mut().and_then(|reader| reader.read().ok()?.rp_filter_drops);
-        counted.is_some_and(|counted| place.reverse_path.meet(counted, Instant::now()))
+        counted.is_some_and(|counted| place.reverse_path.meet(dropped, counted, clock::now(clock)))
     }
 
     /// Every listener on one of `ports` in every namespace of the host, also those that are not traced; and whether all could be

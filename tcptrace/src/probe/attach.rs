@@ -14,7 +14,7 @@ use aya::{
 use super::{
     btf::Btf,
     coverage::{Coverage, Observed, Status},
-    plan::{BackEnd, Kind, OBSERVATIONS, Observation, Probe, WITH_ALL, Way},
+    plan::{BackEnd, Kind, Observation, Probe, WITH_ALL, Way, observations},
 };
 
 /// Which tiers may be used.
@@ -80,10 +80,10 @@ pub fn attach(
     let mut attacher =
         Attacher { ebpf, btf, aya_btf, missing, tier, standing: BTreeMap::new(), loaded: BTreeSet::new() };
     let wanted: Vec<&'static Observation> =
-        OBSERVATIONS.iter().filter(|o| all || !WITH_ALL.contains(&o.name)).collect();
+        observations().filter(|o| all || !WITH_ALL.contains(&o.name)).collect();
     let mut chosen: Vec<Choice> = wanted.iter().map(|o| attacher.choose(o, BackEnd::Fexit)).collect();
     // Within a group, either all in the full tiers or all by tracepoints: they share state in the kernel.
-    let groups: BTreeSet<u8> = OBSERVATIONS.iter().map(|o| o.group).filter(|&group| group != 0).collect();
+    let groups: BTreeSet<u8> = observations().map(|o| o.group).filter(|&group| group != 0).collect();
     for group in groups {
         let of_group = |o: &Observation| o.group == group;
         let mixed = wanted

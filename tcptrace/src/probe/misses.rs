@@ -62,7 +62,7 @@ pub(super) fn worth_telling(
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::OBSERVATIONS;
+    use super::super::plan::observations;
     use super::*;
 
     #[test]
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn every_stand_in_is_in_the_plan() {
         let planned = |name: &str| {
-            let mut probes = OBSERVATIONS.iter().flat_map(|o| o.ways).flat_map(|way| way.probes);
+            let mut probes = observations().flat_map(|o| o.ways).flat_map(|way| way.probes);
             probes.any(|probe| probe.program == name)
         };
         for (program, _) in STAND_INS {

@@ -1,5 +1,8 @@
 //! The embedded eBPF object, and the bytes of its globals.
 
+use std::thread;
+
+use aya::EbpfLoader;
 use tcptrace_common::{
     KernelLayout, TraceConfig, connect::ConnectKey, listener::PrefixKey, open_socket::OpenSocketQuery,
 };
@@ -19,6 +22,16 @@ pub(super) const LARGE_MAPS: [(&str, u32); 8] = [
     ("TAKERS", 1),
     ("CALLS", 1),
 ];
+
+/// A loader, made while the caller does its `work`: aya reads all of the kernel's types for it, whether they are needed or not,
+/// which takes as long as our own reading of them.
+pub(super) fn loader_beside<T>(work: impl FnOnce() -> T) -> (EbpfLoader<'static>, T) {
+    thread::scope(|scope| {
+        let loader = scope.spawn(EbpfLoader::new);
+        let done = work();
+        (loader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), done)
+    })
+}
 
 /// The layout as the eBPF side's global has it: its members in order, each a native-endian u32.
 #[must_use]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf,
     programs::{Iter, ProgramError, links::LinkError},
 };
 use tcptrace_common::{
@@ -51,8 +51,12 @@ const NEEDED: [&str; 10] = [
 /// When BPF programs may not be loaded, or this kernel has no such iterator.
 pub fn read(ports: &RangeInclusive<u16>, each: impl FnMut(OpenSocket)) -> Result<(), ProbeError> {
     super::tracer::raise_memlock();
-    let btf = Btf::load()?;
-    let resolution = btf::resolve(&btf);
+    let (mut loader, types) = object::loader_beside(|| {
+        let btf = Btf::load()?;
+        let resolution = btf::resolve(&btf);
+        Ok::<_, ProbeError>((btf, resolution))
+    });
+    let (btf, resolution) = types?;
     let extract = btf.extract_function(&format!("bpf_iter_{ITERATOR}")).ok_or_else(|| {
         ProbeError::NothingAttached(format!("iter {ITERATOR}: this kernel has no such iterator"))
     })?;
@@ -62,7 +66,6 @@ pub fn read(ports: &RangeInclusive<u16>, each: impl FnMut(OpenSocket)) -> Result
     let config = object::bytes_of_config(&TraceConfig::default());
     let query = OpenSocketQuery { first: *ports.start(), last: *ports.end(), remember: 0 };
     let query = object::bytes_of_query(&query);
-    let mut loader = EbpfLoader::new();
     loader
         .override_global("LAYOUT", layout.as_slice(), true)
         .override_global("CONFIG", config.as_slice(), true)

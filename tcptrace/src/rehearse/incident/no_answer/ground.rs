@@ -105,9 +105,10 @@ fn detour(stage: &Stage) -> Result<()> {
     linked.during("the client's address")?;
     // Off at first: the filter would also keep the server from answering who has that address.
     stage.set_sysctl("net.ipv4.conf.tt-detour.rp_filter", 0)?;
-    let to = SocketAddr::new(DETOUR_SERVER_IP.into(), Kind::RpFilter.port() + 1000);
-    // A link is up a moment later than it says.
+    // A link is up a moment later than it says. Another port each time: many SYNs for one that nobody listens on are news.
+    let mut ports = Kind::RpFilter.port() + 1000..;
     stage.await_that("somebody answers by the second link", || {
+        let to = SocketAddr::new(DETOUR_SERVER_IP.into(), ports.next().unwrap_or_default());
         let knock = move || TcpStream::connect_timeout(&to, Duration::from_millis(200));
         let answer = stage.client().run(knock)?;
         Ok(answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused))

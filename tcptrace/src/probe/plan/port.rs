@@ -1,0 +1,121 @@
+//! Ports that are taken, given back and refused.
+
+use tcptrace_common::config::SERVE_CONNECT;
+
+use super::BackEnd::{Fexit, Kprobe};
+use super::shared::{PORT_BY_STATE, STATE_OF_PORT};
+use super::{Kind, Observation, Probe, Way, probe, probe6, tracepoint_way, way};
+
+const BIND_CALLS: &[Probe] = &[
+    probe("tp_enter_bind", Kind::SyscallTracepoint, &["sys_enter_bind"]),
+    probe("tp_exit_bind", Kind::SyscallTracepoint, &["sys_exit_bind"]),
+];
+const RELEASE_BY_STATE: Way = tracepoint_way(
+    STATE_OF_PORT,
+    "of connected sockets only; one that closes while a packet closes another may be missed",
+    SERVE_CONNECT,
+);
+const NO_PORT_BY_STATE: Way = tracepoint_way(
+    STATE_OF_PORT,
+    "that a bound socket's connection exists already is not seen",
+    SERVE_CONNECT,
+);
+
+/// In the order in which coverage shows them.
+pub(super) const OBSERVATIONS: &[Observation] = &[
+    Observation {
+        name: "bind-fail",
+        what: "binds and their conflicts, with the requested address and the holder",
+        ways: &[
+            way(Fexit, &[probe("fexit_get_port", Kind::Fexit, &["inet_csk_get_port"])]),
+            way(
+                Kprobe,
+                &[
+                    probe("kprobe_get_port", Kind::Kprobe, &["inet_csk_get_port"]),
+                    probe("kretprobe_get_port", Kind::Kretprobe, &["inet_csk_get_port"]),
+                ],
+            ),
+            tracepoint_way(
+                BIND_CALLS,
+                "a conflict at listen() and io_uring binds are not seen; slows every system call of the host a little",
+                0,
+            ),
+        ],
+        polled: None,
+        group: 0,
+    },
+    Observation {
+        name: "bind-error",
+        what: "binds that fail for other reasons: no such address, a privileged port",
+        ways: &[
+            way(
+                Fexit,
+                &[
+                    probe("fexit_bind_v4", Kind::Fexit, &["inet_bind"]),
+                    probe6("fexit_bind_v6", Kind::Fexit, &["inet6_bind"]),
+                ],
+            ),
+            way(
+                Kprobe,
+                &[
+                    probe("kprobe_bind", Kind::Kprobe, &["inet_bind"]),
+                    probe("kretprobe_bind", Kind::Kretprobe, &["inet_bind"]),
+                    probe6("kprobe_bind", Kind::Kprobe, &["inet6_bind"]),
+                    probe6("kretprobe_bind", Kind::Kretprobe, &["inet6_bind"]),
+                ],
+            ),
+            tracepoint_way(
+                BIND_CALLS,
+                "a failed listen() and io_uring binds are not seen; slows every system call of the host a little",
+                0,
+            ),
+        ],
+        polled: None,
+        group: 0,
+    },
+    Observation {
+        name: "port-taken",
+        what: "ports taken by connect()",
+        ways: &[
+            way(
+                Fexit,
+                &[
+                    probe("fexit_hash_connect_v4", Kind::Fexit, &["inet_hash_connect"]),
+                    probe6("fexit_hash_connect_v6", Kind::Fexit, &["inet6_hash_connect"]),
+                ],
+            ),
+            Way { back_end: Kprobe, ..PORT_BY_STATE },
+            PORT_BY_STATE,
+        ],
+        polled: None,
+        group: 3,
+    },
+    Observation {
+        name: "no-port",
+        what: "connects that find no port",
+        ways: &[
+            way(
+                Fexit,
+                &[
+                    probe("fexit_hash_connect_v4", Kind::Fexit, &["inet_hash_connect"]),
+                    probe6("fexit_hash_connect_v6", Kind::Fexit, &["inet6_hash_connect"]),
+                ],
+            ),
+            Way { back_end: Kprobe, ..NO_PORT_BY_STATE },
+            NO_PORT_BY_STATE,
+        ],
+        polled: None,
+        group: 3,
+    },
+    Observation {
+        name: "port-released",
+        what: "ports given back",
+        ways: &[
+            way(Fexit, &[probe("fentry_put_port", Kind::Fentry, &["inet_put_port"])]),
+            Way { back_end: Kprobe, ..RELEASE_BY_STATE },
+            RELEASE_BY_STATE,
+        ],
+        polled: None,
+        group: 3,
+    },
+];
