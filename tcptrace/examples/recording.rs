@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::time::{ClockId, clock_gettime};
+use smol_str::SmolStr;
 use tcptrace::event::{
     Accept, Endpoints, Enqueue, EnqueuedBy, Event, Family, How, Kind, ListenerRef, PortReleased, PortTaken,
     SocketOptions, Task, Timestamp,
@@ -95,9 +96,10 @@ fn digest(path: &Path) -> Result<()> {
     let begin = now()?;
     while reader.next_events(&mut events)? {
         count += events.len() as u64;
-        for event in events.drain(..) {
-            digest.note(&event);
-        }
+        events.iter().for_each(|event| {
+            digest.note(event);
+        });
+        events.clear();
     }
     let report = digest.finish();
     let spent = now()? - begin;
@@ -163,7 +165,7 @@ impl Host {
             let listener =
                 ListenerRef { sk: 0xffff_8881_0203_0400, inode: 34_567, depth, limit: 511, syn_queue: 0 };
             let tid = 7_000 + self.below(8) as u32;
-            let task = Task { pid: tid, tid, uid: 33, cgroup: 4_711, comm: "nginx".to_owned() };
+            let task = Task { pid: tid, tid, uid: 33, cgroup: 4_711, comm: "nginx".into() };
             let wait_ns = Some(20_000 + self.below(1 << 18));
             let after = ListenerRef { depth: depth.saturating_sub(1), ..listener };
             let accept = Accept { endpoints, listener: after, task, wait_ns, child };
@@ -182,7 +184,7 @@ impl Host {
         let remote = SocketAddr::from(([10, 9, 0, self.below(8) as u8], 5432));
         let endpoints = self.ends(SocketAddr::from(([10, 0, 0, 1], port)), remote);
         let pid = 8_000 + self.below(4) as u32;
-        let comm = "worker".to_owned();
+        let comm = SmolStr::new_static("worker");
         let held_ns = 100_000 + self.below(1 << 24);
         let released = PortReleased {
             endpoints,

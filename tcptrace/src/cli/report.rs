@@ -106,11 +106,12 @@ fn digest(
     }
     let mut events = Vec::new();
     'reading: while tape.next_events(&mut events)? {
-        for event in events.drain(..) {
-            if !digest.note(&event) {
+        for event in &events {
+            if !digest.note(event) {
                 break 'reading;
             }
         }
+        events.clear();
     }
     Ok(Read {
         metadata: tape.metadata().clone(),

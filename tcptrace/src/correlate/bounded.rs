@@ -1,12 +1,14 @@
 //! Tables that cannot grow without end, and that say what they forgot.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::hash::Hash;
+
+use ahash::{AHashMap, AHashSet};
 
 /// A map of at most `capacity` entries. A new key beyond that takes the place of the key that was inserted longest ago.
 #[derive(Debug)]
 pub struct BoundedMap<K, V> {
-    entries: HashMap<K, V>,
+    entries: AHashMap<K, V>,
     /// Keys in order of insertion; may name keys that were removed since.
     order: VecDeque<K>,
     capacity: usize,
@@ -16,7 +18,7 @@ pub struct BoundedMap<K, V> {
 impl<K: Eq + Hash + Clone, V> BoundedMap<K, V> {
     /// An empty map.
     pub fn new(capacity: usize) -> Self {
-        Self { entries: HashMap::new(), order: VecDeque::new(), capacity: capacity.max(1), forgotten: 0 }
+        Self { entries: AHashMap::new(), order: VecDeque::new(), capacity: capacity.max(1), forgotten: 0 }
     }
 
     /// The value of `key`.
@@ -83,7 +85,7 @@ impl<K: Eq + Hash + Clone, V> BoundedMap<K, V> {
         // Keys that were removed stay in `order`: drop them before they outnumber the others.
         if self.order.len() > self.capacity.saturating_mul(2) {
             let entries = &self.entries;
-            let mut seen = HashSet::new();
+            let mut seen = AHashSet::new();
             self.order.retain(|key| entries.contains_key(key) && seen.insert(key.clone()));
         }
     }
@@ -92,7 +94,7 @@ impl<K: Eq + Hash + Clone, V> BoundedMap<K, V> {
 /// Counts different values, exactly up to a limit, and says when it stopped counting.
 #[derive(Clone, Debug)]
 pub struct DistinctCount<T> {
-    seen: HashSet<T>,
+    seen: AHashSet<T>,
     limit: usize,
     more: bool,
 }
@@ -100,7 +102,7 @@ pub struct DistinctCount<T> {
 impl<T: Eq + Hash> DistinctCount<T> {
     /// Counts up to `limit`.
     pub fn new(limit: usize) -> Self {
-        Self { seen: HashSet::new(), limit, more: false }
+        Self { seen: AHashSet::new(), limit, more: false }
     }
 
     /// Counts `value` if it is new.

@@ -124,7 +124,7 @@ impl PortHolder {
                 (Some(taker), _) if !taker.bootstrapped => owners.observe(&taker.task),
                 (_, Some(known)) => owners = known,
                 (Some(found), None) => {
-                    let owner = Owner { pid: found.task.pid, comm: found.task.comm.clone() };
+                    let owner = Owner { pid: found.task.pid, comm: found.task.comm.to_string() };
                     owners.found(&owner, OwnerConfidence::Bootstrapped);
                 }
                 (None, None) => {}
@@ -309,7 +309,7 @@ impl Conflicts {
         let key = ConflictKey {
             netns: fail.endpoints.netns,
             requested: fail.endpoints.local,
-            comm: fail.task.comm.clone(),
+            comm: fail.task.comm.to_string(),
         };
         let fresh = || Conflict {
             attempts: 0,

@@ -4,8 +4,10 @@
 //! tracepoint tier counts some things by namespace and port alone. All three must come together in one listener, and an
 //! address in memory that is used again must not.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
+
+use ahash::AHashMap;
 
 use crate::event::{Endpoints, ListenerRef, Timestamp};
 
@@ -21,13 +23,13 @@ const REMEMBERED: Duration = Duration::from_secs(30);
 /// All listeners.
 #[derive(Debug, Default)]
 pub struct Listeners {
-    by_id: HashMap<ListenerId, Listener>,
+    by_id: AHashMap<ListenerId, Listener>,
     /// Live ones and closed ones; of several with the same address in memory the latest.
-    by_sk: HashMap<u64, ListenerId>,
+    by_sk: AHashMap<u64, ListenerId>,
     /// Likewise, by inode.
-    by_inode: HashMap<u64, ListenerId>,
+    by_inode: AHashMap<u64, ListenerId>,
     /// Live ones.
-    by_port: HashMap<(u32, u16), Vec<ListenerId>>,
+    by_port: AHashMap<(u32, u16), Vec<ListenerId>>,
     /// In the order in which they were closed.
     closed: VecDeque<(Timestamp, ListenerId)>,
     last_id: u64,

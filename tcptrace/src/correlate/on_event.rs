@@ -19,7 +19,7 @@ impl Correlator {
         self.first.get_or_insert(time);
         self.now = self.now.max(time);
         if event.kind.is_kernel_record() {
-            *self.kinds.entry(event.kind.name()).or_default() += 1;
+            self.count(event.kind.name());
         }
         match &event.kind {
             Kind::Listen(listen) => {

@@ -66,7 +66,7 @@ impl Refusals {
             netns: fail.endpoints.netns,
             requested: fail.endpoints.local,
             errno: fail.errno,
-            comm: fail.task.comm.clone(),
+            comm: fail.task.comm.to_string(),
         };
         let fresh = || Refusal {
             attempts: 0,

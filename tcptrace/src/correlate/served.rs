@@ -84,7 +84,7 @@ impl Served {
 
     /// A port was taken. Whether a client was given one that a server asked for.
     pub(super) fn note_taken(&mut self, time: Timestamp, taken: &PortTaken) -> bool {
-        let owner = || Owner { pid: taken.task.pid, comm: taken.task.comm.clone() };
+        let owner = || Owner { pid: taken.task.pid, comm: taken.task.comm.to_string() };
         match taken.how {
             How::Bind => {
                 self.note(&taken.endpoints, owner(), time).grabbed = None;
@@ -110,7 +110,7 @@ impl Served {
         let Some(server) = self.ports.get_mut(&key) else { return false };
         server.seen = time;
         server.listened = true;
-        server.owner = Owner { pid: listen.task.pid, comm: listen.task.comm.clone() };
+        server.owner = Owner { pid: listen.task.pid, comm: listen.task.comm.to_string() };
         true
     }
 
@@ -126,7 +126,7 @@ impl Served {
 
     /// bind() failed for a port.
     pub(super) fn note_refused(&mut self, time: Timestamp, fail: &BindFail) {
-        let owner = Owner { pid: fail.task.pid, comm: fail.task.comm.clone() };
+        let owner = Owner { pid: fail.task.pid, comm: fail.task.comm.to_string() };
         self.note(&fail.endpoints, owner, time).refused = true;
     }
 

@@ -88,7 +88,7 @@ pub fn decode_port_use(key: &[u8], counts: &[u8], clock: ClockOffset) -> Result<
         Ok(PortUse {
             netns,
             pid,
-            comm,
+            comm: comm.into(),
             since,
             by_connect,
             by_bind,

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use super::{Endpoints, Owner, PortRange, SocketOptions, SocketState, Task, Timestamp};
 
@@ -218,7 +219,7 @@ pub struct PortReleased {
     /// Process that took it.
     pub pid: u32,
     /// Name of the process that took it.
-    pub comm: String,
+    pub comm: SmolStr,
     /// How it was taken.
     pub how: How,
     /// A TIME_WAIT remnant goes on holding the port.

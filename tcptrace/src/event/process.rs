@@ -1,6 +1,7 @@
 //! Processes: who acted, who owns what, what they are doing.
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use super::Endpoints;
 
@@ -15,8 +16,9 @@ pub struct Task {
     pub uid: u32,
     /// Control group id (v2): inode number of its directory; 0 if unknown.
     pub cgroup: u64,
-    /// Command name. Hostile until escaped: whatever the process set, with bytes that are not UTF-8 as `\xNN`.
-    pub comm: String,
+    /// Command name. Hostile until escaped: whatever the process set, with bytes that are not UTF-8 as `\xNN`. Kept in place: with
+    /// `--all`, a million of them come a second.
+    pub comm: SmolStr,
 }
 
 /// Who a process is, as `/proc` shows it. Later information about the same pid replaces earlier.

@@ -25,7 +25,7 @@ pub(crate) fn ms(ms: u64) -> Timestamp {
 }
 
 pub(crate) fn task(pid: u32, comm: &str) -> Task {
-    Task { pid, tid: pid, uid: 1000, cgroup: 1, comm: comm.to_owned() }
+    Task { pid, tid: pid, uid: 1000, cgroup: 1, comm: comm.into() }
 }
 
 pub(crate) fn address(text: &str) -> SocketAddr {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use smol_str::SmolStr;
+
 use crate::{
     event::{self, Kind, OpenSocket, Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner, Task},
     host::procfs::Procfs,
@@ -16,7 +18,7 @@ pub(super) struct People {
     procfs: Procfs,
     identities: IdentityCache,
     /// Processes that were seen at work in this second, and what they were called.
-    at_work: HashMap<u32, String>,
+    at_work: HashMap<u32, SmolStr>,
     /// What was last said about a process.
     introduced: HashMap<u32, ProcessInfo>,
     /// Owners by inode of the socket.

@@ -237,7 +237,7 @@ mod tests {
         let listen = Listen {
             endpoints: ends("10.0.0.1:80", None),
             listener: of,
-            task: Task { pid: 33, tid: 33, comm: "nginx".to_owned(), ..Task::default() },
+            task: Task { pid: 33, tid: 33, comm: "nginx".into(), ..Task::default() },
             backlog: Some(5),
             somaxconn: None,
             options: SocketOptions::NONE,

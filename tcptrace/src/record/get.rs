@@ -86,12 +86,12 @@ impl Rows {
         let Some(Some(kind)) = self.kinds.get(word) else {
             return Err(RowError::Unknown(views.event.get(row).unwrap_or_default().to_owned()));
         };
-        Ok(Event { time, kind: self.typed(row, *kind)? })
+        self.typed(row, time, *kind)
     }
 
-    fn typed(&self, row: usize, kind: Typed) -> Result<Kind, RowError> {
+    fn typed(&self, row: usize, time: Timestamp, kind: Typed) -> Result<Event, RowError> {
         let views = &self.views;
-        Ok(match kind {
+        let kind = match kind {
             Typed::Tick => Kind::Tick,
             Typed::End => Kind::End,
             Typed::Syn => Kind::Syn(Syn {
@@ -139,7 +139,7 @@ impl Rows {
                 sk: need(views.sk.get(row), "sk")?,
                 held_ns: need(views.duration_ns.get(row), "duration_ns")?,
                 pid: need(views.pid.get(row), "pid")?,
-                comm: need(views.comm.get(row), "comm")?.to_owned(),
+                comm: need(views.comm.get(row), "comm")?.into(),
                 how: word(&views.how, row, "how")?,
                 time_wait: need(views.time_wait.get(row), "time_wait")?,
             })),
@@ -196,7 +196,8 @@ impl Rows {
                     views.handshake_bucket_count.get(row),
                 ),
             })),
-        })
+        };
+        Ok(Event { time, kind })
     }
 
     fn endpoints(&self, row: usize) -> Result<Endpoints, RowError> {
@@ -241,7 +242,7 @@ impl Rows {
             tid: need(views.tid.get(row), "tid")?,
             uid: need(views.uid.get(row), "uid")?,
             cgroup: need(views.cgroup.get(row), "cgroup")?,
-            comm: need(views.comm.get(row), "comm")?.to_owned(),
+            comm: need(views.comm.get(row), "comm")?.into(),
         })
     }
 
@@ -281,12 +282,15 @@ impl Rows {
     }
 }
 
+#[inline]
 fn need<T>(value: Option<T>, column: &'static str) -> Result<T, RowError> {
-    value.ok_or(RowError::Column(column))
+    // Not `ok_or`: an error that is made for every value, and thrown away, costs time.
+    let Some(value) = value else { return Err(RowError::Column(column)) };
+    Ok(value)
 }
 
 fn word<T: Named>(view: &WordView, row: usize, column: &'static str) -> Result<T, RowError> {
-    view.get(row).and_then(T::of_word).ok_or(RowError::Column(column))
+    need(view.get(row).and_then(T::of_word), column)
 }
 
 fn distribution(starts: Option<Vec<u64>>, counts: Option<Vec<u64>>) -> Option<Distribution> {

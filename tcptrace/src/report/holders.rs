@@ -85,7 +85,7 @@ impl Holders {
                 let ends = &taken.endpoints;
                 let mut holding = holding(ends.netns, ends.local, ends.remote, time);
                 holding.pid = Some(taken.task.pid);
-                holding.comm = Some(taken.task.comm.clone());
+                holding.comm = Some(taken.task.comm.to_string());
                 taken.how.name().clone_into(&mut holding.how);
                 holding.since_seen = true;
                 holding.sk = taken.sk;
@@ -100,7 +100,7 @@ impl Holders {
                 let mut holding = holding(ends.netns, ends.local, ends.remote, since);
                 if let Some(task) = &connect.task {
                     holding.pid = Some(task.pid);
-                    holding.comm = Some(task.comm.clone());
+                    holding.comm = Some(task.comm.to_string());
                 }
                 How::Connect.name().clone_into(&mut holding.how);
                 holding.since_seen = true;
@@ -118,7 +118,7 @@ impl Holders {
                     let since = time.before(Duration::from_nanos(released.held_ns));
                     let mut holding = holding(ends.netns, ends.local, ends.remote, since);
                     holding.pid = Some(released.pid);
-                    holding.comm = Some(released.comm.clone());
+                    holding.comm = Some(released.comm.to_string());
                     released.how.name().clone_into(&mut holding.how);
                     holding.since_seen = true;
                     holding.until = Some(time);
@@ -130,7 +130,7 @@ impl Holders {
                 let ends = &listen.endpoints;
                 let mut holding = holding(ends.netns, ends.local, None, time);
                 holding.pid = Some(listen.task.pid);
-                holding.comm = Some(listen.task.comm.clone());
+                holding.comm = Some(listen.task.comm.to_string());
                 "listen".clone_into(&mut holding.how);
                 holding.since_seen = !listen.again;
                 (holding.sk, holding.inode) = (listen.listener.sk, listen.listener.inode);
@@ -168,7 +168,7 @@ impl Holders {
                     found.state.name().clone_into(&mut holding.how);
                     if let Some(taker) = &found.taker {
                         holding.pid = Some(taker.task.pid);
-                        holding.comm = Some(taker.task.comm.clone());
+                        holding.comm = Some(taker.task.comm.to_string());
                         holding.since_seen = true;
                         holding.until = taker.released;
                         taker.how.name().clone_into(&mut holding.how);

@@ -1,8 +1,9 @@
 //! Ports in use by process, and destinations of connects.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use ahash::AHashMap;
 use serde::Serialize;
 
 use crate::event::{Connect, ConnectResult, How, PortReleased, PortTaken, Timestamp};
@@ -66,8 +67,8 @@ pub struct Destination {
 #[derive(Default)]
 pub(super) struct Ports {
     users: BTreeMap<u32, (PortUser, u64)>,
-    destinations: HashMap<SocketAddr, (Destination, Vec<u32>)>,
-    holders: HashMap<u64, u32>,
+    destinations: AHashMap<SocketAddr, (Destination, Vec<u32>)>,
+    holders: AHashMap<u64, u32>,
     /// Connects are recorded that were answered at once, and so all are.
     all: bool,
     untold: u64,

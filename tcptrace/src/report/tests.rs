@@ -17,7 +17,7 @@ fn at(second: u64) -> Timestamp {
 }
 
 fn task(pid: u32, comm: &str) -> Task {
-    Task { pid, tid: pid, comm: comm.to_owned(), ..Task::default() }
+    Task { pid, tid: pid, comm: comm.into(), ..Task::default() }
 }
 
 fn ends(local: &str, remote: Option<&str>) -> Endpoints {
@@ -65,7 +65,7 @@ fn released(second: u64, pid: u32, sk: u64) -> Event {
         sk,
         held_ns: 1,
         pid,
-        comm: String::new(),
+        comm: "".into(),
         how: How::Connect,
         time_wait: false,
     };

@@ -36,6 +36,7 @@ struct Said {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let root = paths::workspace()?;
+    let busy = load();
     let cargo = |arguments: &[&str]| -> Result<()> {
         let status = paths::cargo().args(arguments).current_dir(&root).status()?;
         ensure!(status.success(), "cargo {} failed", arguments.join(" "));
@@ -72,7 +73,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     for (name, measured, budget, at_least) in rows {
         let met = if at_least { measured >= budget } else { measured <= budget };
         missed |= !met;
-        let verdict = if met { "met" } else { "**MISSED**" };
+        let verdict = match (budget > 0.0, met) {
+            (false, _) => "",
+            (true, true) => "met",
+            (true, false) => "**MISSED**",
+        };
         let sign = if at_least { "≥" } else { "≤" };
         let budget = if budget > 0.0 { format!("{sign} {budget}") } else { "–".to_owned() };
         let measured = if measured >= 1000.0 { format!("{measured:.0}") } else { format!("{measured:.1}") };
@@ -80,9 +85,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let section = format!(
         "{BEGIN}\n## Recordings\n\n`cargo xtask bench-recording`: {events} synthetic events of `--all` (enqueues, accepts with \
-         random clients of 262,144 addresses, ports taken and given back; sockets from 4,096 places in memory), median of {} rounds. Times are \
-         the CPU time of the one thread that works, so that what else the machine does is not in them; the disk is not either.\n\n{table}{END}",
-        args.rounds
+         random clients of 262,144 addresses, ports taken and given back; sockets from 4,096 places in memory), median of {} rounds, {}. Times are \
+         the CPU time of the one thread that works: waiting for a processor or the disk is not in them, but what else the machine does \
+         takes its share of caches and memory.\n\n{table}{END}",
+        args.rounds,
+        surroundings(busy)
     );
     println!("{table}");
     if !args.dry_run {
@@ -113,6 +120,19 @@ fn peak_of(program: &Path, file: &str) -> Result<f64> {
         .fold(0.0, f64::max);
     ensure!(most > 0.0, "the report was over before its memory could be read");
     Ok(most / 1e3)
+}
+
+/// How many processes wanted a processor in the last minute, on average.
+fn load() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
+}
+
+/// Where this was measured, and how busy the machine was before.
+fn surroundings(busy: Option<f64>) -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let busy = busy.map_or_else(String::new, |busy| format!(", load average {busy:.1} before"));
+    format!("{processors} processors, Linux {}{busy}", release.trim())
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

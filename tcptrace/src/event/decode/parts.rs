@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use smol_str::SmolStr;
 use tcptrace_common::{record, wire};
 
 use crate::event::cursor::{Cursor, Ended};
@@ -48,16 +49,19 @@ pub(super) fn task_and_exiting(from: &mut Cursor<'_>) -> Result<(Task, Option<bo
 }
 
 /// A command name up to its NUL; bytes that are not UTF-8 as `\xNN`.
-pub(super) fn comm(bytes: &[u8]) -> String {
+pub(super) fn comm(bytes: &[u8]) -> SmolStr {
     let name = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
-    let mut text = String::with_capacity(name.len());
+    if let Ok(text) = str::from_utf8(name) {
+        return text.into();
+    }
+    let mut text = String::with_capacity(4 * name.len());
     for chunk in name.utf8_chunks() {
         text.push_str(chunk.valid());
         for byte in chunk.invalid() {
             text.push_str(&format!("\\x{byte:02x}"));
         }
     }
-    text
+    text.into()
 }
 
 pub(in crate::event) fn read_endpoints(from: &mut Cursor<'_>) -> Result<Endpoints, Ended> {

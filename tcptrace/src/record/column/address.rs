@@ -1,8 +1,8 @@
 //! Columns of IP addresses.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
+use ahash::AHashMap;
 use arrow_array::ArrayRef;
 use arrow_array::builder::StringBuilder;
 use arrow_array::types::Int32Type;
@@ -19,7 +19,7 @@ pub(in super::super) struct Address;
 #[derive(Default)]
 pub(in super::super) struct Addresses {
     keys: Numbers<Int32Type>,
-    known: HashMap<IpAddr, i32>,
+    known: AHashMap<IpAddr, i32>,
     values: StringBuilder,
 }
 
@@ -58,6 +58,7 @@ impl View for AddressView {
 }
 
 impl AddressView {
+    #[inline]
     pub(in super::super) fn get(&self, row: usize) -> Option<IpAddr> {
         *self.values.get(usize::try_from(self.keys.get(row)?).ok()?)?
     }

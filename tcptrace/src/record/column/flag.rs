@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use arrow_array::builder::BooleanBuilder;
 use arrow_array::cast::AsArray as _;
 use arrow_array::{Array as _, ArrayRef, BooleanArray};
 use arrow_schema::{ArrowError, DataType};
@@ -26,15 +25,7 @@ impl Flags {
 
 impl Build for Flags {
     fn finish(&mut self, order: &Order) -> Result<ArrayRef, ArrowError> {
-        let mut flags = BooleanBuilder::with_capacity(order.rows());
-        let mut next = 0;
-        for (place, value) in self.0.drain_in_order(order) {
-            flags.append_nulls(place.saturating_sub(next));
-            flags.append_value(value);
-            next = place + 1;
-        }
-        flags.append_nulls(order.rows().saturating_sub(next));
-        Ok(Arc::new(flags.finish()))
+        Ok(Arc::new(self.0.drain_places(order).collect::<BooleanArray>()))
     }
 }
 
@@ -49,6 +40,7 @@ impl View for FlagView {
 }
 
 impl FlagView {
+    #[inline]
     pub(in super::super) fn get(&self, row: usize) -> Option<bool> {
         self.0.as_ref().filter(|array| array.is_valid(row)).map(|array| array.value(row))
     }

@@ -26,14 +26,9 @@ impl Lists {
 impl Build for Lists {
     fn finish(&mut self, order: &Order) -> Result<ArrayRef, ArrowError> {
         let mut lists = ListBuilder::new(PrimitiveBuilder::<UInt64Type>::new());
-        let mut next = 0;
-        for (place, numbers) in self.0.drain_in_order(order) {
-            lists.append_nulls(place.saturating_sub(next));
-            lists.values().append_slice(&numbers);
-            lists.append(true);
-            next = place + 1;
+        for numbers in self.0.drain_places(order) {
+            lists.append_option(numbers.map(|numbers| numbers.into_iter().map(Some)));
         }
-        lists.append_nulls(order.rows().saturating_sub(next));
         Ok(Arc::new(lists.finish()))
     }
 }

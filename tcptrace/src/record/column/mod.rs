@@ -80,10 +80,11 @@ impl<T> Sparse<T> {
         self.rows.drain(..).map(|row| order.place(row)).zip(self.values.drain(..))
     }
 
-    /// The values and their places in the batch, by place; empty afterwards.
-    fn drain_in_order(&mut self, order: &Order) -> Vec<(usize, T)> {
+    /// What stands at each place of the batch; empty afterwards.
+    fn drain_places(&mut self, order: &Order) -> impl Iterator<Item = Option<T>> + use<T> {
         let mut placed: Vec<(usize, T)> = self.drain(order).collect();
         placed.sort_unstable_by_key(|(place, _)| *place);
-        placed
+        let mut placed = placed.into_iter().peekable();
+        (0..order.rows()).map(move |place| Some(placed.next_if(|(next, _)| *next == place)?.1))
     }
 }

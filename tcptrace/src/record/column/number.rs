@@ -93,6 +93,7 @@ impl<T: ArrowPrimitiveType> View for NumberView<T> {
 }
 
 impl<T: ArrowPrimitiveType> NumberView<T> {
+    #[inline]
     pub(in super::super) fn get(&self, row: usize) -> Option<T::Native> {
         let value = *self.values.get(row)?;
         match &self.nulls {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use arrow_array::builder::StringBuilder;
 use arrow_array::cast::AsArray as _;
 use arrow_array::{Array as _, ArrayRef, StringArray};
 use arrow_schema::{ArrowError, DataType};
@@ -24,15 +23,7 @@ impl Texts {
 
 impl Build for Texts {
     fn finish(&mut self, order: &Order) -> Result<ArrayRef, ArrowError> {
-        let mut texts = StringBuilder::new();
-        let mut next = 0;
-        for (place, text) in self.0.drain_in_order(order) {
-            texts.append_nulls(place.saturating_sub(next));
-            texts.append_value(text);
-            next = place + 1;
-        }
-        texts.append_nulls(order.rows().saturating_sub(next));
-        Ok(Arc::new(texts.finish()))
+        Ok(Arc::new(self.0.drain_places(order).collect::<StringArray>()))
     }
 }
 
@@ -47,6 +38,7 @@ impl View for TextView {
 }
 
 impl TextView {
+    #[inline]
     pub(in super::super) fn get(&self, row: usize) -> Option<&str> {
         self.0.as_ref().filter(|array| array.is_valid(row)).map(|array| array.value(row))
     }

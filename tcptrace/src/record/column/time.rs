@@ -39,6 +39,7 @@ impl View for TimeView {
 }
 
 impl TimeView {
+    #[inline]
     pub(in super::super) fn get(&self, row: usize) -> Option<u64> {
         self.0.get(row).map(i64::cast_unsigned)
     }

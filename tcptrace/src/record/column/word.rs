@@ -1,8 +1,8 @@
 //! Columns of texts of which few are different in a batch.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use ahash::AHashMap;
 use arrow_array::builder::StringBuilder;
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int32Type;
@@ -19,7 +19,7 @@ pub(in super::super) struct Word;
 #[derive(Default)]
 pub(in super::super) struct Words {
     keys: Numbers<Int32Type>,
-    known: HashMap<Box<str>, i32>,
+    known: AHashMap<Box<str>, i32>,
     values: StringBuilder,
 }
 
@@ -81,11 +81,13 @@ impl View for WordView {
 
 impl WordView {
     /// The position of the row's word among [`Self::values`].
+    #[inline]
     pub(in super::super) fn key(&self, row: usize) -> Option<usize> {
         let (keys, _) = self.0.as_ref()?;
         usize::try_from(keys.get(row)?).ok()
     }
 
+    #[inline]
     pub(in super::super) fn get(&self, row: usize) -> Option<&str> {
         let key = self.key(row)?;
         let (_, values) = self.0.as_ref()?;

@@ -37,7 +37,7 @@ prop_compose! {
 
 prop_compose! {
     fn any_task()(pid: u32, tid: u32, uid: u32, cgroup: u64, comm in ".{0,16}") -> Task {
-        Task { pid, tid, uid, cgroup, comm }
+        Task { pid, tid, uid, cgroup, comm: comm.into() }
     }
 }
 
@@ -167,7 +167,8 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
         ),
         (any_endpoints(), any::<(u64, u64, u32, bool)>(), ".{0,16}", any_how()).prop_map(
             |(endpoints, (sk, held_ns, pid, time_wait), comm, how)| {
-                let released = PortReleased { endpoints, sk, held_ns, pid, comm, how, time_wait };
+                let released =
+                    PortReleased { endpoints, sk, held_ns, pid, comm: comm.into(), how, time_wait };
                 Kind::PortReleased(Box::new(released))
             }
         ),

@@ -226,7 +226,7 @@ impl Handshakes {
             netns: taken.endpoints.netns,
             sk: taken.sk,
             pid: taken.task.pid,
-            comm: taken.task.comm.clone(),
+            comm: taken.task.comm.to_string(),
             began: Some(time),
             ..Attempt::default()
         };
@@ -252,7 +252,7 @@ impl Handshakes {
         });
         if let (0, Some(task)) = (attempt.pid, &connect.task) {
             attempt.pid = task.pid;
-            attempt.comm.clone_from(&task.comm);
+            attempt.comm = task.comm.to_string();
         }
         // What connect() itself says is earlier than when its port was seen to be taken.
         attempt.began = match (attempt.began, began) {

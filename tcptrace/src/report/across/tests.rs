@@ -55,7 +55,7 @@ impl World {
         let client = format!("10.0.0.2:{port}");
         let connect = Connect {
             endpoints: ends(&client, SERVER),
-            task: Some(Task { pid: 815, tid: 815, comm: "curl".to_owned(), ..Task::default() }),
+            task: Some(Task { pid: 815, tid: 815, comm: "curl".into(), ..Task::default() }),
             sk: u64::from(port),
             inode: 0,
             age_ns: Some(time - began),
