@@ -26,19 +26,20 @@ use super::{Answer, Belonging, Holder, Place, Question};
 pub fn ask(question: &Question) -> Result<Answer, NetnsError> {
     let procfs = Procfs::default();
     let mut answer = Answer::default();
-    let namespaces = namespaces(question, &procfs, &mut answer.gaps)?;
     let only = question.netns.as_ref().map(Netns::id);
     // Side by side: each is a walk through a table of the kernel's.
     let (listed, open) = std::thread::scope(|scope| {
         let open = scope.spawn(|| iterate(&question.ports));
-        let mut gaps = Vec::new();
-        let places =
-            namespaces.iter().map(|(netns, is_own)| place(netns, *is_own, &question.ports, &mut gaps));
-        let places: BTreeMap<u32, Place> = places.map(|place| (place.id, place)).collect();
-        let open = open.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        ((places, gaps), open)
+        let listed = namespaces(question, &procfs, &mut answer.gaps).map(|namespaces| {
+            let mut gaps = Vec::new();
+            let places =
+                namespaces.iter().map(|(netns, is_own)| place(netns, *is_own, &question.ports, &mut gaps));
+            let places: BTreeMap<u32, Place> = places.map(|place| (place.id, place)).collect();
+            (places, gaps)
+        });
+        (listed, open.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    let (mut places, gaps) = listed;
+    let (mut places, gaps) = listed?;
     answer.gaps.extend(gaps);
     match open {
         Ok(sockets) => {
