@@ -10,6 +10,7 @@ use tcptrace_common::{
     listener::{Histogram, ListenerState, PrefixKey},
     port::{PortUse, PortUseKey},
     record::{KINDS, ListenerClosed},
+    stand_in::{Attended, PAIRS},
 };
 
 use crate::{
@@ -161,6 +162,10 @@ pub struct Packet {
 pub const ICMP_PRESENT: u64 = 1 << 16;
 #[map]
 pub static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
+
+/// What first programs of this CPU were there for, by pair; see [`stand_in`](crate::stand_in).
+#[map]
+pub static ATTENDED: PerCpuArray<Attended> = PerCpuArray::with_max_entries(PAIRS, 0);
 
 /// What the `tp_set_state_*` programs are wanted for, a bit set of `config::SERVE_*`: decided after load, when user space knows which
 /// observations no better attachment makes. The full tiers do not attach that program at all.

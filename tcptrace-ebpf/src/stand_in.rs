@@ -5,12 +5,9 @@
 //! packets at times; so does a task that is preempted there. A second program has a count of its own. It looks whether the
 //! first one was there for this event, and stands in for it if not. Only what both missed is lost.
 
-use aya_ebpf::{macros::map, maps::PerCpuArray};
-use tcptrace_common::stand_in::{Attended, MARKS, PAIRS};
+use tcptrace_common::stand_in::{Attended, MARKS};
 
-/// What the first programs of this CPU were there for, by pair.
-#[map]
-static ATTENDED: PerCpuArray<Attended> = PerCpuArray::with_max_entries(PAIRS, 0);
+use crate::maps::ATTENDED;
 
 /// What this CPU has of `pair`, and the place of `event` in it. Sockets and packets lie at multiples of 64 or more.
 #[inline(always)]
@@ -37,6 +34,7 @@ pub fn is_needed(pair: u32, event: u64) -> bool {
     // SAFETY: as above.
     unsafe {
         if mark.read_volatile() != event {
+            // No atomic: this program does not interrupt itself where the first one does not.
             (*attended).stood_in += 1;
             return true;
         }

@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -60,7 +60,7 @@ impl Sockets {
         drop(accepted);
         let dual = TcpListener::bind(SocketAddr::from(([0_u16; 8], DUAL)))?;
         let bound = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        bind(std::os::fd::AsRawFd::as_raw_fd(&bound), &SockaddrIn::new(127, 0, 0, 1, BOUND))?;
+        bind(bound.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, BOUND))?;
         let listeners = [listener, dual];
         Ok(Self { _listeners: listeners, _connection: connection, _bound: bound, client, time_wait, heir })
     }

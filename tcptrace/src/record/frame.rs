@@ -380,6 +380,13 @@ fn is_sound(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8]) -> bool {
 }
 
 impl Group {
+    /// Whether it has as many columns as `schema`.
+    pub(super) fn fits(&self, bytes: &[u8], schema: &Schema) -> bool {
+        let message = bytes.get(self.rows.metadata.clone()).and_then(|bytes| root_as_message(bytes).ok());
+        let nodes = message.and_then(|message| message.header_as_record_batch()?.nodes());
+        nodes.is_some_and(|nodes| nodes.len() == schema.flattened_fields().len())
+    }
+
     /// Its rows. Without `all`, columns in which every row is empty are left out.
     ///
     /// # Errors

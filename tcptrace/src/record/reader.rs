@@ -143,8 +143,15 @@ impl<R: Read> Reader<R> {
                 guess.unwrap_or("the beginning is cut or damaged, and nothing whole follows"),
             ));
         }
-        // The names of columns are lost with the header: those of this version are the best guess.
+        // The names of columns are lost with the header: those of this version are the best guess, if there are as many.
         self.schema = frame::known_schema();
+        if let Step::Group(group) = frame::group(self.rest())
+            && !group.fits(self.rest(), &self.schema)
+        {
+            return Err(ReadError::Foreign(
+                "its beginning is damaged, and its columns are not those of this version: use the tcptrace that made it",
+            ));
+        }
         self.damage.push(Damage::Header);
         Ok(())
     }

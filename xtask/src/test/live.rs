@@ -111,8 +111,11 @@ fn boot(
     let batch = run_batch(guest, &jobs, &mut reporter)?;
     let mut again = reporter.again.take().unwrap_or_default();
     let mut tally = lock(tally);
-    // A kernel that panics has been brought to it; a machine that hangs or goes may be the emulator's fault.
-    let spared = batch.failure.as_ref().filter(|failure| retry && !failure.is_panic());
+    // A kernel that panics or complains has been brought to it; a machine that hangs or goes may be the emulator's fault, and
+    // then a kernel finds that it got no time.
+    let no_time = |line: &&str| line.contains("detected stall") || line.contains("soft lockup");
+    let is_sound = batch.kernel_complaints().iter().all(no_time);
+    let spared = batch.failure.as_ref().filter(|failure| retry && is_sound && !failure.is_panic());
     // The observer has heard of those that ended; the rest must not be forgotten.
     for (run, report) in runs.iter().zip(&batch.reports).filter(|(_, report)| report.ending.is_none()) {
         if spared.is_some() {
