@@ -336,17 +336,30 @@ impl Tracer {
     /// ([`SKIPPED_IN_GOOD_FAITH`](super::plan::SKIPPED_IN_GOOD_FAITH)), unless everything is streamed.
     #[must_use]
     pub fn misses(&self) -> BTreeMap<&'static str, u64> {
-        let program = |name| self.ebpf.program(name).and_then(|program| program.fd().ok());
-        let missed: BTreeMap<_, _> = self
-            .attached
-            .iter()
-            .filter_map(|a| Some((a.program, misses::of_program(program(a.program)?.as_fd()))))
-            .collect();
+        let missed = self.skipped();
         if STAND_INS.iter().any(|(program, _)| missed.get(program).is_some_and(|missed| *missed > 0)) {
             // A stand-in runs right after the one that was skipped, but that may be just now.
             thread::sleep(Duration::from_millis(1));
         }
         misses::worth_telling(missed, |index| self.stood_in(index), self.streams_all)
+    }
+
+    /// Programs whose stand-in did more than the kernel had skipped: something was counted twice. For self-tests.
+    #[must_use]
+    pub fn done_twice(&self) -> Vec<&'static str> {
+        // In this order: what is skipped in between is in neither, or in the second.
+        let done: Vec<_> =
+            STAND_INS.iter().map(|(program, index)| (*program, self.stood_in(*index))).collect();
+        let skipped = self.skipped();
+        let twice = |(program, done): &(_, u64)| *done > skipped.get(program).copied().unwrap_or(0);
+        done.into_iter().filter(twice).map(|(program, _)| program).collect()
+    }
+
+    /// How often the kernel skipped a run of each attached program.
+    fn skipped(&self) -> BTreeMap<&'static str, u64> {
+        let program = |name| self.ebpf.program(name).and_then(|program| program.fd().ok());
+        let skipped = |a: &Attached| Some((a.program, misses::of_program(program(a.program)?.as_fd())));
+        self.attached.iter().filter_map(skipped).collect()
     }
 
     /// How often a stand-in did another program's work.
