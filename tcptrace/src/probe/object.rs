@@ -3,6 +3,10 @@
 use std::thread;
 
 use aya::EbpfLoader;
+use nix::{
+    sched::{CloneFlags, unshare},
+    unistd::chroot,
+};
 use tcptrace_common::{
     KernelLayout, TraceConfig, connect::ConnectKey, listener::PrefixKey, open_socket::OpenSocketQuery,
 };
@@ -12,7 +16,7 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/tcptra
 
 /// Maps that are large, and the least that each may be: who loads the object for one program that needs none of them need not
 /// wait for their memory.
-pub(super) const LARGE_MAPS: [(&str, u32); 8] = [
+pub(super) const LARGE_MAPS: [(&str, u32); 11] = [
     ("EVENTS", 4096),
     ("LISTENERS", 1),
     ("WAITS", 1),
@@ -21,16 +25,26 @@ pub(super) const LARGE_MAPS: [(&str, u32); 8] = [
     ("QUEUED", 1),
     ("TAKERS", 1),
     ("CALLS", 1),
+    ("DROPS", 1),
+    ("CONNECTS", 1),
+    ("PORT_USE", 1),
 ];
 
-/// A loader, made while the caller does its `work`: aya reads all of the kernel's types for it, whether they are needed or not,
-/// which takes as long as our own reading of them.
-pub(super) fn loader_beside<T>(work: impl FnOnce() -> T) -> (EbpfLoader<'static>, T) {
-    thread::scope(|scope| {
-        let loader = scope.spawn(EbpfLoader::new);
-        let done = work();
-        (loader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), done)
-    })
+/// A loader that has not read the kernel's types. Ours are read by ourselves, and each program gets what it needs of them when
+/// it is loaded; yet `EbpfLoader::new` (aya 0.14) reads and parses them all, unasked, in twice the time that all of our reading
+/// takes. It does not where it finds no `/sys`: in a thread of its own, whose root is another directory.
+pub(super) fn loader() -> EbpfLoader<'static> {
+    let elsewhere = || {
+        // Where a sandbox refuses it, it takes longer, and that is all.
+        if unshare(CloneFlags::CLONE_FS).is_ok()
+            && let Err(error) = chroot("/proc/self/fdinfo")
+        {
+            log::debug!("chroot: {error}; aya reads the kernel's types too");
+        }
+        EbpfLoader::new()
+    };
+    thread::scope(|scope| scope.spawn(elsewhere).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The layout as the eBPF side's global has it: its members in order, each a native-endian u32.

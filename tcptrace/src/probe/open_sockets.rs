@@ -51,21 +51,16 @@ const NEEDED: [&str; 10] = [
 /// When BPF programs may not be loaded, or this kernel has no such iterator.
 pub fn read(ports: &RangeInclusive<u16>, each: impl FnMut(OpenSocket)) -> Result<(), ProbeError> {
     super::tracer::raise_memlock();
-    let (mut loader, types) = object::loader_beside(|| {
-        let btf = Btf::load()?;
-        let resolution = btf::resolve(&btf);
-        Ok::<_, ProbeError>((btf, resolution))
-    });
-    let (btf, resolution) = types?;
-    let extract = btf.extract_function(&format!("bpf_iter_{ITERATOR}")).ok_or_else(|| {
+    let btf = Btf::load()?;
+    let resolution = btf::resolve(&btf);
+    let aya_btf = btf.extract_function(&format!("bpf_iter_{ITERATOR}")).ok_or_else(|| {
         ProbeError::NothingAttached(format!("iter {ITERATOR}: this kernel has no such iterator"))
     })?;
-    let aya_btf = aya::Btf::parse(&extract, aya::Endianness::default())
-        .map_err(|error| ProbeError::Object(error.to_string()))?;
     let layout = object::bytes_of_layout(&resolution.layout);
     let config = object::bytes_of_config(&TraceConfig::default());
     let query = OpenSocketQuery { first: *ports.start(), last: *ports.end(), remember: 0 };
     let query = object::bytes_of_query(&query);
+    let mut loader = object::loader();
     loader
         .override_global("LAYOUT", layout.as_slice(), true)
         .override_global("CONFIG", config.as_slice(), true)
