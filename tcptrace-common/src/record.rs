@@ -245,6 +245,8 @@ pub const HOLDERS: usize = 8;
 pub const STAGE_BIND: u32 = 1;
 /// Failed in listen(): both sides had SO_REUSEADDR, which does not hold for listeners.
 pub const STAGE_LISTEN: u32 = 2;
+/// In bind(), by a security module, before the protocol was asked.
+pub const STAGE_SECURITY: u32 = 3;
 
 /// Body of [`BIND_FAIL`]. Process context.
 #[repr(C)]

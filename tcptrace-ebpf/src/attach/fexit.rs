@@ -8,6 +8,7 @@ use aya_ebpf::{
     macros::{fentry, fexit},
     programs::{FEntryContext, FExitContext},
 };
+use tcptrace_common::record::{STAGE_BIND, STAGE_SECURITY};
 
 use crate::{
     handle::{accept, bind, connect, drop, half_open, handshake, listen, port, port_use, queued},
@@ -77,20 +78,33 @@ fn fexit_inet_listen(ctx: FExitContext) -> u32 {
 /// fexit `int inet_bind(struct socket *sock, struct sockaddr *uaddr, int addr_len)`, through proto_ops
 #[fexit]
 fn fexit_bind_v4(ctx: FExitContext) -> u32 {
-    bind_done(&ctx)
+    bind_done(&ctx, STAGE_BIND)
 }
 
 /// fexit `inet6_bind`, likewise
 #[fexit]
 fn fexit_bind_v6(ctx: FExitContext) -> u32 {
-    bind_done(&ctx)
+    bind_done(&ctx, STAGE_BIND)
+}
+
+/// fexit `mptcp_bind`, likewise, where it passes by `inet_bind` (6.6 and later)
+#[fexit]
+fn fexit_bind_mptcp(ctx: FExitContext) -> u32 {
+    bind_done(&ctx, STAGE_BIND)
+}
+
+/// fexit `int security_socket_bind(struct socket *sock, struct sockaddr *address, int addrlen)`, called for each bind() before
+/// the protocol's
+#[fexit]
+fn fexit_security_bind(ctx: FExitContext) -> u32 {
+    bind_done(&ctx, STAGE_SECURITY)
 }
 
 #[inline(always)]
-fn bind_done(ctx: &FExitContext) -> u32 {
+fn bind_done(ctx: &FExitContext, stage: u32) -> u32 {
     let result: i32 = ctx.arg(3);
     if result != 0 {
-        bind::bind_failed(Socket::of_socket(ctx.arg(0)), slot::<1>(ctx), result);
+        bind::bind_failed(Socket::of_socket(ctx.arg(0)), slot::<1>(ctx), result, stage);
     }
     0
 }

@@ -12,15 +12,16 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 
-use tcptrace_common::ABSENT;
+use tcptrace_common::{
+    ABSENT,
+    record::{STAGE_BIND, STAGE_SECURITY},
+};
 
 use crate::{
     handle::{accept, bind, drop, half_open, handshake, listen, queued},
     kernel::{Access as _, Probed, Request, Skb, Sock, current, layout, state, syscall_second_argument},
     maps::{CALL_BIND, CALL_GET_PORT, CALL_LISTEN, CALL_LISTEN_START, CALLS, Call, CallKey, packet},
 };
-
-const IPPROTO_MPTCP: u16 = 262;
 
 type Socket = Sock<Probed>;
 type Packet = Skb<Probed>;
@@ -88,19 +89,30 @@ fn kretprobe_inet_listen(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// `int inet_bind(struct socket *sock, struct sockaddr *uaddr, int addr_len)` and `inet6_bind`, through proto_ops
+/// `int inet_bind(struct socket *sock, struct sockaddr *uaddr, int addr_len)` and `inet6_bind`, through proto_ops; `mptcp_bind`,
+/// where it passes by them (6.6 and later); before all of these, `security_socket_bind`, with the same arguments
 #[kprobe]
 fn kprobe_bind(ctx: ProbeContext) -> u32 {
     enter(CALL_BIND, argument(&ctx, 0), argument(&ctx, 1));
     0
 }
-/// Their return.
+/// The return of the protocols'.
 #[kretprobe]
 fn kretprobe_bind(ctx: RetProbeContext) -> u32 {
+    bind_done(&ctx, STAGE_BIND)
+}
+/// The return of `security_socket_bind`.
+#[kretprobe]
+fn kretprobe_security_bind(ctx: RetProbeContext) -> u32 {
+    bind_done(&ctx, STAGE_SECURITY)
+}
+
+#[inline(always)]
+fn bind_done(ctx: &RetProbeContext, stage: u32) -> u32 {
     let Some(call) = leave(CALL_BIND) else { return 0 };
     let result: i32 = ctx.ret();
     if result != 0 {
-        bind::bind_failed(Socket::of_socket(call.first), call.second, result);
+        bind::bind_failed(Socket::of_socket(call.first), call.second, result, stage);
     }
     0
 }
@@ -223,7 +235,7 @@ fn kprobe_queue_add(ctx: ProbeContext) -> u32 {
 fn kprobe_sock_graft(ctx: ProbeContext) -> u32 {
     let mut child = argument(&ctx, 0);
     // An application of MPTCP gets the connection, not the subflow that was queued.
-    if layout!(mptcp_first) != ABSENT && Socket::at(child).protocol() == IPPROTO_MPTCP {
+    if layout!(mptcp_first) != ABSENT && Socket::at(child).is_mptcp() {
         child = Probed::read(child, layout!(mptcp_first));
     }
     let queued = queued::leave(child);

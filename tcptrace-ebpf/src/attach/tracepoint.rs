@@ -254,7 +254,7 @@ fn tp_exit_bind(ctx: TracePointContext) -> u32 {
     let result = field(&ctx, RESULT);
     let Some(sk) = current::socket_of_descriptor(call.first as i64) else { return 0 };
     let family = sk.family();
-    if !sk.is_tcp() || (family != AF_INET && family != AF_INET6) {
+    if !sk.is_tcp_of_application() || (family != AF_INET && family != AF_INET6) {
         return 0;
     }
     // The address as the program gave it; the kernel has cleared its own copy after a failure.

@@ -53,11 +53,11 @@ pub fn in_use<A: Access>(sk: Sock<A>, asked: u16, address: [u8; 16], errno: u32,
 }
 
 /// bind() to the `struct sockaddr` in kernel memory at `wanted` returned `result`, not 0. A port that is in use is seen where
-/// the port is asked for ([`got_port`]), which finds the holders.
+/// the port is asked for ([`got_port`]), which finds the holders. A security module is asked about sockets of every kind.
 #[inline(always)]
-pub fn bind_failed<A: Access>(sk: Sock<A>, wanted: u64, result: i32) {
+pub fn bind_failed<A: Access>(sk: Sock<A>, wanted: u64, result: i32, stage: u32) {
     let errno = result.unsigned_abs();
-    if errno == EADDRINUSE || !sk.is_tcp() {
+    if errno == EADDRINUSE || !sk.is_tcp_of_application() {
         return;
     }
     let (address, port) = match socket_address(wanted) {
@@ -65,7 +65,7 @@ pub fn bind_failed<A: Access>(sk: Sock<A>, wanted: u64, result: i32) {
         // Of another family, which is why it failed.
         None => ([0; 16], 0),
     };
-    refused(sk, port, address, errno, STAGE_BIND);
+    refused(sk, port, address, errno, stage);
 }
 
 /// listen() returned `result`, likewise.

@@ -11,9 +11,6 @@ use crate::{
     kernel::{Access, OPEN_SOCKETS, Probed, Sock, TaskFile, state},
 };
 
-const IPPROTO_TCP: u16 = 6;
-const IPPROTO_MPTCP: u16 = 262;
-const SOCK_STREAM: u16 = 1;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
@@ -51,10 +48,7 @@ fn is_wanted<A: Access>(sk: Sock<A>) -> bool {
     if local == 0 || local < asked!(first) || local > asked!(last) {
         return false;
     }
-    let protocol = sk.protocol();
-    (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)
-        && sk.socket_type() == SOCK_STREAM
-        && passes(sk, local, sk.remote_port())
+    sk.is_tcp_of_application() && passes(sk, local, sk.remote_port())
 }
 
 #[inline(always)]
@@ -74,7 +68,7 @@ fn tell(entry: &TaskFile, sk: Sock<Probed>) {
         row.limit = sk.accept_queue_limit();
     }
     row.options = sk.options() | sk.inet_options();
-    row.mptcp = u8::from(sk.protocol() == IPPROTO_MPTCP);
+    row.mptcp = u8::from(sk.is_mptcp());
     row.locks = sk.locks();
     entry.write(&row);
     if asked!(remember) != 0 {

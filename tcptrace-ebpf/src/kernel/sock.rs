@@ -15,6 +15,8 @@ use super::{
     layout,
 };
 
+const IPPROTO_MPTCP: u16 = 262;
+const SOCK_STREAM: u16 = 1;
 /// In `sk_userlocks` (include/net/sock.h): bind() gave the socket an address.
 const SOCK_BINDADDR_LOCK: u8 = 4;
 
@@ -90,6 +92,18 @@ impl<A: Access> Sock<A> {
     #[inline(always)]
     pub fn is_tcp(self) -> bool {
         self.protocol() == u16::from(IPPROTO_TCP)
+    }
+
+    /// A multipath TCP socket, as the application has it; its subflows are TCP sockets.
+    #[inline(always)]
+    pub fn is_mptcp(self) -> bool {
+        self.protocol() == IPPROTO_MPTCP
+    }
+
+    /// What an application calls a TCP socket, where the kernel may hand over one of any kind.
+    #[inline(always)]
+    pub fn is_tcp_of_application(self) -> bool {
+        (self.is_tcp() || self.is_mptcp()) && self.socket_type() == SOCK_STREAM
     }
 
     #[inline(always)]

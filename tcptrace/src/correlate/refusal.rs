@@ -18,6 +18,8 @@ pub struct RefusalKey {
     pub requested: SocketAddr,
     /// errno.
     pub errno: u32,
+    /// Where it failed.
+    pub stage: BindStage,
     /// Command name of who asked: a service that is restarted with a new pid and fails again is the same refusal.
     pub comm: String,
 }
@@ -31,8 +33,6 @@ pub struct Refusal {
     pub last: Timestamp,
     /// Who asked last.
     pub requester: Task,
-    /// In which call it failed.
-    pub stage: BindStage,
     /// Options of the requesting socket.
     pub options: SocketOptions,
     /// Addresses that the namespace had, if they were read.
@@ -66,13 +66,13 @@ impl Refusals {
             netns: fail.endpoints.netns,
             requested: fail.endpoints.local,
             errno: fail.errno,
+            stage: fail.stage,
             comm: fail.task.comm.to_string(),
         };
         let fresh = || Refusal {
             attempts: 0,
             last: time,
             requester: fail.task.clone(),
-            stage: fail.stage,
             options: fail.options,
             addresses: None,
         };
@@ -81,7 +81,6 @@ impl Refusals {
         if time >= refusal.last {
             refusal.last = time;
             refusal.requester = fail.task.clone();
-            refusal.stage = fail.stage;
             refusal.options = fail.options;
         }
         if fail.addresses.is_some() {

@@ -92,20 +92,31 @@ pub struct Holder {
 }
 
 /// Where a port was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BindStage {
     /// In bind().
     Bind,
     /// In listen(): both sides had SO_REUSEADDR, which does not hold for listeners.
     Listen,
+    /// In bind(), by a security module, before the protocol was asked. Only the full tiers tell it from [`Self::Bind`].
+    Security,
 }
 
 impl BindStage {
-    /// The system call's name.
+    /// Its name in output.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bind => "bind",
+            Self::Listen => "listen",
+            Self::Security => "security",
+        }
+    }
+
+    /// The system call's name.
+    pub fn call(self) -> &'static str {
+        match self {
+            Self::Bind | Self::Security => "bind",
             Self::Listen => "listen",
         }
     }
@@ -176,6 +187,7 @@ impl BindFail {
         match (i32::try_from(self.errno).unwrap_or(0), self.stage, self.failure()) {
             (_, _, BindFailure::Conflict) => "the port is in use",
             (_, _, BindFailure::Exhaustion) => "no port is left",
+            (_, BindStage::Security, _) => "a security module denies it",
             (libc::EACCES, ..) => "the port is privileged, or a security module denies it",
             (libc::EPERM, ..) => "a BPF program of the cgroup, or a security module, denies it",
             (libc::EADDRNOTAVAIL, ..) => "the namespace does not have the address",

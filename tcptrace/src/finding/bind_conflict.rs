@@ -79,7 +79,7 @@ impl Account<'_> {
         let held = self.party(holder);
         let confidence = self.confidence(holder, kind);
         let why = self.why(holder, kind);
-        let call = conflict.stage.name();
+        let call = conflict.stage.call();
         Description {
             severity: Severity::Critical,
             confidence,
@@ -115,7 +115,7 @@ impl Account<'_> {
             title: format!(
                 "{} cannot {} {wanted}: the port is in use, by whom is not known",
                 process_of(&requester),
-                conflict.stage.name()
+                conflict.stage.call()
             ),
             subject: subject(netns, wanted),
             // Whatever does not show up anywhere is most often a socket that is bound and does nothing.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::correlate::{Change, Correlator, Refusal, RefusalKey};
-use crate::event::KnobSample;
+use crate::event::{BindStage, KnobSample};
 
 use super::case::{Concern, Description, Diagnosis};
 use super::commands::{inside, sysctl};
@@ -35,14 +35,20 @@ enum Cause {
     AddressMissing,
     /// The port is below `ip_unprivileged_port_start`, and the process lacks CAP_NET_BIND_SERVICE.
     PrivilegedPort,
-    /// A program attached to the process's cgroup says no.
+    /// A security module, or a program attached to the process's cgroup, says no.
     Denied,
 }
 
 impl Cause {
-    fn of(errno: u32) -> Option<Self> {
-        match errno {
+    fn of(key: &RefusalKey, knobs: Option<&KnobSample>) -> Option<Self> {
+        let unprivileged = knobs.and_then(|knobs| knobs.unprivileged_port_start);
+        match key.errno {
+            _ if key.stage == BindStage::Security => Some(Self::Denied),
             EADDRNOTAVAIL => Some(Self::AddressMissing),
+            // For ports only (`__inet_bind()`, `__inet6_bind()`), and from security modules.
+            EACCES if unprivileged.is_some_and(|start| u32::from(key.requested.port()) >= start) => {
+                Some(Self::Denied)
+            }
             EACCES => Some(Self::PrivilegedPort),
             EPERM => Some(Self::Denied),
             _ => None,
@@ -68,7 +74,7 @@ impl Diagnosis for BindRefused {
 
     fn concern(&self, change: &Change, _world: &Correlator) -> Option<Concern<RefusalKey>> {
         match change {
-            Change::BindRefused(key) if Cause::of(key.errno).is_some() => {
+            Change::BindRefused(key) if Cause::of(key, None).is_some() => {
                 Some(Concern::Happened(key.clone()))
             }
             _ => None,
@@ -83,8 +89,8 @@ impl Diagnosis for BindRefused {
     fn observe(&mut self, _key: &RefusalKey, _memory: &mut u64, _change: &Change, _world: &Correlator) {}
 
     fn describe(&self, key: &RefusalKey, before: &u64, world: &Correlator) -> Option<Description> {
-        let (refusal, cause) = (world.refusal(key)?, Cause::of(key.errno)?);
         let knobs = world.namespace(key.netns).map(|namespace| &namespace.knobs);
+        let (refusal, cause) = (world.refusal(key)?, Cause::of(key, knobs)?);
         let attempts = refusal.attempts.saturating_sub(*before);
         Some(Account { key, refusal, cause, knobs, world, attempts }.describe())
     }
@@ -115,6 +121,7 @@ impl Account<'_> {
         let what = match self.cause {
             Cause::AddressMissing => format!("this network namespace does not have {}", wanted.ip()),
             Cause::PrivilegedPort => format!("port {} is privileged", wanted.port()),
+            Cause::Denied if self.by_module() => "a security module denies it".to_owned(),
             Cause::Denied => "it is not permitted to".to_owned(),
         };
         let tries = count(self.attempts, "attempt", "attempts");
@@ -123,7 +130,7 @@ impl Account<'_> {
             confidence: self.confidence(),
             title: format!(
                 "{name} cannot {} {wanted}: {what} ({})",
-                refusal.stage.name(),
+                self.key.stage.call(),
                 errno_name(self.key.errno)
             ),
             subject: Party {
@@ -138,7 +145,7 @@ impl Account<'_> {
                 "{tries} by uid {}, options {}, at {}()",
                 refusal.requester.uid,
                 refusal.options,
-                refusal.stage.name()
+                self.key.stage.call()
             )],
             evidence: self.evidence(requester, &explanation),
             remedy: self.remedy(&name),
@@ -152,14 +159,21 @@ impl Account<'_> {
             Cause::AddressMissing => {
                 self.refusal.addresses.as_ref().is_some_and(|has| !has.contains(&self.key.requested.ip()))
             }
-            Cause::PrivilegedPort => self.is_privileged() == Some(true),
-            Cause::Denied => false,
+            // Root may lack the capability, and may be denied by a security module, which only the full tiers tell apart.
+            Cause::PrivilegedPort => self.is_privileged() == Some(true) && self.refusal.requester.uid != 0,
+            Cause::Denied => self.key.stage == BindStage::Security,
         };
         if seen { Confidence::Certain } else { Confidence::Likely }
     }
 
     fn is_privileged(&self) -> Option<bool> {
         Some(u32::from(self.key.requested.port()) < self.knobs?.unprivileged_port_start?)
+    }
+
+    /// Whether it is a security module that denies it, rather than a BPF program of the cgroup, which knows EPERM alone before
+    /// 5.16, and mostly since.
+    fn by_module(&self) -> bool {
+        self.key.stage == BindStage::Security || self.key.errno == EACCES
     }
 
     fn requester(&self) -> Party {
@@ -197,19 +211,26 @@ impl Account<'_> {
                 format!("no device of the namespace has {ip}; which addresses it has could not be read")
             }
             (Cause::PrivilegedPort, _) => match self.knobs.and_then(|knobs| knobs.unprivileged_port_start) {
-                Some(start) if u32::from(port) < start => format!(
-                    "ports below {start} (net.ipv4.ip_unprivileged_port_start) take CAP_NET_BIND_SERVICE, which uid {} \
-                     does not have there",
-                    self.refusal.requester.uid
-                ),
-                Some(start) => format!(
-                    "ports below {start} take CAP_NET_BIND_SERVICE, but {port} is not one of them: a security module or \
-                     another rule denies it"
-                ),
+                Some(start) => {
+                    let uid = self.refusal.requester.uid;
+                    let root = if uid == 0 { "; or a security module denies it" } else { "" };
+                    format!(
+                        "ports below {start} (net.ipv4.ip_unprivileged_port_start) take CAP_NET_BIND_SERVICE, which uid \
+                         {uid} does not have there{root}"
+                    )
+                }
                 None => {
                     "ports below net.ipv4.ip_unprivileged_port_start take CAP_NET_BIND_SERVICE".to_owned()
                 }
             },
+            (Cause::Denied, _) if self.key.stage == BindStage::Security => {
+                "a security module (SELinux, AppArmor, Landlock, a BPF LSM program) denies it, before the kernel looks \
+                 at the address or the port"
+                    .to_owned()
+            }
+            (Cause::Denied, _) if self.by_module() => {
+                format!("port {port} is not privileged: a security module (SELinux, AppArmor, Landlock) denies it")
+            }
             (Cause::Denied, _) => {
                 "a BPF program attached to its cgroup (or a security module) denies it".to_owned()
             }
@@ -225,7 +246,7 @@ impl Account<'_> {
             .with("requested", self.key.requested.to_string())
             .with("port", self.key.requested.port())
             .with("errno", errno_name(self.key.errno))
-            .with("stage", refusal.stage.name())
+            .with("stage", self.key.stage.name())
             .with("options", refusal.options.to_string())
             .with("attempts", self.attempts)
             .with_some("addresses", addresses)
@@ -277,10 +298,28 @@ impl Account<'_> {
                 }
                 remedy
             }
-            Cause::Denied => vec![Remedy::command(
-                "see which programs are attached to the cgroups (and the security module's log)",
-                "bpftool cgroup tree",
-            )],
+            Cause::Denied if self.by_module() => vec![
+                Remedy::command(
+                    "see which security modules are active, and what they say that they denied",
+                    "cat /sys/kernel/security/lsm; dmesg | grep -iE 'avc|apparmor|denied'",
+                ),
+                Remedy::command(
+                    format!(
+                        "see under which profile {name} runs (unconfined: it may have confined itself, by Landlock)"
+                    ),
+                    format!("cat /proc/{}/attr/current", self.refusal.requester.pid),
+                ),
+                Remedy::text(format!(
+                    "allow port {port} in its policy (SELinux: semanage port -a -t TYPE -p tcp {port}; AppArmor: a network \
+                     rule of its profile), or use a port that is allowed"
+                )),
+            ],
+            Cause::Denied => vec![
+                Remedy::command("see which programs are attached to the cgroups", "bpftool cgroup tree"),
+                Remedy::text(format!(
+                    "if it is a unit of systemd: allow port {port} by SocketBindAllow=, or lift SocketBindDeny="
+                )),
+            ],
         }
     }
 }

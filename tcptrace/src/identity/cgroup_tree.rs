@@ -32,6 +32,11 @@ impl CgroupTree {
         Self { mount: mount.into(), paths: HashMap::new() }
     }
 
+    /// Where the hierarchy is mounted.
+    pub fn mount(&self) -> &Path {
+        &self.mount
+    }
+
     /// Path of a group, as in `/proc/PID/cgroup`, if it was there at some [`CgroupTree::refresh`].
     pub fn path(&self, id: u64) -> Option<&str> {
         self.paths.get(&id).map(String::as_str)

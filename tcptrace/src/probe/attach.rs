@@ -204,13 +204,19 @@ impl Attacher<'_> {
         }
         let mut done = Done { via: Vec::new(), gaps: Vec::new() };
         for probe in way.probes {
+            let has = |function: &&str| self.btf.has_function(function);
+            if probe.spare.is_some_and(|spare| !spare.only_with.iter().all(has)) {
+                continue;
+            }
             match self.stand(observation, probe) {
                 Ok(target) => done.via.push(format!("{} {target}", probe.kind.name())),
-                Err(why) if probe.ipv6 => done.gaps.push(format!("IPv4 only: {why}")),
-                Err(why) => {
-                    self.release(observation);
-                    return Err(why);
-                }
+                Err(why) => match probe.spare {
+                    Some(spare) => done.gaps.push(format!("{}: {why}", spare.gap)),
+                    None => {
+                        self.release(observation);
+                        return Err(why);
+                    }
+                },
             }
         }
         Ok(done)

@@ -4,6 +4,7 @@ pub mod attach;
 mod batch;
 pub mod btf;
 pub mod coverage;
+pub mod deny;
 pub mod error;
 mod misses;
 mod object;

@@ -15,7 +15,7 @@ use nix::sys::socket::{
 };
 
 use super::{
-    actor::{TcpDeferAccept, checksum},
+    actor::{TcpDeferAccept, checksum, mptcp},
     error::{During, Result},
     netlink,
     stage::Stage,
@@ -36,6 +36,9 @@ pub fn drill(stage: &Stage, ipv6: bool) -> Result<()> {
     stage.server().run(move || overflow_and_conflict(SocketAddr::new(ip, PORT)))?.during("the drill")?;
     // A cookie connection enters the accept queue by another function than the rest.
     if !ipv6 {
+        // Where there is none, nobody waits for it.
+        let _ = stage.set_sysctl("net.mptcp.enabled", 1);
+        stage.server().run(move || multipath_bind(SocketAddr::new(ip, PORT + 5)))?;
         stage.server().run(no_way_back)?.during("the drill without a way back")?;
     }
     // The last quarter of tcp_max_syn_backlog is for known peers, when there are no cookies.
@@ -78,6 +81,13 @@ fn overflow_and_conflict(address: SocketAddr) -> io::Result<()> {
     sleep(MOMENT);
     drop((client, server, third, first, second, listener));
     Ok(())
+}
+
+/// A bind() that passes by TCP's own.
+fn multipath_bind(address: SocketAddr) {
+    if let Ok(socket) = mptcp(address, SockFlag::empty()) {
+        let _ = bind(socket.as_raw_fd(), &SockaddrStorage::from(address));
+    }
 }
 
 /// A handshake whose last step finds no route back: the child that was made for it is given up.

@@ -18,6 +18,7 @@
 
 mod actor;
 mod cancel;
+mod cgroup;
 mod counters;
 mod drill;
 mod error;

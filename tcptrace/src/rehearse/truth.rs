@@ -152,6 +152,9 @@ pub struct Party {
     /// Command line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
+    /// Container that it runs in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
     /// Socket state of a holder: established, listen, bound, time-wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<&'static str>,

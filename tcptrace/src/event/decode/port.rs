@@ -16,7 +16,11 @@ impl Body {
         let task = task(from)?;
         let sk = from.u64()?;
         let errno = from.u32()?;
-        let stage = if from.u32()? == record::STAGE_LISTEN { BindStage::Listen } else { BindStage::Bind };
+        let stage = match from.u32()? {
+            record::STAGE_LISTEN => BindStage::Listen,
+            record::STAGE_SECURITY => BindStage::Security,
+            _ => BindStage::Bind,
+        };
         let options = options(from.u32()?);
         let holders_met = from.u32()?;
         let filled = from.u32()?;

@@ -140,7 +140,7 @@ impl Account<'_> {
         format!(
             "{tries} by uid {}, options {options}, at {}()",
             conflict.requester.uid,
-            conflict.stage.name()
+            conflict.stage.call()
         )
     }
 }

@@ -1,6 +1,6 @@
 //! Every cause, and what is no finding.
 
-use crate::event::{BindFail, Kind, SocketOptions};
+use crate::event::{BindFail, BindStage, Kind, SocketOptions};
 use crate::finding::Confidence;
 use crate::finding::testing::{Play, bind_fail, task};
 
@@ -62,8 +62,55 @@ fn a_port_that_is_not_privileged_is_denied_by_somebody_else() {
     refuse(&mut play, 0, "0.0.0.0:8080", 13, None);
     play.ticks_until(2000);
     let finding = play.only();
+    assert_eq!((finding.cause, finding.confidence), ("denied", Confidence::Likely));
+    assert!(finding.explanation.starts_with("port 8080 is not privileged"), "{}", finding.explanation);
+    assert!(finding.title.contains("a security module denies it"), "{}", finding.title);
+}
+
+#[test]
+fn what_a_security_module_was_seen_to_deny_is_not_put_down_to_the_port() {
+    let mut play = Play::new(4096);
+    play.knobs(4096);
+    let fail = BindFail {
+        errno: 13,
+        stage: BindStage::Security,
+        ..bind_fail("0.0.0.0:81", task(77, "httpd"), Vec::new())
+    };
+    play.send(0, Kind::BindFail(Box::new(fail)));
+    play.ticks_until(2000);
+    let finding = play.only();
+    assert_eq!((finding.cause, finding.confidence), ("denied", Confidence::Certain));
+    assert_eq!(finding.title, "httpd[77] cannot bind 0.0.0.0:81: a security module denies it (EACCES)");
+    assert!(
+        finding.remedy.iter().any(|remedy| remedy.text.contains("semanage port")),
+        "{:?}",
+        finding.remedy
+    );
+}
+
+#[test]
+fn a_program_of_the_cgroup_says_eperm() {
+    let mut play = Play::new(4096);
+    play.knobs(4096);
+    refuse(&mut play, 0, "0.0.0.0:8080", 1, None);
+    play.ticks_until(2000);
+    let finding = play.only();
+    assert_eq!((finding.cause, finding.confidence), ("denied", Confidence::Likely));
+    let commands: Vec<_> = finding.remedy.iter().filter_map(|remedy| remedy.command.as_deref()).collect();
+    assert_eq!(commands, ["bpftool cgroup tree"]);
+}
+
+#[test]
+fn root_at_a_privileged_port_may_also_be_denied_by_a_module() {
+    let mut play = Play::new(4096);
+    play.knobs(4096);
+    let mut fail = BindFail { errno: 13, ..bind_fail("0.0.0.0:81", task(77, "httpd"), Vec::new()) };
+    fail.task.uid = 0;
+    play.send(0, Kind::BindFail(Box::new(fail)));
+    play.ticks_until(2000);
+    let finding = play.only();
     assert_eq!((finding.cause, finding.confidence), ("privileged-port", Confidence::Likely));
-    assert!(finding.remedy.iter().all(|remedy| remedy.command.is_none()), "{:?}", finding.remedy);
+    assert!(finding.explanation.ends_with("or a security module denies it"), "{}", finding.explanation);
 }
 
 #[test]

@@ -80,10 +80,21 @@ pub struct Probe {
     pub kind: Kind,
     /// Where to: the first of these that the kernel has.
     pub targets: &'static [&'static str],
-    /// For IPv6, which a kernel may be built without (or as a module, whose functions cannot be reached): its absence
-    /// leaves the observation standing for IPv4.
-    pub ipv6: bool,
+    /// `Some`: the observation stands without it.
+    pub spare: Option<Spare>,
 }
+
+/// A probe that its observation stands without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spare {
+    /// What is not seen if it cannot be attached, in a few words.
+    pub gap: &'static str,
+    /// Without one of these functions there is nothing that it would see.
+    pub only_with: &'static [&'static str],
+}
+
+/// A kernel may be built without IPv6 (or with it as a module, whose functions cannot be reached).
+const IPV6: Spare = Spare { gap: "IPv4 only", only_with: &[] };
 
 /// A way to make an observation.
 #[derive(Clone, Copy, Debug)]
@@ -127,11 +138,17 @@ pub struct Observation {
 }
 
 const fn probe(program: &'static str, kind: Kind, targets: &'static [&'static str]) -> Probe {
-    Probe { program, kind, targets, ipv6: false }
+    Probe { program, kind, targets, spare: None }
 }
 
 const fn probe6(program: &'static str, kind: Kind, targets: &'static [&'static str]) -> Probe {
-    Probe { program, kind, targets, ipv6: true }
+    Probe { program, kind, targets, spare: Some(IPV6) }
+}
+
+impl Probe {
+    const fn spare(self, spare: Spare) -> Self {
+        Self { spare: Some(spare), ..self }
+    }
 }
 
 const fn way(back_end: BackEnd, probes: &'static [Probe]) -> Way {

@@ -4,12 +4,17 @@ use tcptrace_common::config::SERVE_CONNECT;
 
 use super::BackEnd::{Fexit, Kprobe};
 use super::shared::{PORT_BY_STATE, STATE_OF_PORT};
-use super::{Kind, Observation, Probe, Way, probe, probe6, tracepoint_way, way};
+use super::{Kind, Observation, Probe, Spare, Way, probe, probe6, tracepoint_way, way};
 
 const BIND_CALLS: &[Probe] = &[
     probe("tp_enter_bind", Kind::SyscallTracepoint, &["sys_enter_bind"]),
     probe("tp_exit_bind", Kind::SyscallTracepoint, &["sys_exit_bind"]),
 ];
+/// Since 6.6 its bind() calls `inet_bind_sk`; before, that of TCP, and is seen there.
+const MPTCP: Spare = Spare { gap: "multipath TCP not seen", only_with: &["inet_bind_sk", "mptcp_bind"] };
+/// What it refuses does not reach the protocol.
+const SECURITY: Spare =
+    Spare { gap: "what a security module denies is not seen", only_with: &["security_socket_bind"] };
 const RELEASE_BY_STATE: Way = tracepoint_way(
     STATE_OF_PORT,
     "of connected sockets only; one that closes while a packet closes another may be missed",
@@ -46,13 +51,15 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
     },
     Observation {
         name: "bind-error",
-        what: "binds that fail for other reasons: no such address, a privileged port",
+        what: "binds that fail for other reasons: no such address, a privileged port, a security module",
         ways: &[
             way(
                 Fexit,
                 &[
                     probe("fexit_bind_v4", Kind::Fexit, &["inet_bind"]),
                     probe6("fexit_bind_v6", Kind::Fexit, &["inet6_bind"]),
+                    probe("fexit_bind_mptcp", Kind::Fexit, &["mptcp_bind"]).spare(MPTCP),
+                    probe("fexit_security_bind", Kind::Fexit, &["security_socket_bind"]).spare(SECURITY),
                 ],
             ),
             way(
@@ -62,6 +69,11 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
                     probe("kretprobe_bind", Kind::Kretprobe, &["inet_bind"]),
                     probe6("kprobe_bind", Kind::Kprobe, &["inet6_bind"]),
                     probe6("kretprobe_bind", Kind::Kretprobe, &["inet6_bind"]),
+                    probe("kprobe_bind", Kind::Kprobe, &["mptcp_bind"]).spare(MPTCP),
+                    probe("kretprobe_bind", Kind::Kretprobe, &["mptcp_bind"]).spare(MPTCP),
+                    probe("kprobe_bind", Kind::Kprobe, &["security_socket_bind"]).spare(SECURITY),
+                    probe("kretprobe_security_bind", Kind::Kretprobe, &["security_socket_bind"])
+                        .spare(SECURITY),
                 ],
             ),
             tracepoint_way(

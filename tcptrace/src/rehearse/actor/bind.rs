@@ -3,16 +3,40 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use landlock::{AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetError};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{Backlog, SockFlag, SockaddrStorage, bind, listen, setsockopt, sockopt};
-use nix::unistd::{Pid, Uid, seteuid};
+use nix::unistd::{Pid, Uid, setresuid};
 
 use super::order::{Bind, BindAttempt, Door};
 use super::sockets;
 
 /// Carries out the order; the socket is handed back if the port was taken in the end.
 pub(super) fn take_port(order: &Bind) -> nix::Result<(Vec<BindAttempt>, Option<OwnedFd>)> {
+    if !order.confined {
+        return try_to_take(order);
+    }
+    // A thread that has confined itself stays so.
+    let confined = || {
+        let confine = || ruleset()?.create()?.restrict_self();
+        confine().map_err(|_: RulesetError| Errno::EOPNOTSUPP)?;
+        try_to_take(order)
+    };
+    std::thread::scope(|scope| scope.spawn(confined).join()).unwrap_or(Err(Errno::ECHILD))
+}
+
+/// Rules of Landlock under which no TCP port may be bound. An error where the kernel cannot see to that.
+fn ruleset() -> Result<Ruleset, RulesetError> {
+    Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(AccessNet::BindTcp)
+}
+
+/// Whether this kernel can forbid a thread to bind TCP ports.
+pub(in crate::rehearse) fn can_confine() -> bool {
+    ruleset().is_ok()
+}
+
+fn try_to_take(order: &Bind) -> nix::Result<(Vec<BindAttempt>, Option<OwnedFd>)> {
     let mut attempts = Vec::new();
     loop {
         let (attempt, socket) = attempt(order)?;
@@ -31,7 +55,8 @@ pub(super) fn take_port(order: &Bind) -> nix::Result<(Vec<BindAttempt>, Option<O
 
 fn attempt(order: &Bind) -> nix::Result<(BindAttempt, OwnedFd)> {
     let user = order.user.map(AsUser::new).transpose()?;
-    let socket = sockets::tcp(order.address, SockFlag::empty())?;
+    let make = if order.mptcp { sockets::mptcp } else { sockets::tcp };
+    let socket = make(order.address, SockFlag::empty())?;
     setsockopt(&socket, sockopt::ReuseAddr, &order.reuseaddr)?;
     setsockopt(&socket, sockopt::ReusePort, &order.reuseport)?;
     if order.address.is_ipv6() {
@@ -56,7 +81,8 @@ struct AsUser;
 
 impl AsUser {
     fn new(user: u32) -> nix::Result<Self> {
-        seteuid(Uid::from_raw(user))?;
+        let user = Uid::from_raw(user);
+        setresuid(user, user, Uid::from_raw(0))?;
         Ok(Self)
     }
 }
@@ -64,7 +90,8 @@ impl AsUser {
 impl Drop for AsUser {
     fn drop(&mut self) {
         // The saved user id is still root's: this does not fail.
-        let _ = seteuid(Uid::from_raw(0));
+        let root = Uid::from_raw(0);
+        let _ = setresuid(root, root, root);
     }
 }
 

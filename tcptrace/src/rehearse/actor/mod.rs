@@ -39,13 +39,14 @@ use serde::de::DeserializeOwned;
 use super::cancel::{Cancel, TICK};
 use super::error::{During, Error, Result};
 use super::namespace::Namespace;
+pub(super) use bind::can_confine;
 pub(super) use order::{
     Bind, BindAttempt, Crowd, CrowdTally, Damaged, Door, Habit, Hello, Load, Manner, Order, Place, Race,
     Reply, Stamp, Storm, Take, Taken, Tally, Visit, Visits,
 };
 pub use puppet::actor_main;
 pub(super) use puppet::raise_fd_limit;
-pub(super) use sockets::{TcpDeferAccept, have_own_ranges};
+pub(super) use sockets::{TcpDeferAccept, have_own_ranges, mptcp};
 
 /// The hidden subcommand that makes our executable an actor; everything after it goes to [`actor_main`].
 pub const ACTOR_SUBCOMMAND: &str = "__actor";

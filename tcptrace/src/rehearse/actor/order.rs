@@ -136,6 +136,10 @@ pub(in crate::rehearse) struct Bind {
     pub(in crate::rehearse) v6only: bool,
     /// As this user, without root's capabilities.
     pub(in crate::rehearse) user: Option<u32>,
+    /// A multipath TCP socket.
+    pub(in crate::rehearse) mptcp: bool,
+    /// After it has forbidden itself to bind any TCP port (Landlock).
+    pub(in crate::rehearse) confined: bool,
     /// Call listen() as well, with this backlog.
     pub(in crate::rehearse) backlog: Option<i32>,
     pub(in crate::rehearse) attempts: u32,
@@ -153,6 +157,8 @@ impl Bind {
             reuseport: false,
             v6only: false,
             user: None,
+            mptcp: false,
+            confined: false,
             backlog: None,
             attempts: 1,
             gap_ms: 0,

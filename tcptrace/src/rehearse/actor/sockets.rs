@@ -54,7 +54,7 @@ pub(super) fn tcp(address: SocketAddr, flags: SockFlag) -> nix::Result<OwnedFd> 
 }
 
 /// A multipath TCP socket of the address's family; EPROTONOSUPPORT or ENOPROTOOPT where there is none.
-pub(super) fn mptcp(address: SocketAddr, flags: SockFlag) -> nix::Result<OwnedFd> {
+pub(in crate::rehearse) fn mptcp(address: SocketAddr, flags: SockFlag) -> nix::Result<OwnedFd> {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flags.bits();
     // SAFETY: no pointer is passed.

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Entry, Incident, Options, Variant, facts, open};
 use crate::rehearse::actor::{Actor, Door, Order, Take, Taken};
+use crate::rehearse::cgroup::Cgroup;
 use crate::rehearse::counters;
 use crate::rehearse::error::{Error, Result};
 use crate::rehearse::stage::{Layout, Stage};
@@ -21,6 +22,7 @@ pub(super) const ENTRY: Entry = Entry {
             summary: "connections that the server has closed, and the client has not",
         },
         Variant { name: "bound", summary: "sockets that are bound to port 0, and nothing more" },
+        Variant { name: "container", summary: "as basic, in a container" },
         Variant { name: "pool", summary: "a pool fills up and stays as it is: no finding" },
         Variant { name: "turnover", summary: "as many are closed as opened: no finding" },
     ],
@@ -32,11 +34,15 @@ const PORTS: usize = 100;
 const TAKEN: usize = 45;
 const FIRST: usize = 20_000;
 const UPSTREAM: u16 = 7000;
+/// As Docker names one.
+const CONTAINER: &str = "4c01db0b339c4c01db0b339c4c01db0b339c4c01db0b339c4c01db0b339c4c01";
 
 struct PortLeak {
     variant: &'static Variant,
     options: Options,
     actors: Vec<Actor>,
+    /// After the actors, one of which may be in it.
+    cgroup: Option<Cgroup>,
     stage: Stage,
 }
 
@@ -44,7 +50,9 @@ impl PortLeak {
     fn new(variant: &'static Variant, options: Options) -> Result<Self> {
         let stage = options.stage(Layout::Loopback)?;
         stage.set_sysctl("net.ipv4.ip_local_port_range", format!("{FIRST} {}", FIRST + PORTS - 1))?;
-        Ok(Self { variant, options, actors: Vec::new(), stage })
+        let container = variant.name == "container";
+        let cgroup = container.then(|| Cgroup::new(&format!("docker-{CONTAINER}.scope"))).transpose()?;
+        Ok(Self { variant, options, actors: Vec::new(), cgroup, stage })
     }
 }
 
@@ -79,6 +87,9 @@ impl Incident for PortLeak {
         upstream.ask::<()>(&Order::Serve { workers: 1 })?;
         let to = family.call(stage, UPSTREAM);
         let mut client = stage.start_client("tt-client")?;
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.admit(&client)?;
+        }
         let order = Take {
             late: false,
             own_range: None,
@@ -106,6 +117,7 @@ impl Incident for PortLeak {
                 kind: "process",
                 pid: Some(client.identity().pid),
                 comm: Some(client.identity().comm.clone()),
+                container: self.cgroup.as_ref().map(|_| format!("docker:{}", &CONTAINER[..12])),
                 ..Party::default()
             },
         );
