@@ -34,7 +34,7 @@ impl Live {
         inodes.extend(conflict.holders.iter().map(|holder| holder.inode));
         inodes.remove(&0);
         let owners: HashMap<u64, Vec<Owner>> = self.people.find_owners(&inodes);
-        let now = self.now();
+        let now = self.moment;
         for owner in owners.values().flatten() {
             if let Some(kind) = self.people.introduce(owner.pid) {
                 into.push(Event { time: now, kind });

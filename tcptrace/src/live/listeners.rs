@@ -30,7 +30,7 @@ impl Live {
         let listeners = self.places.listeners();
         let samples = polled.samples(&listeners, &self.by_port(), waiting_too);
         self.polled = Some(polled);
-        let now = self.now();
+        let now = self.moment;
         let mut strangers = Vec::new();
         for (netns, listener) in &listeners {
             // Full, or waiting: which of the two matters is for the findings to say.

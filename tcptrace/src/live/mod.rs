@@ -20,6 +20,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd},
+    time::Duration,
 };
 
 use tcptrace_common::record::KINDS;
@@ -70,6 +71,9 @@ pub enum Error {
 pub struct Live {
     tracer: Tracer,
     clock: ClockOffset,
+    /// When what is being read now began to be read, which is the time that it carries: whatever comes into the ring buffer
+    /// meanwhile is later, and is told later.
+    moment: Timestamp,
     people: People,
     places: Places,
     absence: Absence,
@@ -114,6 +118,7 @@ impl Live {
         let mut live = Self {
             tracer,
             clock,
+            moment: clock::now(clock),
             people: People::new(procfs),
             places,
             absence: Absence::default(),
@@ -182,6 +187,18 @@ impl Live {
 
     /// Everything that waits in the ring buffer, with what must be known about it; oldest first.
     pub fn poll(&mut self, into: &mut Vec<Event>) {
+        for _ in 0..POLLS {
+            self.moment = self.now();
+            self.poll_once(into);
+            // What took long has let events wait, which must not come after what the caller says of this moment.
+            if self.now().since(self.moment) < PROMPT {
+                break;
+            }
+        }
+    }
+
+    fn poll_once(&mut self, into: &mut Vec<Event>) {
+        let now = self.moment;
         let clock = self.clock;
         let mut batch: Vec<Event> = Vec::new();
         let mut undecoded = 0;
@@ -263,7 +280,6 @@ impl Live {
             }
             into.push(event);
         }
-        let now = self.now();
         if !strangers.is_empty() {
             let owners = self.people.owner_events(&strangers, OwnerConfidence::Likely);
             into.extend(owners.into_iter().map(|kind| Event { time: now, kind }));
@@ -309,6 +325,7 @@ impl Live {
 
     /// Reads what is only polled: several times a second, so that a short overflow is not missed.
     pub fn look(&mut self, into: &mut Vec<Event>) {
+        self.moment = self.now();
         self.look_at_listeners(into, false);
     }
 
@@ -318,8 +335,11 @@ impl Live {
     }
 
     fn samples_of_second(&mut self, into: &mut Vec<Event>, ending: bool) {
+        let now = self.now();
+        self.moment = now;
         self.people.second();
-        self.absence.second(self.now());
+        self.kallsyms.second();
+        self.absence.second(now);
         self.look_at_listeners(into, true);
         let mut kinds = self.listener_samples(ending);
         if std::mem::take(&mut self.connects) {
@@ -331,7 +351,6 @@ impl Live {
         kinds.extend(self.absence.look(&mut self.places, &mut self.people));
         kinds.extend(self.places.second());
         self.ports_of_second(into);
-        let now = self.now();
         kinds.extend(self.lost(now));
         kinds.push(Kind::Tick);
         self.last_second = now;
@@ -379,6 +398,11 @@ impl AsFd for Live {
         self.tracer.as_fd()
     }
 }
+
+/// A poll that takes less is at once.
+const PROMPT: Duration = Duration::from_millis(50);
+/// Polls in a row, at most: a machine that is too slow for its events must do other things, too.
+const POLLS: usize = 4;
 
 /// errno: the address is none of the namespace's.
 const EADDRNOTAVAIL: u32 = 99;

@@ -7,7 +7,7 @@ use crate::event::{BindFailure, Event, Kind, Owner, PortSurvey, PortUse, decode_
 use crate::host::sock_diag::{self, Query, States};
 use crate::stock;
 
-use super::{Live, Timestamp};
+use super::Live;
 
 /// Seconds in a row in which a process must take more ports than it gives back for a look.
 const GROWING: u32 = 3;
@@ -136,7 +136,7 @@ impl Live {
     /// Once a second: what processes took and gave back, and a look where that becomes much.
     pub(super) fn ports_of_second(&mut self, into: &mut Vec<Event>) {
         let uses = self.port_uses();
-        let now = self.now();
+        let now = self.moment;
         let mut held: HashMap<u32, u64> = HashMap::new();
         let mut growing: HashSet<u32> = HashSet::new();
         let mut idle = Vec::new();
@@ -206,7 +206,7 @@ impl Live {
     fn look_at_ports(&mut self, netns: u32, into: &mut Vec<Event>) {
         let begin = Instant::now();
         // What a look shows is judged by what was counted until now.
-        let now = self.now();
+        let now = self.moment;
         let counted = self.port_uses().into_iter().map(|(_, latest)| latest);
         let news = counted.filter(|latest| {
             latest.netns == netns
@@ -227,7 +227,7 @@ impl Live {
             },
         );
         if let Some(survey) = survey {
-            let time: Timestamp = self.now();
+            let time = self.moment;
             into.push(Event { time, kind: Kind::PortSurvey(Box::new(survey)) });
         }
     }
@@ -257,7 +257,7 @@ impl Live {
             survey.incomplete =
                 Some("before 6.8 sock_diag does not list sockets that are only bound".to_owned());
         }
-        let time = self.now();
+        let time = self.moment;
         for owner in survey.processes.iter().filter_map(|holders| holders.owner.as_ref()) {
             if let Some(kind) = self.people.introduce(owner.pid) {
                 into.push(Event { time, kind });
