@@ -187,11 +187,11 @@ impl BindFail {
         match (i32::try_from(self.errno).unwrap_or(0), self.stage, self.failure()) {
             (_, _, BindFailure::Conflict) => "the port is in use",
             (_, _, BindFailure::Exhaustion) => "no port is left",
-            (_, BindStage::Security, _) => "a security module denies it",
+            (libc::EACCES | libc::EPERM, BindStage::Security, _) => "a security module denies it",
             (libc::EACCES, ..) => "the port is privileged, or a security module denies it",
             (libc::EPERM, ..) => "a BPF program of the cgroup, or a security module, denies it",
             (libc::EADDRNOTAVAIL, ..) => "the namespace does not have the address",
-            (libc::EINVAL, BindStage::Bind, _) => {
+            (libc::EINVAL, BindStage::Bind | BindStage::Security, _) => {
                 "the socket is bound or connected already, or the address does not fit it"
             }
             (libc::EINVAL, BindStage::Listen, _) => "the socket is connected, or its protocol cannot listen",

@@ -16,6 +16,8 @@ use super::{Confidence, Evidence, Party, ProcessName, Remedy, Severity, SocketFa
 
 const EPERM: u32 = 1;
 const EACCES: u32 = 13;
+const EINVAL: u32 = 22;
+const EAFNOSUPPORT: u32 = 97;
 const EADDRNOTAVAIL: u32 = 99;
 
 /// Addresses that are named in words.
@@ -43,6 +45,8 @@ impl Cause {
     fn of(key: &RefusalKey, knobs: Option<&KnobSample>) -> Option<Self> {
         let unprivileged = knobs.and_then(|knobs| knobs.unprivileged_port_start);
         match key.errno {
+            // What SELinux and Landlock say of an address that does not fit its socket.
+            EINVAL | EAFNOSUPPORT => None,
             _ if key.stage == BindStage::Security => Some(Self::Denied),
             EADDRNOTAVAIL => Some(Self::AddressMissing),
             // For ports only (`__inet_bind()`, `__inet6_bind()`), and from security modules.

@@ -117,6 +117,12 @@ fn root_at_a_privileged_port_may_also_be_denied_by_a_module() {
 fn mistakes_of_a_program_are_events_and_no_finding() {
     let mut play = Play::new(4096);
     refuse(&mut play, 0, "0.0.0.0:80", 22, None);
+    let unfit = BindFail {
+        errno: 97,
+        stage: BindStage::Security,
+        ..bind_fail("0.0.0.0:81", task(77, "nginx"), Vec::new())
+    };
+    play.send(1, Kind::BindFail(Box::new(unfit)));
     play.ticks_until(2000);
     assert_eq!(play.findings.len(), 0);
 }
