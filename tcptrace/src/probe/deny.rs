@@ -19,7 +19,7 @@ pub struct Denial(#[expect(dead_code, reason = "held for its links")] Ebpf);
 /// When BPF programs may not be loaded, or attached to control groups.
 pub fn deny_binds(cgroup: impl AsFd) -> Result<Denial, ProbeError> {
     super::tracer::raise_memlock();
-    let mut loader = object::loader();
+    let mut loader = object::quick_loader();
     for (map, least) in object::LARGE_MAPS {
         loader.map_max_entries(map, least);
     }

@@ -30,10 +30,20 @@ pub(super) const LARGE_MAPS: [(&str, u32); 11] = [
     ("PORT_USE", 1),
 ];
 
-/// A loader that has not read the kernel's types. Ours are read by ourselves, and each program gets what it needs of them when
-/// it is loaded; yet `EbpfLoader::new` (aya 0.14) reads and parses them all, unasked, in twice the time that all of our reading
-/// takes. It does not where it finds no `/sys`: in a thread of its own, whose root is another directory.
-pub(super) fn loader() -> EbpfLoader<'static> {
+/// A loader, made while the caller does its `work`: `EbpfLoader::new` (aya 0.14) reads and parses all of the kernel's types, whether
+/// they are needed or not, which takes longer than our own reading of them.
+pub(super) fn loader_beside<T>(work: impl FnOnce() -> T) -> (EbpfLoader<'static>, T) {
+    thread::scope(|scope| {
+        let loader = scope.spawn(EbpfLoader::new);
+        let done = work();
+        (loader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), done)
+    })
+}
+
+/// The same for a command that is over in a moment: a loader that has not read them at all. It does not where it finds no `/sys`: in
+/// a thread of its own, whose root is another directory. Not for a service: whoever filters its system calls may well have it
+/// killed for a chroot().
+pub(super) fn quick_loader() -> EbpfLoader<'static> {
     let elsewhere = || {
         // Where a sandbox refuses it, it takes longer, and that is all.
         if unshare(CloneFlags::CLONE_FS).is_ok()

@@ -60,7 +60,7 @@ pub fn read(ports: &RangeInclusive<u16>, each: impl FnMut(OpenSocket)) -> Result
     let config = object::bytes_of_config(&TraceConfig::default());
     let query = OpenSocketQuery { first: *ports.start(), last: *ports.end(), remember: 0 };
     let query = object::bytes_of_query(&query);
-    let mut loader = object::loader();
+    let mut loader = object::quick_loader();
     loader
         .override_global("LAYOUT", layout.as_slice(), true)
         .override_global("CONFIG", config.as_slice(), true)

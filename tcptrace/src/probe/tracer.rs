@@ -115,10 +115,14 @@ impl Tracer {
         raise_memlock();
         tracefs::mount_privately();
         let mut phases = Phases::default();
-        let btf = Btf::load()?;
-        let resolution = btf::resolve(&btf);
-        let aya_btf = aya::Btf::parse_file(Path::new(btf::VMLINUX), aya::Endianness::default())
-            .map_err(|error| ProbeError::Object(error.to_string()))?;
+        let (mut loader, types) = object::loader_beside(|| {
+            let btf = Btf::load()?;
+            let resolution = btf::resolve(&btf);
+            let aya_btf = aya::Btf::parse_file(Path::new(btf::VMLINUX), aya::Endianness::default());
+            Ok::<_, ProbeError>((btf, resolution, aya_btf))
+        });
+        let (btf, resolution, aya_btf) = types?;
+        let aya_btf = aya_btf.map_err(|error| ProbeError::Object(error.to_string()))?;
         phases.end("read the kernel's types");
         log::debug!("this kernel has no {:?}", resolution.missing);
         if !resolution.ambiguous.is_empty() {
@@ -130,7 +134,7 @@ impl Tracer {
         let query = object::bytes_of_query(&query);
         // 0: the log statements are pruned from the programs.
         let log_level = if options.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
-        let mut ebpf = object::loader()
+        let mut ebpf = loader
             .override_global("LAYOUT", layout.as_slice(), true)
             .override_global("CONFIG", config.as_slice(), true)
             .override_global("OPEN_SOCKETS", query.as_slice(), true)
@@ -138,6 +142,7 @@ impl Tracer {
             .map_max_entries("EVENTS", options.ring_bytes)
             .load(object::OBJECT)
             .map_err(|error| ProbeError::load(&error))?;
+        drop(loader);
         phases.end("load the object and its maps");
         let streams_all = options.config.flags & STREAM_ALL != 0;
         let Outcome { mut coverage, attached, serves } =
