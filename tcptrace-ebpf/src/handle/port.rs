@@ -171,8 +171,10 @@ pub fn connecting_done<A: Access>(sk: Sock<A>) {
     if !before.is_null() {
         // SAFETY: as above.
         let before = unsafe { &mut *before };
-        taker = before.taker;
-        is_mixed = before.is_mixed();
+        if is_of_this_socket(sk, &before.taker, taker.task.tgid) {
+            taker = before.taker;
+            is_mixed = before.is_mixed();
+        }
         taker::forget(before);
     }
     if is_mixed || !passes(sk, port, remote_port) {
@@ -187,6 +189,18 @@ pub fn connecting_done<A: Access>(sk: Sock<A>) {
     if taker.how == HOW_CONNECT && port_use::is_served(port) {
         // SAFETY: a helper without arguments.
         report_taken(sk, port, &taker, unsafe { bpf_ktime_get_ns() });
+    }
+}
+
+/// Tracepoint tier: whether `before`, who got by bind() the port that process `connecting` connects `sk` from, got it for this
+/// socket. A port that is given back without a connection is not seen, and its entry outlives its socket; a new one may stand at
+/// the same place in memory, and be given the same port: then a server that has closed would be taken for the client.
+#[inline(always)]
+fn is_of_this_socket<A: Access>(sk: Sock<A>, before: &Taker, connecting: u32) -> bool {
+    match before.how {
+        HOW_BIND => sk.has_bound_port(true),
+        // bind() to port 0 leaves no trace in the socket. It may be handed on before connect(), but hardly ever is.
+        _ => before.task.tgid == connecting,
     }
 }
 

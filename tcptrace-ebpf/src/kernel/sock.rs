@@ -19,6 +19,8 @@ const IPPROTO_MPTCP: u16 = 262;
 const SOCK_STREAM: u16 = 1;
 /// In `sk_userlocks` (include/net/sock.h): bind() gave the socket an address.
 const SOCK_BINDADDR_LOCK: u8 = 4;
+/// Likewise: bind() was asked for a port by number, and gave it.
+const SOCK_BINDPORT_LOCK: u8 = 8;
 
 /// `struct sock`, or as much of it as a request or TIME_WAIT socket shares (`struct sock_common`).
 #[derive(Clone, Copy)]
@@ -272,6 +274,12 @@ impl<A: Access> Sock<A> {
             return 0;
         }
         Probed::read(self.at, layout!(inet_own_range))
+    }
+
+    /// Whether bind() gave it the port that it asked for by number; `unknown` where the kernel does not tell.
+    #[inline(always)]
+    pub fn has_bound_port(self, unknown: bool) -> bool {
+        if layout!(sk_userlocks) == ABSENT { unknown } else { self.locks() & SOCK_BINDPORT_LOCK != 0 }
     }
 
     /// Whether bind() gave it an address.

@@ -109,7 +109,7 @@ pub(crate) const CASES: [Case; 20] = [
     rehearsal("storm", &["rehearse", "storm"], BEST),
     rehearsal("no-answer", &["rehearse", "no-answer", "--variant", "every"], FULL),
     rehearsal("no-answer-v6", &["rehearse", "no-answer", "--variant", "every", "--family", "6"], FULL),
-    rehearsal("port-risk", &["rehearse", "port-risk"], BEST),
+    rehearsal("port-risk", &["rehearse", "port-risk"], &Tier::ALL),
     rehearsal("port-exhaustion", &["rehearse", "port-exhaustion"], &Tier::ALL),
     rehearsal(
         "port-exhaustion-bind",

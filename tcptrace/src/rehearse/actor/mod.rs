@@ -31,6 +31,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Serialize;
@@ -192,6 +193,18 @@ impl Actor {
             child.try_wait().map(|status| status.is_some()).during("waiting for an actor to end")
         })?;
         if gone { Ok(()) } else { Err(self.problem("does not end".into())) }
+    }
+
+    /// Keeps it to the first processor that this process may use.
+    pub(super) fn pin(&self) -> Result<()> {
+        let pin = || {
+            let allowed = sched_getaffinity(Pid::from_raw(0))?;
+            let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+            let mut one = CpuSet::new();
+            one.set(first.unwrap_or(0))?;
+            sched_setaffinity(Pid::from_raw(self.identity.pid.cast_signed()), &one)
+        };
+        pin().during(format!("keeping {} to one processor", self.identity.role))
     }
 
     /// Has the actor leave its sockets to a child of its own and exit.

@@ -1,6 +1,7 @@
 //! `port-risk`: a server's port lies in the ephemeral range; nothing has failed yet.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -47,8 +48,9 @@ impl PortRisk {
         open(&self.stage, "tt-server", Door::at(self.options.family.any(PORT), 128))
     }
 
-    /// A client's connection; the kernel has little choice for its port.
-    fn connect(&mut self, ports: &str) -> Result<(Actor, SocketAddr, SocketAddr)> {
+    /// The server closes, and a client connects; the kernel has little choice for its port. On one processor, without another
+    /// socket in between: the client's is likely to stand where the server's did in the kernel's memory.
+    fn replace(&mut self, server: &mut Actor, ports: &str) -> Result<(Actor, SocketAddr, SocketAddr)> {
         let (stage, family) = (&self.stage, self.options.family);
         let mut upstream = open(stage, "tt-upstream", Door::at(family.any(UPSTREAM), 128))?;
         upstream.ask::<()>(&Order::Serve { workers: 1 })?;
@@ -56,6 +58,11 @@ impl PortRisk {
         let mut client = stage.start_client("tt-client")?;
         let usual = stage.sysctl(RANGE)?;
         stage.set_sysctl(RANGE, ports)?;
+        server.pin()?;
+        client.pin()?;
+        server.ask::<()>(&Order::Close)?;
+        // A listener's memory is given back after a grace period of RCU.
+        stage.cancel().sleep(Duration::from_millis(100))?;
         let given: Vec<SocketAddr> = client.ask(&Order::Connect { to, count: 1 })?;
         stage.set_sysctl(RANGE, usual)?;
         self.actors.push(upstream);
@@ -101,7 +108,7 @@ impl Incident for PortRisk {
             None => self.start()?,
         };
         // So long it takes at most until everybody knows that it listens.
-        self.stage.cancel().sleep(std::time::Duration::from_millis(1500))?;
+        self.stage.cancel().sleep(Duration::from_millis(1500))?;
         let wanted = self.options.family.any(PORT);
         let mut expect = Vec::new();
         let overlap = Party { kind: "host", ..Party::default() };
@@ -109,10 +116,9 @@ impl Incident for PortRisk {
             expect.push(Expectation::about("port-grab-risk", "range-overlap", overlap));
         }
         if self.variant.name != "range-overlap" {
-            server.ask::<()>(&Order::Close)?;
             let reserved = self.variant.name == "reserved";
             let ports = if reserved { format!("{PORT} {}", PORT + 1) } else { format!("{PORT} {PORT}") };
-            let (client, address, to) = self.connect(&ports)?;
+            let (client, address, to) = self.replace(&mut server, &ports)?;
             if (address.port() == PORT) == reserved {
                 return Err(Error::NotStaged(format!("the client was given {address}")));
             }
