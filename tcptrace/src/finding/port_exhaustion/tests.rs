@@ -243,3 +243,15 @@ fn a_socket_s_own_range_is_what_is_used_up_and_no_sysctl_helps() {
     assert_eq!(finding.remedy.len(), 1, "{:?}", finding.remedy);
     assert!(finding.remedy.iter().all(|remedy| remedy.command.is_none()), "{:?}", finding.remedy);
 }
+
+#[test]
+fn a_socket_s_own_range_is_told_where_bound_sockets_cannot_be_listed() {
+    let mut seen = survey(0, vec![holders(7, 4)], vec![lane(DB, 4, 0)]);
+    seen.in_use = 4;
+    seen.incomplete = Some("before 6.8".to_owned());
+    let Kind::NoPort(mut none) = refused(1) else { unreachable!() };
+    none.own_range = Some(PortRange { first: 40000, last: 40003 });
+    let finding = told(Kind::NoPort(none), vec![counts(7, 4, 0, 0, 0)], seen);
+    assert_eq!(cause(&finding), ("small-range", Confidence::Likely));
+    assert!(finding.title.contains("its socket's own range 40000-40003"), "{}", finding.title);
+}

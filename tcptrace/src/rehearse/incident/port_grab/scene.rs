@@ -277,6 +277,10 @@ impl Scene {
             // The kernel prefers ports at even distances from the first: without the remedy it gives this one.
             connect_from(stage, client, to, &format!("{port} {}", port.saturating_add(1)))?;
         }
+        if let Some(holder) = self.holder.as_mut().filter(|_| self.kind == Kind::Listener) {
+            // A signal ends nobody at once.
+            holder.actor()?.await_end()?;
+        }
         let server = self.server.as_mut().ok_or_else(|| Error::NotStaged("nobody has tried".into()))?;
         let order = Bind { reuseaddr: self.kind.server_reuses(), backlog: Some(128), ..Bind::to(wanted) };
         let attempts: Vec<BindAttempt> = server.ask(&Order::Bind(order))?;
