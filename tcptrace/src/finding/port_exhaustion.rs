@@ -191,11 +191,12 @@ impl<'a> Account<'a> {
 
     /// Ports are free where none was found: the socket may have a narrower range of its own, or they have just become so.
     fn is_free_after_all(&self) -> bool {
-        let own = self.exhaustion.own_range.is_some();
-        // Outside of a range of its own the kernel did not look, whatever else may have ports there.
-        let Some(survey) = self.survey.filter(|survey| own || survey.incomplete.is_none()) else {
+        let Some(survey) = self.survey else { return false };
+        // Outside of a narrower range the kernel did not look, whatever else may have ports there.
+        let narrower = self.exhaustion.own_range.is_some_and(|own| own.len() < survey.capacity);
+        if survey.incomplete.is_some() && !narrower {
             return false;
-        };
+        }
         let free = match (self.destination, self.lane()) {
             (Some(_), lane) => survey.free_toward(lane.map_or(0, |lane| lane.ports)),
             (None, _) => survey.free(),

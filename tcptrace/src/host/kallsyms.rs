@@ -17,7 +17,7 @@ pub struct Kallsyms {
 
 /// So many addresses are remembered.
 const REMEMBERED: usize = 1024;
-/// For so many seconds the list is kept in memory (some 5 MB): what drops packets drops more of them, by neighbours of the
+/// For so many seconds the list is kept in memory (a few MB): what drops packets drops more of them, by neighbours of the
 /// same function.
 const KEPT: u32 = 10;
 

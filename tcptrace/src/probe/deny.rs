@@ -19,11 +19,7 @@ pub struct Denial(#[expect(dead_code, reason = "held for its links")] Ebpf);
 /// When BPF programs may not be loaded, or attached to control groups.
 pub fn deny_binds(cgroup: impl AsFd) -> Result<Denial, ProbeError> {
     super::tracer::raise_memlock();
-    let mut loader = object::quick_loader();
-    for (map, least) in object::LARGE_MAPS {
-        loader.map_max_entries(map, least);
-    }
-    let mut ebpf = loader.load(object::OBJECT).map_err(|error| ProbeError::load(&error))?;
+    let mut ebpf = object::quick_loader().load(object::OBJECT).map_err(|error| ProbeError::load(&error))?;
     for name in ["deny_bind_v4", "deny_bind_v6"] {
         let program =
             ebpf.program_mut(name).ok_or_else(|| ProbeError::Object(format!("it has no program {name}")))?;

@@ -14,9 +14,8 @@ use tcptrace_common::{
 /// The committed object that `cargo xtask ebpf` made; aligned as an ELF reader wants it.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/tcptrace.bpf.o");
 
-/// Maps that are large, and the least that each may be: who loads the object for one program that needs none of them need not
-/// wait for their memory.
-pub(super) const LARGE_MAPS: [(&str, u32); 11] = [
+/// Maps that are large, and the least that each may be.
+const LARGE_MAPS: [(&str, u32); 11] = [
     ("EVENTS", 4096),
     ("LISTENERS", 1),
     ("WAITS", 1),
@@ -40,9 +39,9 @@ pub(super) fn loader_beside<T>(work: impl FnOnce() -> T) -> (EbpfLoader<'static>
     })
 }
 
-/// The same for a command that is over in a moment: a loader that has not read them at all. It does not where it finds no `/sys`: in
-/// a thread of its own, whose root is another directory. Not for a service: whoever filters its system calls may well have it
-/// killed for a chroot().
+/// A loader for a command that is over in a moment, and needs a program that uses none of the large maps: it waits neither for their
+/// memory nor for aya to read the kernel's types. Aya does not where it finds no `/sys`: in a thread of its own, whose root is
+/// another directory. Not for a service: whoever filters its system calls may well have it killed for a chroot().
 pub(super) fn quick_loader() -> EbpfLoader<'static> {
     let elsewhere = || {
         // Where a sandbox refuses it, it takes longer, and that is all.
@@ -53,8 +52,12 @@ pub(super) fn quick_loader() -> EbpfLoader<'static> {
         }
         EbpfLoader::new()
     };
-    thread::scope(|scope| scope.spawn(elsewhere).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    let mut loader = thread::scope(|scope| scope.spawn(elsewhere).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    for (map, least) in LARGE_MAPS {
+        loader.map_max_entries(map, least);
+    }
+    loader
 }
 
 /// The layout as the eBPF side's global has it: its members in order, each a native-endian u32.

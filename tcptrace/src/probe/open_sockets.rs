@@ -66,9 +66,6 @@ pub fn read(ports: &RangeInclusive<u16>, each: impl FnMut(OpenSocket)) -> Result
         .override_global("CONFIG", config.as_slice(), true)
         .override_global("OPEN_SOCKETS", query.as_slice(), true)
         .override_global("AYA_LOG_LEVEL", &0_u8, true);
-    for (map, least) in object::LARGE_MAPS {
-        loader.map_max_entries(map, least);
-    }
     let mut ebpf = loader.load(object::OBJECT).map_err(|error| ProbeError::load(&error))?;
     read_with(&mut ebpf, &aya_btf, &resolution.missing, each)
 }

@@ -24,7 +24,13 @@ impl Cgroup {
         let own = tree.mount().join(format!("tcptrace-rehearsal-{}", std::process::id()));
         let mut cgroup = Self { made: Vec::new() };
         for path in [own.clone(), own.join(name)] {
-            fs::create_dir(&path).during(format!("making the control group {}", path.display()))?;
+            // In most containers the hierarchy is there and may not be changed.
+            fs::create_dir(&path).map_err(|error| {
+                Error::NotSupported(format!(
+                    "no control group can be made here: {}: {error}; run on the host, or with a writable cgroup2",
+                    path.display()
+                ))
+            })?;
             cgroup.made.push(path);
         }
         Ok(cgroup)
