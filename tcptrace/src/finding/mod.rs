@@ -21,6 +21,7 @@ mod handshake_dropped;
 mod listener_closed;
 mod no_listener;
 mod owner_state;
+mod page;
 mod party;
 mod port_exhaustion;
 mod port_grab_risk;
@@ -37,6 +38,7 @@ pub(crate) mod words;
 pub use cause::{Apart, CauseRule};
 pub use evidence::{Evidence, Value};
 pub use explained::ExplainedBy;
+pub use page::{explained, page};
 pub use party::{NetworkFacts, Party, ProcessName, SocketFacts};
 pub(crate) use queue_limit::{QueueLimit, SetBy};
 
