@@ -64,6 +64,7 @@ use owner::SocketOwners;
 use path::Paths;
 use refusal::Refusals;
 
+use crate::command::Standpoint;
 use crate::event::{Coverage, ListenerTotals, ObservationStatus, Timestamp};
 
 /// How many network namespaces are remembered.
@@ -220,6 +221,18 @@ impl Correlator {
     /// What is observed here, once that was said.
     pub fn coverage(&self) -> Option<&Coverage> {
         self.coverage.as_ref()
+    }
+
+    /// Which network namespaces a command of this host need not look for. Recordings of before 0.2 do not say: those were made
+    /// where the host's has the number that it had before 6.18.
+    pub fn standpoint(&self) -> Standpoint {
+        const BEFORE_6_18: Standpoint = Standpoint { own: Some(4_026_531_840), host: None };
+        match &self.coverage {
+            Some(Coverage { own_netns: own @ Some(_), host_netns: host, .. }) => {
+                Standpoint { own: *own, host: *host }
+            }
+            _ => BEFORE_6_18,
+        }
     }
 
     /// Whether an observation (one of [`observation`]) sees every single case. Assumed until coverage says otherwise.
