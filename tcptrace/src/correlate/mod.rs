@@ -265,11 +265,10 @@ impl Correlator {
     pub fn reconcile(&self) -> Vec<Reconciliation> {
         let mut namespaces: Vec<(&u32, &Namespace)> = self.namespaces.iter().collect();
         namespaces.sort_unstable_by_key(|(netns, _)| **netns);
-        let lost = self.losses.in_words();
         namespaces
             .into_iter()
             .flat_map(|(netns, namespace)| {
-                reconcile::reconcile(*netns, namespace, self.coverage.as_ref(), lost.as_deref())
+                reconcile::reconcile(*netns, namespace, self.coverage.as_ref(), &self.losses)
             })
             .collect()
     }
