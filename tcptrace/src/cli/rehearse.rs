@@ -174,6 +174,8 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
     }
     let truth = truth?;
     let mut problems = claims.judge(&truth, |name| pipeline.engine().world().observes(name));
+    let false_certains = claims.false_certains(&truth);
+    problems.extend(false_certains.iter().cloned());
     problems.extend(remedied);
     problems.extend(answered);
     // In a namespace of its own nothing but the incident happens: a count that differs from the kernel's is a broken probe.
@@ -186,7 +188,7 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
     let waits = listeners.filter(|l| l.endpoints.netns == truth.netns).find_map(|l| l.waits.all());
     problems
         .extend(rehearse::judge_waits(&truth, |quantile| waits.and_then(|waits| waits.quantile(quantile))));
-    tell(&truth, &problems, args.output.json)
+    tell(&truth, &problems, false_certains.len(), args.output.json)
         .or_else(closed_pipe_is_fine)
         .map_err(|error| trace::cannot_write(&error))?;
     let _gone = pipeline.finish().map_err(|error| trace::cannot_write(&error))?;
@@ -232,12 +234,14 @@ struct Line<'a> {
     diagnosed: bool,
     /// What they got wrong.
     problems: &'a [String],
+    /// How many findings were claimed as certain, be it for a moment, and are not so.
+    false_certains: usize,
 }
 
 /// What really happened, and whether the findings said so.
-fn tell(truth: &GroundTruth, problems: &[String], json: bool) -> io::Result<()> {
+fn tell(truth: &GroundTruth, problems: &[String], false_certains: usize, json: bool) -> io::Result<()> {
     if json {
-        let line = Line { truth, diagnosed: problems.is_empty(), problems };
+        let line = Line { truth, diagnosed: problems.is_empty(), problems, false_certains };
         return say(&serde_json::to_string(&line)?);
     }
     let made: Vec<String> = truth.expect.iter().map(|e| format!("{} ({})", e.code, e.cause)).collect();

@@ -12,7 +12,7 @@ use crate::event::{BindStage, KnobSample};
 use super::case::{Concern, Description, Diagnosis};
 use super::commands::{inside, sysctl};
 use super::words::{count, errno_name};
-use super::{Confidence, Evidence, Party, ProcessName, Remedy, Severity, SocketFacts};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity, SocketFacts};
 
 const EPERM: u32 = 1;
 const EACCES: u32 = 13;
@@ -70,6 +70,54 @@ impl Cause {
 
 impl Diagnosis for BindRefused {
     const CODE: &'static str = "bind-refused";
+    const CAUSES: &'static [CauseRule] = &[
+        CauseRule {
+            code: "address-missing",
+            means: "no device of the network namespace has the address",
+            certain: Some(
+                "bind() failed with EADDRNOTAVAIL, and the namespace's addresses, read a moment later, do not include it",
+            ),
+            likely: Some(
+                "bind() failed with EADDRNOTAVAIL; the addresses could not be read, or include it by then",
+            ),
+            possible: None,
+            told_apart: &[
+                Apart { from: "`bind-conflict`: the port is in use", by: "that is EADDRINUSE" },
+                Apart {
+                    from: "an IPv6 address that is still tested for uniqueness",
+                    by: "the address is not among the namespace's addresses",
+                },
+            ],
+        },
+        CauseRule {
+            code: "privileged-port",
+            means: "the port is below `net.ipv4.ip_unprivileged_port_start`, and the process lacks CAP_NET_BIND_SERVICE",
+            certain: Some(
+                "bind() failed with EACCES after the security modules had agreed, the port is below the start, and the user is not root",
+            ),
+            likely: Some(
+                "the same, but the user is root or the start could not be read: a security module may deny it as well",
+            ),
+            possible: None,
+            told_apart: &[Apart {
+                from: "`denied` by a security module",
+                by: "the modules are asked earlier, where the full tiers see them",
+            }],
+        },
+        CauseRule {
+            code: "denied",
+            means: "a security module, or a BPF program of the process's control group, denies it",
+            certain: Some("`security_socket_bind` returned the error"),
+            likely: Some(
+                "the error is one that only a module (EACCES at a port that is not privileged) or a program of the control group (EPERM) gives",
+            ),
+            possible: None,
+            told_apart: &[Apart {
+                from: "`privileged-port`",
+                by: "the module was seen to deny it, or the port is not privileged",
+            }],
+        },
+    ];
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = RefusalKey;

@@ -9,6 +9,7 @@ use crate::correlate::{Change, Correlator, ListenerId, Unanswered};
 use crate::event::ListenerTotals;
 
 use super::case::{Concern, Description, Diagnosis};
+use super::{Apart, CauseRule};
 use account::Account;
 
 /// The diagnosis.
@@ -25,6 +26,48 @@ pub(super) struct Pile {
 
 impl Diagnosis for HalfOpenCapture {
     const CODE: &'static str = "half-open-capture";
+    const CAUSES: &'static [CauseRule] = &[
+        CauseRule {
+            code: "return-path",
+            means: "SYN-ACKs do not reach the peers, or their ACKs do not come back",
+            certain: None,
+            likely: Some(
+                "the peers repeat their SYNs or come back from new ports, and other networks complete connections meanwhile",
+            ),
+            possible: Some(
+                "the peers insist, but no other network was seen to complete: it may be this host's own network",
+            ),
+            told_apart: &[
+                Apart { from: "`syn-flood`", by: "the same addresses come back: forged ones do not" },
+                Apart { from: "`client-gave-up`", by: "they try again" },
+                Apart {
+                    from: "a lost SYN-ACK from a lost ACK",
+                    by: "nothing on one host: a capture at the peer would tell",
+                },
+            ],
+        },
+        CauseRule {
+            code: "client-gave-up",
+            means: "few addresses, and they do not try again, or answer late SYN-ACKs by RST or ICMP",
+            certain: None,
+            likely: Some("most late SYN-ACKs are answered by RSTs or ICMP errors"),
+            possible: Some(
+                "the addresses neither repeated the SYN nor came back, and are too few for a flood",
+            ),
+            told_apart: &[Apart { from: "`return-path`", by: "no peer tried again" }],
+        },
+        CauseRule {
+            code: "syn-flood",
+            means: "many addresses, each once, never again",
+            certain: None,
+            likely: Some("16 or more addresses in 8 or more networks asked once each"),
+            possible: Some("16 or more addresses, in fewer networks"),
+            told_apart: &[Apart {
+                from: "`return-path`",
+                by: "no peer repeated its SYN or came back from another port",
+            }],
+        },
+    ];
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = ListenerId;

@@ -7,7 +7,7 @@ use crate::event::{OwnerConfidence, ReportedListener};
 
 use super::case::{Concern, Description, Diagnosis};
 use super::words::{count, span};
-use super::{Confidence, Evidence, Party, ProcessName, Remedy, Severity};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity};
 
 /// Processes named in the evidence.
 const NAMED: usize = 8;
@@ -17,6 +17,63 @@ pub(super) struct NoListener;
 
 impl Diagnosis for NoListener {
     const CODE: &'static str = "no-listener";
+    const CAUSES: &'static [CauseRule] = &[
+        CauseRule {
+            code: "never-listened",
+            means: "no process has listened there since the tracer started, at any address, in any namespace",
+            certain: Some("SYNs found no socket, and the listeners of every namespace were looked up"),
+            likely: Some("SYNs found no socket, and some namespaces or processes could not be looked at"),
+            possible: None,
+            told_apart: &[
+                Apart {
+                    from: "`listener-exited`",
+                    by: "no listener of that port was closed while it was traced",
+                },
+                Apart { from: "a firewall that rejects", by: "the SYN reached TCP, and found no socket" },
+            ],
+        },
+        CauseRule {
+            code: "listener-exited",
+            means: "a process listened there while the tracer ran, and its listener is closed",
+            certain: Some("its close was observed, and SYNs found no socket"),
+            likely: Some("the same, and some namespaces could not be looked at"),
+            possible: None,
+            told_apart: &[Apart { from: "`never-listened`", by: "its listener had been seen" }],
+        },
+        CauseRule {
+            code: "wrong-address",
+            means: "a process listens on that port, at another address",
+            certain: Some("SYNs found no socket, and that listener is in the same namespace"),
+            likely: Some("the same, and some namespaces could not be looked at"),
+            possible: None,
+            told_apart: &[Apart {
+                from: "`other-family`",
+                by: "the listener speaks the family that was called",
+            }],
+        },
+        CauseRule {
+            code: "other-family",
+            means: "a process listens on that port, for the other address family",
+            certain: Some("SYNs found no socket, and that listener is in the same namespace"),
+            likely: Some("the same, and some namespaces could not be looked at"),
+            possible: None,
+            told_apart: &[Apart {
+                from: "`wrong-address`",
+                by: "the listener does not take the family that was called",
+            }],
+        },
+        CauseRule {
+            code: "other-netns",
+            means: "a process listens on that port in another network namespace",
+            certain: None,
+            likely: None,
+            possible: Some("SYNs found no socket here, and that listener is elsewhere"),
+            told_apart: &[Apart {
+                from: "another service that uses the same port there",
+                by: "nothing: whether it is the one that was meant, the caller knows",
+            }],
+        },
+    ];
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = AbsentKey;

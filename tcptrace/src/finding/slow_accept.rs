@@ -8,7 +8,7 @@ use crate::event::{Timestamp, observation};
 use super::accept_queue_overflow::QUIET_AFTER_OVERFLOW;
 use super::case::{Concern, Description, Diagnosis};
 use super::words::{count, rate, span};
-use super::{Confidence, Evidence, Party, Remedy, Severity};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity};
 
 /// An accept wait longer than this is felt by users.
 const SLOW: Duration = Duration::from_secs(1);
@@ -38,6 +38,20 @@ struct Waits {
 
 impl Diagnosis for SlowAccept {
     const CODE: &'static str = "slow-accept";
+    const CAUSES: &'static [CauseRule] = &[CauseRule {
+        code: "accept-slow",
+        means: "accepts do not keep up with arrivals, or come in bursts",
+        certain: Some("each wait was measured, from the final ACK to the return of accept()"),
+        likely: None,
+        possible: None,
+        told_apart: &[
+            Apart { from: "a slow answer after accept()", by: "the wait ends when accept() returns" },
+            Apart {
+                from: "`accept-stall`, `accept-queue-overflow`",
+                by: "it is not reported while these are open for the same listener, nor for 12 s after",
+            },
+        ],
+    }];
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = ListenerId;

@@ -9,7 +9,7 @@ use crate::event::{ListenerTotals, observation};
 use super::case::{Concern, Description, Diagnosis};
 use super::queue_limit::{QueueLimit, SetBy};
 use super::words::count;
-use super::{Confidence, Evidence, Party, Remedy, Severity, commands};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity, commands};
 
 /// Fewer requests that nobody answers are no flood.
 const FLOOD: u64 = 16;
@@ -26,6 +26,51 @@ pub(super) struct Full {
 
 impl Diagnosis for SynQueueFull {
     const CODE: &'static str = "syn-queue-full";
+    const CAUSES: &'static [CauseRule] = &[
+        CauseRule {
+            code: "syn-flood",
+            means: "most requests are never answered",
+            certain: None,
+            likely: Some("most of the requests ran out unanswered, from many addresses"),
+            possible: None,
+            told_apart: &[Apart {
+                from: "`half-open-capture`: a fault of the path",
+                by: "no peer tries again",
+            }],
+        },
+        CauseRule {
+            code: "max-syn-backlog",
+            means: "without cookies, the last quarter of `net.ipv4.tcp_max_syn_backlog` is kept for known peers",
+            certain: Some(
+                "the kernel asked whether the peer is known, which it does only then, and dropped the SYN",
+            ),
+            likely: None,
+            possible: None,
+            told_apart: &[Apart { from: "`backlog-argument`, `somaxconn`", by: "the queue itself had room" }],
+        },
+        CauseRule {
+            code: "somaxconn",
+            means: "listen() asked for more than somaxconn allows",
+            certain: Some("the drop or the cookie, and the argument of listen() above somaxconn"),
+            likely: None,
+            possible: Some("listen() was not seen: an equal argument looks the same"),
+            told_apart: &[
+                Apart { from: "`syn-flood`", by: "requests are completed" },
+                Apart { from: "`backlog-argument`", by: "the argument was cut" },
+            ],
+        },
+        CauseRule {
+            code: "backlog-argument",
+            means: "listen() asked for no more",
+            certain: Some("the drop or the cookie, and the argument of listen()"),
+            likely: Some("listen() was not seen: the limit is below somaxconn"),
+            possible: Some("the limit is not known"),
+            told_apart: &[
+                Apart { from: "`syn-flood`", by: "requests are completed" },
+                Apart { from: "`somaxconn`", by: "the argument was not cut" },
+            ],
+        },
+    ];
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = ListenerId;

@@ -7,22 +7,33 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::truth::{Expectation, GroundTruth, Party};
+use crate::finding::Confidence;
 
-/// The last word of each finding, collected while tracing.
+/// What was claimed while tracing.
 #[derive(Debug, Default)]
-pub struct Claims(BTreeMap<u64, Value>);
+pub struct Claims {
+    /// The last word of each finding.
+    last: BTreeMap<u64, Value>,
+    /// Whatever was claimed as certain, by finding and cause, as it was claimed last: not even for a moment may it be false.
+    certain: BTreeMap<(u64, String), Value>,
+}
 
 impl Claims {
     /// Takes in a finding as JSON output has it; a later state of the same finding replaces an earlier one.
     pub fn note(&mut self, finding: Value) {
-        if let Some(id) = finding.get("id").and_then(Value::as_u64) {
-            self.0.insert(id, finding);
+        let Some(id) = finding.get("id").and_then(Value::as_u64) else { return };
+        let text = |key| finding.get(key).and_then(Value::as_str);
+        if text("confidence") == Some(Confidence::Certain.name()) {
+            let cause = text("cause").unwrap_or_default().to_owned();
+            self.certain.insert((id, cause), finding.clone());
         }
+        self.last.insert(id, finding);
     }
 
     /// The first command of the remedies of the findings with this code.
     pub fn remedy(&self, code: &str) -> Option<&str> {
-        let about = self.0.values().filter(|claim| claim.get("code").and_then(Value::as_str) == Some(code));
+        let about =
+            self.last.values().filter(|claim| claim.get("code").and_then(Value::as_str) == Some(code));
         let remedies = about.filter_map(|claim| claim.get("remedy").and_then(Value::as_array)).flatten();
         remedies.filter_map(|remedy| remedy.get("command").and_then(Value::as_str)).next()
     }
@@ -68,11 +79,9 @@ impl Claims {
                 problems.push(format!("{}: {what}", expected.code));
             }
         }
-        for (id, claim) in &self.0 {
+        for (id, claim) in &self.last {
             let code = claim.get("code").and_then(Value::as_str).unwrap_or("?");
-            let allowed = truth.allow.iter().any(|allowed| allowed.code == code)
-                || truth.allow_at.iter().any(|at| at.allowed.code == code && Some(at.port) == port_of(claim));
-            if !answered.contains(id) && !allowed && !is_other_end(claim, truth) {
+            if !answered.contains(id) && !is_allowed(claim, truth) && !is_other_end(claim, truth) {
                 let title = claim.get("title").and_then(Value::as_str).unwrap_or("");
                 problems.push(format!("{code} was claimed, and is not so: {title}"));
             }
@@ -80,14 +89,38 @@ impl Claims {
         problems
     }
 
+    /// What was claimed as certain and is not so, one sentence each: the worst that the tracer can do.
+    pub fn false_certains(&self, truth: &GroundTruth) -> Vec<String> {
+        let is_false = |claim: &Value| {
+            let right = truth.expect.iter().any(|expected| {
+                claim.get("code") == Some(&expected.code.into()) && mismatch(expected, claim).is_none()
+            });
+            !right && !is_allowed(claim, truth) && !is_other_end(claim, truth)
+        };
+        let claims = self.certain.iter().filter(|(_, claim)| is_false(claim));
+        claims
+            .map(|((_, cause), claim)| {
+                let text = |key| claim.get(key).and_then(Value::as_str).unwrap_or_default();
+                format!("false certain: {} ({cause}): {}", text("code"), text("title"))
+            })
+            .collect()
+    }
+
     /// The claims with the code of `expected` that have not answered another expectation.
     fn of_code(&self, expected: &Expectation, answered: &BTreeSet<u64>) -> Vec<(u64, &Value)> {
-        self.0
+        self.last
             .iter()
             .filter(|(id, claim)| !answered.contains(id) && claim.get("code") == Some(&expected.code.into()))
             .map(|(id, claim)| (*id, claim))
             .collect()
     }
+}
+
+/// Whether the truth allows a finding of this code, about this port.
+fn is_allowed(claim: &Value, truth: &GroundTruth) -> bool {
+    let code = claim.get("code").and_then(Value::as_str).unwrap_or_default();
+    truth.allow.iter().any(|allowed| allowed.code == code)
+        || truth.allow_at.iter().any(|at| at.allowed.code == code && Some(at.port) == port_of(claim))
 }
 
 /// The port that a claim is about.
@@ -123,6 +156,13 @@ fn mismatch(expected: &Expectation, claim: &Value) -> Option<String> {
     let cause = claim.get("cause").and_then(Value::as_str).unwrap_or("none");
     if cause != expected.cause {
         return Some(format!("the cause is {}, and {cause} was claimed", expected.cause));
+    }
+    let sure = claim.get("confidence").and_then(Value::as_str);
+    if let Some(most) = expected.at_most
+        && let Some(claimed) = Confidence::ALL.into_iter().find(|known| Some(known.name()) == sure)
+        && claimed > most
+    {
+        return Some(format!("it is claimed as {}, and is no more than {}", claimed.name(), most.name()));
     }
     if let Some(problem) = party("subject", &expected.subject, claim.get("subject")) {
         return Some(problem);
@@ -228,6 +268,8 @@ mod tests {
                 requester: Some(who(7, "tt-server")),
                 holder: Some(who(8, "tt-client")),
                 needs: None,
+                at_most: None,
+                at_least: None,
             }],
             may_be_unknown: 0,
             allow: vec![Allowed { code: "port-grab-risk", because: "it is one" }],
@@ -302,6 +344,40 @@ mod tests {
             claims.note(claim.clone());
             let truth = GroundTruth { may_be_unknown, ..truth() };
             assert_eq!(claims.judge(&truth, |_| true).len(), problems, "{claim}");
+        }
+    }
+
+    #[test]
+    fn a_false_certain_is_counted_though_it_was_withdrawn() {
+        let with = |cause: &str, confidence: &str| {
+            let mut claim = claim();
+            claim["cause"] = cause.into();
+            claim["confidence"] = confidence.into();
+            claim
+        };
+        let counted = |claims: &[Value]| {
+            let mut all = Claims::default();
+            claims.iter().for_each(|claim| all.note(claim.clone()));
+            all.false_certains(&truth()).len()
+        };
+        assert_eq!(counted(&[with("listener", "certain"), with("ephemeral-grab", "certain")]), 1);
+        assert_eq!(counted(&[with("listener", "likely"), with("ephemeral-grab", "certain")]), 0);
+        let allowed = json!({"id": 2, "code": "port-grab-risk", "cause": "x", "confidence": "certain"});
+        let unheard = json!({"id": 2, "code": "slow-accept", "cause": "x", "confidence": "certain"});
+        assert_eq!((counted(&[allowed]), counted(&[unheard])), (0, 1));
+    }
+
+    #[test]
+    fn more_confidence_than_is_right_is_wrong() {
+        let mut truth = truth();
+        truth.expect[0].at_most = Some(Confidence::Likely);
+        for (confidence, problems) in [("certain", 1), ("likely", 0), ("possible", 0)] {
+            let mut claims = Claims::default();
+            let mut claim = claim();
+            claim["confidence"] = confidence.into();
+            claims.note(claim);
+            assert_eq!(claims.judge(&truth, |_| true).len(), problems, "{confidence}");
+            assert_eq!(claims.false_certains(&truth).len(), problems, "{confidence}");
         }
     }
 

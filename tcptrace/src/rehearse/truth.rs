@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::actor::Identity;
 use super::counters::Counters;
+use crate::finding::Confidence;
 
 /// What an incident's play amounted to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -93,12 +94,37 @@ pub struct Expectation {
     /// The observation without which nobody can know: where it is not made, the finding may be missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub needs: Option<&'static str>,
+    /// The highest confidence that is right: more would leave out an explanation that fits as well. None: certain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<Confidence>,
+    /// The least confidence that is right where everything is observed (the full tiers). None: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<Confidence>,
 }
 
 impl Expectation {
     /// A finding about a listening socket.
     pub(super) fn about(code: &'static str, cause: &'static str, subject: Party) -> Self {
-        Self { code, cause, subject, requester: None, holder: None, needs: None }
+        Self {
+            code,
+            cause,
+            subject,
+            requester: None,
+            holder: None,
+            needs: None,
+            at_most: None,
+            at_least: None,
+        }
+    }
+
+    /// Claiming more than this is false.
+    pub(super) fn at_most(self, confidence: Confidence) -> Self {
+        Self { at_most: Some(confidence), ..self }
+    }
+
+    /// Where everything is observed, less than this is too little.
+    pub(super) fn at_least(self, confidence: Confidence) -> Self {
+        Self { at_least: Some(confidence), ..self }
     }
 }
 

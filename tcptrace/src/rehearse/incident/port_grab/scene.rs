@@ -262,6 +262,8 @@ impl Scene {
             requester: Some(Party::of(server.identity(), "process", wanted)),
             holder: Some(holder),
             needs: None,
+            at_most: None,
+            at_least: None,
         })
     }
 
