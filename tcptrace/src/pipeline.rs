@@ -48,7 +48,7 @@ impl<W: Write> Pipeline<W> {
         let mut findings = Vec::new();
         for event in events {
             match &event.kind {
-                Kind::Coverage(coverage) => go_on(self.output.coverage(coverage)?)?,
+                Kind::Coverage(coverage) => go_on(self.output.coverage(coverage, event.time)?)?,
                 Kind::Lost(lost) if !self.muted => go_on(self.output.lost(lost)?)?,
                 _ => {}
             }

@@ -1,9 +1,6 @@
 //! `tcptrace listeners`: every listener, owner, queue and limit, now; with `--for`, what a trace adds.
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    ops::ControlFlow,
-};
+use std::{io, ops::ControlFlow};
 
 use super::{
     args::ListenersArgs,
@@ -15,8 +12,9 @@ use crate::{
     host::netns::Netns,
     live::{Live, drive::drive},
     output::{
-        Output,
+        ended, go_on,
         listeners::{ListenerLine, StockSummary, lines},
+        stdout_json, stdout_lines, stdout_output, terminal_width,
     },
     stock::{Filter, Gap, Scope, Stock, Tracing, take},
 };
@@ -46,11 +44,8 @@ pub(super) fn run(args: &ListenersArgs) -> Result<Exit, Failure> {
     }
     let exit = untraced.map_or(Exit::Done, |failure| failure.exit);
     let written = show(args, stock, traced.as_ref(), coverage.as_ref());
-    match written {
-        Ok(()) => Ok(exit),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit),
-        Err(error) => Err(trace::cannot_write(&error)),
-    }
+    ended(written).map_err(|error| trace::cannot_write(&error))?;
+    Ok(exit)
 }
 
 /// Traces for the time asked for, or until a signal.
@@ -114,50 +109,41 @@ fn show(
     listeners.retain(|listener| filter.wants(listener));
     args.sort.sort(&mut listeners);
     let findings = traced.map_or(&[][..], Tracing::findings);
-    let mut output = trace::output(args.json);
-    if let Output::Json(writer) = &mut output {
+    if args.json {
+        let mut out = stdout_json();
         if let Some(coverage) = coverage {
-            go_on(writer.coverage(coverage)?)?;
+            go_on(out.coverage(coverage))?;
         }
         for listener in &listeners {
-            go_on(writer.write("listener", &ListenerLine::of(listener))?)?;
+            go_on(out.write("listener", &ListenerLine::of(listener)))?;
         }
         for finding in findings {
-            go_on(writer.finding(finding)?)?;
+            go_on(out.finding(finding))?;
         }
         let summary = StockSummary {
             listeners: all,
             ..StockSummary::of(&stock, listeners.len(), traced.map(Tracing::span))
         };
-        go_on(writer.write("summary", &summary)?)?;
-        return Ok(());
+        go_on(out.write("summary", &summary))?;
+        return go_on(out.flush());
     }
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = stdout_lines();
     for line in lines(&listeners, all, stock.namespaces, &stock.missing, width()) {
-        writeln!(out, "{line}")?;
+        go_on(out.line(&line))?;
     }
     if !findings.is_empty() {
-        writeln!(out)?;
+        go_on(out.line(""))?;
     }
-    out.flush()?;
+    go_on(out.flush())?;
     drop(out);
+    let mut output = stdout_output(false);
     for finding in findings {
-        go_on(output.finding(finding)?)?;
+        go_on(output.finding(finding))?;
     }
-    Ok(())
+    go_on(output.flush())
 }
 
 /// Columns of the terminal; a pipe has none, and nothing is cut.
 fn width() -> Option<usize> {
-    if !io::stdout().is_terminal() {
-        return std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    }
-    terminal_size::terminal_size().map(|(width, _)| usize::from(width.0))
-}
-
-fn go_on(written: ControlFlow<()>) -> io::Result<()> {
-    match written {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(io::ErrorKind::BrokenPipe.into()),
-    }
+    terminal_width().or_else(|| std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()))
 }

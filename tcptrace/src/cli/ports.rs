@@ -6,7 +6,7 @@ mod text;
 mod trend;
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ use crate::{
         Live,
         drive::{Ending, drive},
     },
+    output::{ended, go_on, stdout_json},
     stock::{Gap, Namespace, Opener, Scope, Survey, Wanted, ports},
 };
 
@@ -79,10 +80,8 @@ pub(super) fn run(args: &PortsArgs) -> Result<Exit, Failure> {
     } else {
         text(&survey, &spaces, if args.all { usize::MAX } else { SHOWN })
     };
-    match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(trace::cannot_write(&error)),
-        _ => Ok(Exit::Done),
-    }
+    ended(written).map_err(|error| trace::cannot_write(&error))?;
+    Ok(Exit::Done)
 }
 
 /// What a trace adds.
@@ -220,7 +219,6 @@ impl<'a> Space<'a> {
         }
         let risks = check::risks(self.namespace, &Plan::default()).into_iter();
         SpaceLine {
-            r#type: "ports",
             netns: self.namespace.id,
             namespace: self.namespace.name.as_deref(),
             range: survey.range.to_string(),
@@ -259,17 +257,11 @@ impl<'a> Space<'a> {
 }
 
 fn json(survey: &Survey, spaces: &[Space<'_>]) -> io::Result<()> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = stdout_json();
     for space in spaces {
-        serde_json::to_writer(&mut out, &space.line())?;
-        writeln!(out)?;
+        go_on(out.write("ports", &space.line()))?;
     }
-    let line = SummaryLine {
-        r#type: "summary",
-        namespaces: survey.namespaces.len(),
-        gaps: Gap::reasons(&survey.gaps),
-    };
-    serde_json::to_writer(&mut out, &line)?;
-    writeln!(out)?;
-    out.flush()
+    let line = SummaryLine { namespaces: survey.namespaces.len(), gaps: Gap::reasons(&survey.gaps) };
+    go_on(out.write("summary", &line))?;
+    go_on(out.flush())
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     event::{Event, Timestamp},
     finding::Severity,
-    output::Selection,
+    output::{Selection, stdout_output},
     pipeline::Pipeline,
     record::Tape,
 };
@@ -20,7 +20,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         Selection { ports: args.port.clone(), netns: args.netns, ..selection::of(&args.selection)? };
     let mut recording = tape::only(&args.files)?;
     let span = tape::span(&args.files, args.period.from, args.period.to)?;
-    let mut pipeline = Pipeline::new(trace::output(args.json), selection, args.events);
+    let mut pipeline = Pipeline::new(stdout_output(args.json), selection, args.events);
     let played = play(&mut recording, &mut pipeline, span);
     tape::say_damage(&recording);
     match played? {

@@ -1,6 +1,6 @@
 //! What the subcommands that trace have in common: from arguments to a live trace and its output.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io;
 
 use tcptrace_common::{
     TraceConfig,
@@ -12,12 +12,7 @@ use super::{
     exit::{Exit, Failure},
     netns,
 };
-use crate::{
-    host::netns::Netns,
-    live,
-    output::{JsonWriter, Output, TextWriter},
-    probe,
-};
+use crate::{host::netns::Netns, live, probe};
 
 /// In-kernel filters.
 #[derive(Default)]
@@ -86,19 +81,15 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::new(Exit::NotSupported, format!("no runtime: {error}")))
 }
 
-/// Standard output in the form asked for.
-pub(super) fn output(json: bool) -> Output<impl Write> {
-    let stdout = io::stdout();
-    let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let out = io::BufWriter::new(stdout);
-    if json {
-        Output::Json(JsonWriter::new(out))
-    } else {
-        Output::Text(TextWriter::new(out, jiff::tz::TimeZone::system(), colour))
-    }
-}
-
 /// Output cannot be written, for another reason than that nobody reads it.
 pub(super) fn cannot_write(error: &io::Error) -> Failure {
-    Failure::new(Exit::NotSupported, format!("the output cannot be written: {error}"))
+    Failure::new(Exit::CannotWrite, format!("the output cannot be written: {error}{}", full(error)))
+}
+
+/// What to do about it, where that is known.
+pub(super) fn full(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room there, or write elsewhere",
+        _ => "",
+    }
 }

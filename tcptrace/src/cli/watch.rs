@@ -13,6 +13,7 @@ use crate::{
         self, Live,
         drive::{Ending, drive},
     },
+    output::stdout_output,
     pipeline::Pipeline,
 };
 
@@ -47,7 +48,7 @@ pub(super) fn run(args: &WatchArgs) -> Result<Exit, Failure> {
 async fn watch(args: &WatchArgs, options: &live::Options) -> Result<Exit, Failure> {
     let selection = selection::of(&args.selection)?;
     let events = args.output.events || args.output.all;
-    let mut pipeline = Pipeline::new(trace::output(args.output.json), selection, events);
+    let mut pipeline = Pipeline::new(stdout_output(args.output.json), selection, events);
     let (live, first) = Live::start(options)?;
     let over = async {
         match args.limit {

@@ -208,7 +208,7 @@ mod tests {
                 ..KnobSample::default()
             })),
         };
-        let json = serde_json::to_string(&event).unwrap();
+        let json = crate::output::json_text(&event);
         assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
     }
 }

@@ -444,6 +444,7 @@ pub fn coverage(coverage: &probe::Coverage, filters: Vec<String>, scope: Vec<Str
             .collect(),
         filters,
         scope,
+        hindrances: probe::hindrances(),
         own_netns: standpoint.own,
         host_netns: standpoint.host,
     }
