@@ -45,7 +45,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
         let message = format!("--ignore {unknown}: there is no such risk; there are {}", codes.join(", "));
         return Err(Failure::new(Exit::Usage, message));
     }
-    let only = args.netns.as_deref().map(netns::find).transpose()?;
+    let only = netns::find_all(&args.netns)?;
     let scope = Scope { netns: only, ..Scope::default() };
     let survey = Survey::take(&scope, &[Wanted::LISTENERS])
         .map_err(|error| Failure::new(Exit::NotPermitted, error))?;

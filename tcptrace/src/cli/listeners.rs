@@ -3,16 +3,16 @@
 use std::{io, ops::ControlFlow};
 
 use super::{
-    args::ListenersArgs,
+    args::{ListenersArgs, union},
     exit::{Exit, Failure},
     trace,
 };
 use crate::{
     event::{Coverage, Event, Kind},
-    host::netns::Netns,
+    finding::Finding,
     live::{Live, drive::drive},
     output::{
-        ended, go_on,
+        Selection, ended, go_on,
         listeners::{ListenerLine, StockSummary, lines},
         stdout_json, stdout_lines, stdout_output, terminal_width,
     },
@@ -20,19 +20,21 @@ use crate::{
 };
 
 pub(super) fn run(args: &ListenersArgs) -> Result<Exit, Failure> {
-    let netns = args.netns.as_deref().map(super::netns::find).transpose()?;
+    let netns = super::netns::find_all(&args.netns)?;
+    let ports = union(&args.port);
     let mut traced = None;
     let mut coverage = None;
     let mut untraced = None;
     if args.limit.is_some() {
-        match follow(args, netns.clone()) {
+        match follow(args) {
             Ok((tracing, seen)) => (traced, coverage) = (Some(tracing), seen),
             // What can be seen without probes is still worth having.
             Err(failure) if failure.exit != Exit::Usage => untraced = Some(failure),
             Err(failure) => return Err(failure),
         }
     }
-    let scope = Scope { netns, ports: args.port.clone(), ..Scope::default() };
+    let ends = ports.ranges().flat_map(|range| [*range.start(), *range.end()]).collect();
+    let scope = Scope { netns, ports: ends, ..Scope::default() };
     let mut stock = take(&scope).map_err(|error| Failure::new(Exit::NotPermitted, error))?;
     match (&traced, &untraced) {
         (Some(tracing), _) => {
@@ -49,14 +51,9 @@ pub(super) fn run(args: &ListenersArgs) -> Result<Exit, Failure> {
 }
 
 /// Traces for the time asked for, or until a signal.
-fn follow(args: &ListenersArgs, netns: Option<Netns>) -> Result<(Tracing, Option<Coverage>), Failure> {
-    let filters = trace::Filters {
-        ports: &args.port,
-        netns,
-        words: args.port.iter().map(|port| format!("--port {port}")).collect(),
-        scope: args.netns.iter().map(|name| format!("--netns {name}")).collect(),
-    };
-    let options = trace::options(&args.trace, 0, filters)?;
+fn follow(args: &ListenersArgs) -> Result<(Tracing, Option<Coverage>), Failure> {
+    let filters = trace::Filters::of(&args.port, &args.netns)?;
+    let options = trace::options(&args.trace, 0, filters);
     let mut tracing = Tracing::default();
     let mut coverage = None;
     trace::runtime()?.block_on(async {
@@ -99,7 +96,7 @@ fn show(
     coverage: Option<&Coverage>,
 ) -> io::Result<()> {
     let filter = Filter {
-        ports: args.port.clone(),
+        ports: union(&args.port),
         pids: args.pid.clone(),
         comms: args.comm.clone(),
         containers: args.container.clone(),
@@ -108,7 +105,18 @@ fn show(
     let mut listeners = std::mem::take(&mut stock.listeners);
     listeners.retain(|listener| filter.wants(listener));
     args.sort.sort(&mut listeners);
+    // Ports and namespaces are those of the trace already.
+    let parties = Selection {
+        pids: args.pid.clone(),
+        comms: args.comm.clone(),
+        containers: args.container.clone(),
+        ..Selection::default()
+    };
     let findings = traced.map_or(&[][..], Tracing::findings);
+    let findings: Vec<&Finding> = findings.iter().filter(|finding| parties.wants(finding)).collect();
+    let mut only: Vec<String> = args.netns.iter().map(|name| format!("--netns {name}")).collect();
+    only.extend(Some(&filter.ports).filter(|ports| !ports.is_empty()).map(|ports| format!("--port {ports}")));
+    only.extend(parties.words());
     if args.json {
         let mut out = stdout_json();
         if let Some(coverage) = coverage {
@@ -117,17 +125,21 @@ fn show(
         for listener in &listeners {
             go_on(out.write("listener", &ListenerLine::of(listener)))?;
         }
-        for finding in findings {
+        for finding in &findings {
             go_on(out.finding(finding))?;
         }
         let summary = StockSummary {
             listeners: all,
+            filters: &only,
             ..StockSummary::of(&stock, listeners.len(), traced.map(Tracing::span))
         };
         go_on(out.write("summary", &summary))?;
         return go_on(out.flush());
     }
     let mut out = stdout_lines();
+    if !only.is_empty() {
+        out.say(format_args!("only {}", only.join(" ")))?;
+    }
     for line in lines(&listeners, all, stock.namespaces, &stock.missing, width()) {
         go_on(out.line(&line))?;
     }

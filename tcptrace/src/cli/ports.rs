@@ -39,7 +39,7 @@ use trend::{Trend, round};
 const SHOWN: usize = 10;
 
 pub(super) fn run(args: &PortsArgs) -> Result<Exit, Failure> {
-    let only = args.netns.as_deref().map(netns::find).transpose()?;
+    let only = netns::find_all(&args.netns)?;
     let mut gaps = Vec::new();
     let scope = Scope { netns: only.clone(), ..Scope::default() };
     let traced = match args.limit {
@@ -73,7 +73,7 @@ pub(super) fn run(args: &PortsArgs) -> Result<Exit, Failure> {
         .iter()
         .filter_map(|namespace| Space::of(namespace, traced.as_ref()))
         // Somebody else's idle namespace is of no interest, unless it was asked for.
-        .filter(|space| space.survey.in_use > 0 || space.namespace.is_own || args.netns.is_some())
+        .filter(|space| space.survey.in_use > 0 || space.namespace.is_own || !args.netns.is_empty())
         .collect();
     let written = if args.json {
         json(&survey, &spaces)
@@ -93,9 +93,9 @@ struct Traced {
 }
 
 /// Traces for the time asked for.
-fn watch(args: &PortsArgs, only: Option<Netns>, scope: &Scope) -> Result<Traced, Failure> {
+fn watch(args: &PortsArgs, only: Vec<Netns>, scope: &Scope) -> Result<Traced, Failure> {
     let filters = trace::Filters { netns: only, ..Default::default() };
-    let options = trace::options(&args.trace, 0, filters)?;
+    let options = trace::options(&args.trace, 0, filters);
     trace::runtime()?.block_on(async {
         let mut world = Correlator::default();
         let mut changes = Vec::new();

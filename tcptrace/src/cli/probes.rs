@@ -35,9 +35,9 @@ pub(super) fn run(args: &ProbesArgs) -> Result<Exit, Failure> {
     let mut filters = trace::Filters::default();
     if let Some(stage) = &stage {
         let netns = Netns::from_path(&stage.server().path());
-        filters.netns = Some(netns.map_err(|error| Failure::new(Exit::NotPermitted, error))?);
+        filters.netns.push(netns.map_err(|error| Failure::new(Exit::NotPermitted, error))?);
     }
-    let options = trace::options(&args.trace, 0, filters)?;
+    let options = trace::options(&args.trace, 0, filters);
     let tracer = Tracer::start(&options.probe).map_err(crate::live::Error::from)?;
     let runs = stage.as_ref().map(|stage| self_test(&tracer, stage)).transpose()?;
     let silent = print(&tracer, runs.as_ref(), args.json);

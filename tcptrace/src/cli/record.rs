@@ -37,9 +37,10 @@ use crate::{
 const SETTLE: Duration = Duration::from_millis(1200);
 
 pub(super) fn run(args: &RecordArgs) -> Result<Exit, Failure> {
-    let mut filters = trace::Filters::of(&args.filter)?;
-    filters.words.extend(selection::words(&args.parties));
-    let options = trace::options(&args.trace, trace::streams(args.all, args.syns), filters)?;
+    selection::are_there(&args.parties)?;
+    let mut filters = trace::Filters::of(&args.filter.port, &args.filter.netns)?;
+    filters.words.extend(selection::of_parties(&args.parties).words());
+    let options = trace::options(&args.trace, trace::streams(args.all, args.syns), filters);
     // Before anything is attached: what would fail in the end fails at once, and leaves no file.
     plan(args).check().map_err(|error| cannot_make(&args.output, &error))?;
     if let Some(program) = args.command.first() {

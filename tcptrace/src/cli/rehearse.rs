@@ -88,8 +88,8 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
     let netns = Netns::from_path(&incident.stage().server().path())
         .map_err(|error| Failure::new(Exit::NotPermitted, error))?;
     let cancel = incident.stage().cancel().clone();
-    let filters = trace::Filters { netns: Some(netns.clone()), ..Default::default() };
-    let options = trace::options(&args.trace, trace::streams(args.output.all, args.output.syns), filters)?;
+    let filters = trace::Filters { netns: vec![netns.clone()], ..Default::default() };
+    let options = trace::options(&args.trace, trace::streams(args.output.all, args.output.syns), filters);
     if !args.output.json {
         let told =
             say(&format!("rehearsing {} ({})\n{}", incident.name(), incident.variant(), incident.describe()));

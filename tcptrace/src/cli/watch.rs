@@ -23,25 +23,27 @@ pub(super) fn live_or_recorded(args: &WatchFilesArgs) -> Result<Exit, Failure> {
     if files.is_empty() {
         return run(watch);
     }
-    let netns = watch.filter.netns.as_ref().map(|name| {
+    let number = |name: &String| {
         let usage = || format!("--netns {name}: of a recording, a namespace is named by its inode number");
         name.parse().map_err(|_| Failure::new(Exit::Usage, usage()))
-    });
+    };
+    let netns = watch.filter.netns.iter().map(number).collect::<Result<_, _>>()?;
     replay::run(&ReplayArgs {
         files: files.clone(),
         json: watch.output.json,
         events: watch.output.events || watch.output.all,
         period: PeriodArgs::default(),
         port: watch.filter.port.clone(),
-        netns: netns.transpose()?,
+        netns,
         selection: watch.selection.clone(),
         fail_on: watch.fail_on,
     })
 }
 
 pub(super) fn run(args: &WatchArgs) -> Result<Exit, Failure> {
-    let filters = trace::Filters::of(&args.filter)?;
-    let options = trace::options(&args.trace, trace::streams(args.output.all, args.output.syns), filters)?;
+    selection::are_there(&args.selection.parties)?;
+    let filters = trace::Filters::of(&args.filter.port, &args.filter.netns)?;
+    let options = trace::options(&args.trace, trace::streams(args.output.all, args.output.syns), filters);
     trace::runtime()?.block_on(watch(args, &options))
 }
 

@@ -115,13 +115,8 @@ fn follow(
     scope: &Scope,
     probe: &(impl Fn() -> Vec<ProbeOutcome> + Sync),
 ) -> Result<(Tracing, Option<Vec<ProbeOutcome>>), Failure> {
-    let ports = [scope.target.port];
-    let filters = trace::Filters {
-        ports: &ports,
-        words: vec![format!("--port {}", scope.target.port)],
-        ..Default::default()
-    };
-    let options = trace::options(&args.trace, 0, filters)?;
+    let filters = trace::Filters::of(&[[scope.target.port].into_iter().collect()], &[])?;
+    let options = trace::options(&args.trace, 0, filters);
     let mut tracing = Tracing::default();
     let runtime = trace::runtime()?;
     let outcomes = std::thread::scope(|threads| {

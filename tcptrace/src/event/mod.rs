@@ -20,7 +20,7 @@ mod socket;
 mod time;
 mod trace;
 
-pub use about::About;
+pub use about::{About, PlaceFilter};
 pub use connect::{Connect, ConnectResult, ConnectSample, ConnectTotals};
 pub use decode::{
     DecodeError, decode_connect_sample, decode_listener_state, decode_port_use, decode_record, record_name,

@@ -21,7 +21,7 @@ pub use lines::Lines;
 pub use select::{Network, Selection};
 pub use sink::{LineSink, Written};
 pub use stdout::{ended, go_on, stdout_export, stdout_json, stdout_lines, stdout_output, terminal_width};
-pub use summary::{Counts, Summary};
+pub use summary::{Counted, Counts, Summary};
 pub use text::{TextWriter, account};
 pub use units::bytes_in_words;
 

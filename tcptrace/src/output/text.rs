@@ -141,9 +141,14 @@ impl<W: Write> TextWriter<W> {
     pub fn summary(&mut self, summary: &Summary) -> Written {
         let or_none =
             |words: String| if words.is_empty() { "none".to_owned() } else { escape(&words).into_owned() };
+        let only = if summary.filters.is_empty() {
+            String::new()
+        } else {
+            format!("; only {}", escape(&summary.filters.join(" ")))
+        };
         let mut lines = vec![
             format!(
-                "{:.1} s traced; findings: {}",
+                "{:.1} s traced; findings: {}{only}",
                 summary.duration.as_secs_f64(),
                 or_none(summary.findings.in_words())
             ),
