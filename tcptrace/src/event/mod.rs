@@ -20,7 +20,7 @@ mod socket;
 mod time;
 mod trace;
 
-pub use about::About;
+pub use about::{About, PlaceFilter};
 pub use connect::{Connect, ConnectResult, ConnectSample, ConnectTotals};
 pub use decode::{
     DecodeError, decode_connect_sample, decode_listener_state, decode_port_use, decode_record, record_name,
@@ -208,7 +208,7 @@ mod tests {
                 ..KnobSample::default()
             })),
         };
-        let json = serde_json::to_string(&event).unwrap();
+        let json = crate::output::json_text(&event);
         assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
     }
 }

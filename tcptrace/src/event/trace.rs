@@ -21,6 +21,9 @@ pub struct Coverage {
     /// ours are compared with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scope: Vec<String>,
+    /// What stands in the way of observing more, a few words each: kernel lockdown, a file system that may not be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hindrances: Vec<String>,
     /// The network namespace that the tracer runs in: its commands need no way there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own_netns: Option<u32>,

@@ -211,7 +211,7 @@ mod tests {
             ..Party::default()
         };
         assert_eq!(
-            serde_json::to_string(&subject).unwrap(),
+            crate::output::json_text(&subject),
             concat!(
                 r#"{"kind":"listener","address":"0.0.0.0:1080","netns":4026531840,"pid":6039,"comm":"delegated","#,
                 r#""command":"delegated -P1080","container":null,"confidence":"observed","also":[]}"#
@@ -223,6 +223,6 @@ mod tests {
     #[test]
     fn a_port_has_no_process() {
         let subject = Party { kind: "port", port: Some(35010), netns: Some(1), ..Party::default() };
-        assert_eq!(serde_json::to_string(&subject).unwrap(), r#"{"kind":"port","port":35010,"netns":1}"#);
+        assert_eq!(crate::output::json_text(&subject), r#"{"kind":"port","port":35010,"netns":1}"#);
     }
 }

@@ -28,12 +28,13 @@ use tcptrace_common::record::KINDS;
 use crate::{
     event::{
         self, BindFail, BindFailure, ClockOffset, ConnectTotals, Endpoints, Event, Holder, Kind, ListenerRef,
-        OwnerConfidence, RetransmitCause, Task, Timestamp,
+        OwnerConfidence, PlaceFilter, RetransmitCause, Task, Timestamp,
         decode::{decode_connect_sample, decode_record},
     },
     host::{
         kallsyms::Kallsyms,
         netns::{Netns, NetnsError, standpoint},
+        port_set::PortSet,
         procfs::Procfs,
     },
     probe::{self, BackEnd, ProbeError, Tracer},
@@ -50,8 +51,10 @@ use ports::Ports;
 pub struct Options {
     /// Tier, in-kernel filters, ring buffer.
     pub probe: probe::Options,
-    /// Only this namespace; its id must be that of the in-kernel filter.
-    pub netns: Option<Netns>,
+    /// Only these namespaces; all if there is none. If there is one, the kernel side filters by it as well.
+    pub netns: Vec<Netns>,
+    /// Only sockets of these ports, all if there is none. If they are few, the kernel side filters by them as well.
+    pub ports: PortSet,
     /// In-kernel filters as the user wrote them, for the coverage.
     pub filters: Vec<String>,
     /// The namespace and what else is asked for, likewise.
@@ -100,6 +103,7 @@ pub struct Live {
     /// Owners whose state is worth a look this second: their listener dropped something.
     troubled: HashSet<u64>,
     ports: Ports,
+    filter: PlaceFilter,
 }
 
 impl Live {
@@ -111,7 +115,7 @@ impl Live {
         let procfs = Procfs::default();
         // Before the probes: from here on, every namespace's counters are compared with what we see. What happens between
         // this and the attachment is missed, so the baseline is read again when all is attached.
-        let places = Places::new(procfs.clone(), options.netns.clone())?;
+        let places = Places::new(procfs.clone(), &options.netns)?;
         let tracer = Tracer::start(&options.probe)?;
         let clock = clock::offset();
         let polls = ["syn-drop", "ack-drop", "listen"]
@@ -139,6 +143,10 @@ impl Live {
             last_second: clock::now(clock),
             troubled: HashSet::new(),
             ports: Ports::default(),
+            filter: PlaceFilter {
+                ports: options.ports.clone(),
+                netns: options.netns.iter().map(Netns::id).collect(),
+            },
         };
         let mut first = vec![Kind::Coverage(Box::new(coverage(
             live.tracer.coverage(),
@@ -164,7 +172,9 @@ impl Live {
         }
         live.watch_served_ports();
         let now = clock::now(clock);
-        Ok((live, first.into_iter().map(|kind| Event { time: now, kind }).collect()))
+        let mut first: Vec<Event> = first.into_iter().map(|kind| Event { time: now, kind }).collect();
+        live.sift(&mut first);
+        Ok((live, first))
     }
 
     /// The probes, for what concerns them alone.
@@ -188,6 +198,13 @@ impl Live {
     /// Whether every step of every connection is streamed; see [`Tracer::streams_all`].
     pub(super) fn streams_all(&self) -> bool {
         self.tracer.streams_all()
+    }
+
+    /// Leaves out what was not asked for: what is polled, and what the kernel side has no room to filter by.
+    pub(super) fn sift(&self, events: &mut Vec<Event>) {
+        if !self.filter.is_everywhere() {
+            events.retain(|event| self.filter.wants(&event.kind.about()));
+        }
     }
 
     /// Everything that waits in the ring buffer, with what must be known about it; oldest first.
@@ -444,6 +461,7 @@ pub fn coverage(coverage: &probe::Coverage, filters: Vec<String>, scope: Vec<Str
             .collect(),
         filters,
         scope,
+        hindrances: probe::hindrances(),
         own_netns: standpoint.own,
         host_netns: standpoint.host,
     }

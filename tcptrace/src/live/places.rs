@@ -40,8 +40,8 @@ struct Place {
 /// All namespaces being traced.
 pub(super) struct Places {
     table: NetnsTable,
-    /// Only this one.
-    only: Option<u32>,
+    /// Only those that were asked for.
+    only: bool,
     /// Addresses of namespaces, as last read.
     addresses: BTreeMap<u32, (Instant, Vec<IpAddr>)>,
     places: BTreeMap<u32, Place>,
@@ -51,17 +51,19 @@ pub(super) struct Places {
 impl Places {
     /// # Errors
     /// When this process's own namespace cannot be opened, or the one asked for is not to be found.
-    pub(super) fn new(procfs: Procfs, only: Option<Netns>) -> Result<Self, NetnsError> {
+    pub(super) fn new(procfs: Procfs, only: &[Netns]) -> Result<Self, NetnsError> {
         let mut places = Self {
             table: NetnsTable::new(procfs)?,
-            only: only.as_ref().map(Netns::id),
+            only: !only.is_empty(),
             addresses: BTreeMap::new(),
             places: BTreeMap::new(),
             seconds: 0,
         };
-        match only {
-            Some(netns) => places.open(&netns),
-            None => places.look_around(),
+        if only.is_empty() {
+            places.look_around();
+        }
+        for netns in only {
+            places.open(netns);
         }
         Ok(places)
     }
@@ -112,7 +114,7 @@ impl Places {
     /// Once a second: counters and knobs that changed.
     pub(super) fn second(&mut self) -> Vec<Kind> {
         self.seconds += 1;
-        if self.only.is_none() && self.seconds.is_multiple_of(2) {
+        if !self.only && self.seconds.is_multiple_of(2) {
             self.look_around();
         }
         let few = self.places.len() <= FEW;
@@ -166,7 +168,7 @@ impl Places {
 
     /// Settings of a namespace, read now.
     pub(super) fn knobs_of(&mut self, netns: u32) -> Option<Knobs> {
-        if !self.places.contains_key(&netns) && self.only.is_none() {
+        if !self.places.contains_key(&netns) && !self.only {
             self.look_around();
         }
         let place = self.places.get(&netns)?;
@@ -190,7 +192,7 @@ impl Places {
 
     /// The sock_diag socket of a namespace, opened when first needed.
     pub(super) fn diag(&mut self, netns: u32) -> Option<&mut SockDiag> {
-        if !self.places.contains_key(&netns) && self.only.is_none() {
+        if !self.places.contains_key(&netns) && !self.only {
             self.look_around();
         }
         let place = self.places.get_mut(&netns)?;

@@ -5,6 +5,7 @@ use crate::event::{
     Kind, ListenerRef, ListenerSample, ListenerTotals, PortReleased, PortTaken, RequestEnd, Syn,
     SynAckRetransmit, SynDrop, Task, Timestamp,
 };
+use crate::output::try_json_text;
 
 use super::column::Lists;
 use super::names::Named as _;
@@ -172,7 +173,7 @@ pub(super) fn put(columns: &mut Builders, row: usize, event: &Event) -> Result<(
         | Kind::ListenerReport(_)
         | Kind::Coverage(_)
         | Kind::Lost(_) => {
-            columns.detail.put(row, serde_json::to_string(&event.kind)?);
+            columns.detail.put(row, try_json_text(&event.kind)?);
             for_queries(columns, row, &event.kind);
         }
     }

@@ -12,7 +12,7 @@ use super::{Answer, Belonging, Holder, Outlook, Place, Taken, Way};
 use crate::command::{Inside, Standpoint};
 use crate::event::{Family, SocketState, Timestamp};
 use crate::finding::ProcessName;
-use crate::output::{LineSink, Written, escape};
+use crate::output::{Lines, Written, escape};
 
 /// So many sockets of a port are told one by one: a busy server has thousands of connections on its port.
 const TOLD: usize = 20;
@@ -22,7 +22,13 @@ impl Answer {
     ///
     /// # Errors
     /// When it cannot be written; a reader that has gone is none.
-    pub fn write_text(&self, ports: &[u16], now: Timestamp, zone: &TimeZone, out: impl Write) -> Written {
+    pub fn write_text(
+        &self,
+        ports: &[u16],
+        now: Timestamp,
+        zone: &TimeZone,
+        out: &mut Lines<impl Write>,
+    ) -> Written {
         let mut text = String::new();
         let scribe = Scribe { now, zone, standpoint: self.standpoint };
         let mut free = Vec::new();
@@ -46,8 +52,7 @@ impl Answer {
         for gap in &self.gaps {
             let _ = writeln!(text, "not looked at: {}", escape(gap));
         }
-        let mut out = LineSink::new(out);
-        match out.write(text.as_bytes())? {
+        match out.text(&text)? {
             ControlFlow::Continue(()) => out.flush(),
             gone => Ok(gone),
         }
@@ -202,7 +207,7 @@ impl Scribe<'_> {
 
     fn clock(&self, time: Timestamp) -> String {
         match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
-            Ok(time) => time.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            Ok(time) => time.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S%:z").to_string(),
             Err(_) => time.to_string(),
         }
     }
