@@ -15,7 +15,8 @@ use crate::{
         knobs::Knobs,
         netns::{Netns, NetnsError, NetnsTable},
         procfs::Procfs,
-        sock_diag::{Family, Listener, SockDiag},
+        sock_diag::{DiagSocket, Family, Listener, Query, SockDiag, States},
+        tcp_state::TcpState,
     },
 };
 
@@ -204,6 +205,16 @@ impl Places {
         place.diag.as_mut()
     }
 
+    /// The half-open requests of a namespace; `None` if they cannot be read.
+    pub(super) fn half_open(&mut self, netns: u32) -> Option<Vec<DiagSocket>> {
+        let query = Query { states: States::of(&[TcpState::SynRecv]), ports: None };
+        let found = self.diag(netns)?.sockets(&query);
+        found
+            .inspect_err(|error| log::debug!("half-open requests of namespace {netns}: {error}"))
+            .ok()
+            .map(|found| found.sockets)
+    }
+
     /// Whether it was the reverse-path filter of a namespace that dropped a packet then, and not the want of a route.
     pub(super) fn filters_reverse_path(
         &mut self,
@@ -314,6 +325,6 @@ pub(super) fn family(family: Family) -> event::Family {
 }
 
 /// A socket's state, in the terms of events.
-pub(super) fn state(state: crate::host::tcp_state::TcpState) -> SocketState {
+pub(super) fn state(state: TcpState) -> SocketState {
     SocketState::from_kernel(state as u8)
 }
