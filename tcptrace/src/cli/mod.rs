@@ -53,6 +53,10 @@ pub fn main() -> ExitCode {
         Ok(())
     })
     .init();
+    if let Err(error) = crate::software::add_user_files() {
+        log::error!("{error}");
+        return Exit::Usage.into();
+    }
     let outcome = match cli.command {
         None => watch::run(&cli.watch),
         Some(Command::Watch(args)) => watch::live_or_recorded(&args),

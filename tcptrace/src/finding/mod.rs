@@ -20,6 +20,7 @@ mod half_open_capture;
 mod handshake_dropped;
 mod listener_closed;
 mod no_listener;
+pub(crate) mod own_words;
 mod owner_state;
 mod page;
 mod party;
