@@ -90,6 +90,7 @@ impl Kind {
             | Self::ListenerReport(_)
             | Self::CounterSample(_)
             | Self::KnobSample(_)
+            | Self::Device(_)
             | Self::ProcessInfo(_)
             | Self::ProcessState(_)
             | Self::SocketOwner(_)

@@ -141,9 +141,18 @@ pub(super) fn add_veth(here: End, there: End, elsewhere: BorrowedFd<'_>) -> io::
 
 /// Gives a link of the calling thread's namespace an address.
 pub(super) fn add_address(name: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
-    let (family, bytes) = wire(address)?;
     // Without NODAD an IPv6 address is tentative, and cannot be bound, for its first second.
-    let flags = u8::try_from(libc::IFA_F_NODAD).map_err(io::Error::other)?;
+    add_flagged(name, address, prefix, libc::IFA_F_NODAD)
+}
+
+/// The same, of an IPv6 address that the kernel tests for uniqueness first.
+pub(super) fn add_address_to_test(name: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
+    add_flagged(name, address, prefix, 0)
+}
+
+fn add_flagged(name: &str, address: IpAddr, prefix: u8, flags: u32) -> io::Result<()> {
+    let (family, bytes) = wire(address)?;
+    let flags = u8::try_from(flags).map_err(io::Error::other)?;
     let mut fixed = vec![family, prefix, flags, libc::RT_SCOPE_UNIVERSE];
     fixed.extend_from_slice(&index_of(name)?.to_ne_bytes()); // struct ifaddrmsg
     Request::new(libc::RTM_NEWADDR, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &fixed)
