@@ -249,7 +249,7 @@ pub(crate) fn coverage(tier: Tier, status: ObservationStatus) -> Coverage {
                 reason: None,
             })
             .collect(),
-        filters: Vec::new(),
+        ..Coverage::default()
     }
 }
 
