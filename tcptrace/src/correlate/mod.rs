@@ -70,10 +70,13 @@ use path::Paths;
 use refusal::Refusals;
 
 use crate::command::Standpoint;
-use crate::event::{Coverage, ListenerTotals, ObservationStatus, Timestamp, observation};
+use crate::event::{Coverage, Device, ListenerTotals, ObservationStatus, Timestamp, observation};
 
 /// How many network namespaces are remembered.
 const NAMESPACES: usize = 4096;
+
+/// How many devices are remembered.
+const DEVICES: usize = 4096;
 
 /// How many ports the tracepoint tier's counts are remembered of.
 const PORTS: usize = 16_384;
@@ -93,6 +96,8 @@ pub struct Correlator {
     conflicts: Conflicts,
     refusals: Refusals,
     namespaces: BoundedMap<u32, Namespace>,
+    /// By namespace and index.
+    devices: BoundedMap<(u32, u32), Device>,
     /// What the tracepoint tier counted for each port, whoever listened there.
     port_counts: BoundedMap<(u32, u16), ListenerTotals>,
     processes: Processes,
@@ -118,6 +123,7 @@ impl Default for Correlator {
             conflicts: Conflicts::default(),
             refusals: Refusals::default(),
             namespaces: BoundedMap::new(NAMESPACES),
+            devices: BoundedMap::new(DEVICES),
             port_counts: BoundedMap::new(PORTS),
             processes: Processes::default(),
             sockets: SocketOwners::default(),
@@ -222,6 +228,17 @@ impl Correlator {
         self.namespaces.get(&netns)
     }
 
+    /// The device with this index in a namespace, if it was introduced.
+    pub fn device(&self, netns: u32, index: u32) -> Option<&Device> {
+        self.devices.get(&(netns, index))
+    }
+
+    /// Its name, or its number; `None` for index 0, which is no device.
+    pub fn device_name(&self, netns: u32, index: u32) -> Option<String> {
+        let known = || self.device(netns, index).map(|device| device.name.clone());
+        (index != 0).then(|| known().unwrap_or_else(|| format!("device {index}")))
+    }
+
     /// All processes.
     pub fn processes(&self) -> &Processes {
         &self.processes
@@ -289,6 +306,7 @@ impl Correlator {
             ("conflicts", self.conflicts.forgotten()),
             ("refused binds", self.refusals.forgotten()),
             ("namespaces", self.namespaces.forgotten()),
+            ("devices", self.devices.forgotten()),
             ("processes", self.processes.forgotten()),
             ("socket-owners", self.sockets.forgotten()),
             ("half-open-listeners", self.half_open.forgotten()),

@@ -68,6 +68,12 @@ impl Correlator {
                 self.namespace_mut(sample.netns).knobs = (**sample).clone();
                 changes.push(Change::Learnt);
             }
+            Kind::Device(device) => {
+                let key = (device.netns, device.index);
+                self.devices.remove(&key);
+                self.devices.get_or_insert_with(key, || (**device).clone());
+                changes.push(Change::Learnt);
+            }
             Kind::ProcessInfo(info) => {
                 self.processes.note_info(info);
                 changes.push(Change::Learnt);

@@ -160,6 +160,9 @@ impl Live {
         )))];
         first.extend(live.places.knobs());
         let listeners = live.places.listeners();
+        for (netns, listener) in &listeners {
+            first.extend(live.places.introduce_device(*netns, listener.ifindex));
+        }
         first.extend(match live.tracer.take_open_sockets() {
             Some(sockets) => live.people.bootstrap(sockets),
             None => {
@@ -266,7 +269,7 @@ impl Live {
             if let Kind::BindFail(fail) = &mut event.kind
                 && fail.errno == EADDRNOTAVAIL
             {
-                fail.addresses = self.places.addresses_of(fail.endpoints.netns);
+                self.places.explain_address(fail);
             }
             self.introduce(&event, into);
             self.ports.note(&event.kind);
@@ -324,6 +327,16 @@ impl Live {
 
     /// Introduces every process that `event` names for the first time.
     fn introduce(&mut self, event: &Event, into: &mut Vec<Event>) {
+        let socket = match &event.kind {
+            Kind::Listen(listen) => Some(listen.endpoints),
+            Kind::NoListener(absent) => Some(absent.endpoints),
+            Kind::HandshakeDrop(dropped) => Some(dropped.endpoints),
+            Kind::BindFail(fail) => Some(fail.endpoints),
+            Kind::NoPort(refused) => Some(refused.endpoints),
+            _ => None,
+        };
+        let device = socket.and_then(|ends| self.places.introduce_device(ends.netns, ends.device));
+        into.extend(device.map(|kind| Event { time: event.time, kind }));
         let one = |task| (Some(task), &[][..]);
         let (task, holders): (Option<&Task>, &[Holder]) = match &event.kind {
             Kind::Listen(listen) => one(&listen.task),
