@@ -29,7 +29,7 @@ pub use drop::{HandshakeDrop, ListenerReport, NoListener, Packet, ReportedListen
 pub use histogram::Distribution;
 pub use host::{CounterSample, KnobSample, PortRange, PortRanges};
 pub use listener::{
-    Accept, AckDrop, AckDropCause, Enqueue, EnqueuedBy, Listen, ListenerClosed, ListenerRef, ListenerSample,
+    Accept, AcceptFail, AckDrop, AckDropCause, Enqueue, EnqueuedBy, Listen, ListenerClosed, ListenerRef, ListenerSample,
     PrefixSample, RequestEnd, RequestEnding, RetransmitCause, SampleSource, Syn, SynAckRetransmit, SynAnswer,
     SynDrop, SynDropCause,
 };
@@ -39,7 +39,7 @@ pub use port::{
     BindFail, BindFailure, BindStage, DestinationUse, Found, Holder, HolderReport, How, NoPort, PortHolders,
     PortReleased, PortSurvey, PortTaken, PortUse, ReportedHolder, ReuseState, Taker,
 };
-pub use process::{Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner, Task};
+pub use process::{Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner, Task, Watch};
 pub use socket::{Endpoints, Family, SocketOptions, SocketState, canonical};
 pub use time::{ClockOffset, Timestamp};
 pub use trace::{Coverage, LossPlace, Lost, Observation, ObservationStatus, Tier, observation};
@@ -71,6 +71,8 @@ pub enum Kind {
     Enqueue(Enqueue),
     /// accept() returned a connection.
     Accept(Box<Accept>),
+    /// accept() failed for want of something.
+    AcceptFail(Box<AcceptFail>),
     /// bind() or listen() failed.
     BindFail(Box<BindFail>),
     /// A port was taken.
@@ -135,6 +137,7 @@ impl Kind {
             Self::AckDrop(_) => "ack-drop",
             Self::Enqueue(_) => "enqueue",
             Self::Accept(_) => "accept",
+            Self::AcceptFail(_) => "accept-fail",
             Self::BindFail(_) => "bind-fail",
             Self::PortTaken(_) => "port-taken",
             Self::PortReleased(_) => "port-released",
@@ -174,6 +177,7 @@ impl Kind {
                 | Self::AckDrop(_)
                 | Self::Enqueue(_)
                 | Self::Accept(_)
+                | Self::AcceptFail(_)
                 | Self::BindFail(_)
                 | Self::PortTaken(_)
                 | Self::PortReleased(_)

@@ -17,6 +17,8 @@ pub const STAND_INS: &[(&str, u32)] =
 /// process, no drop.
 pub const PROCESS_CONTEXT: &[&str] = &[
     "fexit_accept",
+    "fexit_sys_accept",
+    "kretprobe_alloc_fd",
     "fexit_get_port",
     "fexit_hash_connect_v4",
     "fexit_hash_connect_v6",
