@@ -64,8 +64,8 @@ pub struct AcceptFailure {
     pub open_files_limit: Option<u64>,
     /// The host's limit on open files, where that was reached.
     pub host_files_limit: Option<u64>,
-    /// Connections that had been accepted from the listener when it first failed, where that is counted.
-    pub accepted_before: Option<u64>,
+    /// Files open on the host at that moment, likewise.
+    pub host_files: Option<u64>,
 }
 
 #[cfg(test)]

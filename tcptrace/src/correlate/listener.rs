@@ -312,6 +312,7 @@ impl Listener {
             known.total = known.total.max(fail.total);
             known.open_files_limit = fail.open_files_limit.or(known.open_files_limit);
             known.host_files_limit = fail.host_files_limit.or(known.host_files_limit);
+            known.host_files = known.host_files.max(fail.host_files);
         } else if self.accept_failures.len() < ACCEPT_FAILURES {
             self.accept_failures.push(AcceptFailure {
                 pid: fail.task.pid,
@@ -322,7 +323,7 @@ impl Listener {
                 total: fail.total,
                 open_files_limit: fail.open_files_limit,
                 host_files_limit: fail.host_files_limit,
-                accepted_before: self.totals.accepted,
+                host_files: fail.host_files,
             });
         }
     }

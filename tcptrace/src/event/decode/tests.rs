@@ -203,6 +203,7 @@ fn some_state() -> ListenerState {
         syn_queue_max: 37,
         endpoints: ends(),
         ino: 18,
+        acceptors: [60; 8],
     }
 }
 
