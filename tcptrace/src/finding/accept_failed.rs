@@ -105,16 +105,19 @@ impl Diagnosis for AcceptFailed {
     }
 
     fn begin(&mut self, key: &ListenerId, world: &Correlator) -> Failing {
-        let now = world.now();
         let listener = world.listener(*key);
         let failures = || listener.into_iter().flat_map(|listener| &listener.accept_failures);
-        // What began with this very event is new, whatever number it has: not each failure is reported.
-        let before = failures().filter(|failure| failure.first < now).map(|failure| failure.total).sum::<u64>();
-        let again = failures().any(|failure| failure.first < now && failure.last == now);
+        let newest = failures().max_by_key(|failure| failure.last);
+        // The time is the failure's: other processors' later events may have come before it.
+        let first = newest.map_or(world.now(), |failure| failure.last);
+        let all: u64 = failures().map(|failure| failure.total).sum();
+        // What begins with this very event is new, whatever number it has: not each failure is reported.
+        let new =
+            newest.map_or(1, |failure| if failure.first == failure.last { failure.total } else { 1 });
         Failing {
-            first: now,
-            last: now,
-            before: before.saturating_sub(u64::from(again)),
+            first,
+            last: first,
+            before: all.saturating_sub(new),
             deepest: 0,
             accepted_before: listener.and_then(|listener| listener.totals.accepted),
         }
@@ -124,7 +127,8 @@ impl Diagnosis for AcceptFailed {
         let Some(listener) = world.listener(*key) else { return };
         memory.deepest = memory.deepest.max(listener.depth);
         if let Change::AcceptFailed(_) = change {
-            memory.last = world.now();
+            let last = listener.accept_failures.iter().map(|failure| failure.last).max();
+            memory.last = memory.last.max(last.unwrap_or_default());
         }
     }
 
@@ -229,13 +233,14 @@ fn reason(failure: &AcceptFailure, subject: &Party, listener: &Listener, world: 
         EMFILE => {
             let limit = failure.open_files_limit;
             let value = limit.map_or_else(String::new, |limit| format!(" of {limit} open files"));
+            let as_knob = limit.map_or_else(String::new, |limit| format!(", {limit}"));
             // A process that is gone is restarted with another limit.
             let pid = Some(failure.pid).filter(|pid| world.processes().exited(*pid).is_none());
             Reason {
                 code: "fd-limit",
                 confidence: Confidence::Certain,
                 title: format!("EMFILE, its limit{value} is reached"),
-                words: format!("{who} has as many files open as it may (RLIMIT_NOFILE{value}), so accept() gives EMFILE"),
+                words: format!("{who} has as many files open as it may (RLIMIT_NOFILE{as_knob}), so accept() gives EMFILE"),
                 remedy: vec![more_files(pid, limit)],
             }
         }

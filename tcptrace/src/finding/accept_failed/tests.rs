@@ -66,6 +66,15 @@ fn one_that_accepts_between_the_failures_may_close_what_it_accepts() {
 }
 
 #[test]
+fn later_events_of_other_processors_may_come_first() {
+    let mut play = Play::new(4096);
+    let server = server(&mut play);
+    play.send(2000, Kind::Tick);
+    play.send(1900, Kind::AcceptFail(Box::new(fail(&server, EMFILE, 1))));
+    assert_eq!(play.only().cause, "fd-limit");
+}
+
+#[test]
 fn a_second_time_counts_from_one_again() {
     let mut play = Play::new(4096);
     let server = server(&mut play);
