@@ -406,6 +406,7 @@ impl Server {
             listener: self.listener(),
             task,
             exiting: None,
+            by_kernel: false,
             last: Some(self.totals),
         }))
     }
