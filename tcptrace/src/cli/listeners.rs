@@ -59,6 +59,7 @@ fn follow(args: &ListenersArgs, netns: Option<Netns>) -> Result<(Tracing, Option
         ports: &args.port,
         netns,
         words: args.port.iter().map(|port| format!("--port {port}")).collect(),
+        scope: args.netns.iter().map(|name| format!("--netns {name}")).collect(),
     };
     let options = trace::options(&args.trace, 0, filters)?;
     let mut tracing = Tracing::default();

@@ -4,6 +4,7 @@ pub mod args;
 mod check;
 mod compare;
 mod exit;
+mod explain;
 mod export;
 mod listeners;
 mod moment;
@@ -49,6 +50,7 @@ pub fn main() -> ExitCode {
         Some(Command::Replay(args)) => replay::run(&args),
         Some(Command::Report(args)) => report::run(&args),
         Some(Command::Compare(args)) => compare::run(&args),
+        Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Export(args)) => export::run(&args),
         Some(Command::Listeners(args)) => listeners::run(&args),
         Some(Command::Why(args)) => why::run(&args),

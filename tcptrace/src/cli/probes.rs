@@ -85,7 +85,7 @@ fn self_test(tracer: &Tracer, stage: &Stage) -> Result<BTreeMap<&'static str, u6
 /// Prints coverage and attachments; how many should have fired and did not.
 fn print(tracer: &Tracer, runs: Option<&BTreeMap<&'static str, u64>>, json: bool) -> io::Result<usize> {
     let mut output = trace::output(json);
-    if output.coverage(&crate::live::coverage(tracer.coverage(), Vec::new()))?.is_break() {
+    if output.coverage(&crate::live::coverage(tracer.coverage(), Vec::new(), Vec::new()))?.is_break() {
         return Ok(0);
     }
     let mut out = io::stdout().lock();

@@ -27,13 +27,21 @@ pub(super) struct Filters<'a> {
     /// How the user wrote them: those with which our counts are smaller than the kernel's. A namespace is not one: the
     /// kernel counts by namespace, too.
     pub(super) words: Vec<String>,
+    /// The namespace, as the user wrote it.
+    pub(super) scope: Vec<String>,
 }
 
 impl<'a> Filters<'a> {
     /// From the command line.
     pub(super) fn of(args: &'a FilterArgs) -> Result<Self, Failure> {
         let words = args.port.iter().map(|port| format!("--port {port}")).collect();
-        Ok(Self { ports: &args.port, netns: args.netns.as_deref().map(netns::find).transpose()?, words })
+        let scope = args.netns.iter().map(|name| format!("--netns {name}")).collect();
+        Ok(Self {
+            ports: &args.port,
+            netns: args.netns.as_deref().map(netns::find).transpose()?,
+            words,
+            scope,
+        })
     }
 }
 
@@ -66,6 +74,7 @@ pub(super) fn options(trace: &TraceArgs, flags: u32, filters: Filters<'_>) -> Re
         },
         netns: filters.netns,
         filters: filters.words,
+        scope: filters.scope,
     })
 }
 

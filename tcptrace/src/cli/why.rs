@@ -123,8 +123,11 @@ fn follow(
     probe: &(impl Fn() -> Vec<ProbeOutcome> + Sync),
 ) -> Result<(Tracing, Option<Vec<ProbeOutcome>>), Failure> {
     let ports = [scope.target.port];
-    let filters =
-        trace::Filters { ports: &ports, netns: None, words: vec![format!("--port {}", scope.target.port)] };
+    let filters = trace::Filters {
+        ports: &ports,
+        words: vec![format!("--port {}", scope.target.port)],
+        ..Default::default()
+    };
     let options = trace::options(&args.trace, 0, filters)?;
     let mut tracing = Tracing::default();
     let runtime = trace::runtime()?;

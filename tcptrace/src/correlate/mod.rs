@@ -64,6 +64,7 @@ use owner::SocketOwners;
 use path::Paths;
 use refusal::Refusals;
 
+use crate::command::Standpoint;
 use crate::event::{Coverage, ListenerTotals, ObservationStatus, Timestamp};
 
 /// How many network namespaces are remembered.
@@ -222,6 +223,18 @@ impl Correlator {
         self.coverage.as_ref()
     }
 
+    /// Which network namespaces a command of this host need not look for. Recordings of before 0.2 do not say: those were made
+    /// where the host's has the number that it had before 6.18.
+    pub fn standpoint(&self) -> Standpoint {
+        const BEFORE_6_18: Standpoint = Standpoint { own: Some(4_026_531_840), host: None };
+        match &self.coverage {
+            Some(Coverage { own_netns: own @ Some(_), host_netns: host, .. }) => {
+                Standpoint { own: *own, host: *host }
+            }
+            _ => BEFORE_6_18,
+        }
+    }
+
     /// Whether an observation (one of [`observation`]) sees every single case. Assumed until coverage says otherwise.
     pub fn observes(&self, name: &str) -> bool {
         self.coverage
@@ -252,11 +265,10 @@ impl Correlator {
     pub fn reconcile(&self) -> Vec<Reconciliation> {
         let mut namespaces: Vec<(&u32, &Namespace)> = self.namespaces.iter().collect();
         namespaces.sort_unstable_by_key(|(netns, _)| **netns);
-        let lost = self.losses.in_words();
         namespaces
             .into_iter()
             .flat_map(|(netns, namespace)| {
-                reconcile::reconcile(*netns, namespace, self.coverage.as_ref(), lost.as_deref())
+                reconcile::reconcile(*netns, namespace, self.coverage.as_ref(), &self.losses)
             })
             .collect()
     }

@@ -326,7 +326,7 @@ impl<'a> Account<'a> {
         })
     }
 
-    fn sysctl(&self, setting: &str) -> String {
+    fn sysctl(&self, setting: &str) -> commands::CommandLine {
         commands::sysctl(self.listener.endpoints.netns, self.subject.process.as_ref(), setting)
     }
 }

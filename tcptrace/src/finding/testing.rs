@@ -245,7 +245,7 @@ pub(crate) fn coverage(tier: Tier, status: ObservationStatus) -> Coverage {
                 reason: None,
             })
             .collect(),
-        filters: Vec::new(),
+        ..Coverage::default()
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
     },
     host::{
         kallsyms::Kallsyms,
-        netns::{Netns, NetnsError},
+        netns::{Netns, NetnsError, standpoint},
         procfs::Procfs,
     },
     probe::{self, BackEnd, ProbeError, Tracer},
@@ -54,6 +54,8 @@ pub struct Options {
     pub netns: Option<Netns>,
     /// In-kernel filters as the user wrote them, for the coverage.
     pub filters: Vec<String>,
+    /// The namespace and what else is asked for, likewise.
+    pub scope: Vec<String>,
 }
 
 /// Why a trace cannot start.
@@ -138,8 +140,11 @@ impl Live {
             troubled: HashSet::new(),
             ports: Ports::default(),
         };
-        let mut first =
-            vec![Kind::Coverage(Box::new(coverage(live.tracer.coverage(), options.filters.clone())))];
+        let mut first = vec![Kind::Coverage(Box::new(coverage(
+            live.tracer.coverage(),
+            options.filters.clone(),
+            options.scope.clone(),
+        )))];
         first.extend(live.places.knobs());
         let listeners = live.places.listeners();
         first.extend(match live.tracer.take_open_sockets() {
@@ -413,7 +418,8 @@ fn kernel_release() -> String {
 
 /// What is observed, in the terms of events.
 #[must_use]
-pub fn coverage(coverage: &probe::Coverage, filters: Vec<String>) -> event::Coverage {
+pub fn coverage(coverage: &probe::Coverage, filters: Vec<String>, scope: Vec<String>) -> event::Coverage {
+    let standpoint = standpoint();
     let tier = |back_end: BackEnd| match back_end {
         BackEnd::Fexit => event::Tier::Fexit,
         BackEnd::Kprobe => event::Tier::Kprobe,
@@ -437,5 +443,8 @@ pub fn coverage(coverage: &probe::Coverage, filters: Vec<String>) -> event::Cove
             })
             .collect(),
         filters,
+        scope,
+        own_netns: standpoint.own,
+        host_netns: standpoint.host,
     }
 }

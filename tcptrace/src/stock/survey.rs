@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use super::Gap;
+use crate::command::{Inside, Standpoint};
 use crate::event::{Owner, OwnerConfidence};
 use crate::finding::ProcessName;
 use crate::finding::words::count;
@@ -289,13 +290,9 @@ impl Namespace {
 
     /// `sysctl -w SETTING…`, entering this namespace first if it is another one than ours.
     pub fn sysctl(&self, settings: &[String]) -> String {
-        let command = format!("sysctl -w {}", settings.join(" "));
-        match (self.member, &self.name) {
-            _ if self.is_own => command,
-            (Some(pid), _) => format!("nsenter -t {pid} -n {command}"),
-            (None, Some(name)) => format!("ip netns exec {name} {command}"),
-            (None, None) => command,
-        }
+        let standpoint = Standpoint { own: self.is_own.then_some(self.id), host: None };
+        let place = Inside { netns: self.id, pid: self.member, name: self.name.as_deref() };
+        standpoint.inside(place, &format!("sysctl -w {}", settings.join(" ")))
     }
 
     /// What `ip_local_reserved_ports` must be for `ports` to be reserved, too: what is reserved already stays so.

@@ -125,7 +125,12 @@ fn answer() -> Answer {
         ..Knobs::default()
     };
     let own = Place { id: 1, is_own: true, knobs, holders: vec![listener, remains], ..Place::default() };
-    Answer { places: vec![own], owners_via: "iter task_file", gaps: vec!["something".to_owned()] }
+    Answer {
+        places: vec![own],
+        owners_via: "iter task_file",
+        standpoint: Standpoint { own: Some(1), host: None },
+        gaps: vec!["something".to_owned()],
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::holder::Since;
 use super::{Answer, Belonging, Holder, Outlook, Place, Taken, Way};
+use crate::command::{Inside, Standpoint};
 use crate::event::{Family, SocketState, Timestamp};
 use crate::finding::ProcessName;
 use crate::output::{LineSink, Written, escape};
@@ -23,7 +24,7 @@ impl Answer {
     /// When it cannot be written; a reader that has gone is none.
     pub fn write_text(&self, ports: &[u16], now: Timestamp, zone: &TimeZone, out: impl Write) -> Written {
         let mut text = String::new();
-        let scribe = Scribe { now, zone };
+        let scribe = Scribe { now, zone, standpoint: self.standpoint };
         let mut free = Vec::new();
         for &port in ports {
             let places: Vec<&Place> = self.places.iter().filter(|place| place.has(port)).collect();
@@ -56,6 +57,7 @@ impl Answer {
 struct Scribe<'a> {
     now: Timestamp,
     zone: &'a TimeZone,
+    standpoint: Standpoint,
 }
 
 impl Scribe<'_> {
@@ -175,7 +177,7 @@ impl Scribe<'_> {
             };
             let _ = writeln!(text, "  bind {address:<15} {}", escape(&line));
         }
-        let _ = writeln!(text, "  range {}", range(port, place));
+        let _ = writeln!(text, "  range {}", range(port, place, self.standpoint));
     }
 
     /// The ports that nobody has.
@@ -252,7 +254,7 @@ fn in_short(holder: &Holder) -> String {
     }
 }
 
-fn range(port: u16, place: &Place) -> String {
+fn range(port: u16, place: &Place, standpoint: Standpoint) -> String {
     let knobs = &place.knobs;
     let mut text = match knobs.ip_local_port_range {
         None => "the ephemeral range could not be read".to_owned(),
@@ -270,12 +272,15 @@ fn range(port: u16, place: &Place) -> String {
                     merged.add_range(port, port);
                     // The setting is the namespace's own.
                     let member = place.holders.iter().flat_map(|holder| &holder.processes).next();
-                    let enter = member
-                        .filter(|_| !place.is_own)
-                        .map_or_else(String::new, |process| format!("nsenter -t {} -n ", process.pid));
+                    let inside = Inside {
+                        netns: place.id,
+                        pid: member.map(|process| process.pid),
+                        name: place.name.as_deref(),
+                    };
+                    let setting = format!("sysctl -w net.ipv4.ip_local_reserved_ports={merged}");
+                    let command = standpoint.inside(inside, &setting);
                     format!(
-                        "{within} and not reserved: any client may be given it; to keep it for a server: \
-                         {enter}sysctl -w net.ipv4.ip_local_reserved_ports={merged}"
+                        "{within} and not reserved: any client may be given it; to keep it for a server: {command}"
                     )
                 }
                 None => format!("{within}; what is reserved could not be read"),

@@ -253,7 +253,7 @@ impl Account<'_> {
     }
 
     /// The command that sets a sysctl in the listener's namespace.
-    fn sysctl(&self, setting: &str) -> String {
+    fn sysctl(&self, setting: &str) -> commands::CommandLine {
         commands::sysctl(self.listener.endpoints.netns, self.subject.process.as_ref(), setting)
     }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::crowds::{self, PLACE, await_calm};
 use super::{Entry, Family, Incident, Options, Variant, facts, open};
+use crate::event::observation;
 use crate::finding::Confidence;
 use crate::rehearse::actor::{Actor, Crowd, CrowdTally, Door, Habit, Manner, Order, Place, Visit, Visits};
 use crate::rehearse::counters::{self, Counters, grown};
@@ -59,6 +60,8 @@ struct Recipe {
     rounds: u16,
     visit_ms: u64,
     cause: Option<&'static str>,
+    /// By RST, by an ICMP error, or for want of retries.
+    ends_early: bool,
 }
 
 impl Recipe {
@@ -74,6 +77,7 @@ impl Recipe {
             rounds: 2,
             visit_ms: 12_000,
             cause: Some("return-path"),
+            ends_early: false,
         };
         match variant.name {
             "client-gave-up" | "client-gone" => Self {
@@ -82,6 +86,7 @@ impl Recipe {
                 give_up_ms: 2000,
                 visit_ms: 6000,
                 cause: Some("client-gave-up"),
+                ends_early: true,
                 ..basic
             },
             "syn-flood" => Self {
@@ -95,6 +100,7 @@ impl Recipe {
                 rounds: 1,
                 visit_ms: 5000,
                 cause: Some("syn-flood"),
+                ends_early: true,
             },
             "slow-client" => Self {
                 synack_retries: 5,
@@ -241,7 +247,10 @@ impl Incident for BacklogCapture {
                 .cause
                 // Whether the SYN-ACK or the ACK is lost, or the peer is silent, one host cannot see.
                 .map(|cause| {
-                    Expectation::about("half-open-capture", cause, subject).at_most(Confidence::Likely)
+                    let expected =
+                        Expectation::about("half-open-capture", cause, subject).at_most(Confidence::Likely);
+                    // These requests end before it is known that their peers are silent; how, tells what happened.
+                    if recipe.ends_early { expected.needing(observation::REQUEST_END) } else { expected }
                 })
                 .into_iter()
                 .collect(),

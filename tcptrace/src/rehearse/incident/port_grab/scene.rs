@@ -262,6 +262,7 @@ impl Scene {
             requester: Some(Party::of(server.identity(), "process", wanted)),
             holder: Some(holder),
             needs: None,
+            without: None,
             at_most: None,
             at_least: None,
         })
