@@ -8,6 +8,7 @@
 
 pub mod check;
 pub mod cli;
+pub mod command;
 pub mod correlate;
 pub mod event;
 pub mod finding;
