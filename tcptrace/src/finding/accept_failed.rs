@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use crate::correlate::{AcceptFailure, Change, Correlator, Listener, ListenerId};
 use crate::event::{Timestamp, observation};
+use crate::software::Need;
 
 use super::case::{Concern, Description, Diagnosis};
 use super::owner_state::{EMFILE, more_files};
 use super::words::{count, errno_name, span};
-use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity, own_words};
 
 /// errno values that are told apart.
 const EPERM: u32 = 1;
@@ -248,7 +249,12 @@ fn reason(failure: &AcceptFailure, subject: &Party, listener: &Listener, world: 
                 words: format!(
                     "{who} has as many files open as it may (RLIMIT_NOFILE{as_knob}), so accept() gives EMFILE"
                 ),
-                remedy: vec![more_files(pid, limit)],
+                remedy: [more_files(pid, limit)]
+                    .into_iter()
+                    .chain(limit.map_or_else(Vec::new, |limit| {
+                        own_words::of(subject, Need::Descriptors(limit.saturating_mul(4)))
+                    }))
+                    .collect(),
             }
         }
         ENFILE => {
