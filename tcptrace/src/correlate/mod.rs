@@ -5,6 +5,7 @@
 //! be forgotten is counted.
 
 mod absent;
+mod acceptors;
 mod bind_rule;
 mod bounded;
 mod change;
@@ -35,6 +36,7 @@ mod syn_queues;
 mod waits;
 
 pub use absent::{Absent, AbsentKey, Former};
+pub use acceptors::{AcceptFailure, Acceptors};
 pub use bind_rule::{Reason, Verdict};
 pub(crate) use bind_rule::{Side, verdict};
 pub use bounded::{BoundedMap, DistinctCount};
@@ -69,10 +71,14 @@ use owner::SocketOwners;
 use path::Paths;
 use refusal::Refusals;
 
-use crate::event::{Coverage, ListenerTotals, ObservationStatus, Timestamp, observation};
+use crate::command::Standpoint;
+use crate::event::{Coverage, Device, ListenerTotals, ObservationStatus, Timestamp, observation};
 
 /// How many network namespaces are remembered.
 const NAMESPACES: usize = 4096;
+
+/// How many devices are remembered.
+const DEVICES: usize = 4096;
 
 /// How many ports the tracepoint tier's counts are remembered of.
 const PORTS: usize = 16_384;
@@ -92,6 +98,8 @@ pub struct Correlator {
     conflicts: Conflicts,
     refusals: Refusals,
     namespaces: BoundedMap<u32, Namespace>,
+    /// By namespace and index.
+    devices: BoundedMap<(u32, u32), Device>,
     /// What the tracepoint tier counted for each port, whoever listened there.
     port_counts: BoundedMap<(u32, u16), ListenerTotals>,
     processes: Processes,
@@ -117,6 +125,7 @@ impl Default for Correlator {
             conflicts: Conflicts::default(),
             refusals: Refusals::default(),
             namespaces: BoundedMap::new(NAMESPACES),
+            devices: BoundedMap::new(DEVICES),
             port_counts: BoundedMap::new(PORTS),
             processes: Processes::default(),
             sockets: SocketOwners::default(),
@@ -221,6 +230,17 @@ impl Correlator {
         self.namespaces.get(&netns)
     }
 
+    /// The device with this index in a namespace, if it was introduced.
+    pub fn device(&self, netns: u32, index: u32) -> Option<&Device> {
+        self.devices.get(&(netns, index))
+    }
+
+    /// Its name, or its number; `None` for index 0, which is no device.
+    pub fn device_name(&self, netns: u32, index: u32) -> Option<String> {
+        let known = || self.device(netns, index).map(|device| device.name.clone());
+        (index != 0).then(|| known().unwrap_or_else(|| format!("device {index}")))
+    }
+
     /// All processes.
     pub fn processes(&self) -> &Processes {
         &self.processes
@@ -229,6 +249,18 @@ impl Correlator {
     /// What is observed here, once that was said.
     pub fn coverage(&self) -> Option<&Coverage> {
         self.coverage.as_ref()
+    }
+
+    /// Which network namespaces a command of this host need not look for. Recordings of before 0.2 do not say: those were made
+    /// where the host's has the number that it had before 6.18.
+    pub fn standpoint(&self) -> Standpoint {
+        const BEFORE_6_18: Standpoint = Standpoint { own: Some(4_026_531_840), host: None };
+        match &self.coverage {
+            Some(Coverage { own_netns: own @ Some(_), host_netns: host, .. }) => {
+                Standpoint { own: *own, host: *host }
+            }
+            _ => BEFORE_6_18,
+        }
     }
 
     /// Whether an observation (one of [`observation`]) sees every single case. Assumed until coverage says otherwise.
@@ -276,6 +308,7 @@ impl Correlator {
             ("conflicts", self.conflicts.forgotten()),
             ("refused binds", self.refusals.forgotten()),
             ("namespaces", self.namespaces.forgotten()),
+            ("devices", self.devices.forgotten()),
             ("processes", self.processes.forgotten()),
             ("socket-owners", self.sockets.forgotten()),
             ("half-open-listeners", self.half_open.forgotten()),

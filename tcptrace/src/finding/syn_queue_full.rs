@@ -7,11 +7,12 @@ use crate::correlate::{
     Change, Correlator, DEFERRED_LATELY, InferredSyns, Listener, ListenerId, PeerPattern, Unanswered,
 };
 use crate::event::{ListenerTotals, observation};
+use crate::software::Need;
 
 use super::case::{Concern, Description, Diagnosis};
 use super::queue_limit::{QueueLimit, SetBy};
 use super::words::count;
-use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity, commands};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity, commands, own_words};
 
 /// Fewer requests that nobody answers are no flood.
 const FLOOD: u64 = 16;
@@ -367,15 +368,17 @@ impl<'a> Account<'a> {
                 vec![raise, Remedy::text(not_it)],
             ),
             SetBy::Argument { seen, somaxconn_allows_more } => {
-                let mut remedy = vec![Remedy::text(format!(
-                    "raise the application's own listen backlog (its configuration){}",
-                    match somaxconn {
-                        Some(value) if somaxconn_allows_more =>
-                            format!("; somaxconn ({value}) needs no change"),
-                        Some(value) => format!(", and net.core.somaxconn ({value}) with it"),
-                        None => String::new(),
-                    }
-                ))];
+                let rest = match somaxconn {
+                    Some(value) if somaxconn_allows_more => format!("; somaxconn ({value}) needs no change"),
+                    Some(value) => format!(", and net.core.somaxconn ({value}) with it"),
+                    None => String::new(),
+                };
+                let mut remedy = own_words::or_general(
+                    &self.subject,
+                    Need::Backlog(limit.wanted_backlog()),
+                    "raise the application's own listen backlog (its configuration)",
+                    &rest,
+                );
                 remedy.push(Remedy::text(not_it));
                 let how = if seen { "" } else { " (its listen() was not seen)" };
                 let explanation = format!(
@@ -395,13 +398,16 @@ impl<'a> Account<'a> {
                 format!(
                     "net.core.somaxconn, or an equal argument of listen(), which was not seen, limits {queue}"
                 ),
-                vec![
-                    raise,
-                    Remedy::text(
-                        "raise the application's own listen backlog as well: the lower of both counts",
-                    ),
-                    Remedy::text(not_it),
-                ],
+                [raise]
+                    .into_iter()
+                    .chain(own_words::or_general(
+                        &self.subject,
+                        Need::Backlog(limit.wanted_somaxconn()),
+                        "raise the application's own listen backlog as well",
+                        ": the lower of both counts",
+                    ))
+                    .chain([Remedy::text(not_it)])
+                    .collect(),
             ),
         }
     }
@@ -427,7 +433,7 @@ impl<'a> Account<'a> {
         })
     }
 
-    fn sysctl(&self, setting: &str) -> String {
+    fn sysctl(&self, setting: &str) -> commands::CommandLine {
         commands::sysctl(self.listener.endpoints.netns, self.subject.process.as_ref(), setting)
     }
 }

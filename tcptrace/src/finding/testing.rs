@@ -143,6 +143,10 @@ impl Play {
             unprivileged_port_start: Some(1024),
             nonlocal_bind: Some(false),
             nonlocal_bind_v6: Some(false),
+            fin_timeout: Some(60),
+            orphan_retries: Some(0),
+            timestamps: Some(1),
+            l3mdev_accept: Some(false),
         };
         self.send(self.now, Kind::KnobSample(Box::new(knobs)));
     }
@@ -246,7 +250,7 @@ pub(crate) fn coverage(tier: Tier, status: ObservationStatus) -> Coverage {
                 reason: None,
             })
             .collect(),
-        filters: Vec::new(),
+        ..Coverage::default()
     }
 }
 
@@ -402,6 +406,7 @@ impl Server {
             listener: self.listener(),
             task,
             exiting: None,
+            by_kernel: false,
             last: Some(self.totals),
         }))
     }
@@ -463,6 +468,8 @@ pub(crate) fn bind_fail(local: &str, who: Task, holders: Vec<Holder>) -> BindFai
         reuse_state: None,
         own_range: None,
         addresses: None,
+        unusable: None,
+        ipv6_off: None,
         holders,
     }
 }

@@ -33,6 +33,7 @@ fn coverage(syn: ObservationStatus, ack: ObservationStatus, filters: &[&str]) ->
         tier: Tier::Tracepoint,
         observations: vec![observation(observation::SYN_DROP, syn), observation(observation::ACK_DROP, ack)],
         filters: filters.iter().map(|&filter| filter.to_owned()).collect(),
+        ..Coverage::default()
     }
 }
 
