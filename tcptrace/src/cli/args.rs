@@ -55,6 +55,15 @@ pub enum Command {
     Who(WhoArgs),
     /// Settings and listeners that will hurt, each with its remedy; exit code 1 if there is any. Needs no BPF
     Check(CheckArgs),
+    /// The page that explains a finding: what opens it, its causes and what each rests on, what to do
+    Explain(ExplainArgs),
+}
+
+/// Which finding to explain.
+#[derive(Args, Clone, Debug)]
+pub struct ExplainArgs {
+    /// The finding's code, as in its headline; without it, the codes are listed
+    pub code: Option<String>,
 }
 
 /// How to trace.

@@ -4,6 +4,7 @@ pub mod args;
 mod check;
 mod compare;
 mod exit;
+mod explain;
 mod export;
 mod listeners;
 mod moment;
@@ -52,6 +53,10 @@ pub fn main() -> ExitCode {
         Ok(())
     })
     .init();
+    if let Err(error) = crate::software::add_user_files() {
+        log::error!("{error}");
+        return Exit::Usage.into();
+    }
     let outcome = match cli.command {
         None => watch::run(&cli.watch),
         Some(Command::Watch(args)) => watch::live_or_recorded(&args),
@@ -59,6 +64,7 @@ pub fn main() -> ExitCode {
         Some(Command::Replay(args)) => replay::run(&args),
         Some(Command::Report(args)) => report::run(&args),
         Some(Command::Compare(args)) => compare::run(&args),
+        Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Export(args)) => export::run(&args),
         Some(Command::Listeners(args)) => listeners::run(&args),
         Some(Command::Why(args)) => why::run(&args),

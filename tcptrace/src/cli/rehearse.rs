@@ -167,8 +167,13 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
         }
         Ending::Over => {}
     }
-    let truth = truth?;
-    let mut problems = claims.judge(&truth, |name| pipeline.engine().world().observes(name));
+    let mut truth = truth?;
+    let observes = |name: &str| pipeline.engine().world().observes(name);
+    truth.settle(observes);
+    let mut problems = claims.judge(&truth, observes);
+    let not_observable = claims.not_observable(&truth, observes);
+    let false_certains = claims.false_certains(&truth);
+    problems.extend(false_certains.iter().cloned());
     problems.extend(remedied);
     problems.extend(answered);
     // In a namespace of its own nothing but the incident happens: a count that differs from the kernel's is a broken probe.
@@ -181,7 +186,13 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
     let waits = listeners.filter(|l| l.endpoints.netns == truth.netns).find_map(|l| l.waits.all());
     problems
         .extend(rehearse::judge_waits(&truth, |quantile| waits.and_then(|waits| waits.quantile(quantile))));
-    ended(tell(&truth, &problems, args.output.json)).map_err(|error| trace::cannot_write(&error))?;
+    let verdict = Verdict {
+        diagnosed: problems.is_empty() && not_observable.is_empty(),
+        problems: &problems,
+        not_observable: &not_observable,
+        false_certains: false_certains.len(),
+    };
+    ended(tell(&truth, &verdict, args.output.json)).map_err(|error| trace::cannot_write(&error))?;
     let _gone = pipeline.finish().map_err(|error| trace::cannot_write(&error))?;
     Ok(if problems.is_empty() { Told::Diagnosed } else { Told::NotDiagnosed })
 }
@@ -219,24 +230,44 @@ fn say(text: &str) -> io::Result<()> {
 struct Line<'a> {
     #[serde(flatten)]
     truth: &'a GroundTruth,
+    #[serde(flatten)]
+    verdict: &'a Verdict<'a>,
+}
+
+/// How the findings compare with what was made.
+#[derive(Serialize)]
+struct Verdict<'a> {
     /// Whether the findings said what was made, and nothing else.
     diagnosed: bool,
     /// What they got wrong.
     problems: &'a [String],
+    /// What was made and cannot be observed here, with the observation that it needs: no problem, and no diagnosis.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    not_observable: &'a [String],
+    /// How many findings were claimed as certain, be it for a moment, and are not so.
+    false_certains: usize,
 }
 
 /// What really happened, and whether the findings said so.
-fn tell(truth: &GroundTruth, problems: &[String], json: bool) -> io::Result<()> {
+fn tell(truth: &GroundTruth, verdict: &Verdict<'_>, json: bool) -> io::Result<()> {
     if json {
-        let line = Line { truth, diagnosed: problems.is_empty(), problems };
         let mut out = stdout_json();
-        go_on(out.made(&json_text(&line)))?;
+        go_on(out.made(&json_text(&Line { truth, verdict })))?;
         return go_on(out.flush());
     }
     let made: Vec<String> = truth.expect.iter().map(|e| format!("{} ({})", e.code, e.cause)).collect();
     let made = if made.is_empty() { "nothing wrong".to_owned() } else { made.join(", ") };
-    if problems.is_empty() {
+    if !verdict.problems.is_empty() {
+        return say(&format!(
+            "rehearsed: {made}; NOT diagnosed as such:\n    {}",
+            verdict.problems.join("\n    ")
+        ));
+    }
+    if verdict.not_observable.is_empty() {
         return say(&format!("rehearsed: {made}; diagnosed as such, and nothing else was claimed"));
     }
-    say(&format!("rehearsed: {made}; NOT diagnosed as such:\n    {}", problems.join("\n    ")))
+    say(&format!(
+        "rehearsed: {made}; not observable here, and nothing else was claimed:\n    {}",
+        verdict.not_observable.join("\n    ")
+    ))
 }

@@ -124,6 +124,7 @@ impl Kind {
             // Of the host, of the tracer, or who is who: whatever is asked for, it is needed to understand the rest.
             Self::PrefixSample(_)
             | Self::ListenerReport(_)
+            | Self::Device(_)
             | Self::ProcessInfo(_)
             | Self::ProcessState(_)
             | Self::SocketOwner(_)

@@ -72,6 +72,8 @@ pub mod observation {
     pub const ACCEPT: &str = "accept";
     /// bind() or listen() fails for its port.
     pub const BIND_FAIL: &str = "bind-fail";
+    /// listen() fails for its port.
+    pub const LISTEN_FAIL: &str = "listen-fail";
     /// Holders of a port, read in the kernel at the moment of the conflict.
     pub const HOLDERS: &str = "holders";
     /// A port is taken.

@@ -15,6 +15,7 @@ use crate::correlate::{Change, Correlator, DistinctCount, Listener, ListenerId, 
 use crate::event::Timestamp;
 
 use super::case::{Concern, Description, Diagnosis};
+use super::{Apart, CauseRule};
 use account::Account;
 use stall::Stall;
 
@@ -50,6 +51,89 @@ pub(super) struct Overflow {
 
 impl Diagnosis for AcceptQueueOverflow {
     const CODE: &'static str = "accept-queue-overflow";
+    const CAUSES: &'static [CauseRule] = &[
+        CauseRule {
+            code: "backlog-argument",
+            means: "the application asked listen() for a shorter queue than somaxconn allows",
+            certain: Some(
+                "every drop at the full queue, and the argument of listen() below somaxconn at that moment",
+            ),
+            likely: Some(
+                "the drops, but not listen() itself: the limit is below today's somaxconn; or the drops are known from the listener's own count, which the tracepoint tier polls",
+            ),
+            possible: Some(
+                "several full listeners share the drops that were counted, or accepts could not be observed",
+            ),
+            told_apart: &[
+                Apart {
+                    from: "`somaxconn`: the kernel cut the argument",
+                    by: "the argument was below somaxconn when listen() was called",
+                },
+                Apart {
+                    from: "`accept-stalled`: no process accepts",
+                    by: "accepts went on while the queue was full",
+                },
+                Apart {
+                    from: "a full SYN queue",
+                    by: "the drop was at the accept queue: its depth was over its limit",
+                },
+            ],
+        },
+        CauseRule {
+            code: "somaxconn",
+            means: "the application asked for more than `net.core.somaxconn` allowed, and the kernel cut it",
+            certain: Some(
+                "every drop at the full queue, and the argument of listen() above somaxconn at that moment",
+            ),
+            likely: Some("the drops as the tracepoint tier polls them, and the argument of listen()"),
+            possible: Some(
+                "the limit equals somaxconn, and listen() was not seen: an equal argument looks the same",
+            ),
+            told_apart: &[
+                Apart {
+                    from: "`backlog-argument`",
+                    by: "the argument of listen() was higher than the limit in force",
+                },
+                Apart {
+                    from: "`accept-stalled`: no process accepts",
+                    by: "accepts went on while the queue was full",
+                },
+            ],
+        },
+        CauseRule {
+            code: "accept-stalled",
+            means: "no process accepted for 3 s while the queue was full, or all threads of its owners are stopped",
+            certain: Some("accepts are observed, and there was none; every drop at the full queue"),
+            likely: Some("accepts are polled or counted by port, or some could not be observed"),
+            possible: Some(
+                "several full listeners share the drops that were counted, or accepts could not be observed",
+            ),
+            told_apart: &[
+                Apart {
+                    from: "`accept-slow`: it accepts, but too slowly",
+                    by: "no accept() returned a connection of this listener during the stall",
+                },
+                Apart {
+                    from: "accepts that the tracer did not see",
+                    by: "the depth of the queue, which the kernel counts, did not fall",
+                },
+            ],
+        },
+        CauseRule {
+            code: "accept-slow",
+            means: "the queue is as long as it can usefully be, and accepts are slower than arrivals",
+            certain: Some("accepts and arrivals are both observed, and fewer are accepted than arrive"),
+            likely: Some("accepts are counted by port, or the drops are polled"),
+            possible: Some("accepts of this listener could not be told from others"),
+            told_apart: &[
+                Apart {
+                    from: "a backlog that is too short",
+                    by: "the queue would need more than a few seconds to drain at the rate of accepts",
+                },
+                Apart { from: "`accept-stalled`", by: "accepts went on" },
+            ],
+        },
+    ];
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = ListenerId;

@@ -10,7 +10,7 @@ use super::accept_queue_overflow::QUIET_AFTER_OVERFLOW;
 use super::case::{Concern, Description, Diagnosis};
 use super::owner_state::OwnerState;
 use super::words::{count, span};
-use super::{Confidence, Evidence, Party, Remedy, Severity};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity};
 
 /// Clients that wait this long give up.
 const UNBEARABLE: Duration = Duration::from_secs(10);
@@ -28,6 +28,58 @@ pub(super) struct Stall {
 
 impl Diagnosis for AcceptStall {
     const CODE: &'static str = "accept-stall";
+    const CAUSES: &'static [CauseRule] = &[
+        CauseRule {
+            code: "process-stopped",
+            means: "all threads of all owners are stopped, by a signal or a debugger",
+            certain: Some(
+                "accepts are observed and there was none for 3 s, connections wait, and the state of every thread was read",
+            ),
+            likely: Some("accepts are polled, or counted by port"),
+            possible: None,
+            told_apart: &[
+                Apart {
+                    from: "a program that is busy or blocked",
+                    by: "the state of every thread is `T` or `t`",
+                },
+                Apart {
+                    from: "another process that accepts from the same socket",
+                    by: "every owner of the socket is stopped",
+                },
+            ],
+        },
+        CauseRule {
+            code: "fd-limit",
+            means: "an owner has as many files open as it may, so accept() fails with EMFILE",
+            certain: Some(
+                "accepts are observed and there was none for 3 s, and the owner's open files equal its limit",
+            ),
+            likely: Some("accepts are polled, or counted by port"),
+            possible: None,
+            told_apart: &[
+                Apart { from: "a program that is stopped", by: "its threads are not stopped" },
+                Apart {
+                    from: "a program that does not call accept()",
+                    by: "its number of open files is at RLIMIT_NOFILE: accept() cannot succeed",
+                },
+            ],
+        },
+        CauseRule {
+            code: "not-accepting",
+            means: "no process calls accept(), for none of the reasons above: the evidence says what its threads do",
+            certain: Some("accepts are observed and there was none for 3 s while connections waited"),
+            likely: Some("accepts are polled, or counted by port"),
+            possible: None,
+            told_apart: &[
+                Apart { from: "`process-stopped`", by: "not all threads of its owners are stopped" },
+                Apart { from: "`fd-limit`", by: "its open files are below the limit" },
+                Apart {
+                    from: "a listener with no connection to accept",
+                    by: "connections wait in its queue: the kernel counts them",
+                },
+            ],
+        },
+    ];
     const QUIET: Duration = Duration::from_secs(5);
 
     type Key = ListenerId;
@@ -100,7 +152,6 @@ fn describe(listener: &Listener, memory: &Stall, world: &Correlator) -> Descript
         severity: if full || memory.longest >= UNBEARABLE { Severity::Critical } else { Severity::Warning },
         confidence: if observed { Confidence::Certain } else { Confidence::Likely },
         title: format!("{subject} does not accept: connections have waited for {longest}"),
-        subject,
         cause: reason.code,
         numbers: vec![
             format!("{waiting} waiting{places}; the oldest for at least {longest}"),
@@ -122,7 +173,12 @@ fn describe(listener: &Listener, memory: &Stall, world: &Correlator) -> Descript
             )
             .with_some("somaxconn", knobs.and_then(|knobs| knobs.somaxconn))
             .with("why", explanation.as_str()),
-        remedy: vec![reason.remedy, Remedy::text(not_the_limit)],
+        remedy: [reason.remedy]
+            .into_iter()
+            .chain(memory.owner.lasting_remedy(&subject))
+            .chain([Remedy::text(not_the_limit)])
+            .collect(),
+        subject,
         explanation,
     }
 }

@@ -9,7 +9,7 @@ use crate::correlate::{BoundedMap, Change, Correlator, Listener, ListenerId};
 use super::case::{Concern, Description, Diagnosis};
 use super::queue_limit::QueueLimit;
 use super::words::count;
-use super::{Confidence, Evidence, Party, Remedy, Severity, commands};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity, commands};
 
 /// Places that are remembered so as not to be told of twice.
 const PLACES: usize = 4096;
@@ -44,6 +44,17 @@ impl Default for BacklogTruncated {
 
 impl Diagnosis for BacklogTruncated {
     const CODE: &'static str = "backlog-truncated";
+    const CAUSES: &'static [CauseRule] = &[CauseRule {
+        code: "somaxconn",
+        means: "the argument of listen() was higher than somaxconn at that moment",
+        certain: Some("the argument of listen(), and the limit that the kernel then set"),
+        likely: None,
+        possible: None,
+        told_apart: &[Apart {
+            from: "a program that asks for as much as there is",
+            by: "negative arguments and 2147483647 are not reported",
+        }],
+    }];
     const QUIET: Duration = Duration::from_secs(5);
 
     type Key = Place;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::correlate::{Change, Correlator};
 use crate::event::Timestamp;
 
+use super::cause::{self, CauseRule};
 use super::{Confidence, Evidence, Finding, Party, Remedy, Severity, State};
 
 /// Time between two updates of a finding: one second, less what ticks of a second may come early. Updates go with ticks
@@ -26,6 +27,9 @@ const OPEN_CASES: usize = 1024;
 pub(crate) trait Diagnosis {
     /// Its code in output.
     const CODE: &'static str;
+
+    /// The causes that it names, each with what it rests on.
+    const CAUSES: &'static [CauseRule];
 
     /// After how long without news of it a case is closed.
     const QUIET: Duration;
@@ -118,6 +122,8 @@ pub(super) trait Detector {
     fn on_change(&mut self, change: &Change, world: &Correlator, to: &mut Reporter<'_>);
     /// The code of its findings.
     fn code(&self) -> &'static str;
+    /// The causes of its findings.
+    fn causes(&self) -> &'static [CauseRule];
     /// How many findings were not told because too many were open.
     fn untold(&self) -> u64;
 }
@@ -145,7 +151,7 @@ impl<D: Diagnosis> Cases<D> {
         let Some(said) = self.diagnosis.describe(&key, &memory, world) else { return };
         *to.last_id += 1;
         let id = *to.last_id;
-        (to.report)(finding(D::CODE, id, State::Opened, now, &said));
+        (to.report)(finding::<D>(id, State::Opened, now, &said));
         let case = Case { id, memory, said, said_at: now, last_happened: now, gone: None, news: false };
         self.open.insert(key, case);
     }
@@ -167,7 +173,7 @@ impl<D: Diagnosis> Cases<D> {
         if description != case.said {
             case.said = description;
             case.said_at = now;
-            (to.report)(finding(D::CODE, case.id, State::Updated, now, &case.said));
+            (to.report)(finding::<D>(case.id, State::Updated, now, &case.said));
         }
     }
 
@@ -194,7 +200,7 @@ impl<D: Diagnosis> Cases<D> {
         if let Some(description) = self.diagnosis.describe(key, &case.memory, world) {
             case.said = description;
         }
-        (to.report)(finding(D::CODE, case.id, State::Closed, world.now(), &case.said));
+        (to.report)(finding::<D>(case.id, State::Closed, world.now(), &case.said));
         self.diagnosis.end(key, &case.memory, world);
     }
 }
@@ -239,18 +245,23 @@ impl<D: Diagnosis> Detector for Cases<D> {
         D::CODE
     }
 
+    fn causes(&self) -> &'static [CauseRule] {
+        D::CAUSES
+    }
+
     fn untold(&self) -> u64 {
         self.untold
     }
 }
 
-fn finding(code: &'static str, id: u64, state: State, time: Timestamp, said: &Description) -> Finding {
+fn finding<D: Diagnosis>(id: u64, state: State, time: Timestamp, said: &Description) -> Finding {
     Finding {
         id,
-        code,
+        code: D::CODE,
         state,
         severity: said.severity,
-        confidence: said.confidence,
+        confidence: cause::declared(D::CAUSES, said.cause, said.confidence),
+        explained_by: None,
         time,
         title: said.title.clone(),
         subject: said.subject.clone(),

@@ -7,13 +7,45 @@ use crate::correlate::{Change, DestinationKey};
 use super::case::Description;
 use super::destination::{Account, Trouble, others, subject};
 use super::words::count;
-use super::{Confidence, Evidence, Remedy, Severity};
+use super::{Apart, CauseRule, Confidence, Evidence, Remedy, Severity};
 
 /// The diagnosis.
 pub(super) struct ConnectRefused;
 
 impl Trouble for ConnectRefused {
     const CODE: &'static str = "connect-refused";
+    const CAUSES: &'static [CauseRule] = &[
+        CauseRule {
+            code: "no-listener",
+            means: "the SYN was answered by RST",
+            certain: None,
+            likely: Some("the RST was seen"),
+            possible: None,
+            told_apart: &[
+                Apart {
+                    from: "a firewall that rejects with RST",
+                    by: "nothing on this host: it looks the same; the destination's own rules would tell",
+                },
+                Apart {
+                    from: "a connect that gets no answer",
+                    by: "an RST came: see `syn-unanswered` for time-outs",
+                },
+            ],
+        },
+        CauseRule {
+            code: "reject",
+            means: "an ICMP message refused the port: a firewall rejects",
+            certain: Some(
+                "the ICMP error was seen on the connecting socket, where a closed port is answered by RST",
+            ),
+            likely: None,
+            possible: None,
+            told_apart: &[Apart {
+                from: "a closed port",
+                by: "TCP answers a closed port with RST, never with ICMP",
+            }],
+        },
+    ];
     const QUIET: Duration = Duration::from_secs(10);
 
     fn happened(change: &Change) -> Option<DestinationKey> {

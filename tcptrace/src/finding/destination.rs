@@ -6,12 +6,14 @@ use crate::correlate::{Change, Client, Correlator, Destination, DestinationKey};
 use crate::event::ConnectTotals;
 
 use super::case::{Concern, Description, Diagnosis};
-use super::{Party, ProcessName};
+use super::{CauseRule, Party, ProcessName};
 
 /// A diagnosis about a destination, of which all is known that the correlator has counted.
 pub(super) trait Trouble {
     /// The finding's code.
     const CODE: &'static str;
+    /// The causes that it names, each with what it rests on.
+    const CAUSES: &'static [CauseRule];
     /// When it is over.
     const QUIET: Duration;
 
@@ -32,6 +34,7 @@ pub(super) struct Account<'a> {
 
 impl<T: Trouble> Diagnosis for T {
     const CODE: &'static str = T::CODE;
+    const CAUSES: &'static [CauseRule] = T::CAUSES;
     const QUIET: Duration = T::QUIET;
 
     type Key = DestinationKey;

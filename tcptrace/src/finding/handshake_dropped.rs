@@ -8,13 +8,62 @@ use crate::event::Packet;
 use super::case::{Concern, Description, Diagnosis};
 use super::no_listener::of_reported;
 use super::words::{count, errno_name};
-use super::{Confidence, Evidence, Party, ProcessName, Remedy, Severity, commands};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity, commands};
 
 /// The diagnosis.
 pub(super) struct HandshakeDropped;
 
 impl Diagnosis for HandshakeDropped {
     const CODE: &'static str = "handshake-dropped";
+    const CAUSES: &'static [CauseRule] = &[
+        CauseRule {
+            code: "netfilter",
+            means: "a firewall rule drops it in the hook that is named",
+            certain: Some("the packet was freed by netfilter with its own drop verdict"),
+            likely: None,
+            possible: None,
+            told_apart: &[Apart {
+                from: "a drop at a socket or queue",
+                by: "the kernel names the function that freed the packet",
+            }],
+        },
+        CauseRule {
+            code: "rp-filter",
+            means: "the reverse-path filter drops it",
+            certain: Some(
+                "the packet was freed for the reason IP_RPFILTER, or its counter grew at that moment",
+            ),
+            likely: None,
+            possible: None,
+            told_apart: &[Apart { from: "a missing route", by: "the kernel's reason is another" }],
+        },
+        CauseRule {
+            code: "checksum",
+            means: "a wrong checksum or header",
+            certain: Some("the packet was freed for that reason"),
+            likely: None,
+            possible: None,
+            told_apart: &[Apart { from: "any other drop", by: "the kernel's reason is another" }],
+        },
+        CauseRule {
+            code: "no-route",
+            means: "there is no route for it, or one that leads nowhere",
+            certain: Some(
+                "the packet was freed by the route's own function, or connect() failed with the route's error",
+            ),
+            likely: None,
+            possible: None,
+            told_apart: &[Apart { from: "`rp-filter`", by: "the kernel's reason is another" }],
+        },
+        CauseRule {
+            code: "other",
+            means: "another reason, by the kernel's own word",
+            certain: None,
+            likely: Some("the packet was freed, and the kernel names the reason or the function"),
+            possible: None,
+            told_apart: &[Apart { from: "the causes above", by: "their reasons and functions are known" }],
+        },
+    ];
     /// Longer than the pause before the fifth repetition of a SYN.
     const QUIET: Duration = Duration::from_secs(20);
 

@@ -8,7 +8,7 @@ use crate::event::Timestamp;
 
 use super::case::{Concern, Description, Diagnosis};
 use super::words::count;
-use super::{Confidence, Evidence, Party, ProcessName, Remedy, Severity};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity};
 
 /// The diagnosis.
 pub(super) struct ListenerClosed;
@@ -26,6 +26,27 @@ enum How {
 
 impl Diagnosis for ListenerClosed {
     const CODE: &'static str = "listener-closed";
+    const CAUSES: &'static [CauseRule] = &[
+        CauseRule {
+            code: "process-exit",
+            means: "the last process that had the listener exited or was killed",
+            certain: Some("the listener was closed by a process that was exiting"),
+            likely: None,
+            possible: None,
+            told_apart: &[Apart { from: "`close`", by: "the closing task had PF_EXITING set" }],
+        },
+        CauseRule {
+            code: "close",
+            means: "a process closed it, and goes on",
+            certain: Some("the listener was closed by a process that was not exiting"),
+            likely: None,
+            possible: Some("who closed it could not be seen: it was this or `process-exit`"),
+            told_apart: &[Apart {
+                from: "`process-exit`",
+                by: "the closing task was not exiting, where that was observed",
+            }],
+        },
+    ];
     const QUIET: Duration = Duration::from_secs(5);
 
     type Key = ListenerId;

@@ -9,16 +9,20 @@ mod backlog_truncated;
 mod bind_conflict;
 mod bind_refused;
 mod case;
+mod cause;
 mod commands;
 mod connect_refused;
 mod destination;
 mod events_lost;
 mod evidence;
+mod explained;
 mod half_open_capture;
 mod handshake_dropped;
 mod listener_closed;
 mod no_listener;
+pub(crate) mod own_words;
 mod owner_state;
+mod page;
 mod party;
 mod port_exhaustion;
 mod port_grab_risk;
@@ -32,7 +36,10 @@ mod syn_unanswered;
 pub(crate) mod testing;
 pub(crate) mod words;
 
+pub use cause::{Apart, CauseRule};
 pub use evidence::{Evidence, Value};
+pub use explained::ExplainedBy;
+pub use page::{explained, page};
 pub use party::{NetworkFacts, Party, ProcessName, SocketFacts};
 pub(crate) use queue_limit::{QueueLimit, SetBy};
 
@@ -46,6 +53,7 @@ use crate::event::{Event, Timestamp};
 
 use case::{Cases, Detector, Reporter};
 use commands::{CommandLine, CommandPlace};
+use explained::Explanations;
 
 /// A diagnosis: what is wrong, with whom, why, and what to do.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -60,6 +68,9 @@ pub struct Finding {
     pub severity: Severity,
     /// How sure it is.
     pub confidence: Confidence,
+    /// The finding that explains this one, which then has no remedy of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explained_by: Option<ExplainedBy>,
     /// When this was said.
     #[serde(serialize_with = "as_text")]
     pub time: Timestamp,
@@ -154,6 +165,9 @@ pub enum Confidence {
 }
 
 impl Confidence {
+    /// From the least to the most.
+    pub const ALL: [Self; 3] = [Self::Possible, Self::Likely, Self::Certain];
+
     /// Name in output.
     pub fn name(self) -> &'static str {
         match self {
@@ -202,6 +216,7 @@ impl Remedy {
 pub struct Engine {
     world: Correlator,
     detectors: Vec<Box<dyn Detector>>,
+    explanations: Explanations,
     last_id: u64,
     opened: BTreeMap<&'static str, u64>,
     /// Of the event in work; kept for its memory.
@@ -233,6 +248,7 @@ impl Default for Engine {
                 Box::new(Cases::new(handshake_dropped::HandshakeDropped)),
                 Box::new(Cases::new(bind_refused::BindRefused::default())),
             ],
+            explanations: Explanations::default(),
             last_id: 0,
             opened: BTreeMap::new(),
             changes: Vec::new(),
@@ -245,7 +261,7 @@ impl Engine {
     pub fn on_event(&mut self, event: &Event, mut report: impl FnMut(Finding)) {
         self.changes.clear();
         self.world.on_event(event, &mut self.changes);
-        let opened = &mut self.opened;
+        let (opened, explanations) = (&mut self.opened, &mut self.explanations);
         let standpoint = self.world.standpoint();
         let mut count_and_report = |mut finding: Finding| {
             for remedy in &mut finding.remedy {
@@ -254,7 +270,7 @@ impl Engine {
             if finding.state == State::Opened {
                 *opened.entry(finding.code).or_default() += 1;
             }
-            report(finding);
+            explanations.report(finding, &mut report);
         };
         let mut reporter = Reporter { last_id: &mut self.last_id, report: &mut count_and_report };
         for change in &self.changes {
@@ -277,6 +293,11 @@ impl Engine {
     /// The codes of all findings that it can make.
     pub fn codes(&self) -> impl Iterator<Item = &'static str> {
         self.detectors.iter().map(|detector| detector.code())
+    }
+
+    /// The causes that each finding can name, with what each rests on.
+    pub fn causes(&self) -> impl Iterator<Item = (&'static str, &'static [CauseRule])> {
+        self.detectors.iter().map(|detector| (detector.code(), detector.causes()))
     }
 
     /// How many findings of each code were not told because too many were open.

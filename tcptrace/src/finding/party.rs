@@ -16,6 +16,9 @@ pub struct Party {
     /// Local address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
+    /// Name of the device that the socket is bound to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// Port, for a subject that is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
@@ -114,10 +117,16 @@ impl Party {
         Self {
             kind: "listener",
             address: Some(listener.endpoints.local),
+            device: world.device_name(listener.endpoints.netns, listener.endpoints.device),
             netns: Some(listener.endpoints.netns),
             process: Some(ProcessName::of_owners(&listener.owners, world.processes())),
             ..Self::default()
         }
+    }
+
+    /// Its address, with its device as ss(8) writes it.
+    pub(super) fn place(&self) -> Option<String> {
+        Some(at_device(self.address?, self.device.as_deref()))
     }
 }
 
@@ -178,10 +187,19 @@ impl fmt::Display for ProcessName {
     }
 }
 
+/// An address and the device that it is bound to: `0.0.0.0%mgmt0:2222`.
+pub(crate) fn at_device(address: SocketAddr, device: Option<&str>) -> String {
+    match (device, address) {
+        (None, _) => address.to_string(),
+        (Some(device), SocketAddr::V4(at)) => format!("{}%{device}:{}", at.ip(), at.port()),
+        (Some(device), SocketAddr::V6(at)) => format!("[{}]%{device}:{}", at.ip(), at.port()),
+    }
+}
+
 /// The process and the address: `delegated[6039] 0.0.0.0:1080`.
 impl fmt::Display for Party {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.process, self.address) {
+        match (&self.process, self.place()) {
             (Some(process), Some(address)) => write!(f, "{process} {address}"),
             (Some(process), None) => write!(f, "{process}"),
             (None, Some(address)) => write!(f, "{address}"),

@@ -15,7 +15,7 @@ use crate::event::{DestinationUse, Owner, PortSurvey, PortUse};
 
 use super::case::{Concern, Description, Diagnosis};
 use super::words::{count, span};
-use super::{Confidence, Evidence, Party, ProcessName, Severity, SocketFacts};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Severity, SocketFacts};
 
 /// A look may be so much older than the failure that it explains: events of several CPUs are not in perfect order.
 const BEFORE: Duration = Duration::from_millis(100);
@@ -34,6 +34,63 @@ pub(super) struct Memory {
 
 impl Diagnosis for PortExhaustion {
     const CODE: &'static str = "port-exhaustion";
+    const CAUSES: &'static [CauseRule] = &[
+        CauseRule {
+            code: "leak",
+            means: "one process has at least half of the ports and does not give them back",
+            certain: Some(
+                "every holder was looked up, and the process's peers have closed and it has not, or it only grows",
+            ),
+            likely: Some("the same, and the holders could not be listed completely"),
+            possible: Some("the process had the ports before it was traced, and has given back few since"),
+            told_apart: &[
+                Apart { from: "`churn`", by: "less than half of the ports are in TIME_WAIT" },
+                Apart {
+                    from: "a pool that is full",
+                    by: "its peers have closed, or it only grows; a pool does neither",
+                },
+            ],
+        },
+        CauseRule {
+            code: "churn",
+            means: "at least half are in TIME_WAIT",
+            certain: Some("every holder was looked up"),
+            likely: Some("the holders could not be listed completely"),
+            possible: None,
+            told_apart: &[Apart { from: "`leak`", by: "no process has the sockets: they are closed" }],
+        },
+        CauseRule {
+            code: "bind-before-connect",
+            means: "ports were taken by bind() to port 0 before connect()",
+            certain: Some("most ports were seen being taken so, and every holder was looked up"),
+            likely: Some(
+                "the process with most of the ports takes them so now; most are older than the trace",
+            ),
+            possible: None,
+            told_apart: &[Apart { from: "`hot-destination`", by: "no single destination uses them up" }],
+        },
+        CauseRule {
+            code: "hot-destination",
+            means: "all are in use toward one destination, and there are some toward others",
+            certain: Some("every holder was looked up"),
+            likely: Some("the holders could not be listed completely"),
+            possible: None,
+            told_apart: &[Apart { from: "`small-range`", by: "toward others there are free ports" }],
+        },
+        CauseRule {
+            code: "small-range",
+            means: "there are few, and no process has most of them; or the socket has a range of its own",
+            certain: Some(
+                "the range is smaller than the kernel's default, or the socket's own was read; every holder was looked up",
+            ),
+            likely: Some("the holders could not be listed completely"),
+            possible: Some("who has the ports could not be looked up, or they were given back meanwhile"),
+            told_apart: &[
+                Apart { from: "`leak`", by: "no process has half of the ports" },
+                Apart { from: "`churn`", by: "less than half are in TIME_WAIT" },
+            ],
+        },
+    ];
     const QUIET: Duration = Duration::from_secs(10);
 
     /// The network namespace.

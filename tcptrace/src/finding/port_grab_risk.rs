@@ -8,7 +8,9 @@ use crate::event::{PortRange, PortRanges};
 
 use super::case::{Concern, Description, Diagnosis};
 use super::words::{count, span};
-use super::{Confidence, Evidence, Party, ProcessName, Remedy, Severity, SocketFacts, commands};
+use super::{
+    Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity, SocketFacts, commands,
+};
 
 /// Ports that are remembered so as not to be told of twice.
 const PORTS: usize = 8192;
@@ -36,6 +38,27 @@ pub(super) enum Case {
 
 impl Diagnosis for PortGrabRisk {
     const CODE: &'static str = "port-grab-risk";
+    const CAUSES: &'static [CauseRule] = &[
+        CauseRule {
+            code: "range-overlap",
+            means: "a process listens on a port of the ephemeral range that is not reserved",
+            certain: Some("the listener's bind(), the range and the reserved ports were read"),
+            likely: None,
+            possible: None,
+            told_apart: &[Apart {
+                from: "a listener that let the kernel choose its port",
+                by: "bind() asked for this port by number",
+            }],
+        },
+        CauseRule {
+            code: "near-miss",
+            means: "a connect() was just given a port on which a server listened, or which one wanted in vain",
+            certain: Some("the connect() and the server's port were both observed"),
+            likely: None,
+            possible: None,
+            told_apart: &[Apart { from: "`bind-conflict`", by: "no server has failed yet" }],
+        },
+    ];
     const QUIET: Duration = Duration::from_secs(5);
 
     type Key = Case;

@@ -7,13 +7,24 @@ use crate::event::{PortHolders, PortSurvey};
 
 use super::case::{Concern, Description, Diagnosis};
 use super::words::{rate, span};
-use super::{Confidence, Evidence, Party, ProcessName, Remedy, Severity};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity};
 
 /// The diagnosis.
 pub(super) struct PortLeak;
 
 impl Diagnosis for PortLeak {
     const CODE: &'static str = "port-leak";
+    const CAUSES: &'static [CauseRule] = &[CauseRule {
+        code: "not-closing",
+        means: "what a process holds only grows",
+        certain: Some("it grew at every look, and half of its sockets were closed by the peer and not by it"),
+        likely: Some("it grew at every look, and less than a tenth was given back"),
+        possible: None,
+        told_apart: &[Apart {
+            from: "a pool that is still filling up",
+            by: "half of the sockets are in CLOSE_WAIT; otherwise nothing, hence likely",
+        }],
+    }];
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = PortUser;

@@ -9,7 +9,7 @@ use crate::event::{Timestamp, observation};
 use super::case::{Concern, Description, Diagnosis};
 use super::owner_state::OwnerState;
 use super::words::{count, rate, span};
-use super::{Confidence, Evidence, Party, Remedy, Severity};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity};
 
 /// A member that gets so many times as much as the others on average is given too much.
 const TOO_MUCH: f64 = 1.5;
@@ -38,6 +38,27 @@ pub(super) struct Trouble {
 
 impl Diagnosis for ReuseportImbalance {
     const CODE: &'static str = "reuseport-imbalance";
+    const CAUSES: &'static [CauseRule] = &[
+        CauseRule {
+            code: "stuck-member",
+            means: "the member does not accept, or too slowly",
+            certain: Some("accepts and drops of each member are observed, and this one had none"),
+            likely: Some("it accepts too slowly"),
+            possible: None,
+            told_apart: &[
+                Apart { from: "`uneven-hash`", by: "it does not get much more than the others" },
+                Apart { from: "a group that is too slow as a whole", by: "the others' queues are empty" },
+            ],
+        },
+        CauseRule {
+            code: "uneven-hash",
+            means: "it accepts, and gets more than 1.5 times what the others get on average",
+            certain: Some("accepts, arrivals and drops of each member are observed"),
+            likely: Some("drops are not observed one by one"),
+            possible: None,
+            told_apart: &[Apart { from: "`stuck-member`", by: "it accepts" }],
+        },
+    ];
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = ListenerId;

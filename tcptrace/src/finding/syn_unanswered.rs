@@ -8,13 +8,43 @@ use super::case::Description;
 use super::destination::{Account, Trouble, others, subject, who_says};
 use super::handshake_dropped;
 use super::words::{count, errno_name, span};
-use super::{Confidence, Evidence, Party, Remedy, Severity};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity};
 
 /// The diagnosis.
 pub(super) struct SynUnanswered;
 
 impl Trouble for SynUnanswered {
     const CODE: &'static str = "syn-unanswered";
+    const CAUSES: &'static [CauseRule] = &[
+        CauseRule {
+            code: "no-answer",
+            means: "neither a SYN-ACK nor an RST came back",
+            certain: None,
+            likely: Some("the SYN was sent again, and nothing answered it"),
+            possible: None,
+            told_apart: &[
+                Apart {
+                    from: "`connect-refused`",
+                    by: "no RST came, and no ICMP message that refuses the port",
+                },
+                Apart {
+                    from: "a loss on the way there from one on the way back, a silent firewall, or a host that is down",
+                    by: "nothing on one host: a capture at the destination would tell",
+                },
+            ],
+        },
+        CauseRule {
+            code: "local-drop",
+            means: "this host itself drops the SYN, at a listener's full queue or on its way",
+            certain: Some("the drop was seen, with the addresses and ports of this connect"),
+            likely: None,
+            possible: None,
+            told_apart: &[Apart {
+                from: "`no-answer`: a loss elsewhere",
+                by: "the other end is on this host, and its drop was seen",
+            }],
+        },
+    ];
     /// Longer than the pause before the fifth repetition of a SYN.
     const QUIET: Duration = Duration::from_secs(20);
 

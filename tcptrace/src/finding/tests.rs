@@ -153,6 +153,8 @@ fn kind() -> impl Strategy<Value = Kind> {
             inode: pid.into(),
             uid: Some(0),
             v6only: None,
+            device: 0,
+            retransmits: 0,
             time_wait_left_ms: Some(1),
             owners,
         };

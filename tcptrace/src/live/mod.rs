@@ -15,6 +15,7 @@ mod places;
 mod polled;
 mod ports;
 mod reverse_path;
+mod syn_queues;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -45,6 +46,7 @@ use people::People;
 use places::Places;
 use polled::{ByPort, Polled};
 use ports::Ports;
+use syn_queues::{Requests, SynQueues};
 
 /// How to trace.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +87,8 @@ pub struct Live {
     kallsyms: Kallsyms,
     /// `Some` when drops or listeners must be polled.
     polled: Option<Polled>,
+    /// Where SYN queues must be polled as well.
+    syn_queues: SynQueues,
     /// What was last said of each listener, as a digest: there may be tens of thousands.
     said_listeners: HashMap<u64, u64>,
     /// When a SYN-ACK was last sent again, by any listener.
@@ -130,6 +134,7 @@ impl Live {
             absence: Absence::default(),
             kallsyms: Kallsyms::default(),
             polled: polls.then(Polled::default),
+            syn_queues: SynQueues::default(),
             said_listeners: HashMap::new(),
             last_retransmit: None,
             changed: HashSet::new(),
@@ -155,6 +160,9 @@ impl Live {
         )))];
         first.extend(live.places.knobs());
         let listeners = live.places.listeners();
+        for (netns, listener) in &listeners {
+            first.extend(live.places.introduce_device(*netns, listener.ifindex));
+        }
         first.extend(match live.tracer.take_open_sockets() {
             Some(sockets) => live.people.bootstrap(sockets),
             None => {
@@ -164,7 +172,7 @@ impl Live {
             }
         });
         if let Some(polled) = &mut live.polled {
-            first.extend(polled.samples(&listeners, &ByPort::default(), false));
+            first.extend(polled.samples(&listeners, &ByPort::default(), &Requests::new(), false));
         }
         first.extend(live.places.counters());
         for kind in &first {
@@ -174,6 +182,7 @@ impl Live {
         let now = clock::now(clock);
         let mut first: Vec<Event> = first.into_iter().map(|kind| Event { time: now, kind }).collect();
         live.sift(&mut first);
+        first.iter().for_each(|event| live.syn_queues.note(event));
         Ok((live, first))
     }
 
@@ -260,10 +269,11 @@ impl Live {
             if let Kind::BindFail(fail) = &mut event.kind
                 && fail.errno == EADDRNOTAVAIL
             {
-                fail.addresses = self.places.addresses_of(fail.endpoints.netns);
+                self.places.explain_address(fail);
             }
             self.introduce(&event, into);
             self.ports.note(&event.kind);
+            self.syn_queues.note(&event);
             match &event.kind {
                 Kind::NoListener(absent) if absent.total >= absence::SYNS => {
                     self.absence.ask((absent.endpoints.netns, absent.endpoints.local.port()), event.time);
@@ -317,6 +327,16 @@ impl Live {
 
     /// Introduces every process that `event` names for the first time.
     fn introduce(&mut self, event: &Event, into: &mut Vec<Event>) {
+        let socket = match &event.kind {
+            Kind::Listen(listen) => Some(listen.endpoints),
+            Kind::NoListener(absent) => Some(absent.endpoints),
+            Kind::HandshakeDrop(dropped) => Some(dropped.endpoints),
+            Kind::BindFail(fail) => Some(fail.endpoints),
+            Kind::NoPort(refused) => Some(refused.endpoints),
+            _ => None,
+        };
+        let device = socket.and_then(|ends| self.places.introduce_device(ends.netns, ends.device));
+        into.extend(device.map(|kind| Event { time: event.time, kind }));
         let one = |task| (Some(task), &[][..]);
         let (task, holders): (Option<&Task>, &[Holder]) = match &event.kind {
             Kind::Listen(listen) => one(&listen.task),
@@ -376,7 +396,11 @@ impl Live {
         kinds.extend(self.lost(now));
         kinds.push(Kind::Tick);
         self.last_second = now;
-        into.extend(kinds.into_iter().map(|kind| Event { time: now, kind }));
+        for kind in kinds {
+            let event = Event { time: now, kind };
+            self.syn_queues.note(&event);
+            into.push(event);
+        }
     }
 
     /// Counts of connects, where they changed: those that could not be told one by one are among them.

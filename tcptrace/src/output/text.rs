@@ -228,6 +228,9 @@ pub fn account(finding: &Finding) -> Vec<String> {
         confidence => format!("{}: ", confidence.name()),
     };
     lines.push(format!("  cause  {}: {sure}{}", finding.cause, escape(&finding.explanation)));
+    if let Some(by) = &finding.explained_by {
+        lines.push(format!("  see    {}: {}", by.code, escape(&by.headline)));
+    }
     for (index, remedy) in finding.remedy.iter().enumerate() {
         let label = if index == 0 { "do    " } else { "      " };
         lines.push(format!("  {label} {}", escape(&remedy.text)));

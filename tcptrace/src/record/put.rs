@@ -164,6 +164,7 @@ pub(super) fn put(columns: &mut Builders, row: usize, event: &Event) -> Result<(
         | Kind::PrefixSample(_)
         | Kind::CounterSample(_)
         | Kind::KnobSample(_)
+        | Kind::Device(_)
         | Kind::ProcessInfo(_)
         | Kind::ProcessState(_)
         | Kind::SocketOwner(_)
@@ -227,6 +228,10 @@ fn for_queries(columns: &mut Builders, row: usize, kind: &Kind) {
         }
         Kind::CounterSample(sample) => columns.netns.put(row, sample.netns),
         Kind::KnobSample(sample) => columns.netns.put(row, sample.netns),
+        Kind::Device(device) => {
+            columns.netns.put(row, device.netns);
+            columns.device.put(row, device.index);
+        }
         Kind::ProcessInfo(info) => {
             columns.pid.put(row, info.pid);
             columns.comm.put(row, info.comm.as_str());

@@ -7,22 +7,33 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::truth::{Expectation, GroundTruth, Party};
+use crate::finding::Confidence;
 
-/// The last word of each finding, collected while tracing.
+/// What was claimed while tracing.
 #[derive(Debug, Default)]
-pub struct Claims(BTreeMap<u64, Value>);
+pub struct Claims {
+    /// The last word of each finding.
+    last: BTreeMap<u64, Value>,
+    /// Whatever was claimed as certain, by finding and cause, as it was claimed last: not even for a moment may it be false.
+    certain: BTreeMap<(u64, String), Value>,
+}
 
 impl Claims {
     /// Takes in a finding as JSON output has it; a later state of the same finding replaces an earlier one.
     pub fn note(&mut self, finding: Value) {
-        if let Some(id) = finding.get("id").and_then(Value::as_u64) {
-            self.0.insert(id, finding);
+        let Some(id) = finding.get("id").and_then(Value::as_u64) else { return };
+        let text = |key| finding.get(key).and_then(Value::as_str);
+        if text("confidence") == Some(Confidence::Certain.name()) {
+            let cause = text("cause").unwrap_or_default().to_owned();
+            self.certain.insert((id, cause), finding.clone());
         }
+        self.last.insert(id, finding);
     }
 
     /// The first command of the remedies of the findings with this code.
     pub fn remedy(&self, code: &str) -> Option<&str> {
-        let about = self.0.values().filter(|claim| claim.get("code").and_then(Value::as_str) == Some(code));
+        let about =
+            self.last.values().filter(|claim| claim.get("code").and_then(Value::as_str) == Some(code));
         let remedies = about.filter_map(|claim| claim.get("remedy").and_then(Value::as_array)).flatten();
         remedies.filter_map(|remedy| remedy.get("command").and_then(Value::as_str)).next()
     }
@@ -68,11 +79,9 @@ impl Claims {
                 problems.push(format!("{}: {what}", expected.code));
             }
         }
-        for (id, claim) in &self.0 {
+        for (id, claim) in &self.last {
             let code = claim.get("code").and_then(Value::as_str).unwrap_or("?");
-            let allowed = truth.allow.iter().any(|allowed| allowed.code == code)
-                || truth.allow_at.iter().any(|at| at.allowed.code == code && Some(at.port) == port_of(claim));
-            if !answered.contains(id) && !allowed && !is_other_end(claim, truth) {
+            if !answered.contains(id) && !is_allowed(claim, truth) && !is_other_end(claim, truth) {
                 let title = claim.get("title").and_then(Value::as_str).unwrap_or("");
                 problems.push(format!("{code} was claimed, and is not so: {title}"));
             }
@@ -80,14 +89,60 @@ impl Claims {
         problems
     }
 
+    /// What was expected and is neither claimed nor observable here, one sentence each: the finding, and the observation that it
+    /// needs.
+    pub fn not_observable(&self, truth: &GroundTruth, observes: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut answered = BTreeSet::new();
+        let mut left = Vec::new();
+        for expected in &truth.expect {
+            let claims = self.of_code(expected, &answered);
+            match claims.into_iter().find(|(_, claim)| mismatch(expected, claim).is_none()) {
+                Some((id, _)) => {
+                    answered.insert(id);
+                }
+                None => left.push(expected),
+            }
+        }
+        left.into_iter()
+            .filter_map(|expected| {
+                let needs = expected.needs.filter(|needs| !observes(needs))?;
+                Some(format!("{} ({}) needs the observation {needs}", expected.code, expected.cause))
+            })
+            .collect()
+    }
+
+    /// What was claimed as certain and is not so, one sentence each: the worst that the tracer can do.
+    pub fn false_certains(&self, truth: &GroundTruth) -> Vec<String> {
+        let is_false = |claim: &Value| {
+            let right = truth.expect.iter().any(|expected| {
+                claim.get("code") == Some(&expected.code.into()) && mismatch(expected, claim).is_none()
+            });
+            !right && !is_allowed(claim, truth) && !is_other_end(claim, truth)
+        };
+        let claims = self.certain.iter().filter(|(_, claim)| is_false(claim));
+        claims
+            .map(|((_, cause), claim)| {
+                let text = |key| claim.get(key).and_then(Value::as_str).unwrap_or_default();
+                format!("false certain: {} ({cause}): {}", text("code"), text("title"))
+            })
+            .collect()
+    }
+
     /// The claims with the code of `expected` that have not answered another expectation.
     fn of_code(&self, expected: &Expectation, answered: &BTreeSet<u64>) -> Vec<(u64, &Value)> {
-        self.0
+        self.last
             .iter()
             .filter(|(id, claim)| !answered.contains(id) && claim.get("code") == Some(&expected.code.into()))
             .map(|(id, claim)| (*id, claim))
             .collect()
     }
+}
+
+/// Whether the truth allows a finding of this code, about this port.
+fn is_allowed(claim: &Value, truth: &GroundTruth) -> bool {
+    let code = claim.get("code").and_then(Value::as_str).unwrap_or_default();
+    truth.allow.iter().any(|allowed| allowed.code == code)
+        || truth.allow_at.iter().any(|at| at.allowed.code == code && Some(at.port) == port_of(claim))
 }
 
 /// The port that a claim is about.
@@ -123,6 +178,13 @@ fn mismatch(expected: &Expectation, claim: &Value) -> Option<String> {
     let cause = claim.get("cause").and_then(Value::as_str).unwrap_or("none");
     if cause != expected.cause {
         return Some(format!("the cause is {}, and {cause} was claimed", expected.cause));
+    }
+    let sure = claim.get("confidence").and_then(Value::as_str);
+    if let Some(most) = expected.at_most
+        && let Some(claimed) = Confidence::ALL.into_iter().find(|known| Some(known.name()) == sure)
+        && claimed > most
+    {
+        return Some(format!("it is claimed as {}, and is no more than {}", claimed.name(), most.name()));
     }
     if let Some(problem) = party("subject", &expected.subject, claim.get("subject")) {
         return Some(problem);
@@ -228,6 +290,9 @@ mod tests {
                 requester: Some(who(7, "tt-server")),
                 holder: Some(who(8, "tt-client")),
                 needs: None,
+                without: None,
+                at_most: None,
+                at_least: None,
             }],
             may_be_unknown: 0,
             allow: vec![Allowed { code: "port-grab-risk", because: "it is one" }],
@@ -283,11 +348,37 @@ mod tests {
         truth.expect[0].needs = Some("bind-fail");
         assert_eq!(Claims::default().judge(&truth, |_| true).len(), 1);
         assert!(Claims::default().judge(&truth, |needed| needed != "bind-fail").is_empty());
+        let missing = |claims: &Claims, seen| claims.not_observable(&truth, |_| seen).len();
+        assert_eq!((missing(&Claims::default(), false), missing(&Claims::default(), true)), (1, 0));
+        let mut found = Claims::default();
+        found.note(claim());
+        assert_eq!(missing(&found, false), 0);
         let mut wrong = Claims::default();
         let mut claim = claim();
         claim["cause"] = "listener".into();
         wrong.note(claim);
         assert_eq!(wrong.judge(&truth, |_| false).len(), 1);
+    }
+
+    #[test]
+    fn where_a_cause_cannot_be_told_another_word_is_right() {
+        let mut truth = truth();
+        truth.expect[0] = truth.expect[0].clone().or_without("request-end", "unknown");
+        let with = |cause: &str| {
+            let mut all = Claims::default();
+            let mut claim = claim();
+            claim["cause"] = cause.into();
+            all.note(claim);
+            all
+        };
+        let right = |claims: &Claims, seen: bool| {
+            let mut truth = truth.clone();
+            truth.settle(|_| seen);
+            claims.judge(&truth, |_| seen).is_empty()
+        };
+        let (told, unknown) = (with("ephemeral-grab"), with("unknown"));
+        assert_eq!((right(&told, true), right(&told, false)), (true, false));
+        assert_eq!((right(&unknown, true), right(&unknown, false)), (false, true));
     }
 
     #[test]
@@ -302,6 +393,40 @@ mod tests {
             claims.note(claim.clone());
             let truth = GroundTruth { may_be_unknown, ..truth() };
             assert_eq!(claims.judge(&truth, |_| true).len(), problems, "{claim}");
+        }
+    }
+
+    #[test]
+    fn a_false_certain_is_counted_though_it_was_withdrawn() {
+        let with = |cause: &str, confidence: &str| {
+            let mut claim = claim();
+            claim["cause"] = cause.into();
+            claim["confidence"] = confidence.into();
+            claim
+        };
+        let counted = |claims: &[Value]| {
+            let mut all = Claims::default();
+            claims.iter().for_each(|claim| all.note(claim.clone()));
+            all.false_certains(&truth()).len()
+        };
+        assert_eq!(counted(&[with("listener", "certain"), with("ephemeral-grab", "certain")]), 1);
+        assert_eq!(counted(&[with("listener", "likely"), with("ephemeral-grab", "certain")]), 0);
+        let allowed = json!({"id": 2, "code": "port-grab-risk", "cause": "x", "confidence": "certain"});
+        let unheard = json!({"id": 2, "code": "slow-accept", "cause": "x", "confidence": "certain"});
+        assert_eq!((counted(&[allowed]), counted(&[unheard])), (0, 1));
+    }
+
+    #[test]
+    fn more_confidence_than_is_right_is_wrong() {
+        let mut truth = truth();
+        truth.expect[0].at_most = Some(Confidence::Likely);
+        for (confidence, problems) in [("certain", 1), ("likely", 0), ("possible", 0)] {
+            let mut claims = Claims::default();
+            let mut claim = claim();
+            claim["confidence"] = confidence.into();
+            claims.note(claim);
+            assert_eq!(claims.judge(&truth, |_| true).len(), problems, "{confidence}");
+            assert_eq!(claims.false_certains(&truth).len(), problems, "{confidence}");
         }
     }
 

@@ -203,6 +203,7 @@ fn finding(code: &'static str, at: &str, netns: u32) -> Finding {
         state: State::Opened,
         severity: Severity::Critical,
         confidence: Certain,
+        explained_by: None,
         time: Timestamp::default(),
         title: "it happens".to_owned(),
         subject: Party {

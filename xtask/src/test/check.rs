@@ -171,7 +171,12 @@ fn contract(finding: &Value, problems: &mut Problems) {
     let (subject, evidence) = (&finding["subject"], &finding["evidence"]);
     problems.unless(subject["kind"].is_string(), || format!("the finding {code} has no subject"));
     problems.unless(evidence.is_object(), || format!("the finding {code} has no evidence"));
-    problems.unless(!array(&finding["remedy"]).is_empty(), || format!("the finding {code} has no remedy"));
+    // What to change is said once, by the finding that knows the cause.
+    let (advises, explained) = (!array(&finding["remedy"]).is_empty(), finding["explained_by"].is_u64());
+    problems.unless(advises || explained, || format!("the finding {code} has no remedy"));
+    problems.unless(!(advises && explained), || {
+        format!("the finding {code} has a remedy of its own beside the finding that explains it")
+    });
 }
 
 /// A finding is expected, or true for a reason that the truth gives.
@@ -183,7 +188,7 @@ fn nothing_else(finding: &Value, truth: &Value, problems: &mut Problems) {
         .any(|entry| entry["code"] == *code);
     // The other end of the same trouble, which names whom the truth expects: the rehearsal has looked at that.
     let evidence = &finding["evidence"];
-    let other_end = evidence["server"].is_object() && truth["diagnosed"] == true;
+    let other_end = evidence["server"].is_object() && array(&truth["problems"]).is_empty();
     problems.unless(known || other_end, || {
         format!("nothing like {code} happened, and it was claimed: {}", finding["title"])
     });
@@ -229,6 +234,13 @@ fn one_finding(expected: &Value, finding: &Value, truth: &Value, tier: Tier, pro
     }
     if tier.is_full() {
         counts(finding, truth, problems);
+        let rank = |confidence: &Value| {
+            ["possible", "likely", "certain"].iter().position(|known| confidence == *known)
+        };
+        let (sure, least) = (&finding["confidence"], &expected["at_least"]);
+        problems.unless(rank(sure) >= rank(least), || {
+            format!("{code} is claimed as {sure}, where {least} is right: everything is observed")
+        });
     }
 }
 

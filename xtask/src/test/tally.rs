@@ -21,6 +21,8 @@ pub(crate) struct Tally {
     passed: usize,
     failed: Vec<String>,
     skipped: usize,
+    /// How many findings were claimed as certain and are not so: the worst that the tracer can do.
+    false_certains: usize,
     /// Where the outputs of failed cases are kept.
     directory: PathBuf,
 }
@@ -32,12 +34,13 @@ impl Tally {
             fs::remove_dir_all(&directory).with_context(|| format!("clearing {}", directory.display()))?;
         }
         fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
-        Ok(Self { passed: 0, failed: Vec::new(), skipped: 0, directory })
+        Ok(Self { passed: 0, failed: Vec::new(), skipped: 0, false_certains: 0, directory })
     }
 
     /// A command with output, judged.
     pub(crate) fn case(&mut self, name: &str, report: &JobReport, problems: &[String]) {
         self.verdict(name, report.elapsed, problems);
+        self.false_certains += problems.iter().filter(|problem| problem.contains("false certain")).count();
         if problems.is_empty() {
             return;
         }
@@ -89,6 +92,7 @@ impl Tally {
             println!("failed: {}", failure.chars().take(SHOWN_COLUMNS).collect::<String>());
         }
         let skipped = if self.skipped > 0 { format!(", {} skipped", self.skipped) } else { String::new() };
+        println!("false certains: {}", self.false_certains);
         println!("{} passed, {} failed{skipped}", self.passed, self.failed.len());
         ExitCode::from(u8::from(!self.failed.is_empty()))
     }

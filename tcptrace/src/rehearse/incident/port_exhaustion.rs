@@ -252,6 +252,9 @@ impl Incident for PortExhaustion {
                 _ => self.takers.first().map(person),
             },
             needs: None,
+            without: None,
+            at_most: None,
+            at_least: None,
         };
         let leak = Allowed { code: "port-leak", because: "it is one, before it has used up the ports" };
         let actors = self.takers.iter().chain(&self.upstreams).chain([requester]);

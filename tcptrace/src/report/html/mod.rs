@@ -148,6 +148,9 @@ impl Page<'_> {
         for elsewhere in &verdict.elsewhere {
             self.add(format!("<p><b>there</b> {}</p>", safe(&told_elsewhere(elsewhere))));
         }
+        if let Some(by) = &finding.explained_by {
+            self.add(format!("<p><b>see</b> {}: {}</p>", by.code, safe(&by.headline)));
+        }
         for remedy in &finding.remedy {
             self.add(format!("<p><b>do</b> {}", safe(&remedy.text)));
             if let Some(command) = &remedy.command {
