@@ -154,17 +154,19 @@ impl Diagnosis for AcceptQueueOverflow {
         // Listeners that are forgotten have no findings to come.
         self.told.retain(|listener, _| world.listener(*listener).is_some());
         let before = self.told.get(key).copied().unwrap_or_default();
+        let start = listener.map_or_else(Reading::default, |listener| start_reading(listener, now));
         Overflow {
             before,
             first: now,
             last: now,
-            start: listener.map_or_else(Reading::default, |listener| start_reading(listener, now)),
+            start,
             end: None,
             deepest: 0,
             peers: DistinctCount::new(PEERS),
+            // Over the same time as ours: a drop that is known from the counter alone is in its latest reading.
             kernel_before: listener
-                .and_then(|listener| kernel_overflows(listener, world))
-                .map(|(_, grown)| grown),
+                .and_then(|listener| world.namespace(listener.endpoints.netns))
+                .and_then(|namespace| namespace.overflows_until(start.time)),
             stall: Stall::after(before.total()),
         }
     }
