@@ -325,7 +325,12 @@ impl Correlator {
         };
         let mut totals = match sample.source {
             SampleSource::Observed => self.as_far_as_observed(sample.totals),
-            SampleSource::Polled => sample.totals,
+            // What the probes counted by port comes along; what is polled is known whatever is observed.
+            SampleSource::Polled => ListenerTotals {
+                deferred: sample.totals.deferred,
+                syn_queue_max: sample.totals.syn_queue_max.filter(|most| *most > 0),
+                ..self.as_far_as_observed(sample.totals)
+            },
         };
         if let Some(listener) = self.listeners.get(id).filter(|_| by_port) {
             totals = totals.less(&listener.port_base);
@@ -355,7 +360,7 @@ impl Correlator {
             listener.note_queue(time, &sample.listener);
         }
         if sample.source == SampleSource::Polled {
-            listener.syn_queue = sample.totals.syn_queue_max;
+            listener.syn_queue = totals.syn_queue_max;
         }
         if let Some(acceptor) = totals.last_acceptor {
             listener.owners.confirm(acceptor.pid);

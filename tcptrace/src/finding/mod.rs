@@ -6,6 +6,7 @@
 mod accept_failed;
 mod accept_queue_overflow;
 mod accept_stall;
+mod agree;
 mod backlog_truncated;
 mod bind_conflict;
 mod bind_refused;
@@ -37,6 +38,7 @@ mod syn_unanswered;
 pub(crate) mod testing;
 pub(crate) mod words;
 
+pub use agree::contradictions;
 pub use cause::{Apart, CauseRule};
 pub use evidence::{Evidence, Value};
 pub use explained::ExplainedBy;

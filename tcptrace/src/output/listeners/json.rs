@@ -60,6 +60,8 @@ struct OwnerLine {
 struct SynQueueLine {
     requests: u32,
     retransmitted: u32,
+    /// Their final ACK has come, and they wait for data (`TCP_DEFER_ACCEPT`).
+    deferred: u32,
     /// These numbers are of the whole reuseport group.
     shared: bool,
     limit: u32,
@@ -163,6 +165,7 @@ impl ListenerLine {
             syn_queue: listener.half_open.map(|found| SynQueueLine {
                 requests: found.requests,
                 retransmitted: found.retransmitted,
+                deferred: found.deferred,
                 shared: found.shared,
                 limit: syn_queue_limit.limit,
                 limited_by: syn_queue_limit.set_by,
@@ -308,7 +311,7 @@ mod tests {
             r#""threads":1,"threads_running":0,"threads_blocked":0,"threads_accepting":1,"threads_polling":0,"#,
             r#""open_files":10,"open_files_limit":1024}],"queue":3,"queue_limit":511,"full":false,"#,
             r#""limited_by":"backlog-argument","limited_by_confidence":"likely","backlog":null,"somaxconn":4096,"#,
-            r#""socket_drops":0,"syn_queue":{"requests":2,"retransmitted":1,"shared":false,"limit":511,"#,
+            r#""socket_drops":0,"syn_queue":{"requests":2,"retransmitted":1,"deferred":0,"shared":false,"limit":511,"#,
             r#""limited_by":"accept-queue-limit","cookies":true},"fast_open_pending":0,"reuseport":{"members":2,"queued":5},"#,
             r#""ephemeral_port":null,"traced":null,"marks":[]}"#,
             "\n"

@@ -34,7 +34,7 @@ fn an_overflow() {
         text(false, |to| drop(to.finding(play.only()))),
         "\
 19:40:05.999 CRITICAL accept-queue-overflow (updated)  delegated[6039] 0.0.0.0:1080
-    21 waiting, limit 20; 297 SYNs and 41 final ACKs dropped in 4.7 s (kernel: ListenOverflows +338)
+    21 waiting, limit 20; 297 SYNs and 41 final ACKs dropped in 5.0 s (kernel: ListenOverflows +338)
     arrivals 71/s (repeated SYNs included), accepts 8/s, longest wait 2.6 s; 1 thread accepts
   cause  backlog-argument: the application's backlog: listen(fd, 20); somaxconn is 4096. Accepts are too slow for any backlog
   do     raise the listen backlog of DeleGate: `MAXIMA=listen:1024` on its command line or in its configuration file, then restart it (default: 20); somaxconn (4096) needs no change
