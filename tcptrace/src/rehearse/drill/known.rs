@@ -118,6 +118,8 @@ const ONLY_FULL: &[(&str, &str)] = &[
     ("accept", "inode"),
     ("ack-drop", "depth"),
     ("ack-drop", "limit"),
+    // Of all listeners of that port.
+    ("ack-drop", "total"),
     ("listener-closed", "depth"),
     ("bind-fail", "holder_inode"),
     ("bind-fail", "holder_port"),
@@ -264,7 +266,8 @@ pub(super) fn known(ip: IpAddr) -> io::Result<Vec<Expected>> {
 /// A final ACK that comes to a full queue: those of two connections are put off until their data comes, and there is one place.
 fn put_off(server: SocketAddr, first: SocketAddr, second: SocketAddr) -> io::Result<Vec<Expected>> {
     let listener = bound(server)?;
-    listen(&listener, Backlog::new(0)?)?;
+    // Room for both requests, or the second is answered by a cookie, of which nothing is put off.
+    listen(&listener, Backlog::new(8)?)?;
     let inode = inode_of(&listener)?;
     let listener = TcpListener::from(listener);
     setsockopt(&listener, TcpDeferAccept, &60)?;
@@ -274,6 +277,7 @@ fn put_off(server: SocketAddr, first: SocketAddr, second: SocketAddr) -> io::Res
         connect(socket.as_raw_fd(), &SockaddrStorage::from(server))?;
         clients.push(TcpStream::from(socket));
     }
+    listen(&listener, Backlog::new(0)?)?;
     for client in &mut clients {
         client.write_all(b"1")?;
         sleep(MOMENT);
