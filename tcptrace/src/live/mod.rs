@@ -10,6 +10,7 @@ mod conflict;
 pub mod drive;
 mod listeners;
 mod losses;
+mod once;
 mod people;
 mod places;
 mod polled;

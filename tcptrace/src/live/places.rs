@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-use super::{clock, reverse_path::ReversePath};
+use super::{clock, once::Once, reverse_path::ReversePath};
 
 /// Namespaces whose knobs are read every second; of more, only now and then.
 const FEW: usize = 8;
@@ -56,6 +56,7 @@ pub(super) struct Places {
     devices: BTreeMap<(u32, u32), (Instant, Option<Device>)>,
     places: BTreeMap<u32, Place>,
     seconds: u64,
+    once: Once,
 }
 
 impl Places {
@@ -69,6 +70,7 @@ impl Places {
             devices: BTreeMap::new(),
             places: BTreeMap::new(),
             seconds: 0,
+            once: Once::default(),
         };
         if only.is_empty() {
             places.look_around();
@@ -186,7 +188,7 @@ impl Places {
             self.look_around();
         }
         let place = self.places.get(&netns)?;
-        Knobs::of(&place.netns).inspect_err(|error| log::warn!("knobs of namespace {netns}: {error}")).ok()
+        Knobs::of(&place.netns).inspect_err(|error| self.once.warn("knobs", netns, error)).ok()
     }
 
     /// Addresses of a namespace; `None` if they cannot be read.
@@ -197,7 +199,7 @@ impl Places {
             return Some(known.clone());
         }
         let found = addresses(&self.places.get(&netns)?.netns)
-            .inspect_err(|error| log::warn!("addresses of namespace {netns}: {error}"))
+            .inspect_err(|error| self.once.warn("addresses", netns, error))
             .ok()?;
         self.addresses.retain(|_, (read, _)| read.elapsed() < ADDRESSES_FRESH);
         self.addresses.insert(netns, (Instant::now(), found.clone()));
@@ -212,7 +214,7 @@ impl Places {
         let Some(place) = self.places.get(&netns) else { return };
         let (unbindable, off) = match ipv6_obstacles(&place.netns) {
             Ok(found) => found,
-            Err(error) => return log::warn!("IPv6 of namespace {netns}: {error}"),
+            Err(error) => return self.once.warn("IPv6", netns, &error),
         };
         let unusable = unbindable.into_iter().find(|found| found.address == wanted);
         fail.unusable = unusable.map(|found| UnusableAddress {
@@ -256,7 +258,7 @@ impl Places {
         let place = self.places.get_mut(&netns)?;
         if place.diag.is_none() {
             place.diag = SockDiag::open(&place.netns)
-                .inspect_err(|error| log::warn!("sockets of namespace {netns}: {error}"))
+                .inspect_err(|error| self.once.warn("sockets", netns, error))
                 .ok();
         }
         place.diag.as_mut()
@@ -315,7 +317,7 @@ impl Places {
             let Some(diag) = self.diag(netns) else { continue };
             match diag.listeners() {
                 Ok(found) => listeners.extend(found.into_iter().map(|listener| (netns, listener))),
-                Err(error) => log::warn!("listeners of namespace {netns}: {error}"),
+                Err(error) => self.once.warn("listeners", netns, &error),
             }
         }
         listeners

@@ -15,7 +15,7 @@ use super::{
     btf::Btf,
     coverage::{Coverage, Observed, Status},
     hindrance::{LOCKDOWN, is_confidential},
-    plan::{BackEnd, Kind, Observation, Probe, WITH_ALL, Way, observations},
+    plan::{self, BackEnd, Kind, Observation, Probe, WITH_ALL, Way, observations},
 };
 
 /// Which tiers may be used.
@@ -48,6 +48,8 @@ pub struct Attached {
     pub target: &'static str,
     /// For which observations.
     pub observations: Vec<&'static str>,
+    /// Whether it sees IPv6 alone.
+    pub is_ipv6: bool,
 }
 
 impl Attached {
@@ -112,7 +114,13 @@ pub fn attach(
     let attached = attacher
         .standing
         .into_iter()
-        .map(|((program, target), (kind, _, observations))| Attached { program, kind, target, observations })
+        .map(|((program, target), (kind, _, observations))| Attached {
+            program,
+            kind,
+            target,
+            observations,
+            is_ipv6: plan::is_ipv6(program, target),
+        })
         .collect();
     Outcome { coverage: Coverage { observations }, attached, serves }
 }

@@ -182,5 +182,12 @@ pub fn observations() -> impl Iterator<Item = &'static Observation> {
     tables.into_iter().flatten()
 }
 
+/// Whether a program at that function sees IPv6 alone.
+pub(super) fn is_ipv6(program: &str, target: &str) -> bool {
+    let mut probes = observations().flat_map(|o| o.ways).flat_map(|way| way.probes);
+    probes
+        .any(|probe| probe.program == program && probe.targets.contains(&target) && probe.spare == Some(IPV6))
+}
+
 /// Observations that are made only if every connection is to be shown: they cost a run of a program for each.
 pub const WITH_ALL: &[&str] = &["connect-established"];

@@ -80,7 +80,7 @@ impl NoAnswer {
         if kinds.contains(&Kind::OtherVrf) {
             match ground::make_vrf(&stage) {
                 Err(Error::NotSupported(_)) if kinds.len() > 1 => {
-                    kinds.retain(|kind| *kind != Kind::OtherVrf)
+                    kinds.retain(|kind| *kind != Kind::OtherVrf);
                 }
                 made => made?,
             }
