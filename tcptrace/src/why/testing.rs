@@ -1,6 +1,7 @@
 //! Prepared facts.
 
-use super::facts::LeftOver;
+use super::facts::{LeftOver, Waiting};
+use super::steered::Steered;
 use super::{AddressFacts, Facts, Pending, Place};
 use crate::host::knobs::{Knobs, PortRange};
 use crate::host::route::Route;
@@ -29,6 +30,8 @@ pub(super) fn address(to: &str) -> AddressFacts {
         },
         left_over: LeftOver::default(),
         pending: Pending::default(),
+        steered: Steered::default(),
+        waiting: Waiting::default(),
         probe: None,
     }
 }

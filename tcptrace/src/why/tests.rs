@@ -35,8 +35,22 @@ fn refused() -> ProbeOutcome {
     ProbeOutcome::Failed { errno: libc::ECONNREFUSED, after: Duration::from_millis(1) }
 }
 
+/// Set up, with this fate at its other end.
+fn ended(fate: Fate) -> ProbeOutcome {
+    let place = (fate != Fate::NotSeen).then(|| Place { netns: HERE, name: None, own: true });
+    let at = "10.0.0.1:80".parse().unwrap();
+    let end = FarEnd { at, place, fate, watched: Duration::from_millis(1200), unread: Vec::new() };
+    ProbeOutcome::Connected { after: Duration::from_millis(1), end: Some(end) }
+}
+
+/// Set up, and accepted by a program.
 fn connected() -> ProbeOutcome {
-    ProbeOutcome::Connected(Duration::from_millis(1))
+    ended(Fate::Accepted(Some("server[100]".to_owned())))
+}
+
+/// Set up by the kernel alone.
+fn kept_waiting() -> ProbeOutcome {
+    ended(Fate::Waiting)
 }
 
 #[test]
@@ -69,7 +83,7 @@ fn a_server_without_a_route_back() {
 }
 
 #[test]
-fn nobody_listens_or_somebody_elsewhere() {
+fn no_process_listens_or_one_elsewhere() {
     assert_eq!(of(address("10.0.0.1:80"), vec![]), ("no-listener", Certain, Some(false)));
     assert_eq!(
         of(address("10.0.0.1:80"), vec![listener("127.0.0.1:80")]),
@@ -170,7 +184,7 @@ fn a_stopped_process_is_the_cause_and_not_the_queue_that_it_fills() {
     // The kernel answers for it as long as there is room.
     (stopped.socket.depth, stopped.socket.limit) = (1, 20);
     assert_eq!(
-        of(probed(address("10.0.0.1:80"), connected()), vec![stopped]),
+        of(probed(address("10.0.0.1:80"), kept_waiting()), vec![stopped]),
         ("process-stopped", Certain, Some(false))
     );
 }
@@ -272,7 +286,11 @@ fn findings_of_the_time_watched_decide() {
 fn other_hosts() {
     assert_eq!(of(probed(remote("192.0.2.1:80"), no_answer()), vec![]), ("no-answer", Certain, Some(false)));
     assert_eq!(of(probed(remote("192.0.2.1:80"), refused()), vec![]), ("refused", Certain, Some(false)));
-    assert_eq!(of(probed(remote("192.0.2.1:80"), connected()), vec![]), ("answers", Certain, Some(true)));
+    // The other host's kernel has answered; whether a program has accepted is not seen from here.
+    assert_eq!(
+        of(probed(remote("192.0.2.1:80"), ended(Fate::NotSeen)), vec![]),
+        ("answers", Likely, Some(true))
+    );
     let unreachable = ProbeOutcome::Failed { errno: libc::EHOSTUNREACH, after: Duration::from_secs(3) };
     assert_eq!(
         of(probed(remote("192.0.2.1:80"), unreachable), vec![]),
