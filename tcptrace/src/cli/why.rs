@@ -28,8 +28,8 @@ use crate::{
     },
     stock::{Gap, Tracing},
     why::{
-        Answer, Facts, ProbeOutcome, Scope, Seen, answers, decisive, judge, look, look_after, ports,
-        sample, try_one,
+        Answer, Facts, ProbeOutcome, Scope, Seen, answers, decisive, judge, look, look_after, ports, sample,
+        try_one,
     },
 };
 
@@ -168,11 +168,7 @@ fn follow(
     probe: &(impl Fn() -> Vec<ProbeOutcome> + Sync),
 ) -> Result<(Tracing, Option<Vec<ProbeOutcome>>), Failure> {
     let words = ports.iter().map(|port| format!("--port {port}")).collect();
-    let filters = trace::Filters {
-        ports,
-        words,
-        ..Default::default()
-    };
+    let filters = trace::Filters { ports, words, ..Default::default() };
     let options = trace::options(&args.trace, 0, filters)?;
     let mut tracing = Tracing::default();
     let runtime = trace::runtime()?;

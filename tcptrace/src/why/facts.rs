@@ -300,7 +300,11 @@ impl Facts {
     /// What was seen of findings of `code` about a listener of this address's namespace, or about it as a destination.
     pub fn finding<'f>(&'f self, address: &'f AddressFacts, codes: &'f [&'f str]) -> Option<&'f Finding> {
         let of_this = |finding: &Finding| {
-            let port = finding.subject.address.map(|at| at.port()).or(finding.subject.port)
+            let port = finding
+                .subject
+                .address
+                .map(|at| at.port())
+                .or(finding.subject.port)
                 .is_some_and(|port| port == address.to.port() || port == address.at().port());
             let ip = finding.subject.address.map(|at| at.ip().to_canonical());
             let ends = [address.to.ip().to_canonical(), address.at().ip().to_canonical()];

@@ -184,9 +184,8 @@ fn search(client: &Netns, table: &NetnsTable, tuple: Tuple) -> Option<(Netns, Di
 
 fn socket_of(netns: &Netns, tuple: Tuple) -> Option<DiagSocket> {
     let sockets = SockDiag::open(netns).ok()?.connections_of(tuple.to.port()).ok()?;
-    let is_it = |socket: &DiagSocket| {
-        canonical(socket.local) == tuple.to && canonical(socket.remote) == tuple.from
-    };
+    let is_it =
+        |socket: &DiagSocket| canonical(socket.local) == tuple.to && canonical(socket.remote) == tuple.from;
     sockets.into_iter().find(is_it)
 }
 

@@ -150,14 +150,16 @@ fn of_address(
     });
     let source = match &way {
         Ok(Route::Unicast { source, .. }) => *source,
+        // To one of its own addresses a namespace sends from that same address; translated, that goes on the way.
+        Ok(Route::Local) => {
+            Some(to.ip()).filter(|_| server.as_ref().is_some_and(|s| s.id() != scope.client.id()))
+        }
         _ => None,
     };
     let way_back = server.as_ref().zip(source).and_then(|(server, source)| {
         // Beside the point where it cannot be asked for: what the server drops is seen, too.
         Some((source, route(server, source).ok()?))
     });
-    // The source may be translated on the way.
-    let way_back = way_back.filter(|_| steered.known.is_none());
     AddressFacts {
         to,
         way_back,
@@ -232,20 +234,21 @@ fn what_was_seen(facts: &Facts, tracing: &Tracing, before: &[(Netns, Counters)])
         port.is_some_and(|port| ports.contains(&port))
     };
     let world = tracing.engine().world();
-    let closed =
-        world.listeners().iter().filter(|listener| ports.contains(&listener.endpoints.local.port())).filter_map(
-            |listener| {
-                let when = listener.closed?;
-                let task = listener.closing.as_ref().map(|closing| &closing.task);
-                Some(ClosedListener {
-                    netns: listener.endpoints.netns,
-                    local: listener.endpoints.local,
-                    when: when.to_string(),
-                    who: task.map(|task| format!("{}[{}]", world.processes().comm(task), task.pid)),
-                    exiting: listener.closing.as_ref().and_then(|closing| closing.exiting),
-                })
-            },
-        );
+    let closed = world
+        .listeners()
+        .iter()
+        .filter(|listener| ports.contains(&listener.endpoints.local.port()))
+        .filter_map(|listener| {
+            let when = listener.closed?;
+            let task = listener.closing.as_ref().map(|closing| &closing.task);
+            Some(ClosedListener {
+                netns: listener.endpoints.netns,
+                local: listener.endpoints.local,
+                when: when.to_string(),
+                who: task.map(|task| format!("{}[{}]", world.processes().comm(task), task.pid)),
+                exiting: listener.closing.as_ref().and_then(|closing| closing.exiting),
+            })
+        });
     Seen {
         span: tracing.span(),
         findings: tracing.findings().iter().filter(about).cloned().collect(),

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, connect, getpeername, getsockname, getsockopt, socket,
-    sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrStorage, connect, getpeername, getsockname, getsockopt,
+    socket, sockopt,
 };
 
 use super::{ProbeOutcome, far_end};
@@ -28,7 +28,10 @@ pub fn try_one(netns: &Netns, to: SocketAddr, patience: Duration, acceptance: Du
     let is_itself = getsockname::<SockaddrStorage>(connection.as_raw_fd()).ok()
         == getpeername::<SockaddrStorage>(connection.as_raw_fd()).ok();
     if is_itself {
-        return ProbeOutcome::NotMade(format!("the kernel chose port {} for it, and connected it to itself", to.port()));
+        return ProbeOutcome::NotMade(format!(
+            "the kernel chose port {} for it, and connected it to itself",
+            to.port()
+        ));
     }
     ProbeOutcome::Connected { after: *after, end: far_end::follow(netns, connection.as_fd(), acceptance) }
 }

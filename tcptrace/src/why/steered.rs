@@ -91,7 +91,9 @@ pub(super) fn look(
         Ok(programs) => found.may.push(format!(
             "{programs} BPF program(s) of the control group, which may change what its processes connect to,"
         )),
-        Err(error) => found.unread.push(format!("the BPF programs that may change what is connected to ({error})")),
+        Err(error) => {
+            found.unread.push(format!("the BPF programs that may change what is connected to ({error})"))
+        }
     }
     if let Some(joined) = joined.filter(|joined| *joined != to) {
         let by = found.known.take().filter(|known| known.to == joined).map(|known| known.by);
@@ -129,7 +131,13 @@ pub(super) fn owner_of<'t>(table: &'t NetnsTable, ip: IpAddr, but: &Netns) -> Op
 }
 
 /// What one namespace does to connections to `to`.
-fn translation(found: &mut Steered, netns: &Netns, hook: Hook, here: &Place, to: SocketAddr) -> Option<Known> {
+fn translation(
+    found: &mut Steered,
+    netns: &Netns,
+    hook: Hook,
+    here: &Place,
+    to: SocketAddr,
+) -> Option<Known> {
     let is_local = route(netns, to.ip()).is_ok_and(|found| found == Route::Local);
     let rules = netfilter::rules(netns);
     found.unread.extend(rules.unread.into_iter().map(|what| format!("the {what}")));
@@ -211,8 +219,7 @@ fn translation(found: &mut Steered, netns: &Netns, hook: Hook, here: &Place, to:
 /// Where a rule leads connections to `to`, if it says so itself.
 fn end(rule: &Steering, hook: Hook, to: SocketAddr) -> Option<SocketAddr> {
     let port = rule.port.unwrap_or(to.port());
-    let loopback: IpAddr =
-        if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    let loopback: IpAddr = if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
     match (rule.how, rule.to) {
         (_, Some(ip)) => Some(SocketAddr::new(ip, port)),
         // Without an address and without a port a map decides.

@@ -126,7 +126,8 @@ impl Answer {
                 (answers.clone(), Some(true))
             }
             (Some(problem), Some(answers))
-                if answers.confidence == Confidence::Certain && rules::is_excluded_by_acceptance(problem.verdict) =>
+                if answers.confidence == Confidence::Certain
+                    && rules::is_excluded_by_acceptance(problem.verdict) =>
             {
                 (contradiction(problem, answers), None)
             }

@@ -42,10 +42,11 @@ impl Asked {
             Err(error) => return wrong(error.to_string()),
         };
         let target = Target { host: question.target.ip().to_string(), port: question.target.port() };
-        let facts = match look_after(&Scope { target, client, joined: Vec::new() }, &self.tracing, &self.counters) {
-            Ok(facts) => facts,
-            Err(error) => return wrong(error.to_string()),
-        };
+        let facts =
+            match look_after(&Scope { target, client, joined: Vec::new() }, &self.tracing, &self.counters) {
+                Ok(facts) => facts,
+                Err(error) => return wrong(error.to_string()),
+            };
         let answers = answers(&facts);
         match decisive(&answers) {
             Some(answer) if answer.verdict.verdict == question.verdict && answer.healthy == Some(false) => {

@@ -33,7 +33,8 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
         let pid = owner.process.who.pid;
         // Another owner may still accept, and a program may give back a descriptor before it accepts the next time.
         let alone = listener.owners.len() == 1;
-        let confidence = if alone && listener.socket.depth > 0 { Confidence::Certain } else { Confidence::Likely };
+        let confidence =
+            if alone && listener.socket.depth > 0 { Confidence::Certain } else { Confidence::Likely };
         let text =
             format!("pid {pid} of {} is at its limit of open files, so accept() fails", name(listener));
         let verdict = Verdict::new("fd-limit", confidence, text);
@@ -42,7 +43,9 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
             format!("prlimit --pid {pid} --nofile=65536"),
         )));
     }
-    if let Some(finding) = facts.finding(address, &["accept-stall", "accept-failed", "slow-accept", "reuseport-imbalance"]) {
+    if let Some(finding) =
+        facts.finding(address, &["accept-stall", "accept-failed", "slow-accept", "reuseport-imbalance"])
+    {
         return as_found(finding.code, finding);
     }
     let waiting: u32 = listeners.iter().map(|listener| listener.socket.depth).sum();
@@ -66,10 +69,7 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
 
 /// Connections that were accepted while this was watched; `None` where the probes do not show it.
 pub(super) fn accepted(listeners: &[&Listener]) -> Option<u64> {
-    listeners
-        .iter()
-        .map(|listener| listener.traced.as_ref().and_then(|traced| traced.totals.accepted))
-        .sum()
+    listeners.iter().map(|listener| listener.traced.as_ref().and_then(|traced| traced.totals.accepted)).sum()
 }
 
 /// A connection that waits for longer than this was not just about to be accepted.
@@ -96,14 +96,17 @@ fn not_accepting(
     let sampled = |listener: &&Listener| samples?.of(listener.netns, listener.socket.inode);
     // Something waited at every look from the first to the last, and the queue never became shorter: nothing was accepted.
     let never_fell = kept.is_some()
-        && listeners.iter().all(|listener| {
-            sampled(listener).is_some_and(|seen| seen.looks > 2 && !seen.has_fallen)
-        })
+        && listeners
+            .iter()
+            .all(|listener| sampled(listener).is_some_and(|seen| seen.looks > 2 && !seen.has_fallen))
         && listeners.iter().any(|listener| sampled(listener).is_some_and(|seen| seen.shallowest > 0));
     let confidence = if never_fell { Confidence::Certain } else { Confidence::Likely };
     let first = listeners.first()?;
     let ours = kept.map_or_else(String::new, |end| {
-        format!("; our own connection, which the kernel set up, was not accepted in {:.1} s", end.watched.as_secs_f64())
+        format!(
+            "; our own connection, which the kernel set up, was not accepted in {:.1} s",
+            end.watched.as_secs_f64()
+        )
     });
     let longest = if long {
         format!(", one of them for at least {:.0} s", address.waiting.longest.as_secs_f64())
@@ -118,10 +121,12 @@ fn not_accepting(
     let blocked = first.owners.iter().find(|owner| owner.process.uninterruptible() > 0);
     if let Some(blocked) = blocked {
         let pid = blocked.process.who.pid;
-        let text = format!("{text}; threads of pid {pid} are in uninterruptible sleep (disk, network file system)");
-        return Some(Found::Problem(Verdict::new("process-blocked", Confidence::Likely, text).advise(
-            Remedy::command("see what it waits for", format!("cat /proc/{pid}/task/*/stack")),
-        )));
+        let text =
+            format!("{text}; threads of pid {pid} are in uninterruptible sleep (disk, network file system)");
+        return Some(Found::Problem(
+            Verdict::new("process-blocked", Confidence::Likely, text)
+                .advise(Remedy::command("see what it waits for", format!("cat /proc/{pid}/task/*/stack"))),
+        ));
     }
     let mut verdict = Verdict::new("not-accepting", confidence, text);
     verdict = verdict.advise(Remedy::text(

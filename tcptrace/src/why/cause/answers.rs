@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::as_found;
+use super::{as_found, name};
 use crate::finding::{Confidence, Remedy, Value};
 use crate::why::far_end::{FarEnd, Fate};
 use crate::why::{AddressFacts, Facts, Found, ProbeOutcome, Verdict};
@@ -17,7 +17,7 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
 fn of_probe(facts: &Facts, address: &AddressFacts, probe: &ProbeOutcome) -> Found {
     let here = address.server.is_some();
     match probe {
-        ProbeOutcome::Connected { after, end } => of_handshake(address, *after, end.as_ref()),
+        ProbeOutcome::Connected { after, end } => of_handshake(facts, address, *after, end.as_ref()),
         ProbeOutcome::NotMade(why) => {
             Found::unknown(format!("no connection of our own could be tried: {why}"))
         }
@@ -37,7 +37,8 @@ fn of_probe(facts: &Facts, address: &AddressFacts, probe: &ProbeOutcome) -> Foun
             if here {
                 return Found::fine(format!("{text}: why is said above"));
             }
-            let text = format!("{text}: that host is up, and no process listens there, or a firewall rejects it");
+            let text =
+                format!("{text}: that host is up, and no process listens there, or a firewall rejects it");
             Found::Problem(Verdict::new("refused", Confidence::Certain, text).advise(look_there(facts)))
         }
         ProbeOutcome::Failed { errno, .. } if here && facts.listeners_at(address).next().is_some() => {
@@ -57,7 +58,7 @@ fn of_probe(facts: &Facts, address: &AddressFacts, probe: &ProbeOutcome) -> Foun
 }
 
 /// The kernel answers for the program: what counts is whether one accepted.
-fn of_handshake(address: &AddressFacts, after: Duration, end: Option<&FarEnd>) -> Found {
+fn of_handshake(facts: &Facts, address: &AddressFacts, after: Duration, end: Option<&FarEnd>) -> Found {
     let set_up = format!("a connection of our own was set up in {:.1} ms", after.as_secs_f64() * 1000.0);
     let Some(end) = end else {
         return Found::unknown(format!("{set_up}; what became of it is not known"));
@@ -77,7 +78,9 @@ fn of_handshake(address: &AddressFacts, after: Duration, end: Option<&FarEnd>) -
             Found::Answers(Verdict::new("answers", Confidence::Certain, text))
         }
         Fate::Answered(how) => {
-            let text = format!("{set_up}, and the program at the other end {how}{led}");
+            let listener = facts.listeners_at(address).next().map(name);
+            let whose = listener.map_or_else(String::new, |name| format!(" of {name}"));
+            let text = format!("{set_up}, and the program at the other end{whose} {how}{led}");
             Found::Answers(Verdict::new("answers", Confidence::Certain, text))
         }
         Fate::Waiting => Found::unknown(format!(
@@ -90,7 +93,8 @@ fn of_handshake(address: &AddressFacts, after: Duration, end: Option<&FarEnd>) -
             let text = format!(
                 "{set_up}, and then reset by its other end: the listener was closed, the program aborted it, or a middlebox did{led}"
             );
-            let remedy = Remedy::text("look into the server's log: it may refuse this client, or be restarting");
+            let remedy =
+                Remedy::text("look into the server's log: it may refuse this client, or be restarting");
             Found::Problem(Verdict::new("reset", Confidence::Likely, text).advise(remedy))
         }
         Fate::NotSeen => {

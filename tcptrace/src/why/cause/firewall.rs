@@ -54,7 +54,11 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
         // Other clients get through: what is dropped is dropped for some only.
         let others = address.pending.established;
         let confidence = if others > 0 { Confidence::Possible } else { Confidence::Likely };
-        let some = if others > 0 { format!(", while {others} other connections are established") } else { String::new() };
+        let some = if others > 0 {
+            format!(", while {others} other connections are established")
+        } else {
+            String::new()
+        };
         let text = format!(
             "SYNs to it are sent again without an answer{some}, though it listens and has room: both ends are on this host, so this host drops the SYN or its answer, whether or not the probes show where. It may be a firewall rule, a queue of NFQUEUE that no program reads, a filter of the control group, a TCP MD5 key or socket filter of the listener, tc or XDP"
         );

@@ -30,7 +30,8 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
             }
             _ => "",
         };
-        return Found::fine(format!("{} listens{more}{since}", name(first)));
+        let place = if server.netns == facts.client.netns { String::new() } else { format!(" in {server}") };
+        return Found::fine(format!("{} listens{place}{more}{since}", name(first)));
     }
     // A connection that was seen to end here needs no listener that is seen.
     if let Some(end) = address.far_end().filter(|end| end.place.is_some()) {
@@ -48,7 +49,8 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     let sure = certainty(facts, address);
     let but = match (&address.probe, address.steered.doubts()) {
         (Some(ProbeOutcome::Connected { .. }), _) => {
-            "; yet a connection was set up, so something leads it elsewhere that could not be looked into".to_owned()
+            "; yet a connection was set up, so something leads it elsewhere that could not be looked into"
+                .to_owned()
         }
         (_, Some(doubts)) => format!("; not certain, because {doubts}"),
         (_, None) => String::new(),
@@ -88,9 +90,11 @@ fn missing(facts: &Facts, address: &AddressFacts, server: &Place, port: u16, sur
     let to = address.at();
     let with = |fit: Fit| facts.listeners.iter().filter(move |listener| address.fit(listener) == fit);
 
-    let closed = facts.seen.iter().flat_map(|seen| &seen.closed).find(|closed| {
-        closed.netns == server.netns && closed.local.port() == port
-    });
+    let closed = facts
+        .seen
+        .iter()
+        .flat_map(|seen| &seen.closed)
+        .find(|closed| closed.netns == server.netns && closed.local.port() == port);
     if let Some(closed) = closed {
         let who = closed.who.clone().unwrap_or_else(|| "a process".to_owned());
         let how = if closed.exiting == Some(true) { "exited" } else { "closed it" };
@@ -104,10 +108,9 @@ fn missing(facts: &Facts, address: &AddressFacts, server: &Place, port: u16, sur
     if let Some(gone) = facts.before(address).and_then(|before| before.first().copied()) {
         let text = format!("no process listens any more: {} did when this was begun", name(gone));
         let verdict = Verdict::new("listener-exited", sure, text);
-        return Found::Problem(verdict.advise(Remedy::text(format!(
-            "start {} again, and look at why it ended",
-            program(gone)
-        ))));
+        return Found::Problem(
+            verdict.advise(Remedy::text(format!("start {} again, and look at why it ended", program(gone)))),
+        );
     }
     // Closed longer ago, while it was traced.
     if let Some(finding) = facts.finding(address, &["no-listener"]).filter(|f| f.cause == "listener-exited") {
@@ -176,8 +179,9 @@ fn missing(facts: &Facts, address: &AddressFacts, server: &Place, port: u16, sur
                 .advise(Remedy::command("see who has it", format!("tcptrace who {port}"))),
         );
     }
-    let text =
-        format!("no process listens on port {port} in {server}, nor in any other namespace that was looked into");
+    let text = format!(
+        "no process listens on port {port} in {server}, nor in any other namespace that was looked into"
+    );
     Found::Problem(Verdict::new("no-listener", sure, text).advise(start(port)))
 }
 

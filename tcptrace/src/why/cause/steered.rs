@@ -18,9 +18,7 @@ pub(in crate::why) fn judge(_facts: &Facts, address: &AddressFacts) -> Found {
     let text = format!("connections end at {}: {} ({how}){doubts}", known.to, known.by);
     // An address on a link of this host that no namespace has: it had one, as a rule, that is gone.
     let fails = match &address.probe {
-        Some(ProbeOutcome::Connected { end, .. }) => {
-            end.as_ref().is_some_and(|end| end.fate == Fate::Reset)
-        }
+        Some(ProbeOutcome::Connected { end, .. }) => end.as_ref().is_some_and(|end| end.fate == Fate::Reset),
         Some(ProbeOutcome::NotMade(_)) => false,
         Some(_) => true,
         None => address.pending.syn_again > 0,
