@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod counters;
+pub mod devices;
 pub mod kallsyms;
 pub mod knobs;
 pub mod netfilter;
