@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::command::{Inside, Standpoint};
 use crate::finding::Finding;
 use crate::host::counters::Counters;
+use crate::host::devices::Device;
 use crate::host::knobs::Knobs;
 use crate::host::route::Route;
 use crate::stock::{Gap, Listener};
@@ -90,6 +91,8 @@ pub struct Facts {
     pub addresses: Result<Vec<AddressFacts>, String>,
     /// All listeners of that port, in every namespace that could be looked into.
     pub listeners: Vec<Listener>,
+    /// The devices that listeners are bound to, by namespace.
+    pub devices: Vec<(u32, Device)>,
     /// What could not be looked at.
     pub gaps: Vec<Gap>,
     /// What was seen while watching.
@@ -109,6 +112,8 @@ pub struct AddressFacts {
     /// The namespace of this host that has the address at which connections end ([`AddressFacts::at`]). `None`: none that could
     /// be looked into, so it is elsewhere.
     pub server: Option<Place>,
+    /// The device of that namespace that connections come by; `None` if that is not known.
+    pub arrival: Option<Device>,
     /// Settings of that namespace.
     pub knobs: Knobs,
     /// Sockets of that namespace that have the port and do not listen: how many are connected, how many only bound.
@@ -222,6 +227,8 @@ pub enum Fit {
     OtherFamily,
     /// It is in another namespace.
     OtherNamespace,
+    /// It is bound to a device (`SO_BINDTODEVICE`) that connections do not come by.
+    OtherDevice,
     /// It has another port.
     OtherPort,
 }
@@ -256,6 +263,18 @@ impl AddressFacts {
         if self.server.as_ref().is_none_or(|server| server.netns != listener.netns) {
             return Fit::OtherNamespace;
         }
+        match self.fit_of_address(listener) {
+            Fit::Covers if !self.comes_by(listener.socket.ifindex) => Fit::OtherDevice,
+            fit => fit,
+        }
+    }
+
+    /// Whether connections come by this device, or by one that belongs to it; `true` where that is not known.
+    fn comes_by(&self, device: u32) -> bool {
+        device == 0 || self.arrival.as_ref().is_none_or(|by| by.index == device || by.master == Some(device))
+    }
+
+    fn fit_of_address(&self, listener: &Listener) -> Fit {
         let (at, to) = (listener.socket.local.ip(), self.at().ip());
         if at.to_canonical() == to.to_canonical() {
             return Fit::Covers;
@@ -272,6 +291,14 @@ impl AddressFacts {
 }
 
 impl Facts {
+    /// The name of a device that a listener is bound to, or its index.
+    pub fn device_name(&self, listener: &Listener) -> String {
+        let index = listener.socket.ifindex;
+        let known =
+            self.devices.iter().find(|(netns, device)| (*netns, device.index) == (listener.netns, index));
+        known.map_or_else(|| format!("with index {index}"), |(_, device)| device.name.clone())
+    }
+
     /// The listeners that take connections to `address`.
     pub fn listeners_at<'f>(&'f self, address: &'f AddressFacts) -> impl Iterator<Item = &'f Listener> {
         self.listeners.iter().filter(|listener| address.fit(listener) == Fit::Covers)

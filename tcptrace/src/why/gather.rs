@@ -9,6 +9,7 @@ use super::{AddressFacts, Facts, Pending, Place, Seen, Target};
 use crate::event::{ObservationStatus, canonical};
 use crate::finding::Finding;
 use crate::host::counters::Counters;
+use crate::host::devices::device;
 use crate::host::knobs::Knobs;
 use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns};
 use crate::host::procfs::Procfs;
@@ -52,11 +53,18 @@ pub fn look(scope: &Scope) -> Result<Facts, NetnsError> {
     // It has those in between as well.
     stock.listeners.retain(|listener| ports.contains(&listener.socket.local.port()));
     gaps.splice(0..0, stock.missing);
+    let devices =
+        stock.listeners.iter().filter(|listener| listener.socket.ifindex != 0).filter_map(|listener| {
+            let found = device(table.get(listener.netns)?, listener.socket.ifindex).ok()??;
+            Some((listener.netns, found))
+        });
+    let devices = devices.collect();
     Ok(Facts {
         target: scope.target.clone(),
         client: place(&scope.client),
         addresses,
         listeners: stock.listeners,
+        devices,
         gaps,
         seen: None,
     })
@@ -160,8 +168,16 @@ fn of_address(
         // Beside the point where it cannot be asked for: what the server drops is seen, too.
         Some((source, route(server, source).ok()?))
     });
+    // From its own namespace by the loopback device, the first of every namespace; from another one by the device that leads back.
+    let index = match (&server, &way_back) {
+        (Some(server), _) if server.id() == scope.client.id() => Some(1),
+        (Some(_), Some((_, Route::Unicast { device, .. }))) => Some(*device),
+        _ => None,
+    };
+    let arrival = server.as_ref().zip(index).and_then(|(server, index)| device(server, index).ok()?);
     AddressFacts {
         to,
+        arrival,
         way_back,
         route: way,
         knobs: server.as_ref().and_then(|server| Knobs::of(server).ok()).unwrap_or_default(),

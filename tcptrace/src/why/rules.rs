@@ -136,6 +136,28 @@ pub const VERDICTS: &[CauseRule] = &[
         ],
     },
     CauseRule {
+        code: "other-device",
+        means: "a process listens, bound to a device that connections do not come by",
+        certain: Some(
+            "from the server's own namespace: connections come by the loopback device, and nothing leads them elsewhere; or the finding `no-listener` with that cause was certain",
+        ),
+        likely: Some(
+            "from another namespace: the device of the route back is another one; or listeners or rules could not all be read",
+        ),
+        possible: Some("a rule or program may lead connections elsewhere"),
+        told_apart: &[
+            Apart { from: "a listener at another address", by: "its address takes the called one" },
+            Apart {
+                from: "a device of a VRF",
+                by: "the device that connections come by may belong to the listener's",
+            },
+            Apart {
+                from: "SYNs that come by another device than the route back",
+                by: "nothing excludes it: likely at most, unless they were seen to arrive",
+            },
+        ],
+    },
+    CauseRule {
         code: "other-family",
         means: "a process listens for the other address family only",
         certain: Some("as for `wrong-address`"),
@@ -517,6 +539,7 @@ const EXCLUDED_BY_ACCEPTANCE: &[&str] = &[
     "no-route-back",
     "listener-exited",
     "wrong-address",
+    "other-device",
     "other-family",
     "other-netns",
     "bound-not-listening",

@@ -77,7 +77,7 @@ pub fn sample(
 }
 
 impl Samples {
-    fn note(&mut self, (netns, inode, local): (u32, u64, SocketAddr), depth: u32, limit: u32) {
+    pub(super) fn note(&mut self, (netns, inode, local): (u32, u64, SocketAddr), depth: u32, limit: u32) {
         let full = u32::from(depth > limit);
         let known = self.listeners.iter_mut().find(|known| (known.netns, known.inode) == (netns, inode));
         match known {

@@ -21,6 +21,7 @@ pub(super) fn listener(at: &str) -> Listener {
 pub(super) fn address(to: &str) -> AddressFacts {
     AddressFacts {
         to: to.parse().unwrap(),
+        arrival: None,
         way_back: None,
         route: Ok(Route::Local),
         server: Some(here()),
@@ -56,6 +57,7 @@ pub(super) fn facts(addresses: Vec<AddressFacts>, listeners: Vec<Listener>) -> F
         client: here(),
         addresses: Ok(addresses),
         listeners,
+        devices: Vec::new(),
         gaps: Vec::new(),
         seen: None,
     }

@@ -77,11 +77,12 @@ impl<'a> Account<'a> {
                 } else {
                     ""
                 };
-                let again: Vec<String> = [(seen.repeated, "repeated the SYN"), (seen.retried, "came from a new port")]
-                    .into_iter()
-                    .filter(|(number, _)| *number > 0)
-                    .map(|(number, how)| format!("{number} {how}"))
-                    .collect();
+                let again: Vec<String> =
+                    [(seen.repeated, "repeated the SYN"), (seen.retried, "came from a new port")]
+                        .into_iter()
+                        .filter(|(number, _)| *number > 0)
+                        .map(|(number, how)| format!("{number} {how}"))
+                        .collect();
                 let explanation = format!(
                     "the peers try again (of {sources}: {}): our SYN-ACKs do not reach them, or their ACKs do not reach us (one \
                      host cannot tell which){others}",

@@ -15,7 +15,9 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
 }
 
 fn of_probe(facts: &Facts, address: &AddressFacts, probe: &ProbeOutcome) -> Found {
-    let here = address.server.is_some();
+    // Translated to an address on a link of this host: what that means is said where the translation is.
+    let is_neighbour = address.steered.known.as_ref().is_some_and(|known| known.is_neighbour);
+    let here = address.server.is_some() || is_neighbour;
     match probe {
         ProbeOutcome::Connected { after, end } => of_handshake(facts, address, *after, end.as_ref()),
         ProbeOutcome::NotMade(why) => {
@@ -41,7 +43,9 @@ fn of_probe(facts: &Facts, address: &AddressFacts, probe: &ProbeOutcome) -> Foun
                 format!("{text}: that host is up, and no process listens there, or a firewall rejects it");
             Found::Problem(Verdict::new("refused", Confidence::Certain, text).advise(look_there(facts)))
         }
-        ProbeOutcome::Failed { errno, .. } if here && facts.listeners_at(address).next().is_some() => {
+        ProbeOutcome::Failed { errno, .. }
+            if is_neighbour || here && facts.listeners_at(address).next().is_some() =>
+        {
             let name = nix::errno::Errno::from_raw(*errno).desc();
             Found::fine(format!("a connection of our own failed ({name}): why is said above"))
         }

@@ -116,6 +116,26 @@ fn missing(facts: &Facts, address: &AddressFacts, server: &Place, port: u16, sur
     if let Some(finding) = facts.finding(address, &["no-listener"]).filter(|f| f.cause == "listener-exited") {
         return as_found("listener-exited", finding);
     }
+    if let Some(finding) = facts.finding(address, &["no-listener"]).filter(|f| f.cause == "other-device") {
+        return as_found("other-device", finding);
+    }
+    if let Some(other) = with(Fit::OtherDevice).next() {
+        let device = facts.device_name(other);
+        let by = address.arrival.as_ref().map_or("another", |device| device.name.as_str());
+        let text = format!(
+            "{} takes connections by device {device} only (SO_BINDTODEVICE), and those from {} come by {by}",
+            name(other),
+            facts.client
+        );
+        // From another namespace, the device is that of the route back: SYNs may come by another one.
+        let by_loopback = server.netns == facts.client.netns;
+        let confidence = if by_loopback { sure } else { Confidence::Likely.min(sure) };
+        let verdict = Verdict::new("other-device", confidence, text);
+        return Found::Problem(verdict.advise(Remedy::text(format!(
+            "let {} listen without a device, or on {by} as well (its configuration; of a systemd socket BindToDevice=), or come by {device}",
+            program(other)
+        ))));
+    }
     if let Some(other) = with(Fit::OtherAddress).next() {
         let text = format!(
             "no process listens on {}: {} takes connections to its own address only",
