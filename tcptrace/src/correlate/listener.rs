@@ -1,5 +1,6 @@
 //! A listener: who has it, its queue, what was dropped there, how fast it accepts.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::event::{
@@ -30,6 +31,8 @@ pub struct Listener {
     pub endpoints: Endpoints,
     /// Whether its own address is known.
     pub(super) place_known: bool,
+    /// An address that is not its own, to which connections were sent that were steered to it (BPF `sk_lookup`, TPROXY).
+    pub steered_from: Option<SocketAddr>,
     /// Its address in kernel memory; 0 until known.
     pub sk: u64,
     /// Inode number of its file; 0 until known.
@@ -208,6 +211,7 @@ impl Listener {
             id,
             endpoints: Endpoints { remote: None, ..endpoints },
             place_known: false,
+            steered_from: None,
             sk: 0,
             inode: 0,
             owners: Owners::default(),

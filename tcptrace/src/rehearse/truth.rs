@@ -187,6 +187,8 @@ pub struct Question {
     pub target: SocketAddr,
     /// The verdict.
     pub verdict: &'static str,
+    /// Whether it is asked with a connection of its own (`--probe`).
+    pub probe: bool,
 }
 
 /// A socket, a port or a process that a finding must name; what is absent does not matter.

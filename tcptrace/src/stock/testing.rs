@@ -52,6 +52,7 @@ pub(crate) fn request(local: &str) -> DiagSocket {
         v6only: None,
         cgroup: None,
         options: None,
+        silent_for: None,
     }
 }
 

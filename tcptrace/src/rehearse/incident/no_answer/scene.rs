@@ -68,6 +68,7 @@ impl Scene {
             Kind::ClosedPort | Kind::Upstream | Kind::FarClosedPort | Kind::Blackhole => None,
             Kind::WrongAddress => Some(SocketAddr::new(loopback, port)),
             Kind::OtherFamily => Some(SocketAddr::new(other, port)),
+            Kind::Published | Kind::PublishedGone => Some(self.family.any(port + ground::PUBLISHED)),
             _ => Some(self.family.any(port)),
         }
     }
@@ -106,7 +107,7 @@ impl Scene {
 
     /// What makes the connects fail, once everything stands.
     pub(super) fn obstruct(&mut self, stage: &Stage) -> Result<()> {
-        if let (Kind::ListenerExited, Some(server)) = (self.kind, &mut self.server) {
+        if let (Kind::ListenerExited | Kind::PublishedGone, Some(server)) = (self.kind, &mut self.server) {
             server.signal(Signal::SIGTERM)?;
             server.await_end()?;
         }
@@ -139,6 +140,7 @@ impl Scene {
                 from: if traced { stage.server().inode() } else { stage.client().inode() },
                 target: self.called(stage),
                 verdict: self.kind.verdict(),
+                probe: self.kind.is_translated(),
             },
             opened,
             tally,
@@ -202,6 +204,7 @@ impl Scene {
         let as_meant = match self.kind {
             // The handshake is complete for the client: what counts is that nobody answers.
             Kind::AckDrop | Kind::AcceptQueue | Kind::Stopped => tally.answered == 0,
+            Kind::Published => tally.answered == opened,
             kind if kind.is_refused() || kind == Kind::Blackhole => tally.failed == opened,
             _ => tally.established == 0,
         };
@@ -254,6 +257,9 @@ impl Scene {
                 let needs = Some(observation::NO_WAY_BACK);
                 (vec![Expectation { needs, ..dropped("no-route") }], vec![])
             }
+            Kind::Published => (vec![], vec![]),
+            // The RST comes from another namespace.
+            Kind::PublishedGone => (vec![of_client("connect-refused", "no-listener")], vec![]),
             Kind::Reject => (vec![of_client("connect-refused", "reject")], vec![]),
             Kind::FarClosedPort => (vec![of_client("connect-refused", "no-listener")], vec![]),
             Kind::Blackhole => {
