@@ -103,18 +103,18 @@ impl Diagnosis for AcceptStall {
             code: "not-interested",
             means: "the program sleeps in its event loop, which does not watch the listener: it chooses not to accept, as at its own limit of connections",
             certain: Some(
-                "accepts are observed and there was none for 3 s; every thread of the processes that accepted sleeps in epoll_wait() or waits for another thread, and no epoll instance of theirs watches the listener",
+                "accepts are observed and there was none for 3 s; every thread that was seen accepting sleeps in epoll_wait(), and no epoll instance of theirs watches the listener",
             ),
             likely: Some("the same, but the processes were not seen accepting before; or accepts are polled, or counted by port"),
             possible: None,
             told_apart: &[
                 Apart {
                     from: "`busy` or a program that is blocked",
-                    by: "no thread runs or waits for anything but its event loop or another thread",
+                    by: "the threads that accept are in their event loops",
                 },
                 Apart {
                     from: "a program that waits by poll(), select() or io_uring, whose interest is not shown",
-                    by: "no thread is in one of those",
+                    by: "the threads that accept are not in one of those; where none was seen accepting, no thread is",
                 },
                 Apart {
                     from: "why it chooses so: its own limit (maxconn, worker_connections), a pause, or an accept() that failed before the tracer started",
@@ -126,12 +126,12 @@ impl Diagnosis for AcceptStall {
             code: "busy",
             means: "every process that accepts is at work on something else: none waits in accept() or for events",
             certain: Some(
-                "accepts are observed and there was none for 3 s; the threads of all processes that were seen accepting were read, and none waits in accept(), epoll, poll or select",
+                "accepts are observed and there was none for 3 s; the threads that were seen accepting were looked at, and none waits in accept(), epoll, poll or select",
             ),
             likely: Some("accepts are polled, or counted by port"),
             possible: None,
             told_apart: &[
-                Apart { from: "`not-interested`", by: "no thread sleeps in an event loop" },
+                Apart { from: "`not-interested`", by: "no thread that accepts sleeps in an event loop" },
                 Apart { from: "`process-stopped`", by: "no thread is stopped" },
                 Apart { from: "`fd-limit`", by: "the open files are below the limit" },
             ],

@@ -410,6 +410,9 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                 in_poll: 6,
                 in_futex: 7,
                 calls_known: true,
+                acceptors: 9,
+                acceptors_in_epoll: 10,
+                acceptors_waiting: 11,
                 listener: 8,
                 watches: Some(Watch::Edge),
             })
