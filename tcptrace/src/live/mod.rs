@@ -280,6 +280,11 @@ impl Live {
                 Kind::ListenerClosed(closed) => {
                     let port = (closed.endpoints.netns, closed.endpoints.local.port());
                     self.acceptors.remove(&port);
+                    if closed.by_kernel {
+                        let owners = self.people.owners_of(closed.listener.inode).to_vec();
+                        let states = owners.into_iter().filter_map(|pid| self.people.state(pid, 0, &[]));
+                        into.extend(states.map(|kind| Event { time: event.time, kind }));
+                    }
                 }
                 Kind::SynDrop(drop) => self.trouble(drop.listener, drop.endpoints, &mut strangers),
                 Kind::SynAckRetransmit(again) => {

@@ -270,6 +270,7 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                     errno,
                     open_files_limit,
                     total,
+                    accepted: 12,
                     host_files_limit: Some(9),
                     host_files: Some(10),
                 }))
