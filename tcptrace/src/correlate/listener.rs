@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use crate::event::{
-    Accept, AcceptFail, Acceptor, Endpoints, Listen, ListenerRef, ListenerTotals, SocketOptions, Task, Timestamp,
+    Accept, AcceptFail, Acceptor, Endpoints, Listen, ListenerRef, ListenerTotals, SocketOptions, Task,
+    Timestamp,
 };
 
 use super::acceptors::{AcceptFailure, Acceptors};
+use super::deferred::Deferred;
+use super::half_open::Unanswered;
 use super::owner::Owners;
 use super::rate::{Reading, Readings};
 use super::waits::RecentWaits;
@@ -41,8 +44,8 @@ pub struct Listener {
     pub limit: u32,
     /// Whether the limit was seen.
     pub limit_seen: bool,
-    /// Requests in the SYN queue when last seen.
-    pub syn_queue: u32,
+    /// Requests in the SYN queue when last seen; `None` if they were not looked at.
+    pub syn_queue: Option<u32>,
     /// When depth and limit were last seen.
     queue_seen: Timestamp,
     /// What was counted for its port before it began to listen there.
@@ -51,6 +54,8 @@ pub struct Listener {
     pub totals: ListenerTotals,
     /// Drops at the full accept queue that no probe saw, deduced from the namespace's counter.
     pub inferred: InferredDrops,
+    /// SYNs at its full SYN queue that no probe saw, deduced likewise.
+    pub inferred_syns: InferredSyns,
     /// Counts over the last seconds.
     pub readings: Readings,
     /// Accept waits over the last seconds.
@@ -67,6 +72,8 @@ pub struct Listener {
     pub last_imbalance: Option<Timestamp>,
     /// The time in which its SYN queue was full, if that is now or a moment ago.
     pub syn_queue_full: Option<Box<SynQueueFull>>,
+    /// Requests that wait for data in its SYN queue (`TCP_DEFER_ACCEPT`).
+    pub deferred: Deferred,
     /// Threads that were seen accepting.
     pub acceptors: Acceptors,
     /// Accepts that failed for want of something, by process and reason.
@@ -84,7 +91,7 @@ pub struct Listener {
 }
 
 /// A time in which the SYN queue of a listener was full: SYNs were dropped for it, or answered by a cookie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SynQueueFull {
     /// First sign of it.
     pub first: Timestamp,
@@ -92,6 +99,10 @@ pub struct SynQueueFull {
     pub last: Timestamp,
     /// The counts before.
     pub before: ListenerTotals,
+    /// What had been deduced before.
+    pub inferred_before: InferredSyns,
+    /// The unanswered requests of that time, at their most. Later they expire, and the finding must not end without them.
+    pub unanswered: Unanswered,
     /// It was told of.
     pub(super) told: bool,
 }
@@ -137,6 +148,32 @@ pub struct InferredDrops {
     pub shared: bool,
 }
 
+/// SYNs at a full SYN queue that were deduced, not seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InferredSyns {
+    /// Dropped.
+    pub drops: u64,
+    /// Dropped because the rest of `tcp_max_syn_backlog` is kept for known peers.
+    pub reserved: u64,
+    /// Answered by a cookie.
+    pub cookies: u64,
+    /// Some of them may belong to another listener of the namespace, whose queue was full at the same time.
+    pub shared: bool,
+}
+
+impl InferredSyns {
+    /// What was added since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            drops: self.drops.saturating_sub(earlier.drops),
+            reserved: self.reserved.saturating_sub(earlier.reserved),
+            cookies: self.cookies.saturating_sub(earlier.cookies),
+            shared: self.shared,
+        }
+    }
+}
+
 /// Drops of a listener at its full accept queue since the tracer started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overflows {
@@ -178,11 +215,12 @@ impl Listener {
             depth: 0,
             limit: 0,
             limit_seen: false,
-            syn_queue: 0,
+            syn_queue: None,
             queue_seen: Timestamp::default(),
             port_base: ListenerTotals::default(),
             totals: ListenerTotals::default(),
             inferred: InferredDrops::default(),
+            inferred_syns: InferredSyns::default(),
             readings: Readings::default(),
             waits: RecentWaits::default(),
             waiting_since: None,
@@ -191,6 +229,7 @@ impl Listener {
             suffered: 0,
             last_imbalance: None,
             syn_queue_full: None,
+            deferred: Deferred::default(),
             acceptors: Acceptors::default(),
             accept_failures: Vec::new(),
             made_by: None,
@@ -232,6 +271,7 @@ impl Listener {
             socket_drops: self.totals.socket_drops,
             overflows: self.overflows().total(),
             last_accept: self.totals.last_accept,
+            syn_queue: self.syn_queue,
             full: self.is_full(),
             was_full: self.is_full(),
         }
@@ -261,7 +301,9 @@ impl Listener {
             self.depth = queue.depth;
             self.limit = queue.limit;
             self.limit_seen = true;
-            self.syn_queue = queue.syn_queue;
+            if queue.sk != 0 {
+                self.syn_queue = Some(queue.syn_queue);
+            }
             self.waiting_since = (queue.depth > 0).then(|| self.waiting_since.unwrap_or(time));
         }
         raise(&mut self.totals.depth_max, Some(queue.depth));
@@ -387,7 +429,14 @@ impl Listener {
         match &mut self.syn_queue_full {
             Some(full) => full.last = full.last.max(time),
             None => {
-                let full = SynQueueFull { first: time, last: time, before: *before, told: false };
+                let full = SynQueueFull {
+                    first: time,
+                    last: time,
+                    before: *before,
+                    inferred_before: self.inferred_syns,
+                    unanswered: Unanswered::default(),
+                    told: false,
+                };
                 self.syn_queue_full = Some(Box::new(full));
             }
         }

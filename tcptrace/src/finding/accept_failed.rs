@@ -57,7 +57,9 @@ impl Diagnosis for AcceptFailed {
             code: "file-max",
             means: "accept() failed with ENFILE: the host has as many files open as it may (`fs.file-max`)",
             certain: Some("accept() returned ENFILE, and the host's open files are at `fs.file-max`"),
-            likely: Some("accept() returned ENFILE; the host's open files were read a moment later, and were fewer"),
+            likely: Some(
+                "accept() returned ENFILE; the host's open files were read a moment later, and were fewer",
+            ),
             possible: None,
             told_apart: &[
                 Apart { from: "`fd-limit`: the process's own limit", by: "that is another error, EMFILE" },
@@ -112,8 +114,7 @@ impl Diagnosis for AcceptFailed {
         let first = newest.map_or(world.now(), |failure| failure.last);
         let all: u64 = failures().map(|failure| failure.total).sum();
         // What begins with this very event is new, whatever number it has: not each failure is reported.
-        let new =
-            newest.map_or(1, |failure| if failure.first == failure.last { failure.total } else { 1 });
+        let new = newest.map_or(1, |failure| if failure.first == failure.last { failure.total } else { 1 });
         Failing {
             first,
             last: first,
@@ -177,7 +178,11 @@ fn describe(listener: &Listener, memory: &Failing, world: &Correlator) -> Option
         value(knobs.and_then(|knobs| knobs.somaxconn)),
     )));
     Some(Description {
-        severity: if failures >= HURTS || lasting >= HURTS_AFTER { Severity::Critical } else { Severity::Warning },
+        severity: if failures >= HURTS || lasting >= HURTS_AFTER {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        },
         confidence: reason.confidence,
         title: format!("{subject} cannot accept: {}", reason.title),
         subject,
@@ -241,7 +246,9 @@ fn reason(failure: &AcceptFailure, subject: &Party, listener: &Listener, world: 
                 code: "fd-limit",
                 confidence: Confidence::Certain,
                 title: format!("EMFILE, its limit{value} is reached"),
-                words: format!("{who} has as many files open as it may (RLIMIT_NOFILE{as_knob}), so accept() gives EMFILE"),
+                words: format!(
+                    "{who} has as many files open as it may (RLIMIT_NOFILE{as_knob}), so accept() gives EMFILE"
+                ),
                 remedy: vec![more_files(pid, limit)],
             }
         }
@@ -253,7 +260,9 @@ fn reason(failure: &AcceptFailure, subject: &Party, listener: &Listener, world: 
                 code: "file-max",
                 confidence: if full { Confidence::Certain } else { Confidence::Likely },
                 title: format!("ENFILE, the host's limit on open files{value} is reached"),
-                words: format!("the host has as many files open as it may: fs.file-max{value}, so accept() gives ENFILE"),
+                words: format!(
+                    "the host has as many files open as it may: fs.file-max{value}, so accept() gives ENFILE"
+                ),
                 remedy: vec![match limit {
                     Some(limit) => Remedy::command(
                         "raise fs.file-max, then look for the process that opens so many files",

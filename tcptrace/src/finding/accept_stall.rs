@@ -77,22 +77,20 @@ impl Diagnosis for AcceptStall {
                     from: "a program that goes on trying",
                     by: "each failure is seen: the last was more than 3 s ago. While it tries, accept-failed reports it",
                 },
-                Apart { from: "`process-stopped`", by: "not all threads of the processes that accept are stopped" },
+                Apart {
+                    from: "`process-stopped`",
+                    by: "not all threads of the processes that accept are stopped",
+                },
             ],
         },
         CauseRule {
             code: "acceptor-exited",
             means: "the processes that accepted have exited, and another one keeps the socket open (socket activation, a supervisor)",
-            certain: Some(
-                "every process that was seen accepting is gone from /proc, and connections wait",
-            ),
+            certain: Some("every process that was seen accepting is gone from /proc, and connections wait"),
             likely: Some("accepts are polled, or counted by port"),
             possible: None,
             told_apart: &[
-                Apart {
-                    from: "a program that is busy",
-                    by: "none of those that accepted is left",
-                },
+                Apart { from: "a program that is busy", by: "none of those that accepted is left" },
                 Apart {
                     from: "a successor that is about to accept",
                     by: "nothing excludes it: the process that has the socket now is named, and an accept() of its ends the finding",
@@ -105,7 +103,9 @@ impl Diagnosis for AcceptStall {
             certain: Some(
                 "accepts are observed and there was none for 3 s; every thread that was seen accepting sleeps in epoll_wait(), and no epoll instance of theirs watches the listener",
             ),
-            likely: Some("the same, but the processes were not seen accepting before; or accepts are polled, or counted by port"),
+            likely: Some(
+                "the same, but the processes were not seen accepting before; or accepts are polled, or counted by port",
+            ),
             possible: None,
             told_apart: &[
                 Apart {
@@ -140,7 +140,9 @@ impl Diagnosis for AcceptStall {
             code: "not-accepting",
             means: "no process calls accept(), and none of the reasons above was observed: the evidence says what its threads do",
             certain: Some("accepts are observed and there was none for 3 s while connections waited"),
-            likely: Some("accepts are polled, or counted by port; or it is a socket of the kernel itself, which no process has open"),
+            likely: Some(
+                "accepts are polled, or counted by port; or it is a socket of the kernel itself, which no process has open",
+            ),
             possible: None,
             told_apart: &[
                 Apart { from: "`process-stopped`", by: "not all threads of its owners are stopped" },
@@ -236,7 +238,6 @@ fn describe(listener: &Listener, memory: &Stall, world: &Correlator) -> Descript
         severity: if full || memory.longest >= UNBEARABLE { Severity::Critical } else { Severity::Warning },
         confidence: if observed { Confidence::Certain } else { Confidence::Likely },
         title: format!("{subject} does not accept: connections have waited for {longest}"),
-        subject,
         cause: reason.code,
         numbers: vec![
             format!("{waiting} waiting{places}; the oldest for at least {longest}"),
@@ -260,7 +261,12 @@ fn describe(listener: &Listener, memory: &Stall, world: &Correlator) -> Descript
             .with_some("made_by", made_by)
             .with_some("somaxconn", knobs.and_then(|knobs| knobs.somaxconn))
             .with("why", explanation.as_str()),
-        remedy: vec![reason.remedy, Remedy::text(not_the_limit)],
+        remedy: [reason.remedy]
+            .into_iter()
+            .chain(memory.owner.lasting_remedy(&subject))
+            .chain([Remedy::text(not_the_limit)])
+            .collect(),
+        subject,
         explanation,
     }
 }
@@ -339,6 +345,23 @@ mod tests {
             let finding = play.only();
             assert_eq!((finding.cause, finding.remedy[0].command.as_deref()), (cause, Some(command)));
         }
+    }
+
+    #[test]
+    fn a_server_at_its_limit_on_open_files_says_how_it_is_raised_for_good() {
+        let mut play = Play::new(4096);
+        let mut server = Server::new(100, "0.0.0.0:80", 128);
+        server.listen(&mut play, task(6039, "nginx"), Some(128), 4096);
+        play.process(6039, "nginx", "nginx: worker process");
+        server.run(&mut play, 500, 0, 2000);
+        play.send(2500, state(0, 1024));
+        server.run(&mut play, 500, 0, 7000);
+        let remedy = &play.only().remedy;
+        assert!(
+            remedy[0].command.as_deref().is_some_and(|command| command.starts_with("prlimit")),
+            "{remedy:?}"
+        );
+        assert!(remedy[1].text.contains("`worker_rlimit_nofile 4096;` in the main context"), "{remedy:?}");
     }
 
     #[test]

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use crate::correlate::{AcceptFailure, Correlator, Listener};
 use crate::event::{ProcessState, Timestamp, Watch};
+use crate::software::Need;
 
 use super::party::serving;
 use super::words::{count, errno_name};
-use super::{Evidence, ProcessName, Remedy};
+use super::{Evidence, Party, ProcessName, Remedy, own_words};
 
 /// Looks at a process happen about once a second; an older one may be of before the trouble.
 const RECENT: Duration = Duration::from_secs(3);
@@ -161,12 +162,30 @@ impl OwnerState {
         }
     }
 
+    /// What keeps it from coming back, in the program's own words: prlimit, for one, ends with the process.
+    pub(super) fn lasting_remedy(&self, subject: &Party) -> Vec<Remedy> {
+        let limit =
+            self.process.filter(ProcessState::is_at_file_limit).and_then(|state| state.open_files_limit);
+        let need = match &self.why {
+            _ if self.stopped => return Vec::new(),
+            Why::Fails(failure) | Why::GaveUp(failure) if failure.errno == EMFILE => {
+                failure.open_files_limit.map(|limit| Need::Descriptors(limit.saturating_mul(4)))
+            }
+            Why::NotInterested { .. } => Some(Need::Connections(None)),
+            Why::Unknown | Why::Busy { .. } if limit.is_some() => {
+                limit.map(|limit| Need::Descriptors(limit.saturating_mul(4)))
+            }
+            Why::Busy { .. } => Some(Need::Workers(None)),
+            _ => None,
+        };
+        need.map_or_else(Vec::new, |need| own_words::of(subject, need))
+    }
+
     /// Adds what is known to `evidence`.
     pub(super) fn add_to(&self, evidence: Evidence) -> Evidence {
         let process = self.process;
-        let some = |number: fn(&ProcessState) -> u32| {
-            process.as_ref().map(number).filter(|number| *number > 0)
-        };
+        let some =
+            |number: fn(&ProcessState) -> u32| process.as_ref().map(number).filter(|number| *number > 0);
         let failure = match &self.why {
             Why::Fails(failure) | Why::GaveUp(failure) => Some(failure),
             _ => None,
@@ -264,7 +283,11 @@ impl Reason {
             ),
             remedy: Remedy::text(format!(
                 "restart {who}, which has given up accepting{}; a program should go on after {errno}",
-                if failure.errno == EMFILE { ", with a higher limit of open files (LimitNOFILE=, ulimit -n)" } else { "" },
+                if failure.errno == EMFILE {
+                    ", with a higher limit of open files (LimitNOFILE=, ulimit -n)"
+                } else {
+                    ""
+                },
             )),
             observed: true,
         }
@@ -307,7 +330,9 @@ impl Reason {
                 ": no process has this socket open. It belongs to the kernel itself (a server such as nfsd, or SMC); {made_by} had \
                  it made"
             ),
-            remedy: Remedy::text("look at the kernel's server that listens there (nfsd: /proc/fs/nfsd/threads)"),
+            remedy: Remedy::text(
+                "look at the kernel's server that listens there (nfsd: /proc/fs/nfsd/threads)",
+            ),
             observed: false,
         }
     }
@@ -356,7 +381,9 @@ impl Reason {
         let threads = |number: u32| count(number.into(), "thread", "threads");
         let words = if state.blocked > 0 {
             let blocked = threads(state.blocked);
-            format!(": {blocked} of {who} in uninterruptible sleep (disk, network file system, a kernel lock)")
+            format!(
+                ": {blocked} of {who} in uninterruptible sleep (disk, network file system, a kernel lock)"
+            )
         } else if state.running > 0 && state.running == state.threads {
             format!(": {who} computes ({} running)", threads(state.running))
         } else {

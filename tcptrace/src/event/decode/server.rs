@@ -6,9 +6,9 @@ use super::Body;
 use super::parts::{age, listener_ref, options, read_endpoints, task, task_and_flags};
 use crate::event::cursor::{Cursor, Ended};
 use crate::event::{
-    Accept, AcceptFail, Acceptor, AckDrop, AckDropCause, Endpoints, Enqueue, EnqueuedBy, Kind, Listen, ListenerClosed,
-    ListenerRef, ListenerSample, ListenerTotals, NoListener, RequestEnd, RequestEnding, RetransmitCause,
-    SampleSource, Syn, SynAckRetransmit, SynAnswer, SynDrop, SynDropCause,
+    Accept, AcceptFail, Acceptor, AckDrop, AckDropCause, Endpoints, Enqueue, EnqueuedBy, Kind, Listen,
+    ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, NoListener, RequestEnd, RequestEnding,
+    RetransmitCause, SampleSource, Syn, SynAckRetransmit, SynAnswer, SynDrop, SynDropCause,
 };
 
 /// A `ListenerState`, decoded.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::correlate::{Correlator, Listener, Namespace, Overflows, Reading, per_second};
 use crate::event::observation;
 use crate::finding::case::Description;
+use crate::finding::owner_state::who_accepts;
 use crate::finding::queue_limit::QueueLimit;
 use crate::finding::words::{count, rate, span};
-use crate::finding::owner_state::who_accepts;
 use crate::finding::{Confidence, Evidence, Party, Severity};
 
 use super::stall::STALL;

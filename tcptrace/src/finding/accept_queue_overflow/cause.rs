@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::finding::queue_limit::{QueueLimit, SetBy};
 use crate::finding::owner_state::who_accepts;
+use crate::finding::queue_limit::{QueueLimit, SetBy};
 use crate::finding::words::{rate, span};
-use crate::finding::{Confidence, Remedy, commands};
+use crate::finding::{Confidence, Remedy, commands, own_words};
+use crate::software::Need;
 
 use super::account::Account;
 use super::stall::STALL;
@@ -55,18 +56,13 @@ impl Account<'_> {
         let reason = stall.owner.reason(self.subject.process.as_ref());
         let explanation = match stall.longest {
             Some(longest) => {
-                format!(
-                    "no process accepted for {} while the queue was full{}",
-                    span(longest),
-                    reason.words
-                )
+                format!("no process accepted for {} while the queue was full{}", span(longest), reason.words)
             }
             None => format!("no process accepts{}", reason.words),
         };
-        let remedy = vec![
-            reason.remedy,
-            Remedy::text(format!("no queue is long enough for that: {}", self.not_the_limit(&[]))),
-        ];
+        let mut remedy = vec![reason.remedy];
+        remedy.extend(stall.owner.lasting_remedy(&self.subject));
+        remedy.push(Remedy::text(format!("no queue is long enough for that: {}", self.not_the_limit(&[]))));
         let seen = reason.observed && (stall.owner.stopped || self.accepts.is_some());
         let confidence = if seen { Confidence::Certain } else { Confidence::Likely };
         Cause { code: "accept-stalled", confidence, explanation, remedy }
@@ -108,9 +104,12 @@ impl Account<'_> {
                 self.too_slow()
             )
         };
-        let mut remedy = vec![Remedy::text(format!(
-            "raise the application's own listen backlog (its configuration); somaxconn ({somaxconn}) needs no change"
-        ))];
+        let mut remedy = own_words::or_general(
+            &self.subject,
+            Need::Backlog(limit.wanted_backlog()),
+            "raise the application's own listen backlog (its configuration)",
+            &format!("; somaxconn ({somaxconn}) needs no change"),
+        );
         remedy.extend(self.more_workers());
         remedy.push(Remedy::text(format!("{} either", self.not_the_limit(&["somaxconn"]))));
         Cause { code: "backlog-argument", confidence, explanation, remedy }
@@ -129,12 +128,16 @@ impl Account<'_> {
             None => format!("a short queue; neither listen() nor somaxconn was seen{}", self.too_slow()),
         };
         let wanted = limit.wanted_somaxconn();
-        let mut remedy = vec![
-            Remedy::command("raise net.core.somaxconn", self.sysctl(&format!("net.core.somaxconn={wanted}"))),
-            Remedy::text(
-                "raise the application's own listen backlog as well, and restart it: the lower of both counts",
-            ),
-        ];
+        let mut remedy = vec![Remedy::command(
+            "raise net.core.somaxconn",
+            self.sysctl(&format!("net.core.somaxconn={wanted}")),
+        )];
+        remedy.extend(own_words::or_general(
+            &self.subject,
+            Need::Backlog(wanted),
+            "raise the application's own listen backlog as well, and restart it",
+            ": the lower of both counts",
+        ));
         remedy.extend(self.more_workers());
         remedy.push(Remedy::text(self.not_the_limit(&["somaxconn"])));
         Cause { code: "somaxconn", confidence: Confidence::Possible, explanation, remedy }
@@ -154,8 +157,11 @@ impl Account<'_> {
         };
         let mut remedy = self.more_workers();
         if remedy.is_empty() {
-            remedy.push(Remedy::text(
+            remedy.extend(own_words::or_general(
+                &self.subject,
+                Need::Workers(None),
                 "accept faster: more threads or processes, or less work before the next accept()",
+                "",
             ));
         }
         let limit = self.limit.map_or_else(String::new, |limit| format!(" ({})", limit.limit));
@@ -176,11 +182,12 @@ impl Account<'_> {
             None | Some(0) => "accepts are at".to_owned(),
             Some(_) => who_accepts(self.listener, self.world),
         };
-        vec![Remedy::text(format!(
-            "add workers: {who} {} against {} arriving",
-            rate(accepts),
-            rate(arrivals)
-        ))]
+        own_words::or_general(
+            &self.subject,
+            Need::Workers(own_words::workers_for(&self.subject, self.accept_threads(), accepts, arrivals)),
+            "add workers",
+            &format!(": {who} {} against {} arriving", rate(accepts), rate(arrivals)),
+        )
     }
 
     fn too_slow(&self) -> &'static str {
@@ -227,7 +234,7 @@ impl Account<'_> {
     }
 
     /// The command that sets a sysctl in the listener's namespace.
-    fn sysctl(&self, setting: &str) -> String {
+    fn sysctl(&self, setting: &str) -> commands::CommandLine {
         commands::sysctl(self.listener.endpoints.netns, self.subject.process.as_ref(), setting)
     }
 }

@@ -76,6 +76,7 @@ impl Stall {
 
     /// Whether most of `drops` fell into stalls.
     pub(super) fn explains(&self, drops: u64) -> bool {
-        self.owner.stopped || (self.longest.is_some() && (self.drops + self.drops_now).saturating_mul(2) >= drops)
+        self.owner.stopped
+            || (self.longest.is_some() && (self.drops + self.drops_now).saturating_mul(2) >= drops)
     }
 }

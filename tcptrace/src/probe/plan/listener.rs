@@ -9,7 +9,7 @@ use super::{BackEnd, Kind, Observation, Probe, Way, probe, tracepoint_way, way};
 const SYS_LISTEN: &[&str] = &["__x64_sys_listen", "__arm64_sys_listen"];
 /// What a hook on the system call itself does not see.
 const UNSEEN: &str = "that of io_uring and of 32-bit programs is not seen";
-const STATE_OF_TASK: &[Probe] = &[probe("tp_set_state_task", Kind::BtfTracepoint, STATE)];
+const STATE_OF_TASK: &[Probe] = &[probe("tp_set_state_task", Kind::BtfTracepoint, STATE).harmless()];
 
 /// In the order in which coverage shows them.
 pub(super) const OBSERVATIONS: &[Observation] = &[
