@@ -352,9 +352,12 @@ impl Listener {
     /// accept() failed.
     pub(super) fn note_accept_fail(&mut self, time: Timestamp, fail: &AcceptFail) {
         self.last_seen = self.last_seen.max(time);
+        let before = self.port_base.accepted.unwrap_or(0);
+        let accepted = self.totals.accepted.map(|known| known.max(fail.accepted.saturating_sub(before)));
         let same = |known: &&mut AcceptFailure| known.pid == fail.task.pid && known.errno == fail.errno;
         if let Some(known) = self.accept_failures.iter_mut().find(same) {
             known.last = known.last.max(time);
+            known.accepted = known.accepted.max(accepted);
             known.total = known.total.max(fail.total);
             known.open_files_limit = fail.open_files_limit.or(known.open_files_limit);
             known.host_files_limit = fail.host_files_limit.or(known.host_files_limit);
@@ -370,6 +373,7 @@ impl Listener {
                 open_files_limit: fail.open_files_limit,
                 host_files_limit: fail.host_files_limit,
                 host_files: fail.host_files,
+                accepted,
             });
         }
     }

@@ -121,7 +121,7 @@ impl Diagnosis for AcceptFailed {
             last: first,
             before: all.saturating_sub(new),
             deepest: 0,
-            accepted_before: listener.and_then(|listener| listener.totals.accepted),
+            accepted_before: newest.and_then(|failure| failure.accepted),
         }
     }
 
@@ -211,7 +211,8 @@ fn accepted_meanwhile(listener: &Listener, memory: &Failing, world: &Correlator)
     if !world.observes(observation::ACCEPT) {
         return None;
     }
-    Some(listener.totals.accepted?.saturating_sub(memory.accepted_before?))
+    let at_failures = listener.accept_failures.iter().filter_map(|failure| failure.accepted).max();
+    Some(listener.totals.accepted.max(at_failures)?.saturating_sub(memory.accepted_before?))
 }
 
 /// Accepts between the failures, one for each as a rule: descriptors that became free, or one that is kept in reserve.

@@ -107,8 +107,8 @@ pub struct Live {
     last_second: Timestamp,
     /// Listeners, by inode, whose owners' state is worth a look this second: something was dropped, or waits.
     troubled: HashMap<u64, (u64, Endpoints)>,
-    /// Processes that were seen accepting, by namespace and port: the tracepoint tier does not see from which listener.
-    acceptors: HashMap<(u32, u16), Vec<u32>>,
+    /// Processes and threads that were seen accepting, by namespace and port: the tracepoint tier does not see from which listener.
+    acceptors: HashMap<(u32, u16), Vec<(u32, u32)>>,
     ports: Ports,
     filter: PlaceFilter,
 }
@@ -304,15 +304,20 @@ impl Live {
                     self.people.saw_owner(inode, listen.task.pid);
                 }
                 Kind::Accept(accept) => {
-                    self.note_acceptor(&accept.endpoints, accept.listener.inode, accept.task.pid);
+                    self.note_acceptor(&accept.endpoints, accept.listener.inode, &accept.task);
                 }
                 Kind::AcceptFail(fail) => {
-                    self.note_acceptor(&fail.endpoints, fail.listener.inode, fail.task.pid);
+                    self.note_acceptor(&fail.endpoints, fail.listener.inode, &fail.task);
                     self.trouble(fail.listener, fail.endpoints, &mut strangers);
                 }
                 Kind::ListenerClosed(closed) => {
                     let port = (closed.endpoints.netns, closed.endpoints.local.port());
                     self.acceptors.remove(&port);
+                    if closed.by_kernel {
+                        let owners = self.people.owners_of(closed.listener.inode).to_vec();
+                        let states = owners.into_iter().filter_map(|pid| self.people.state(pid, 0, &[]));
+                        into.extend(states.map(|kind| Event { time: event.time, kind }));
+                    }
                 }
                 Kind::SynDrop(drop) => self.trouble(drop.listener, drop.endpoints, &mut strangers),
                 Kind::SynAckRetransmit(again) => {
@@ -441,27 +446,32 @@ impl Live {
             stale => self.people.owner_events(stale, OwnerConfidence::Likely),
         };
         for (inode, (_, ends)) in troubled {
+            let accepting = self.acceptors.get(&(ends.netns, ends.local.port())).cloned().unwrap_or_default();
             let mut pids = self.people.owners_of(inode).to_vec();
-            pids.extend(self.acceptors.get(&(ends.netns, ends.local.port())).into_iter().flatten());
+            pids.extend(accepting.iter().map(|(pid, _)| *pid));
             pids.sort_unstable();
             pids.dedup();
-            kinds.extend(pids.into_iter().take(OWNERS).filter_map(|pid| self.people.state(pid, inode)));
+            for pid in pids.into_iter().take(OWNERS) {
+                let threads: Vec<u32> =
+                    accepting.iter().filter(|(of, _)| *of == pid).map(|(_, tid)| *tid).collect();
+                kinds.extend(self.people.state(pid, inode, &threads));
+            }
         }
         kinds
     }
 
     /// Remembers who accepts, or tries to.
-    fn note_acceptor(&mut self, endpoints: &Endpoints, inode: u64, pid: u32) {
-        /// Ports, and processes of each, that are remembered.
+    fn note_acceptor(&mut self, endpoints: &Endpoints, inode: u64, task: &Task) {
+        /// Ports, and threads of each, that are remembered.
         const PORTS: usize = 4096;
-        const PROCESSES: usize = 64;
-        self.people.saw_owner(inode, pid);
+        const THREADS: usize = 256;
+        self.people.saw_owner(inode, task.pid);
         if self.acceptors.len() >= PORTS {
             self.acceptors.clear();
         }
         let known = self.acceptors.entry((endpoints.netns, endpoints.local.port())).or_default();
-        if known.len() < PROCESSES && !known.contains(&pid) {
-            known.push(pid);
+        if known.len() < THREADS && !known.contains(&(task.pid, task.tid)) {
+            known.push((task.pid, task.tid));
         }
     }
 

@@ -23,6 +23,11 @@ pub(in crate::rehearse) enum Order {
     /// Accept in the background and keep what was accepted, until the process may have only `spare` more descriptors;
     /// answers that limit. From then on accept() is tried again and again in vain.
     Hoard { spare: u64 },
+    /// Accept in the background in a manner of its own; answers the limit on descriptors, 0 if it was not changed.
+    AcceptAs { manner: Accepting },
+    /// Start processes of this name that inherit the listening socket, accept, and take `every_ms` for a connection; each exits
+    /// after so many `customers` (0: never). Answers their pids.
+    Hire { name: String, workers: usize, every_ms: u64, customers: usize },
     /// How many connections the workers have accepted; answers `u64`.
     Accepted,
     /// How often accept() has failed for lack of descriptors; answers `u64`.
@@ -67,6 +72,21 @@ pub(in crate::rehearse) enum Order {
     Storm(Storm),
     /// Send SYNs with a wrong checksum, from the clients' namespace of a pair; answers how many.
     Damaged(Damaged),
+}
+
+/// How a server accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::rehearse) enum Accepting {
+    /// In an event loop (epoll), until it has as many customers as it wants: then it takes the listener out of the loop.
+    Limited { customers: usize },
+    /// As libuv does: keeps connections until it may have only `spare` more descriptors; from then on it gives up a descriptor that
+    /// it keeps in reserve, accepts with it, and closes the connection at once.
+    Reserve { spare: u64 },
+    /// Likewise, but at the first failure it closes what it has and never accepts again.
+    GivesUp { spare: u64 },
+    /// Without ever waiting: it tries again every millisecond whether there is a connection.
+    Impatient,
 }
 
 /// How a server opens its listening socket.

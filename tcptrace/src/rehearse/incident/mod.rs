@@ -1,5 +1,6 @@
 //! The incidents: one file each, and the catalogue that lists them.
 
+mod accept_failed;
 mod accept_overflow;
 mod accept_stall;
 mod backlog_capture;
@@ -181,6 +182,7 @@ pub fn catalogue() -> &'static [Entry] {
     &[
         accept_overflow::ENTRY,
         accept_stall::ENTRY,
+        accept_failed::ENTRY,
         slow_accept::ENTRY,
         backlog_capture::ENTRY,
         syn_queue_full::ENTRY,
