@@ -11,6 +11,7 @@ mod change;
 mod client;
 mod conflict;
 mod connect;
+mod existing;
 mod half_open;
 mod inference;
 mod limiter;
@@ -39,6 +40,7 @@ pub use bounded::{BoundedMap, DistinctCount};
 pub use change::Change;
 pub use conflict::{Conflict, ConflictKey, PortHolder};
 pub use connect::{Client, Destination, DestinationKey, ServerSide};
+pub use existing::{Existing, TupleKey};
 pub use half_open::{HalfOpen, PeerPattern, Unanswered, UnansweredNetwork};
 pub use listener::{Closing, InferredDrops, ListenCall, Listener, ListenerId, Overflows, SynQueueFull};
 pub use listeners::Listeners;
@@ -60,6 +62,7 @@ use std::time::Duration;
 use absent::Absences;
 use conflict::Conflicts;
 use connect::Destinations;
+use existing::ExistingTuples;
 use owner::SocketOwners;
 use path::Paths;
 use refusal::Refusals;
@@ -90,6 +93,7 @@ pub struct Correlator {
     listeners: Listeners,
     conflicts: Conflicts,
     refusals: Refusals,
+    existing: ExistingTuples,
     namespaces: BoundedMap<u32, Namespace>,
     /// By namespace and index.
     devices: BoundedMap<(u32, u32), Device>,
@@ -117,6 +121,7 @@ impl Default for Correlator {
             listeners: Listeners::default(),
             conflicts: Conflicts::default(),
             refusals: Refusals::default(),
+            existing: ExistingTuples::default(),
             namespaces: BoundedMap::new(NAMESPACES),
             devices: BoundedMap::new(DEVICES),
             port_counts: BoundedMap::new(PORTS),
@@ -197,6 +202,11 @@ impl Correlator {
     /// A refused bind() or listen(), while it is remembered.
     pub fn refusal(&self, key: &RefusalKey) -> Option<&Refusal> {
         self.refusals.get(key)
+    }
+
+    /// A connection that was wanted and existed already, while it is remembered.
+    pub fn existing(&self, key: &TupleKey) -> Option<&Existing> {
+        self.existing.get(key)
     }
 
     /// A conflict, while it is remembered.
@@ -296,6 +306,7 @@ impl Correlator {
             ("listeners", self.listeners.forgotten()),
             ("conflicts", self.conflicts.forgotten()),
             ("refused binds", self.refusals.forgotten()),
+            ("existing-connections", self.existing.forgotten()),
             ("namespaces", self.namespaces.forgotten()),
             ("devices", self.devices.forgotten()),
             ("processes", self.processes.forgotten()),

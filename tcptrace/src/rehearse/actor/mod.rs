@@ -15,6 +15,7 @@ mod frame;
 mod order;
 mod packets;
 mod puppet;
+mod redial;
 mod service;
 mod sockets;
 mod storm;
@@ -43,7 +44,7 @@ use super::namespace::Namespace;
 pub(super) use bind::can_confine;
 pub(super) use order::{
     Bind, BindAttempt, Crowd, CrowdTally, Damaged, Door, Habit, Hello, Load, Manner, Order, Place, Race,
-    Reply, Stamp, Storm, Take, Taken, Tally, Visit, Visits,
+    Redial, Reply, Stamp, Storm, Take, Taken, Tally, Visit, Visits,
 };
 pub use puppet::actor_main;
 pub(super) use puppet::raise_fd_limit;
