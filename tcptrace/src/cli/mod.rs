@@ -22,7 +22,7 @@ mod watch;
 mod who;
 mod why;
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 
@@ -41,8 +41,22 @@ pub fn main() -> ExitCode {
     env_logger::Builder::from_env(
         env_logger::Env::default().default_filter_or("warn,aya=error,aya_obj=error"),
     )
-    .format_timestamp_millis()
+    .format(|out, record| {
+        let time = out.timestamp_millis();
+        let level = record.level();
+        let style = out.default_level_style(level);
+        for line in record.args().to_string().lines() {
+            // What is told of names foreign to us.
+            let line = crate::output::escape(line);
+            writeln!(out, "[{time} {style}{level:<5}{style:#} {}] {line}", record.target())?;
+        }
+        Ok(())
+    })
     .init();
+    if let Err(error) = crate::software::add_user_files() {
+        log::error!("{error}");
+        return Exit::Usage.into();
+    }
     let outcome = match cli.command {
         None => watch::run(&cli.watch),
         Some(Command::Watch(args)) => watch::live_or_recorded(&args),

@@ -5,12 +5,14 @@
 //! be forgotten is counted.
 
 mod absent;
+mod acceptors;
 mod bind_rule;
 mod bounded;
 mod change;
 mod client;
 mod conflict;
 mod connect;
+mod deferred;
 mod existing;
 mod half_open;
 mod inference;
@@ -30,19 +32,24 @@ mod reconcile;
 mod refusal;
 mod served;
 mod server;
+mod syn_inference;
 mod syn_queues;
 mod waits;
 
 pub use absent::{Absent, AbsentKey, Former};
+pub use acceptors::{AcceptFailure, Acceptors};
 pub use bind_rule::{Reason, Verdict};
 pub(crate) use bind_rule::{Side, verdict};
 pub use bounded::{BoundedMap, DistinctCount};
 pub use change::Change;
 pub use conflict::{Conflict, ConflictKey, PortHolder};
 pub use connect::{Client, Destination, DestinationKey, ServerSide};
+pub use deferred::{DEFERRED_LATELY, Deferred};
 pub use existing::{Existing, TupleKey};
 pub use half_open::{HalfOpen, PeerPattern, Unanswered, UnansweredNetwork};
-pub use listener::{Closing, InferredDrops, ListenCall, Listener, ListenerId, Overflows, SynQueueFull};
+pub use listener::{
+    Closing, InferredDrops, InferredSyns, ListenCall, Listener, ListenerId, Overflows, SynQueueFull,
+};
 pub use listeners::Listeners;
 pub use loss::{Loss, Losses};
 pub use namespace::Namespace;
@@ -68,7 +75,7 @@ use path::Paths;
 use refusal::Refusals;
 
 use crate::command::Standpoint;
-use crate::event::{Coverage, Device, ListenerTotals, ObservationStatus, Timestamp};
+use crate::event::{Coverage, Device, ListenerTotals, ObservationStatus, Timestamp, observation};
 
 /// How many network namespaces are remembered.
 const NAMESPACES: usize = 4096;
@@ -163,10 +170,14 @@ impl Correlator {
 
     /// What is unanswered at a listener now; nothing, if none of its SYN-ACKs was sent again lately.
     pub fn unanswered(&self, id: ListenerId) -> Unanswered {
-        let last_overflow = self.listener(id).and_then(|listener| listener.last_overflow);
-        self.half_open
-            .get(&id)
-            .map_or_else(Unanswered::default, |half_open| half_open.unanswered(self.now, last_overflow))
+        let listener = self.listener(id);
+        let last_overflow = listener.and_then(|listener| listener.last_overflow);
+        // Where it is not seen how requests end, those that are still in the SYN queue have not.
+        let still_there = listener.filter(|_| !self.observes(observation::REQUEST_END));
+        let still_there = still_there.and_then(|listener| listener.syn_queue);
+        self.half_open.get(&id).map_or_else(Unanswered::default, |half_open| {
+            half_open.unanswered(self.now, last_overflow, still_there)
+        })
     }
 
     /// Where connects went that were not answered, while it is remembered.

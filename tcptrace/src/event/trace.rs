@@ -21,6 +21,9 @@ pub struct Coverage {
     /// ours are compared with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scope: Vec<String>,
+    /// What stands in the way of observing more, a few words each: kernel lockdown, a file system that may not be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hindrances: Vec<String>,
     /// The network namespace that the tracer runs in: its commands need no way there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own_netns: Option<u32>,
@@ -69,6 +72,8 @@ pub mod observation {
     pub const ACCEPT: &str = "accept";
     /// bind() or listen() fails for its port.
     pub const BIND_FAIL: &str = "bind-fail";
+    /// listen() fails for its port.
+    pub const LISTEN_FAIL: &str = "listen-fail";
     /// Holders of a port, read in the kernel at the moment of the conflict.
     pub const HOLDERS: &str = "holders";
     /// A port is taken.

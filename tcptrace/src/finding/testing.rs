@@ -109,7 +109,8 @@ impl Play {
         let mut coverage = coverage(Tier::Tracepoint, ObservationStatus::Attached);
         for observation in &mut coverage.observations {
             match observation.name.as_str() {
-                "syn-drop" => observation.status = ObservationStatus::Polled,
+                "syn-drop" | "cookie" => observation.status = ObservationStatus::Polled,
+                "request-end" => observation.status = ObservationStatus::Missing,
                 "ack-drop" => observation.status = ack_drops,
                 _ => {}
             }
@@ -374,7 +375,12 @@ impl Server {
             endpoints: place(self.local),
             listener: ListenerRef { sk: 0, ..self.listener() },
             source: SampleSource::Polled,
-            totals: ListenerTotals { socket_drops: Some(self.socket_drops), ..ListenerTotals::default() },
+            totals: ListenerTotals {
+                socket_drops: Some(self.socket_drops),
+                syn_queue_max: self.totals.syn_queue_max,
+                deferred: self.totals.deferred.filter(|deferred| *deferred > 0),
+                ..ListenerTotals::default()
+            },
             waits: None,
             handshakes: None,
         }))
@@ -400,6 +406,7 @@ impl Server {
             listener: self.listener(),
             task,
             exiting: None,
+            by_kernel: false,
             last: Some(self.totals),
         }))
     }

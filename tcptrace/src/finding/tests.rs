@@ -132,6 +132,7 @@ fn kind() -> impl Strategy<Value = Kind> {
             listener,
             task: task(1, "server"),
             exiting: None,
+            by_kernel: false,
             last,
         }))
     });
@@ -318,13 +319,13 @@ proptest! {
 
     #[test]
     fn the_same_events_give_the_same_findings(events in events()) {
-        let json = |findings: Vec<Finding>| serde_json::to_string(&findings).unwrap();
+        let json = |findings: Vec<Finding>| crate::output::json_text(&findings);
         prop_assert_eq!(json(told(&events)), json(told(&events)));
     }
 
     #[test]
     fn events_survive_a_recording(events in events()) {
-        let json = serde_json::to_string(&events).unwrap();
+        let json = crate::output::json_text(&events);
         prop_assert_eq!(serde_json::from_str::<Vec<Event>>(&json).unwrap(), events);
     }
 }

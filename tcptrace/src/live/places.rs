@@ -16,7 +16,8 @@ use crate::{
         knobs::Knobs,
         netns::{Netns, NetnsError, NetnsTable},
         procfs::Procfs,
-        sock_diag::{Family, Listener, SockDiag},
+        sock_diag::{DiagSocket, Family, Listener, Query, SockDiag, States},
+        tcp_state::TcpState,
     },
 };
 
@@ -68,8 +69,8 @@ impl Place {
 /// All namespaces being traced.
 pub(super) struct Places {
     table: NetnsTable,
-    /// Only this one.
-    only: Option<u32>,
+    /// Only those that were asked for.
+    only: bool,
     /// Addresses of namespaces, as last read.
     addresses: BTreeMap<u32, (Instant, Vec<IpAddr>)>,
     /// Devices that were introduced, by namespace and index, and when they were last looked at.
@@ -81,18 +82,20 @@ pub(super) struct Places {
 impl Places {
     /// # Errors
     /// When this process's own namespace cannot be opened, or the one asked for is not to be found.
-    pub(super) fn new(procfs: Procfs, only: Option<Netns>) -> Result<Self, NetnsError> {
+    pub(super) fn new(procfs: Procfs, only: &[Netns]) -> Result<Self, NetnsError> {
         let mut places = Self {
             table: NetnsTable::new(procfs)?,
-            only: only.as_ref().map(Netns::id),
+            only: !only.is_empty(),
             addresses: BTreeMap::new(),
             devices: BTreeMap::new(),
             places: BTreeMap::new(),
             seconds: 0,
         };
-        match only {
-            Some(netns) => places.open(&netns),
-            None => places.look_around(),
+        if only.is_empty() {
+            places.look_around();
+        }
+        for netns in only {
+            places.open(netns);
         }
         Ok(places)
     }
@@ -147,7 +150,7 @@ impl Places {
     /// Once a second: counters and knobs that changed.
     pub(super) fn second(&mut self) -> Vec<Kind> {
         self.seconds += 1;
-        if self.only.is_none() && self.seconds.is_multiple_of(2) {
+        if !self.only && self.seconds.is_multiple_of(2) {
             self.look_around();
         }
         let few = self.places.len() <= FEW;
@@ -195,7 +198,7 @@ impl Places {
 
     /// Settings of a namespace, read now.
     pub(super) fn knobs_of(&mut self, netns: u32) -> Option<Knobs> {
-        if !self.places.contains_key(&netns) && self.only.is_none() {
+        if !self.places.contains_key(&netns) && !self.only {
             self.look_around();
         }
         let place = self.places.get(&netns)?;
@@ -263,7 +266,7 @@ impl Places {
 
     /// The sock_diag socket of a namespace, opened when first needed.
     pub(super) fn diag(&mut self, netns: u32) -> Option<&mut SockDiag> {
-        if !self.places.contains_key(&netns) && self.only.is_none() {
+        if !self.places.contains_key(&netns) && !self.only {
             self.look_around();
         }
         let place = self.places.get_mut(&netns)?;
@@ -273,6 +276,16 @@ impl Places {
                 .ok();
         }
         place.diag.as_mut()
+    }
+
+    /// The half-open requests of a namespace; `None` if they cannot be read.
+    pub(super) fn half_open(&mut self, netns: u32) -> Option<Vec<DiagSocket>> {
+        let query = Query { states: States::of(&[TcpState::SynRecv]), ports: None };
+        let found = self.diag(netns)?.sockets(&query);
+        found
+            .inspect_err(|error| log::debug!("half-open requests of namespace {netns}: {error}"))
+            .ok()
+            .map(|found| found.sockets)
     }
 
     /// Whether it was the reverse-path filter of a namespace that dropped a packet then, and not the want of a route.
@@ -389,6 +402,6 @@ pub(super) fn family(family: Family) -> event::Family {
 }
 
 /// A socket's state, in the terms of events.
-pub(super) fn state(state: crate::host::tcp_state::TcpState) -> SocketState {
+pub(super) fn state(state: TcpState) -> SocketState {
     SocketState::from_kernel(state as u8)
 }

@@ -5,6 +5,7 @@ use crate::event::{
     Kind, ListenerRef, ListenerSample, ListenerTotals, PortReleased, PortTaken, RequestEnd, Syn,
     SynAckRetransmit, SynDrop, Task, Timestamp,
 };
+use crate::output::try_json_text;
 
 use super::column::Lists;
 use super::names::Named as _;
@@ -158,6 +159,7 @@ pub(super) fn put(columns: &mut Builders, row: usize, event: &Event) -> Result<(
         | Kind::NoPort(_)
         | Kind::PortUse(_)
         | Kind::PortSurvey(_)
+        | Kind::AcceptFail(_)
         | Kind::BindFail(_)
         | Kind::ListenerClosed(_)
         | Kind::PrefixSample(_)
@@ -173,7 +175,7 @@ pub(super) fn put(columns: &mut Builders, row: usize, event: &Event) -> Result<(
         | Kind::ListenerReport(_)
         | Kind::Coverage(_)
         | Kind::Lost(_) => {
-            columns.detail.put(row, serde_json::to_string(&event.kind)?);
+            columns.detail.put(row, try_json_text(&event.kind)?);
             for_queries(columns, row, &event.kind);
         }
     }
@@ -189,6 +191,13 @@ fn for_queries(columns: &mut Builders, row: usize, kind: &Kind) {
             task(columns, row, &listen.task);
             columns.backlog.put(row, listen.backlog);
             columns.options.put(row, listen.options.bits());
+        }
+        Kind::AcceptFail(fail) => {
+            endpoints(columns, row, &fail.endpoints);
+            listener(columns, row, &fail.listener);
+            task(columns, row, &fail.task);
+            columns.errno.put(row, fail.errno);
+            columns.total.put(row, fail.total);
         }
         Kind::BindFail(fail) => {
             endpoints(columns, row, &fail.endpoints);

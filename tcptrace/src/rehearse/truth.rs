@@ -75,8 +75,7 @@ impl GroundTruth {
 
     /// The truth as one line of JSON, without the line's end.
     pub fn to_json(&self) -> String {
-        // Plain structs with string keys: serde_json has nothing to refuse here.
-        serde_json::to_string(self).unwrap_or_default()
+        crate::output::json_text(self)
     }
 }
 

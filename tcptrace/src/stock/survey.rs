@@ -28,8 +28,8 @@ use crate::identity::sockets::SocketOwners;
 pub struct Scope {
     /// The procfs to find processes in.
     pub procfs: Procfs,
-    /// Only this namespace.
-    pub netns: Option<Netns>,
+    /// Only these namespaces; all if there is none.
+    pub netns: Vec<Netns>,
     /// Only sockets of local ports from the least to the greatest of these; empty for all.
     pub ports: Vec<u16>,
 }
@@ -138,8 +138,8 @@ impl Survey {
     }
 
     fn places(&mut self, scope: &Scope) -> Result<Vec<Netns>, NetnsError> {
-        if let Some(only) = &scope.netns {
-            return Ok(vec![only.clone()]);
+        if !scope.netns.is_empty() {
+            return Ok(scope.netns.clone());
         }
         let mut table = NetnsTable::new(scope.procfs.clone())?;
         match table.refresh() {
@@ -361,7 +361,7 @@ mod tests {
     use crate::host::{netns::in_netns, testing::private_netns};
 
     fn only(netns: Netns) -> Scope {
-        Scope { netns: Some(netns), ..Scope::default() }
+        Scope { netns: vec![netns], ..Scope::default() }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{Answer, Belonging, Holder, Outlook, Place, Taken, Way};
 use crate::command::{Inside, Standpoint};
 use crate::event::{Family, SocketState, Timestamp};
 use crate::finding::{ProcessName, at_device};
-use crate::output::{LineSink, Written, escape};
+use crate::output::{Lines, Written, escape};
 
 /// So many sockets of a port are told one by one: a busy server has thousands of connections on its port.
 const TOLD: usize = 20;
@@ -22,7 +22,13 @@ impl Answer {
     ///
     /// # Errors
     /// When it cannot be written; a reader that has gone is none.
-    pub fn write_text(&self, ports: &[u16], now: Timestamp, zone: &TimeZone, out: impl Write) -> Written {
+    pub fn write_text(
+        &self,
+        ports: &[u16],
+        now: Timestamp,
+        zone: &TimeZone,
+        out: &mut Lines<impl Write>,
+    ) -> Written {
         let mut text = String::new();
         let scribe = Scribe { now, zone, standpoint: self.standpoint };
         let mut free = Vec::new();
@@ -46,8 +52,7 @@ impl Answer {
         for gap in &self.gaps {
             let _ = writeln!(text, "not looked at: {}", escape(gap));
         }
-        let mut out = LineSink::new(out);
-        match out.write(text.as_bytes())? {
+        match out.text(&text)? {
             ControlFlow::Continue(()) => out.flush(),
             gone => Ok(gone),
         }
@@ -170,7 +175,8 @@ impl Scribe<'_> {
                     format!("would fail without SO_REUSEADDR ({}), succeed with it", in_short(holder))
                 }
                 (_, Outlook::Depends(holder)) => format!(
-                    "would fail without SO_REUSEADDR; with it, only if {} has it, too, which cannot be read",
+                    "would fail without SO_REUSEADDR ({}); with it, that depends on whether the other socket has it as well, \
+                     which cannot be read",
                     in_short(holder)
                 ),
                 (_, Outlook::Fails(holder)) => {
@@ -204,7 +210,7 @@ impl Scribe<'_> {
 
     fn clock(&self, time: Timestamp) -> String {
         match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
-            Ok(time) => time.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            Ok(time) => time.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S%:z").to_string(),
             Err(_) => time.to_string(),
         }
     }
@@ -229,11 +235,13 @@ fn owner(holder: &Holder) -> String {
             }
         }
         Belonging::Hidden => "a process that cannot be seen".to_owned(),
-        Belonging::Kernel => "no process: the kernel's own".to_owned(),
+        Belonging::NoProcess => {
+            "no process has it open: the kernel's own, or io_uring's, or on its way from one process to another".to_owned()
+        }
         Belonging::NotAccepted if holder.state == SocketState::SynRecv => {
             "half open, nobody's yet".to_owned()
         }
-        Belonging::NotAccepted => "nobody's yet: not accepted (or the kernel's own)".to_owned(),
+        Belonging::NotAccepted => "no process has it yet: not accepted".to_owned(),
         Belonging::Nobody => match (holder.state, holder.time_wait_left) {
             (SocketState::FinWait2, Some(left)) => format!(
                 "no process any more; its peer has not closed: free in {} s (net.ipv4.tcp_fin_timeout)",
@@ -251,13 +259,15 @@ fn owner(holder: &Holder) -> String {
     }
 }
 
-/// `nginx[812] listens`.
+/// A clause: `nginx[812] listens at 0.0.0.0:80`, `10.0.0.1:80 is in time-wait`.
 fn in_short(holder: &Holder) -> String {
     let who = match holder.belongs {
         Belonging::Processes => holder.name().to_string(),
-        Belonging::Kernel => "the kernel".to_owned(),
-        Belonging::Hidden => "an unseen process".to_owned(),
-        Belonging::Nobody | Belonging::NotAccepted => "a socket".to_owned(),
+        Belonging::NoProcess => "a socket that no process has open".to_owned(),
+        Belonging::Hidden => "a process that cannot be seen".to_owned(),
+        Belonging::Nobody | Belonging::NotAccepted => {
+            return format!("{} is in {}", holder.local, holder.state);
+        }
     };
     match holder.state {
         SocketState::Listen => format!("{who} listens at {}", holder.local),

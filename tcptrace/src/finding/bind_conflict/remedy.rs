@@ -3,7 +3,8 @@
 use crate::correlate::PortHolder;
 use crate::event::{PortRange, PortRanges, SocketState};
 use crate::finding::commands::{self, inside, sysctl};
-use crate::finding::{Party, Remedy};
+use crate::finding::{Party, Remedy, own_words};
+use crate::software::Need;
 
 use super::holder_kind::Kind;
 use super::{Account, process_of};
@@ -25,13 +26,14 @@ impl Account<'_> {
         let reuseaddr = format!("set SO_REUSEADDR in {} before bind()", process_of(requester));
         match kind {
             Kind::EphemeralGrab => self.reserve(port, held, requester),
-            Kind::Listener => {
-                let mut remedy = vec![stop("which listens there")];
-                remedy.extend(self.one_address(holder, requester));
-                remedy.extend(self.one_device(holder, held));
-                remedy.push(Remedy::text(other_port));
-                remedy
-            }
+            Kind::Listener => own_words::of(held, Need::Release)
+                .into_iter()
+                .chain([stop("which listens there")])
+                .chain(self.one_address(holder, requester))
+                .chain(self.one_device(holder, held))
+                .chain([Remedy::text(other_port)])
+                .chain(own_words::of(requester, Need::Listen))
+                .collect(),
             Kind::FinWait | Kind::LastAck => self.outlive(holder, requester),
             Kind::TimeWait => {
                 let mut remedy = Vec::new();

@@ -6,6 +6,11 @@ use super::BackEnd::{Fexit, Kprobe};
 use super::shared::{PORT_BY_STATE, STATE_OF_PORT};
 use super::{Kind, Observation, Probe, Spare, Way, probe, probe6, tracepoint_way, way};
 
+const GET_PORT: &[Probe] = &[probe("fexit_get_port", Kind::Fexit, &["inet_csk_get_port"]).one_call()];
+const GET_PORT_ENTRY_AND_EXIT: &[Probe] = &[
+    probe("kprobe_get_port", Kind::Kprobe, &["inet_csk_get_port"]).one_call(),
+    probe("kretprobe_get_port", Kind::Kretprobe, &["inet_csk_get_port"]).one_call(),
+];
 const BIND_CALLS: &[Probe] = &[
     probe("tp_enter_bind", Kind::SyscallTracepoint, &["sys_enter_bind"]).one_call(),
     probe("tp_exit_bind", Kind::SyscallTracepoint, &["sys_exit_bind"]).one_call(),
@@ -35,20 +40,22 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
         name: "bind-fail",
         what: "binds and their conflicts, with the requested address and the holder",
         ways: &[
-            way(Fexit, &[probe("fexit_get_port", Kind::Fexit, &["inet_csk_get_port"]).one_call()]),
-            way(
-                Kprobe,
-                &[
-                    probe("kprobe_get_port", Kind::Kprobe, &["inet_csk_get_port"]).one_call(),
-                    probe("kretprobe_get_port", Kind::Kretprobe, &["inet_csk_get_port"]).one_call(),
-                ],
-            ),
+            way(Fexit, GET_PORT),
+            way(Kprobe, GET_PORT_ENTRY_AND_EXIT),
             tracepoint_way(
                 BIND_CALLS,
                 "a conflict at listen() and io_uring binds are not seen; slows every system call of the host a little",
                 0,
             ),
         ],
+        polled: None,
+        group: 0,
+    },
+    Observation {
+        name: "listen-fail",
+        what: "listen() calls that fail because another socket listens on the port",
+        // The tracepoint of listen() is not worth its cost: nearly all conflicts are seen at bind().
+        ways: &[way(Fexit, GET_PORT), way(Kprobe, GET_PORT_ENTRY_AND_EXIT)],
         polled: None,
         group: 0,
     },

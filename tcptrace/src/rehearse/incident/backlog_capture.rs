@@ -24,6 +24,14 @@ pub(super) const ENTRY: Entry = Entry {
             summary: "SYN-ACKs to one network get lost; its clients give up and call again from new ports",
         },
         Variant {
+            name: "stateful-firewall",
+            summary: "as return-path, with one more SYN-ACK to each: the requests outlive their clients",
+        },
+        Variant {
+            name: "silent",
+            summary: "clients of one network ask once and are never heard of again: nobody can tell why",
+        },
+        Variant {
             name: "client-gave-up",
             summary: "clients close their sockets before the answer comes, and reset it",
         },
@@ -87,6 +95,16 @@ impl Recipe {
                 visit_ms: 6000,
                 cause: Some("client-gave-up"),
                 ends_early: true,
+                ..basic
+            },
+            "stateful-firewall" => Self { synack_retries: 3, visit_ms: 20_000, ..basic },
+            "silent" => Self {
+                synack_retries: 3,
+                again_ms: Vec::new(),
+                give_up_ms: 900,
+                rounds: 1,
+                visit_ms: 10_000,
+                cause: Some("unknown"),
                 ..basic
             },
             "syn-flood" => Self {
@@ -178,6 +196,7 @@ impl Incident for BacklogCapture {
             Manner::Deaf if rounds == 1 => format!("{clients} addresses everywhere send one SYN each."),
             Manner::Deaf => format!("SYN-ACKs to {clients} clients get lost; each calls {rounds} times."),
             Manner::Answer { .. } => format!("{clients} clients answer only the third SYN-ACK."),
+            Manner::Silent => format!("{clients} clients complete the handshake and send nothing."),
             Manner::Reset => format!("{clients} clients give up after 2 s and reset what comes then."),
             Manner::Unreachable { .. } => {
                 format!("{clients} clients give up after 2 s; a router says that they are gone.")
@@ -250,7 +269,13 @@ impl Incident for BacklogCapture {
                     let expected =
                         Expectation::about("half-open-capture", cause, subject).at_most(Confidence::Likely);
                     // These requests end before it is known that their peers are silent; how, tells what happened.
-                    if recipe.ends_early { expected.needing(observation::REQUEST_END) } else { expected }
+                    if recipe.ends_early {
+                        expected
+                            .or_without(observation::REQUEST_END, "unknown")
+                            .needing(observation::REQUEST_END)
+                    } else {
+                        expected
+                    }
                 })
                 .into_iter()
                 .collect(),

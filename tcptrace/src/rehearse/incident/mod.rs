@@ -7,6 +7,7 @@ mod backlog_truncated;
 mod bind_refused;
 mod connection_exists;
 mod crowds;
+mod defer_accept;
 mod healthy;
 mod listener_closed;
 mod no_answer;
@@ -184,6 +185,7 @@ pub fn catalogue() -> &'static [Entry] {
         slow_accept::ENTRY,
         backlog_capture::ENTRY,
         syn_queue_full::ENTRY,
+        defer_accept::ENTRY,
         backlog_truncated::ENTRY,
         listener_closed::ENTRY,
         reuseport_imbalance::ENTRY,

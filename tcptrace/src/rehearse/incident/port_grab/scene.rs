@@ -5,6 +5,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use serde_json::Value;
 
 use super::kind::Kind;
+use crate::event::observation;
 use crate::rehearse::actor::{Actor, Bind, BindAttempt, Identity, Order, Tally};
 use crate::rehearse::counters;
 use crate::rehearse::error::{Error, Result};
@@ -359,7 +360,7 @@ impl Scene {
                 Party::of(server.identity(), "process", wanted).on_device(self.kind.server_device()),
             ),
             holder: Some(holder),
-            needs: None,
+            needs: (self.kind == Kind::AtListen).then_some(observation::LISTEN_FAIL),
             without: None,
             at_most: None,
             at_least: None,
