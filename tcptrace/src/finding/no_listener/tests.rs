@@ -217,3 +217,32 @@ fn a_loopback_address_is_no_remedy_for_callers_from_outside() {
     assert_eq!(finding.cause, "wrong-address");
     assert!(!finding.remedy.iter().any(|remedy| remedy.text.contains("call 127")), "{:?}", finding.remedy);
 }
+
+#[test]
+fn what_a_host_sends_to_its_own_address_counts_as_come_by_that_address_s_device() {
+    let mut port = Port::new();
+    port.play.knobs(4096);
+    for nth in 0..3 {
+        let endpoints = Endpoints { device: 1, ..port.ends("10.0.0.1:80") };
+        port.play.send(1000 + nth, Kind::NoListener(NoListener { endpoints, total: nth + 1 }));
+    }
+    let listener = ReportedListener {
+        netns: NETNS,
+        local: address("0.0.0.0:80"),
+        v6only: None,
+        device: 1,
+        inode: 7,
+        owners: vec![Owner { pid: 42, comm: "resolved".to_owned() }],
+    };
+    let report = ListenerReport {
+        netns: NETNS,
+        port: 80,
+        asked: ms(1003),
+        listeners: vec![listener],
+        incomplete: None,
+    };
+    port.play.send(1003, Kind::ListenerReport(Box::new(report)));
+    let finding = port.play.only();
+    assert_eq!(finding.cause, "other-device");
+    assert!(finding.explanation.contains("the device that has 10.0.0.1"), "{}", finding.explanation);
+}
