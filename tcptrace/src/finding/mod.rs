@@ -14,6 +14,7 @@ mod case;
 mod cause;
 mod commands;
 mod connect_refused;
+mod connection_exists;
 mod destination;
 mod events_lost;
 mod evidence;
@@ -43,6 +44,7 @@ pub use cause::{Apart, CauseRule};
 pub use evidence::{Evidence, Value};
 pub use explained::ExplainedBy;
 pub use page::{explained, page};
+pub(crate) use party::at_device;
 pub use party::{NetworkFacts, Party, ProcessName, SocketFacts};
 pub(crate) use queue_limit::{QueueLimit, SetBy};
 
@@ -251,6 +253,7 @@ impl Default for Engine {
                 Box::new(Cases::new(no_listener::NoListener)),
                 Box::new(Cases::new(handshake_dropped::HandshakeDropped)),
                 Box::new(Cases::new(bind_refused::BindRefused::default())),
+                Box::new(Cases::new(connection_exists::ConnectionExists::default())),
             ],
             explanations: Explanations::default(),
             last_id: 0,

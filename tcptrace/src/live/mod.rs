@@ -29,8 +29,8 @@ use tcptrace_common::record::KINDS;
 
 use crate::{
     event::{
-        self, BindFail, BindFailure, ClockOffset, ConnectTotals, Endpoints, Event, Holder, Kind, ListenerRef,
-        OwnerConfidence, PlaceFilter, RetransmitCause, Task, Timestamp,
+        self, ClockOffset, ConnectTotals, Endpoints, Event, Holder, Kind, ListenerRef, OwnerConfidence,
+        PlaceFilter, RetransmitCause, Task, Timestamp,
         decode::{decode_connect_sample, decode_record},
     },
     host::{
@@ -43,6 +43,7 @@ use crate::{
 };
 
 use absence::Absence;
+use conflict::Refused;
 use people::People;
 use places::Places;
 use polled::{ByPort, Polled};
@@ -247,7 +248,7 @@ impl Live {
         self.undecoded += undecoded;
         // The ring buffer keeps the order of reservation, which on several CPUs is only nearly that of time.
         batch.sort_by_key(|event| event.time);
-        let mut conflicts: Vec<(Timestamp, BindFail)> = Vec::new();
+        let mut conflicts: Vec<Refused> = Vec::new();
         let mut strangers: Vec<(u64, u64, Endpoints)> = Vec::new();
         let tells_causes = self.tracer.coverage().back_end("request-end").is_some();
         for mut event in batch {
@@ -283,6 +284,11 @@ impl Live {
             }
             self.introduce(&event, into);
             self.ports.note(&event.kind);
+            if let Some(refused) = Refused::of(event.time, &event.kind)
+                && !conflicts.iter().any(|other| refused.is_like(other))
+            {
+                conflicts.push(refused);
+            }
             self.syn_queues.note(&event);
             match &event.kind {
                 Kind::NoListener(absent) if absent.total >= absence::SYNS => {
@@ -324,16 +330,6 @@ impl Live {
                     self.trouble(again.listener, again.endpoints, &mut strangers);
                 }
                 Kind::AckDrop(drop) => self.trouble(drop.listener, drop.endpoints, &mut strangers),
-                Kind::BindFail(fail) if fail.failure() == BindFailure::Conflict => {
-                    let again = |(_, other): &(_, BindFail)| {
-                        other.endpoints.netns == fail.endpoints.netns
-                            && other.endpoints.local.port() == fail.endpoints.local.port()
-                            && other.task.pid == fail.task.pid
-                    };
-                    if !conflicts.iter().any(again) {
-                        conflicts.push((event.time, (**fail).clone()));
-                    }
-                }
                 _ => {}
             }
             into.push(event);
@@ -344,8 +340,8 @@ impl Live {
         }
         let kinds = self.absence.look(&mut self.places, &mut self.people);
         into.extend(kinds.into_iter().map(|kind| Event { time: now, kind }));
-        for (time, conflict) in conflicts {
-            self.report_holders(time, &conflict, into);
+        for conflict in conflicts {
+            self.report_holders(&conflict, into);
         }
         self.watch_served_ports();
         self.look_where_ports_are_wanted(into);
@@ -361,6 +357,15 @@ impl Live {
             Kind::NoPort(refused) => Some(refused.endpoints),
             _ => None,
         };
+        // What these lead to is judged by the range of ports, and by what is reserved in it.
+        let of_ports = match &event.kind {
+            Kind::Listen(listen) => Some(listen.endpoints.netns),
+            Kind::BindFail(fail) => Some(fail.endpoints.netns),
+            Kind::PortTaken(taken) => Some(taken.endpoints.netns),
+            _ => None,
+        };
+        let knobs = of_ports.and_then(|netns| self.places.fresh_knobs(netns));
+        into.extend(knobs.map(|kind| Event { time: event.time, kind }));
         let device = socket.and_then(|ends| self.places.introduce_device(ends.netns, ends.device));
         into.extend(device.map(|kind| Event { time: event.time, kind }));
         let one = |task| (Some(task), &[][..]);

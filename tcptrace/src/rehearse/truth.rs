@@ -214,6 +214,9 @@ pub struct Party {
     /// Container that it runs in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
+    /// Name of the device that its socket is bound to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<&'static str>,
     /// Socket state of a holder: established, listen, bound, time-wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<&'static str>,
@@ -239,6 +242,11 @@ impl Party {
 
     pub(super) fn connected_to(mut self, remote: SocketAddr) -> Self {
         self.remote = Some(remote);
+        self
+    }
+
+    pub(super) fn on_device(mut self, device: Option<&'static str>) -> Self {
+        self.device = device;
         self
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::finding::at_device;
 use crate::finding::words::{count, rate};
 use crate::output::table::{Column, Table, wrap};
 use crate::stock::{Gap, LimitedBy, Listener, MarkKind, Owner, Traced};
@@ -119,10 +120,7 @@ fn limited_by(by: LimitedBy) -> &'static str {
 
 fn address(listener: &Listener) -> String {
     let socket = &listener.socket;
-    let mut text = socket.local.to_string();
-    if socket.ifindex != 0 {
-        text.push_str(&format!(" device {}", socket.ifindex));
-    }
+    let mut text = at_device(socket.local, listener.device_name().as_deref());
     if socket.v6only == Some(true) && socket.local.ip().is_unspecified() {
         text.push_str(" v6only");
     }

@@ -59,8 +59,8 @@ fn a_conflict() {
     held by cli\\x1b[2Jent[400] 127.0.0.1:35010: established, taken by connect 99 ms before, peer 127.0.0.1:9000
     1 attempt by uid 1000, options SO_REUSEADDR, at bind()
   cause  ephemeral-grab: 0.0.0.0:35010 covers 127.0.0.1:35010; they could share the port with SO_REUSEADDR on both sides, which the holder lacks
-  do     reserve the port, so that the kernel does not hand it out
-           sysctl -w net.ipv4.ip_local_reserved_ports=8080,35010
+  do     reserve the port, so that the kernel does not hand it out; what is reserved already stays so
+           sh -c 'sysctl -w net.ipv4.ip_local_reserved_ports=\"35010,$(sysctl -n net.ipv4.ip_local_reserved_ports)\"'
          or move the ephemeral range (32768-60999) away from it
            sysctl -w net.ipv4.ip_local_port_range=\"35011 60999\"
          until then: start again once cli\\x1b[2Jent[400] has closed its socket

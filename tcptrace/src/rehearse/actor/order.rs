@@ -60,6 +60,9 @@ pub(in crate::rehearse) enum Order {
     Race(Race),
     /// Try to connect and close at once; answers the errno for each address, 0 for a connection.
     Knock { at: Vec<SocketAddr> },
+    /// Connect from a port of its own, to the same destination again and again; answers the errno of each time, 0 for a
+    /// connection.
+    Redial(Redial),
     /// Take ephemeral ports, one after the other, until there are none or as many as wanted; answers a [`Taken`].
     Take(Take),
     /// Play many clients in the background, in the clients' namespace of a pair.
@@ -106,6 +109,18 @@ impl Door {
     pub(in crate::rehearse) fn at(address: SocketAddr, backlog: i32) -> Self {
         Self { address, backlog, reuseport: false, fastopen: 0, mptcp: false }
     }
+}
+
+/// Connections from one port to one destination, one after the other. With SO_REUSEADDR.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::rehearse) struct Redial {
+    pub(in crate::rehearse) from: SocketAddr,
+    pub(in crate::rehearse) to: SocketAddr,
+    pub(in crate::rehearse) times: u32,
+    /// Pause after each.
+    pub(in crate::rehearse) gap_ms: u64,
+    /// Keep the connections; otherwise each is closed at once.
+    pub(in crate::rehearse) keep: bool,
 }
 
 /// How to take ephemeral ports.

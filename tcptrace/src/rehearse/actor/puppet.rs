@@ -19,8 +19,8 @@ use serde_json::Value;
 
 use super::order::{Hello, Order, Reply};
 use super::{
-    ACTOR_SUBCOMMAND, HEIR, WORKER, bind, browser, connections::Connections, crowd, damaged, service, sockets, storm,
-    takings::Takings, web,
+    ACTOR_SUBCOMMAND, HEIR, WORKER, bind, browser, connections::Connections, crowd, damaged, redial, service,
+    sockets, storm, takings::Takings, web,
 };
 
 /// How long a connection that the stage waits for may take.
@@ -234,6 +234,11 @@ impl Puppet {
             Order::Visit(order) => serde_json::to_value(web::visit(&order)?)?,
             Order::Race(order) => serde_json::to_value(browser::race(&order)?)?,
             Order::Knock { at } => serde_json::to_value(browser::knock(&at)?)?,
+            Order::Redial(order) => {
+                let (answers, kept) = redial::redial(&order)?;
+                self.kept.extend(kept);
+                serde_json::to_value(answers)?
+            }
             Order::Take(order) => serde_json::to_value(self.takings.take(&order)?)?,
             Order::Crowd(order) => {
                 self.crowd = Some(crowd::Loose::start(order)?);

@@ -94,7 +94,9 @@ impl Incident for AcceptFailed {
     fn describe(&self) -> String {
         let server = match self.kind {
             Kind::Emfile => format!("it keeps {SPARE} connections and may not have more descriptors"),
-            Kind::Reserve => format!("it keeps {SPARE} connections, and closes all others as soon as it has accepted them"),
+            Kind::Reserve => {
+                format!("it keeps {SPARE} connections, and closes all others as soon as it has accepted them")
+            }
             Kind::Eagain => "it calls accept() a thousand times a second".to_owned(),
         };
         format!(

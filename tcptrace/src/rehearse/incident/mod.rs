@@ -6,6 +6,7 @@ mod accept_stall;
 mod backlog_capture;
 mod backlog_truncated;
 mod bind_refused;
+mod connection_exists;
 mod crowds;
 mod defer_accept;
 mod healthy;
@@ -194,6 +195,7 @@ pub fn catalogue() -> &'static [Entry] {
         no_answer::ENTRY,
         port_grab::ENTRY,
         bind_refused::ENTRY,
+        connection_exists::ENTRY,
         port_exhaustion::ENTRY,
         port_leak::ENTRY,
         port_risk::ENTRY,

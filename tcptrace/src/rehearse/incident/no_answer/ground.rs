@@ -40,6 +40,8 @@ pub(super) fn called(kind: Kind, stage: &Stage, ipv6: bool) -> SocketAddr {
         Kind::Upstream => abroad(ipv6, 7),
         Kind::Blackhole => abroad(ipv6, 9),
         Kind::RpFilter => DETOUR_SERVER_IP.into(),
+        Kind::OtherDeviceHere if ipv6 => Ipv6Addr::LOCALHOST.into(),
+        Kind::OtherDeviceHere => Ipv4Addr::LOCALHOST.into(),
         Kind::OtherVrf => vrf_address(ipv6, 1),
         Kind::NoWayBack if ipv6 => ESTRANGED_V6.into(),
         Kind::NoWayBack => ESTRANGED_V4.into(),
