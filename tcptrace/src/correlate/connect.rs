@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::event::{Connect, ConnectResult, ConnectSample, ConnectTotals, Task, Timestamp};
+use crate::event::{
+    Connect, ConnectResult, ConnectSample, ConnectTotals, ListenerReport, ReportedListener, Task, Timestamp,
+};
 
 use super::bounded::BoundedMap;
 use super::{AbsentKey, ListenerId, PathKey};
@@ -62,6 +64,19 @@ pub struct Destination {
     pub refused_by_icmp: u64,
     /// What happened at the other end, if that is on this host.
     pub server_side: Option<ServerSide>,
+    /// The listener of this host that has the address, if there is one.
+    pub here: Option<Here>,
+    /// The function that dropped a SYN for it without giving a reason.
+    pub dropped_in: Option<String>,
+}
+
+/// A listener of this host for an address that is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Here {
+    /// The listener.
+    pub listener: ReportedListener,
+    /// No other namespace of this host with such a listener has the address.
+    pub alone: bool,
 }
 
 /// A process that connects to a destination.
@@ -121,6 +136,8 @@ impl Destination {
             errno: None,
             refused_by_icmp: 0,
             server_side: None,
+            here: None,
+            dropped_in: None,
         }
     }
 
@@ -176,11 +193,17 @@ pub(super) struct Destinations {
     all: BoundedMap<DestinationKey, Destination>,
     /// What was done on this host with the SYN of a client, by its two ends, the client's first.
     server_sides: BoundedMap<(SocketAddr, SocketAddr), ServerSide>,
+    /// Connects that ended by an error, by their own end: the drop that led to it may be reported after the error.
+    ended: Vec<(DestinationKey, SocketAddr)>,
 }
 
 impl Default for Destinations {
     fn default() -> Self {
-        Self { all: BoundedMap::new(DESTINATIONS), server_sides: BoundedMap::new(SERVER_SIDES) }
+        Self {
+            all: BoundedMap::new(DESTINATIONS),
+            server_sides: BoundedMap::new(SERVER_SIDES),
+            ended: Vec::new(),
+        }
     }
 }
 
@@ -206,6 +229,49 @@ impl Destinations {
     pub(super) fn note_full_listener(&mut self, key: &DestinationKey, listener: ListenerId) {
         if let Some(destination) = self.all.get_mut(key) {
             destination.server_side.get_or_insert(ServerSide::AcceptQueueFull(listener));
+        }
+    }
+
+    /// A connect from `local` ended by an error. Whether this host dropped its SYN is known in a moment: the kernel reports the
+    /// error before it frees the packet.
+    pub(super) fn note_ended(&mut self, key: DestinationKey, local: SocketAddr) {
+        if self.ended.len() < DESTINATIONS {
+            self.ended.push((key, local));
+        }
+    }
+
+    /// A moment has passed: the destinations of connects that ended by an error, each once, with what this host did.
+    pub(super) fn settle_ended(&mut self) -> Vec<DestinationKey> {
+        let mut settled: Vec<DestinationKey> = Vec::new();
+        for (key, local) in std::mem::take(&mut self.ended) {
+            let server_side = self.server_sides.get(&(local, key.remote)).copied();
+            if let Some(destination) = self.all.get_mut(&key) {
+                destination.server_side = server_side.or(destination.server_side);
+            }
+            if !settled.contains(&key) {
+                settled.push(key);
+            }
+        }
+        settled
+    }
+
+    /// A SYN of a connect was dropped in `function`, which gave no reason.
+    pub(super) fn note_silent_drop(&mut self, key: &DestinationKey, function: &str) {
+        if let Some(destination) = self.all.get_mut(key) {
+            destination.dropped_in = Some(function.to_owned());
+        }
+    }
+
+    /// Who listens where was looked up, and who has the addresses that are called.
+    pub(super) fn note_report(&mut self, report: &ListenerReport) {
+        for called in &report.called {
+            let key =
+                DestinationKey { netns: report.netns, remote: SocketAddr::new(called.address, report.port) };
+            let Some(destination) = self.all.get_mut(&key) else { continue };
+            let takes = |l: &&ReportedListener| called.held_by.contains(&l.netns) && l.takes(key.remote);
+            let listener = report.listeners.iter().find(takes);
+            destination.here = listener
+                .map(|listener| Here { listener: listener.clone(), alone: called.held_by.len() == 1 });
         }
     }
 

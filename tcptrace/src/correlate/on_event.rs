@@ -41,6 +41,7 @@ impl Correlator {
             Kind::HandshakeDrop(drop) => self.on_handshake_drop(time, drop, changes),
             Kind::ListenerReport(report) => {
                 changes.extend(self.absences.note_report(self.now, report).map(Change::NoListener));
+                self.destinations.note_report(report);
                 let told = self.paths.note_report(self.now, report);
                 changes.extend(told.into_iter().map(Change::HandshakeDropped));
             }
@@ -179,6 +180,7 @@ impl Correlator {
                 }
             }
         }
+        self.settle_ended_connects(changes);
         if !end {
             // In this order: what imbalance explains is not told as a stall.
             changes.extend(self.listeners.imbalanced(self.now).into_iter().map(Change::Imbalanced));

@@ -5,8 +5,11 @@
 
 pub mod addresses;
 pub mod counters;
+pub mod devices;
 pub mod kallsyms;
 pub mod knobs;
+pub mod neighbours;
+pub mod netfilter;
 pub mod netns;
 pub mod port_set;
 pub mod procfs;

@@ -36,6 +36,7 @@ fn report(play: &mut Play, at: u64, listeners: &[&str]) {
         asked: ms(at),
         listeners: listeners.collect(),
         incomplete: None,
+        called: Vec::new(),
     };
     play.send(at, Kind::ListenerReport(Box::new(report)));
 }
@@ -50,7 +51,7 @@ fn a_firewall_in_front_of_a_listener_is_told_with_its_hook() {
     send(&mut play, 2000, &drop);
     let finding = play.only();
     assert_eq!((finding.code, finding.cause), ("handshake-dropped", "netfilter"));
-    assert_eq!(finding.title, "this host drops SYNs to nginx[42] 0.0.0.0:80: netfilter");
+    assert_eq!(finding.title, "this host drops SYNs to nginx[42] 0.0.0.0:80: netfilter drops them in INPUT");
     assert!(finding.explanation.contains("INPUT hook"), "{}", finding.explanation);
 }
 

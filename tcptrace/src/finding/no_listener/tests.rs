@@ -40,6 +40,7 @@ impl Port {
             asked: ms(at),
             listeners: listeners.collect(),
             incomplete: None,
+            called: Vec::new(),
         };
         self.play.send(at, Kind::ListenerReport(Box::new(report)));
     }

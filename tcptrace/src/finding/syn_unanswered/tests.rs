@@ -78,6 +78,7 @@ fn connects_that_are_called_off_count_if_there_are_several() {
 fn an_icmp_message_is_quoted() {
     let mut client = Client::new();
     client.tell(3000, 40000, ConnectResult::Unreachable, 0);
+    client.play.ticks_until(4000);
     let finding = client.play.only();
     assert!(finding.explanation.starts_with("EHOSTUNREACH: an ICMP message"), "{}", finding.explanation);
 }
