@@ -1,13 +1,14 @@
 //! `tcptrace compare`: two recordings side by side.
 
-use std::io::{self, Write as _};
-
 use super::{
     args::CompareArgs,
     exit::{Exit, Failure},
     report, trace,
 };
-use crate::{output::json_text, report::Comparison};
+use crate::{
+    output::{ended, go_on, json_text, stdout_json, stdout_lines},
+    report::Comparison,
+};
 
 pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
     let read = |path: &std::path::PathBuf| report::only(std::slice::from_ref(path));
@@ -17,19 +18,18 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
     }
     let comparison = Comparison::of(&before, &after);
     let worse = comparison.worse(args.threshold);
-    let out = if args.json {
+    let written = if args.json {
         let mut line = serde_json::to_value(&comparison).unwrap_or_default();
         if let serde_json::Value::Object(line) = &mut line {
             line.insert("type".to_owned(), "comparison".into());
             line.insert("worse".to_owned(), worse.clone().into());
         }
-        json_text(&line) + "\n"
+        let mut out = stdout_json();
+        go_on(out.made(&json_text(&line))).and_then(|()| go_on(out.flush()))
     } else {
-        comparison.text(&worse)
+        let mut out = stdout_lines();
+        go_on(out.text(&comparison.text(&worse))).and_then(|()| go_on(out.flush()))
     };
-    match io::stdout().lock().write_all(out.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(trace::cannot_write(&error)),
-        _ => {}
-    }
+    ended(written).map_err(|error| trace::cannot_write(&error))?;
     Ok(if worse.is_empty() { Exit::Done } else { Exit::Found })
 }

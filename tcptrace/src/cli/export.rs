@@ -6,6 +6,7 @@ use super::{
     args::{ExportArgs, ExportFormat},
     exit::{Exit, Failure},
 };
+use crate::output::stdout_export;
 use crate::record::{
     ReadError, Reader, TapeError, create,
     export::{ExportError, Format, export},
@@ -25,7 +26,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<Exit, Failure> {
                 .map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", path.display())))?;
             export(&mut reader, format, io::BufWriter::new(file))
         }
-        None => export(&mut reader, format, io::BufWriter::new(io::stdout())),
+        None => export(&mut reader, format, stdout_export()),
     };
     for damage in reader.damage() {
         log::warn!("{}: {damage}", args.file.display());
@@ -34,6 +35,6 @@ pub(super) fn run(args: &ExportArgs) -> Result<Exit, Failure> {
         Ok(_) => Ok(Exit::Done),
         Err(ExportError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
         Err(ExportError::Read(error)) => Err(unreadable(error)),
-        Err(error) => Err(Failure::new(Exit::NotSupported, error)),
+        Err(ExportError::Write(error)) => Err(super::trace::cannot_write(&error)),
     }
 }

@@ -39,6 +39,18 @@ impl Moment {
     }
 }
 
+/// As the user wrote it, or near to it.
+impl std::fmt::Display for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::At(time) => write!(f, "{time}"),
+            Self::Local(local) => write!(f, "{local}"),
+            Self::OfDay(time) => write!(f, "{time}"),
+            Self::Ago(span) => write!(f, "{} s ago", span.as_secs()),
+        }
+    }
+}
+
 fn zoned(local: civil::DateTime, zone: &TimeZone) -> Option<Timestamp> {
     let time = local.to_zoned(zone.clone()).ok()?.timestamp();
     u64::try_from(time.as_nanosecond()).ok().map(Timestamp::from_nanos)

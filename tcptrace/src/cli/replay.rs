@@ -1,29 +1,42 @@
 //! `tcptrace replay`: a recording through the same pipeline as a live trace.
 
-use std::{io, ops::ControlFlow};
+use std::{collections::BTreeSet, io, ops::ControlFlow};
 
 use super::{
-    args::ReplayArgs,
+    args::{ReplayArgs, union},
     exit::{Exit, Failure},
     selection, tape, trace,
 };
 use crate::{
-    event::{Event, Timestamp},
+    event::{Event, PlaceFilter, Timestamp},
     finding::Severity,
-    output::Selection,
+    output::{Selection, stdout_output},
     pipeline::Pipeline,
     record::Tape,
 };
 
 pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
-    let selection =
-        Selection { ports: args.port.clone(), netns: args.netns, ..selection::of(&args.selection)? };
+    let place = PlaceFilter { ports: union(&args.port), netns: args.netns.clone() };
+    let selection = Selection { place, ..selection::of(&args.selection)? };
     let mut recording = tape::only(&args.files)?;
     let span = tape::span(&args.files, args.period.from, args.period.to)?;
-    let mut pipeline = Pipeline::new(trace::output(args.json), selection, args.events);
-    let played = play(&mut recording, &mut pipeline, span);
+    let mut pipeline = Pipeline::new(stdout_output(args.json), selection, args.events);
+    let moments = [("--from", &args.period.from), ("--to", &args.period.to)];
+    let moments = moments.into_iter().filter_map(|(name, moment)| Some((name, moment.as_ref()?)));
+    pipeline.only(moments.map(|(name, moment)| format!("{name} {moment}")).collect());
+    let mut met = BTreeSet::new();
+    let played = play(&mut recording, &mut pipeline, span, &mut met);
     tape::say_damage(&recording);
-    match played? {
+    let played = played?;
+    if let Some(strange) = args.netns.iter().find(|netns| !met.contains(netns)) {
+        let there: Vec<String> = met.iter().map(u32::to_string).collect();
+        let message = format!(
+            "--netns {strange}: nothing of this recording is of that network namespace; there are {}",
+            if there.is_empty() { "none".to_owned() } else { there.join(", ") }
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    match played {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => return Err(trace::cannot_write(&error)),
         Ok(_) => {
@@ -39,6 +52,7 @@ fn play<W: io::Write>(
     recording: &mut Tape,
     pipeline: &mut Pipeline<W>,
     (from, to): (Option<Timestamp>, Option<Timestamp>),
+    met: &mut BTreeSet<u32>,
 ) -> Result<io::Result<()>, Failure> {
     let mut events = Vec::new();
     while recording.next_events(&mut events)? {
@@ -47,6 +61,7 @@ fn play<W: io::Write>(
             if late {
                 return Ok(Ok(()));
             }
+            met.extend(event.kind.about().netns);
             pipeline.mute(from.is_some_and(|from| event.time < from));
             match feed(pipeline, &event) {
                 Ok(ControlFlow::Continue(())) => {}

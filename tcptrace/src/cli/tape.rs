@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 
-use jiff::tz::TimeZone;
-
 use super::{
     exit::{Exit, Failure},
     moment::Moment,
 };
 use crate::{
     event::Timestamp,
+    output::zone,
     record::{self, Tape},
 };
 
@@ -36,8 +35,7 @@ pub(super) fn span(
         return Ok((None, None));
     }
     let end = end(files, [from, to].into_iter().flatten())?;
-    let meant =
-        |moment: Option<Moment>| moment.map(|moment| moment.in_recording(end, now(), &TimeZone::system()));
+    let meant = |moment: Option<Moment>| moment.map(|moment| moment.in_recording(end, now(), &zone::local()));
     let (from, to) = (meant(from), meant(to));
     if let (Some(from), Some(to)) = (from, to)
         && from > to

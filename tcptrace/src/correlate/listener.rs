@@ -7,6 +7,7 @@ use crate::event::{
 };
 
 use super::bounded::DistinctCount;
+use super::deferred::Deferred;
 use super::owner::Owners;
 use super::rate::{Reading, Readings};
 use super::waits::RecentWaits;
@@ -41,8 +42,8 @@ pub struct Listener {
     pub limit: u32,
     /// Whether the limit was seen.
     pub limit_seen: bool,
-    /// Requests in the SYN queue when last seen.
-    pub syn_queue: u32,
+    /// Requests in the SYN queue when last seen; `None` if they were not looked at.
+    pub syn_queue: Option<u32>,
     /// When depth and limit were last seen.
     queue_seen: Timestamp,
     /// What was counted for its port before it began to listen there.
@@ -51,6 +52,8 @@ pub struct Listener {
     pub totals: ListenerTotals,
     /// Drops at the full accept queue that no probe saw, deduced from the namespace's counter.
     pub inferred: InferredDrops,
+    /// SYNs at its full SYN queue that no probe saw, deduced likewise.
+    pub inferred_syns: InferredSyns,
     /// Counts over the last seconds.
     pub readings: Readings,
     /// Accept waits over the last seconds.
@@ -67,6 +70,8 @@ pub struct Listener {
     pub last_imbalance: Option<Timestamp>,
     /// The time in which its SYN queue was full, if that is now or a moment ago.
     pub syn_queue_full: Option<Box<SynQueueFull>>,
+    /// Requests that wait for data in its SYN queue (`TCP_DEFER_ACCEPT`).
+    pub deferred: Deferred,
     /// Threads that were seen accepting.
     pub acceptors: DistinctCount<Acceptor>,
     /// When it was first heard of.
@@ -88,6 +93,8 @@ pub struct SynQueueFull {
     pub last: Timestamp,
     /// The counts before.
     pub before: ListenerTotals,
+    /// What had been deduced before.
+    pub inferred_before: InferredSyns,
     /// It was told of.
     pub(super) told: bool,
 }
@@ -131,6 +138,32 @@ pub struct InferredDrops {
     pub shared: bool,
 }
 
+/// SYNs at a full SYN queue that were deduced, not seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InferredSyns {
+    /// Dropped.
+    pub drops: u64,
+    /// Dropped because the rest of `tcp_max_syn_backlog` is kept for known peers.
+    pub reserved: u64,
+    /// Answered by a cookie.
+    pub cookies: u64,
+    /// Some of them may belong to another listener of the namespace, whose queue was full at the same time.
+    pub shared: bool,
+}
+
+impl InferredSyns {
+    /// What was added since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            drops: self.drops.saturating_sub(earlier.drops),
+            reserved: self.reserved.saturating_sub(earlier.reserved),
+            cookies: self.cookies.saturating_sub(earlier.cookies),
+            shared: self.shared,
+        }
+    }
+}
+
 /// Drops of a listener at its full accept queue since the tracer started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overflows {
@@ -172,11 +205,12 @@ impl Listener {
             depth: 0,
             limit: 0,
             limit_seen: false,
-            syn_queue: 0,
+            syn_queue: None,
             queue_seen: Timestamp::default(),
             port_base: ListenerTotals::default(),
             totals: ListenerTotals::default(),
             inferred: InferredDrops::default(),
+            inferred_syns: InferredSyns::default(),
             readings: Readings::default(),
             waits: RecentWaits::default(),
             waiting_since: None,
@@ -185,6 +219,7 @@ impl Listener {
             suffered: 0,
             last_imbalance: None,
             syn_queue_full: None,
+            deferred: Deferred::default(),
             acceptors: DistinctCount::new(ACCEPTORS),
             first_seen: time,
             last_seen: time,
@@ -224,6 +259,7 @@ impl Listener {
             socket_drops: self.totals.socket_drops,
             overflows: self.overflows().total(),
             last_accept: self.totals.last_accept,
+            syn_queue: self.syn_queue,
             full: self.is_full(),
             was_full: self.is_full(),
         }
@@ -249,7 +285,9 @@ impl Listener {
             self.depth = queue.depth;
             self.limit = queue.limit;
             self.limit_seen = true;
-            self.syn_queue = queue.syn_queue;
+            if queue.sk != 0 {
+                self.syn_queue = Some(queue.syn_queue);
+            }
             self.waiting_since = (queue.depth > 0).then(|| self.waiting_since.unwrap_or(time));
         }
         raise(&mut self.totals.depth_max, Some(queue.depth));
@@ -340,7 +378,13 @@ impl Listener {
         match &mut self.syn_queue_full {
             Some(full) => full.last = full.last.max(time),
             None => {
-                let full = SynQueueFull { first: time, last: time, before: *before, told: false };
+                let full = SynQueueFull {
+                    first: time,
+                    last: time,
+                    before: *before,
+                    inferred_before: self.inferred_syns,
+                    told: false,
+                };
                 self.syn_queue_full = Some(Box::new(full));
             }
         }

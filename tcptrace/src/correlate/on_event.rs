@@ -7,7 +7,7 @@ use crate::event::{
 };
 
 use super::conflict::Conflict;
-use super::{Change, Correlator, Namespace, Observed, inference, owners_of};
+use super::{Change, Correlator, Namespace, Observed, inference, owners_of, syn_inference};
 
 /// What is read when the tracer starts comes within this time. A namespace that is met later is new.
 const START: Duration = Duration::from_millis(500);
@@ -67,6 +67,12 @@ impl Correlator {
             }
             Kind::KnobSample(sample) => {
                 self.namespace_mut(sample.netns).knobs = (**sample).clone();
+                changes.push(Change::Learnt);
+            }
+            Kind::Device(device) => {
+                let key = (device.netns, device.index);
+                self.devices.remove(&key);
+                self.devices.get_or_insert_with(key, || (**device).clone());
                 changes.push(Change::Learnt);
             }
             Kind::ProcessInfo(info) => {
@@ -181,6 +187,15 @@ impl Correlator {
             }
         }
         self.settle_ended_connects(changes);
+        if !self.observes(observation::SYN_DROP) {
+            let mut netnses: Vec<u32> = self.namespaces.iter().map(|(netns, _)| *netns).collect();
+            netnses.sort_unstable();
+            for netns in netnses {
+                if let Some(namespace) = self.namespaces.get_mut(&netns) {
+                    syn_inference::attribute(netns, namespace, &mut self.listeners, self.now);
+                }
+            }
+        }
         if !end {
             // In this order: what imbalance explains is not told as a stall.
             changes.extend(self.listeners.imbalanced(self.now).into_iter().map(Change::Imbalanced));

@@ -230,7 +230,7 @@ impl Correlator {
         if let Some(listener) = self.listeners.get_mut(id) {
             let seen = listener.note_totals(&totals);
             if queue.sk != 0 {
-                listener.syn_queue = queue.syn_queue;
+                listener.syn_queue = Some(queue.syn_queue);
             }
             listener.last_seen = listener.last_seen.max(time);
             self.namespace_mut(endpoints.netns).note_observed(time, &seen.into());
@@ -290,9 +290,15 @@ impl Correlator {
         // Samples of sock_diag carry them, too, when a listener is alone on its port.
         let by_port = keyed_by_port || sample.source == SampleSource::Polled;
         if by_port {
-            self.port_counts
-                .get_or_insert_with((netns, port), ListenerTotals::default)
-                .raise_to(&ListenerTotals { socket_drops: None, depth_max: None, ..sample.totals });
+            self.port_counts.get_or_insert_with((netns, port), ListenerTotals::default).raise_to(
+                &ListenerTotals {
+                    socket_drops: None,
+                    depth_max: None,
+                    syn_queue_max: None,
+                    deferred: None,
+                    ..sample.totals
+                },
+            );
         }
         let id = if keyed_by_port {
             let Some(id) = self.listeners.only_at_port(netns, port) else { return };
@@ -331,12 +337,19 @@ impl Correlator {
         if sees_queue {
             listener.note_queue(time, &sample.listener);
         }
+        if sample.source == SampleSource::Polled {
+            listener.syn_queue = sample.totals.syn_queue_max;
+        }
         if let Some(acceptor) = totals.last_acceptor {
             listener.owners.confirm(acceptor.pid);
         }
         let before = listener.overflows();
         let accepted_before = listener.totals.accepted;
         let seen = listener.note_totals(&totals);
+        match sample.source {
+            SampleSource::Observed => listener.deferred.note_more(time, seen.deferred.unwrap_or(0)),
+            SampleSource::Polled => listener.deferred.note_at_once(time, totals.deferred.unwrap_or(0)),
+        }
         if totals.last_accept.is_none() && listener.totals.accepted > accepted_before {
             listener.note_accepted_until(time);
         }

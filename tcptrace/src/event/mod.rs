@@ -8,6 +8,7 @@ mod about;
 mod connect;
 mod cursor;
 pub mod decode;
+mod device;
 mod drop;
 mod drop_facts;
 mod histogram;
@@ -21,11 +22,12 @@ mod socket;
 mod time;
 mod trace;
 
-pub use about::About;
+pub use about::{About, PlaceFilter};
 pub use connect::{Connect, ConnectResult, ConnectSample, ConnectTotals};
 pub use decode::{
     DecodeError, decode_connect_sample, decode_listener_state, decode_port_use, decode_record, record_name,
 };
+pub use device::Device;
 pub use drop::{CalledAddress, HandshakeDrop, ListenerReport, NoListener, Packet, ReportedListener};
 pub use drop_facts::{
     CgroupFacts, ConntrackFacts, DropFacts, FoundRule, NeighbourFacts, NetfilterQueue, RuleDeed, RuleFacts,
@@ -40,8 +42,9 @@ pub use listener::{
 pub use listener_totals::{Acceptor, ListenerTotals};
 pub use open_socket::{OpenSocket, decode_open_sockets};
 pub use port::{
-    BindFail, BindFailure, BindStage, DestinationUse, Found, Holder, HolderReport, How, NoPort, PortHolders,
-    PortReleased, PortSurvey, PortTaken, PortUse, ReportedHolder, ReuseState, Taker,
+    BindFail, BindFailure, BindStage, DestinationUse, Found, Holder, HolderReport, How, Ipv6Off, NoPort,
+    PortHolders, PortReleased, PortSurvey, PortTaken, PortUse, ReportedHolder, ReuseState, Taker,
+    UnusableAddress,
 };
 pub use process::{Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner, Task};
 pub use socket::{Endpoints, Family, SocketOptions, SocketState, canonical};
@@ -105,6 +108,8 @@ pub enum Kind {
     CounterSample(Box<CounterSample>),
     /// The knobs of a namespace.
     KnobSample(Box<KnobSample>),
+    /// What the index of a device stands for.
+    Device(Box<Device>),
     /// Who a process is.
     ProcessInfo(Box<ProcessInfo>),
     /// What a process is doing.
@@ -154,6 +159,7 @@ impl Kind {
             Self::ListenerReport(_) => "listener-report",
             Self::CounterSample(_) => "counter-sample",
             Self::KnobSample(_) => "knob-sample",
+            Self::Device(_) => "device",
             Self::ProcessInfo(_) => "process-info",
             Self::ProcessState(_) => "process-state",
             Self::SocketOwner(_) => "socket-owner",
@@ -212,7 +218,7 @@ mod tests {
                 ..KnobSample::default()
             })),
         };
-        let json = serde_json::to_string(&event).unwrap();
+        let json = crate::output::json_text(&event);
         assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
     }
 }

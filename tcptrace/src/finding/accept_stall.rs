@@ -152,7 +152,6 @@ fn describe(listener: &Listener, memory: &Stall, world: &Correlator) -> Descript
         severity: if full || memory.longest >= UNBEARABLE { Severity::Critical } else { Severity::Warning },
         confidence: if observed { Confidence::Certain } else { Confidence::Likely },
         title: format!("{subject} does not accept: connections have waited for {longest}"),
-        subject,
         cause: reason.code,
         numbers: vec![
             format!("{waiting} waiting{places}; the oldest for at least {longest}"),
@@ -174,7 +173,12 @@ fn describe(listener: &Listener, memory: &Stall, world: &Correlator) -> Descript
             )
             .with_some("somaxconn", knobs.and_then(|knobs| knobs.somaxconn))
             .with("why", explanation.as_str()),
-        remedy: vec![reason.remedy, Remedy::text(not_the_limit)],
+        remedy: [reason.remedy]
+            .into_iter()
+            .chain(memory.owner.lasting_remedy(&subject))
+            .chain([Remedy::text(not_the_limit)])
+            .collect(),
+        subject,
         explanation,
     }
 }

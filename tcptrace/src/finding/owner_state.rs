@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use crate::correlate::{Correlator, Listener};
 use crate::event::{ProcessState, Timestamp};
+use crate::software::Need;
 
 use super::words::count;
-use super::{Evidence, ProcessName, Remedy};
+use super::{Evidence, Party, ProcessName, Remedy, own_words};
 
 /// Looks at a process happen about once a second; an older one may be of before the trouble.
 const RECENT: Duration = Duration::from_secs(3);
@@ -100,6 +101,14 @@ impl OwnerState {
                 None => Remedy::text("find out what the process does instead of accepting"),
             },
         }
+    }
+
+    /// What keeps it from its limit on open files for good, in the program's own words: prlimit ends with the process.
+    pub(super) fn lasting_remedy(&self, subject: &Party) -> Vec<Remedy> {
+        let limit = self.process.filter(|_| !self.stopped).filter(ProcessState::is_at_file_limit);
+        limit
+            .and_then(|process| process.open_files_limit)
+            .map_or_else(Vec::new, |limit| own_words::of(subject, Need::Descriptors(limit.saturating_mul(4))))
     }
 
     /// Adds what is known to `evidence`.

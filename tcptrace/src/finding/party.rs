@@ -16,6 +16,9 @@ pub struct Party {
     /// Local address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
+    /// Name of the device that the socket is bound to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// Port, for a subject that is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
@@ -114,10 +117,16 @@ impl Party {
         Self {
             kind: "listener",
             address: Some(listener.endpoints.local),
+            device: world.device_name(listener.endpoints.netns, listener.endpoints.device),
             netns: Some(listener.endpoints.netns),
             process: Some(ProcessName::of_owners(&listener.owners, world.processes())),
             ..Self::default()
         }
+    }
+
+    /// Its address, with its device as ss(8) writes it.
+    pub(super) fn place(&self) -> Option<String> {
+        Some(at_device(self.address?, self.device.as_deref()))
     }
 }
 
@@ -178,10 +187,19 @@ impl fmt::Display for ProcessName {
     }
 }
 
+/// An address and the device that it is bound to: `0.0.0.0%mgmt0:2222`.
+pub(crate) fn at_device(address: SocketAddr, device: Option<&str>) -> String {
+    match (device, address) {
+        (None, _) => address.to_string(),
+        (Some(device), SocketAddr::V4(at)) => format!("{}%{device}:{}", at.ip(), at.port()),
+        (Some(device), SocketAddr::V6(at)) => format!("[{}]%{device}:{}", at.ip(), at.port()),
+    }
+}
+
 /// The process and the address: `delegated[6039] 0.0.0.0:1080`.
 impl fmt::Display for Party {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.process, self.address) {
+        match (&self.process, self.place()) {
             (Some(process), Some(address)) => write!(f, "{process} {address}"),
             (Some(process), None) => write!(f, "{process}"),
             (None, Some(address)) => write!(f, "{address}"),
@@ -211,7 +229,7 @@ mod tests {
             ..Party::default()
         };
         assert_eq!(
-            serde_json::to_string(&subject).unwrap(),
+            crate::output::json_text(&subject),
             concat!(
                 r#"{"kind":"listener","address":"0.0.0.0:1080","netns":4026531840,"pid":6039,"comm":"delegated","#,
                 r#""command":"delegated -P1080","container":null,"confidence":"observed","also":[]}"#
@@ -223,6 +241,6 @@ mod tests {
     #[test]
     fn a_port_has_no_process() {
         let subject = Party { kind: "port", port: Some(35010), netns: Some(1), ..Party::default() };
-        assert_eq!(serde_json::to_string(&subject).unwrap(), r#"{"kind":"port","port":35010,"netns":1}"#);
+        assert_eq!(crate::output::json_text(&subject), r#"{"kind":"port","port":35010,"netns":1}"#);
     }
 }

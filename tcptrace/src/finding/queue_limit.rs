@@ -71,6 +71,20 @@ impl QueueLimit {
         self.asked.map(|asked| i32::from_ne_bytes(asked.to_ne_bytes()).to_string())
     }
 
+    /// An argument of listen() that rides out bursts, as far as somaxconn allows it now.
+    pub(super) fn wanted_backlog(&self) -> u32 {
+        /// What servers that think about it take.
+        const USUAL: u32 = 1024;
+        /// Nobody has that many clients wait.
+        const MOST: u32 = 32_768;
+        let longer = self.limit.saturating_mul(4).clamp(USUAL, MOST);
+        let longer = longer.checked_next_power_of_two().unwrap_or(longer);
+        match self.somaxconn_now.or(self.somaxconn_then) {
+            Some(allowed) if allowed > self.limit => longer.min(allowed),
+            _ => longer,
+        }
+    }
+
     /// A somaxconn that would let the program have what it asks for.
     pub(super) fn wanted_somaxconn(&self) -> u32 {
         /// Nobody means such an argument: it stands for "as long as possible".
@@ -107,6 +121,15 @@ mod tests {
         assert_eq!(limit(128, None, None, Some(128)).set_by(), SetBy::Either);
         assert_eq!(limit(4096, None, None, Some(128)).set_by(), SetBy::Either);
         assert_eq!(limit(128, None, None, None).set_by(), SetBy::Either);
+    }
+
+    #[test]
+    fn suggests_a_backlog_that_somaxconn_allows() {
+        assert_eq!(limit(20, Some(20), Some(4096), Some(4096)).wanted_backlog(), 1024);
+        assert_eq!(limit(511, Some(511), None, Some(4096)).wanted_backlog(), 2048);
+        assert_eq!(limit(20, Some(20), Some(128), Some(128)).wanted_backlog(), 128);
+        // What is no more than the limit would change nothing: then somaxconn has to be raised with it.
+        assert_eq!(limit(4096, Some(4096), Some(4096), Some(4096)).wanted_backlog(), 16_384);
     }
 
     #[test]

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use crate::correlate::{Change, Correlator, Listener, ListenerId, per_second};
 use crate::event::{Timestamp, observation};
+use crate::software::Need;
 
 use super::accept_queue_overflow::QUIET_AFTER_OVERFLOW;
 use super::case::{Concern, Description, Diagnosis};
 use super::words::{count, rate, span};
-use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity, own_words};
 
 /// An accept wait longer than this is felt by users.
 const SLOW: Duration = Duration::from_secs(1);
@@ -139,7 +140,6 @@ fn describe(listener: &Listener, memory: &Slow, waits: Waits, world: &Correlator
         severity: Severity::Warning,
         confidence: Confidence::Certain,
         title: format!("{subject} accepts slowly: connections wait up to {}", span(waits.longest)),
-        subject,
         cause: "accept-slow",
         numbers: vec![
             format!(
@@ -164,18 +164,23 @@ fn describe(listener: &Listener, memory: &Slow, waits: Waits, world: &Correlator
             .with("queue_limit", limit)
             .with_some("somaxconn", knobs.and_then(|knobs| knobs.somaxconn))
             .with("why", explanation.as_str()),
-        remedy: vec![
-            Remedy::text(format!(
-                "add workers, or do less before the next accept(): {who} {}{against}",
-                rate(accepts)
-            )),
-            Remedy::text(format!(
+        remedy: own_words::or_general(
+            &subject,
+            Need::Workers(
+                waits.arrivals.and_then(|arrivals| own_words::workers_for(threads, accepts, arrivals)),
+            ),
+            "add workers, or do less before the next accept()",
+            &format!(": {who} {}{against}", rate(accepts)),
+        )
+        .into_iter()
+        .chain([Remedy::text(format!(
                 "nothing is dropped: neither the backlog{} nor net.core.somaxconn{} is the limit, and a longer queue only \
                  makes clients wait longer",
                 value(limit),
                 value(knobs.and_then(|knobs| knobs.somaxconn))
-            )),
-        ],
+        ))])
+        .collect(),
+        subject,
         explanation,
     }
 }

@@ -17,6 +17,7 @@ mod polled;
 mod ports;
 mod reverse_path;
 mod surroundings;
+mod syn_queues;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -30,12 +31,13 @@ use tcptrace_common::record::KINDS;
 use crate::{
     event::{
         self, BindFail, BindFailure, ClockOffset, ConnectTotals, Endpoints, Event, Holder, Kind, ListenerRef,
-        OwnerConfidence, RetransmitCause, Task, Timestamp,
+        OwnerConfidence, PlaceFilter, RetransmitCause, Task, Timestamp,
         decode::{decode_connect_sample, decode_record},
     },
     host::{
         kallsyms::Kallsyms,
-        netns::{Netns, NetnsError},
+        netns::{Netns, NetnsError, standpoint},
+        port_set::PortSet,
         procfs::Procfs,
     },
     probe::{self, BackEnd, ProbeError, Tracer},
@@ -47,16 +49,21 @@ use places::Places;
 use polled::{ByPort, Polled};
 use ports::Ports;
 use surroundings::Surroundings;
+use syn_queues::{Requests, SynQueues};
 
 /// How to trace.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Tier, in-kernel filters, ring buffer.
     pub probe: probe::Options,
-    /// Only this namespace; its id must be that of the in-kernel filter.
-    pub netns: Option<Netns>,
+    /// Only these namespaces; all if there is none. If there is one, the kernel side filters by it as well.
+    pub netns: Vec<Netns>,
+    /// Only sockets of these ports, all if there is none. If they are few, the kernel side filters by them as well.
+    pub ports: PortSet,
     /// In-kernel filters as the user wrote them, for the coverage.
     pub filters: Vec<String>,
+    /// The namespace and what else is asked for, likewise.
+    pub scope: Vec<String>,
 }
 
 /// Why a trace cannot start.
@@ -84,6 +91,8 @@ pub struct Live {
     kallsyms: Kallsyms,
     /// `Some` when drops or listeners must be polled.
     polled: Option<Polled>,
+    /// Where SYN queues must be polled as well.
+    syn_queues: SynQueues,
     /// What was last said of each listener, as a digest: there may be tens of thousands.
     said_listeners: HashMap<u64, u64>,
     /// When a SYN-ACK was last sent again, by any listener.
@@ -102,6 +111,7 @@ pub struct Live {
     /// Owners whose state is worth a look this second: their listener dropped something.
     troubled: HashSet<u64>,
     ports: Ports,
+    filter: PlaceFilter,
 }
 
 impl Live {
@@ -113,7 +123,7 @@ impl Live {
         let procfs = Procfs::default();
         // Before the probes: from here on, every namespace's counters are compared with what we see. What happens between
         // this and the attachment is missed, so the baseline is read again when all is attached.
-        let places = Places::new(procfs.clone(), options.netns.clone())?;
+        let places = Places::new(procfs.clone(), &options.netns)?;
         let tracer = Tracer::start(&options.probe)?;
         let clock = clock::offset();
         let polls = ["syn-drop", "ack-drop", "listen"]
@@ -129,6 +139,7 @@ impl Live {
             absence: Absence::default(),
             kallsyms: Kallsyms::default(),
             polled: polls.then(Polled::default),
+            syn_queues: SynQueues::default(),
             said_listeners: HashMap::new(),
             last_retransmit: None,
             changed: HashSet::new(),
@@ -142,11 +153,21 @@ impl Live {
             last_second: clock::now(clock),
             troubled: HashSet::new(),
             ports: Ports::default(),
+            filter: PlaceFilter {
+                ports: options.ports.clone(),
+                netns: options.netns.iter().map(Netns::id).collect(),
+            },
         };
-        let mut first =
-            vec![Kind::Coverage(Box::new(coverage(live.tracer.coverage(), options.filters.clone())))];
+        let mut first = vec![Kind::Coverage(Box::new(coverage(
+            live.tracer.coverage(),
+            options.filters.clone(),
+            options.scope.clone(),
+        )))];
         first.extend(live.places.knobs());
         let listeners = live.places.listeners();
+        for (netns, listener) in &listeners {
+            first.extend(live.places.introduce_device(*netns, listener.ifindex));
+        }
         first.extend(match live.tracer.take_open_sockets() {
             Some(sockets) => live.people.bootstrap(sockets),
             None => {
@@ -156,7 +177,7 @@ impl Live {
             }
         });
         if let Some(polled) = &mut live.polled {
-            first.extend(polled.samples(&listeners, &ByPort::default(), false));
+            first.extend(polled.samples(&listeners, &ByPort::default(), &Requests::new(), false));
         }
         first.extend(live.places.counters());
         for kind in &first {
@@ -164,7 +185,10 @@ impl Live {
         }
         live.watch_served_ports();
         let now = clock::now(clock);
-        Ok((live, first.into_iter().map(|kind| Event { time: now, kind }).collect()))
+        let mut first: Vec<Event> = first.into_iter().map(|kind| Event { time: now, kind }).collect();
+        live.sift(&mut first);
+        first.iter().for_each(|event| live.syn_queues.note(event));
+        Ok((live, first))
     }
 
     /// The probes, for what concerns them alone.
@@ -188,6 +212,13 @@ impl Live {
     /// Whether every step of every connection is streamed; see [`Tracer::streams_all`].
     pub(super) fn streams_all(&self) -> bool {
         self.tracer.streams_all()
+    }
+
+    /// Leaves out what was not asked for: what is polled, and what the kernel side has no room to filter by.
+    pub(super) fn sift(&self, events: &mut Vec<Event>) {
+        if !self.filter.is_everywhere() {
+            events.retain(|event| self.filter.wants(&event.kind.about()));
+        }
     }
 
     /// Everything that waits in the ring buffer, with what must be known about it; oldest first.
@@ -245,10 +276,11 @@ impl Live {
             if let Kind::BindFail(fail) = &mut event.kind
                 && fail.errno == EADDRNOTAVAIL
             {
-                fail.addresses = self.places.addresses_of(fail.endpoints.netns);
+                self.places.explain_address(fail);
             }
             self.introduce(&event, into);
             self.ports.note(&event.kind);
+            self.syn_queues.note(&event);
             match &event.kind {
                 Kind::NoListener(absent) if absent.total >= absence::SYNS => {
                     self.absence.ask((absent.endpoints.netns, absent.endpoints.local.port()), event.time);
@@ -306,6 +338,16 @@ impl Live {
 
     /// Introduces every process that `event` names for the first time.
     fn introduce(&mut self, event: &Event, into: &mut Vec<Event>) {
+        let socket = match &event.kind {
+            Kind::Listen(listen) => Some(listen.endpoints),
+            Kind::NoListener(absent) => Some(absent.endpoints),
+            Kind::HandshakeDrop(dropped) => Some(dropped.endpoints),
+            Kind::BindFail(fail) => Some(fail.endpoints),
+            Kind::NoPort(refused) => Some(refused.endpoints),
+            _ => None,
+        };
+        let device = socket.and_then(|ends| self.places.introduce_device(ends.netns, ends.device));
+        into.extend(device.map(|kind| Event { time: event.time, kind }));
         let one = |task| (Some(task), &[][..]);
         let (task, holders): (Option<&Task>, &[Holder]) = match &event.kind {
             Kind::Listen(listen) => one(&listen.task),
@@ -366,7 +408,11 @@ impl Live {
         kinds.extend(self.lost(now));
         kinds.push(Kind::Tick);
         self.last_second = now;
-        into.extend(kinds.into_iter().map(|kind| Event { time: now, kind }));
+        for kind in kinds {
+            let event = Event { time: now, kind };
+            self.syn_queues.note(&event);
+            into.push(event);
+        }
     }
 
     /// Counts of connects, where they changed: those that could not be told one by one are among them.
@@ -434,7 +480,8 @@ fn kernel_release() -> String {
 
 /// What is observed, in the terms of events.
 #[must_use]
-pub fn coverage(coverage: &probe::Coverage, filters: Vec<String>) -> event::Coverage {
+pub fn coverage(coverage: &probe::Coverage, filters: Vec<String>, scope: Vec<String>) -> event::Coverage {
+    let standpoint = standpoint();
     let tier = |back_end: BackEnd| match back_end {
         BackEnd::Fexit => event::Tier::Fexit,
         BackEnd::Kprobe => event::Tier::Kprobe,
@@ -458,5 +505,9 @@ pub fn coverage(coverage: &probe::Coverage, filters: Vec<String>) -> event::Cove
             })
             .collect(),
         filters,
+        scope,
+        hindrances: probe::hindrances(),
+        own_netns: standpoint.own,
+        host_netns: standpoint.host,
     }
 }

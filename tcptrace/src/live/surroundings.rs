@@ -249,7 +249,7 @@ impl Surroundings {
     fn way(&mut self, drop: &HandshakeDrop, netns: &Netns) -> Way {
         if !drop.outgoing {
             let key = (netns.id(), drop.endpoints.device);
-            let name = || (Instant::now(), devices::name(netns, drop.endpoints.device));
+            let name = || (Instant::now(), device_name(netns, drop.endpoints.device));
             return Way { device: self.names.entry(key).or_insert_with(name).1.clone(), next_hop: None };
         }
         let Some(to) = drop.endpoints.remote.map(|remote| remote.ip()) else { return Way::default() };
@@ -263,7 +263,7 @@ impl Surroundings {
         self.asked_ways += 1;
         let way = match route(netns, to) {
             Ok(Route::Unicast { gateway, device, .. }) => {
-                Way { device: devices::name(netns, device), next_hop: Some(gateway.unwrap_or(to)) }
+                Way { device: device_name(netns, device), next_hop: Some(gateway.unwrap_or(to)) }
             }
             Ok(Route::Local) => Way { device: Some("lo".to_owned()), next_hop: None },
             Ok(_) => Way::default(),
@@ -361,6 +361,11 @@ impl Tracking {
         }
         Some(read)
     }
+}
+
+fn device_name(netns: &Netns, index: u32) -> Option<String> {
+    let found = if index == 0 { Ok(None) } else { devices::device(netns, index) };
+    found.inspect_err(|error| log::debug!("{error}")).ok().flatten().map(|device| device.name)
 }
 
 fn forget_old<K, V>(map: &mut HashMap<K, (Instant, V)>, after: Duration) {

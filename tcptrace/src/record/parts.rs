@@ -7,6 +7,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::unistd::{AccessFlags, access};
+
 use crate::event::{Event, Timestamp};
 
 use super::carry::Carry;
@@ -34,6 +36,36 @@ pub struct Plan {
     pub rotation: Option<Rotation>,
     /// Delete the oldest parts, so that all together are not larger than so many bytes.
     pub keep: Option<u64>,
+}
+
+impl Plan {
+    /// Whether the first file can be made, as far as that shows without making it: it is not there (or may be overwritten), and
+    /// its directory may be written to.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check(&self) -> io::Result<()> {
+        let path = match self.rotation {
+            Some(_) => part_path(&self.path, 1),
+            None => self.path.clone(),
+        };
+        match fs::metadata(&path) {
+            Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+            Ok(found) if found.is_file() && !self.force => return Err(is_there()),
+            // A pipe or a device.
+            Ok(found) if !found.is_file() => return Ok(access(&path, AccessFlags::W_OK)?),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let directory = path.parent().filter(|of| !of.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok(access(directory, AccessFlags::W_OK | AccessFlags::X_OK)?)
+    }
+}
+
+fn is_there() -> io::Error {
+    let words = "it is there already: choose another name, or overwrite it with --force";
+    io::Error::new(io::ErrorKind::AlreadyExists, words)
 }
 
 /// The parts of a recording, the last of which is being written.
@@ -232,16 +264,11 @@ pub fn create(path: &Path, force: bool) -> io::Result<File> {
     if !special {
         options.create_new(true);
     }
-    options.open(path).map_err(|error| {
-        if error.kind() == io::ErrorKind::AlreadyExists {
-            io::Error::new(
-                error.kind(),
-                "it is there already: choose another name, or overwrite it with --force",
-            )
-        } else {
-            error
-        }
-    })
+    options.open(path).map_err(
+        |error| {
+            if error.kind() == io::ErrorKind::AlreadyExists { is_there() } else { error }
+        },
+    )
 }
 
 /// Writes a finished file anew with large batches, in its place; its new size. A batch a second is what a crash asks for, but

@@ -5,6 +5,7 @@ use crate::event::{
     Kind, ListenerRef, ListenerSample, ListenerTotals, PortReleased, PortTaken, RequestEnd, Syn,
     SynAckRetransmit, SynDrop, Task, Timestamp,
 };
+use crate::output::try_json_text;
 
 use super::column::Lists;
 use super::names::Named as _;
@@ -163,6 +164,7 @@ pub(super) fn put(columns: &mut Builders, row: usize, event: &Event) -> Result<(
         | Kind::PrefixSample(_)
         | Kind::CounterSample(_)
         | Kind::KnobSample(_)
+        | Kind::Device(_)
         | Kind::ProcessInfo(_)
         | Kind::ProcessState(_)
         | Kind::SocketOwner(_)
@@ -172,7 +174,7 @@ pub(super) fn put(columns: &mut Builders, row: usize, event: &Event) -> Result<(
         | Kind::ListenerReport(_)
         | Kind::Coverage(_)
         | Kind::Lost(_) => {
-            columns.detail.put(row, serde_json::to_string(&event.kind)?);
+            columns.detail.put(row, try_json_text(&event.kind)?);
             for_queries(columns, row, &event.kind);
         }
     }
@@ -226,6 +228,10 @@ fn for_queries(columns: &mut Builders, row: usize, kind: &Kind) {
         }
         Kind::CounterSample(sample) => columns.netns.put(row, sample.netns),
         Kind::KnobSample(sample) => columns.netns.put(row, sample.netns),
+        Kind::Device(device) => {
+            columns.netns.put(row, device.netns);
+            columns.device.put(row, device.index);
+        }
         Kind::ProcessInfo(info) => {
             columns.pid.put(row, info.pid);
             columns.comm.put(row, info.comm.as_str());

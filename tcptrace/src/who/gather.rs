@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::event::{OpenSocket, SocketState, Timestamp};
 use crate::host::knobs::Knobs;
-use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns};
+use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns, standpoint};
 use crate::host::port_set::PortSet;
 use crate::host::procfs::Procfs;
 use crate::host::sock_diag::{self, Family, Query, SockDiag, SockDiagError, States};
@@ -25,7 +25,7 @@ use super::{Answer, Belonging, Holder, Place, Question};
 /// When not even the caller's own namespace can be opened. All else that fails is a gap in the answer.
 pub fn ask(question: &Question) -> Result<Answer, NetnsError> {
     let procfs = Procfs::default();
-    let mut answer = Answer::default();
+    let mut answer = Answer { standpoint: standpoint(), ..Answer::default() };
     let only = question.netns.as_ref().map(Netns::id);
     // Side by side: each is a walk through a table of the kernel's.
     let (listed, open) = std::thread::scope(|scope| {

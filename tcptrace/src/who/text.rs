@@ -9,9 +9,10 @@ use jiff::tz::TimeZone;
 
 use super::holder::Since;
 use super::{Answer, Belonging, Holder, Outlook, Place, Taken, Way};
+use crate::command::{Inside, Standpoint};
 use crate::event::{Family, SocketState, Timestamp};
 use crate::finding::ProcessName;
-use crate::output::{LineSink, Written, escape};
+use crate::output::{Lines, Written, escape};
 
 /// So many sockets of a port are told one by one: a busy server has thousands of connections on its port.
 const TOLD: usize = 20;
@@ -21,9 +22,15 @@ impl Answer {
     ///
     /// # Errors
     /// When it cannot be written; a reader that has gone is none.
-    pub fn write_text(&self, ports: &[u16], now: Timestamp, zone: &TimeZone, out: impl Write) -> Written {
+    pub fn write_text(
+        &self,
+        ports: &[u16],
+        now: Timestamp,
+        zone: &TimeZone,
+        out: &mut Lines<impl Write>,
+    ) -> Written {
         let mut text = String::new();
-        let scribe = Scribe { now, zone };
+        let scribe = Scribe { now, zone, standpoint: self.standpoint };
         let mut free = Vec::new();
         for &port in ports {
             let places: Vec<&Place> = self.places.iter().filter(|place| place.has(port)).collect();
@@ -45,8 +52,7 @@ impl Answer {
         for gap in &self.gaps {
             let _ = writeln!(text, "not looked at: {}", escape(gap));
         }
-        let mut out = LineSink::new(out);
-        match out.write(text.as_bytes())? {
+        match out.text(&text)? {
             ControlFlow::Continue(()) => out.flush(),
             gone => Ok(gone),
         }
@@ -56,6 +62,7 @@ impl Answer {
 struct Scribe<'a> {
     now: Timestamp,
     zone: &'a TimeZone,
+    standpoint: Standpoint,
 }
 
 impl Scribe<'_> {
@@ -175,7 +182,7 @@ impl Scribe<'_> {
             };
             let _ = writeln!(text, "  bind {address:<15} {}", escape(&line));
         }
-        let _ = writeln!(text, "  range {}", range(port, place));
+        let _ = writeln!(text, "  range {}", range(port, place, self.standpoint));
     }
 
     /// The ports that nobody has.
@@ -200,7 +207,7 @@ impl Scribe<'_> {
 
     fn clock(&self, time: Timestamp) -> String {
         match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
-            Ok(time) => time.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            Ok(time) => time.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S%:z").to_string(),
             Err(_) => time.to_string(),
         }
     }
@@ -252,7 +259,7 @@ fn in_short(holder: &Holder) -> String {
     }
 }
 
-fn range(port: u16, place: &Place) -> String {
+fn range(port: u16, place: &Place, standpoint: Standpoint) -> String {
     let knobs = &place.knobs;
     let mut text = match knobs.ip_local_port_range {
         None => "the ephemeral range could not be read".to_owned(),
@@ -270,12 +277,15 @@ fn range(port: u16, place: &Place) -> String {
                     merged.add_range(port, port);
                     // The setting is the namespace's own.
                     let member = place.holders.iter().flat_map(|holder| &holder.processes).next();
-                    let enter = member
-                        .filter(|_| !place.is_own)
-                        .map_or_else(String::new, |process| format!("nsenter -t {} -n ", process.pid));
+                    let inside = Inside {
+                        netns: place.id,
+                        pid: member.map(|process| process.pid),
+                        name: place.name.as_deref(),
+                    };
+                    let setting = format!("sysctl -w net.ipv4.ip_local_reserved_ports={merged}");
+                    let command = standpoint.inside(inside, &setting);
                     format!(
-                        "{within} and not reserved: any client may be given it; to keep it for a server: \
-                         {enter}sysctl -w net.ipv4.ip_local_reserved_ports={merged}"
+                        "{within} and not reserved: any client may be given it; to keep it for a server: {command}"
                     )
                 }
                 None => format!("{within}; what is reserved could not be read"),

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::finding::queue_limit::{QueueLimit, SetBy};
 use crate::finding::words::{count, rate, span};
-use crate::finding::{Confidence, Remedy, commands};
+use crate::finding::{Confidence, Remedy, commands, own_words};
+use crate::software::Need;
 
 use super::account::Account;
 use super::stall::STALL;
@@ -76,6 +77,7 @@ impl Account<'_> {
                 ),
                 None => Remedy::text("raise the limit on open files (RLIMIT_NOFILE)"),
             });
+            remedy.extend(own_words::of(&self.subject, Need::Descriptors(limit.saturating_mul(4))));
         } else {
             if process.blocked > 0 {
                 let threads = count(process.blocked.into(), "thread", "threads");
@@ -133,9 +135,12 @@ impl Account<'_> {
                 self.too_slow()
             )
         };
-        let mut remedy = vec![Remedy::text(format!(
-            "raise the application's own listen backlog (its configuration); somaxconn ({somaxconn}) needs no change"
-        ))];
+        let mut remedy = own_words::or_general(
+            &self.subject,
+            Need::Backlog(limit.wanted_backlog()),
+            "raise the application's own listen backlog (its configuration)",
+            &format!("; somaxconn ({somaxconn}) needs no change"),
+        );
         remedy.extend(self.more_workers());
         remedy.push(Remedy::text(format!("{} either", self.not_the_limit(&["somaxconn"]))));
         Cause { code: "backlog-argument", confidence, explanation, remedy }
@@ -154,12 +159,16 @@ impl Account<'_> {
             None => format!("a short queue; neither listen() nor somaxconn was seen{}", self.too_slow()),
         };
         let wanted = limit.wanted_somaxconn();
-        let mut remedy = vec![
-            Remedy::command("raise net.core.somaxconn", self.sysctl(&format!("net.core.somaxconn={wanted}"))),
-            Remedy::text(
-                "raise the application's own listen backlog as well, and restart it: the lower of both counts",
-            ),
-        ];
+        let mut remedy = vec![Remedy::command(
+            "raise net.core.somaxconn",
+            self.sysctl(&format!("net.core.somaxconn={wanted}")),
+        )];
+        remedy.extend(own_words::or_general(
+            &self.subject,
+            Need::Backlog(wanted),
+            "raise the application's own listen backlog as well, and restart it",
+            ": the lower of both counts",
+        ));
         remedy.extend(self.more_workers());
         remedy.push(Remedy::text(self.not_the_limit(&["somaxconn"])));
         Cause { code: "somaxconn", confidence: Confidence::Possible, explanation, remedy }
@@ -179,8 +188,11 @@ impl Account<'_> {
         };
         let mut remedy = self.more_workers();
         if remedy.is_empty() {
-            remedy.push(Remedy::text(
+            remedy.extend(own_words::or_general(
+                &self.subject,
+                Need::Workers(None),
                 "accept faster: more threads or processes, or less work before the next accept()",
+                "",
             ));
         }
         let limit = self.limit.map_or_else(String::new, |limit| format!(" ({})", limit.limit));
@@ -202,11 +214,12 @@ impl Account<'_> {
             Some(1) => "1 thread accepts".to_owned(),
             Some(threads) => format!("{threads} threads accept"),
         };
-        vec![Remedy::text(format!(
-            "add workers: {who} {} against {} arriving",
-            rate(accepts),
-            rate(arrivals)
-        ))]
+        own_words::or_general(
+            &self.subject,
+            Need::Workers(own_words::workers_for(self.accept_threads(), accepts, arrivals)),
+            "add workers",
+            &format!(": {who} {} against {} arriving", rate(accepts), rate(arrivals)),
+        )
     }
 
     fn too_slow(&self) -> &'static str {
@@ -253,7 +266,7 @@ impl Account<'_> {
     }
 
     /// The command that sets a sysctl in the listener's namespace.
-    fn sysctl(&self, setting: &str) -> String {
+    fn sysctl(&self, setting: &str) -> commands::CommandLine {
         commands::sysctl(self.listener.endpoints.netns, self.subject.process.as_ref(), setting)
     }
 }

@@ -37,6 +37,8 @@ fn one(fail: BindFail) -> Finding {
 
 fn reported(local: &str, state: SocketState, owners: &[(u32, &str)]) -> ReportedHolder {
     ReportedHolder {
+        device: 0,
+        retransmits: 0,
         local: address(local),
         remote: None,
         state,

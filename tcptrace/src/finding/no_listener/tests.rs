@@ -28,6 +28,7 @@ impl Port {
 
     fn report(&mut self, at: u64, port: u16, listeners: &[(u32, &str, Option<bool>)]) {
         let listeners = listeners.iter().map(|&(netns, local, v6only)| ReportedListener {
+            device: 0,
             netns,
             local: address(local),
             v6only,

@@ -34,6 +34,8 @@ fn bind_refused() -> Kind {
         own_range: None,
         holders: Vec::new(),
         addresses: None,
+        unusable: None,
+        ipv6_off: None,
     }))
 }
 

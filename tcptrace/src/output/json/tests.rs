@@ -33,7 +33,7 @@ fn coverage() {
                 reason: Some("fexit: EPERM".into()),
             },
         ],
-        filters: Vec::new(),
+        ..Coverage::default()
     };
     assert_eq!(
         lines(|to| drop(to.coverage(&coverage))),

@@ -79,12 +79,12 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
         name: "accept",
         what: "accept() and the wait before it",
         ways: &[
-            way(Fexit, &[probe("fexit_accept", Kind::Fexit, &["inet_csk_accept"])]),
-            way(Kprobe, &[probe("kprobe_sock_graft", Kind::Kprobe, &["security_sock_graft"])]),
+            way(Fexit, &[probe("fexit_accept", Kind::Fexit, &["inet_csk_accept"]).one_call()]),
+            way(Kprobe, &[probe("kprobe_sock_graft", Kind::Kprobe, &["security_sock_graft"]).one_call()]),
             tracepoint_way(
                 &[
-                    probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept4"]),
-                    probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept"]),
+                    probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept4"]).one_call(),
+                    probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept"]).one_call(),
                 ],
                 "accept wait is measured at accept4's return; io_uring accepts are not seen; slows every system call a little",
                 0,

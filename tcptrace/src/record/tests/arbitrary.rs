@@ -7,13 +7,13 @@ use proptest::prelude::*;
 use crate::event::{
     Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, CalledAddress, CgroupFacts, Connect,
     ConnectResult, ConnectSample, ConnectTotals, ConntrackFacts, CounterSample, Coverage, DestinationUse,
-    Distribution, DropFacts, Endpoints, Enqueue, EnqueuedBy, Family, FoundRule, HandshakeDrop, HolderReport,
-    How, Kind, KnobSample, Listen, ListenerClosed, ListenerRef, ListenerReport, ListenerSample,
-    ListenerTotals, LossPlace, Lost, NeighbourFacts, NetfilterQueue, NoListener, NoPort, Owner,
-    OwnerConfidence, Packet, PortHolders, PortRange, PortReleased, PortSurvey, PortTaken, PortUse,
+    Device, Distribution, DropFacts, Endpoints, Enqueue, EnqueuedBy, Family, FoundRule, HandshakeDrop,
+    HolderReport, How, Ipv6Off, Kind, KnobSample, Listen, ListenerClosed, ListenerRef, ListenerReport,
+    ListenerSample, ListenerTotals, LossPlace, Lost, NeighbourFacts, NetfilterQueue, NoListener, NoPort,
+    Owner, OwnerConfidence, Packet, PortHolders, PortRange, PortReleased, PortSurvey, PortTaken, PortUse,
     PrefixSample, ProcessInfo, ProcessState, ReportedHolder, ReportedListener, RequestEnd, RequestEnding,
     RetransmitCause, RuleDeed, RuleFacts, SampleSource, SocketOptions, SocketOwner, SocketState, Syn,
-    SynAckRetransmit, SynAnswer, SynDrop, SynDropCause, Task, Timestamp,
+    SynAckRetransmit, SynAnswer, SynDrop, SynDropCause, Task, Timestamp, UnusableAddress,
 };
 
 prop_compose! {
@@ -291,6 +291,8 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                 own_range: Some(PortRange { first: 40000, last: 40009 }),
                 holders: Vec::new(),
                 addresses: Some(vec![[127, 0, 0, 1].into()]),
+                unusable: Some(UnusableAddress { device: "eth0".into(), prefix: 64, duplicate: true }),
+                ipv6_off: Some(Ipv6Off { devices: vec!["lo".into()], everywhere: true }),
             }))
         }),
         (ends(), any_task(), any_totals()).prop_map(|((endpoints, listener), task, last)| {
@@ -310,6 +312,11 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
             somaxconn,
             ..KnobSample::default()
         }))),
+        (any::<(u32, u32, Option<u32>)>(), ".{0,15}", any::<Option<String>>()).prop_map(
+            |((netns, index, master), name, kind)| {
+                Kind::Device(Box::new(Device { netns, index, name, kind, master }))
+            }
+        ),
         (any::<(u32, Option<u32>)>(), ".{0,40}", ".{0,40}").prop_map(|((pid, uid), comm, text)| {
             Kind::ProcessInfo(Box::new(ProcessInfo {
                 pid,
@@ -397,6 +404,7 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                 port,
                 asked: Timestamp::from_nanos(inode),
                 listeners: vec![ReportedListener {
+                    device: 0,
                     netns,
                     local: local.into(),
                     v6only: Some(true),
@@ -434,6 +442,8 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                     requester,
                     conflict: Timestamp::from_nanos(inode),
                     holders: vec![ReportedHolder {
+                        device: 0,
+                        retransmits: 0,
                         local: local.into(),
                         remote: None,
                         state: SocketState::TimeWait,
@@ -509,5 +519,5 @@ macro_rules! kinds {
 kinds! {
     Listen Syn SynDrop AckDrop Enqueue Accept BindFail PortTaken PortReleased ListenerClosed SynAckRetransmit RequestEnd
     PrefixSample ListenerSample Connect ConnectSample HandshakeDrop NoListener ListenerReport CounterSample KnobSample
-    ProcessInfo ProcessState SocketOwner HolderReport NoPort PortUse PortSurvey Coverage Lost Tick End
+    Device ProcessInfo ProcessState SocketOwner HolderReport NoPort PortUse PortSurvey Coverage Lost Tick End
 }
