@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use crate::event::{
-    Accept, Acceptor, Endpoints, Listen, ListenerRef, ListenerTotals, SocketOptions, Task, Timestamp,
+    Accept, AcceptFail, Acceptor, Endpoints, Listen, ListenerRef, ListenerTotals, SocketOptions, Task,
+    Timestamp,
 };
 
-use super::bounded::DistinctCount;
+use super::acceptors::{AcceptFailure, Acceptors};
 use super::deferred::Deferred;
 use super::owner::Owners;
 use super::rate::{Reading, Readings};
@@ -16,8 +17,8 @@ use super::waits::RecentWaits;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenerId(pub(super) u64);
 
-/// Accepting threads that are told apart.
-const ACCEPTORS: usize = 256;
+/// Processes and reasons of failed accepts that are told apart.
+const ACCEPT_FAILURES: usize = 32;
 
 /// A listener, from the first that was heard of it to a while after its end.
 #[derive(Clone, Debug)]
@@ -73,7 +74,11 @@ pub struct Listener {
     /// Requests that wait for data in its SYN queue (`TCP_DEFER_ACCEPT`).
     pub deferred: Deferred,
     /// Threads that were seen accepting.
-    pub acceptors: DistinctCount<Acceptor>,
+    pub acceptors: Acceptors,
+    /// Accepts that failed for want of something, by process and reason.
+    pub accept_failures: Vec<AcceptFailure>,
+    /// The process that had the kernel make it: a socket of the kernel itself, which no process has open.
+    pub made_by: Option<Task>,
     /// When it was first heard of.
     pub first_seen: Timestamp,
     /// When it was last heard of.
@@ -110,6 +115,8 @@ pub struct Closing {
     pub half_open: u32,
     /// Whether the task was exiting, if the source can tell.
     pub exiting: Option<bool>,
+    /// The task was a thread of the kernel, in place of the process that had it.
+    pub by_kernel: bool,
 }
 
 /// A call of listen().
@@ -220,7 +227,9 @@ impl Listener {
             last_imbalance: None,
             syn_queue_full: None,
             deferred: Deferred::default(),
-            acceptors: DistinctCount::new(ACCEPTORS),
+            acceptors: Acceptors::default(),
+            accept_failures: Vec::new(),
+            made_by: None,
             first_seen: time,
             last_seen: time,
             closed: None,
@@ -281,6 +290,10 @@ impl Listener {
         }
         // Events of another CPU may come late: the queue is as the latest says.
         if time >= self.queue_seen {
+            // Connections leave the queue by accept() alone, be it one that the tracer does not see.
+            if queue.depth < self.depth {
+                self.note_accepted_until(time);
+            }
             self.queue_seen = time;
             self.depth = queue.depth;
             self.limit = queue.limit;
@@ -311,8 +324,8 @@ impl Listener {
     pub(super) fn note_totals(&mut self, totals: &ListenerTotals) -> ListenerTotals {
         let before = self.totals;
         self.totals.raise_to(totals);
-        if let Some(acceptor) = totals.last_acceptor {
-            self.acceptors.note(acceptor);
+        if let Some((acceptor, last)) = totals.last_acceptor.zip(totals.last_accept) {
+            self.acceptors.note(acceptor, last);
         }
         self.totals.less(&before)
     }
@@ -321,12 +334,43 @@ impl Listener {
     pub(super) fn note_accept(&mut self, time: Timestamp, accept: &Accept) {
         self.last_seen = self.last_seen.max(time);
         let acceptor = Acceptor { pid: accept.task.pid, tid: accept.task.tid };
-        self.acceptors.note(acceptor);
+        self.acceptors.note(acceptor, time);
         if Some(time) >= self.totals.last_accept {
             self.totals.last_acceptor = Some(acceptor);
         }
         raise(&mut self.totals.last_accept, Some(time));
         raise(&mut self.totals.wait_max_ns, accept.wait_ns);
+    }
+
+    /// accept() failed.
+    pub(super) fn note_accept_fail(&mut self, time: Timestamp, fail: &AcceptFail) {
+        self.last_seen = self.last_seen.max(time);
+        let same = |known: &&mut AcceptFailure| known.pid == fail.task.pid && known.errno == fail.errno;
+        if let Some(known) = self.accept_failures.iter_mut().find(same) {
+            known.last = known.last.max(time);
+            known.total = known.total.max(fail.total);
+            known.open_files_limit = fail.open_files_limit.or(known.open_files_limit);
+            known.host_files_limit = fail.host_files_limit.or(known.host_files_limit);
+            known.host_files = known.host_files.max(fail.host_files);
+        } else if self.accept_failures.len() < ACCEPT_FAILURES {
+            self.accept_failures.push(AcceptFailure {
+                pid: fail.task.pid,
+                comm: fail.task.comm.to_string(),
+                errno: fail.errno,
+                first: time,
+                last: time,
+                total: fail.total,
+                open_files_limit: fail.open_files_limit,
+                host_files_limit: fail.host_files_limit,
+                host_files: fail.host_files,
+            });
+        }
+    }
+
+    /// The accept() that failed last, if none has succeeded since.
+    pub fn failing_accept(&self) -> Option<&AcceptFailure> {
+        let last = self.accept_failures.iter().max_by_key(|failure| failure.last)?;
+        self.totals.last_accept.is_none_or(|accepted| accepted < last.last).then_some(last)
     }
 
     /// Takes a reading, for rates.

@@ -5,6 +5,7 @@
 //! be forgotten is counted.
 
 mod absent;
+mod acceptors;
 mod bind_rule;
 mod bounded;
 mod change;
@@ -36,6 +37,7 @@ mod syn_queues;
 mod waits;
 
 pub use absent::{Absent, AbsentKey, Former};
+pub use acceptors::{AcceptFailure, Acceptors};
 pub use bind_rule::{Reason, Verdict};
 pub(crate) use bind_rule::{Side, verdict};
 pub use bounded::{BoundedMap, DistinctCount};

@@ -36,6 +36,7 @@ impl Correlator {
             Kind::RequestEnd(end) => self.on_request_end(time, end),
             Kind::Enqueue(enqueue) => self.on_enqueue(time, enqueue),
             Kind::Accept(accept) => self.on_accept(time, accept),
+            Kind::AcceptFail(fail) => self.on_accept_fail(time, fail, changes),
             Kind::Connect(connect) => self.on_connect(time, connect, changes),
             Kind::NoListener(absent) => self.on_no_listener(time, absent, changes),
             Kind::HandshakeDrop(drop) => self.on_handshake_drop(time, drop, changes),

@@ -1,9 +1,9 @@
 //! The server's side: what happens to listeners, their queues and their half-open requests.
 
 use crate::event::{
-    Accept, AckDrop, AckDropCause, Endpoints, Enqueue, Listen, ListenerClosed, ListenerRef, ListenerSample,
-    ListenerTotals, RequestEnd, RequestEnding, RetransmitCause, SampleSource, Syn, SynAckRetransmit, SynDrop,
-    SynDropCause, Timestamp, observation,
+    Accept, AcceptFail, AckDrop, AckDropCause, Endpoints, Enqueue, Listen, ListenerClosed, ListenerRef,
+    ListenerSample, ListenerTotals, RequestEnd, RequestEnding, RetransmitCause, SampleSource, Syn,
+    SynAckRetransmit, SynDrop, SynDropCause, Timestamp, observation,
 };
 
 use super::absent::Former;
@@ -24,7 +24,12 @@ impl Correlator {
         let Some(listener) = self.listeners.get_mut(id) else { return };
         listener.note_place(&listen.endpoints);
         listener.note_queue(time, &listen.listener);
-        listener.owners.observe(&listen.task);
+        // What a program has open has a file.
+        if listen.listener.inode == 0 && !listen.again {
+            listener.made_by = Some(listen.task.clone());
+        } else {
+            listener.owners.observe(&listen.task);
+        }
         listener.note_listen(time, listen);
         changes.push(Change::Listened(id));
         if listen.again {
@@ -185,6 +190,16 @@ impl Correlator {
         }
     }
 
+    pub(super) fn on_accept_fail(&mut self, time: Timestamp, fail: &AcceptFail, changes: &mut Vec<Change>) {
+        let id = self.listeners.resolve(time, &fail.endpoints, &fail.listener);
+        let Some(listener) = self.listeners.get_mut(id) else { return };
+        listener.note_place(&fail.endpoints);
+        listener.note_queue(time, &fail.listener);
+        listener.owners.observe(&fail.task);
+        listener.note_accept_fail(time, fail);
+        changes.push(Change::AcceptFailed(id));
+    }
+
     fn note_port_acks(&mut self, drop: &AckDrop) {
         if self.observes(observation::SYN_DROP) {
             return;
@@ -258,7 +273,8 @@ impl Correlator {
         if let Some(listener) = self.listeners.get_mut(id) {
             listener.note_place(&closed.endpoints);
             listener.note_queue(time, &closed.listener);
-            if listener.owners.is_empty() {
+            // A thread of the kernel closes it for a process, which it does not name.
+            if listener.owners.is_empty() && !closed.by_kernel {
                 listener.owners.observe(&closed.task);
             }
             listener.closing = Some(Closing {
@@ -266,6 +282,7 @@ impl Correlator {
                 queued: closed.listener.depth,
                 half_open: closed.listener.syn_queue,
                 exiting: closed.exiting,
+                by_kernel: closed.by_kernel,
             });
             if let Some(last) = last {
                 let seen = listener.note_totals(&last);

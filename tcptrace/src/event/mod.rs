@@ -35,9 +35,9 @@ pub use drop_facts::{
 pub use histogram::Distribution;
 pub use host::{CounterSample, KnobSample, PortRange, PortRanges};
 pub use listener::{
-    Accept, AckDrop, AckDropCause, Enqueue, EnqueuedBy, Listen, ListenerClosed, ListenerRef, ListenerSample,
-    PrefixSample, RequestEnd, RequestEnding, RetransmitCause, SampleSource, Syn, SynAckRetransmit, SynAnswer,
-    SynDrop, SynDropCause,
+    Accept, AcceptFail, AckDrop, AckDropCause, Enqueue, EnqueuedBy, Listen, ListenerClosed, ListenerRef,
+    ListenerSample, PrefixSample, RequestEnd, RequestEnding, RetransmitCause, SampleSource, Syn,
+    SynAckRetransmit, SynAnswer, SynDrop, SynDropCause,
 };
 pub use listener_totals::{Acceptor, ListenerTotals};
 pub use open_socket::{OpenSocket, decode_open_sockets};
@@ -46,7 +46,7 @@ pub use port::{
     PortHolders, PortReleased, PortSurvey, PortTaken, PortUse, ReportedHolder, ReuseState, Taker,
     UnusableAddress,
 };
-pub use process::{Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner, Task};
+pub use process::{Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner, Task, Watch};
 pub use socket::{Endpoints, Family, SocketOptions, SocketState, canonical};
 pub use time::{ClockOffset, Timestamp};
 pub use trace::{Coverage, LossPlace, Lost, Observation, ObservationStatus, Tier, observation};
@@ -78,6 +78,8 @@ pub enum Kind {
     Enqueue(Enqueue),
     /// accept() returned a connection.
     Accept(Box<Accept>),
+    /// accept() failed for want of something.
+    AcceptFail(Box<AcceptFail>),
     /// bind() or listen() failed.
     BindFail(Box<BindFail>),
     /// A port was taken.
@@ -144,6 +146,7 @@ impl Kind {
             Self::AckDrop(_) => "ack-drop",
             Self::Enqueue(_) => "enqueue",
             Self::Accept(_) => "accept",
+            Self::AcceptFail(_) => "accept-fail",
             Self::BindFail(_) => "bind-fail",
             Self::PortTaken(_) => "port-taken",
             Self::PortReleased(_) => "port-released",
@@ -184,6 +187,7 @@ impl Kind {
                 | Self::AckDrop(_)
                 | Self::Enqueue(_)
                 | Self::Accept(_)
+                | Self::AcceptFail(_)
                 | Self::BindFail(_)
                 | Self::PortTaken(_)
                 | Self::PortReleased(_)

@@ -3,6 +3,7 @@
 //! A finding implements `Diagnosis` (`case.rs`), which gives it its life: opened once, updated at most once a second,
 //! closed when quiet or at the end. To add one: copy a file, and name it in [`Engine::default`].
 
+mod accept_failed;
 mod accept_queue_overflow;
 mod accept_stall;
 mod backlog_truncated;
@@ -229,6 +230,7 @@ impl Default for Engine {
             world: Correlator::default(),
             // What an overflow tells of as well comes before it: it closes when that opens.
             detectors: vec![
+                Box::new(Cases::new(accept_failed::AcceptFailed)),
                 Box::new(Cases::new(accept_stall::AcceptStall)),
                 Box::new(Cases::new(slow_accept::SlowAccept)),
                 Box::new(Cases::new(accept_queue_overflow::AcceptQueueOverflow::default())),

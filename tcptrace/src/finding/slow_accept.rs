@@ -8,6 +8,7 @@ use crate::software::Need;
 
 use super::accept_queue_overflow::QUIET_AFTER_OVERFLOW;
 use super::case::{Concern, Description, Diagnosis};
+use super::owner_state::who_accepts;
 use super::words::{count, rate, span};
 use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity, own_words};
 
@@ -67,6 +68,7 @@ impl Diagnosis for SlowAccept {
             // Those tell of it from now on.
             Change::Overflowed { listener, .. }
             | Change::AcceptStalled(listener)
+            | Change::AcceptFailed(listener)
             | Change::Imbalanced(listener) => Some(Concern::Over(*listener)),
             Change::ListenerClosed(id) => Some(Concern::Gone(*id)),
             _ => None,
@@ -100,7 +102,9 @@ fn waits(listener: &Listener, now: Timestamp) -> Option<Waits> {
     }
     let stalled = listener.last_stall.is_some_and(|last| now.since(last) < QUIET_AFTER_OVERFLOW);
     let imbalanced = listener.last_imbalance.is_some_and(|last| now.since(last) < QUIET_AFTER_OVERFLOW);
-    if stalled || imbalanced || listener.overflowed_within(QUIET_AFTER_OVERFLOW, now) {
+    let failed = listener.accept_failures.iter().map(|failure| failure.last).max();
+    let failing = failed.is_some_and(|last| now.since(last) < QUIET_AFTER_OVERFLOW);
+    if stalled || imbalanced || failing || listener.overflowed_within(QUIET_AFTER_OVERFLOW, now) {
         return None;
     }
     let (waits, over) = listener.waits.recent()?;
@@ -125,8 +129,7 @@ fn describe(listener: &Listener, memory: &Slow, waits: Waits, world: &Correlator
     let knobs = world.namespace(listener.endpoints.netns).map(|namespace| &namespace.knobs);
     let who = match threads {
         None | Some(0) => "accepts are at".to_owned(),
-        Some(1) => "1 thread accepts".to_owned(),
-        Some(threads) => format!("{threads} threads accept"),
+        Some(_) => who_accepts(listener, world),
     };
     let against = waits.arrivals.map_or_else(String::new, |arrivals| format!(", {} arrive", rate(arrivals)));
     let explanation = format!(

@@ -6,6 +6,7 @@
 pub mod addresses;
 pub mod counters;
 pub mod devices;
+pub mod firewall;
 pub mod kallsyms;
 pub mod knobs;
 pub mod neighbours;
@@ -16,6 +17,7 @@ pub mod procfs;
 pub mod route;
 pub mod sock_diag;
 pub mod sockstat;
+pub mod steering;
 pub mod tcp_state;
 
 #[cfg(test)]

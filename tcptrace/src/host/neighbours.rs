@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::netfilter::column;
+use super::firewall::column;
 
 /// A neighbour table at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -108,8 +108,10 @@ pub struct Live {
     undecoded: u64,
     seconds: u64,
     last_second: Timestamp,
-    /// Owners whose state is worth a look this second: their listener dropped something.
-    troubled: HashSet<u64>,
+    /// Listeners, by inode, whose owners' state is worth a look this second: something was dropped, or waits.
+    troubled: HashMap<u64, (u64, Endpoints)>,
+    /// Processes that were seen accepting, by namespace and port: the tracepoint tier does not see from which listener.
+    acceptors: HashMap<(u32, u16), Vec<u32>>,
     ports: Ports,
     filter: PlaceFilter,
 }
@@ -151,7 +153,8 @@ impl Live {
             undecoded: 0,
             seconds: 0,
             last_second: clock::now(clock),
-            troubled: HashSet::new(),
+            troubled: HashMap::new(),
+            acceptors: HashMap::new(),
             ports: Ports::default(),
             filter: PlaceFilter {
                 ports: options.ports.clone(),
@@ -273,6 +276,12 @@ impl Live {
                 let now = clock::now(self.clock);
                 dropped.facts = self.surroundings.of(dropped, event.time, now, &mut self.places);
             }
+            if let Kind::AcceptFail(fail) = &mut event.kind
+                && fail.errno == ENFILE
+                && let Some((open, limit)) = self.people.files_of_host()
+            {
+                (fail.host_files, fail.host_files_limit) = (Some(open), Some(limit));
+            }
             if let Kind::BindFail(fail) = &mut event.kind
                 && fail.errno == EADDRNOTAVAIL
             {
@@ -303,6 +312,17 @@ impl Live {
                 Kind::Listen(listen) => {
                     let inode = listen.listener.inode;
                     self.people.saw_owner(inode, listen.task.pid);
+                }
+                Kind::Accept(accept) => {
+                    self.note_acceptor(&accept.endpoints, accept.listener.inode, accept.task.pid);
+                }
+                Kind::AcceptFail(fail) => {
+                    self.note_acceptor(&fail.endpoints, fail.listener.inode, fail.task.pid);
+                    self.trouble(fail.listener, fail.endpoints, &mut strangers);
+                }
+                Kind::ListenerClosed(closed) => {
+                    let port = (closed.endpoints.netns, closed.endpoints.local.port());
+                    self.acceptors.remove(&port);
                 }
                 Kind::SynDrop(drop) => self.trouble(drop.listener, drop.endpoints, &mut strangers),
                 Kind::SynAckRetransmit(again) => {
@@ -352,6 +372,7 @@ impl Live {
         let (task, holders): (Option<&Task>, &[Holder]) = match &event.kind {
             Kind::Listen(listen) => one(&listen.task),
             Kind::Accept(accept) => one(&accept.task),
+            Kind::AcceptFail(fail) => one(&fail.task),
             Kind::PortTaken(taken) => one(&taken.task),
             Kind::NoPort(refused) => one(&refused.task),
             Kind::ListenerClosed(closed) => one(&closed.task),
@@ -370,7 +391,10 @@ impl Live {
 
     /// Notes that a listener dropped something, and that its owner must be found if it is not known.
     fn trouble(&mut self, listener: ListenerRef, of: Endpoints, strangers: &mut Vec<(u64, u64, Endpoints)>) {
-        self.troubled.insert(listener.inode);
+        if listener.inode != 0 {
+            let ends = Endpoints { remote: None, ..of };
+            self.troubled.entry(listener.inode).or_insert((listener.sk, ends));
+        }
         if !self.people.has_looked_for(listener.inode) && !strangers.iter().any(|s| s.1 == listener.inode) {
             strangers.push((listener.sk, listener.inode, Endpoints { remote: None, ..of }));
         }
@@ -399,9 +423,7 @@ impl Live {
         if std::mem::take(&mut self.connects) {
             kinds.extend(self.connect_samples());
         }
-        for inode in std::mem::take(&mut self.troubled) {
-            kinds.extend(self.people.owners_of(inode).iter().filter_map(|&pid| self.people.state(pid)));
-        }
+        kinds.extend(self.owners_of_the_troubled());
         kinds.extend(self.absence.look(&mut self.places, &mut self.people));
         kinds.extend(self.places.second());
         self.ports_of_second(into);
@@ -412,6 +434,45 @@ impl Live {
             let event = Event { time: now, kind };
             self.syn_queues.note(&event);
             into.push(event);
+        }
+    }
+
+    /// Who has the listeners that are in trouble, looked for again where that may have changed, and what they are doing.
+    fn owners_of_the_troubled(&mut self) -> Vec<Kind> {
+        /// Processes of one listener that are looked at.
+        const OWNERS: usize = 64;
+        let troubled = std::mem::take(&mut self.troubled);
+        let stale: Vec<(u64, u64, Endpoints)> = troubled
+            .iter()
+            .filter(|(inode, _)| self.people.is_stale(**inode))
+            .map(|(inode, (sk, ends))| (*sk, *inode, *ends))
+            .collect();
+        let mut kinds = match stale.as_slice() {
+            [] => Vec::new(),
+            stale => self.people.owner_events(stale, OwnerConfidence::Likely),
+        };
+        for (inode, (_, ends)) in troubled {
+            let mut pids = self.people.owners_of(inode).to_vec();
+            pids.extend(self.acceptors.get(&(ends.netns, ends.local.port())).into_iter().flatten());
+            pids.sort_unstable();
+            pids.dedup();
+            kinds.extend(pids.into_iter().take(OWNERS).filter_map(|pid| self.people.state(pid, inode)));
+        }
+        kinds
+    }
+
+    /// Remembers who accepts, or tries to.
+    fn note_acceptor(&mut self, endpoints: &Endpoints, inode: u64, pid: u32) {
+        /// Ports, and processes of each, that are remembered.
+        const PORTS: usize = 4096;
+        const PROCESSES: usize = 64;
+        self.people.saw_owner(inode, pid);
+        if self.acceptors.len() >= PORTS {
+            self.acceptors.clear();
+        }
+        let known = self.acceptors.entry((endpoints.netns, endpoints.local.port())).or_default();
+        if known.len() < PROCESSES && !known.contains(&pid) {
+            known.push(pid);
         }
     }
 
@@ -473,6 +534,8 @@ fn is_in_vain(connect: &event::Connect) -> bool {
 
 /// errno: the address is none of the namespace's.
 const EADDRNOTAVAIL: u32 = 99;
+/// errno: the host has as many files open as it may.
+const ENFILE: u32 = 23;
 
 fn kernel_release() -> String {
     nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()

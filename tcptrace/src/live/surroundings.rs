@@ -12,12 +12,12 @@ use crate::event::{
     CgroupFacts, ConntrackFacts, DropFacts, HandshakeDrop, NeighbourFacts, NetfilterQueue, Packet, RuleDeed,
     RuleFacts, Timestamp,
 };
+use crate::host::firewall::{ConntrackReader, FirewallPacket, FirewallRules, queues};
 use crate::host::neighbours::NeighbourTable;
-use crate::host::netfilter::{ConntrackReader, FirewallPacket, FirewallRules, queues};
 use crate::host::netns::Netns;
 use crate::host::procfs::Procfs;
 use crate::host::route::{Route, route};
-use crate::host::{devices, netfilter};
+use crate::host::{devices, firewall};
 use crate::identity::cgroup_programs::{self, Direction};
 use crate::identity::cgroup_tree::CgroupTree;
 
@@ -350,7 +350,7 @@ impl Surroundings {
 }
 
 impl Tracking {
-    fn read(&mut self, now: Timestamp) -> Option<netfilter::Conntrack> {
+    fn read(&mut self, now: Timestamp) -> Option<firewall::Conntrack> {
         let read =
             self.reader.read().inspect_err(|error| log::debug!("connection tracking: {error}")).ok()?;
         if let Some(dropped) = read.dropped {

@@ -108,6 +108,7 @@ fn the_listener_that_was_there_is_named_with_its_end() {
         listener,
         task: task(33, "webserver"),
         exiting: Some(true),
+        by_kernel: false,
         last: None,
     };
     port.play.send(1000, Kind::ListenerClosed(Box::new(closed)));

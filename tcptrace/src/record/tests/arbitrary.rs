@@ -5,15 +5,16 @@ use std::net::{IpAddr, SocketAddr};
 use proptest::prelude::*;
 
 use crate::event::{
-    Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, CalledAddress, CgroupFacts, Connect,
-    ConnectResult, ConnectSample, ConnectTotals, ConntrackFacts, CounterSample, Coverage, DestinationUse,
-    Device, Distribution, DropFacts, Endpoints, Enqueue, EnqueuedBy, Family, FoundRule, HandshakeDrop,
-    HolderReport, How, Ipv6Off, Kind, KnobSample, Listen, ListenerClosed, ListenerRef, ListenerReport,
-    ListenerSample, ListenerTotals, LossPlace, Lost, NeighbourFacts, NetfilterQueue, NoListener, NoPort,
-    Owner, OwnerConfidence, Packet, PortHolders, PortRange, PortReleased, PortSurvey, PortTaken, PortUse,
-    PrefixSample, ProcessInfo, ProcessState, ReportedHolder, ReportedListener, RequestEnd, RequestEnding,
-    RetransmitCause, RuleDeed, RuleFacts, SampleSource, SocketOptions, SocketOwner, SocketState, Syn,
-    SynAckRetransmit, SynAnswer, SynDrop, SynDropCause, Task, Timestamp, UnusableAddress,
+    Accept, AcceptFail, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, CalledAddress, CgroupFacts,
+    Connect, ConnectResult, ConnectSample, ConnectTotals, ConntrackFacts, CounterSample, Coverage,
+    DestinationUse, Device, Distribution, DropFacts, Endpoints, Enqueue, EnqueuedBy, Family, FoundRule,
+    HandshakeDrop, HolderReport, How, Ipv6Off, Kind, KnobSample, Listen, ListenerClosed, ListenerRef,
+    ListenerReport, ListenerSample, ListenerTotals, LossPlace, Lost, NeighbourFacts, NetfilterQueue,
+    NoListener, NoPort, Owner, OwnerConfidence, Packet, PortHolders, PortRange, PortReleased, PortSurvey,
+    PortTaken, PortUse, PrefixSample, ProcessInfo, ProcessState, ReportedHolder, ReportedListener,
+    RequestEnd, RequestEnding, RetransmitCause, RuleDeed, RuleFacts, SampleSource, SocketOptions,
+    SocketOwner, SocketState, Syn, SynAckRetransmit, SynAnswer, SynDrop, SynDropCause, Task, Timestamp,
+    UnusableAddress, Watch,
 };
 
 prop_compose! {
@@ -295,12 +296,27 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                 ipv6_off: Some(Ipv6Off { devices: vec!["lo".into()], everywhere: true }),
             }))
         }),
+        (ends(), any_task(), any::<(u32, Option<u64>, u64)>()).prop_map(
+            |((endpoints, listener), task, (errno, open_files_limit, total))| {
+                Kind::AcceptFail(Box::new(AcceptFail {
+                    endpoints,
+                    listener,
+                    task,
+                    errno,
+                    open_files_limit,
+                    total,
+                    host_files_limit: Some(9),
+                    host_files: Some(10),
+                }))
+            }
+        ),
         (ends(), any_task(), any_totals()).prop_map(|((endpoints, listener), task, last)| {
             Kind::ListenerClosed(Box::new(ListenerClosed {
                 endpoints,
                 listener,
                 task,
                 exiting: Some(true),
+                by_kernel: true,
                 last: Some(last),
             }))
         }),
@@ -432,6 +448,13 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                 stopped: 3,
                 open_files,
                 open_files_limit: None,
+                accepting: 4,
+                in_epoll: 5,
+                in_poll: 6,
+                in_futex: 7,
+                calls_known: true,
+                listener: 8,
+                watches: Some(Watch::Edge),
             })
         }),
         (any::<(u32, u16, u32)>(), any::<((IpAddr, u16), u64, Option<u64>)>(), ".{0,20}").prop_map(
@@ -517,7 +540,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Listen Syn SynDrop AckDrop Enqueue Accept BindFail PortTaken PortReleased ListenerClosed SynAckRetransmit RequestEnd
+    Listen Syn SynDrop AckDrop Enqueue Accept AcceptFail BindFail PortTaken PortReleased ListenerClosed SynAckRetransmit RequestEnd
     PrefixSample ListenerSample Connect ConnectSample HandshakeDrop NoListener ListenerReport CounterSample KnobSample
     Device ProcessInfo ProcessState SocketOwner HolderReport NoPort PortUse PortSurvey Coverage Lost Tick End
 }

@@ -3,7 +3,7 @@
 use crate::event::{Packet, RuleDeed};
 
 use super::{FirewallPacket, IPV6};
-use crate::host::netfilter::rules::wire::Attributes;
+use crate::host::firewall::rules::wire::Attributes;
 
 /// Whether a packet is as a rule asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
