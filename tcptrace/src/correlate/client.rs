@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::event::{Connect, ConnectResult, HandshakeDrop, NoListener, Packet, Timestamp};
+use crate::event::{Connect, HandshakeDrop, NoListener, Packet, Timestamp};
 
 use super::connect::{DestinationKey, ServerSide};
 use super::{Change, Correlator, Observed};
@@ -36,8 +36,8 @@ impl Correlator {
             (Some(ServerSide::Dropped(path)), Some(task)) => self.paths.note_client(&path, task),
             _ => {}
         }
-        if meaning.unanswered && connect.result == ConnectResult::Unreachable {
-            self.destinations.note_ended(key, connect.endpoints.local);
+        if meaning.unanswered && server_side.is_none() {
+            self.destinations.wait_for_a_drop(time, key, connect.endpoints.local);
         } else if meaning.unanswered && !self.is_dropped_with_others(&key) {
             changes.push(Change::Unanswered(key));
         }
@@ -53,9 +53,9 @@ impl Correlator {
         matches!(server_side, Some(ServerSide::Dropped(path)) if path.server.is_none())
     }
 
-    /// Connects that ended by an error since the last tick.
-    pub(super) fn settle_ended_connects(&mut self, changes: &mut Vec<Change>) {
-        for key in self.destinations.settle_ended() {
+    /// Connects that went unanswered a moment ago, now that what this host did with their SYNs is known.
+    pub(super) fn settle_unanswered(&mut self, end: bool, changes: &mut Vec<Change>) {
+        for key in self.destinations.stop_waiting(self.now, end) {
             if !self.is_dropped_with_others(&key) {
                 changes.push(Change::Unanswered(key));
             }

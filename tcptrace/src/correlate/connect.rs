@@ -9,7 +9,7 @@ use crate::event::{
 };
 
 use super::bounded::BoundedMap;
-use super::{AbsentKey, ListenerId, PathKey};
+use super::{AbsentKey, DropCause, ListenerId, PathKey};
 
 /// How many destinations are remembered.
 const DESTINATIONS: usize = 2048;
@@ -28,6 +28,9 @@ const REFUSALS: usize = 3;
 const STUBBORN: usize = 3;
 /// A connect whose SYN was sent again so often waits for long. The loss of one packet is nothing to tell of.
 const LONG: u32 = 3;
+
+/// How long an unanswered connect waits for the drop that explains it, before it is reported.
+const A_MOMENT: Duration = Duration::from_millis(900);
 
 const ECONNREFUSED: u32 = 111;
 
@@ -66,6 +69,8 @@ pub struct Destination {
     pub server_side: Option<ServerSide>,
     /// The listener of this host that has the address, if there is one.
     pub here: Option<Here>,
+    /// The SYN of the last connect that was refused had been dropped by this host's netfilter: a rule rejects.
+    pub rejected_here: bool,
     /// The function that dropped a SYN for it without giving a reason.
     pub dropped_in: Option<String>,
 }
@@ -137,6 +142,7 @@ impl Destination {
             refused_by_icmp: 0,
             server_side: None,
             here: None,
+            rejected_here: false,
             dropped_in: None,
         }
     }
@@ -193,8 +199,8 @@ pub(super) struct Destinations {
     all: BoundedMap<DestinationKey, Destination>,
     /// What was done on this host with the SYN of a client, by its two ends, the client's first.
     server_sides: BoundedMap<(SocketAddr, SocketAddr), ServerSide>,
-    /// Connects that ended by an error, by their own end: the drop that led to it may be reported after the error.
-    ended: Vec<(DestinationKey, SocketAddr)>,
+    /// Connects that go unanswered, since when, and their own ends: the drop that explains it may come a little later.
+    waiting: Vec<(Timestamp, DestinationKey, SocketAddr)>,
 }
 
 impl Default for Destinations {
@@ -202,7 +208,7 @@ impl Default for Destinations {
         Self {
             all: BoundedMap::new(DESTINATIONS),
             server_sides: BoundedMap::new(SERVER_SIDES),
-            ended: Vec::new(),
+            waiting: Vec::new(),
         }
     }
 }
@@ -232,18 +238,23 @@ impl Destinations {
         }
     }
 
-    /// A connect from `local` ended by an error. Whether this host dropped its SYN is known in a moment: the kernel reports the
-    /// error before it frees the packet.
-    pub(super) fn note_ended(&mut self, key: DestinationKey, local: SocketAddr) {
-        if self.ended.len() < DESTINATIONS {
-            self.ended.push((key, local));
+    /// A connect from `local` goes unanswered. Whether this host drops its SYNs is known in a moment: the kernel sends a SYN
+    /// again, or reports an error, before it frees the one that waited for a neighbour.
+    pub(super) fn wait_for_a_drop(&mut self, time: Timestamp, key: DestinationKey, local: SocketAddr) {
+        let known = self.waiting.iter().any(|(_, known, end)| (*known, *end) == (key, local));
+        if !known && self.waiting.len() < DESTINATIONS {
+            self.waiting.push((time, key, local));
         }
     }
 
-    /// A moment has passed: the destinations of connects that ended by an error, each once, with what this host did.
-    pub(super) fn settle_ended(&mut self) -> Vec<DestinationKey> {
+    /// The destinations of connects for which no drop is to be expected any more, each once, with what this host did.
+    pub(super) fn stop_waiting(&mut self, now: Timestamp, end: bool) -> Vec<DestinationKey> {
+        let (over, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|(since, ..)| end || now.since(*since) >= A_MOMENT);
+        self.waiting = waiting;
         let mut settled: Vec<DestinationKey> = Vec::new();
-        for (key, local) in std::mem::take(&mut self.ended) {
+        for (_, key, local) in over {
             let server_side = self.server_sides.get(&(local, key.remote)).copied();
             if let Some(destination) = self.all.get_mut(&key) {
                 destination.server_side = server_side.or(destination.server_side);
@@ -305,6 +316,11 @@ impl Destinations {
         let by_icmp = connect.result != ConnectResult::Refused && connect.errno == Some(ECONNREFUSED);
         destination.refused_by_icmp += u64::from(by_icmp);
         let refused = by_icmp || connect.result == ConnectResult::Refused;
+        if refused {
+            let by_netfilter = |path: PathKey| matches!(path.cause, DropCause::Netfilter | DropCause::Reject);
+            destination.rejected_here =
+                matches!(server_side, Some(ServerSide::Dropped(path)) if by_netfilter(path));
+        }
         match connect.result {
             _ if refused => stamp(&mut destination.refused, time),
             ConnectResult::SynAgain if connect.syns_again == 2 => stamp(&mut destination.stubborn, time),

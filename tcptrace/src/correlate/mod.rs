@@ -45,6 +45,7 @@ pub use change::Change;
 pub use conflict::{Conflict, ConflictKey, PortHolder};
 pub use connect::{Client, Destination, DestinationKey, Here, ServerSide};
 pub use deferred::{DEFERRED_LATELY, Deferred};
+pub(crate) use drop_reason::BY_RULE;
 pub use drop_reason::{DropCause, DropReason, REASONS};
 pub use half_open::{HalfOpen, PeerPattern, Unanswered, UnansweredNetwork};
 pub use listener::{

@@ -187,7 +187,7 @@ impl Correlator {
                 }
             }
         }
-        self.settle_ended_connects(changes);
+        self.settle_unanswered(end, changes);
         if !self.observes(observation::SYN_DROP) {
             let mut netnses: Vec<u32> = self.namespaces.iter().map(|(netns, _)| *netns).collect();
             netnses.sort_unstable();

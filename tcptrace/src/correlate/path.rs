@@ -122,9 +122,15 @@ pub struct PathDrops {
 impl PathDrops {
     /// The listener that the packets were for.
     pub fn listener(&self, key: &PathKey) -> Option<&ReportedListener> {
-        let server = key.server?;
+        let server = key.server.or_else(|| self.only_server())?;
         let here = |l: &&ReportedListener| l.netns == key.netns && l.takes(server);
         self.report.as_ref()?.listeners.iter().find(here)
+    }
+
+    /// The server, if there is no other.
+    pub fn only_server(&self) -> Option<SocketAddr> {
+        let mut servers = self.servers.keys();
+        servers.next().copied().filter(|_| servers.next().is_none())
     }
 
     /// Handshakes of which a packet was dropped and, sent again, dropped again: these fail, where others are only slow.
@@ -347,13 +353,11 @@ impl Paths {
 
     /// Who listens where was looked up: what there is to tell now.
     pub(super) fn note_report(&mut self, now: Timestamp, report: &ListenerReport) -> Vec<PathKey> {
-        let mut keys: Vec<PathKey> = self
-            .all
-            .iter()
-            .map(|(key, _)| *key)
-            .filter(|key| key.netns == report.netns)
-            .filter(|key| key.server.is_some_and(|server| server.port() == report.port))
-            .collect();
+        let about = |(key, known): &(&PathKey, &PathDrops)| {
+            let server = key.server.or_else(|| known.only_server());
+            key.netns == report.netns && server.is_some_and(|server| server.port() == report.port)
+        };
+        let mut keys: Vec<PathKey> = self.all.iter().filter(about).map(|(key, _)| *key).collect();
         keys.sort_unstable();
         keys.retain(|key| {
             let Some(known) = self.all.get_mut(key) else { return false };

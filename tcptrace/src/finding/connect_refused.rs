@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::correlate::{Change, DestinationKey, ServerSide};
+use crate::correlate::{Change, DestinationKey};
 
 use super::case::Description;
 use super::destination::{Account, Trouble, others, subject};
@@ -103,7 +103,7 @@ impl Account<'_> {
 
 impl Account<'_> {
     fn why_refused(&self) -> (&'static str, Confidence, String) {
-        if let Some(ServerSide::Dropped(_)) = self.destination.server_side {
+        if self.destination.rejected_here {
             return (
                 "reject",
                 Confidence::Certain,

@@ -62,7 +62,7 @@ impl Diagnosis for HandshakeDropped {
 
 /// Handshakes that the listeners on the server's port have completed; `None` if that is not counted or not known.
 fn completed(key: &PathKey, world: &Correlator) -> Option<u64> {
-    let port = key.server?.port();
+    let port = key.server.or_else(|| world.path_drops(key)?.only_server())?.port();
     let counts = world.listeners().at_port(key.netns, port).map(|l| l.totals.enqueued.or(l.totals.accepted));
     counts.flatten().reduce(u64::saturating_add)
 }
@@ -86,11 +86,7 @@ pub(super) fn subject(key: &PathKey, world: &Correlator) -> Party {
         return of_reported(listener, world);
     }
     let client = drops.and_then(|drops| drops.clients.values().next());
-    let only = drops.and_then(|drops| match drops.servers.keys().collect::<Vec<_>>().as_slice() {
-        [server] => Some(**server),
-        _ => None,
-    });
-    let address = key.server.or(only);
+    let address = key.server.or_else(|| drops?.only_server());
     Party {
         kind: if address.is_some() { "destination" } else { "host" },
         address,

@@ -150,15 +150,15 @@ pub(super) fn class_of(drop: &HandshakeDrop) -> Class {
         },
     };
     match (class, facts) {
-        (Class::Cause(cause), Some(facts)) => Class::Cause(refined(cause, drop.packet, facts)),
+        (Class::Cause(cause), Some(facts)) => Class::Cause(refined(cause, function, drop.packet, facts)),
         (class, _) => class,
     }
 }
 
 /// A cause that the kernel has one word for and that the host's state tells apart further.
-fn refined(cause: DropCause, packet: Packet, facts: &DropFacts) -> DropCause {
+fn refined(cause: DropCause, function: &str, packet: Packet, facts: &DropFacts) -> DropCause {
     match cause {
-        DropCause::Netfilter => netfilter(packet, facts),
+        DropCause::Netfilter => netfilter(function, packet, facts),
         DropCause::QueueUnread => {
             let queue = facts.rules.as_ref().and_then(|rules| rules.rule.as_ref()?.queue);
             let has_reader = facts.queues.as_ref().is_some_and(|queues| {
@@ -174,8 +174,12 @@ fn refined(cause: DropCause, packet: Packet, facts: &DropFacts) -> DropCause {
     }
 }
 
-fn netfilter(packet: Packet, facts: &DropFacts) -> DropCause {
-    if let Some(tracking) = facts.conntrack.filter(|tracking| tracking.dropped) {
+/// Where nf_tables' own code frees what a rule of it drops (from 6.11 at the latest; before, netfilter's general code does).
+pub(crate) const BY_RULE: &str = "nft_do_chain";
+
+fn netfilter(function: &str, packet: Packet, facts: &DropFacts) -> DropCause {
+    let by_tracking = facts.conntrack.filter(|tracking| tracking.dropped && function != BY_RULE);
+    if let Some(tracking) = by_tracking {
         return if tracking.is_full() && packet == Packet::Syn && !tracking.invalid {
             DropCause::ConntrackFull
         } else {

@@ -1,6 +1,6 @@
 //! One case in words and numbers.
 
-use crate::correlate::{Correlator, DropCause, PathDrops, PathKey};
+use crate::correlate::{BY_RULE, Correlator, DropCause, PathDrops, PathKey};
 use crate::event::{ConntrackFacts, Packet, RuleDeed};
 use crate::finding::case::Description;
 use crate::finding::words::{count, errno_name};
@@ -63,7 +63,9 @@ impl Account<'_> {
         let tracking = self.tracking();
         let certain = match self.key.cause {
             C::Netfilter | C::Reject => {
-                rule.is_some() && tracking.is_none_or(|tracking| tracking.counted && !tracking.dropped)
+                self.is_by_rule()
+                    || (rule.is_some()
+                        && tracking.is_none_or(|tracking| tracking.counted && !tracking.dropped))
             }
             C::ConntrackFull => rule.is_none(),
             C::QueueUnread => facts.is_some_and(|facts| facts.queues.as_ref().is_some_and(Vec::is_empty)),
@@ -76,13 +78,9 @@ impl Account<'_> {
             C::SocketFilter => false,
             C::Unknown => false,
             // Before 5.17 the function alone tells.
-            C::Qdisc
-            | C::TrafficControl
-            | C::Neighbour
-            | C::CpuBacklog
-            | C::Xdp
-            | C::NoMemory
-            | C::Device => self.drops.reason.is_some(),
+            C::Qdisc | C::TrafficControl | C::Neighbour | C::CpuBacklog | C::NoMemory | C::Device => {
+                self.drops.reason.as_deref().is_some_and(|reason| reason != "NOT_SPECIFIED")
+            }
             _ => true,
         };
         match (certain, self.key.cause) {
@@ -90,6 +88,11 @@ impl Account<'_> {
             (false, C::Unknown) => Confidence::Possible,
             (false, _) => Confidence::Likely,
         }
+    }
+
+    /// Whether nf_tables' own code dropped it.
+    pub(super) fn is_by_rule(&self) -> bool {
+        self.drops.function.as_deref() == Some(BY_RULE)
     }
 
     pub(super) fn tracking(&self) -> Option<ConntrackFacts> {

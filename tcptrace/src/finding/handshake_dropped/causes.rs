@@ -7,7 +7,7 @@ pub(super) const CAUSES: &[CauseRule] = &[
         code: "netfilter",
         means: "a netfilter rule drops it in the hook that is named",
         certain: Some(
-            "the packet was freed by netfilter with a drop verdict, and a rule (or a chain's policy) of that hook was read that matches it and drops it; connection tracking's own counter of drops did not grow",
+            "nf_tables' own code freed the packet (nft_do_chain()); or netfilter freed it with a drop verdict, a rule (or a chain's policy) of that hook was read that matches it and drops it, and connection tracking's own counter of drops did not grow",
         ),
         likely: Some(
             "the packet was freed by netfilter with a drop verdict, and no rule was read that is known to match it (rules that cannot be read or understood, the old iptables)",
@@ -277,8 +277,8 @@ pub(super) const CAUSES: &[CauseRule] = &[
     CauseRule {
         code: "xdp",
         means: "an XDP program drops it",
-        certain: Some("the packet was freed for the reason XDP (generic XDP)"),
-        likely: Some("the packet was freed by the function that runs generic XDP (before 5.18)"),
+        certain: Some("the packet was freed for the reason XDP, or by the function that runs generic XDP"),
+        likely: None,
         possible: None,
         told_apart: &[Apart {
             from: "XDP in the driver",

@@ -16,6 +16,7 @@ pub(super) fn short(account: &Account<'_>) -> String {
     match account.key.cause {
         C::Netfilter => match account.rule(&[RuleDeed::Drop, RuleDeed::Policy]) {
             Some(_) => format!("a firewall rule drops them in {hook}"),
+            None if account.is_by_rule() => format!("a firewall rule drops them in {hook}"),
             None => format!("netfilter drops them in {hook}"),
         },
         C::Reject => format!("a firewall rule rejects them in {hook}"),
@@ -72,8 +73,16 @@ pub(super) fn protocol(account: &Account<'_>) -> &'static str {
 
 /// The kernel's word for it, spelt out.
 fn meaning<'a>(account: &'a Account<'_>) -> Option<&'a str> {
-    let reason = account.drops.reason.as_deref()?;
-    REASONS.iter().find(|known| known.name == reason).map(|known| known.means)
+    let reason = account.drops.reason.as_deref().unwrap_or_default();
+    let named = REASONS.iter().find(|known| known.name == reason);
+    // Where the function alone tells, any word for that cause says what it means.
+    let alike = || match account.key.cause {
+        DropCause::Xdp | DropCause::CpuBacklog => {
+            REASONS.iter().find(|known| known.cause == Some(account.key.cause))
+        }
+        _ => None,
+    };
+    named.or_else(alike).map(|known| known.means)
 }
 
 /// The cause in whole sentences.
@@ -205,6 +214,12 @@ fn netfilter(account: &Account<'_>) -> String {
     if let Some(rule) = account.rule(&[RuleDeed::Policy]) {
         return format!(
             "no firewall rule accepts it, and the chain's policy drops it in the {hook} hook: {rule}"
+        );
+    }
+    if account.is_by_rule() {
+        return format!(
+            "a rule of nf_tables (iptables-nft's are among them) drops it in the {hook} hook; which one is not known: it asks for \
+             something that is not understood here, or its rules could not be read"
         );
     }
     let mut text = format!("netfilter drops it in the {hook} hook");

@@ -7,6 +7,7 @@ mod backlog_truncated;
 mod bind_refused;
 mod crowds;
 mod defer_accept;
+mod dropped;
 mod healthy;
 mod listener_closed;
 mod no_answer;
@@ -190,6 +191,7 @@ pub fn catalogue() -> &'static [Entry] {
         reuseport_imbalance::ENTRY,
         storm::ENTRY,
         no_answer::ENTRY,
+        dropped::ENTRY,
         port_grab::ENTRY,
         bind_refused::ENTRY,
         port_exhaustion::ENTRY,
