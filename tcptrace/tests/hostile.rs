@@ -76,7 +76,10 @@ fn recorded(id: &str, netns: &tcptrace::host::netns::Netns) -> Result<()> {
     }
     match recorder.wait()?.code() {
         Some(0) => {}
-        Some(3 | 4) => return Ok(println!("skipped: tracing is not possible here")),
+        Some(3 | 4) => {
+            println!("skipped: tracing is not possible here");
+            return Ok(());
+        }
         other => anyhow::bail!("record ended with {other:?}"),
     }
     let page = directory.path().join("page.html");

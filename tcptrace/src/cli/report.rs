@@ -91,10 +91,7 @@ pub(super) fn of_file(files: &[PathBuf]) -> Result<String, Failure> {
 fn question(args: &ReportArgs) -> Result<Option<PortQuestion>, Failure> {
     let Some(port) = args.port else { return Ok(None) };
     let at = match args.at {
-        Some(moment) => {
-            let end = tape::end(&args.files, std::iter::once(moment))?;
-            Some(moment.in_recording(end, tape::now(), &zone::local()))
-        }
+        Some(moment) => Some(tape::at(&args.files, moment)?),
         None => None,
     };
     Ok(Some(PortQuestion { port, at }))

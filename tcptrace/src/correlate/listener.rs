@@ -9,6 +9,7 @@ use crate::event::{
 
 use super::acceptors::{AcceptFailure, Acceptors};
 use super::deferred::Deferred;
+use super::half_open::Unanswered;
 use super::owner::Owners;
 use super::rate::{Reading, Readings};
 use super::waits::RecentWaits;
@@ -90,7 +91,7 @@ pub struct Listener {
 }
 
 /// A time in which the SYN queue of a listener was full: SYNs were dropped for it, or answered by a cookie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SynQueueFull {
     /// First sign of it.
     pub first: Timestamp,
@@ -100,6 +101,8 @@ pub struct SynQueueFull {
     pub before: ListenerTotals,
     /// What had been deduced before.
     pub inferred_before: InferredSyns,
+    /// The unanswered requests of that time, at their most. Later they expire, and the finding must not end without them.
+    pub unanswered: Unanswered,
     /// It was told of.
     pub(super) told: bool,
 }
@@ -427,6 +430,7 @@ impl Listener {
                     last: time,
                     before: *before,
                     inferred_before: self.inferred_syns,
+                    unanswered: Unanswered::default(),
                     told: false,
                 };
                 self.syn_queue_full = Some(Box::new(full));

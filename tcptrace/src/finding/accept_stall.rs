@@ -348,6 +348,23 @@ mod tests {
     }
 
     #[test]
+    fn a_server_at_its_limit_on_open_files_says_how_it_is_raised_for_good() {
+        let mut play = Play::new(4096);
+        let mut server = Server::new(100, "0.0.0.0:80", 128);
+        server.listen(&mut play, task(6039, "nginx"), Some(128), 4096);
+        play.process(6039, "nginx", "nginx: worker process");
+        server.run(&mut play, 500, 0, 2000);
+        play.send(2500, state(0, 1024));
+        server.run(&mut play, 500, 0, 7000);
+        let remedy = &play.only().remedy;
+        assert!(
+            remedy[0].command.as_deref().is_some_and(|command| command.starts_with("prlimit")),
+            "{remedy:?}"
+        );
+        assert!(remedy[1].text.contains("`worker_rlimit_nofile 4096;` in the main context"), "{remedy:?}");
+    }
+
+    #[test]
     fn an_overflow_takes_over() {
         let mut play = Play::new(4096);
         let mut server = server(&mut play);

@@ -9,6 +9,7 @@ macro_rules! page {
 
 /// One for each finding; a test compares the list with the engine's.
 const PAGES: &[(&str, &str)] = &[
+    page!("accept-failed"),
     page!("accept-queue-overflow"),
     page!("accept-stall"),
     page!("backlog-truncated"),

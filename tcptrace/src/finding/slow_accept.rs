@@ -170,7 +170,7 @@ fn describe(listener: &Listener, memory: &Slow, waits: Waits, world: &Correlator
         remedy: own_words::or_general(
             &subject,
             Need::Workers(
-                waits.arrivals.and_then(|arrivals| own_words::workers_for(threads, accepts, arrivals)),
+                waits.arrivals.and_then(|arrivals| own_words::workers_for(&subject, threads, accepts, arrivals)),
             ),
             "add workers, or do less before the next accept()",
             &format!(": {who} {}{against}", rate(accepts)),

@@ -49,6 +49,14 @@ pub fn in_words(zone: &TimeZone, time: Timestamp) -> String {
     }
 }
 
+/// Date and time, there.
+pub fn moment(zone: &TimeZone, time: Timestamp) -> String {
+    match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
+        Ok(at) => at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S.%3f").to_string(),
+        Err(_) => time.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

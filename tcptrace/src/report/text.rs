@@ -20,8 +20,9 @@ pub fn text(metadata: &Metadata, damage: &[String], report: &Report, zone: &Time
     let page = Page { when: When { zone } };
     let mut out = page.heading(metadata, damage, report);
     if let Some((question, holdings)) = &report.holdings {
-        let at =
-            question.at.map_or_else(|| "at any time".to_owned(), |at| format!("at {}", page.when.moment(at)));
+        let at = question
+            .at
+            .map_or_else(|| "at any time".to_owned(), |(first, last)| page.when.within(first, last));
         let _ = writeln!(out, "\nPORT {} {at}", question.port);
         if holdings.is_empty() {
             out.push_str(
@@ -104,7 +105,7 @@ impl Page<'_> {
             escape(&metadata.host),
             escape(&metadata.kernel),
             self.when.moment(report.from),
-            self.when.moment(report.to),
+            self.when.moment_and_zone(report.to),
             span(report.from, report.to),
             report.events
         );

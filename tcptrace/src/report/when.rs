@@ -22,6 +22,14 @@ impl When<'_> {
         format!("{} {}", self.moment(time), zone::in_words(self.zone, time))
     }
 
+    /// `at …`, or for a time that is longer `between … and …`.
+    pub(super) fn within(self, first: Timestamp, last: Timestamp) -> String {
+        if first == last {
+            return format!("at {}", self.moment(first));
+        }
+        format!("between {} and {}", self.moment(first), self.moment(last))
+    }
+
     /// Time of day.
     pub(super) fn clock(self, time: Timestamp) -> String {
         self.format(time, "%H:%M:%S.%3f")

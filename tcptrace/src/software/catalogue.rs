@@ -98,6 +98,8 @@ pub(crate) struct Setting {
     #[serde(default = "one")]
     over: u64,
     at_most: Option<u64>,
+    #[serde(default)]
+    accept: bool,
     pub(crate) source: String,
 }
 
@@ -260,8 +262,11 @@ impl Setting {
                         text.push_str(&part);
                     }
                 }
+                let unknown = self.value(values).is_none()
+                    && self.set.as_ref().is_some_and(|set| set.contains("{value}"));
                 let rest = [
                     self.default.as_ref().map(|default| format!("default: {default}")),
+                    unknown.then(|| "N: more than now".to_owned()),
                     self.note.as_ref().map(fill),
                 ];
                 let rest: Vec<String> = rest.into_iter().flatten().collect();
@@ -280,11 +285,16 @@ impl Setting {
         Advice { setting, text }
     }
 
+    /// The value that is to be written, if it can be told.
+    fn value(&self, values: &Values) -> Option<u64> {
+        // Of a pool that serves what one thread accepts, the number of accepting threads says nothing.
+        let known = values.value.filter(|_| self.purpose != Purpose::Workers || self.accept)?;
+        let value = known.saturating_mul(self.times).div_ceil(self.over);
+        Some(self.at_most.map_or(value, |most| value.min(most)))
+    }
+
     fn fill(&self, text: &str, values: &Values) -> String {
-        let value = values.value.map(|value| {
-            let value = value.saturating_mul(self.times).div_ceil(self.over);
-            self.at_most.map_or(value, |most| value.min(most))
-        });
+        let value = self.value(values);
         let value = value.map_or_else(|| "N".to_owned(), |value| value.to_string());
         let (address, port) = match values.address {
             Some(address) if !values.another => (address.to_string(), address.port().to_string()),

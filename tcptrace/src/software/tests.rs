@@ -116,6 +116,8 @@ fn a_need_is_met_in_the_program_s_own_words() {
           (default: 1; with `--threads` each worker serves several requests)"
         ]
     );
+    // One thread accepts for a pool of other ones: how many of those are needed cannot be told from it.
+    assert!(said("Tomcat", Need::Workers(Some(8)), "0.0.0.0:8080")[0].contains("`maxThreads=\"N\"`"));
     assert!(said("gunicorn", Need::Workers(None), "0.0.0.0:8000")[0].contains("`--workers N`"));
     assert!(said("DeleGate", Need::Backlog(128), "0.0.0.0:1080")[0].contains("`MAXIMA=listen:128`"));
     assert!(said("systemd-resolved", Need::Release, "127.0.0.53:53")[0].contains("`DNSStubListener=no`"));

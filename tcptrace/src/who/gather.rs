@@ -215,12 +215,12 @@ fn add<'a>(places: &mut BTreeMap<u32, Place>, sockets: impl Iterator<Item = &'a 
     }
 }
 
-/// The iterator has shown every descriptor of every process: root's sockets that nobody has are the kernel's own (a server or
-/// client in the kernel has an inode, and no file). Others' may be on their way from one process to another.
+/// The iterator has shown every descriptor of every process: a socket that none of them is for has no process. Whose it is then
+/// stays open.
 fn whoever_is_not_seen(places: &mut BTreeMap<u32, Place>) {
     for holder in places.values_mut().flat_map(|place| &mut place.holders) {
-        if holder.belongs == Belonging::Hidden && holder.uid == Some(0) {
-            holder.belongs = Belonging::Kernel;
+        if holder.belongs == Belonging::Hidden {
+            holder.belongs = Belonging::NoProcess;
         }
     }
 }

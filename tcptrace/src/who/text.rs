@@ -173,7 +173,8 @@ impl Scribe<'_> {
                     format!("would fail without SO_REUSEADDR ({}), succeed with it", in_short(holder))
                 }
                 (_, Outlook::Depends(holder)) => format!(
-                    "would fail without SO_REUSEADDR; with it, only if {} has it, too, which cannot be read",
+                    "would fail without SO_REUSEADDR ({}); with it, that depends on whether the other socket has it as well, \
+                     which cannot be read",
                     in_short(holder)
                 ),
                 (_, Outlook::Fails(holder)) => {
@@ -232,11 +233,13 @@ fn owner(holder: &Holder) -> String {
             }
         }
         Belonging::Hidden => "a process that cannot be seen".to_owned(),
-        Belonging::Kernel => "no process: the kernel's own".to_owned(),
+        Belonging::NoProcess => {
+            "no process has it open: the kernel's own, or io_uring's, or on its way from one process to another".to_owned()
+        }
         Belonging::NotAccepted if holder.state == SocketState::SynRecv => {
             "half open, nobody's yet".to_owned()
         }
-        Belonging::NotAccepted => "nobody's yet: not accepted (or the kernel's own)".to_owned(),
+        Belonging::NotAccepted => "no process has it yet: not accepted".to_owned(),
         Belonging::Nobody => match holder.time_wait_left {
             Some(left) => format!("nobody's any more; free in {} s", left.as_millis().div_ceil(1000)),
             None => "nobody's any more: its process has closed it".to_owned(),
@@ -244,13 +247,15 @@ fn owner(holder: &Holder) -> String {
     }
 }
 
-/// `nginx[812] listens`.
+/// A clause: `nginx[812] listens at 0.0.0.0:80`, `10.0.0.1:80 is in time-wait`.
 fn in_short(holder: &Holder) -> String {
     let who = match holder.belongs {
         Belonging::Processes => holder.name().to_string(),
-        Belonging::Kernel => "the kernel".to_owned(),
-        Belonging::Hidden => "an unseen process".to_owned(),
-        Belonging::Nobody | Belonging::NotAccepted => "a socket".to_owned(),
+        Belonging::NoProcess => "a socket that no process has open".to_owned(),
+        Belonging::Hidden => "a process that cannot be seen".to_owned(),
+        Belonging::Nobody | Belonging::NotAccepted => {
+            return format!("{} is in {}", holder.local, holder.state);
+        }
     };
     match holder.state {
         SocketState::Listen => format!("{who} listens at {}", holder.local),

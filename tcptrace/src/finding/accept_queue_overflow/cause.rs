@@ -184,7 +184,7 @@ impl Account<'_> {
         };
         own_words::or_general(
             &self.subject,
-            Need::Workers(own_words::workers_for(self.accept_threads(), accepts, arrivals)),
+            Need::Workers(own_words::workers_for(&self.subject, self.accept_threads(), accepts, arrivals)),
             "add workers",
             &format!(": {who} {} against {} arriving", rate(accepts), rate(arrivals)),
         )

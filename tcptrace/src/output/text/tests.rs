@@ -37,8 +37,8 @@ fn an_overflow() {
     21 waiting, limit 20; 297 SYNs and 41 final ACKs dropped in 4.7 s (kernel: ListenOverflows +338)
     arrivals 71/s (repeated SYNs included), accepts 8/s, longest wait 2.6 s; 1 thread accepts
   cause  backlog-argument: the application's backlog: listen(fd, 20); somaxconn is 4096. Accepts are too slow for any backlog
-  do     raise the application's own listen backlog (its configuration); somaxconn (4096) needs no change
-         add workers: 1 thread accepts 8/s against 71/s arriving
+  do     raise the listen backlog of DeleGate: `MAXIMA=listen:1024` on its command line or in its configuration file, then restart it (default: 20); somaxconn (4096) needs no change
+         give DeleGate more workers: `MAXIMA=delegated:N` on its command line or in its configuration file, then restart it (default: 64; N: more than now): 1 thread accepts 8/s against 71/s arriving
          net.ipv4.tcp_max_syn_backlog (512) is not the limit either
 "
     );

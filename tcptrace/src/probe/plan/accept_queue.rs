@@ -112,8 +112,8 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
             },
             tracepoint_way(
                 &[
-                    probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept4"]),
-                    probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept"]),
+                    probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept4"]).one_call(),
+                    probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept"]).one_call(),
                 ],
                 "accepts by io_uring and by 32-bit programs are not seen; slows every system call a little",
                 0,

@@ -303,6 +303,8 @@ pub(in crate::rehearse) enum Manner {
     Deaf,
     /// The last step of the handshake and a request, some time after this many SYN-ACKs.
     Answer { synack: u32, after_ms: u64 },
+    /// The last step of the handshake at once, and then nothing.
+    Silent,
     /// Nothing until they give up; then an RST, as the socket is gone.
     Reset,
     /// Nothing until they give up; then this router says that they cannot be reached.

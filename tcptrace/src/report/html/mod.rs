@@ -96,7 +96,7 @@ impl Page<'_> {
             "<header><h1>{}</h1><p>kernel {} · {} to {} ({}) · {} events</p>",
             safe(&metadata.host),
             safe(&metadata.kernel),
-            self.when.moment_and_zone(report.from),
+            self.when.moment(report.from),
             self.when.moment_and_zone(report.to),
             span(report.from, report.to),
             report.events
