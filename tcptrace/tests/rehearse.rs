@@ -311,6 +311,14 @@ fn the_other_findings_of_listeners_come_about() -> Result<()> {
 }
 
 #[test]
+fn every_way_to_drop_a_handshake_comes_about() -> Result<()> {
+    for truth in play_all("dropped", false)? {
+        ensure!(!truth.expect.is_empty(), "{}", truth.variant);
+    }
+    Ok(())
+}
+
+#[test]
 fn every_syn_of_a_storm_is_counted() -> Result<()> {
     for truth in play_all("storm", false)? {
         let sent = if truth.variant == "basic" { 100_000 } else { 5000 };

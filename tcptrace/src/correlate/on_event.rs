@@ -42,6 +42,7 @@ impl Correlator {
             Kind::HandshakeDrop(drop) => self.on_handshake_drop(time, drop, changes),
             Kind::ListenerReport(report) => {
                 changes.extend(self.absences.note_report(self.now, report).map(Change::NoListener));
+                self.destinations.note_report(report);
                 let told = self.paths.note_report(self.now, report);
                 changes.extend(told.into_iter().map(Change::HandshakeDropped));
             }
@@ -195,6 +196,7 @@ impl Correlator {
                 }
             }
         }
+        self.settle_unanswered(end, changes);
         if !self.observes(observation::SYN_DROP) {
             let mut netnses: Vec<u32> = self.namespaces.iter().map(|(netns, _)| *netns).collect();
             netnses.sort_unstable();

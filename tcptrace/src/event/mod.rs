@@ -10,6 +10,7 @@ mod cursor;
 pub mod decode;
 mod device;
 mod drop;
+mod drop_facts;
 mod histogram;
 mod host;
 mod listener;
@@ -27,7 +28,10 @@ pub use decode::{
     DecodeError, decode_connect_sample, decode_listener_state, decode_port_use, decode_record, record_name,
 };
 pub use device::Device;
-pub use drop::{HandshakeDrop, ListenerReport, NoListener, Packet, ReportedListener};
+pub use drop::{CalledAddress, HandshakeDrop, ListenerReport, NoListener, Packet, ReportedListener};
+pub use drop_facts::{
+    CgroupFacts, ConntrackFacts, DropFacts, FoundRule, NeighbourFacts, NetfilterQueue, RuleDeed, RuleFacts,
+};
 pub use histogram::Distribution;
 pub use host::{CounterSample, KnobSample, PortRange, PortRanges};
 pub use listener::{

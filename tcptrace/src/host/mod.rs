@@ -6,8 +6,10 @@
 pub mod addresses;
 pub mod counters;
 pub mod devices;
+pub mod firewall;
 pub mod kallsyms;
 pub mod knobs;
+pub mod neighbours;
 pub mod netfilter;
 pub mod netns;
 pub mod port_set;

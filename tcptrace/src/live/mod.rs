@@ -8,6 +8,7 @@ mod absence;
 mod clock;
 mod conflict;
 pub mod drive;
+mod grown;
 mod listeners;
 mod losses;
 mod once;
@@ -16,6 +17,7 @@ mod places;
 mod polled;
 mod ports;
 mod reverse_path;
+mod surroundings;
 mod syn_queues;
 
 use std::{
@@ -48,6 +50,7 @@ use people::People;
 use places::Places;
 use polled::{ByPort, Polled};
 use ports::Ports;
+use surroundings::Surroundings;
 use syn_queues::{Requests, SynQueues};
 
 /// How to trace.
@@ -86,6 +89,7 @@ pub struct Live {
     people: People,
     places: Places,
     absence: Absence,
+    surroundings: Surroundings,
     kallsyms: Kallsyms,
     /// `Some` when drops or listeners must be polled.
     polled: Option<Polled>,
@@ -133,6 +137,7 @@ impl Live {
             tracer,
             clock,
             moment: clock::now(clock),
+            surroundings: Surroundings::new(procfs.clone(), &places),
             people: People::new(procfs),
             places,
             absence: Absence::default(),
@@ -270,6 +275,8 @@ impl Live {
                 if dropped.reason == 0 && input && filtered(&mut self.places) {
                     dropped.reason_name = Some("IP_RPFILTER".to_owned());
                 }
+                let now = clock::now(self.clock);
+                dropped.facts = self.surroundings.of(dropped, event.time, now, &mut self.places);
             }
             if let Kind::AcceptFail(fail) = &mut event.kind
                 && fail.errno == ENFILE
@@ -300,6 +307,10 @@ impl Live {
                 }
                 Kind::Connect(connect) => {
                     self.connects = true;
+                    if let Some(called) = connect.endpoints.remote.filter(|_| is_in_vain(connect)) {
+                        let place = (connect.endpoints.netns, called.port());
+                        self.absence.ask_called(place, called.ip(), event.time);
+                    }
                     let unknown = connect.task.is_none() && !self.people.has_looked_for(connect.inode);
                     if unknown && !strangers.iter().any(|stranger| stranger.1 == connect.inode) {
                         strangers.push((connect.sk, connect.inode, connect.endpoints));
@@ -417,6 +428,7 @@ impl Live {
         self.people.second();
         self.kallsyms.second();
         self.absence.second(now);
+        self.surroundings.second(now, &self.places);
         self.look_at_listeners(into, true);
         let mut kinds = self.listener_samples(ending);
         if std::mem::take(&mut self.connects) {
@@ -526,6 +538,15 @@ impl AsFd for Live {
 const PROMPT: Duration = Duration::from_millis(50);
 /// Polls in a row, at most: a machine that is too slow for its events must do other things, too.
 const POLLS: usize = 4;
+
+/// Whether a connect is refused, or has waited for so long that it is worth a look where the other end is.
+fn is_in_vain(connect: &event::Connect) -> bool {
+    match connect.result {
+        event::ConnectResult::SynAgain => connect.syns_again == 2,
+        event::ConnectResult::Refused => connect.totals.refused >= absence::SYNS,
+        _ => false,
+    }
+}
 
 /// errno: the address is none of the namespace's.
 const EADDRNOTAVAIL: u32 = 99;

@@ -149,6 +149,11 @@ impl Places {
         self.places.keys().copied().collect()
     }
 
+    /// A namespace that is traced.
+    pub(super) fn netns(&self, netns: u32) -> Option<&Netns> {
+        self.places.get(&netns).map(|place| &place.netns)
+    }
+
     /// Once a second: counters and knobs that changed.
     pub(super) fn second(&mut self) -> Vec<Kind> {
         self.seconds += 1;
@@ -324,6 +329,15 @@ impl Places {
             }
         }
         (found, complete)
+    }
+
+    /// Those of `among` that have this address.
+    pub(super) fn holders_of(&self, address: IpAddr, among: &BTreeSet<u32>) -> Vec<u32> {
+        let has = |netns: &&Netns| {
+            let found = addresses(netns).inspect_err(|error| log::debug!("{error}")).unwrap_or_default();
+            found.contains(&address.to_canonical())
+        };
+        self.table.iter().filter(|netns| among.contains(&netns.id())).filter(has).map(Netns::id).collect()
     }
 
     /// Every listener of every namespace.

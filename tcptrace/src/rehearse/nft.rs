@@ -73,6 +73,14 @@ pub(super) enum Verdict {
     PortUnreachable,
     /// They are answered by ICMP, host (or address) unreachable.
     HostUnreachable,
+    /// They are answered by RST.
+    Reset,
+    /// They go to this queue, which some program reads or not.
+    Queue(u16),
+    /// The same as `iptables-nft` writes it, for its own chains.
+    IptablesQueue(u16),
+    /// They go on. That their connection is asked for has connections tracked from now on.
+    Track,
 }
 
 // linux/netfilter/nf_tables.h and nfnetlink.h: part of the system-call interface.
@@ -237,6 +245,19 @@ fn expressions(to: Request, chain: Chain, packets: Match, verdict: Verdict) -> R
         }),
         // NFT_REJECT_ICMPX_UNREACH, and the code of it that stands for both address families' words.
         Verdict::PortUnreachable => expression(to, b"reject\0", |to| number(to, 1, 2).attribute(2, &[1])),
+        // NFT_REJECT_TCP_RST.
+        Verdict::Reset => expression(to, b"reject\0", |to| number(to, 1, 1).attribute(2, &[0])),
+        Verdict::Queue(queue) => {
+            let number = |to: Request, kind, value: u16| to.attribute(kind, &value.to_be_bytes());
+            expression(to, b"queue\0", |to| number(number(to, 1, queue), 2, 1))
+        }
+        // `struct xt_NFQ_info`, filled up as iptables' structures are.
+        Verdict::IptablesQueue(queue) => expression(to, b"target\0", |to| {
+            let [low, high] = queue.to_ne_bytes();
+            number(to.attribute(1, b"NFQUEUE\0"), 2, 0).attribute(3, &[low, high, 0, 0, 0, 0, 0, 0])
+        }),
+        // NFT_CT_STATE goes to the register, and nothing follows from it.
+        Verdict::Track => expression(to, b"ct\0", |to| number(number(to, 1, REGISTER), 2, 0)),
         Verdict::HostUnreachable => expression(to, b"reject\0", |to| number(to, 1, 2).attribute(2, &[2])),
     }
 }

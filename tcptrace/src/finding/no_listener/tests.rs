@@ -36,6 +36,7 @@ impl Port {
             owners: vec![Owner { pid: 42, comm: "nginx".to_owned() }],
         });
         let report = ListenerReport {
+            called: Vec::new(),
             netns: NETNS,
             port,
             asked: ms(at),
@@ -164,6 +165,7 @@ fn by_device_3(called: &str, local: &str, device: u32, vrf: bool) -> Play {
         owners: vec![Owner { pid: 42, comm: "sshd".to_owned() }],
     };
     let report = ListenerReport {
+        called: Vec::new(),
         netns: NETNS,
         port: 80,
         asked: ms(1003),
@@ -235,6 +237,7 @@ fn what_a_host_sends_to_its_own_address_counts_as_come_by_that_address_s_device(
         owners: vec![Owner { pid: 42, comm: "resolved".to_owned() }],
     };
     let report = ListenerReport {
+        called: Vec::new(),
         netns: NETNS,
         port: 80,
         asked: ms(1003),

@@ -33,7 +33,7 @@ pub(super) enum Whole {
 /// answered by one object, or by an error.
 pub(super) fn ask(
     netns: &Netns,
-    request: Request,
+    request: &Request,
     is_dump: bool,
     mut take: impl FnMut(u8, u8, &[u8]),
 ) -> Result<Whole, NetfilterError> {

@@ -47,7 +47,8 @@ fn probes() -> impl Iterator<Item = &'static Probe> {
 }
 
 /// Programs that no observation attaches: the iterator over open sockets is read once, and rehearsals deny a bind.
-const BESIDES: &[&str] = &["iter_open_sockets", "deny_bind_v4", "deny_bind_v6"];
+const BESIDES: &[&str] =
+    &["iter_open_sockets", "deny_bind_v4", "deny_bind_v6", "drop_packets", "drop_segments"];
 
 #[test]
 fn the_plan_has_every_program_of_the_object_and_no_other() {

@@ -5,14 +5,16 @@ use std::net::{IpAddr, SocketAddr};
 use proptest::prelude::*;
 
 use crate::event::{
-    Accept, AcceptFail, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, Connect, ConnectResult,
-    ConnectSample, ConnectTotals, CounterSample, Coverage, DestinationUse, Device, Distribution, Endpoints,
-    Enqueue, EnqueuedBy, Family, HandshakeDrop, HolderReport, How, Ipv6Off, Kind, KnobSample, Listen,
-    ListenerClosed, ListenerRef, ListenerReport, ListenerSample, ListenerTotals, LossPlace, Lost, NoListener,
-    NoPort, Owner, OwnerConfidence, Packet, PortHolders, PortRange, PortReleased, PortSurvey, PortTaken,
-    PortUse, PrefixSample, ProcessInfo, ProcessState, ReportedHolder, ReportedListener, RequestEnd,
-    RequestEnding, RetransmitCause, SampleSource, SocketOptions, SocketOwner, SocketState, Syn,
-    SynAckRetransmit, SynAnswer, SynDrop, SynDropCause, Task, Timestamp, UnusableAddress, Watch,
+    Accept, AcceptFail, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, CalledAddress, CgroupFacts,
+    Connect, ConnectResult, ConnectSample, ConnectTotals, ConntrackFacts, CounterSample, Coverage,
+    DestinationUse, Device, Distribution, DropFacts, Endpoints, Enqueue, EnqueuedBy, Family, FoundRule,
+    HandshakeDrop, HolderReport, How, Ipv6Off, Kind, KnobSample, Listen, ListenerClosed, ListenerRef,
+    ListenerReport, ListenerSample, ListenerTotals, LossPlace, Lost, NeighbourFacts, NetfilterQueue,
+    NoListener, NoPort, Owner, OwnerConfidence, Packet, PortHolders, PortRange, PortReleased, PortSurvey,
+    PortTaken, PortUse, PrefixSample, ProcessInfo, ProcessState, ReportedHolder, ReportedListener,
+    RequestEnd, RequestEnding, RetransmitCause, RuleDeed, RuleFacts, SampleSource, SocketOptions,
+    SocketOwner, SocketState, Syn, SynAckRetransmit, SynAnswer, SynDrop, SynDropCause, Task, Timestamp,
+    UnusableAddress, Watch,
 };
 
 prop_compose! {
@@ -26,6 +28,37 @@ prop_compose! {
             remote: remote.map(SocketAddr::from),
             device,
         }
+    }
+}
+
+/// All values distinct, so that none can be taken for another.
+fn any_facts(seed: u64) -> DropFacts {
+    let rule = |handle: u64, deed, queue| FoundRule { place: format!("handle {handle}"), deed, queue };
+    DropFacts {
+        device: Some(format!("dev{seed}")),
+        next_hop: Some([10, 1, 2, 3].into()),
+        conntrack: Some(ConntrackFacts {
+            count: seed,
+            max: 1 ^ seed,
+            dropped: true,
+            invalid: false,
+            drops: 2 ^ seed,
+            counted: true,
+        }),
+        queues: Some(vec![NetfilterQueue { number: 3, reader: 4, waiting: 5, dropped: 6, unread: 7 }]),
+        rules: Some(RuleFacts {
+            rule: Some(rule(seed, RuleDeed::Queue, Some(9))),
+            candidates: vec![rule(8, RuleDeed::Reject, None)],
+            legacy: true,
+        }),
+        neighbours: Some(NeighbourFacts { entries: 11, limit: Some(12), overflowed: true }),
+        cgroup: Some(CgroupFacts {
+            path: "/a/b".to_owned(),
+            attached_to: Some("/a".to_owned()),
+            programs: vec!["sd_fw".to_owned()],
+            asked: true,
+        }),
+        netdev_max_backlog: Some(13),
     }
 }
 
@@ -376,6 +409,7 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                     input: 0,
                     input_name: None,
                     total,
+                    facts: (total % 2 == 0).then(|| Box::new(any_facts(total))),
                 }))
             }
         ),
@@ -395,6 +429,7 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                     owners: vec![Owner { pid: 1, comm: text.clone() }],
                 }],
                 incomplete: Some(text),
+                called: vec![CalledAddress { address: local.0, held_by: vec![netns, 7] }],
             }))
         ),
         any::<(u32, Option<u64>)>().prop_map(|(netns, listen_overflows)| {

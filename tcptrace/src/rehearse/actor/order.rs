@@ -16,6 +16,8 @@ pub(in crate::rehearse) enum Order {
     Listen { backlog: i32 },
     /// Set TCP_DEFER_ACCEPT on the listener (0: off).
     DeferAccept { seconds: i32 },
+    /// Have the listening socket discard what its clients send.
+    Guard(Guard),
     /// Accept in the background: each worker takes a connection, works on it for `every_ms`, answers and closes it.
     Accept { workers: usize, every_ms: u64 },
     /// Change the time that workers spend on a connection.
@@ -90,6 +92,18 @@ pub(in crate::rehearse) enum Accepting {
     GivesUp { spare: u64 },
     /// Without ever waiting: it tries again every millisecond whether there is a connection.
     Impatient,
+}
+
+/// Why a listening socket discards what its clients send.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "kebab-case")]
+pub(in crate::rehearse) enum Guard {
+    /// TCP_MD5SIG: a key for this peer, which signs nothing.
+    Md5 { peer: IpAddr },
+    /// IP_MINTTL, IPV6_MINHOPCOUNT: only neighbours that send with the highest TTL.
+    MinTtl,
+    /// SO_ATTACH_FILTER: a filter that takes nothing.
+    Filter,
 }
 
 /// How a server opens its listening socket.

@@ -19,8 +19,8 @@ use serde_json::Value;
 
 use super::order::{Hello, Order, Reply};
 use super::{
-    ACTOR_SUBCOMMAND, HEIR, WORKER, bind, browser, connections::Connections, crowd, damaged, redial, service,
-    sockets, storm, takings::Takings, web,
+    ACTOR_SUBCOMMAND, HEIR, WORKER, bind, browser, connections::Connections, crowd, damaged, guard, redial,
+    service, sockets, storm, takings::Takings, web,
 };
 
 /// How long a connection that the stage waits for may take.
@@ -167,6 +167,10 @@ impl Puppet {
             Order::Listen { backlog } => serde_json::to_value(bind::listen_on(self.socket()?, backlog)?)?,
             Order::DeferAccept { seconds } => {
                 setsockopt(self.socket()?, sockets::TcpDeferAccept, &seconds)?;
+                Value::Null
+            }
+            Order::Guard(guard) => {
+                guard::set(self.socket()?, guard)?;
                 Value::Null
             }
             Order::Accept { workers, every_ms } => {

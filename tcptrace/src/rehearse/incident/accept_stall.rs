@@ -105,9 +105,8 @@ impl Kind {
             Self::Busy => 1,
             Self::Workers => WORKERS,
             Self::Stopped => 15,
-            Self::NotInterested => CUSTOMERS,
+            Self::NotInterested | Self::AcceptorExited => CUSTOMERS,
             Self::GaveUp => usize::try_from(SPARE).unwrap_or_default(),
-            Self::AcceptorExited => CUSTOMERS,
         }
     }
 
@@ -150,12 +149,11 @@ impl AcceptStall {
     fn open_for_business(&mut self) -> Result<Actor> {
         let mut server = open(&self.stage, "tt-proxy", Door::at(self.options.family.any(PORT), BACKLOG))?;
         match self.kind {
-            Kind::NotAccepting => {}
+            // An inherited listener is left to another process when that one is known.
+            Kind::NotAccepting | Kind::Inherited => {}
             // Longer than any play.
             Kind::Busy => server.ask::<()>(&Order::Accept { workers: 1, every_ms: 600_000 })?,
             Kind::Stopped => server.ask::<()>(&Order::Accept { workers: 1, every_ms: 10 })?,
-            // It is left to another one when it is known.
-            Kind::Inherited => {}
             Kind::Workers => self.hired = server.hire("tt-worker", WORKERS, 600_000, 0)?,
             Kind::AcceptorExited => self.hired = server.hire("tt-service", 1, 10, CUSTOMERS)?,
             Kind::NotInterested => {

@@ -9,6 +9,7 @@ mod bind_refused;
 mod connection_exists;
 mod crowds;
 mod defer_accept;
+mod dropped;
 mod healthy;
 mod listener_closed;
 mod no_answer;
@@ -193,6 +194,7 @@ pub fn catalogue() -> &'static [Entry] {
         reuseport_imbalance::ENTRY,
         storm::ENTRY,
         no_answer::ENTRY,
+        dropped::ENTRY,
         port_grab::ENTRY,
         bind_refused::ENTRY,
         connection_exists::ENTRY,

@@ -64,9 +64,8 @@ impl NoAnswer {
             Some(kind) => vec![kind],
             None => {
                 let possible = |kind: &Kind| {
-                    !kind.is_translated()
-                        && !(kind.is_ipv4_only() && ipv6)
-                        && (!kind.needs_reasons() || gives_reasons())
+                    let unfit = kind.is_translated() || (kind.is_ipv4_only() && ipv6);
+                    !unfit && (!kind.needs_reasons() || gives_reasons())
                 };
                 KINDS.iter().map(|(kind, _)| *kind).filter(possible).collect()
             }

@@ -103,7 +103,7 @@ impl Scene {
                 Holder { state: "time-wait", ..holder }
             }
             Kind::TimeWaitRestart => self.restart(stage)?,
-            Kind::Listener => self.take(stage, "tt-other", wanted, Some(64))?,
+            Kind::Listener | Kind::Device => self.take(stage, "tt-other", wanted, Some(64))?,
             Kind::BoundSocket => self.take(stage, "tt-other", wanted, None)?,
             // It becomes a listener when both have bound.
             Kind::AtListen => Holder { state: "listen", ..self.take(stage, "tt-other", wanted, None)? },
@@ -134,7 +134,6 @@ impl Scene {
                 self.await_state(stage, counters::CLOSE_WAIT, "close-wait")?;
                 Holder { state: "close-wait", ..holder }
             }
-            Kind::Device => self.take(stage, "tt-other", wanted, Some(64))?,
             Kind::DeviceWildcard | Kind::OtherDevices => {
                 let mut actor = stage.start_server("tt-other")?;
                 let device = self.kind.holder_device();
