@@ -390,6 +390,8 @@ fn a_translation_to_an_address_that_no_namespace_has() {
         of(to, vec![])
     };
     assert_eq!(gone(no_answer()), ("translation-target-gone", Likely, Some(false)));
+    // By RST the address has answered: what is there is not seen from here.
+    assert_eq!(gone(refused()), ("refused", Certain, Some(false)));
     // Another host behind it.
     assert_eq!(gone(ended(Fate::NotSeen)), ("answers", Likely, Some(true)));
     let mut to = led("172.17.0.2:8080", true);
