@@ -70,7 +70,7 @@ pub const VERDICTS: &[CauseRule] = &[
         means: "connections are translated to an address that no namespace has any more",
         certain: None,
         likely: Some(
-            "a rule or a tracked connection gives the address, it is on a link of the namespace that translates, no namespace of this host has it, and connects fail",
+            "a rule or a tracked connection gives the address, it is on a link of the namespace that translates, no namespace of this host has it, and connects get no answer (an RST would be one)",
         ),
         possible: None,
         told_apart: &[

@@ -373,6 +373,11 @@ fn a_translated_port_is_judged_where_it_ends() {
     assert_eq!(verdict(&gone), ("no-listener", Certain, Some(false)));
     let text = text_of(&gone);
     assert!(text.contains("port 8080") && text.contains("still leads connections to 10.0.0.1:80"), "{text}");
+    // Another container's listener of the same port has nothing to do with it.
+    let mut other = end();
+    other.netns = HERE + 1;
+    let to = probed(led("172.17.0.2:8080", true), refused());
+    assert_eq!(of(to, vec![other]), ("no-listener", Certain, Some(false)));
     // What a rule says was not seen to happen.
     assert_eq!(of(led("172.17.0.2:8080", false), vec![]), ("no-listener", Likely, Some(false)));
 }
@@ -385,6 +390,8 @@ fn a_translation_to_an_address_that_no_namespace_has() {
         of(to, vec![])
     };
     assert_eq!(gone(no_answer()), ("translation-target-gone", Likely, Some(false)));
+    // By RST the address has answered: what is there is not seen from here.
+    assert_eq!(gone(refused()), ("refused", Certain, Some(false)));
     // Another host behind it.
     assert_eq!(gone(ended(Fate::NotSeen)), ("answers", Likely, Some(true)));
     let mut to = led("172.17.0.2:8080", true);

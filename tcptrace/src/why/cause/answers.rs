@@ -36,7 +36,7 @@ fn of_probe(facts: &Facts, address: &AddressFacts, probe: &ProbeOutcome) -> Foun
         }
         ProbeOutcome::Failed { errno, .. } if *errno == libc::ECONNREFUSED => {
             let text = "a connection of our own was refused (RST)";
-            if here {
+            if address.server.is_some() {
                 return Found::fine(format!("{text}: why is said above"));
             }
             let text =

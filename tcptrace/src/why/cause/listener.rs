@@ -161,7 +161,8 @@ fn missing(facts: &Facts, address: &AddressFacts, server: &Place, port: u16, sur
         ))));
     }
     // Of another namespace only those that would take the connection if they were here.
-    let elsewhere = with(Fit::OtherNamespace).find(|listener| {
+    // Where connections are led elsewhere, that very namespace counts: many containers have a listener of the same port.
+    let elsewhere = with(Fit::OtherNamespace).filter(|_| address.steered.known.is_none()).find(|listener| {
         let at = listener.socket.local.ip().to_canonical();
         at.is_unspecified() || at.is_loopback() || at == to.ip().to_canonical()
     });

@@ -93,6 +93,10 @@ impl Scene {
         let server = if self.kind.server_is_far() {
             let mut server = stage.start_client("tt-server")?;
             server.ask::<()>(&Order::Open(door))?;
+            if self.kind == Kind::Published {
+                // The only one that is to serve.
+                server.ask::<()>(&Order::Accept { workers: 2, every_ms: 0 })?;
+            }
             server
         } else if self.kind == Kind::OtherFamily {
             bind_and_listen(stage, Bind { v6only: true, ..Bind::to(address) })?
@@ -107,6 +111,10 @@ impl Scene {
 
     /// What makes the connects fail, once everything stands.
     pub(super) fn obstruct(&mut self, stage: &Stage) -> Result<()> {
+        if self.kind == Kind::PublishedGone {
+            // A namespace in which no process is left is found by no one.
+            self.crowd = Some(stage.start_client("tt-neighbour")?);
+        }
         if let (Kind::ListenerExited | Kind::PublishedGone, Some(server)) = (self.kind, &mut self.server) {
             server.signal(Signal::SIGTERM)?;
             server.await_end()?;
@@ -204,7 +212,7 @@ impl Scene {
         let as_meant = match self.kind {
             // The handshake is complete for the client: what counts is that nobody answers.
             Kind::AckDrop | Kind::AcceptQueue | Kind::Stopped => tally.answered == 0,
-            Kind::Published => tally.answered == opened,
+            Kind::Published => tally.established == opened,
             kind if kind.is_refused() || kind == Kind::Blackhole => tally.failed == opened,
             _ => tally.established == 0,
         };
