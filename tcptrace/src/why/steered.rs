@@ -92,7 +92,7 @@ pub(super) fn look(
             "{programs} BPF program(s) of the control group, which may change what its processes connect to,"
         )),
         Err(error) => {
-            found.unread.push(format!("the BPF programs that may change what is connected to ({error})"))
+            found.unread.push(format!("the BPF programs that may change what is connected to ({error})"));
         }
     }
     if let Some(joined) = joined.filter(|joined| *joined != to) {

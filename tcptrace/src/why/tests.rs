@@ -39,7 +39,7 @@ fn refused() -> ProbeOutcome {
 
 /// Set up, with this fate at its other end.
 fn ended(fate: Fate) -> ProbeOutcome {
-    let place = (fate != Fate::NotSeen).then(|| Place { netns: HERE, name: None, own: true });
+    let place = (fate != Fate::NotSeen).then_some(Place { netns: HERE, name: None, own: true });
     let at = "10.0.0.1:80".parse().unwrap();
     let end = FarEnd { at, place, fate, watched: Duration::from_millis(1200), unread: Vec::new() };
     ProbeOutcome::Connected { after: Duration::from_millis(1), end: Some(end) }

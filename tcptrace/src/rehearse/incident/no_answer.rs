@@ -64,9 +64,8 @@ impl NoAnswer {
             Some(kind) => vec![kind],
             None => {
                 let possible = |kind: &Kind| {
-                    !kind.is_translated()
-                        && !(kind.is_ipv4_only() && ipv6)
-                        && (!kind.needs_reasons() || gives_reasons())
+                    let impossible = kind.is_ipv4_only() && ipv6 || kind.needs_reasons() && !gives_reasons();
+                    !impossible && !kind.is_translated()
                 };
                 KINDS.iter().map(|(kind, _)| *kind).filter(possible).collect()
             }
@@ -85,7 +84,7 @@ impl NoAnswer {
         if kinds.contains(&Kind::OtherVrf) {
             match ground::make_vrf(&stage) {
                 Err(Error::NotSupported(_)) if kinds.len() > 1 => {
-                    kinds.retain(|kind| *kind != Kind::OtherVrf)
+                    kinds.retain(|kind| *kind != Kind::OtherVrf);
                 }
                 made => made?,
             }

@@ -266,10 +266,11 @@ impl Scene {
                 (vec![Expectation { needs, ..dropped("no-route") }], vec![])
             }
             Kind::Published => (vec![], vec![]),
-            // The RST comes from another namespace.
-            Kind::PublishedGone => (vec![of_client("connect-refused", "no-listener")], vec![]),
             Kind::Reject => (vec![of_client("connect-refused", "reject")], vec![]),
-            Kind::FarClosedPort => (vec![of_client("connect-refused", "no-listener")], vec![]),
+            // The RST comes from another namespace.
+            Kind::FarClosedPort | Kind::PublishedGone => {
+                (vec![of_client("connect-refused", "no-listener")], vec![])
+            }
             Kind::Blackhole => {
                 let needs = Some(observation::CONNECT_ERROR);
                 (vec![Expectation { needs, ..of_client("handshake-dropped", "no-route") }], vec![])
