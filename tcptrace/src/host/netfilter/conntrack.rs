@@ -149,7 +149,7 @@ mod tests {
 
     /// The attributes of the request for this tuple.
     fn encoded(tuple: Tuple) -> Vec<u8> {
-        let bytes = request(tuple).into_bytes(1);
+        let bytes = request(tuple).to_bytes(1);
         let Some(Some((_, Message::Object { attributes, .. }))) = messages(&bytes).next() else { panic!() };
         attributes.to_vec()
     }

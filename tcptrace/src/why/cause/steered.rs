@@ -17,10 +17,9 @@ pub(in crate::why) fn judge(_facts: &Facts, address: &AddressFacts) -> Found {
     let text = format!("connections end at {}: {} ({how}){doubts}", known.to, known.by);
     // An address on a link of this host that no namespace has: it had one, as a rule, that is gone.
     let fails = match &address.probe {
-        Some(ProbeOutcome::Connected { .. }) => false,
         // By RST something at that address has answered.
         Some(ProbeOutcome::Failed { errno, .. }) => *errno != libc::ECONNREFUSED,
-        Some(ProbeOutcome::NotMade(_)) => false,
+        Some(ProbeOutcome::Connected { .. } | ProbeOutcome::NotMade(_)) => false,
         Some(_) => true,
         None => address.pending.syn_again > 0,
     };

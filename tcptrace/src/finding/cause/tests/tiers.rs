@@ -62,6 +62,7 @@ const ROWS: &[Row] = &[
         "the close is seen; what was still queued is what the last poll saw.",
     ),
     ("no-listener", &["no-listener"], "the same holds since 5.17; before, it is not seen."),
+    ("connection-exists", &["connection-exists"], "it is not seen."),
     (
         "port-exhaustion",
         &["no-port", "bind-fail", "port-taken"],
