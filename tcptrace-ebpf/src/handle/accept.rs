@@ -146,7 +146,8 @@ pub fn failed(sk: Sock<Probed>, errno: u32) {
     record.errno = errno;
     record.limit = current::open_files_limit();
     record.total = total;
-    let known = LISTENERS.get_ptr(&sk.id()).or_else(|| LISTENERS.get_ptr(&listener::port_key(sk.netns(), port)));
+    let known =
+        LISTENERS.get_ptr(&sk.id()).or_else(|| LISTENERS.get_ptr(&listener::port_key(sk.netns(), port)));
     if let Some(state) = known {
         // SAFETY: a map value stays readable for the length of a program run.
         record.accepted = unsafe { (*state).accepted };

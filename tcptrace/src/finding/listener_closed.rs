@@ -84,8 +84,8 @@ impl Diagnosis for ListenerClosed {
 fn how(listener: &Owners, closing: &Closing, closed: Timestamp, world: &Correlator) -> How {
     let processes = world.processes();
     if closing.by_kernel {
-        let exited = !listener.is_empty()
-            && listener.iter().all(|owner| processes.exited(owner.pid).is_some());
+        let exited =
+            !listener.is_empty() && listener.iter().all(|owner| processes.exited(owner.pid).is_some());
         return How::ByKernel { exited };
     }
     let seen_alive = || {
@@ -280,7 +280,11 @@ mod tests {
             play.send(1600, Kind::ListenerClosed(closed));
             let finding = play.only();
             assert_eq!((finding.cause, finding.confidence), (cause, confidence));
-            assert!(finding.title.starts_with("delegated[6039] 0.0.0.0:1080 was closed"), "{}", finding.title);
+            assert!(
+                finding.title.starts_with("delegated[6039] 0.0.0.0:1080 was closed"),
+                "{}",
+                finding.title
+            );
             assert_eq!(Play::json(finding)["evidence"]["closed_by"]["comm"], json!("kworker/u8:1"));
         }
     }

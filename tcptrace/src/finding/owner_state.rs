@@ -120,9 +120,8 @@ impl OwnerState {
             }
         } else if seen && candidates.is_empty() {
             exited(listener, &accepted, world)
-        } else if all(&|(pid, state)| {
-            watch_of(*pid) == Some(Watch::No) && (loops(state) || is_asleep(state))
-        }) {
+        } else if all(&|(pid, state)| watch_of(*pid) == Some(Watch::No) && (loops(state) || is_asleep(state)))
+        {
             Why::NotInterested { seen: seen && states.iter().all(|(_, state)| loops(state)) }
         } else if seen && all(&|(_, state)| is_at_work(state)) {
             let running = states.iter().map(|(_, state)| state.running).sum();

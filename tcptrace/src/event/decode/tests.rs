@@ -502,7 +502,14 @@ fn connects_without_a_port_and_what_processes_do_with_ports() {
 fn accept_failures() {
     let record = |limit: u64| {
         encode(record::ACCEPT_FAIL, 42, |to| {
-            to.endpoints(&ends()).listener(&listener()).task(&some_task()).u32(24).u32(0).u64(limit).u64(59).u64(7)
+            to.endpoints(&ends())
+                .listener(&listener())
+                .task(&some_task())
+                .u32(24)
+                .u32(0)
+                .u64(limit)
+                .u64(59)
+                .u64(7)
         })
     };
     assert_eq!(record(40).len(), size_of::<record::AcceptFail>());

@@ -19,8 +19,8 @@ use serde_json::Value;
 
 use super::order::{Hello, Order, Reply};
 use super::{
-    ACTOR_SUBCOMMAND, HEIR, WORKER, bind, browser, connections::Connections, crowd, damaged, service, sockets, storm,
-    takings::Takings, web,
+    ACTOR_SUBCOMMAND, HEIR, WORKER, bind, browser, connections::Connections, crowd, damaged, service,
+    sockets, storm, takings::Takings, web,
 };
 
 /// How long a connection that the stage waits for may take.

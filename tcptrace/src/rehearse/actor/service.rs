@@ -98,9 +98,12 @@ pub(super) fn accept_as(listener: TcpListener, manner: Accepting) -> io::Result<
     let (limit, thread): (u64, Box<dyn FnOnce() + Send>) = match manner {
         Accepting::Limited { customers } => {
             listener.set_nonblocking(true)?;
-            (0, Box::new(move || {
-                let _ = serve_so_many(&listener, customers, &ledger);
-            }))
+            (
+                0,
+                Box::new(move || {
+                    let _ = serve_so_many(&listener, customers, &ledger);
+                }),
+            )
         }
         Accepting::Impatient => {
             listener.set_nonblocking(true)?;
@@ -109,9 +112,12 @@ pub(super) fn accept_as(listener: TcpListener, manner: Accepting) -> io::Result<
         Accepting::Reserve { spare } => {
             let reserve = File::open("/dev/null")?;
             let limit = leave_spare(&listener, spare)?;
-            (limit, Box::new(move || {
-                let _ = cut_off(&listener, reserve, &ledger);
-            }))
+            (
+                limit,
+                Box::new(move || {
+                    let _ = cut_off(&listener, reserve, &ledger);
+                }),
+            )
         }
         Accepting::GivesUp { spare } => {
             let limit = leave_spare(&listener, spare)?;
@@ -154,7 +160,7 @@ fn try_again(listener: &TcpListener, books: &Books) {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 books.refused.fetch_add(1, Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::sleep(Duration::from_millis(10));
             }
             Err(_) => return,
         }

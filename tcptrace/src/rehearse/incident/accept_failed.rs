@@ -94,8 +94,10 @@ impl Incident for AcceptFailed {
     fn describe(&self) -> String {
         let server = match self.kind {
             Kind::Emfile => format!("it keeps {SPARE} connections and may not have more descriptors"),
-            Kind::Reserve => format!("it keeps {SPARE} connections, and closes all others as soon as it has accepted them"),
-            Kind::Eagain => "it calls accept() a thousand times a second".to_owned(),
+            Kind::Reserve => {
+                format!("it keeps {SPARE} connections, and closes all others as soon as it has accepted them")
+            }
+            Kind::Eagain => "it calls accept() a hundred times a second".to_owned(),
         };
         format!(
             "tt-proxy listens on {} with listen({BACKLOG}); {server}.\ntt-client opens {MORE} connections more.",

@@ -284,7 +284,11 @@ impl Incident for AcceptOverflow {
         client.reply::<usize>()?;
         let seconds = begin.elapsed();
 
-        let accepted = if recipe.stopped || recipe.processes > 0 { None } else { Some(server.ask::<u64>(&Order::Accepted)?) };
+        let accepted = if recipe.stopped || recipe.processes > 0 {
+            None
+        } else {
+            Some(server.ask::<u64>(&Order::Accepted)?)
+        };
         let tallies =
             [client.ask(&Order::HangUp { reset: true })?, slow.ask(&Order::HangUp { reset: true })?];
         let after = stage.settled_counters()?;
@@ -309,8 +313,7 @@ impl Incident for AcceptOverflow {
         // Of several that accept, the one with the lowest pid is named.
         let named = self.hired.iter().min_by_key(|worker| worker.pid).unwrap_or(server.identity());
         let listener = Party::of(named, "listener", self.options.family.any(PORT));
-        let mut actors =
-            vec![server.identity().clone(), client.identity().clone(), slow.identity().clone()];
+        let mut actors = vec![server.identity().clone(), client.identity().clone(), slow.identity().clone()];
         actors.extend(self.hired.iter().cloned());
         Ok(GroundTruth {
             actors,

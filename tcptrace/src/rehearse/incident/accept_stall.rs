@@ -105,9 +105,8 @@ impl Kind {
             Self::Busy => 1,
             Self::Workers => WORKERS,
             Self::Stopped => 15,
-            Self::NotInterested => CUSTOMERS,
+            Self::NotInterested | Self::AcceptorExited => CUSTOMERS,
             Self::GaveUp => usize::try_from(SPARE).unwrap_or_default(),
-            Self::AcceptorExited => CUSTOMERS,
         }
     }
 
@@ -135,18 +134,26 @@ impl AcceptStall {
     fn new(variant: &'static Variant, options: Options) -> Result<Self> {
         let stage = options.stage(Layout::Loopback)?;
         stage.set_sysctl("net.core.somaxconn", 4096)?;
-        Ok(Self { variant, kind: Kind::of(variant), options, server: None, client: None, hired: Vec::new(), limit: None, stage })
+        Ok(Self {
+            variant,
+            kind: Kind::of(variant),
+            options,
+            server: None,
+            client: None,
+            hired: Vec::new(),
+            limit: None,
+            stage,
+        })
     }
 
     fn open_for_business(&mut self) -> Result<Actor> {
         let mut server = open(&self.stage, "tt-proxy", Door::at(self.options.family.any(PORT), BACKLOG))?;
         match self.kind {
-            Kind::NotAccepting => {}
+            // That one is left to another process later.
+            Kind::NotAccepting | Kind::Inherited => {}
             // Longer than any play.
             Kind::Busy => server.ask::<()>(&Order::Accept { workers: 1, every_ms: 600_000 })?,
             Kind::Stopped => server.ask::<()>(&Order::Accept { workers: 1, every_ms: 10 })?,
-            // It is left to another one when it is known.
-            Kind::Inherited => {}
             Kind::Workers => self.hired = server.hire("tt-worker", WORKERS, 600_000, 0)?,
             Kind::AcceptorExited => self.hired = server.hire("tt-service", 1, 10, CUSTOMERS)?,
             Kind::NotInterested => {
@@ -176,7 +183,9 @@ impl Incident for AcceptStall {
             Kind::NotAccepting => "it never accepts".to_owned(),
             Kind::Busy => "its one worker is busy with the first connection for good".to_owned(),
             Kind::Stopped => "it is stopped when it has served some clients".to_owned(),
-            Kind::Workers => format!("its {WORKERS} worker processes are busy with their first connections for good"),
+            Kind::Workers => {
+                format!("its {WORKERS} worker processes are busy with their first connections for good")
+            }
             Kind::NotInterested => format!("it wants {CUSTOMERS} connections, and no more"),
             Kind::GaveUp => {
                 format!("after {SPARE} connections accept() fails with EMFILE, and it never accepts again")
@@ -234,7 +243,8 @@ impl Incident for AcceptStall {
         }
         if kind == Kind::AcceptorExited {
             let pid = self.hired.first().map_or(0, |service| service.pid);
-            stage.await_that("the service has exited", || Ok(!Path::new(&format!("/proc/{pid}")).exists()))?;
+            stage
+                .await_that("the service has exited", || Ok(!Path::new(&format!("/proc/{pid}")).exists()))?;
         }
         let begin = Instant::now();
         let rest = Load { to, burst: 1, every_ms: EVERY_MS, for_ms: 0, at_least: WAITING };
@@ -244,14 +254,15 @@ impl Incident for AcceptStall {
         let waiting = stage.accept_queue(PORT)?;
         let counters = counters::growth(&before, &stage.settled_counters()?);
 
-        let accepted =
-            if kind.keeps_books() { Some(server.ask::<usize>(&Order::Accepted)?) } else { None };
+        let accepted = if kind.keeps_books() { Some(server.ask::<usize>(&Order::Accepted)?) } else { None };
         let all = WAITING + usize::from(kind == Kind::GaveUp);
         if waiting.and_then(|waiting| usize::try_from(waiting).ok()) != Some(all)
             || accepted.is_some_and(|accepted| accepted != kind.served())
             || grown(&counters, "ListenOverflows")? > 0
         {
-            return Err(Error::NotStaged(format!("{waiting:?} connections wait, {accepted:?} were accepted")));
+            return Err(Error::NotStaged(format!(
+                "{waiting:?} connections wait, {accepted:?} were accepted"
+            )));
         }
         let mut actors = vec![server.identity().clone(), client.identity().clone()];
         actors.extend(self.hired.iter().cloned());

@@ -139,7 +139,11 @@ impl Incident for ListenerClosed {
         // Each side of each connection counts its own end.
         let resets = grown(&counters, "EstabResets")?;
         if queued.and_then(|queued| usize::try_from(queued).ok()) != Some(count)
-            || (if restart { resets < 2 * count as u64 } else { resets != 2 * count as u64 || stage.is_on(PORT)? })
+            || (if restart {
+                resets < 2 * count as u64
+            } else {
+                resets != 2 * count as u64 || stage.is_on(PORT)?
+            })
         {
             return Err(Error::NotStaged(format!("{queued:?} connections were queued; {counters:?}")));
         }
@@ -154,7 +158,11 @@ impl Incident for ListenerClosed {
         Ok(GroundTruth {
             actors,
             expect: vec![Expectation::about(ENTRY.name, cause, subject)],
-            allow: if waited > Duration::from_millis(500) + if restart { WAITED } else { Duration::ZERO } { vec![stall] } else { Vec::new() },
+            allow: if waited > Duration::from_millis(500) + if restart { WAITED } else { Duration::ZERO } {
+                vec![stall]
+            } else {
+                Vec::new()
+            },
             facts: facts(
                 json!({ "backlog": BACKLOG, "queue_limit": BACKLOG, "queued": count, "reset": count }),
             ),
