@@ -90,7 +90,7 @@ pub(in crate::rehearse) enum Accepting {
     Reserve { spare: u64 },
     /// Likewise, but at the first failure it closes what it has and never accepts again.
     GivesUp { spare: u64 },
-    /// Without ever waiting: it tries again every millisecond whether there is a connection.
+    /// Without ever waiting: it tries again every 10 ms whether there is a connection.
     Impatient,
 }
 

@@ -160,7 +160,7 @@ fn try_again(listener: &TcpListener, books: &Books) {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 books.refused.fetch_add(1, Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::sleep(Duration::from_millis(10));
             }
             Err(_) => return,
         }

@@ -97,7 +97,7 @@ impl Incident for AcceptFailed {
             Kind::Reserve => {
                 format!("it keeps {SPARE} connections, and closes all others as soon as it has accepted them")
             }
-            Kind::Eagain => "it calls accept() a thousand times a second".to_owned(),
+            Kind::Eagain => "it calls accept() a hundred times a second".to_owned(),
         };
         format!(
             "tt-proxy listens on {} with listen({BACKLOG}); {server}.\ntt-client opens {MORE} connections more.",
