@@ -273,6 +273,10 @@ kernel_layout! {
     dst_input: Offset("dst_entry.input"),
     /// Device of a route.
     dst_dev: Offset("dst_entry.dev"),
+    /// Type of an IPv4 route (u16): RTN_LOCAL for an address of this host.
+    rtable_type: Offset("rtable.rt_type"),
+    /// Flags of an IPv6 route (u32): RTF_LOCAL for an address of this host.
+    rt6_flags: Offset("rt6_info.rt6i_flags"),
     /// Network namespace of a device.
     dev_net: Offset("net_device.nd_net.net"),
     /// Segments with data that a socket has sent (u32).
@@ -306,9 +310,26 @@ kernel_layout! {
     /// Array of files of a descriptor table (pointer).
     fdt_fd: Offset("fdtable.fd"),
 
-    // Saved registers: arguments of a system-call wrapper (x86_64).
-    /// Second system-call argument.
+    /// Kernel stack of a task (pointer): the registers that its system call saved are at its end.
+    task_stack: Offset("task_struct.stack"),
+    /// What the threads of a process share of signals and limits (pointer).
+    task_signal: Offset("task_struct.signal"),
+    /// Resource limits of a process: an array of pairs, soft and hard (u64).
+    signal_rlim: Offset("signal_struct.rlim"),
+
+    // Saved registers of a system call.
+    /// Second system-call argument (x86_64).
     regs_si: Offset("pt_regs.si"),
+    /// First system-call argument (x86_64).
+    regs_di: Offset("pt_regs.di"),
+    /// Number of the system call (x86_64).
+    regs_orig_ax: Offset("pt_regs.orig_ax"),
+    /// First system-call argument (arm64).
+    regs_orig_x0: Offset("pt_regs.orig_x0"),
+    /// Number of the system call (arm64, int).
+    regs_syscallno: Offset("pt_regs.syscallno"),
+    /// How much room the registers take.
+    regs_size: Size("pt_regs"),
 
     // Functions: how many parameters, so where a fexit program finds the return value.
     /// 2 from 6.10 on, 4 before.

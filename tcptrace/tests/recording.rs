@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use jiff::tz::TimeZone;
 use tcptrace::event::{Event, Kind};
+use tcptrace::finding::{Engine, contradictions};
+use tcptrace::output::Summary;
 use tcptrace::record::{FORMAT_MAJOR, Metadata, Reader, Writer, open};
 use tcptrace::report::{Digest, Report, text};
 
@@ -62,6 +64,30 @@ fn recordings_of_every_incident_are_told_as_before() -> Result<()> {
         changed.is_empty(),
         "other reports than before: {changed:?}. If that is meant: TCPTRACE_BLESS=1 cargo test -p tcptrace --test recording"
     );
+    Ok(())
+}
+
+/// The numbers of every finding in every recording agree, whenever it is told; so do those of the summary.
+#[test]
+fn no_number_contradicts_another() -> Result<()> {
+    let mut wrong = Vec::new();
+    for path in fixtures()? {
+        let (_, events) = events(&path)?;
+        let mut engine = Engine::default();
+        for event in &events {
+            let mut told = Vec::new();
+            engine.on_event(event, |finding| told.push(finding));
+            for finding in told {
+                let found = contradictions(&finding, engine.world());
+                wrong.extend(
+                    found.into_iter().map(|what| format!("{} {}: {what}", path.display(), finding.code)),
+                );
+            }
+        }
+        wrong.extend(Summary::of(&engine).contradictions());
+    }
+    wrong.dedup();
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! attached is decided in user space, by trying.
 
 mod cgroup;
+mod drop_all;
 mod fexit;
 mod iterator;
 mod kprobe;

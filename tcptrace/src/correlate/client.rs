@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::event::{Connect, HandshakeDrop, NoListener, Packet, Timestamp};
 
-use super::connect::ServerSide;
+use super::connect::{DestinationKey, ServerSide};
 use super::{Change, Correlator, Observed};
 
 /// A SYN that is sent again was dropped so long ago: less than the pause before the fourth repetition.
@@ -26,18 +26,39 @@ impl Correlator {
                 self.destinations.note_full_listener(&key, listener.id);
             }
         }
+        let silent = self.paths.dropped_silently(connect.endpoints.local, key.remote).map(str::to_owned);
+        if let Some(function) = silent {
+            self.destinations.note_silent_drop(&key, &function);
+        }
         let server_side = self.destination(&key).and_then(|known| known.server_side);
         match (server_side, &connect.task) {
             (Some(ServerSide::NoListener(absent)), Some(task)) => self.absences.note_client(absent, task),
             (Some(ServerSide::Dropped(path)), Some(task)) => self.paths.note_client(&path, task),
             _ => {}
         }
-        if meaning.unanswered {
+        if meaning.unanswered && server_side.is_none() {
+            self.destinations.wait_for_a_drop(time, key, connect.endpoints.local);
+        } else if meaning.unanswered && !self.is_dropped_with_others(&key) {
             changes.push(Change::Unanswered(key));
         }
         // Where the port is this host's, it is told from there, and who calls is told with it.
         if meaning.refused && !matches!(server_side, Some(ServerSide::NoListener(_))) {
             changes.push(Change::Refused(key));
+        }
+    }
+
+    /// Whether this host drops SYNs to a destination for a cause that hits many: that is reported once, with all of them.
+    fn is_dropped_with_others(&self, key: &DestinationKey) -> bool {
+        let server_side = self.destination(key).and_then(|known| known.server_side);
+        matches!(server_side, Some(ServerSide::Dropped(path)) if path.server.is_none())
+    }
+
+    /// Connects that went unanswered a moment ago, now that what this host did with their SYNs is known.
+    pub(super) fn settle_unanswered(&mut self, end: bool, changes: &mut Vec<Change>) {
+        for key in self.destinations.stop_waiting(self.now, end) {
+            if !self.is_dropped_with_others(&key) {
+                changes.push(Change::Unanswered(key));
+            }
         }
     }
 

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::event::{Connect, ConnectResult, ConnectSample, ConnectTotals, Task, Timestamp};
+use crate::event::{
+    Connect, ConnectResult, ConnectSample, ConnectTotals, ListenerReport, ReportedListener, Task, Timestamp,
+};
 
 use super::bounded::BoundedMap;
-use super::{AbsentKey, ListenerId, PathKey};
+use super::{AbsentKey, DropCause, ListenerId, PathKey};
 
 /// How many destinations are remembered.
 const DESTINATIONS: usize = 2048;
@@ -26,6 +28,9 @@ const REFUSALS: usize = 3;
 const STUBBORN: usize = 3;
 /// A connect whose SYN was sent again so often waits for long. The loss of one packet is nothing to tell of.
 const LONG: u32 = 3;
+
+/// How long an unanswered connect waits for the drop that explains it, before it is reported.
+const A_MOMENT: Duration = Duration::from_millis(900);
 
 const ECONNREFUSED: u32 = 111;
 
@@ -62,6 +67,21 @@ pub struct Destination {
     pub refused_by_icmp: u64,
     /// What happened at the other end, if that is on this host.
     pub server_side: Option<ServerSide>,
+    /// The listener of this host that has the address, if there is one.
+    pub here: Option<Here>,
+    /// The SYN of the last connect that was refused had been dropped by this host's netfilter: a rule rejects.
+    pub rejected_here: bool,
+    /// The function that dropped a SYN for it without giving a reason.
+    pub dropped_in: Option<String>,
+}
+
+/// A listener of this host for an address that is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Here {
+    /// The listener.
+    pub listener: ReportedListener,
+    /// No other namespace of this host with such a listener has the address.
+    pub alone: bool,
 }
 
 /// A process that connects to a destination.
@@ -121,6 +141,9 @@ impl Destination {
             errno: None,
             refused_by_icmp: 0,
             server_side: None,
+            here: None,
+            rejected_here: false,
+            dropped_in: None,
         }
     }
 
@@ -176,11 +199,17 @@ pub(super) struct Destinations {
     all: BoundedMap<DestinationKey, Destination>,
     /// What was done on this host with the SYN of a client, by its two ends, the client's first.
     server_sides: BoundedMap<(SocketAddr, SocketAddr), ServerSide>,
+    /// Connects that go unanswered, since when, and their own ends: the drop that explains it may come a little later.
+    waiting: Vec<(Timestamp, DestinationKey, SocketAddr)>,
 }
 
 impl Default for Destinations {
     fn default() -> Self {
-        Self { all: BoundedMap::new(DESTINATIONS), server_sides: BoundedMap::new(SERVER_SIDES) }
+        Self {
+            all: BoundedMap::new(DESTINATIONS),
+            server_sides: BoundedMap::new(SERVER_SIDES),
+            waiting: Vec::new(),
+        }
     }
 }
 
@@ -206,6 +235,54 @@ impl Destinations {
     pub(super) fn note_full_listener(&mut self, key: &DestinationKey, listener: ListenerId) {
         if let Some(destination) = self.all.get_mut(key) {
             destination.server_side.get_or_insert(ServerSide::AcceptQueueFull(listener));
+        }
+    }
+
+    /// A connect from `local` goes unanswered. Whether this host drops its SYNs is known in a moment: the kernel sends a SYN
+    /// again, or reports an error, before it frees the one that waited for a neighbour.
+    pub(super) fn wait_for_a_drop(&mut self, time: Timestamp, key: DestinationKey, local: SocketAddr) {
+        let known = self.waiting.iter().any(|(_, known, end)| (*known, *end) == (key, local));
+        if !known && self.waiting.len() < DESTINATIONS {
+            self.waiting.push((time, key, local));
+        }
+    }
+
+    /// The destinations of connects for which no drop is to be expected any more, each once, with what this host did.
+    pub(super) fn stop_waiting(&mut self, now: Timestamp, end: bool) -> Vec<DestinationKey> {
+        let (over, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|(since, ..)| end || now.since(*since) >= A_MOMENT);
+        self.waiting = waiting;
+        let mut settled: Vec<DestinationKey> = Vec::new();
+        for (_, key, local) in over {
+            let server_side = self.server_sides.get(&(local, key.remote)).copied();
+            if let Some(destination) = self.all.get_mut(&key) {
+                destination.server_side = server_side.or(destination.server_side);
+            }
+            if !settled.contains(&key) {
+                settled.push(key);
+            }
+        }
+        settled
+    }
+
+    /// A SYN of a connect was dropped in `function`, which gave no reason.
+    pub(super) fn note_silent_drop(&mut self, key: &DestinationKey, function: &str) {
+        if let Some(destination) = self.all.get_mut(key) {
+            destination.dropped_in = Some(function.to_owned());
+        }
+    }
+
+    /// Who listens where was looked up, and who has the addresses that are called.
+    pub(super) fn note_report(&mut self, report: &ListenerReport) {
+        for called in &report.called {
+            let key =
+                DestinationKey { netns: report.netns, remote: SocketAddr::new(called.address, report.port) };
+            let Some(destination) = self.all.get_mut(&key) else { continue };
+            let takes = |l: &&ReportedListener| called.held_by.contains(&l.netns) && l.takes(key.remote);
+            let listener = report.listeners.iter().find(takes);
+            destination.here = listener
+                .map(|listener| Here { listener: listener.clone(), alone: called.held_by.len() == 1 });
         }
     }
 
@@ -239,6 +316,11 @@ impl Destinations {
         let by_icmp = connect.result != ConnectResult::Refused && connect.errno == Some(ECONNREFUSED);
         destination.refused_by_icmp += u64::from(by_icmp);
         let refused = by_icmp || connect.result == ConnectResult::Refused;
+        if refused {
+            let by_netfilter = |path: PathKey| matches!(path.cause, DropCause::Netfilter | DropCause::Reject);
+            destination.rejected_here =
+                matches!(server_side, Some(ServerSide::Dropped(path)) if by_netfilter(path));
+        }
         match connect.result {
             _ if refused => stamp(&mut destination.refused, time),
             ConnectResult::SynAgain if connect.syns_again == 2 => stamp(&mut destination.stubborn, time),

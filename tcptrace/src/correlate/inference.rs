@@ -102,7 +102,14 @@ fn candidates(netns: u32, listeners: &Listeners, read: Timestamp) -> Vec<(Listen
 /// Growth of a listener's `sk_drops` since `before`, or since its birth if that was later; `None` if not polled.
 pub(super) fn dropped_since(listener: &Listener, before: Timestamp) -> Option<u64> {
     let now = listener.readings.latest()?.socket_drops?;
-    let born = listener.listen.is_some_and(|call| !call.again && call.time >= before);
-    let then = if born { 0 } else { listener.readings.at(before)?.socket_drops? };
+    let began = listener.listen.filter(|call| !call.again).map(|call| call.time);
+    let read = listener.readings.at(before)?;
+    let then = match read.socket_drops {
+        _ if began.is_some_and(|began| began >= before) => 0,
+        Some(drops) => drops,
+        // It had just begun, and had not been polled yet.
+        None if began.is_some() => 0,
+        None => return None,
+    };
     now.checked_sub(then)
 }

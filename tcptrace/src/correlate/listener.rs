@@ -1,13 +1,16 @@
 //! A listener: who has it, its queue, what was dropped there, how fast it accepts.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::event::{
-    Accept, Acceptor, Endpoints, Listen, ListenerRef, ListenerTotals, SocketOptions, Task, Timestamp,
+    Accept, AcceptFail, Acceptor, Endpoints, Listen, ListenerRef, ListenerTotals, SocketOptions, Task,
+    Timestamp,
 };
 
-use super::bounded::DistinctCount;
+use super::acceptors::{AcceptFailure, Acceptors};
 use super::deferred::Deferred;
+use super::half_open::Unanswered;
 use super::owner::Owners;
 use super::rate::{Reading, Readings};
 use super::waits::RecentWaits;
@@ -16,8 +19,8 @@ use super::waits::RecentWaits;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenerId(pub(super) u64);
 
-/// Accepting threads that are told apart.
-const ACCEPTORS: usize = 256;
+/// Processes and reasons of failed accepts that are told apart.
+const ACCEPT_FAILURES: usize = 32;
 
 /// A listener, from the first that was heard of it to a while after its end.
 #[derive(Clone, Debug)]
@@ -28,6 +31,8 @@ pub struct Listener {
     pub endpoints: Endpoints,
     /// Whether its own address is known.
     pub(super) place_known: bool,
+    /// An address that is not its own, to which connections were sent that were steered to it (BPF `sk_lookup`, TPROXY).
+    pub steered_from: Option<SocketAddr>,
     /// Its address in kernel memory; 0 until known.
     pub sk: u64,
     /// Inode number of its file; 0 until known.
@@ -73,7 +78,11 @@ pub struct Listener {
     /// Requests that wait for data in its SYN queue (`TCP_DEFER_ACCEPT`).
     pub deferred: Deferred,
     /// Threads that were seen accepting.
-    pub acceptors: DistinctCount<Acceptor>,
+    pub acceptors: Acceptors,
+    /// Accepts that failed for want of something, by process and reason.
+    pub accept_failures: Vec<AcceptFailure>,
+    /// The process that had the kernel make it: a socket of the kernel itself, which no process has open.
+    pub made_by: Option<Task>,
     /// When it was first heard of.
     pub first_seen: Timestamp,
     /// When it was last heard of.
@@ -85,7 +94,7 @@ pub struct Listener {
 }
 
 /// A time in which the SYN queue of a listener was full: SYNs were dropped for it, or answered by a cookie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SynQueueFull {
     /// First sign of it.
     pub first: Timestamp,
@@ -95,6 +104,8 @@ pub struct SynQueueFull {
     pub before: ListenerTotals,
     /// What had been deduced before.
     pub inferred_before: InferredSyns,
+    /// The unanswered requests of that time, at their most. Later they expire, and the finding must not end without them.
+    pub unanswered: Unanswered,
     /// It was told of.
     pub(super) told: bool,
 }
@@ -110,6 +121,8 @@ pub struct Closing {
     pub half_open: u32,
     /// Whether the task was exiting, if the source can tell.
     pub exiting: Option<bool>,
+    /// The task was a thread of the kernel, in place of the process that had it.
+    pub by_kernel: bool,
 }
 
 /// A call of listen().
@@ -198,6 +211,7 @@ impl Listener {
             id,
             endpoints: Endpoints { remote: None, ..endpoints },
             place_known: false,
+            steered_from: None,
             sk: 0,
             inode: 0,
             owners: Owners::default(),
@@ -220,7 +234,9 @@ impl Listener {
             last_imbalance: None,
             syn_queue_full: None,
             deferred: Deferred::default(),
-            acceptors: DistinctCount::new(ACCEPTORS),
+            acceptors: Acceptors::default(),
+            accept_failures: Vec::new(),
+            made_by: None,
             first_seen: time,
             last_seen: time,
             closed: None,
@@ -281,6 +297,10 @@ impl Listener {
         }
         // Events of another CPU may come late: the queue is as the latest says.
         if time >= self.queue_seen {
+            // Connections leave the queue by accept() alone, be it one that the tracer does not see.
+            if queue.depth < self.depth {
+                self.note_accepted_until(time);
+            }
             self.queue_seen = time;
             self.depth = queue.depth;
             self.limit = queue.limit;
@@ -311,8 +331,8 @@ impl Listener {
     pub(super) fn note_totals(&mut self, totals: &ListenerTotals) -> ListenerTotals {
         let before = self.totals;
         self.totals.raise_to(totals);
-        if let Some(acceptor) = totals.last_acceptor {
-            self.acceptors.note(acceptor);
+        if let Some((acceptor, last)) = totals.last_acceptor.zip(totals.last_accept) {
+            self.acceptors.note(acceptor, last);
         }
         self.totals.less(&before)
     }
@@ -321,12 +341,47 @@ impl Listener {
     pub(super) fn note_accept(&mut self, time: Timestamp, accept: &Accept) {
         self.last_seen = self.last_seen.max(time);
         let acceptor = Acceptor { pid: accept.task.pid, tid: accept.task.tid };
-        self.acceptors.note(acceptor);
+        self.acceptors.note(acceptor, time);
         if Some(time) >= self.totals.last_accept {
             self.totals.last_acceptor = Some(acceptor);
         }
         raise(&mut self.totals.last_accept, Some(time));
         raise(&mut self.totals.wait_max_ns, accept.wait_ns);
+    }
+
+    /// accept() failed.
+    pub(super) fn note_accept_fail(&mut self, time: Timestamp, fail: &AcceptFail) {
+        self.last_seen = self.last_seen.max(time);
+        let before = self.port_base.accepted.unwrap_or(0);
+        let accepted = self.totals.accepted.map(|known| known.max(fail.accepted.saturating_sub(before)));
+        let same = |known: &&mut AcceptFailure| known.pid == fail.task.pid && known.errno == fail.errno;
+        if let Some(known) = self.accept_failures.iter_mut().find(same) {
+            known.last = known.last.max(time);
+            known.accepted = known.accepted.max(accepted);
+            known.total = known.total.max(fail.total);
+            known.open_files_limit = fail.open_files_limit.or(known.open_files_limit);
+            known.host_files_limit = fail.host_files_limit.or(known.host_files_limit);
+            known.host_files = known.host_files.max(fail.host_files);
+        } else if self.accept_failures.len() < ACCEPT_FAILURES {
+            self.accept_failures.push(AcceptFailure {
+                pid: fail.task.pid,
+                comm: fail.task.comm.to_string(),
+                errno: fail.errno,
+                first: time,
+                last: time,
+                total: fail.total,
+                open_files_limit: fail.open_files_limit,
+                host_files_limit: fail.host_files_limit,
+                host_files: fail.host_files,
+                accepted,
+            });
+        }
+    }
+
+    /// The accept() that failed last, if none has succeeded since.
+    pub fn failing_accept(&self) -> Option<&AcceptFailure> {
+        let last = self.accept_failures.iter().max_by_key(|failure| failure.last)?;
+        self.totals.last_accept.is_none_or(|accepted| accepted < last.last).then_some(last)
     }
 
     /// Takes a reading, for rates.
@@ -383,6 +438,7 @@ impl Listener {
                     last: time,
                     before: *before,
                     inferred_before: self.inferred_syns,
+                    unanswered: Unanswered::default(),
                     told: false,
                 };
                 self.syn_queue_full = Some(Box::new(full));

@@ -5,6 +5,7 @@
 //! be forgotten is counted.
 
 mod absent;
+mod acceptors;
 mod bind_rule;
 mod bounded;
 mod change;
@@ -12,6 +13,8 @@ mod client;
 mod conflict;
 mod connect;
 mod deferred;
+mod drop_reason;
+mod existing;
 mod half_open;
 mod inference;
 mod limiter;
@@ -35,13 +38,17 @@ mod syn_queues;
 mod waits;
 
 pub use absent::{Absent, AbsentKey, Former};
+pub use acceptors::{AcceptFailure, Acceptors};
 pub use bind_rule::{Reason, Verdict};
 pub(crate) use bind_rule::{Side, verdict};
 pub use bounded::{BoundedMap, DistinctCount};
 pub use change::Change;
 pub use conflict::{Conflict, ConflictKey, PortHolder};
-pub use connect::{Client, Destination, DestinationKey, ServerSide};
+pub use connect::{Client, Destination, DestinationKey, Here, ServerSide};
 pub use deferred::{DEFERRED_LATELY, Deferred};
+pub(crate) use drop_reason::BY_RULE;
+pub use drop_reason::{DropCause, DropReason, REASONS};
+pub use existing::{Existing, TupleKey};
 pub use half_open::{HalfOpen, PeerPattern, Unanswered, UnansweredNetwork};
 pub use listener::{
     Closing, InferredDrops, InferredSyns, ListenCall, Listener, ListenerId, Overflows, SynQueueFull,
@@ -51,7 +58,7 @@ pub use loss::{Loss, Losses};
 pub use namespace::Namespace;
 use namespace::Observed;
 pub use owner::{KnownOwner, Owners};
-pub use path::{DropCause, Hook, PathDrops, PathKey};
+pub use path::{Hook, PathDrops, PathKey};
 pub use ports::{Exhaustion, Growth, PortSpace, PortUser, Ports, ProcessPorts};
 pub use process::{Process, Processes};
 pub use rate::{Reading, per_second};
@@ -65,6 +72,7 @@ use std::time::Duration;
 use absent::Absences;
 use conflict::Conflicts;
 use connect::Destinations;
+use existing::ExistingTuples;
 use owner::SocketOwners;
 use path::Paths;
 use refusal::Refusals;
@@ -95,6 +103,7 @@ pub struct Correlator {
     listeners: Listeners,
     conflicts: Conflicts,
     refusals: Refusals,
+    existing: ExistingTuples,
     namespaces: BoundedMap<u32, Namespace>,
     /// By namespace and index.
     devices: BoundedMap<(u32, u32), Device>,
@@ -122,6 +131,7 @@ impl Default for Correlator {
             listeners: Listeners::default(),
             conflicts: Conflicts::default(),
             refusals: Refusals::default(),
+            existing: ExistingTuples::default(),
             namespaces: BoundedMap::new(NAMESPACES),
             devices: BoundedMap::new(DEVICES),
             port_counts: BoundedMap::new(PORTS),
@@ -206,6 +216,11 @@ impl Correlator {
     /// A refused bind() or listen(), while it is remembered.
     pub fn refusal(&self, key: &RefusalKey) -> Option<&Refusal> {
         self.refusals.get(key)
+    }
+
+    /// A connection that was wanted and existed already, while it is remembered.
+    pub fn existing(&self, key: &TupleKey) -> Option<&Existing> {
+        self.existing.get(key)
     }
 
     /// A conflict, while it is remembered.
@@ -305,6 +320,7 @@ impl Correlator {
             ("listeners", self.listeners.forgotten()),
             ("conflicts", self.conflicts.forgotten()),
             ("refused binds", self.refusals.forgotten()),
+            ("existing-connections", self.existing.forgotten()),
             ("namespaces", self.namespaces.forgotten()),
             ("devices", self.devices.forgotten()),
             ("processes", self.processes.forgotten()),

@@ -36,11 +36,13 @@ impl Correlator {
             Kind::RequestEnd(end) => self.on_request_end(time, end),
             Kind::Enqueue(enqueue) => self.on_enqueue(time, enqueue),
             Kind::Accept(accept) => self.on_accept(time, accept),
+            Kind::AcceptFail(fail) => self.on_accept_fail(time, fail, changes),
             Kind::Connect(connect) => self.on_connect(time, connect, changes),
             Kind::NoListener(absent) => self.on_no_listener(time, absent, changes),
             Kind::HandshakeDrop(drop) => self.on_handshake_drop(time, drop, changes),
             Kind::ListenerReport(report) => {
                 changes.extend(self.absences.note_report(self.now, report).map(Change::NoListener));
+                self.destinations.note_report(report);
                 let told = self.paths.note_report(self.now, report);
                 changes.extend(told.into_iter().map(Change::HandshakeDropped));
             }
@@ -95,8 +97,9 @@ impl Correlator {
             Kind::Tick => self.on_tick(false, changes),
             Kind::End => self.on_tick(true, changes),
             Kind::NoPort(refused) => {
-                // Otherwise the connection exists already, and a port would not help.
-                if refused.endpoints.local.port() == 0 && self.ports.note_no_port(time, refused) {
+                if refused.endpoints.local.port() != 0 {
+                    changes.extend(self.existing.note(time, refused).map(Change::ConnectionExists));
+                } else if self.ports.note_no_port(time, refused) {
                     changes.push(Change::PortsExhausted(refused.endpoints.netns));
                 }
             }
@@ -126,6 +129,14 @@ impl Correlator {
         let waiting = self.conflicts.note_report(report, &|inode| owners_of(sockets, listeners, inode));
         for (key, was_waiting) in waiting {
             changes.push(if was_waiting { Change::Conflict(key) } else { Change::ConflictExplained(key) });
+        }
+        let waiting = self.existing.note_report(report, &|inode| owners_of(sockets, listeners, inode));
+        for (key, was_waiting) in waiting {
+            changes.push(if was_waiting {
+                Change::ConnectionExists(key)
+            } else {
+                Change::ConnectionExplained(key)
+            });
         }
     }
 
@@ -185,6 +196,7 @@ impl Correlator {
                 }
             }
         }
+        self.settle_unanswered(end, changes);
         if !self.observes(observation::SYN_DROP) {
             let mut netnses: Vec<u32> = self.namespaces.iter().map(|(netns, _)| *netns).collect();
             netnses.sort_unstable();
@@ -209,6 +221,7 @@ impl Correlator {
         let leaks = self.ports.leaks(self.now, |netns| namespaces.get(&netns)?.knobs.ephemeral_ports());
         changes.extend(leaks.into_iter().map(Change::PortsLeak));
         changes.extend(self.conflicts.stop_waiting(self.now, end).into_iter().map(Change::Conflict));
+        changes.extend(self.existing.stop_waiting(self.now, end).into_iter().map(Change::ConnectionExists));
         changes.push(if end { Change::End } else { Change::Tick });
     }
 }

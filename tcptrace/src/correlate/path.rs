@@ -1,16 +1,17 @@
 //! Packets of handshakes that this host drops on their way: where, why, how many.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::event::{
-    Connect, ConnectResult, Endpoints, HandshakeDrop, ListenerReport, Packet, ReportedListener, Task,
-    Timestamp,
+    Connect, ConnectResult, DropFacts, Endpoints, HandshakeDrop, ListenerReport, Packet, ReportedListener,
+    Task, Timestamp,
 };
 
 use super::ListenerId;
 use super::bounded::{BoundedMap, DistinctCount};
+use super::drop_reason::{Class, DropCause, class_of};
 use super::limiter::Limiter;
 
 /// How many are told apart.
@@ -18,38 +19,14 @@ const PLACES: usize = 1024;
 /// So many packets within this time are no accident.
 const PACKETS: usize = 2;
 const WINDOW: Duration = Duration::from_secs(60);
-/// How many clients are told apart.
+/// How many clients, servers and neighbours are told apart.
 const NAMED: usize = 16;
+/// How many handshakes are remembered of which a packet was dropped, to see that it was dropped again.
+const HANDSHAKES: usize = 64;
+/// Servers of one cause that are reported one by one. What hits more of them is reported once for all further ones.
+const SEPARATE: usize = 4;
 /// How connect() fails at once for a blackhole, prohibit and unreachable route: EINVAL, EACCES, EHOSTUNREACH.
 const NOWHERE: [u32; 3] = [22, 13, 113];
-
-/// Why a packet was dropped, as far as findings tell it apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum DropCause {
-    /// A firewall rule.
-    Netfilter,
-    /// The way back goes by another device.
-    RpFilter,
-    /// A wrong checksum.
-    Checksum,
-    /// There is no route, or one that goes nowhere.
-    NoRoute,
-    /// Something else, which the kernel's own word names.
-    Other,
-}
-
-impl DropCause {
-    /// Its code in output.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Netfilter => "netfilter",
-            Self::RpFilter => "rp-filter",
-            Self::Checksum => "checksum",
-            Self::NoRoute => "no-route",
-            Self::Other => "other",
-        }
-    }
-}
 
 /// Which hook of netfilter a packet was in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,13 +64,13 @@ impl Hook {
     }
 }
 
-/// Packets of one kind, of handshakes with one server, dropped for one cause.
+/// Packets of one kind, of handshakes with one server, or with many where they share a cause, dropped for one cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PathKey {
     /// Network namespace.
     pub netns: u32,
-    /// The server's end.
-    pub server: SocketAddr,
+    /// The server's end; `None` for drops that are reported together, whoever the server is.
+    pub server: Option<SocketAddr>,
     /// Which packets.
     pub packet: Packet,
     /// They were made here.
@@ -130,18 +107,59 @@ pub struct PathDrops {
     pub answering: Option<ListenerId>,
     /// connect() failed with this errno, before there was a packet.
     pub errno: Option<u32>,
+    /// The servers' ends, and how many packets were for each.
+    pub servers: BTreeMap<SocketAddr, u64>,
+    /// How many servers there are.
+    pub server_count: DistinctCount<SocketAddr>,
+    /// Neighbours that the packets were to go to.
+    pub neighbours: BTreeSet<IpAddr>,
+    /// What the host showed when the last one was dropped.
+    pub facts: Option<Box<DropFacts>>,
+    /// Handshakes of which a packet was dropped, and how often.
+    handshakes: BTreeMap<(SocketAddr, SocketAddr), u32>,
 }
 
 impl PathDrops {
     /// The listener that the packets were for.
     pub fn listener(&self, key: &PathKey) -> Option<&ReportedListener> {
-        let here = |l: &&ReportedListener| l.netns == key.netns && l.takes(key.server);
+        let server = key.server.or_else(|| self.only_server())?;
+        let here = |l: &&ReportedListener| l.netns == key.netns && l.takes(server);
         self.report.as_ref()?.listeners.iter().find(here)
     }
 
-    /// A firewall that keeps out what nobody here waits for does its work.
+    /// The server, if there is no other.
+    pub fn only_server(&self) -> Option<SocketAddr> {
+        let mut servers = self.servers.keys();
+        servers.next().copied().filter(|_| servers.next().is_none())
+    }
+
+    /// Handshakes of which a packet was dropped and, sent again, dropped again: these fail, where others are only slow.
+    pub fn failing(&self) -> usize {
+        self.handshakes.values().filter(|dropped| **dropped > 1).count()
+    }
+
+    /// A firewall that keeps out what no process here waits for does its work.
     fn matters(&self, key: &PathKey) -> bool {
-        key.outgoing || key.packet == Packet::SynAck || self.listener(key).is_some()
+        key.outgoing
+            || key.packet == Packet::SynAck
+            || key.cause.is_fault()
+            || key.server.is_none()
+            || self.listener(key).is_some()
+    }
+
+    fn note_ends(&mut self, client: SocketAddr, server: SocketAddr) {
+        self.peers.note(client.ip());
+        self.server_count.note(server);
+        if let Some(packets) = self.servers.get_mut(&server) {
+            *packets += 1;
+        } else if self.servers.len() < NAMED {
+            self.servers.insert(server, 1);
+        }
+        if let Some(dropped) = self.handshakes.get_mut(&(client, server)) {
+            *dropped += 1;
+        } else if self.handshakes.len() < HANDSHAKES {
+            self.handshakes.insert((client, server), 1);
+        }
     }
 
     fn is_no_accident(&self, now: Timestamp) -> bool {
@@ -155,6 +173,10 @@ pub(super) struct Paths {
     all: BoundedMap<PathKey, PathDrops>,
     /// The kernel side's counts, by what it tells apart.
     counts: BoundedMap<CountKey, Limiter>,
+    /// Servers that have drops of their own, by namespace, packet, direction and cause.
+    separate: BoundedMap<(u32, Packet, bool, DropCause), BTreeSet<SocketAddr>>,
+    /// The function that dropped a SYN without a reason, by its two ends, the client's first.
+    silent: BoundedMap<(SocketAddr, SocketAddr), String>,
 }
 
 /// Namespace, server's port, packet, direction, place and reason.
@@ -162,7 +184,12 @@ type CountKey = (u32, u16, Packet, bool, u64, u32);
 
 impl Default for Paths {
     fn default() -> Self {
-        Self { all: BoundedMap::new(PLACES), counts: BoundedMap::new(PLACES) }
+        Self {
+            all: BoundedMap::new(PLACES),
+            counts: BoundedMap::new(PLACES),
+            separate: BoundedMap::new(PLACES),
+            silent: BoundedMap::new(PLACES),
+        }
     }
 }
 
@@ -182,15 +209,19 @@ impl Paths {
 
     /// A packet was dropped: under which key, and whether there is something to tell.
     pub(super) fn note(&mut self, time: Timestamp, drop: &HandshakeDrop) -> Option<(PathKey, bool)> {
-        let cause = cause_of(drop)?;
-        let key = PathKey {
-            netns: drop.endpoints.netns,
-            server: drop.server(),
-            packet: drop.packet,
-            outgoing: drop.outgoing,
-            cause,
+        let cause = match class_of(drop) {
+            Class::Cause(cause) => cause,
+            Class::Ignored => return None,
+            Class::Silent => {
+                let function = drop.function.clone().unwrap_or_default();
+                let ends = (drop.client(), drop.server());
+                *self.silent.get_or_insert_with(ends, String::new) = function;
+                return None;
+            }
         };
-        let (netns, port) = (key.netns, key.server.port());
+        let (netns, port) = (drop.endpoints.netns, drop.server().port());
+        let server = self.reported_alone(drop, cause).then(|| drop.server());
+        let key = PathKey { netns, server, packet: drop.packet, outgoing: drop.outgoing, cause };
         let count = (netns, port, drop.packet, drop.outgoing, drop.location, drop.reason);
         let limiter = self.counts.get_or_insert_with(count, Limiter::default);
         let more = limiter.note(time, drop.total);
@@ -201,11 +232,38 @@ impl Paths {
         known.function.clone_from(&drop.function);
         known.hook = Hook::of(drop);
         known.device = drop.endpoints.device;
-        known.peers.note(drop.client().ip());
+        known.note_ends(drop.client(), drop.server());
+        if let Some(facts) = &drop.facts {
+            if let Some(next_hop) = facts.next_hop.filter(|_| known.neighbours.len() < NAMED) {
+                known.neighbours.insert(next_hop);
+            }
+            known.facts = Some(facts.clone());
+        }
         if let Some(task) = drop.task.as_ref().filter(|_| known.clients.len() < NAMED) {
             known.clients.insert(task.pid, task.clone());
         }
         Some((key, known.matters(&key) && known.is_no_accident(time)))
+    }
+
+    /// Whether what is dropped for `cause` is reported for this server alone.
+    fn reported_alone(&mut self, drop: &HandshakeDrop, cause: DropCause) -> bool {
+        if cause.is_shared() {
+            return false;
+        }
+        let kind = (drop.endpoints.netns, drop.packet, drop.outgoing, cause);
+        let separate = self.separate.get_or_insert_with(kind, BTreeSet::new);
+        let server = drop.server();
+        // Packets that come in are for listeners, of which there are few, and each is a service of its own.
+        let room = !drop.outgoing || drop.packet == Packet::SynAck || separate.len() < SEPARATE;
+        if !separate.contains(&server) && room && separate.len() < PLACES {
+            separate.insert(server);
+        }
+        separate.contains(&server)
+    }
+
+    /// The function that dropped a SYN between these ends without a reason.
+    pub(super) fn dropped_silently(&self, client: SocketAddr, server: SocketAddr) -> Option<&str> {
+        self.silent.get(&(client, server)).map(String::as_str)
     }
 
     /// A listener has no route for its answer to `client`: under which key, and whether there is something to tell.
@@ -218,14 +276,14 @@ impl Paths {
     ) -> (PathKey, bool) {
         let key = PathKey {
             netns: ends.netns,
-            server: ends.local,
+            server: Some(ends.local),
             packet: Packet::SynAck,
             outgoing: true,
             cause: DropCause::NoRoute,
         };
         let known = self.count(time, key, Hook::Output, 1);
         known.function = Some("tcp_conn_request".to_owned());
-        known.peers.note(client.ip());
+        known.note_ends(client, ends.local);
         known.answering = Some(listener);
         (key, known.is_no_accident(time))
     }
@@ -242,7 +300,7 @@ impl Paths {
         }
         let key = PathKey {
             netns: connect.endpoints.netns,
-            server,
+            server: Some(server),
             packet: Packet::Syn,
             outgoing: true,
             cause: DropCause::NoRoute,
@@ -251,7 +309,7 @@ impl Paths {
         let function = if server.is_ipv4() { "tcp_v4_connect" } else { "tcp_v6_connect" };
         known.function = Some(function.to_owned());
         known.errno = Some(errno);
-        known.peers.note(connect.endpoints.local.ip());
+        known.note_ends(connect.endpoints.local, server);
         let tells = known.is_no_accident(time);
         if let Some(task) = &connect.task {
             self.note_client(&key, task);
@@ -275,6 +333,11 @@ impl Paths {
             report: None,
             answering: None,
             errno: None,
+            servers: BTreeMap::new(),
+            server_count: DistinctCount::new(4096),
+            neighbours: BTreeSet::new(),
+            facts: None,
+            handshakes: BTreeMap::new(),
         };
         let known = self.all.get_or_insert_with(key, fresh);
         if known.times.back().is_some_and(|&last| time.since(last) >= WINDOW) {
@@ -290,12 +353,11 @@ impl Paths {
 
     /// Who listens where was looked up: what there is to tell now.
     pub(super) fn note_report(&mut self, now: Timestamp, report: &ListenerReport) -> Vec<PathKey> {
-        let mut keys: Vec<PathKey> = self
-            .all
-            .iter()
-            .map(|(key, _)| *key)
-            .filter(|key| key.netns == report.netns && key.server.port() == report.port)
-            .collect();
+        let about = |(key, known): &(&PathKey, &PathDrops)| {
+            let server = key.server.or_else(|| known.only_server());
+            key.netns == report.netns && server.is_some_and(|server| server.port() == report.port)
+        };
+        let mut keys: Vec<PathKey> = self.all.iter().filter(about).map(|(key, _)| *key).collect();
         keys.sort_unstable();
         keys.retain(|key| {
             let Some(known) = self.all.get_mut(key) else { return false };
@@ -315,68 +377,10 @@ impl Paths {
     }
 }
 
-/// Why, by the kernel's own word where it has one, else by the function; `None` for what is no loss on the way: sockets that
-/// discard what does not fit them, which others tell of.
-fn cause_of(drop: &HandshakeDrop) -> Option<DropCause> {
-    let function = drop.function.as_deref().unwrap_or_default();
-    let by_function = || match function {
-        "nf_hook_slow" | "nf_hook_slow_list" => Some(DropCause::Netfilter),
-        "ip_rcv_finish_core" | "ip_rcv_finish" | "ip_error" | "ip_pkt_drop" | "ip6_pkt_drop"
-        | "ip6_pkt_discard" => Some(DropCause::NoRoute),
-        "ip_rcv_core" | "ip6_rcv_core" => Some(DropCause::Checksum),
-        "__dev_queue_xmit"
-        | "neigh_resolve_output"
-        | "arp_error_report"
-        | "ndisc_error_report"
-        | "__neigh_event_send"
-        | "neigh_invalidate"
-        | "ip_finish_output2" => Some(DropCause::Other),
-        _ => None,
-    };
-    match drop.reason_name.as_deref() {
-        None | Some("NOT_SPECIFIED") => by_function(),
-        Some("NETFILTER_DROP") => Some(DropCause::Netfilter),
-        Some("IP_RPFILTER") => Some(DropCause::RpFilter),
-        Some("TCP_CSUM" | "IP_CSUM" | "SKB_CSUM") => Some(DropCause::Checksum),
-        Some("IP_OUTNOROUTES" | "IP_INNOROUTES" | "IP_INADDRERRORS" | "IP_INVALID_DEST" | "IP_LOCALNET") => {
-            Some(DropCause::NoRoute)
-        }
-        // What sockets and their owners do with what reaches them.
-        Some(reason)
-            if reason.starts_with("TCP_")
-                || reason.starts_with("SOCKET_")
-                || matches!(
-                    reason,
-                    "NO_SOCKET" | "CONSUMED" | "SKB_CONSUMED" | "QUEUE_PURGE" | "NOT_DROPPED_YET"
-                ) =>
-        {
-            None
-        }
-        Some(_) => Some(DropCause::Other),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::finding::testing::handshake_drop;
-
-    #[test]
-    fn causes_come_from_the_kernel_s_word_or_from_the_function() {
-        let with = |reason: Option<&str>, function: &str| {
-            let mut drop = handshake_drop(Packet::Syn, false);
-            drop.reason_name = reason.map(str::to_owned);
-            drop.function = Some(function.to_owned());
-            cause_of(&drop)
-        };
-        assert_eq!(with(Some("NETFILTER_DROP"), "x"), Some(DropCause::Netfilter));
-        assert_eq!(with(None, "nf_hook_slow"), Some(DropCause::Netfilter));
-        assert_eq!(with(Some("IP_RPFILTER"), "x"), Some(DropCause::RpFilter));
-        assert_eq!(with(None, "ip_rcv_finish_core"), Some(DropCause::NoRoute));
-        assert_eq!(with(Some("NEIGH_FAILED"), "x"), Some(DropCause::Other));
-        assert_eq!(with(None, "tcp_v4_rcv"), None);
-        assert_eq!(with(Some("TCP_LISTEN_OVERFLOW"), "tcp_v4_rcv"), None);
-    }
 
     #[test]
     fn hooks_are_told_by_the_route() {

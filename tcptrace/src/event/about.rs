@@ -87,6 +87,9 @@ impl Kind {
             Self::AckDrop(of) => About::ends(&of.endpoints).at(&of.listener),
             Self::Enqueue(of) => About::ends(&of.endpoints).at(&of.listener),
             Self::Accept(of) => About::ends(&of.endpoints).by(of.task.pid, &of.task.comm),
+            Self::AcceptFail(of) => {
+                About::ends(&of.endpoints).at(&of.listener).by(of.task.pid, &of.task.comm)
+            }
             Self::BindFail(of) => {
                 let takers = of.holders.iter().filter_map(|holder| holder.taker.as_ref());
                 let about = About::ends(&of.endpoints).by(of.task.pid, &of.task.comm);

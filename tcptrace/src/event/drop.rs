@@ -1,9 +1,10 @@
 //! Packets of handshakes that this host drops on their way, and SYNs for ports that nobody listens on.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::drop_facts::DropFacts;
 use super::{Endpoints, Owner, Task, Timestamp};
 
 /// Which step of a handshake a packet is.
@@ -57,6 +58,9 @@ pub struct HandshakeDrop {
     pub input_name: Option<String>,
     /// How many were dropped like this one, itself included.
     pub total: u64,
+    /// What the host showed then of what can be behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Box<DropFacts>>,
 }
 
 impl HandshakeDrop {
@@ -103,6 +107,18 @@ pub struct ListenerReport {
     pub listeners: Vec<ReportedListener>,
     /// Why something may be missing; `None` if complete.
     pub incomplete: Option<String>,
+    /// Addresses that processes called at this port in vain, and who has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub called: Vec<CalledAddress>,
+}
+
+/// An address that was called, and the network namespaces of this host that have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CalledAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// Of the namespaces that have a listener on the port: those that have the address.
+    pub held_by: Vec<u32>,
 }
 
 /// A listener in a [`ListenerReport`].

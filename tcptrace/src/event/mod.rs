@@ -10,6 +10,7 @@ mod cursor;
 pub mod decode;
 mod device;
 mod drop;
+mod drop_facts;
 mod histogram;
 mod host;
 mod listener;
@@ -27,13 +28,16 @@ pub use decode::{
     DecodeError, decode_connect_sample, decode_listener_state, decode_port_use, decode_record, record_name,
 };
 pub use device::Device;
-pub use drop::{HandshakeDrop, ListenerReport, NoListener, Packet, ReportedListener};
+pub use drop::{CalledAddress, HandshakeDrop, ListenerReport, NoListener, Packet, ReportedListener};
+pub use drop_facts::{
+    CgroupFacts, ConntrackFacts, DropFacts, FoundRule, NeighbourFacts, NetfilterQueue, RuleDeed, RuleFacts,
+};
 pub use histogram::Distribution;
 pub use host::{CounterSample, KnobSample, PortRange, PortRanges};
 pub use listener::{
-    Accept, AckDrop, AckDropCause, Enqueue, EnqueuedBy, Listen, ListenerClosed, ListenerRef, ListenerSample,
-    PrefixSample, RequestEnd, RequestEnding, RetransmitCause, SampleSource, Syn, SynAckRetransmit, SynAnswer,
-    SynDrop, SynDropCause,
+    Accept, AcceptFail, AckDrop, AckDropCause, Enqueue, EnqueuedBy, Listen, ListenerClosed, ListenerRef,
+    ListenerSample, PrefixSample, RequestEnd, RequestEnding, RetransmitCause, SampleSource, Syn,
+    SynAckRetransmit, SynAnswer, SynDrop, SynDropCause,
 };
 pub use listener_totals::{Acceptor, ListenerTotals};
 pub use open_socket::{OpenSocket, decode_open_sockets};
@@ -42,7 +46,7 @@ pub use port::{
     PortHolders, PortReleased, PortSurvey, PortTaken, PortUse, ReportedHolder, ReuseState, Taker,
     UnusableAddress,
 };
-pub use process::{Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner, Task};
+pub use process::{Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner, Task, Watch};
 pub use socket::{Endpoints, Family, SocketOptions, SocketState, canonical};
 pub use time::{ClockOffset, Timestamp};
 pub use trace::{Coverage, LossPlace, Lost, Observation, ObservationStatus, Tier, observation};
@@ -74,6 +78,8 @@ pub enum Kind {
     Enqueue(Enqueue),
     /// accept() returned a connection.
     Accept(Box<Accept>),
+    /// accept() failed for want of something.
+    AcceptFail(Box<AcceptFail>),
     /// bind() or listen() failed.
     BindFail(Box<BindFail>),
     /// A port was taken.
@@ -140,6 +146,7 @@ impl Kind {
             Self::AckDrop(_) => "ack-drop",
             Self::Enqueue(_) => "enqueue",
             Self::Accept(_) => "accept",
+            Self::AcceptFail(_) => "accept-fail",
             Self::BindFail(_) => "bind-fail",
             Self::PortTaken(_) => "port-taken",
             Self::PortReleased(_) => "port-released",
@@ -180,6 +187,7 @@ impl Kind {
                 | Self::AckDrop(_)
                 | Self::Enqueue(_)
                 | Self::Accept(_)
+                | Self::AcceptFail(_)
                 | Self::BindFail(_)
                 | Self::PortTaken(_)
                 | Self::PortReleased(_)

@@ -8,9 +8,9 @@ use crate::event::{Timestamp, observation};
 
 use super::accept_queue_overflow::QUIET_AFTER_OVERFLOW;
 use super::case::{Concern, Description, Diagnosis};
-use super::owner_state::OwnerState;
+use super::owner_state::{OwnerState, TRIES_AGAIN, who_accepts};
 use super::words::{count, span};
-use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity};
 
 /// Clients that wait this long give up.
 const UNBEARABLE: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ impl Diagnosis for AcceptStall {
     const CAUSES: &'static [CauseRule] = &[
         CauseRule {
             code: "process-stopped",
-            means: "all threads of all owners are stopped, by a signal or a debugger",
+            means: "all threads of all processes that accept (of all owners, if none was seen accepting) are stopped, by a signal or a debugger",
             certain: Some(
                 "accepts are observed and there was none for 3 s, connections wait, and the state of every thread was read",
             ),
@@ -44,7 +44,7 @@ impl Diagnosis for AcceptStall {
                 },
                 Apart {
                     from: "another process that accepts from the same socket",
-                    by: "every owner of the socket is stopped",
+                    by: "every process that was seen accepting is stopped, or every owner if none was",
                 },
             ],
         },
@@ -60,19 +60,97 @@ impl Diagnosis for AcceptStall {
                 Apart { from: "a program that is stopped", by: "its threads are not stopped" },
                 Apart {
                     from: "a program that does not call accept()",
-                    by: "its number of open files is at RLIMIT_NOFILE: accept() cannot succeed",
+                    by: "its number of open files is at RLIMIT_NOFILE: accept() cannot succeed. Where failing accepts are seen, accept-failed reports them",
                 },
             ],
         },
         CauseRule {
-            code: "not-accepting",
-            means: "no process calls accept(), for none of the reasons above: the evidence says what its threads do",
-            certain: Some("accepts are observed and there was none for 3 s while connections waited"),
+            code: "gave-up",
+            means: "accept() failed (EMFILE for example), and the program has not called it again: descriptors may be free by now",
+            certain: Some(
+                "the failure was seen, no accept() of this listener has succeeded or failed for 3 s since, and connections wait",
+            ),
             likely: Some("accepts are polled, or counted by port"),
+            possible: None,
+            told_apart: &[
+                Apart {
+                    from: "a program that goes on trying",
+                    by: "each failure is seen: the last was more than 3 s ago. While it tries, accept-failed reports it",
+                },
+                Apart {
+                    from: "`process-stopped`",
+                    by: "not all threads of the processes that accept are stopped",
+                },
+            ],
+        },
+        CauseRule {
+            code: "acceptor-exited",
+            means: "the processes that accepted have exited, and another one keeps the socket open (socket activation, a supervisor)",
+            certain: Some("every process that was seen accepting is gone from /proc, and connections wait"),
+            likely: Some("accepts are polled, or counted by port"),
+            possible: None,
+            told_apart: &[
+                Apart { from: "a program that is busy", by: "none of those that accepted is left" },
+                Apart {
+                    from: "a successor that is about to accept",
+                    by: "nothing excludes it: the process that has the socket now is named, and an accept() of its ends the finding",
+                },
+            ],
+        },
+        CauseRule {
+            code: "not-interested",
+            means: "the program sleeps in its event loop, which does not watch the listener: it chooses not to accept, as at its own limit of connections",
+            certain: Some(
+                "accepts are observed and there was none for 3 s; every thread that was seen accepting sleeps in epoll_wait(), and no epoll instance of theirs watches the listener",
+            ),
+            likely: Some(
+                "the same, but the processes were not seen accepting before; or accepts are polled, or counted by port",
+            ),
+            possible: None,
+            told_apart: &[
+                Apart {
+                    from: "`busy` or a program that is blocked",
+                    by: "the threads that accept are in their event loops",
+                },
+                Apart {
+                    from: "a program that waits by poll(), select() or io_uring, whose interest is not shown",
+                    by: "the threads that accept are not in one of those; where none was seen accepting, no thread is",
+                },
+                Apart {
+                    from: "why it chooses so: its own limit (maxconn, worker_connections), a pause, or an accept() that failed before the tracer started",
+                    by: "nothing; its own log and status would tell",
+                },
+            ],
+        },
+        CauseRule {
+            code: "busy",
+            means: "every process that accepts is at work on something else: none waits in accept() or for events",
+            certain: Some(
+                "accepts are observed and there was none for 3 s; the threads that were seen accepting were looked at, and none waits in accept(), epoll, poll or select",
+            ),
+            likely: Some("accepts are polled, or counted by port"),
+            possible: None,
+            told_apart: &[
+                Apart { from: "`not-interested`", by: "no thread that accepts sleeps in an event loop" },
+                Apart { from: "`process-stopped`", by: "no thread is stopped" },
+                Apart { from: "`fd-limit`", by: "the open files are below the limit" },
+            ],
+        },
+        CauseRule {
+            code: "not-accepting",
+            means: "no process calls accept(), and none of the reasons above was observed: the evidence says what its threads do",
+            certain: Some("accepts are observed and there was none for 3 s while connections waited"),
+            likely: Some(
+                "accepts are polled, or counted by port; or it is a socket of the kernel itself, which no process has open",
+            ),
             possible: None,
             told_apart: &[
                 Apart { from: "`process-stopped`", by: "not all threads of its owners are stopped" },
                 Apart { from: "`fd-limit`", by: "its open files are below the limit" },
+                Apart {
+                    from: "`not-interested` and `busy`",
+                    by: "nothing, where its threads wait for several things, or may not be looked at: their kernel stacks would tell",
+                },
                 Apart {
                     from: "a listener with no connection to accept",
                     by: "connections wait in its queue: the kernel counts them",
@@ -92,9 +170,9 @@ impl Diagnosis for AcceptStall {
                 (!is_told_otherwise(listener, world.now())).then_some(Concern::Happened(*id))
             }
             Change::ListenerRead(id) => Some(Concern::Known(*id)),
-            Change::Overflowed { listener, .. } | Change::Imbalanced(listener) => {
-                Some(Concern::Over(*listener))
-            }
+            Change::Overflowed { listener, .. }
+            | Change::Imbalanced(listener)
+            | Change::AcceptFailed(listener) => Some(Concern::Over(*listener)),
             Change::ListenerClosed(id) => Some(Concern::Gone(*id)),
             _ => None,
         }
@@ -124,9 +202,11 @@ impl Diagnosis for AcceptStall {
     }
 }
 
-/// Whether accept-queue-overflow tells of this stall, or has (connections were dropped in it), or reuseport-imbalance does.
+/// Whether accept-queue-overflow tells of this stall, or has (connections were dropped in it), or reuseport-imbalance does, or
+/// accept-failed while the program goes on trying.
 fn is_told_otherwise(listener: &Listener, now: Timestamp) -> bool {
-    listener.last_imbalance.is_some_and(|last| now.since(last) < QUIET_AFTER_OVERFLOW)
+    listener.failing_accept().is_some_and(|failure| now.since(failure.last) < TRIES_AGAIN)
+        || listener.last_imbalance.is_some_and(|last| now.since(last) < QUIET_AFTER_OVERFLOW)
         || listener.overflowed_within(QUIET_AFTER_OVERFLOW, now)
         || listener.last_overflow.zip(listener.stalled_since()).is_some_and(|(last, since)| last >= since)
 }
@@ -138,7 +218,7 @@ fn describe(listener: &Listener, memory: &Stall, world: &Correlator) -> Descript
     let waiting = count(memory.deepest.into(), "connection", "connections");
     let longest = span(memory.longest);
     let limit = listener.limit_seen.then_some(listener.limit);
-    let explanation = format!("nobody has accepted for {longest} while connections wait{}", reason.words);
+    let explanation = format!("no process has accepted for {longest} while connections wait{}", reason.words);
     let knobs = world.namespace(listener.endpoints.netns).map(|namespace| &namespace.knobs);
     let places = limit.map_or_else(String::new, |limit| format!(" of {}", u64::from(limit) + 1));
     let not_the_limit = format!(
@@ -146,8 +226,14 @@ fn describe(listener: &Listener, memory: &Stall, world: &Correlator) -> Descript
         limit.map_or_else(String::new, |limit| format!(" ({limit})")),
         knobs.and_then(|knobs| knobs.somaxconn).map_or_else(String::new, |value| format!(" ({value})")),
     );
-    let observed = world.observes(observation::ACCEPT) && world.observes(observation::SYN_DROP);
+    let observed =
+        reason.observed && world.observes(observation::ACCEPT) && world.observes(observation::SYN_DROP);
     let threads = world.observes(observation::ACCEPT).then(|| listener.acceptors.count());
+    let made_by = listener.made_by.as_ref().map(|task| Party {
+        kind: "process",
+        process: Some(ProcessName::of_task(task, world.processes())),
+        ..Party::default()
+    });
     Description {
         severity: if full || memory.longest >= UNBEARABLE { Severity::Critical } else { Severity::Warning },
         confidence: if observed { Confidence::Certain } else { Confidence::Likely },
@@ -156,8 +242,9 @@ fn describe(listener: &Listener, memory: &Stall, world: &Correlator) -> Descript
         numbers: vec![
             format!("{waiting} waiting{places}; the oldest for at least {longest}"),
             match threads {
-                Some(0) => "nobody was seen accepting since the tracer started".to_owned(),
-                _ => format!("last accept {longest} ago or earlier"),
+                Some(0) => "no process was seen accepting since the tracer started".to_owned(),
+                Some(_) => format!("last accept {longest} ago or earlier; {}", who_accepts(listener, world)),
+                None => format!("last accept {longest} ago or earlier"),
             },
         ],
         evidence: memory
@@ -171,6 +258,7 @@ fn describe(listener: &Listener, memory: &Stall, world: &Correlator) -> Descript
                     .with_some("last_accept", listener.last_accept().map(|time| time.to_string()))
                     .with("accept_threads", threads),
             )
+            .with_some("made_by", made_by)
             .with_some("somaxconn", knobs.and_then(|knobs| knobs.somaxconn))
             .with("why", explanation.as_str()),
         remedy: [reason.remedy]
@@ -188,7 +276,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::event::{Kind, ObservationStatus, ProcessState};
+    use crate::event::{Kind, ObservationStatus, ProcessState, Watch};
     use crate::finding::State;
     use crate::finding::testing::{Play, Server, task};
 
@@ -257,6 +345,178 @@ mod tests {
             let finding = play.only();
             assert_eq!((finding.cause, finding.remedy[0].command.as_deref()), (cause, Some(command)));
         }
+    }
+
+    #[test]
+    fn a_server_at_its_limit_on_open_files_says_how_it_is_raised_for_good() {
+        let mut play = Play::new(4096);
+        let mut server = Server::new(100, "0.0.0.0:80", 128);
+        server.listen(&mut play, task(6039, "nginx"), Some(128), 4096);
+        play.process(6039, "nginx", "nginx: worker process");
+        server.run(&mut play, 500, 0, 2000);
+        play.send(2500, state(0, 1024));
+        server.run(&mut play, 500, 0, 7000);
+        let remedy = &play.only().remedy;
+        assert!(
+            remedy[0].command.as_deref().is_some_and(|command| command.starts_with("prlimit")),
+            "{remedy:?}"
+        );
+        assert!(remedy[1].text.contains("`worker_rlimit_nofile 4096;` in the main context"), "{remedy:?}");
+    }
+
+    /// What its process does while clients wait.
+    fn stalled_with(play: &mut Play, server: &mut Server, states: &[ProcessState]) {
+        server.run(play, 100, 50, 3000);
+        for _ in 0..6 {
+            server.run(play, 300, 0, play.now + 1000);
+            for state in states {
+                play.send(play.now, Kind::ProcessState(*state));
+            }
+        }
+    }
+
+    fn asleep() -> ProcessState {
+        ProcessState {
+            pid: 6039,
+            threads: 2,
+            sleeping: 2,
+            open_files: Some(10),
+            open_files_limit: Some(1024),
+            in_epoll: 1,
+            calls_known: true,
+            acceptors: 1,
+            acceptors_in_epoll: 1,
+            acceptors_waiting: 1,
+            listener: 1100,
+            watches: Some(Watch::No),
+            ..ProcessState::default()
+        }
+    }
+
+    #[test]
+    fn a_loop_that_does_not_watch_the_listener_has_chosen_so() {
+        let mut play = Play::new(4096);
+        let mut server = server(&mut play);
+        stalled_with(&mut play, &mut server, &[asleep()]);
+        let finding = play.only();
+        assert_eq!((finding.cause, finding.confidence), ("not-interested", Confidence::Certain));
+        assert!(finding.explanation.contains("has taken the listener out of it"), "{}", finding.explanation);
+    }
+
+    #[test]
+    fn a_loop_that_watches_it_or_may_do_so_has_not() {
+        let watching = ProcessState { watches: Some(Watch::Level), ..asleep() };
+        let polling = ProcessState { acceptors_in_epoll: 0, in_epoll: 0, in_poll: 1, ..asleep() };
+        let other_listener = ProcessState { listener: 7, ..asleep() };
+        let hidden = ProcessState { calls_known: false, ..asleep() };
+        for state in [watching, polling, other_listener, hidden] {
+            let mut play = Play::new(4096);
+            let mut server = server(&mut play);
+            stalled_with(&mut play, &mut server, &[state]);
+            assert_eq!(play.only().cause, "not-accepting", "{state:?}");
+        }
+    }
+
+    #[test]
+    fn workers_that_accept_are_busy_and_not_the_one_that_listened() {
+        let mut play = Play::new(4096);
+        let server = Server::new(100, "0.0.0.0:1080", 128);
+        server.listen(&mut play, task(5000, "gunicorn"), Some(128), 4096);
+        play.process(6039, "worker", "gunicorn: worker [a]");
+        play.process(6041, "worker", "gunicorn: worker [b]");
+        let mut server = server;
+        server.run(&mut play, 100, 50, 2000);
+        server.client();
+        server.accept(2100, crate::event::Acceptor { pid: 6041, tid: 6041 }, 1);
+        play.send(2100, server.sample());
+        let at_work = |pid| ProcessState {
+            pid,
+            acceptors_in_epoll: 0,
+            acceptors_waiting: 0,
+            in_epoll: 0,
+            watches: Some(Watch::NoEpoll),
+            ..asleep()
+        };
+        let states = [at_work(6039), at_work(6041)];
+        for second in 3..=8 {
+            server.run(&mut play, 300, 0, second * 1000);
+            for state in states {
+                play.send(play.now, Kind::ProcessState(state));
+            }
+        }
+        let finding = play.only();
+        assert_eq!((finding.cause, finding.confidence), ("busy", Confidence::Certain));
+        assert!(finding.title.starts_with("worker[6039] 0.0.0.0:1080"), "{}", finding.title);
+        assert!(finding.explanation.contains("all 2 processes that accept"), "{}", finding.explanation);
+        assert!(finding.numbers[1].contains("2 processes accept"), "{:?}", finding.numbers);
+        // One of them idles: then that is no reason.
+        let idle = ProcessState { acceptors_waiting: 1, ..at_work(6041) };
+        play.send(play.now, Kind::ProcessState(idle));
+        assert_eq!(Play::json(play.only())["subject"]["also"][0]["pid"], json!(6041));
+    }
+
+    #[test]
+    fn a_service_that_has_exited_is_told_and_not_who_keeps_its_socket() {
+        let mut play = Play::new(4096);
+        let mut server = Server::new(100, "0.0.0.0:1080", 128);
+        server.listen(&mut play, task(1, "systemd"), Some(128), 4096);
+        play.process(6039, "service", "/usr/bin/service");
+        let gone = ProcessState { pid: 6039, ..ProcessState::default() };
+        stalled_with(&mut play, &mut server, &[gone]);
+        let finding = play.only();
+        assert_eq!((finding.cause, finding.confidence), ("acceptor-exited", Confidence::Certain));
+        assert!(finding.title.starts_with("service[6039] 0.0.0.0:1080"), "{}", finding.title);
+        assert!(finding.explanation.contains("systemd[1] keeps the socket open"), "{}", finding.explanation);
+        assert!(finding.remedy.iter().all(|remedy| remedy.command.is_none()), "{:?}", finding.remedy);
+    }
+
+    #[test]
+    fn a_listener_that_was_handed_on_is_its_living_owner_s() {
+        let mut play = Play::new(4096);
+        let mut server = server(&mut play);
+        let found = crate::event::SocketOwner {
+            sk: 0,
+            inode: 1100,
+            endpoints: crate::finding::testing::place("0.0.0.0:1080"),
+            owners: vec![crate::event::Owner { pid: 7000, comm: "heir".into() }],
+            confidence: crate::event::OwnerConfidence::Likely,
+            port_by_number: false,
+        };
+        play.send(1000, Kind::SocketOwner(Box::new(found)));
+        play.send(1000, Kind::ProcessState(ProcessState { pid: 6039, ..ProcessState::default() }));
+        server.run(&mut play, 500, 0, 8000);
+        let finding = play.only();
+        assert!(finding.title.starts_with("heir[7000] 0.0.0.0:1080"), "{}", finding.title);
+        assert_eq!(finding.remedy[0].command.as_deref(), Some("cat /proc/7000/task/*/stack"));
+    }
+
+    #[test]
+    fn a_socket_of_the_kernel_has_no_owner() {
+        let mut play = Play::new(4096);
+        let mut server = Server::new(100, "0.0.0.0:2049", 128);
+        server.inode = 0;
+        server.listen(&mut play, task(77, "rpc.nfsd"), Some(128), 4096);
+        server.run(&mut play, 500, 0, 8000);
+        let finding = play.only();
+        assert_eq!((finding.cause, finding.confidence), ("not-accepting", Confidence::Likely));
+        assert!(finding.title.starts_with("0.0.0.0:2049 does not accept"), "{}", finding.title);
+        let json = Play::json(finding);
+        assert_eq!(json["subject"].get("pid"), None);
+        assert_eq!(json["evidence"]["made_by"]["comm"], json!("rpc.nfsd"));
+    }
+
+    #[test]
+    fn a_queue_that_falls_is_accepted_from_though_no_accept_is_seen() {
+        let mut play = Play::new(4096);
+        let mut server = server(&mut play);
+        for at in (500..12_000).step_by(500) {
+            server.depth = if at % 1000 == 0 { 3 } else { 7 };
+            play.send(at, server.sample());
+            if at % 1000 == 0 {
+                play.tick(at);
+            }
+        }
+        assert!(play.findings.is_empty(), "{:#?}", play.findings);
     }
 
     #[test]

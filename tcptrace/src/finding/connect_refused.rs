@@ -6,6 +6,7 @@ use crate::correlate::{Change, DestinationKey};
 
 use super::case::Description;
 use super::destination::{Account, Trouble, others, subject};
+use super::no_listener::of_reported;
 use super::words::count;
 use super::{Apart, CauseRule, Confidence, Evidence, Remedy, Severity};
 
@@ -19,11 +20,15 @@ impl Trouble for ConnectRefused {
             code: "no-listener",
             means: "the SYN was answered by RST",
             certain: None,
-            likely: Some("the RST was seen"),
+            likely: Some("the RST was seen, and no listener of this host has the address and port"),
             possible: None,
             told_apart: &[
                 Apart {
-                    from: "a firewall that rejects with RST",
+                    from: "a firewall of this host that rejects with RST",
+                    by: "netfilter was not seen to drop the SYN, and no listener of this host has the address",
+                },
+                Apart {
+                    from: "a firewall elsewhere that rejects with RST",
                     by: "nothing on this host: it looks the same; the destination's own rules would tell",
                 },
                 Apart {
@@ -34,15 +39,16 @@ impl Trouble for ConnectRefused {
         },
         CauseRule {
             code: "reject",
-            means: "an ICMP message refused the port: a firewall rejects",
+            means: "a firewall rejects: an ICMP message refused the port, or this host dropped the SYN and answered it",
             certain: Some(
-                "the ICMP error was seen on the connecting socket, where a closed port is answered by RST",
+                "the ICMP error was seen on the connecting socket, where a closed port is answered by RST; or this host's \
+                 netfilter was seen to drop the very SYN that was refused",
             ),
-            likely: None,
+            likely: Some("the RST was seen, though a listener of this host has that address and port"),
             possible: None,
             told_apart: &[Apart {
                 from: "a closed port",
-                by: "TCP answers a closed port with RST, never with ICMP",
+                by: "TCP answers a closed port with RST, never with ICMP; and a SYN that netfilter drops meets no port",
             }],
         },
     ];
@@ -64,19 +70,7 @@ impl Account<'_> {
     fn refused(&self) -> Description {
         let subject = subject(self.key, self.destination, self.world);
         let by_icmp = self.destination.refused_by_icmp;
-        let (cause, confidence, explanation) = if by_icmp > 0 {
-            (
-                "reject",
-                Confidence::Certain,
-                "an ICMP message refuses the port, where a closed port would be answered by RST: a firewall rejects",
-            )
-        } else {
-            (
-                "no-listener",
-                Confidence::Likely,
-                "the SYN is answered by RST: nobody listens there; a firewall that rejects with RST looks the same from here",
-            )
-        };
+        let (cause, confidence, explanation) = self.why_refused();
         let process = subject.process.as_ref().map_or_else(|| "a process".to_owned(), ToString::to_string);
         let refused = self.totals.refused + by_icmp;
         Description {
@@ -94,16 +88,54 @@ impl Account<'_> {
                 .with("by_rst", self.totals.refused)
                 .with("by_icmp", by_icmp)
                 .with("clients", others(self.destination, self.world))
-                .with("why", explanation),
-            remedy: vec![Remedy::text(if by_icmp > 0 {
+                .with("why", explanation.clone()),
+            remedy: vec![Remedy::text(if cause == "reject" {
                 "look for the rule that rejects, on the destination and on the way there; this is no time-out and no closed port"
             } else {
                 "look on the destination whether the service runs, and at which address and port it listens; this is no time-out: \
                  the way there and back works"
             })],
-            explanation: explanation.to_owned(),
+            explanation,
             subject,
         }
+    }
+}
+
+impl Account<'_> {
+    fn why_refused(&self) -> (&'static str, Confidence, String) {
+        if self.destination.rejected_here {
+            return (
+                "reject",
+                Confidence::Certain,
+                "this host itself drops the SYN, and answers it: a rule of its firewall rejects (see handshake-dropped); whether \
+                 a service listens does not matter"
+                    .to_owned(),
+            );
+        }
+        if self.destination.refused_by_icmp > 0 {
+            return (
+                "reject",
+                Confidence::Certain,
+                "an ICMP message refuses the port, where a closed port would be answered by RST: a firewall rejects".to_owned(),
+            );
+        }
+        if let Some(here) = &self.destination.here {
+            let listener = of_reported(&here.listener, self.world);
+            return (
+                "reject",
+                Confidence::Likely,
+                format!(
+                    "the SYN is answered by RST, though {listener} of this host has that address: a firewall rejects with RST, or \
+                     the listener has only just come"
+                ),
+            );
+        }
+        (
+            "no-listener",
+            Confidence::Likely,
+            "the SYN is answered by RST: no process listens there; a firewall that rejects with RST looks the same from here"
+                .to_owned(),
+        )
     }
 }
 

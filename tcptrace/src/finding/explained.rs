@@ -134,7 +134,7 @@ impl Server {
     }
 }
 
-/// The servers that a finding is about: its subject, and `server` in its evidence.
+/// The servers that a finding is about: its subject, and `server` or `servers` in its evidence.
 fn servers_of(finding: &Finding) -> impl Iterator<Item = Server> {
     let subject = &finding.subject;
     // A destination is called from the subject's namespace; on a loopback address that is the server's as well.
@@ -150,7 +150,13 @@ fn servers_of(finding: &Finding) -> impl Iterator<Item = Server> {
         Some(Value::Party(party)) => party.address.map(|address| Server { address, netns: party.netns }),
         _ => None,
     };
-    of_subject.into_iter().chain(named)
+    // What hits many servers alike names them in a list.
+    let several = match finding.evidence.get("servers") {
+        Some(Value::Parties(parties)) => parties.as_slice(),
+        _ => &[],
+    };
+    let several = several.iter().filter_map(|p| Some(Server { address: p.address?, netns: p.netns }));
+    of_subject.into_iter().chain(named).chain(several)
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 //! A finding implements `Diagnosis` (`case.rs`), which gives it its life: opened once, updated at most once a second,
 //! closed when quiet or at the end. To add one: copy a file, and name it in [`Engine::default`].
 
+mod accept_failed;
 mod accept_queue_overflow;
 mod accept_stall;
+mod agree;
 mod backlog_truncated;
 mod bind_conflict;
 mod bind_refused;
@@ -12,6 +14,7 @@ mod case;
 mod cause;
 mod commands;
 mod connect_refused;
+mod connection_exists;
 mod destination;
 mod events_lost;
 mod evidence;
@@ -36,10 +39,12 @@ mod syn_unanswered;
 pub(crate) mod testing;
 pub(crate) mod words;
 
+pub use agree::contradictions;
 pub use cause::{Apart, CauseRule};
 pub use evidence::{Evidence, Value};
 pub use explained::ExplainedBy;
 pub use page::{explained, page};
+pub(crate) use party::at_device;
 pub use party::{NetworkFacts, Party, ProcessName, SocketFacts};
 pub(crate) use queue_limit::{QueueLimit, SetBy};
 
@@ -229,6 +234,7 @@ impl Default for Engine {
             world: Correlator::default(),
             // What an overflow tells of as well comes before it: it closes when that opens.
             detectors: vec![
+                Box::new(Cases::new(accept_failed::AcceptFailed)),
                 Box::new(Cases::new(accept_stall::AcceptStall)),
                 Box::new(Cases::new(slow_accept::SlowAccept)),
                 Box::new(Cases::new(accept_queue_overflow::AcceptQueueOverflow::default())),
@@ -247,6 +253,7 @@ impl Default for Engine {
                 Box::new(Cases::new(no_listener::NoListener)),
                 Box::new(Cases::new(handshake_dropped::HandshakeDropped)),
                 Box::new(Cases::new(bind_refused::BindRefused::default())),
+                Box::new(Cases::new(connection_exists::ConnectionExists::default())),
             ],
             explanations: Explanations::default(),
             last_id: 0,

@@ -49,9 +49,11 @@ fn responsible(process: &ProcessName, need: Need) -> Option<&'static Software> {
     software::recognise(&Process::new(process.comm.as_deref()?, process.command.as_deref()))
 }
 
-/// How many accepting threads keep up with what arrives, a quarter in reserve; `None` where that cannot be told.
-pub(crate) fn workers_for(threads: Option<u64>, accepts: f64, arrivals: f64) -> Option<u32> {
-    let threads = threads.filter(|threads| *threads > 0)?;
+/// How many accepting workers keep up with what arrives, a quarter in reserve; `None` where that cannot be told. `threads` were
+/// seen accepting; of workers that have long requests there may be more, which have the socket as well.
+pub(crate) fn workers_for(party: &Party, threads: Option<u64>, accepts: f64, arrivals: f64) -> Option<u32> {
+    let others = party.process.as_ref().map_or(0, |process| process.also.len());
+    let threads = threads?.max(u64::try_from(others).unwrap_or(u64::MAX)).max(1);
     #[expect(clippy::cast_precision_loss, reason = "a number of threads is small")]
     let wanted = (threads as f64 * arrivals / accepts * 1.25).ceil();
     #[expect(

@@ -9,12 +9,14 @@ macro_rules! page {
 
 /// One for each finding; a test compares the list with the engine's.
 const PAGES: &[(&str, &str)] = &[
+    page!("accept-failed"),
     page!("accept-queue-overflow"),
     page!("accept-stall"),
     page!("backlog-truncated"),
     page!("bind-conflict"),
     page!("bind-refused"),
     page!("connect-refused"),
+    page!("connection-exists"),
     page!("events-lost"),
     page!("half-open-capture"),
     page!("handshake-dropped"),

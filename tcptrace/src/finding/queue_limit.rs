@@ -1,6 +1,6 @@
 //! What limits a listener's accept queue: the argument of listen(), or somaxconn, to which the kernel cuts it.
 
-use crate::correlate::{Listener, Namespace};
+use crate::correlate::{ListenCall, Listener, Namespace};
 
 /// An accept queue's limit and where it comes from, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +38,20 @@ impl QueueLimit {
             return None;
         }
         let limit = listener.limit;
-        // A smaller argument than the limit: another call of listen() was not seen.
-        let call = listener.listen.filter(|call| call.backlog.is_none_or(|backlog| backlog >= limit));
+        let now = namespace.and_then(|namespace| namespace.knobs.somaxconn);
+        // Neither the argument nor somaxconn, to which the kernel cuts it: another call of listen() was not seen.
+        let fits = |call: &ListenCall| match (call.backlog, call.somaxconn.or(now)) {
+            (Some(backlog), _) if backlog == limit => true,
+            (Some(backlog), Some(somaxconn)) => backlog > limit && somaxconn == limit,
+            (Some(backlog), None) => backlog > limit,
+            (None, _) => true,
+        };
+        let call = listener.listen.filter(fits);
         Some(Self {
             limit,
             asked: call.and_then(|call| call.backlog),
             somaxconn_then: call.and_then(|call| call.somaxconn),
-            somaxconn_now: namespace.and_then(|namespace| namespace.knobs.somaxconn),
+            somaxconn_now: now,
         })
     }
 

@@ -128,10 +128,11 @@ impl Diagnosis for SynQueueFull {
         let Some(listener) = world.listener(*key) else { return };
         memory.deepest = memory.deepest.max(listener.syn_queue).max(listener.totals.syn_queue_max);
         if let Change::SynQueueFull(_) = change {
-            let unanswered = world.unanswered(*key);
-            // At their worst: they expire while the finding is still open.
-            if unanswered.requests >= memory.unanswered.requests {
-                memory.unanswered = unanswered;
+            let full = listener.syn_queue_full.as_ref();
+            if let Some(unanswered) = full.map(|full| &full.unanswered)
+                && unanswered.requests > memory.unanswered.requests
+            {
+                memory.unanswered = unanswered.clone();
             }
         }
     }
@@ -581,6 +582,7 @@ mod tests {
     fn where_no_probe_sees_it_the_counters_and_the_polled_queue_do() {
         let mut play = Play::polled(4096, ObservationStatus::Attached);
         let mut server = polled_server(&mut play, 32, 0);
+        server.socket_drops = 0;
         polled(&mut play, &mut server, 33, |counters, second| {
             counters.req_queue_full_drop = Some(second * 40);
             counters.listen_drops = Some(20_000 + second * 40);

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::correlate::{Change, DestinationKey, ServerSide};
+use crate::correlate::{Change, DestinationKey, Listener, ServerSide};
 
 use super::case::Description;
 use super::destination::{Account, Trouble, others, subject, who_says};
 use super::handshake_dropped;
+use super::no_listener::of_reported;
 use super::words::{count, errno_name, span};
 use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity};
 
@@ -37,11 +38,14 @@ impl Trouble for SynUnanswered {
             code: "local-drop",
             means: "this host itself drops the SYN, at a listener's full queue or on its way",
             certain: Some("the drop was seen, with the addresses and ports of this connect"),
-            likely: None,
+            likely: Some(
+                "a listener of this host has the address and room, the SYN was sent again, and no drop was seen with a reason",
+            ),
             possible: None,
             told_apart: &[Apart {
                 from: "`no-answer`: a loss elsewhere",
-                by: "the other end is on this host, and its drop was seen",
+                by: "the other end is on this host, and its drop was seen; where it is only likely, another host could have the \
+                     same address",
             }],
         },
     ];
@@ -108,6 +112,9 @@ impl Account<'_> {
             };
             return ("local-drop", Confidence::Certain, explanation);
         }
+        if let Some(explanation) = self.lost_here() {
+            return ("local-drop", Confidence::Likely, explanation);
+        }
         let explanation = match self.destination.errno {
             Some(errno) if errno != 110 => format!(
                 "{}: {}; nothing answered the SYN itself",
@@ -119,6 +126,35 @@ impl Account<'_> {
                 .to_owned(),
         };
         ("no-answer", Confidence::Likely, explanation)
+    }
+
+    /// The listener of this host that does not answer, if it has room: where its SYNs were last seen, in words.
+    fn lost_here(&self) -> Option<String> {
+        let unreachable = self.destination.errno.is_some_and(|errno| errno != 110);
+        let here = self.destination.here.as_ref().filter(|_| !unreachable)?;
+        let known = self.world.listeners().with_inode(here.listener.inode);
+        if known.is_some_and(Listener::is_full) {
+            return None;
+        }
+        let listener = of_reported(&here.listener, self.world);
+        let same = here.listener.netns == self.key.netns;
+        let answers = known.is_some_and(|known| self.world.unanswered(known.id).requests > 0);
+        let last_seen = match &self.destination.dropped_in {
+            Some(function) if !function.is_empty() => {
+                format!("the SYN was last seen in the function {function}, which frees it without a reason")
+            }
+            _ if answers => "the listener gets the SYNs and answers them: its SYN-ACKs are lost on their way back".to_owned(),
+            _ => "the SYN was last seen as the client sent it, and no hook that gives a reason dropped it: an XDP program in a \
+                  driver, a BPF program, or a device may do so without a trace"
+                .to_owned(),
+        };
+        let place =
+            if same { "in the same network namespace" } else { "in another network namespace of this host" };
+        let alone =
+            if same || here.alone { "" } else { " (several namespaces of this host have this address)" };
+        Some(format!(
+            "this host drops it: the other end is {listener}, {place}{alone}, and has room in its queue; {last_seen}"
+        ))
     }
 
     fn numbers(&self) -> Vec<String> {
@@ -136,17 +172,29 @@ impl Account<'_> {
         }
         let ends = if ends.is_empty() { String::new() } else { format!("; {}", ends.join(", ")) };
         vec![format!(
-            "{}, {}; waited up to {}{ends}",
-            count(totals.unanswered.max(1), "connect not answered", "connects not answered"),
+            "{}, {}{}{ends}",
+            count(self.connects(), "connect not answered", "connects not answered"),
             count(totals.syns_again, "SYN sent again", "SYNs sent again"),
-            span(Duration::from_nanos(self.destination.longest_ns)),
+            self.longest().map_or_else(String::new, |longest| format!("; waited up to {}", span(longest))),
         )]
+    }
+
+    /// How many connects were not answered. One that is older than the tracer may have ended without being counted.
+    fn connects(&self) -> u64 {
+        let totals = &self.totals;
+        let ended = totals.timed_out.saturating_add(totals.cancelled).saturating_add(totals.established);
+        totals.unanswered.max(ended).max(1)
+    }
+
+    /// The longest that a connect waited; unknown if all of them are older than the tracer.
+    fn longest(&self) -> Option<Duration> {
+        Some(Duration::from_nanos(self.destination.longest_ns)).filter(|longest| !longest.is_zero())
     }
 
     fn evidence(&self, server: Option<Party>, explanation: &str) -> Evidence {
         let totals = &self.totals;
         Evidence::new()
-            .with("unanswered", totals.unanswered)
+            .with("unanswered", self.connects())
             .with("syns_again", totals.syns_again)
             .with("most_syns_again", self.destination.most_syns_again)
             .with("timed_out", totals.timed_out)
@@ -154,7 +202,7 @@ impl Account<'_> {
             .with("cancelled", totals.cancelled)
             .with("established", totals.established)
             .with("errno", self.destination.errno.map(errno_name))
-            .with("longest_s", Duration::from_nanos(self.destination.longest_ns).as_secs_f64())
+            .with("longest_s", self.longest().map(|longest| longest.as_secs_f64()))
             .with("clients", others(self.destination, self.world))
             .with_some("server", server)
             .with("why", explanation)
@@ -164,6 +212,16 @@ impl Account<'_> {
         let port = self.key.remote.port();
         match server {
             Some(server) => vec![Remedy::text(format!("see what is told of {server}"))],
+            None if self.lost_here().is_some() => vec![
+                Remedy::command(
+                    "look for programs that see packets before the rest of the kernel does, on every device of the way",
+                    "ip -d link show; bpftool net show",
+                ),
+                Remedy::command(
+                    "see on which device it is last seen",
+                    format!("tcpdump -ni any 'tcp port {port} and tcp[tcpflags] & tcp-syn != 0'"),
+                ),
+            ],
             None => vec![
                 Remedy::command(
                     "see at the destination whether the SYNs arrive there; if not, the loss is on the way: firewalls, security \

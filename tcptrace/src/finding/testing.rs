@@ -83,6 +83,7 @@ pub(crate) fn handshake_drop(packet: Packet, outgoing: bool) -> HandshakeDrop {
         input: 0,
         input_name: None,
         total: 1,
+        facts: None,
     }
 }
 
@@ -406,6 +407,7 @@ impl Server {
             listener: self.listener(),
             task,
             exiting: None,
+            by_kernel: false,
             last: Some(self.totals),
         }))
     }

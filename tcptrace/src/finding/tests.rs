@@ -132,6 +132,7 @@ fn kind() -> impl Strategy<Value = Kind> {
             listener,
             task: task(1, "server"),
             exiting: None,
+            by_kernel: false,
             last,
         }))
     });

@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod cgroup;
+pub mod cgroup_programs;
 pub mod cgroup_tree;
 pub mod process;
 pub mod sockets;

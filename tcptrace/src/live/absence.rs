@@ -1,9 +1,10 @@
 //! Who listens elsewhere on a port at which connects fail: looked up when they fail again and again, or a packet is dropped.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::event::{self, Kind, ListenerReport, ReportedListener, Timestamp};
+use crate::event::{self, CalledAddress, Kind, ListenerReport, ReportedListener, Timestamp};
 
 use super::{people::People, places::Places};
 
@@ -14,6 +15,9 @@ const PER_SECOND: u32 = 8;
 /// So many SYNs must have found nobody: a scanner that knocks once is not worth a look.
 pub(super) const SYNS: u64 = 3;
 
+/// Addresses that are looked up for one port.
+const CALLED: usize = 16;
+
 /// A port of a namespace.
 type Place = (u32, u16);
 
@@ -23,6 +27,8 @@ pub(super) struct Absence {
     looked: HashMap<Place, Timestamp>,
     /// What is still to be looked at, and since when.
     asked: BTreeMap<Place, Timestamp>,
+    /// Addresses that were called there in vain.
+    called: BTreeMap<Place, BTreeSet<IpAddr>>,
     this_second: u32,
 }
 
@@ -37,6 +43,17 @@ impl Absence {
     pub(super) fn ask(&mut self, place: Place, time: Timestamp) {
         if !self.looked.contains_key(&place) {
             self.asked.entry(place).or_insert(time);
+        }
+    }
+
+    /// A process called this address and port, and is not answered: who has the address is looked up as well.
+    pub(super) fn ask_called(&mut self, place: Place, address: IpAddr, time: Timestamp) {
+        self.ask(place, time);
+        if self.asked.contains_key(&place) {
+            let called = self.called.entry(place).or_default();
+            if called.len() < CALLED {
+                called.insert(address);
+            }
         }
     }
 
@@ -66,7 +83,18 @@ impl Absence {
             inode: listener.inode,
             owners: owners.get(&listener.inode).cloned().unwrap_or_default(),
         };
-        let report = |((netns, port), asked): (Place, Timestamp)| {
+        let called = std::mem::take(&mut self.called);
+        let mut report = |((netns, port), asked): (Place, Timestamp)| {
+            let with_listener: BTreeSet<u32> =
+                found.iter().filter(|(_, l)| l.local.port() == port).map(|(netns, _)| *netns).collect();
+            let held = |&address: &IpAddr| CalledAddress {
+                address,
+                held_by: if address.is_loopback() {
+                    vec![netns]
+                } else {
+                    places.holders_of(address, &with_listener)
+                },
+            };
             let here = found.iter().filter(|(_, listener)| listener.local.port() == port);
             Kind::ListenerReport(Box::new(ListenerReport {
                 netns,
@@ -74,9 +102,10 @@ impl Absence {
                 asked,
                 listeners: here.map(reported).collect(),
                 incomplete: (!complete).then(|| "some namespaces cannot be looked at".to_owned()),
+                called: called.get(&(netns, port)).into_iter().flatten().map(held).collect(),
             }))
         };
-        kinds.extend(asked.into_iter().map(report));
+        kinds.extend(asked.into_iter().map(&mut report));
         kinds
     }
 }

@@ -152,7 +152,8 @@ impl Live {
         let in_full = in_full || self.seconds.is_multiple_of(IN_FULL);
         for (key, changed, sample) in self.news_of_listeners() {
             if is_waiting(&sample, self.now()) {
-                self.troubled.insert(sample.listener.inode);
+                let troubled = (sample.listener.sk, sample.endpoints);
+                self.troubled.entry(sample.listener.inode).or_insert(troubled);
             }
             self.last_retransmit = self.last_retransmit.max(sample.totals.last_retransmit);
             if changed {

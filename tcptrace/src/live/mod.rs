@@ -8,6 +8,7 @@ mod absence;
 mod clock;
 mod conflict;
 pub mod drive;
+mod grown;
 mod listeners;
 mod losses;
 mod once;
@@ -16,6 +17,7 @@ mod places;
 mod polled;
 mod ports;
 mod reverse_path;
+mod surroundings;
 mod syn_queues;
 
 use std::{
@@ -29,8 +31,8 @@ use tcptrace_common::record::KINDS;
 
 use crate::{
     event::{
-        self, BindFail, BindFailure, ClockOffset, ConnectTotals, Endpoints, Event, Holder, Kind, ListenerRef,
-        OwnerConfidence, PlaceFilter, RetransmitCause, Task, Timestamp,
+        self, ClockOffset, ConnectTotals, Endpoints, Event, Holder, Kind, ListenerRef, OwnerConfidence,
+        PlaceFilter, RetransmitCause, Task, Timestamp,
         decode::{decode_connect_sample, decode_record},
     },
     host::{
@@ -43,10 +45,12 @@ use crate::{
 };
 
 use absence::Absence;
+use conflict::Refused;
 use people::People;
 use places::Places;
 use polled::{ByPort, Polled};
 use ports::Ports;
+use surroundings::Surroundings;
 use syn_queues::{Requests, SynQueues};
 
 /// How to trace.
@@ -85,6 +89,7 @@ pub struct Live {
     people: People,
     places: Places,
     absence: Absence,
+    surroundings: Surroundings,
     kallsyms: Kallsyms,
     /// `Some` when drops or listeners must be polled.
     polled: Option<Polled>,
@@ -105,8 +110,10 @@ pub struct Live {
     undecoded: u64,
     seconds: u64,
     last_second: Timestamp,
-    /// Owners whose state is worth a look this second: their listener dropped something.
-    troubled: HashSet<u64>,
+    /// Listeners, by inode, whose owners' state is worth a look this second: something was dropped, or waits.
+    troubled: HashMap<u64, (u64, Endpoints)>,
+    /// Processes and threads that were seen accepting, by namespace and port: the tracepoint tier does not see from which listener.
+    acceptors: HashMap<(u32, u16), Vec<(u32, u32)>>,
     ports: Ports,
     filter: PlaceFilter,
 }
@@ -130,6 +137,7 @@ impl Live {
             tracer,
             clock,
             moment: clock::now(clock),
+            surroundings: Surroundings::new(procfs.clone(), &places),
             people: People::new(procfs),
             places,
             absence: Absence::default(),
@@ -147,7 +155,8 @@ impl Live {
             undecoded: 0,
             seconds: 0,
             last_second: clock::now(clock),
-            troubled: HashSet::new(),
+            troubled: HashMap::new(),
+            acceptors: HashMap::new(),
             ports: Ports::default(),
             filter: PlaceFilter {
                 ports: options.ports.clone(),
@@ -244,7 +253,7 @@ impl Live {
         self.undecoded += undecoded;
         // The ring buffer keeps the order of reservation, which on several CPUs is only nearly that of time.
         batch.sort_by_key(|event| event.time);
-        let mut conflicts: Vec<(Timestamp, BindFail)> = Vec::new();
+        let mut conflicts: Vec<Refused> = Vec::new();
         let mut strangers: Vec<(u64, u64, Endpoints)> = Vec::new();
         let tells_causes = self.tracer.coverage().back_end("request-end").is_some();
         for mut event in batch {
@@ -266,6 +275,14 @@ impl Live {
                 if dropped.reason == 0 && input && filtered(&mut self.places) {
                     dropped.reason_name = Some("IP_RPFILTER".to_owned());
                 }
+                let now = clock::now(self.clock);
+                dropped.facts = self.surroundings.of(dropped, event.time, now, &mut self.places);
+            }
+            if let Kind::AcceptFail(fail) = &mut event.kind
+                && fail.errno == ENFILE
+                && let Some((open, limit)) = self.people.files_of_host()
+            {
+                (fail.host_files, fail.host_files_limit) = (Some(open), Some(limit));
             }
             if let Kind::BindFail(fail) = &mut event.kind
                 && fail.errno == EADDRNOTAVAIL
@@ -274,6 +291,11 @@ impl Live {
             }
             self.introduce(&event, into);
             self.ports.note(&event.kind);
+            if let Some(refused) = Refused::of(event.time, &event.kind)
+                && !conflicts.iter().any(|other| refused.is_like(other))
+            {
+                conflicts.push(refused);
+            }
             self.syn_queues.note(&event);
             match &event.kind {
                 Kind::NoListener(absent) if absent.total >= absence::SYNS => {
@@ -285,6 +307,10 @@ impl Live {
                 }
                 Kind::Connect(connect) => {
                     self.connects = true;
+                    if let Some(called) = connect.endpoints.remote.filter(|_| is_in_vain(connect)) {
+                        let place = (connect.endpoints.netns, called.port());
+                        self.absence.ask_called(place, called.ip(), event.time);
+                    }
                     let unknown = connect.task.is_none() && !self.people.has_looked_for(connect.inode);
                     if unknown && !strangers.iter().any(|stranger| stranger.1 == connect.inode) {
                         strangers.push((connect.sk, connect.inode, connect.endpoints));
@@ -294,21 +320,27 @@ impl Live {
                     let inode = listen.listener.inode;
                     self.people.saw_owner(inode, listen.task.pid);
                 }
+                Kind::Accept(accept) => {
+                    self.note_acceptor(&accept.endpoints, accept.listener.inode, &accept.task);
+                }
+                Kind::AcceptFail(fail) => {
+                    self.note_acceptor(&fail.endpoints, fail.listener.inode, &fail.task);
+                    self.trouble(fail.listener, fail.endpoints, &mut strangers);
+                }
+                Kind::ListenerClosed(closed) => {
+                    let port = (closed.endpoints.netns, closed.endpoints.local.port());
+                    self.acceptors.remove(&port);
+                    if closed.by_kernel {
+                        let owners = self.people.owners_of(closed.listener.inode).to_vec();
+                        let states = owners.into_iter().filter_map(|pid| self.people.state(pid, 0, &[]));
+                        into.extend(states.map(|kind| Event { time: event.time, kind }));
+                    }
+                }
                 Kind::SynDrop(drop) => self.trouble(drop.listener, drop.endpoints, &mut strangers),
                 Kind::SynAckRetransmit(again) => {
                     self.trouble(again.listener, again.endpoints, &mut strangers);
                 }
                 Kind::AckDrop(drop) => self.trouble(drop.listener, drop.endpoints, &mut strangers),
-                Kind::BindFail(fail) if fail.failure() == BindFailure::Conflict => {
-                    let again = |(_, other): &(_, BindFail)| {
-                        other.endpoints.netns == fail.endpoints.netns
-                            && other.endpoints.local.port() == fail.endpoints.local.port()
-                            && other.task.pid == fail.task.pid
-                    };
-                    if !conflicts.iter().any(again) {
-                        conflicts.push((event.time, (**fail).clone()));
-                    }
-                }
                 _ => {}
             }
             into.push(event);
@@ -319,8 +351,8 @@ impl Live {
         }
         let kinds = self.absence.look(&mut self.places, &mut self.people);
         into.extend(kinds.into_iter().map(|kind| Event { time: now, kind }));
-        for (time, conflict) in conflicts {
-            self.report_holders(time, &conflict, into);
+        for conflict in conflicts {
+            self.report_holders(&conflict, into);
         }
         self.watch_served_ports();
         self.look_where_ports_are_wanted(into);
@@ -336,12 +368,22 @@ impl Live {
             Kind::NoPort(refused) => Some(refused.endpoints),
             _ => None,
         };
+        // What these lead to is judged by the range of ports, and by what is reserved in it.
+        let of_ports = match &event.kind {
+            Kind::Listen(listen) => Some(listen.endpoints.netns),
+            Kind::BindFail(fail) => Some(fail.endpoints.netns),
+            Kind::PortTaken(taken) => Some(taken.endpoints.netns),
+            _ => None,
+        };
+        let knobs = of_ports.and_then(|netns| self.places.fresh_knobs(netns));
+        into.extend(knobs.map(|kind| Event { time: event.time, kind }));
         let device = socket.and_then(|ends| self.places.introduce_device(ends.netns, ends.device));
         into.extend(device.map(|kind| Event { time: event.time, kind }));
         let one = |task| (Some(task), &[][..]);
         let (task, holders): (Option<&Task>, &[Holder]) = match &event.kind {
             Kind::Listen(listen) => one(&listen.task),
             Kind::Accept(accept) => one(&accept.task),
+            Kind::AcceptFail(fail) => one(&fail.task),
             Kind::PortTaken(taken) => one(&taken.task),
             Kind::NoPort(refused) => one(&refused.task),
             Kind::ListenerClosed(closed) => one(&closed.task),
@@ -360,7 +402,10 @@ impl Live {
 
     /// Notes that a listener dropped something, and that its owner must be found if it is not known.
     fn trouble(&mut self, listener: ListenerRef, of: Endpoints, strangers: &mut Vec<(u64, u64, Endpoints)>) {
-        self.troubled.insert(listener.inode);
+        if listener.inode != 0 {
+            let ends = Endpoints { remote: None, ..of };
+            self.troubled.entry(listener.inode).or_insert((listener.sk, ends));
+        }
         if !self.people.has_looked_for(listener.inode) && !strangers.iter().any(|s| s.1 == listener.inode) {
             strangers.push((listener.sk, listener.inode, Endpoints { remote: None, ..of }));
         }
@@ -383,14 +428,13 @@ impl Live {
         self.people.second();
         self.kallsyms.second();
         self.absence.second(now);
+        self.surroundings.second(now, &self.places);
         self.look_at_listeners(into, true);
         let mut kinds = self.listener_samples(ending);
         if std::mem::take(&mut self.connects) {
             kinds.extend(self.connect_samples());
         }
-        for inode in std::mem::take(&mut self.troubled) {
-            kinds.extend(self.people.owners_of(inode).iter().filter_map(|&pid| self.people.state(pid)));
-        }
+        kinds.extend(self.owners_of_the_troubled());
         kinds.extend(self.absence.look(&mut self.places, &mut self.people));
         kinds.extend(self.places.second());
         self.ports_of_second(into);
@@ -401,6 +445,50 @@ impl Live {
             let event = Event { time: now, kind };
             self.syn_queues.note(&event);
             into.push(event);
+        }
+    }
+
+    /// Who has the listeners that are in trouble, looked for again where that may have changed, and what they are doing.
+    fn owners_of_the_troubled(&mut self) -> Vec<Kind> {
+        /// Processes of one listener that are looked at.
+        const OWNERS: usize = 64;
+        let troubled = std::mem::take(&mut self.troubled);
+        let stale: Vec<(u64, u64, Endpoints)> = troubled
+            .iter()
+            .filter(|(inode, _)| self.people.is_stale(**inode))
+            .map(|(inode, (sk, ends))| (*sk, *inode, *ends))
+            .collect();
+        let mut kinds = match stale.as_slice() {
+            [] => Vec::new(),
+            stale => self.people.owner_events(stale, OwnerConfidence::Likely),
+        };
+        for (inode, (_, ends)) in troubled {
+            let accepting = self.acceptors.get(&(ends.netns, ends.local.port())).cloned().unwrap_or_default();
+            let mut pids = self.people.owners_of(inode).to_vec();
+            pids.extend(accepting.iter().map(|(pid, _)| *pid));
+            pids.sort_unstable();
+            pids.dedup();
+            for pid in pids.into_iter().take(OWNERS) {
+                let threads: Vec<u32> =
+                    accepting.iter().filter(|(of, _)| *of == pid).map(|(_, tid)| *tid).collect();
+                kinds.extend(self.people.state(pid, inode, &threads));
+            }
+        }
+        kinds
+    }
+
+    /// Remembers who accepts, or tries to.
+    fn note_acceptor(&mut self, endpoints: &Endpoints, inode: u64, task: &Task) {
+        /// Ports, and threads of each, that are remembered.
+        const PORTS: usize = 4096;
+        const THREADS: usize = 256;
+        self.people.saw_owner(inode, task.pid);
+        if self.acceptors.len() >= PORTS {
+            self.acceptors.clear();
+        }
+        let known = self.acceptors.entry((endpoints.netns, endpoints.local.port())).or_default();
+        if known.len() < THREADS && !known.contains(&(task.pid, task.tid)) {
+            known.push((task.pid, task.tid));
         }
     }
 
@@ -451,8 +539,19 @@ const PROMPT: Duration = Duration::from_millis(50);
 /// Polls in a row, at most: a machine that is too slow for its events must do other things, too.
 const POLLS: usize = 4;
 
+/// Whether a connect is refused, or has waited for so long that it is worth a look where the other end is.
+fn is_in_vain(connect: &event::Connect) -> bool {
+    match connect.result {
+        event::ConnectResult::SynAgain => connect.syns_again == 2,
+        event::ConnectResult::Refused => connect.totals.refused >= absence::SYNS,
+        _ => false,
+    }
+}
+
 /// errno: the address is none of the namespace's.
 const EADDRNOTAVAIL: u32 = 99;
+/// errno: the host has as many files open as it may.
+const ENFILE: u32 = 23;
 
 fn kernel_release() -> String {
     nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()

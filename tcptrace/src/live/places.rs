@@ -32,6 +32,9 @@ const ADDRESSES_FRESH: Duration = Duration::from_millis(250);
 /// How long a device's name is taken for the same: devices are renamed, and indexes used again, but not often.
 const DEVICE_FRESH: Duration = Duration::from_secs(5);
 
+/// Knobs that were read so long ago are read again where a finding rests on them.
+const KNOBS_FRESH: Duration = Duration::from_millis(200);
+
 /// How many devices with IPv6 off are named.
 const NAMED: usize = 16;
 
@@ -41,8 +44,26 @@ struct Place {
     counters: Option<CounterReader>,
     said_counters: Option<CounterSample>,
     said_knobs: Option<KnobSample>,
+    /// When they were last read.
+    read_knobs: Option<Instant>,
     diag: Option<SockDiag>,
     reverse_path: ReversePath,
+}
+
+impl Place {
+    /// Its knobs, if they have changed since they were last said.
+    fn knobs(&mut self, netns: u32) -> Option<Kind> {
+        self.read_knobs = Some(Instant::now());
+        let knobs = Knobs::of(&self.netns)
+            .inspect_err(|error| log::debug!("knobs of namespace {netns}: {error}"))
+            .ok()?;
+        let sample = knob_sample(netns, &knobs);
+        if self.said_knobs.as_ref() == Some(&sample) {
+            return None;
+        }
+        self.said_knobs = Some(sample.clone());
+        Some(Kind::KnobSample(Box::new(sample)))
+    }
 }
 
 /// All namespaces being traced.
@@ -91,6 +112,7 @@ impl Places {
             counters,
             said_counters: None,
             said_knobs: None,
+            read_knobs: None,
             diag: None,
             reverse_path: ReversePath::default(),
         });
@@ -125,6 +147,11 @@ impl Places {
     /// The namespaces, by id.
     pub(super) fn ids(&self) -> Vec<u32> {
         self.places.keys().copied().collect()
+    }
+
+    /// A namespace that is traced.
+    pub(super) fn netns(&self, netns: u32) -> Option<&Netns> {
+        self.places.get(&netns).map(|place| &place.netns)
     }
 
     /// Once a second: counters and knobs that changed.
@@ -164,22 +191,16 @@ impl Places {
 
     /// Knobs of every namespace, where they changed since last said.
     pub(super) fn knobs(&mut self) -> Vec<Kind> {
-        let mut events = Vec::new();
-        for (&netns, place) in &mut self.places {
-            let knobs = match Knobs::of(&place.netns) {
-                Ok(knobs) => knobs,
-                Err(error) => {
-                    log::debug!("knobs of namespace {netns}: {error}");
-                    continue;
-                }
-            };
-            let sample = knob_sample(netns, &knobs);
-            if place.said_knobs.as_ref() != Some(&sample) {
-                place.said_knobs = Some(sample.clone());
-                events.push(Kind::KnobSample(Box::new(sample)));
-            }
+        self.places.iter_mut().filter_map(|(netns, place)| place.knobs(*netns)).collect()
+    }
+
+    /// Knobs of a namespace if they have changed: for what must not be judged by what was set a second ago.
+    pub(super) fn fresh_knobs(&mut self, netns: u32) -> Option<Kind> {
+        let place = self.places.get_mut(&netns)?;
+        if place.read_knobs.is_some_and(|read| read.elapsed() < KNOBS_FRESH) {
+            return None;
         }
-        events
+        place.knobs(netns)
     }
 
     /// Settings of a namespace, read now.
@@ -308,6 +329,15 @@ impl Places {
             }
         }
         (found, complete)
+    }
+
+    /// Those of `among` that have this address.
+    pub(super) fn holders_of(&self, address: IpAddr, among: &BTreeSet<u32>) -> Vec<u32> {
+        let has = |netns: &&Netns| {
+            let found = addresses(netns).inspect_err(|error| log::debug!("{error}")).unwrap_or_default();
+            found.contains(&address.to_canonical())
+        };
+        self.table.iter().filter(|netns| among.contains(&netns.id())).filter(has).map(Netns::id).collect()
     }
 
     /// Every listener of every namespace.

@@ -15,7 +15,7 @@ use super::{
     btf::Btf,
     coverage::{Coverage, Observed, Status},
     hindrance::{LOCKDOWN, is_confidential},
-    plan::{self, BackEnd, Kind, Observation, Probe, WITH_ALL, Way, observations},
+    plan::{self, BackEnd, DEPENDENT, Kind, Observation, Probe, WITH_ALL, Way, observations},
 };
 
 /// Which tiers may be used.
@@ -106,6 +106,16 @@ pub fn attach(
                 *choice = attacher.choose(observation, BackEnd::Tracepoint);
                 failures.append(&mut choice.failures);
                 choice.failures = failures;
+            }
+        }
+    }
+    for (dependent, on) in DEPENDENT {
+        let stands_by = wanted.iter().zip(&chosen).find(|(o, _)| o.name == *on).and_then(|(_, c)| c.way);
+        for (observation, choice) in wanted.iter().zip(&mut chosen).filter(|(o, _)| o.name == *dependent) {
+            if choice.way.is_some_and(|way| stands_by.is_none_or(|other| other.back_end != way.back_end)) {
+                attacher.release(observation.name);
+                choice.way = None;
+                choice.failures.push(format!("{on} is made in another tier"));
             }
         }
     }

@@ -5,6 +5,7 @@ mod batch;
 pub mod btf;
 pub mod coverage;
 pub mod deny;
+pub mod deny_packets;
 pub mod error;
 mod hindrance;
 mod misses;

@@ -194,8 +194,10 @@ impl Parts {
         match Writer::new(Counted { file, written: 0 }, &self.metadata) {
             Ok(writer) => self.writer = Some(writer),
             Err(error) => {
-                // Nobody can use a file without a header.
-                let _gone = fs::remove_file(&self.path);
+                // No reader can use a file without a header. A device stays: root could remove /dev/full.
+                if fs::symlink_metadata(&self.path).is_ok_and(|file| file.is_file()) {
+                    let _gone = fs::remove_file(&self.path);
+                }
                 return Err(error);
             }
         }

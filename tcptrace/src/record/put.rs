@@ -159,6 +159,7 @@ pub(super) fn put(columns: &mut Builders, row: usize, event: &Event) -> Result<(
         | Kind::NoPort(_)
         | Kind::PortUse(_)
         | Kind::PortSurvey(_)
+        | Kind::AcceptFail(_)
         | Kind::BindFail(_)
         | Kind::ListenerClosed(_)
         | Kind::PrefixSample(_)
@@ -190,6 +191,13 @@ fn for_queries(columns: &mut Builders, row: usize, kind: &Kind) {
             task(columns, row, &listen.task);
             columns.backlog.put(row, listen.backlog);
             columns.options.put(row, listen.options.bits());
+        }
+        Kind::AcceptFail(fail) => {
+            endpoints(columns, row, &fail.endpoints);
+            listener(columns, row, &fail.listener);
+            task(columns, row, &fail.task);
+            columns.errno.put(row, fail.errno);
+            columns.total.put(row, fail.total);
         }
         Kind::BindFail(fail) => {
             endpoints(columns, row, &fail.endpoints);

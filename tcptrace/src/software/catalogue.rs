@@ -98,6 +98,8 @@ pub(crate) struct Setting {
     #[serde(default = "one")]
     over: u64,
     at_most: Option<u64>,
+    #[serde(default)]
+    accept: bool,
     pub(crate) source: String,
 }
 
@@ -248,6 +250,8 @@ impl Setting {
     pub(super) fn advice(&self, name: &str, values: &Values) -> Advice {
         let fill = |text: &String| self.fill(text, values);
         let (verb, object) = self.purpose.verb();
+        // `nginx`, but `the Python program`.
+        let name = if name.ends_with(" program") { &format!("the {name}") } else { name };
         let setting = self.set.as_ref().map(fill);
         let when = self.when.as_ref().map_or_else(String::new, |when| format!(" ({when})"));
         let mut text = format!("{verb} {name}{object}{when}");
@@ -260,8 +264,11 @@ impl Setting {
                         text.push_str(&part);
                     }
                 }
+                let unknown = self.value(values).is_none()
+                    && self.set.as_ref().is_some_and(|set| set.contains("{value}"));
                 let rest = [
                     self.default.as_ref().map(|default| format!("default: {default}")),
+                    unknown.then(|| "N: more than now".to_owned()),
                     self.note.as_ref().map(fill),
                 ];
                 let rest: Vec<String> = rest.into_iter().flatten().collect();
@@ -280,11 +287,16 @@ impl Setting {
         Advice { setting, text }
     }
 
+    /// The value that is to be written, if it can be told.
+    fn value(&self, values: &Values) -> Option<u64> {
+        // Of a pool that serves what one thread accepts, the number of accepting threads says nothing.
+        let known = values.value.filter(|_| self.purpose != Purpose::Workers || self.accept)?;
+        let value = known.saturating_mul(self.times).div_ceil(self.over);
+        Some(self.at_most.map_or(value, |most| value.min(most)))
+    }
+
     fn fill(&self, text: &str, values: &Values) -> String {
-        let value = values.value.map(|value| {
-            let value = value.saturating_mul(self.times).div_ceil(self.over);
-            self.at_most.map_or(value, |most| value.min(most))
-        });
+        let value = self.value(values);
         let value = value.map_or_else(|| "N".to_owned(), |value| value.to_string());
         let (address, port) = match values.address {
             Some(address) if !values.another => (address.to_string(), address.port().to_string()),

@@ -31,7 +31,7 @@ pub(super) enum Load {
 }
 
 impl Load {
-    pub(super) const BURSTS: Self = Self::Bursts { size: 64, number: 25, hold: Duration::from_millis(60) };
+    pub(super) const BURSTS: Self = Self::Bursts { size: 64, number: 15, hold: Duration::from_millis(60) };
 
     pub(super) fn run(self) -> Result<()> {
         match self {

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args as ClapArgs;
 use nix::unistd::Uid;
+use sha2::{Digest as _, Sha256};
 
 use crate::test::native;
 use crate::test::tally::Tally;
@@ -34,7 +35,9 @@ pub(crate) use stage::{Args as StageArgs, run as stage};
 const SUITE: &str = "bookworm";
 
 /// Their packages; what these need comes with them.
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 13] = [
+    // What scripts of theirs are run by.
+    "dash",
     "nginx-light",
     "apache2-bin",
     "haproxy",
@@ -140,7 +143,10 @@ fn prove(program: &Path, case: Option<&str>, budget: Duration, tally: &mut Tally
 
 /// The root that Debian's servers run in.
 fn tree() -> Result<PathBuf> {
-    let unpacked = Unpacked::new("software", SUITE)?;
+    // A tree of other packages is another one.
+    let digest = Sha256::digest(PACKAGES.join(" "));
+    let digest: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let unpacked = Unpacked::new("software", &format!("{SUITE}-{digest}"))?;
     let path = unpacked.tree(SUITE, |apt| apt.closure(&PACKAGES), whole)?;
     Ok(path.to_path_buf())
 }

@@ -1,6 +1,7 @@
 //! One server's turn, in network and mount namespaces of its own.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread;
@@ -8,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args as ClapArgs;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::Pid;
 
 use super::load::{self, Load};
@@ -70,17 +72,20 @@ struct Stage {
     /// What the server has for its root, or where its files are.
     place: PathBuf,
     home: PathBuf,
-    _work: tempfile::TempDir,
+    /// Where all of that is, in a tmpfs that only this process and its children see.
+    work: PathBuf,
 }
 
 impl Stage {
     fn set(server: &'static Server, home: &Path) -> Result<Self> {
-        let work = tempfile::Builder::new().prefix("tcptrace-software-").tempdir().context("a directory")?;
+        // Never removed with what is in it: other file systems are mounted there.
+        let work =
+            tempfile::Builder::new().prefix("tcptrace-software-").tempdir().context("a directory")?.keep();
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("mounts of its own")?;
-        mount(Some("tmpfs"), work.path(), Some("tmpfs"), MsFlags::empty(), none).context("a tmpfs")?;
+        mount(Some("tmpfs"), &work, Some("tmpfs"), MsFlags::empty(), none).context("a tmpfs")?;
         let at = |name: &str| -> Result<PathBuf> {
-            let path = work.path().join(name);
+            let path = work.join(name);
             fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
             Ok(path)
         };
@@ -102,8 +107,7 @@ impl Stage {
             }
             mount(Some("proc"), &place.join("proc"), Some("proc"), MsFlags::empty(), none)
                 .context("/proc")?;
-            mount(Some("/dev"), &place.join("dev"), none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
-                .context("/dev")?;
+            devices(&place.join("dev"))?;
             tool::capture(Command::new("chmod").args(["1777"]).args([place.join("tmp"), place.join("run")]))?;
             let users = [
                 ("etc/passwd", "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/tmp:/bin/false\n"),
@@ -119,7 +123,7 @@ impl Stage {
             fs::write("/proc/sys/net/ipv4/ip_local_port_range", load::UPSTREAM_RANGE)
                 .context("the range of ports")?;
         }
-        Ok(Self { server, place, home: home.to_path_buf(), _work: work })
+        Ok(Self { server, place, home: home.to_path_buf(), work })
     }
 
     /// The incident, its remedy, and no incident. Gives what was seen, in short.
@@ -148,9 +152,9 @@ impl Stage {
         )];
 
         self.carry_out(&printed, &mut running)?;
-        remarks.push(
-            format!("carried out: {} {}", printed.setting, printed.also.join(" ")).trim_end().to_owned(),
-        );
+        let has_more = server.files.iter().any(|(_, text)| text.contains(ALSO));
+        let more = if has_more { format!(" {}", printed.also.join(" ")) } else { String::new() };
+        remarks.push(format!("carried out: {}{more}", printed.setting));
         let again = watch(program, server.load)?;
         running.stop(server.end)?;
         ensure!(
@@ -244,13 +248,20 @@ impl Stage {
                 command
             }
         };
-        command.args(arguments).stdin(Stdio::null()).env("LC_ALL", "C").env("HOME", "/tmp");
+        command.args(arguments).stdin(Stdio::null()).env("LC_ALL", "C").env("HOME", "/tmp").env("PWD", "/");
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         Ok(command)
     }
 
-    /// Ends whatever is left in the network namespace.
+    /// Ends whatever is left in the network namespace, and takes its place away.
     fn clear(&self) {
+        self.end_all();
+        let _gone = umount2(&self.work, MntFlags::MNT_DETACH);
+        // If it is not empty, it stays.
+        let _gone = fs::remove_dir(&self.work);
+    }
+
+    fn end_all(&self) {
         let Ok(own) = fs::read_link("/proc/self/ns/net") else { return };
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let pid = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
@@ -260,6 +271,27 @@ impl Stage {
             }
         }
     }
+}
+
+/// The devices that a server needs. Not this machine's own directory: whoever clears the stage must not be able to reach that.
+fn devices(place: &Path) -> Result<()> {
+    const DEVICES: [(&str, u64); 5] = [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)];
+    const LINKS: [(&str, &str); 4] =
+        [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")];
+    let mode = Mode::from_bits_truncate(0o666);
+    for (name, minor) in DEVICES {
+        let path = place.join(name);
+        mknod(&path, SFlag::S_IFCHR, mode, makedev(1, minor))
+            .with_context(|| format!("making {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).context("permissions of a device")?;
+    }
+    for (name, to) in LINKS {
+        symlink(Path::new("/proc/self").join(to), place.join(name))
+            .with_context(|| format!("making /dev/{name}"))?;
+    }
+    let shm = place.join("shm");
+    fs::create_dir(&shm).context("making /dev/shm")?;
+    fs::set_permissions(&shm, fs::Permissions::from_mode(0o1777)).context("permissions of /dev/shm")
 }
 
 /// The load, and what was seen of it.

@@ -85,7 +85,7 @@ const BEST: &[Tier] = &[Tier::Auto];
 /// What takes programs of its own in each of the full tiers.
 const FULL: &[Tier] = &[Tier::Auto, Tier::Kprobe];
 
-pub(crate) const CASES: [Case; 20] = [
+pub(crate) const CASES: [Case; 29] = [
     rehearsal("accept-overflow", &["rehearse", "accept-overflow"], &Tier::ALL),
     // The tracepoint tier does not see listen() fail.
     rehearsal("port-grab", &["rehearse", "port-grab"], &[Tier::Tracepoint]),
@@ -117,6 +117,16 @@ pub(crate) const CASES: [Case; 20] = [
         BEST,
     ),
     rehearsal("bind-refused", &["rehearse", "bind-refused", "--variant", "every"], &Tier::ALL),
+    // Those that a kernel before 5.17, which gives no reasons, can tell as well.
+    rehearsal("dropped-queue-unread", &["rehearse", "dropped", "--variant", "queue-unread"], BEST),
+    rehearsal("dropped-queue-out", &["rehearse", "dropped", "--variant", "queue-out"], BEST),
+    rehearsal("dropped-tracked-drop", &["rehearse", "dropped", "--variant", "tracked-drop"], BEST),
+    rehearsal("dropped-cgroup-out", &["rehearse", "dropped", "--variant", "cgroup-out"], BEST),
+    rehearsal("dropped-reject-reset", &["rehearse", "dropped", "--variant", "reject-reset"], BEST),
+    rehearsal("dropped-neighbour-silent", &["rehearse", "dropped", "--variant", "neighbour-silent"], BEST),
+    rehearsal("dropped-neighbour-table", &["rehearse", "dropped", "--variant", "neighbour-table"], BEST),
+    rehearsal("dropped-conntrack-full", &["rehearse", "dropped", "--variant", "conntrack-full"], BEST),
+    rehearsal("dropped-xdp-driver", &["rehearse", "dropped", "--variant", "xdp-driver"], BEST),
 ];
 
 impl Case {

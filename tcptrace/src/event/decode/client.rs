@@ -85,6 +85,7 @@ pub(super) fn handshake_drop(from: &mut Cursor<'_>) -> Result<Kind, Ended> {
         input,
         input_name: None,
         total: from.u64()?,
+        facts: None,
     })))
 }
 

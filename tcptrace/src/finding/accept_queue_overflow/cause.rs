@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use crate::finding::owner_state::who_accepts;
 use crate::finding::queue_limit::{QueueLimit, SetBy};
-use crate::finding::words::{count, rate, span};
+use crate::finding::words::{rate, span};
 use crate::finding::{Confidence, Remedy, commands, own_words};
 use crate::software::Need;
 
@@ -52,50 +53,18 @@ impl Account<'_> {
 
     fn stalled(&self) -> Cause {
         let stall = &self.memory.stall;
-        let pid = self.subject.process.as_ref().and_then(|process| process.pid);
-        let who = self.subject.process.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
-        let mut explanation = match stall.longest {
-            Some(longest) => format!("nobody accepted for {} while the queue was full", span(longest)),
-            None => "nobody accepts".to_owned(),
-        };
-        let process = stall.process.unwrap_or_default();
-        let mut remedy = Vec::new();
-        if stall.stopped {
-            explanation.push_str(&format!(": {who} is stopped (by a signal or a debugger)"));
-            remedy.push(match pid {
-                Some(pid) => Remedy::command(format!("continue {who}"), format!("kill -CONT {pid}")),
-                None => Remedy::text("continue the process"),
-            });
-        } else if process.is_at_file_limit() {
-            let limit = process.open_files_limit.unwrap_or_default();
-            explanation
-                .push_str(&format!(": {who} is at its limit of {limit} open files, so accept() fails"));
-            remedy.push(match pid {
-                Some(pid) => Remedy::command(
-                    "raise the limit on open files, then look for connections that are never closed",
-                    format!("prlimit --pid {pid} --nofile={}", limit.saturating_mul(4)),
-                ),
-                None => Remedy::text("raise the limit on open files (RLIMIT_NOFILE)"),
-            });
-            remedy.extend(own_words::of(&self.subject, Need::Descriptors(limit.saturating_mul(4))));
-        } else {
-            if process.blocked > 0 {
-                let threads = count(process.blocked.into(), "thread", "threads");
-                explanation.push_str(&format!(
-                    ": {threads} of {who} in uninterruptible sleep (disk, network file system, a kernel lock)"
-                ));
+        let reason = stall.owner.reason(self.subject.process.as_ref());
+        let explanation = match stall.longest {
+            Some(longest) => {
+                format!("no process accepted for {} while the queue was full{}", span(longest), reason.words)
             }
-            remedy.push(match pid {
-                Some(pid) => Remedy::command(
-                    format!("find out what {who} does instead of accepting"),
-                    format!("cat /proc/{pid}/task/*/stack"),
-                ),
-                None => Remedy::text("find out what the process does instead of accepting"),
-            });
-        }
+            None => format!("no process accepts{}", reason.words),
+        };
+        let mut remedy = vec![reason.remedy];
+        remedy.extend(stall.owner.lasting_remedy(&self.subject));
         remedy.push(Remedy::text(format!("no queue is long enough for that: {}", self.not_the_limit(&[]))));
-        let confidence =
-            if stall.stopped || self.accepts.is_some() { Confidence::Certain } else { Confidence::Likely };
+        let seen = reason.observed && (stall.owner.stopped || self.accepts.is_some());
+        let confidence = if seen { Confidence::Certain } else { Confidence::Likely };
         Cause { code: "accept-stalled", confidence, explanation, remedy }
     }
 
@@ -211,12 +180,11 @@ impl Account<'_> {
         }
         let who = match self.accept_threads() {
             None | Some(0) => "accepts are at".to_owned(),
-            Some(1) => "1 thread accepts".to_owned(),
-            Some(threads) => format!("{threads} threads accept"),
+            Some(_) => who_accepts(self.listener, self.world),
         };
         own_words::or_general(
             &self.subject,
-            Need::Workers(own_words::workers_for(self.accept_threads(), accepts, arrivals)),
+            Need::Workers(own_words::workers_for(&self.subject, self.accept_threads(), accepts, arrivals)),
             "add workers",
             &format!(": {who} {} against {} arriving", rate(accepts), rate(arrivals)),
         )

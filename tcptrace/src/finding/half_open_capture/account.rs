@@ -77,10 +77,16 @@ impl<'a> Account<'a> {
                 } else {
                     ""
                 };
+                let again: Vec<String> =
+                    [(seen.repeated, "repeated the SYN"), (seen.retried, "came from a new port")]
+                        .into_iter()
+                        .filter(|(number, _)| *number > 0)
+                        .map(|(number, how)| format!("{number} {how}"))
+                        .collect();
                 let explanation = format!(
-                    "the peers try again ({} of {sources} repeated the SYN, {} came from a new port): our SYN-ACKs do not \
-                     reach them, or their ACKs do not reach us (one host cannot tell which){others}",
-                    seen.repeated, seen.retried
+                    "the peers try again (of {sources}: {}): our SYN-ACKs do not reach them, or their ACKs do not reach us (one \
+                     host cannot tell which){others}",
+                    again.join(", ")
                 );
                 (
                     "return-path",
@@ -170,7 +176,8 @@ impl<'a> Account<'a> {
             .with("limit", self.limit())
             .with("requests", seen.requests)
             .with("sources", seen.sources)
-            .with("retried_from_new_port", seen.retried)
+            // Without their end in sight, earlier requests of the same peer may have been answered.
+            .with("retried_from_new_port", (self.sees_ends() || seen.retried > 0).then_some(seen.retried))
             .with("repeated_syn", seen.repeated)
             .with("retransmissions", seen.retransmissions)
             .with("expired", self.sees_ends().then_some(seen.expired))

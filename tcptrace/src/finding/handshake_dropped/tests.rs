@@ -1,8 +1,10 @@
 use crate::event::{
-    Connect, ConnectResult, ConnectTotals, Endpoints, Family, HandshakeDrop, Kind, ListenerReport, Owner,
-    Packet, ReportedListener, SynDrop, SynDropCause,
+    CgroupFacts, Connect, ConnectResult, ConnectTotals, ConntrackFacts, DropFacts, Endpoints, Family,
+    FoundRule, HandshakeDrop, Kind, ListenerReport, NeighbourFacts, NetfilterQueue, Owner, Packet,
+    ReportedListener, RuleDeed, RuleFacts, SynDrop, SynDropCause,
 };
 use crate::finding::testing::{NETNS, Play, Server, address, handshake_drop, ms, task};
+use crate::finding::{Confidence, Severity};
 
 fn by_netfilter(packet: Packet, outgoing: bool) -> HandshakeDrop {
     HandshakeDrop {
@@ -37,6 +39,7 @@ fn report(play: &mut Play, at: u64, listeners: &[&str]) {
         asked: ms(at),
         listeners: listeners.collect(),
         incomplete: None,
+        called: Vec::new(),
     };
     play.send(at, Kind::ListenerReport(Box::new(report)));
 }
@@ -51,7 +54,7 @@ fn a_firewall_in_front_of_a_listener_is_told_with_its_hook() {
     send(&mut play, 2000, &drop);
     let finding = play.only();
     assert_eq!((finding.code, finding.cause), ("handshake-dropped", "netfilter"));
-    assert_eq!(finding.title, "this host drops SYNs to nginx[42] 0.0.0.0:80: netfilter");
+    assert_eq!(finding.title, "this host drops SYNs to nginx[42] 0.0.0.0:80: netfilter drops them in INPUT");
     assert!(finding.explanation.contains("INPUT hook"), "{}", finding.explanation);
 }
 
@@ -171,4 +174,169 @@ fn a_listener_without_a_way_back_is_named() {
     assert_eq!((finding.code, finding.cause), ("handshake-dropped", "no-route"));
     assert_eq!(finding.subject.to_string(), "nginx[42] 10.0.0.1:80");
     assert!(finding.explanation.contains("no route back"), "{}", finding.explanation);
+}
+
+/// A SYN that comes in for nginx on port 80 twice, dropped for this reason, with what the host showed.
+fn dropped_twice(reason: &str, function: &str, facts: DropFacts) -> Play {
+    let mut play = Play::new(4096);
+    let drop = HandshakeDrop {
+        reason: 5,
+        reason_name: Some(reason.to_owned()),
+        function: Some(function.to_owned()),
+        input: 2,
+        facts: Some(Box::new(facts)),
+        ..handshake_drop(Packet::Syn, false)
+    };
+    send(&mut play, 1000, &drop);
+    report(&mut play, 1001, &["0.0.0.0:80"]);
+    send(&mut play, 2000, &drop);
+    play
+}
+
+fn evidence(play: &Play) -> serde_json::Value {
+    serde_json::to_value(&play.only().evidence).unwrap()
+}
+
+#[test]
+fn a_rule_is_certain_only_if_one_was_read_that_matches() {
+    let rule = |rule: Option<RuleDeed>| {
+        let rule = rule.map(|deed| FoundRule {
+            place: "table inet filter, chain input, handle 7".to_owned(),
+            deed,
+            queue: None,
+        });
+        let rules = Some(RuleFacts { rule, ..RuleFacts::default() });
+        dropped_twice("NETFILTER_DROP", "nf_hook_slow", DropFacts { rules, ..DropFacts::default() })
+    };
+    let known = rule(Some(RuleDeed::Drop));
+    assert_eq!((known.only().cause, known.only().confidence), ("netfilter", Confidence::Certain));
+    assert!(known.only().explanation.contains("handle 7"), "{}", known.only().explanation);
+    let unknown = rule(None);
+    assert_eq!((unknown.only().cause, unknown.only().confidence), ("netfilter", Confidence::Likely));
+    assert!(unknown.only().explanation.contains("IPVS"), "{}", unknown.only().explanation);
+    assert_eq!(rule(Some(RuleDeed::Reject)).only().cause, "reject");
+}
+
+#[test]
+fn a_full_connection_tracking_table_blames_no_rule() {
+    let conntrack = Some(ConntrackFacts {
+        count: 4096,
+        max: 4096,
+        dropped: true,
+        invalid: false,
+        drops: 9,
+        counted: true,
+    });
+    let play =
+        dropped_twice("NETFILTER_DROP", "nf_hook_slow", DropFacts { conntrack, ..DropFacts::default() });
+    let finding = play.only();
+    assert_eq!((finding.cause, finding.confidence), ("conntrack-full", Confidence::Certain));
+    assert_eq!(
+        finding.title,
+        "this host drops SYNs to nginx[42] 0.0.0.0:80: the connection tracking table is full"
+    );
+    assert_eq!((evidence(&play)["conntrack_max"].as_u64(), evidence(&play).get("hook")), (Some(4096), None));
+    assert!(finding.explanation.contains("4096 of 4096"), "{}", finding.explanation);
+    let command = finding.remedy[0].command.as_deref().unwrap();
+    assert_eq!(command, "sysctl -w net.netfilter.nf_conntrack_max=65536");
+}
+
+#[test]
+fn an_unread_queue_is_told_from_one_that_is_full() {
+    let with = |queues: &[NetfilterQueue]| {
+        let queues = Some(queues.to_vec());
+        dropped_twice("NOT_SPECIFIED", "nf_queue", DropFacts { queues, ..DropFacts::default() })
+    };
+    let unread = with(&[]);
+    assert_eq!((unread.only().cause, unread.only().confidence), ("nfqueue-unread", Confidence::Certain));
+    let full = with(&[NetfilterQueue { number: 0, reader: 77, waiting: 1024, dropped: 5, unread: 0 }]);
+    assert_eq!((full.only().cause, full.only().confidence), ("nfqueue-full", Confidence::Likely));
+}
+
+#[test]
+fn what_sockets_and_control_groups_discard_is_theirs() {
+    let plain = |reason| dropped_twice(reason, "tcp_v4_rcv", DropFacts::default());
+    for (reason, cause) in
+        [("TCP_MD5NOTFOUND", "tcp-md5"), ("TCP_AOFAILURE", "tcp-ao"), ("TCP_MINTTL", "min-ttl")]
+    {
+        let play = plain(reason);
+        assert_eq!((play.only().cause, play.only().confidence), (cause, Confidence::Certain), "{reason}");
+    }
+    let cgroup = Some(CgroupFacts {
+        path: "/system.slice/web.service".to_owned(),
+        attached_to: Some("/system.slice/web.service".to_owned()),
+        programs: vec!["sd_fw_ingress".to_owned()],
+        asked: true,
+    });
+    let play = dropped_twice("SOCKET_FILTER", "tcp_v4_rcv", DropFacts { cgroup, ..DropFacts::default() });
+    let finding = play.only();
+    assert_eq!((finding.cause, finding.confidence), ("cgroup-filter", Confidence::Likely));
+    assert!(finding.title.ends_with("the IP filter of web.service"), "{}", finding.title);
+    assert!(finding.explanation.contains("IPAddressDeny="), "{}", finding.explanation);
+    assert_eq!(plain("SOCKET_FILTER").only().cause, "socket-filter");
+}
+
+#[test]
+fn an_unknown_word_is_given_as_it_is() {
+    let play = dropped_twice("NOVEL_REASON", "novel_function", DropFacts::default());
+    let finding = play.only();
+    assert_eq!((finding.cause, finding.confidence), ("unknown", Confidence::Possible));
+    assert!(finding.title.ends_with("NOVEL_REASON"), "{}", finding.title);
+    assert!(finding.explanation.contains("novel_function") && finding.explanation.contains("does not know"));
+}
+
+#[test]
+fn one_full_neighbour_table_is_one_finding_whoever_is_called() {
+    let mut play = Play::new(4096);
+    let neighbours = Some(NeighbourFacts { entries: 1024, limit: Some(1024), overflowed: true });
+    for host in 0..20_u8 {
+        let mut drop = handshake_drop(Packet::Syn, true);
+        drop.reason_name = Some("NEIGH_CREATEFAIL".to_owned());
+        drop.endpoints.remote = Some(([10, 9, 21, host], 80).into());
+        drop.task = Some(task(77, "pod"));
+        drop.facts = Some(Box::new(DropFacts { neighbours, ..DropFacts::default() }));
+        send(&mut play, 1000 + u64::from(host) * 10, &drop);
+    }
+    play.ticks_until(4000);
+    let finding = play.only();
+    assert_eq!((finding.cause, finding.confidence), ("neighbour-table", Confidence::Certain));
+    assert_eq!(finding.title, "this host drops SYNs to 20 servers: the neighbour table is full");
+    assert_eq!(finding.subject.to_string(), "pod[77]");
+    assert!(finding.explanation.contains("1024 of 1024"), "{}", finding.explanation);
+}
+
+#[test]
+fn a_rule_on_the_way_out_is_told_for_a_few_servers_and_then_for_all() {
+    let mut play = Play::new(4096);
+    for host in 0..20_u8 {
+        for again in 0..2 {
+            let mut drop = by_netfilter(Packet::Syn, true);
+            drop.endpoints.remote = Some(([10, 9, 21, host], 80).into());
+            send(&mut play, 1000 + u64::from(host) * 10 + again, &drop);
+        }
+    }
+    let mut ids: Vec<u64> = play.findings.iter().map(|finding| finding.id).collect();
+    ids.dedup();
+    assert_eq!(ids.iter().max(), Some(&5));
+}
+
+#[test]
+fn a_server_that_serves_others_is_a_warning_and_one_that_serves_no_client_is_critical() {
+    let syns = |served: bool| {
+        let mut play = Play::new(4096);
+        let mut server = Server::new(100, "0.0.0.0:80", 128);
+        server.listen(&mut play, task(42, "nginx"), Some(128), 4096);
+        if served {
+            server.totals.enqueued = Some(5);
+        }
+        play.send(900, server.sample());
+        let drop = by_netfilter(Packet::Syn, false);
+        send(&mut play, 1000, &drop);
+        report(&mut play, 1001, &["0.0.0.0:80"]);
+        send(&mut play, 2000, &drop);
+        play.ticks_until(4000);
+        play.only().severity
+    };
+    assert_eq!(syns(false), Severity::Critical);
+    assert_eq!(syns(true), Severity::Warning);
 }

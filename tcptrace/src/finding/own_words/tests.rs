@@ -55,11 +55,14 @@ fn the_queue_of_a_unit_s_socket_is_the_unit_s() {
 #[test]
 fn so_many_workers_keep_up() {
     // 1 thread accepts 10/s, 40/s arrive: four would just do.
-    assert_eq!(workers_for(Some(1), 10.0, 40.0), Some(5));
-    assert_eq!(workers_for(Some(4), 10.0, 12.0), Some(6));
-    for (threads, accepts, arrivals) in
-        [(None, 1.0, 2.0), (Some(0), 1.0, 2.0), (Some(1), 0.0, 2.0), (Some(1), 0.01, 9000.0)]
-    {
-        assert_eq!(workers_for(threads, accepts, arrivals), None);
+    let mut party = party("gunicorn", "python3 gunicorn");
+    assert_eq!(workers_for(&party, Some(1), 10.0, 40.0), Some(5));
+    assert_eq!(workers_for(&party, Some(4), 10.0, 12.0), Some(6));
+    // The master and its eight workers, two of which have accepted while it was watched.
+    party.process.as_mut().unwrap().also =
+        (0..8).map(|pid| Owner { pid: 100 + pid, comm: "gunicorn".into() }).collect();
+    assert_eq!(workers_for(&party, Some(2), 10.0, 12.0), Some(12));
+    for (threads, accepts, arrivals) in [(None, 1.0, 2.0), (Some(1), 0.0, 2.0), (Some(1), 0.01, 9000.0)] {
+        assert_eq!(workers_for(&party, threads, accepts, arrivals), None);
     }
 }

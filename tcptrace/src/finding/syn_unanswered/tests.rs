@@ -1,6 +1,9 @@
-use crate::event::{ConnectResult, ConnectTotals, Kind, Timestamp};
-use crate::finding::testing::{Play, connect, ms};
-use crate::finding::{Severity, State};
+use crate::event::{
+    CalledAddress, ConnectResult, ConnectTotals, Kind, ListenerReport, Owner, Packet, ReportedListener,
+    Timestamp,
+};
+use crate::finding::testing::{NETNS, Play, connect, handshake_drop, ms};
+use crate::finding::{Confidence, Severity, State};
 
 /// Connects of one process to one destination, with the kernel side's counts.
 struct Client {
@@ -48,6 +51,7 @@ fn a_connect_that_waits_long_is_told_once_and_updated() {
     client.play.ticks_until(6000);
     assert!(client.play.findings.is_empty(), "the loss of a packet or two is nothing to tell of");
     client.tell(7000, 40000, ConnectResult::SynAgain, 3);
+    client.play.ticks_until(9000);
     client.tell(15_000, 40000, ConnectResult::TimedOut, 3);
     client.play.ticks_until(16_000);
     let finding = client.play.only();
@@ -71,6 +75,7 @@ fn connects_that_are_called_off_count_if_there_are_several() {
         client.tell(at + 1000, 40000 + port, ConnectResult::SynAgain, 1);
         client.tell(at + 1500, 40000 + port, ConnectResult::Cancelled, 1);
     }
+    client.play.ticks_until(10_000);
     assert_eq!(client.play.only().cause, "no-answer");
 }
 
@@ -78,6 +83,7 @@ fn connects_that_are_called_off_count_if_there_are_several() {
 fn an_icmp_message_is_quoted() {
     let mut client = Client::new();
     client.tell(3000, 40000, ConnectResult::Unreachable, 0);
+    client.play.ticks_until(5000);
     let finding = client.play.only();
     assert!(finding.explanation.starts_with("EHOSTUNREACH: an ICMP message"), "{}", finding.explanation);
 }
@@ -105,4 +111,63 @@ fn records_that_come_late_do_not_count_twice() {
     client.play.ticks_until(4000);
     assert_eq!(serde_json::to_value(&client.play.only().evidence).unwrap()["timed_out"], 2);
     assert_eq!(client.totals.since, Timestamp::from_nanos(crate::finding::testing::START));
+}
+
+/// The listener that has 10.0.0.1:80 is on this host.
+fn found_here(client: &mut Client, at: u64) {
+    let listener = ReportedListener {
+        netns: NETNS + 1,
+        local: "0.0.0.0:80".parse().unwrap(),
+        v6only: None,
+        inode: 7,
+        device: 0,
+        owners: vec![Owner { pid: 42, comm: "nginx".to_owned() }],
+    };
+    let report = ListenerReport {
+        netns: NETNS,
+        port: 80,
+        asked: ms(at),
+        listeners: vec![listener],
+        incomplete: None,
+        called: vec![CalledAddress { address: [10, 0, 0, 1].into(), held_by: vec![NETNS + 1] }],
+    };
+    client.play.send(at, Kind::ListenerReport(Box::new(report)));
+}
+
+#[test]
+fn a_syn_that_is_lost_between_two_ends_of_this_host_is_lost_here() {
+    let mut client = Client::new();
+    client.tell(1000, 40000, ConnectResult::SynAgain, 1);
+    client.tell(3000, 40000, ConnectResult::SynAgain, 2);
+    found_here(&mut client, 3001);
+    client.tell(7000, 40000, ConnectResult::SynAgain, 3);
+    client.play.ticks_until(9000);
+    let finding = client.play.only();
+    assert_eq!((finding.cause, finding.confidence), ("local-drop", Confidence::Likely));
+    assert!(finding.explanation.contains("nginx[42] 0.0.0.0:80"), "{}", finding.explanation);
+    assert!(finding.explanation.contains("last seen as the client sent it"), "{}", finding.explanation);
+}
+
+#[test]
+fn the_function_that_dropped_it_without_a_reason_is_named() {
+    let mut client = Client::new();
+    let mut drop = handshake_drop(Packet::Syn, true);
+    drop.function = Some("veth_xmit".to_owned());
+    client.play.send(900, Kind::HandshakeDrop(Box::new(drop)));
+    client.tell(1000, 40000, ConnectResult::SynAgain, 1);
+    found_here(&mut client, 3001);
+    client.tell(7000, 40000, ConnectResult::SynAgain, 3);
+    client.play.ticks_until(9000);
+    let finding = client.play.only();
+    assert!(finding.explanation.contains("function veth_xmit"), "{}", finding.explanation);
+}
+
+#[test]
+fn an_icmp_message_from_elsewhere_is_no_local_drop() {
+    let mut client = Client::new();
+    client.tell(1000, 40000, ConnectResult::SynAgain, 1);
+    found_here(&mut client, 1001);
+    client.tell(3000, 40000, ConnectResult::Unreachable, 1);
+    client.play.ticks_until(5000);
+    assert_eq!(client.play.only().cause, "no-answer");
 }

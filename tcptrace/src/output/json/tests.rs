@@ -65,13 +65,14 @@ fn finding() {
             r#""cause":"backlog-argument","#,
             r#""evidence":{"syn_drops":297,"ack_drops":0,"queue":21,"queue_limit":20,"backlog":20,"somaxconn":4096,"#,
             r#""somaxconn_at_listen":4096,"arrivals_per_s":71.4,"accepts_per_s":8.0,"wait_max_ms":2625.0,"#,
-            r#""wait_mean_ms":2568.8,"kernel_ListenOverflows":297,"duration_s":4.7,"peers":297,"accept_threads":1,"#,
+            r#""wait_mean_ms":2568.8,"kernel_ListenOverflows":297,"duration_s":5.0,"peers":297,"accept_threads":1,"#,
             r#""abort_on_overflow":false,"syncookies":1,"max_syn_backlog":512,"#,
             r#""why":"the application's backlog: listen(fd, 20); somaxconn is 4096. "#,
             r#"Accepts are too slow for any backlog"},"#,
-            r#""remedy":[{"text":"raise the application's own listen backlog (its configuration); "#,
-            r#"somaxconn (4096) needs no change"},"#,
-            r#"{"text":"add workers: 1 thread accepts 8/s against 71/s arriving"},"#,
+            r#""remedy":[{"text":"raise the listen backlog of DeleGate: `MAXIMA=listen:1024` on its command line "#,
+            r#"or in its configuration file, then restart it (default: 20); somaxconn (4096) needs no change"},"#,
+            r#"{"text":"give DeleGate more workers: `MAXIMA=delegated:N` on its command line or in its configuration "#,
+            r#"file, then restart it (default: 64; N: more than now): 1 thread accepts 8/s against 71/s arriving"},"#,
             r#"{"text":"net.ipv4.tcp_max_syn_backlog (512) is not the limit either"}]}"#,
             "\n"
         )

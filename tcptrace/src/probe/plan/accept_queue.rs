@@ -86,11 +86,40 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
                     probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept4"]).one_call(),
                     probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept"]).one_call(),
                 ],
-                "accept wait is measured at accept4's return; io_uring accepts are not seen; slows every system call a little",
+                "accept wait is measured at accept4's return; accepts by io_uring, of MPTCP connections and by 32-bit programs are not seen; slows every system call a little",
                 0,
             ),
         ],
         polled: None,
         group: 2,
+    },
+    Observation {
+        name: "accept-failed",
+        what: "accept() that fails for want of descriptors or memory, or is forbidden",
+        ways: &[
+            Way {
+                limit: Some("accepts by io_uring are not seen"),
+                ..way(Fexit, &[probe("fexit_sys_accept", Kind::Fexit, &["__sys_accept4"]).one_call()])
+            },
+            Way {
+                limit: Some(
+                    "EMFILE alone, of accept() and accept4(); runs for every descriptor that a process is given",
+                ),
+                ..way(
+                    Kprobe,
+                    &[probe("kretprobe_alloc_fd", Kind::Kretprobe, &["alloc_fd", "__alloc_fd"]).one_call()],
+                )
+            },
+            tracepoint_way(
+                &[
+                    probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept4"]).one_call(),
+                    probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept"]).one_call(),
+                ],
+                "accepts by io_uring and by 32-bit programs are not seen; slows every system call a little",
+                0,
+            ),
+        ],
+        polled: None,
+        group: 0,
     },
 ];

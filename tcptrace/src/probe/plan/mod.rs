@@ -169,6 +169,10 @@ const fn tracepoint_way(probes: &'static [Probe], limit: &'static str, serves: u
     Way { back_end: BackEnd::Tracepoint, probes, limit: Some(limit), serves, needs: None }
 }
 
+/// Observations that are made by programs of another one, and not where that one is made in another tier: those programs keep
+/// state for it, which the other tier's keep as well.
+pub const DEPENDENT: &[(&str, &str)] = &[(port::CONNECTION_EXISTS, "no-port")];
+
 /// Every observation, in the order in which coverage shows them.
 pub fn observations() -> impl Iterator<Item = &'static Observation> {
     let tables = [

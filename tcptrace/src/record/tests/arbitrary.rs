@@ -5,14 +5,16 @@ use std::net::{IpAddr, SocketAddr};
 use proptest::prelude::*;
 
 use crate::event::{
-    Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, Connect, ConnectResult, ConnectSample,
-    ConnectTotals, CounterSample, Coverage, DestinationUse, Device, Distribution, Endpoints, Enqueue,
-    EnqueuedBy, Family, HandshakeDrop, HolderReport, How, Ipv6Off, Kind, KnobSample, Listen, ListenerClosed,
-    ListenerRef, ListenerReport, ListenerSample, ListenerTotals, LossPlace, Lost, NoListener, NoPort, Owner,
-    OwnerConfidence, Packet, PortHolders, PortRange, PortReleased, PortSurvey, PortTaken, PortUse,
-    PrefixSample, ProcessInfo, ProcessState, ReportedHolder, ReportedListener, RequestEnd, RequestEnding,
-    RetransmitCause, SampleSource, SocketOptions, SocketOwner, SocketState, Syn, SynAckRetransmit, SynAnswer,
-    SynDrop, SynDropCause, Task, Timestamp, UnusableAddress,
+    Accept, AcceptFail, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, CalledAddress, CgroupFacts,
+    Connect, ConnectResult, ConnectSample, ConnectTotals, ConntrackFacts, CounterSample, Coverage,
+    DestinationUse, Device, Distribution, DropFacts, Endpoints, Enqueue, EnqueuedBy, Family, FoundRule,
+    HandshakeDrop, HolderReport, How, Ipv6Off, Kind, KnobSample, Listen, ListenerClosed, ListenerRef,
+    ListenerReport, ListenerSample, ListenerTotals, LossPlace, Lost, NeighbourFacts, NetfilterQueue,
+    NoListener, NoPort, Owner, OwnerConfidence, Packet, PortHolders, PortRange, PortReleased, PortSurvey,
+    PortTaken, PortUse, PrefixSample, ProcessInfo, ProcessState, ReportedHolder, ReportedListener,
+    RequestEnd, RequestEnding, RetransmitCause, RuleDeed, RuleFacts, SampleSource, SocketOptions,
+    SocketOwner, SocketState, Syn, SynAckRetransmit, SynAnswer, SynDrop, SynDropCause, Task, Timestamp,
+    UnusableAddress, Watch,
 };
 
 prop_compose! {
@@ -26,6 +28,37 @@ prop_compose! {
             remote: remote.map(SocketAddr::from),
             device,
         }
+    }
+}
+
+/// All values distinct, so that none can be taken for another.
+fn any_facts(seed: u64) -> DropFacts {
+    let rule = |handle: u64, deed, queue| FoundRule { place: format!("handle {handle}"), deed, queue };
+    DropFacts {
+        device: Some(format!("dev{seed}")),
+        next_hop: Some([10, 1, 2, 3].into()),
+        conntrack: Some(ConntrackFacts {
+            count: seed,
+            max: 1 ^ seed,
+            dropped: true,
+            invalid: false,
+            drops: 2 ^ seed,
+            counted: true,
+        }),
+        queues: Some(vec![NetfilterQueue { number: 3, reader: 4, waiting: 5, dropped: 6, unread: 7 }]),
+        rules: Some(RuleFacts {
+            rule: Some(rule(seed, RuleDeed::Queue, Some(9))),
+            candidates: vec![rule(8, RuleDeed::Reject, None)],
+            legacy: true,
+        }),
+        neighbours: Some(NeighbourFacts { entries: 11, limit: Some(12), overflowed: true }),
+        cgroup: Some(CgroupFacts {
+            path: "/a/b".to_owned(),
+            attached_to: Some("/a".to_owned()),
+            programs: vec!["sd_fw".to_owned()],
+            asked: true,
+        }),
+        netdev_max_backlog: Some(13),
     }
 }
 
@@ -263,12 +296,28 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                 ipv6_off: Some(Ipv6Off { devices: vec!["lo".into()], everywhere: true }),
             }))
         }),
+        (ends(), any_task(), any::<(u32, Option<u64>, u64)>()).prop_map(
+            |((endpoints, listener), task, (errno, open_files_limit, total))| {
+                Kind::AcceptFail(Box::new(AcceptFail {
+                    endpoints,
+                    listener,
+                    task,
+                    errno,
+                    open_files_limit,
+                    total,
+                    accepted: 12,
+                    host_files_limit: Some(9),
+                    host_files: Some(10),
+                }))
+            }
+        ),
         (ends(), any_task(), any_totals()).prop_map(|((endpoints, listener), task, last)| {
             Kind::ListenerClosed(Box::new(ListenerClosed {
                 endpoints,
                 listener,
                 task,
                 exiting: Some(true),
+                by_kernel: true,
                 last: Some(last),
             }))
         }),
@@ -360,6 +409,7 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                     input: 0,
                     input_name: None,
                     total,
+                    facts: (total % 2 == 0).then(|| Box::new(any_facts(total))),
                 }))
             }
         ),
@@ -379,6 +429,7 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                     owners: vec![Owner { pid: 1, comm: text.clone() }],
                 }],
                 incomplete: Some(text),
+                called: vec![CalledAddress { address: local.0, held_by: vec![netns, 7] }],
             }))
         ),
         any::<(u32, Option<u64>)>().prop_map(|(netns, listen_overflows)| {
@@ -398,6 +449,16 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                 stopped: 3,
                 open_files,
                 open_files_limit: None,
+                accepting: 4,
+                in_epoll: 5,
+                in_poll: 6,
+                in_futex: 7,
+                calls_known: true,
+                acceptors: 9,
+                acceptors_in_epoll: 10,
+                acceptors_waiting: 11,
+                listener: 8,
+                watches: Some(Watch::Edge),
             })
         }),
         (any::<(u32, u16, u32)>(), any::<((IpAddr, u16), u64, Option<u64>)>(), ".{0,20}").prop_map(
@@ -483,7 +544,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Listen Syn SynDrop AckDrop Enqueue Accept BindFail PortTaken PortReleased ListenerClosed SynAckRetransmit RequestEnd
+    Listen Syn SynDrop AckDrop Enqueue Accept AcceptFail BindFail PortTaken PortReleased ListenerClosed SynAckRetransmit RequestEnd
     PrefixSample ListenerSample Connect ConnectSample HandshakeDrop NoListener ListenerReport CounterSample KnobSample
     Device ProcessInfo ProcessState SocketOwner HolderReport NoPort PortUse PortSurvey Coverage Lost Tick End
 }

@@ -16,6 +16,8 @@ pub(in crate::rehearse) enum Order {
     Listen { backlog: i32 },
     /// Set TCP_DEFER_ACCEPT on the listener (0: off).
     DeferAccept { seconds: i32 },
+    /// Have the listening socket discard what its clients send.
+    Guard(Guard),
     /// Accept in the background: each worker takes a connection, works on it for `every_ms`, answers and closes it.
     Accept { workers: usize, every_ms: u64 },
     /// Change the time that workers spend on a connection.
@@ -23,6 +25,11 @@ pub(in crate::rehearse) enum Order {
     /// Accept in the background and keep what was accepted, until the process may have only `spare` more descriptors;
     /// answers that limit. From then on accept() is tried again and again in vain.
     Hoard { spare: u64 },
+    /// Accept in the background in a manner of its own; answers the limit on descriptors, 0 if it was not changed.
+    AcceptAs { manner: Accepting },
+    /// Start processes of this name that inherit the listening socket, accept, and take `every_ms` for a connection; each exits
+    /// after so many `customers` (0: never). Answers their pids.
+    Hire { name: String, workers: usize, every_ms: u64, customers: usize },
     /// How many connections the workers have accepted; answers `u64`.
     Accepted,
     /// How often accept() has failed for lack of descriptors; answers `u64`.
@@ -55,6 +62,9 @@ pub(in crate::rehearse) enum Order {
     Race(Race),
     /// Try to connect and close at once; answers the errno for each address, 0 for a connection.
     Knock { at: Vec<SocketAddr> },
+    /// Connect from a port of its own, to the same destination again and again; answers the errno of each time, 0 for a
+    /// connection.
+    Redial(Redial),
     /// Take ephemeral ports, one after the other, until there are none or as many as wanted; answers a [`Taken`].
     Take(Take),
     /// Play many clients in the background, in the clients' namespace of a pair.
@@ -67,6 +77,33 @@ pub(in crate::rehearse) enum Order {
     Storm(Storm),
     /// Send SYNs with a wrong checksum, from the clients' namespace of a pair; answers how many.
     Damaged(Damaged),
+}
+
+/// How a server accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::rehearse) enum Accepting {
+    /// In an event loop (epoll), until it has as many customers as it wants: then it takes the listener out of the loop.
+    Limited { customers: usize },
+    /// As libuv does: keeps connections until it may have only `spare` more descriptors; from then on it gives up a descriptor that
+    /// it keeps in reserve, accepts with it, and closes the connection at once.
+    Reserve { spare: u64 },
+    /// Likewise, but at the first failure it closes what it has and never accepts again.
+    GivesUp { spare: u64 },
+    /// Without ever waiting: it tries again every millisecond whether there is a connection.
+    Impatient,
+}
+
+/// Why a listening socket discards what its clients send.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "kebab-case")]
+pub(in crate::rehearse) enum Guard {
+    /// TCP_MD5SIG: a key for this peer, which signs nothing.
+    Md5 { peer: IpAddr },
+    /// IP_MINTTL, IPV6_MINHOPCOUNT: only neighbours that send with the highest TTL.
+    MinTtl,
+    /// SO_ATTACH_FILTER: a filter that takes nothing.
+    Filter,
 }
 
 /// How a server opens its listening socket.
@@ -86,6 +123,18 @@ impl Door {
     pub(in crate::rehearse) fn at(address: SocketAddr, backlog: i32) -> Self {
         Self { address, backlog, reuseport: false, fastopen: 0, mptcp: false }
     }
+}
+
+/// Connections from one port to one destination, one after the other. With SO_REUSEADDR.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::rehearse) struct Redial {
+    pub(in crate::rehearse) from: SocketAddr,
+    pub(in crate::rehearse) to: SocketAddr,
+    pub(in crate::rehearse) times: u32,
+    /// Pause after each.
+    pub(in crate::rehearse) gap_ms: u64,
+    /// Keep the connections; otherwise each is closed at once.
+    pub(in crate::rehearse) keep: bool,
 }
 
 /// How to take ephemeral ports.
@@ -289,6 +338,8 @@ pub(in crate::rehearse) enum Manner {
     Deaf,
     /// The last step of the handshake and a request, some time after this many SYN-ACKs.
     Answer { synack: u32, after_ms: u64 },
+    /// The last step of the handshake at once, and then nothing.
+    Silent,
     /// Nothing until they give up; then an RST, as the socket is gone.
     Reset,
     /// Nothing until they give up; then this router says that they cannot be reached.

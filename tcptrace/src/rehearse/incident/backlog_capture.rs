@@ -196,6 +196,7 @@ impl Incident for BacklogCapture {
             Manner::Deaf if rounds == 1 => format!("{clients} addresses everywhere send one SYN each."),
             Manner::Deaf => format!("SYN-ACKs to {clients} clients get lost; each calls {rounds} times."),
             Manner::Answer { .. } => format!("{clients} clients answer only the third SYN-ACK."),
+            Manner::Silent => format!("{clients} clients complete the handshake and send nothing."),
             Manner::Reset => format!("{clients} clients give up after 2 s and reset what comes then."),
             Manner::Unreachable { .. } => {
                 format!("{clients} clients give up after 2 s; a router says that they are gone.")

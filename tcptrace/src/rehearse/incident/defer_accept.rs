@@ -11,9 +11,7 @@ use serde_json::json;
 use super::crowds::{PLACE, await_calm};
 use super::{Entry, Family, Incident, Options, Variant, facts, open};
 use crate::finding::Confidence;
-use crate::rehearse::actor::{
-    Actor, Crowd, CrowdTally, Door, Habit, Load, Manner, Order, Tally, Visit, Visits,
-};
+use crate::rehearse::actor::{Actor, Crowd, CrowdTally, Door, Habit, Manner, Order, Visit, Visits};
 use crate::rehearse::counters::{self, Counters, grown};
 use crate::rehearse::error::{Error, Result};
 use crate::rehearse::stage::{Layout, Stage};
@@ -45,7 +43,7 @@ const WORKERS: usize = 2;
 /// How long the option keeps a request that has no data, seconds.
 const DEFER: i32 = 30;
 /// Between two silent clients.
-const EVERY_MS: u64 = 30;
+const EVERY_US: u64 = 30_000;
 /// After this long the first requests' timers have run out twice, and the finding is open.
 const LOOK_ON: Duration = Duration::from_secs(6);
 
@@ -158,12 +156,15 @@ impl DeferAccept {
                 habit: Habit::Short,
             }))?;
         }
-        crowd.ask::<usize>(&Order::Load(Load {
+        crowd.ask::<()>(&Order::Crowd(Crowd {
             to,
-            burst: 1,
-            every_ms: EVERY_MS,
-            for_ms: 0,
-            at_least: kind.silent(),
+            clients: kind.silent(),
+            place: PLACE,
+            every_us: EVERY_US,
+            again_ms: vec![1000, 3000],
+            give_up_ms: 10_000,
+            rounds: 1,
+            manner: Manner::Silent,
         }))?;
         stage.cancel().sleep(LOOK_ON)?;
         let most = stage.half_open(PORT)?;
@@ -173,7 +174,7 @@ impl DeferAccept {
                 return Err(Error::NotStaged(format!("a visitor was turned away: {error}")));
             }
         }
-        crowd.ask::<Tally>(&Order::HangUp { reset: true })?;
+        crowd.ask::<CrowdTally>(&Order::Disperse)?;
         Ok(most)
     }
 
