@@ -5,15 +5,30 @@ use std::io::{self, Write as _};
 use super::{
     args::CompareArgs,
     exit::{Exit, Failure},
-    report, trace,
+    report, tape, trace,
 };
-use crate::{output::json_text, report::Comparison};
+use crate::{
+    output::{escape, json_text},
+    record::Condition,
+    report::Comparison,
+};
 
 pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
     let read = |path: &std::path::PathBuf| report::only(std::slice::from_ref(path));
-    let ((before, damage_before), (after, damage_after)) = (read(&args.before)?, read(&args.after)?);
-    for line in damage_before.iter().chain(&damage_after) {
-        log::warn!("{line}");
+    let ((before, of_before), (after, of_after)) = (read(&args.before)?, read(&args.after)?);
+    for (report, condition) in [(&before, &of_before), (&after, &of_after)] {
+        if report.events == 0 && !condition.is_complete() {
+            return Err(tape::unreadable(condition));
+        }
+        // What is missing looks like a change.
+        if let Some(shortage) = condition.shortage().filter(|_| !args.partial) {
+            let marks: Vec<String> = condition.marks.iter().map(ToString::to_string).collect();
+            let message = format!(
+                "a recording is not complete: {shortage} ({}); --partial compares what can be read",
+                marks.join("; ")
+            );
+            return Err(Failure::new(Exit::BadInput, message));
+        }
     }
     let comparison = Comparison::of(&before, &after);
     let worse = comparison.worse(args.threshold);
@@ -22,14 +37,32 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
         if let serde_json::Value::Object(line) = &mut line {
             line.insert("type".to_owned(), "comparison".into());
             line.insert("worse".to_owned(), worse.clone().into());
+            line.insert("complete".to_owned(), (of_before.is_complete() && of_after.is_complete()).into());
+            let marks = |of: &Condition| serde_json::to_value(&of.marks).unwrap_or_default();
+            line.insert("damage_before".to_owned(), marks(&of_before));
+            line.insert("damage_after".to_owned(), marks(&of_after));
         }
         json_text(&line) + "\n"
     } else {
-        comparison.text(&worse)
+        marks(&of_before, &of_after) + &comparison.text(&worse)
     };
     match io::stdout().lock().write_all(out.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(trace::cannot_write(&error)),
         _ => {}
     }
     Ok(if worse.is_empty() { Exit::Done } else { Exit::Found })
+}
+
+/// What is wrong with the two recordings, a line each.
+fn marks(before: &Condition, after: &Condition) -> String {
+    let mut out = String::new();
+    for (name, condition) in [("before", before), ("after", after)] {
+        if let Some(shortage) = condition.shortage() {
+            out.push_str(&format!("! THE RECORDING {} IS NOT COMPLETE: {shortage}\n", name.to_uppercase()));
+        }
+        for mark in &condition.marks {
+            out.push_str(&format!("! {name}: {}\n", escape(&mark.to_string())));
+        }
+    }
+    out
 }

@@ -29,7 +29,7 @@ use crate::{
         drive::{Ending, drive},
     },
     output::Selection,
-    record::{Metadata, Plan, Recorded, Recorder, part_path},
+    record::{Metadata, Plan, Recorded, Recorder, part_path, write_failure},
 };
 
 /// How long is looked on after the command has ended: the samples and polls of its last second.
@@ -66,7 +66,7 @@ fn start(
     };
     let path = plan.path.display().to_string();
     let mut recorder = Recorder::begin(plan, metadata)
-        .map_err(|error| Failure::new(Exit::Usage, format!("{path}: {error}")))?;
+        .map_err(|error| Failure::new(Exit::Usage, format!("{path}: {}", write_failure(&error))))?;
     recorder.record(&sieve.sift(first)).map_err(|error| failed(&error))?;
     Ok(recorder)
 }
@@ -75,7 +75,10 @@ fn start(
 pub(super) fn failed(error: &io::Error) -> Failure {
     Failure::new(
         Exit::NotSupported,
-        format!("the recording has ended early: {error}; what was recorded before can be read"),
+        format!(
+            "the recording has ended early: {}; what was recorded before can be read",
+            write_failure(error)
+        ),
     )
 }
 

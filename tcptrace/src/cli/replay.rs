@@ -1,6 +1,10 @@
 //! `tcptrace replay`: a recording through the same pipeline as a live trace.
 
-use std::{io, ops::ControlFlow};
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    ops::ControlFlow,
+};
 
 use super::{
     args::ReplayArgs,
@@ -10,9 +14,9 @@ use super::{
 use crate::{
     event::{Event, Timestamp},
     finding::Severity,
-    output::Selection,
+    output::{Selection, escape, json_text},
     pipeline::Pipeline,
-    record::Tape,
+    record::{Condition, Tape},
 };
 
 pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
@@ -21,17 +25,46 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     let mut recording = tape::only(&args.files)?;
     let span = tape::span(&args.files, args.period.from, args.period.to)?;
     let mut pipeline = Pipeline::new(trace::output(args.json), selection, args.events);
-    let played = play(&mut recording, &mut pipeline, span);
-    tape::say_damage(&recording);
-    match played? {
+    let played = play(&mut recording, &mut pipeline, span)?;
+    let condition = recording.condition();
+    if recording.events() == 0 && !condition.is_complete() {
+        return Err(tape::unreadable(&condition));
+    }
+    match played {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => return Err(trace::cannot_write(&error)),
         Ok(_) => {
-            let _gone = pipeline.finish().map_err(|error| trace::cannot_write(&error))?;
+            let gone = pipeline.finish().map_err(|error| trace::cannot_write(&error))?;
+            if gone.is_continue() {
+                mark(&condition, args.json)?;
+            }
         }
     }
     let fails = |on| pipeline.worst().is_some_and(|worst| worst >= Severity::from(on));
-    Ok(if args.fail_on.is_some_and(fails) { Exit::Found } else { Exit::Done })
+    tape::verdict(args.fail_on.is_some_and(fails), args.fail_on.is_some(), &[&condition])
+}
+
+/// Says what is wrong with the recording where everything else is said, so that whoever keeps that keeps this as well.
+fn mark(condition: &Condition, json: bool) -> Result<(), Failure> {
+    let mut out = String::new();
+    if let Some(shortage) = condition.shortage().filter(|_| !json) {
+        let _ = writeln!(out, "! THIS RECORDING IS NOT COMPLETE: {shortage}");
+    }
+    for mark in &condition.marks {
+        if json {
+            let mut line = serde_json::to_value(mark).unwrap_or_default();
+            if let serde_json::Value::Object(line) = &mut line {
+                line.insert("type".to_owned(), "damage".into());
+            }
+            let _ = writeln!(out, "{}", json_text(&line));
+        } else {
+            let _ = writeln!(out, "! {}", escape(&mark.to_string()));
+        }
+    }
+    match io::stdout().lock().write_all(out.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(trace::cannot_write(&error)),
+        _ => Ok(()),
+    }
 }
 
 /// Everything goes through the pipeline, so that it knows what was before; said is what lies in `span`.

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use crate::finding::State;
 use crate::output::{account, escape};
-use crate::record::Metadata;
+use crate::record::{Condition, Metadata};
 
 use super::across::{clock_line, stall_lines, told_elsewhere};
 use super::when::{When, span};
@@ -15,10 +15,10 @@ use super::{Across, PortSpace, Report, Verdict};
 /// So many lines of each table are shown; the rest is in JSON and HTML.
 const LINES: usize = 20;
 
-/// The text for one recording, ends with a line end. `damage`: what was wrong with its files, in words.
-pub fn text(metadata: &Metadata, damage: &[String], report: &Report, zone: &TimeZone) -> String {
+/// The text for one recording, ends with a line end, with what is wrong with its files.
+pub fn text(metadata: &Metadata, condition: &Condition, report: &Report, zone: &TimeZone) -> String {
     let page = Page { when: When { zone } };
-    let mut out = page.heading(metadata, damage, report);
+    let mut out = page.heading(metadata, condition, report);
     if let Some((question, holdings)) = &report.holdings {
         let at =
             question.at.map_or_else(|| "at any time".to_owned(), |at| format!("at {}", page.when.moment(at)));
@@ -52,7 +52,7 @@ pub fn text(metadata: &Metadata, damage: &[String], report: &Report, zone: &Time
             }
         }
     }
-    page.verdicts(&mut out, report);
+    page.verdicts(&mut out, condition, report);
     page.tables(&mut out, report);
     page.limits(&mut out, report);
     out
@@ -98,7 +98,7 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    fn heading(&self, metadata: &Metadata, damage: &[String], report: &Report) -> String {
+    fn heading(&self, metadata: &Metadata, condition: &Condition, report: &Report) -> String {
         let mut out = format!(
             "{}, kernel {}: {} to {} ({}), {} events\n",
             escape(&metadata.host),
@@ -111,15 +111,21 @@ impl Page<'_> {
         if let Some(command) = &metadata.command {
             let _ = writeln!(out, "while this ran: {}", escape(&command.join(" ")));
         }
-        for damage in damage {
-            let _ = writeln!(out, "! {}", escape(damage));
+        if let Some(shortage) = condition.shortage() {
+            let _ = writeln!(out, "! THIS RECORDING IS NOT COMPLETE: {shortage}");
+        }
+        for mark in condition.marks.iter().take(LINES) {
+            let _ = writeln!(out, "! {}", escape(&mark.to_string()));
+        }
+        if condition.marks.len() > LINES {
+            let _ = writeln!(out, "! and {} more of this kind", condition.marks.len() - LINES);
         }
         out
     }
 
-    fn verdicts(&self, out: &mut String, report: &Report) {
+    fn verdicts(&self, out: &mut String, condition: &Condition, report: &Report) {
         if report.verdicts.is_empty() {
-            out.push_str("\nNOTHING WAS FOUND\n");
+            let _ = writeln!(out, "\n{}", nothing(condition, report).to_uppercase());
             return;
         }
         let _ = writeln!(out, "\nFOUND: {}", report.verdicts.len());
@@ -286,7 +292,7 @@ impl Page<'_> {
         }
         for of in &report.gaps {
             let why = of.reason.as_ref().map_or_else(String::new, |why| format!(": {}", escape(why)));
-            let _ = writeln!(out, "  {} {}{why}", of.name, of.status);
+            let _ = writeln!(out, "  {} {}{why}", escape(&of.name), of.status);
         }
         for (name, count) in &report.left_out {
             let _ = writeln!(out, "  left out, because there were too many: {count} {name}");
@@ -308,6 +314,16 @@ impl Page<'_> {
         if out.len() == before {
             out.push_str("  nothing\n");
         }
+    }
+}
+
+/// That there is no finding, and of how much that is said.
+pub(super) fn nothing(condition: &Condition, report: &Report) -> &'static str {
+    match (condition.is_complete(), report.events) {
+        (true, 0) => "Nothing was recorded",
+        (true, _) => "Nothing was found",
+        (false, 0) => "Nothing could be read",
+        (false, _) => "Nothing was found in what could be read: part of the recording is missing",
     }
 }
 
