@@ -53,7 +53,7 @@ pub fn export<R: Read>(
         Format::Csv => {
             let mut to = to;
             let schema = from.schema();
-            let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+            let names: Vec<String> = schema.fields().iter().map(|field| quoted(field.name())).collect();
             writeln!(to, "{}", names.join(","))?;
             lines(from, to, csv_line)
         }

@@ -449,8 +449,8 @@ pub(super) fn known_columns() -> Option<Columns> {
 }
 
 /// Gives every group of a file that still looks like one the checksum of what it says now.
-#[cfg(test)]
-pub(super) fn forge(bytes: &mut [u8]) {
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn forge(bytes: &mut [u8]) {
     let Piece::Whole(whole) = message(bytes) else { return };
     let mut at = whole.body.end;
     if let Some(header) = bytes.get_mut(..at)

@@ -28,6 +28,8 @@ mod writer;
 
 pub use create::{create, write_failure};
 pub use damage::{Condition, Damage, Mark, Missing, ReadError};
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use frame::forge;
 pub use metadata::{FORMAT_MAJOR, FORMAT_MINOR, Metadata, Totals};
 pub use parts::{Plan, Rotation, part_path};
 pub use reader::Reader;

@@ -1,6 +1,7 @@
 //! What is written is read, and damage is survived.
 
 mod arbitrary;
+mod damage;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
