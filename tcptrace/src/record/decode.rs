@@ -227,7 +227,7 @@ impl<'a> Batch<'a> {
         let (buffers, children) = match of {
             DataType::Boolean => (vec![self.buffer(length.div_ceil(8), true)?], Vec::new()),
             DataType::Utf8 | DataType::Binary => {
-                (vec![self.buffer(offsets, true)?, self.buffer(0, true)?], Vec::new())
+                (vec![self.buffer(offsets, true)?, self.texts()?], Vec::new())
             }
             DataType::List(item) => {
                 let offsets = self.buffer(offsets, true)?;
@@ -247,28 +247,38 @@ impl<'a> Batch<'a> {
         Ok(ArrayData::try_new(of.clone(), length, validity, 0, buffers, children)?)
     }
 
-    /// The next buffer: at least `least` bytes, once it is unpacked. One that is not `wanted` stays packed.
-    fn buffer(&mut self, least: usize, wanted: bool) -> Result<Buffer, Unsound> {
+    /// The next buffer, of which `length` bytes are used: what is behind them, which no writer of ours leaves, could be half a
+    /// number. One that is not `wanted` stays packed.
+    fn buffer(&mut self, length: usize, wanted: bool) -> Result<Buffer, Unsound> {
+        if !wanted {
+            let passed = self.buffers.next().map(|_| Buffer::default());
+            return passed.ok_or(Unsound::Impossible("fewer buffers than there are"));
+        }
+        let buffer = self.texts()?;
+        if buffer.len() < length {
+            return Err(Unsound::Impossible("a buffer that is too short"));
+        }
+        Ok(buffer.slice_with_length(0, length))
+    }
+
+    /// The next buffer, as long as it is.
+    fn texts(&mut self) -> Result<Buffer, Unsound> {
         let impossible = || Unsound::Impossible("an impossible buffer");
         let place = self.buffers.next().ok_or_else(impossible)?;
-        if !wanted {
-            return Ok(Buffer::default());
-        }
         let start = usize::try_from(place.offset()).map_err(|_| impossible())?;
         let length = usize::try_from(place.length()).map_err(|_| impossible())?;
         let end = start.checked_add(length).ok_or_else(impossible)?;
         let bytes = self.body.get(start..end).ok_or_else(impossible)?;
-        let buffer = if self.packed && !bytes.is_empty() {
+        if self.packed && !bytes.is_empty() {
             let (prefix, packed) = bytes.split_first_chunk().ok_or_else(impossible)?;
             match i64::from_le_bytes(*prefix) {
                 // Too small, or too mixed, to be worth packing.
-                -1 => self.copy(packed)?,
-                unpacked => self.unpack(packed, usize::try_from(unpacked).map_err(|_| impossible())?)?,
+                -1 => self.copy(packed),
+                unpacked => self.unpack(packed, usize::try_from(unpacked).map_err(|_| impossible())?),
             }
         } else {
-            self.copy(bytes)?
-        };
-        if buffer.len() < least { Err(impossible()) } else { Ok(buffer) }
+            self.copy(bytes)
+        }
     }
 
     fn copy(&mut self, bytes: &[u8]) -> Result<Buffer, Unsound> {

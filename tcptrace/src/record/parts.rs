@@ -158,13 +158,16 @@ impl Parts {
             None => self.plan.path.clone(),
         };
         let file = create(&path, self.plan.force)?;
+        let is_file = file.metadata()?.is_file();
         self.path = path;
         self.began = Instant::now();
         match Writer::new(Counted { file, written: 0 }, &self.metadata) {
             Ok(writer) => self.writer = Some(writer),
             Err(error) => {
-                // Nobody can use a file without a header.
-                let _gone = fs::remove_file(&self.path);
+                // A file without a header is of no use. A device or a pipe stays.
+                if is_file {
+                    let _gone = fs::remove_file(&self.path);
+                }
                 return Err(error);
             }
         }

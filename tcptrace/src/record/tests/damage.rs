@@ -228,3 +228,47 @@ fn a_file_in_which_everything_looks_like_a_batch_is_given_up() {
     assert!(events.is_empty() && !damage.is_empty());
     assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
 }
+
+/// A column says that it unpacks to gigabytes, or does: it is not tried, and the batch counts as damaged.
+#[test]
+fn what_unpacks_to_too_much_is_not_unpacked() {
+    let of = &*TEN_MINUTES;
+    let end = of.batches[2].0.end;
+    let packed = of.bytes[..end]
+        .windows(4)
+        .enumerate()
+        .skip(of.header())
+        .filter(|(_, four)| *four == [0x28, 0xb5, 0x2f, 0xfd]);
+    let mut refused = 0;
+    for (place, _) in packed.step_by(7) {
+        for said in [-2_i64, 1, 97 << 20, 1 << 33, i64::MAX, i64::MIN] {
+            let mut bytes = of.bytes[..end].to_vec();
+            bytes[place - 8..place].copy_from_slice(&said.to_le_bytes());
+            frame::forge(&mut bytes);
+            let (events, _, damage) = read(&bytes);
+            // Of a column in which every row is empty, nothing is unpacked.
+            refused += usize::from(events.len() < of.batches[2].1.end);
+            assert_eq!(events.len() < of.batches[2].1.end, damage.len() > 1, "{place} {said}: {damage:?}");
+        }
+    }
+    assert!(refused > 5, "{refused}");
+}
+
+/// A buffer may lie anywhere in its message, or say so: at places that are no multiple of anything, beyond the end, before it.
+#[test]
+fn buffers_are_where_they_can_be_or_are_refused() {
+    let of = &*TEN_MINUTES;
+    let first = of.batches[0].0.clone();
+    let clean = &of.bytes[..first.end];
+    for place in (first.start..first.end - 8).step_by(40) {
+        for said in [1_u64, 3, 12, 4_097, u64::MAX, 1 << 62] {
+            let mut bytes = clean.to_vec();
+            bytes[place..place + 8].copy_from_slice(&said.to_le_bytes());
+            frame::forge(&mut bytes);
+            let Ok(mut reader) = Reader::new(&bytes[..]) else { continue };
+            let mut events = Vec::new();
+            while reader.next_events(&mut events).unwrap() {}
+            assert!(events.len() <= 2 * of.batches[0].1.len());
+        }
+    }
+}

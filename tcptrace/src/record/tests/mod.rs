@@ -383,4 +383,5 @@ fn a_full_disk_ends_the_recording_and_says_so() {
     let plan = Plan { path: "/dev/full".into(), ..Plan::default() };
     let error = Recorder::begin(plan, metadata()).err().unwrap();
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    assert!(std::fs::metadata("/dev/full").is_ok(), "root has deleted the device");
 }
