@@ -43,7 +43,7 @@ fn files() -> Result<Files> {
     let header = bytes.windows(4).skip(4).position(|four| four == [0xff; 4]).context("a batch")? + 4;
     let mut damaged = bytes.clone();
     let middle = header + (bytes.len() - header) / 2;
-    damaged.get_mut(middle..middle + 4).context("it is longer")?.fill(0);
+    damaged.get_mut(middle..middle + 4).context("it is longer")?.iter_mut().for_each(|byte| *byte ^= 0x55);
     fs::write(&hole, damaged)?;
     fs::write(&cut, bytes.get(..bytes.len() - bytes.len() / 14).context("it is longer")?)?;
     let mut nothing = bytes.clone();
