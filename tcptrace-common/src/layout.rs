@@ -306,9 +306,26 @@ kernel_layout! {
     /// Array of files of a descriptor table (pointer).
     fdt_fd: Offset("fdtable.fd"),
 
-    // Saved registers: arguments of a system-call wrapper (x86_64).
-    /// Second system-call argument.
+    /// Kernel stack of a task (pointer): the registers that its system call saved are at its end.
+    task_stack: Offset("task_struct.stack"),
+    /// What the threads of a process share of signals and limits (pointer).
+    task_signal: Offset("task_struct.signal"),
+    /// Resource limits of a process: an array of pairs, soft and hard (u64).
+    signal_rlim: Offset("signal_struct.rlim"),
+
+    // Saved registers of a system call.
+    /// Second system-call argument (x86_64).
     regs_si: Offset("pt_regs.si"),
+    /// First system-call argument (x86_64).
+    regs_di: Offset("pt_regs.di"),
+    /// Number of the system call (x86_64).
+    regs_orig_ax: Offset("pt_regs.orig_ax"),
+    /// First system-call argument (arm64).
+    regs_orig_x0: Offset("pt_regs.orig_x0"),
+    /// Number of the system call (arm64, int).
+    regs_syscallno: Offset("pt_regs.syscallno"),
+    /// How much room the registers take.
+    regs_size: Size("pt_regs"),
 
     // Functions: how many parameters, so where a fexit program finds the return value.
     /// 2 from 6.10 on, 4 before.

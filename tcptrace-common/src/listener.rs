@@ -89,8 +89,14 @@ pub struct ListenerState {
     pub endpoints: crate::wire::Endpoints,
     /// Inode number of the listener's file, 0 when it has none.
     pub ino: u64,
+    /// For the kernel side alone: threads that were reported as accepting here, by the lowest bits of their ids. The upper half
+    /// is the thread, the lower when it was reported, in units of 2^30 ns.
+    pub acceptors: [u64; ACCEPTOR_SLOTS],
 }
-const _: () = assert!(size_of::<ListenerState>() == 32 * 8 + 6 * 4 + 48 + 8);
+const _: () = assert!(size_of::<ListenerState>() == 32 * 8 + 6 * 4 + 48 + 8 + ACCEPTOR_SLOTS * 8);
+
+/// Accepting threads that a listener keeps apart; a power of two.
+pub const ACCEPTOR_SLOTS: usize = 8;
 
 /// Remote networks are told apart by this many bits: IPv4 /24 (an IPv4-mapped address's first 120), IPv6 /64.
 pub const PREFIX_BITS_V4: u8 = 24;

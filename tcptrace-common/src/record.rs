@@ -44,8 +44,10 @@ pub const NO_LISTENER: u16 = 15;
 pub const SYN: u16 = 16;
 /// A connect was answered at once: [`Established`].
 pub const ESTABLISHED: u16 = 17;
+/// accept() failed for want of something: [`AcceptFail`].
+pub const ACCEPT_FAIL: u16 = 18;
 /// Number of kinds, 0 (unused) included: the length of the loss-counter array.
-pub const KINDS: usize = 18;
+pub const KINDS: usize = 19;
 
 /// Starts every record.
 #[repr(C)]
@@ -328,6 +330,32 @@ pub struct PortReleased {
     pub comm: [u8; crate::wire::COMM_LEN],
 }
 const _: () = assert!(size_of::<PortReleased>() == 16 + 48 + 16 + 8 + 16);
+
+/// [`AcceptFail::limit`] where it was not read.
+pub const LIMIT_UNKNOWN: u64 = u64::MAX - 1;
+
+/// Body of [`ACCEPT_FAIL`]. Process context.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AcceptFail {
+    /// Starts every record.
+    pub header: Header,
+    /// Local end; remote is empty.
+    pub endpoints: Endpoints,
+    /// The listener.
+    pub listener: ListenerRef,
+    /// Who called accept().
+    pub task: Task,
+    /// Why it failed, positive.
+    pub errno: u32,
+    /// Padding, zero.
+    pub pad: u32,
+    /// The process's soft limit on open files (`RLIMIT_NOFILE`) at that moment; [`LIMIT_UNKNOWN`].
+    pub limit: u64,
+    /// How often accept() of this process has failed so at this listener: not each failure has a record of its own.
+    pub total: u64,
+}
+const _: () = assert!(size_of::<AcceptFail>() == 16 + 48 + 32 + 40 + 24);
 
 /// Body of [`LISTENER_CLOSED`]. Process context.
 #[repr(C)]

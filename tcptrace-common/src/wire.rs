@@ -38,6 +38,8 @@ const _: () = assert!(size_of::<Endpoints>() == 48);
 pub const TASK_EXITING: u32 = 1 << 0;
 /// [`Task::flags`] was read.
 pub const TASK_FLAGS_SEEN: u32 = 1 << 1;
+/// A thread of the kernel itself, which does something for a process (io_uring closes files by one).
+pub const TASK_KERNEL: u32 = 1 << 2;
 
 /// A process, as the current task of a process-context hook showed it. Never filled in softirq context, where the
 /// current task is whoever was interrupted.
@@ -50,7 +52,7 @@ pub struct Task {
     pub tid: u32,
     /// Real user id of the task (`bpf_get_current_uid_gid`).
     pub uid: u32,
-    /// Bit set of [`TASK_EXITING`] and [`TASK_FLAGS_SEEN`]; read where it matters only.
+    /// Bit set of [`TASK_EXITING`], [`TASK_KERNEL`] and [`TASK_FLAGS_SEEN`]; read where it matters only.
     pub flags: u32,
     /// Control group id (v2): inode of the cgroup directory.
     pub cgroup: u64,

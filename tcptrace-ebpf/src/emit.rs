@@ -51,6 +51,7 @@ records!(
     Established = ESTABLISHED,
     HandshakeDrop = HANDSHAKE_DROP,
     NoListener = NO_LISTENER,
+    AcceptFail = ACCEPT_FAIL,
 );
 
 /// Wake the reader whenever so much more waits for it; in between it comes by itself ten times a second. A wake-up for each

@@ -67,6 +67,34 @@ pub static SERVED: Array<[u64; 1024]> = Array::with_max_entries(1, 0);
 #[map]
 pub static CONNECTS: LruHashMap<ConnectKey, ConnectTotals> = LruHashMap::with_max_entries(4_096, 0);
 
+/// Failed accepts, by listener, process and reason. LRU: what matters goes on happening.
+#[map]
+pub static ACCEPT_FAILS: LruHashMap<AcceptFailKey, AcceptFails> = LruHashMap::with_max_entries(1_024, 0);
+
+/// Key of [`ACCEPT_FAILS`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct AcceptFailKey {
+    /// The listener's address.
+    pub listener: u64,
+    /// Process that accepts.
+    pub tgid: u32,
+    /// Why it failed.
+    pub errno: u32,
+}
+
+/// Value of [`ACCEPT_FAILS`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct AcceptFails {
+    /// All failures.
+    pub total: u64,
+    /// When the present second began, for the limit on records.
+    pub second_ns: u64,
+    /// Failures in it.
+    pub in_second: u64,
+}
+
 /// Packets of handshakes that were dropped, by why and where. LRU: what matters goes on happening.
 #[map]
 pub static DROPS: LruHashMap<DropKey, DropTotals> = LruHashMap::with_max_entries(4_096, 0);

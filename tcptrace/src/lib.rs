@@ -3,10 +3,12 @@
 //! Data walks through the rooms of this crate top to bottom:
 //! [`probe`] (or a recording) → [`event`] → [`correlate`] → [`finding`] → [`output`];
 //! [`live`] drives the probes of this host; [`identity`] and [`host`] add what the kernel shows without probes; [`rehearse`] makes the incidents to explain.
+//! [`software`] knows what to change in which server or client, in its own words.
 //! [`stock`] is the host as it is now, for what needs no probes: [`check`]; [`who`] holds a port.
 
 pub mod check;
 pub mod cli;
+pub mod command;
 pub mod correlate;
 pub mod event;
 pub mod finding;
@@ -21,6 +23,7 @@ pub mod probe;
 pub mod record;
 pub mod rehearse;
 pub mod report;
+pub mod software;
 pub mod stock;
 pub mod who;
 pub mod why;

@@ -1,14 +1,15 @@
 //! From events to output: the part of the way that live traces, rehearsals and recordings share.
 
 use std::{
+    borrow::Cow,
     io::{self, Write},
     ops::ControlFlow,
 };
 
 use crate::{
-    event::{Event, Kind},
+    event::{Coverage, Event, Kind},
     finding::{Engine, Finding, Severity},
-    output::{Output, Selection, Summary, Written},
+    output::{Counted, Output, Selection, Summary, Written},
 };
 
 /// Correlates events, and prints what was asked for.
@@ -17,6 +18,9 @@ pub struct Pipeline<W: Write> {
     output: Output<W>,
     selection: Selection,
     events: bool,
+    counted: Counted,
+    /// What else was asked for that leaves something out, as the user wrote it.
+    also: Vec<String>,
     worst: Option<Severity>,
     muted: bool,
 }
@@ -24,7 +28,29 @@ pub struct Pipeline<W: Write> {
 impl<W: Write> Pipeline<W> {
     /// Prints to `output` the findings that `selection` wants, and with `events` the kernel's records behind them.
     pub fn new(output: Output<W>, selection: Selection, events: bool) -> Self {
-        Self { engine: Engine::default(), output, selection, events, worst: None, muted: false }
+        Self {
+            engine: Engine::default(),
+            output,
+            selection,
+            events,
+            counted: Counted::default(),
+            also: Vec::new(),
+            worst: None,
+            muted: false,
+        }
+    }
+
+    /// Names what else leaves something out, as the user wrote it: a time.
+    pub fn only(&mut self, words: Vec<String>) {
+        self.also = words;
+    }
+
+    fn leaves_something_out(&self) -> bool {
+        !self.also.is_empty() || !self.selection.is_everything()
+    }
+
+    fn words(&self) -> impl Iterator<Item = String> {
+        self.selection.words().into_iter().chain(self.also.iter().cloned())
     }
 
     /// Whether what is found goes on unsaid: what happened before the time that one asks for.
@@ -48,22 +74,29 @@ impl<W: Write> Pipeline<W> {
         let mut findings = Vec::new();
         for event in events {
             match &event.kind {
-                Kind::Coverage(coverage) => go_on(self.output.coverage(coverage)?)?,
+                Kind::Coverage(coverage) => {
+                    go_on(self.output.coverage(&self.asked_for(coverage), event.time)?)?;
+                }
                 Kind::Lost(lost) if !self.muted => go_on(self.output.lost(lost)?)?,
                 _ => {}
             }
             self.engine.on_event(event, |finding| findings.push(finding));
-            if self.events
+            let shows_or_counts = self.events || self.leaves_something_out();
+            if shows_or_counts
                 && !self.muted
                 && event.kind.is_kernel_record()
                 && self.selection.wants_event(event, self.engine.world())
             {
-                go_on(self.output.event(event, self.engine.world())?)?;
+                self.counted.event(event);
+                if self.events {
+                    go_on(self.output.event(event, self.engine.world())?)?;
+                }
             }
             for finding in findings.drain(..) {
                 watch(&finding);
                 if !self.muted && self.selection.wants(&finding) {
                     self.worst = self.worst.max(Some(finding.severity));
+                    self.counted.finding(&finding);
                     go_on(self.output.finding(&finding)?)?;
                 }
             }
@@ -71,12 +104,28 @@ impl<W: Write> Pipeline<W> {
         self.output.flush()
     }
 
+    /// The coverage, with what was asked for here beside what was asked for when it was traced.
+    fn asked_for<'a>(&self, coverage: &'a Coverage) -> Cow<'a, Coverage> {
+        if !self.leaves_something_out() {
+            return Cow::Borrowed(coverage);
+        }
+        let known = |word: &String| coverage.scope.contains(word) || coverage.filters.contains(word);
+        let new = self.words().filter(|word| !known(word));
+        let scope = coverage.scope.iter().cloned().chain(new).collect();
+        Cow::Owned(Coverage { scope, ..coverage.clone() })
+    }
+
     /// The last line.
     ///
     /// # Errors
     /// When the output cannot be written.
     pub fn finish(&mut self) -> Written {
-        match self.output.summary(&Summary::of(&self.engine))? {
+        let summary = if self.leaves_something_out() {
+            Summary::of_selected(&self.engine, &self.selection, &self.counted, self.words())
+        } else {
+            Summary::of(&self.engine)
+        };
+        match self.output.summary(&summary)? {
             ControlFlow::Continue(()) => self.output.flush(),
             gone => Ok(gone),
         }

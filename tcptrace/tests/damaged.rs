@@ -172,7 +172,7 @@ fn outputs_that_cannot_be_written_are_reported() -> Result<()> {
             &["report", "--html", "/dev/full"],
         ] {
             let (code, _, err) = tcptrace(arguments, &[&files.whole])?;
-            ensure!(code == 4, "{arguments:?} ends with {code}");
+            ensure!(code == 6, "{arguments:?} ends with {code}");
             ensure!(err.contains("/dev/full") && err.contains("the disk is full"), "{arguments:?}: {err}");
             ensure!(Path::new("/dev/full").exists(), "{arguments:?} has deleted the device");
         }
@@ -193,7 +193,7 @@ fn outputs_that_cannot_be_written_are_reported() -> Result<()> {
             println!("skipped: no mount namespace here: {err}");
             break;
         }
-        ensure!(code == 4 && err.contains("the disk is full"), "{arguments} ends with {code}: {err}");
+        ensure!(code == 6 && err.contains("the disk is full"), "{arguments} ends with {code}: {err}");
         ensure!(!err.lines().any(|line| line == "out"), "{arguments} leaves half a file");
     }
     // A reader that goes away is no error.

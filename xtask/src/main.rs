@@ -8,6 +8,7 @@ mod paths;
 mod readers;
 mod servers;
 mod setup;
+mod software;
 mod term;
 mod test;
 mod tool;
@@ -38,6 +39,11 @@ enum Command {
     Test(test::Args),
     /// Asks `tcptrace why` about nginx, redis and sshd as Debian has them, healthy and not, in a guest.
     Servers(servers::Args),
+    /// Proves remedies with real servers: makes the incident, carries out what is printed, and makes the load again.
+    Software(software::Args),
+    /// One server's turn of `software`. Nothing for people.
+    #[command(hide = true)]
+    SoftwareStage(software::StageArgs),
     /// Measures what tracing costs, side by side with other tools, in a guest.
     Bench(bench::Args),
     /// Measures recordings: how fast they are written and read, how large they are.
@@ -79,6 +85,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Ebpf(args) => ebpf::run(&args)?,
         Command::Test(args) => return test::run(&args),
         Command::Servers(args) => return servers::run(&args),
+        Command::Software(args) => return software::run(&args),
+        Command::SoftwareStage(args) => return software::stage(&args),
         Command::Bench(args) => return bench::run(&args),
         Command::BenchRecording(args) => return bench::recording::run(&args),
         Command::BenchWho(args) => return bench::who::run(&args),

@@ -11,7 +11,7 @@ use nix::unistd::Uid;
 
 use crate::ebpf::toolchain::{self, LINKER_VERSION};
 use crate::vm::{Kernel, Series};
-use crate::{paths, readers, term, tool};
+use crate::{paths, readers, software, term, tool};
 
 /// Without options: everything.
 #[derive(ClapArgs)]
@@ -85,6 +85,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if everything {
         readers::install();
+        software::install()?;
     }
     term::note("everything is set up");
     Ok(())

@@ -13,7 +13,8 @@ use tcptrace_common::record::{STAGE_BIND, STAGE_SECURITY};
 use crate::{
     handle::{accept, bind, connect, drop, half_open, handshake, listen, port, port_use, queued},
     kernel::{
-        Direct, Probed, Request, Skb, Sock, is_mapped, layout, socket_address, syscall_second_argument,
+        Direct, Probed, Request, Skb, Sock, current, is_mapped, layout, socket_address,
+        syscall_second_argument,
     },
 };
 
@@ -193,7 +194,22 @@ fn fexit_queue_add(ctx: FExitContext) -> u32 {
 fn fexit_accept(ctx: FExitContext) -> u32 {
     let child = result_after::<2, 4>(&ctx, layout!(params_inet_csk_accept));
     if child != 0 {
-        accept::accepted(Socket::at(ctx.arg(0)), Socket::at(child), queued::leave(child));
+        let (sk, child) = (Socket::at(ctx.arg(0)), Socket::at(child));
+        accept::accepted(sk, child, queued::leave(child.id(), child.remote_port()).at(sk.id()));
+    }
+    0
+}
+
+/// fexit `int __sys_accept4(int fd, struct sockaddr __user *, int __user *, int flags)`: accept() and accept4() of every
+/// calling convention, not of io_uring
+#[fexit]
+fn fexit_sys_accept(ctx: FExitContext) -> u32 {
+    let result: i32 = ctx.arg(4);
+    if accept::is_failure(i64::from(result)) {
+        let descriptor: i32 = ctx.arg(0);
+        if let Some(listener) = current::socket_of_descriptor(i64::from(descriptor)) {
+            accept::failed(listener, result.unsigned_abs());
+        }
     }
     0
 }

@@ -238,9 +238,25 @@ fn kprobe_sock_graft(ctx: ProbeContext) -> u32 {
     if layout!(mptcp_first) != ABSENT && Socket::at(child).is_mptcp() {
         child = Probed::read(child, layout!(mptcp_first));
     }
-    let queued = queued::leave(child);
+    let queued = queued::leave(child, Socket::at(child).remote_port());
     if queued.listener != 0 {
         accept::accepted(Socket::at(queued.listener), Socket::at(child), queued);
+    }
+    0
+}
+
+/// `int alloc_fd(unsigned start, unsigned end, unsigned flags)`, up to 5.10 `__alloc_fd` of four arguments: gives accept() its
+/// descriptor before it waits. A return probe on accept() itself would hold one instance for each thread that blocks in it.
+#[kretprobe]
+fn kretprobe_alloc_fd(ctx: RetProbeContext) -> u32 {
+    let result: i32 = ctx.ret();
+    if result >= 0 {
+        return 0;
+    }
+    if accept::is_failure(i64::from(result)) {
+        if let Some(listener) = current::accepting_at() {
+            accept::failed(listener, result.unsigned_abs());
+        }
     }
     0
 }

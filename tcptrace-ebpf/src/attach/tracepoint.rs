@@ -218,11 +218,16 @@ fn field(ctx: &TracePointContext, offset: usize) -> i64 {
 fn tp_exit_accept(ctx: TracePointContext) -> u32 {
     let descriptor = field(&ctx, RESULT);
     if descriptor < 0 {
+        if accept::is_failure(descriptor) {
+            if let Some(listener) = current::accepting_at() {
+                accept::failed(listener, descriptor.unsigned_abs() as u32);
+            }
+        }
         return 0;
     }
     if let Some(child) = current::socket_of_descriptor(descriptor) {
         if child.is_tcp() {
-            accept::accepted_child(child, queued::leave(child.id()));
+            accept::accepted_child(child, queued::leave(child.id(), child.remote_port()));
         }
     }
     0

@@ -31,11 +31,6 @@ const ACK: u8 = 0x10;
 /// `kfree_skb`: a packet was dropped at `location` for `reason` (0 where the kernel does not say).
 #[inline(always)]
 pub fn dropped(skb: Skb<Probed>, location: u64, reason: u32) {
-    // Kernels that name the reason of what matters here have no word for the rest: sockets that free what they have read.
-    let unnamed = layout!(drop_not_specified);
-    if layout!(drop_netfilter) != ABSENT && reason == unnamed {
-        return;
-    }
     let tcp = skb.tcp();
     let packet = match tcp.flags & (SYN | ACK | RST | FIN) {
         SYN => PACKET_SYN,
@@ -43,6 +38,11 @@ pub fn dropped(skb: Skb<Probed>, location: u64, reason: u32) {
         ACK if tcp.payload == 0 => PACKET_ACK,
         _ => return,
     };
+    // Kernels that name the reason of what matters here have no word for ACKs that sockets free after reading them. A SYN
+    // or SYN-ACK without a reason was dropped all the same: by a netfilter queue that no program reads, for one.
+    if layout!(drop_netfilter) != ABSENT && reason == layout!(drop_not_specified) && packet == PACKET_ACK {
+        return;
+    }
     let no_socket = layout!(drop_no_socket);
     if no_socket != ABSENT && reason == no_socket {
         // A SYN-ACK or ACK without a socket belongs to a connection that was called off.

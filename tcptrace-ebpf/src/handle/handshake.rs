@@ -248,7 +248,7 @@ pub fn enqueued<A: Access>(sk: Sock<A>, child: Sock<A>, request: Request, counte
     add(&raw mut state.enqueued, 1);
     state.last_enqueue_ns = now;
     listener::note_depth(state, depth, sk.accept_queue_limit());
-    queued::enter(child.id(), sk.id(), now);
+    queued::enter(child.id(), child.remote_port(), sk.id(), now);
     // The kernel stamps the first SYN-ACK; a cookie connection has no stamp.
     let first_synack = request.first_synack_us();
     let mut handshake_ns = AGE_UNKNOWN;
@@ -354,7 +354,7 @@ pub fn established<A: Access>(child: Sock<A>) {
     let now = unsafe { bpf_ktime_get_ns() };
     add(&raw mut state.enqueued, 1);
     state.last_enqueue_ns = now;
-    queued::enter(child.id(), 0, now);
+    queued::enter(child.id(), child.remote_port(), 0, now);
     if stream_all() {
         emit::send(now, |header| Enqueue {
             header,

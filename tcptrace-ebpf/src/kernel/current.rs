@@ -6,7 +6,8 @@ use aya_ebpf::helpers::{
 };
 use tcptrace_common::{
     ABSENT,
-    wire::{COMM_LEN, TASK_EXITING, TASK_FLAGS_SEEN, Task},
+    record::LIMIT_UNKNOWN,
+    wire::{COMM_LEN, TASK_EXITING, TASK_FLAGS_SEEN, TASK_KERNEL, Task},
 };
 
 use super::{Access as _, Direct, Probed, Sock, address::bytes, layout};
@@ -57,12 +58,75 @@ pub fn task() -> Task {
 pub fn flags() -> u32 {
     // include/linux/sched.h, unchanged since 2.6.
     const PF_EXITING: u32 = 0x4;
+    const PF_KTHREAD: u32 = 0x20_0000;
     if layout!(task_flags) == ABSENT {
         return 0;
     }
     // SAFETY: a helper without arguments.
     let flags: u32 = Probed::read(unsafe { bpf_get_current_task() }, layout!(task_flags));
-    if flags & PF_EXITING != 0 { TASK_FLAGS_SEEN | TASK_EXITING } else { TASK_FLAGS_SEEN }
+    let mut seen = TASK_FLAGS_SEEN;
+    if flags & PF_EXITING != 0 {
+        seen |= TASK_EXITING;
+    }
+    if flags & PF_KTHREAD != 0 {
+        seen |= TASK_KERNEL;
+    }
+    seen
+}
+
+/// The soft limit on open files of the current process; [`LIMIT_UNKNOWN`] where it cannot be read.
+#[inline(always)]
+pub fn open_files_limit() -> u64 {
+    /// RLIMIT_NOFILE, alike on x86_64 and arm64; a limit is two words.
+    const OPEN_FILES: u32 = 7 * 16;
+    if layout!(task_signal) == ABSENT || layout!(signal_rlim) == ABSENT {
+        return LIMIT_UNKNOWN;
+    }
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task() };
+    let signal: u64 = Probed::read(task, layout!(task_signal));
+    if signal == 0 { LIMIT_UNKNOWN } else { Probed::read(signal, layout!(signal_rlim) + OPEN_FILES) }
+}
+
+/// The listener that the current thread has called accept() or accept4() for; `None` if it is in another system call.
+#[inline(always)]
+pub fn accepting_at() -> Option<Sock<Probed>> {
+    socket_of_descriptor(accept_descriptor()?)
+}
+
+/// The first argument of accept() or accept4(), from the registers that are saved at the end of the thread's kernel stack.
+#[inline(always)]
+fn accept_descriptor() -> Option<i64> {
+    /// Length of a kernel stack, on x86_64 and (with pages of 4 KiB) on arm64.
+    const STACK: u64 = 16 << 10;
+    if layout!(task_stack) == ABSENT || layout!(regs_size) == ABSENT {
+        return None;
+    }
+    // SAFETY: a helper without arguments.
+    let stack: u64 = Probed::read(unsafe { bpf_get_current_task() }, layout!(task_stack));
+    let registers = stack + STACK - u64::from(layout!(regs_size));
+    if layout!(regs_orig_ax) != ABSENT && layout!(regs_di) != ABSENT {
+        let is_accept = |registers| {
+            let number: u64 = Probed::read(registers, layout!(regs_orig_ax));
+            number == 43 || number == 288
+        };
+        let registers = if is_accept(registers) {
+            registers
+        } else if is_accept(registers - 16) {
+            // A kernel built for FRED leaves two words free (6.9 and later).
+            registers - 16
+        } else {
+            return None;
+        };
+        return Some(i64::from(Probed::read::<u32>(registers, layout!(regs_di)) as i32));
+    }
+    if layout!(regs_syscallno) != ABSENT && layout!(regs_orig_x0) != ABSENT {
+        let number: i32 = Probed::read(registers, layout!(regs_syscallno));
+        if number == 202 || number == 242 {
+            return Some(i64::from(Probed::read::<u32>(registers, layout!(regs_orig_x0)) as i32));
+        }
+    }
+    None
 }
 
 /// The socket behind a file descriptor of the current process: what `sockfd_lookup()` does, by reading.

@@ -19,7 +19,7 @@ fn set(netns: &Netns, settings: &[(&str, &str)]) {
 }
 
 fn look(netns: &Netns, plan: &Plan) -> Vec<Risk> {
-    let scope = Scope { netns: Some(netns.clone()), ..Scope::default() };
+    let scope = Scope { netns: vec![netns.clone()], ..Scope::default() };
     let mut survey = Survey::take(&scope, &[Wanted::LISTENERS]).unwrap();
     // The commands are run inside the namespace.
     survey.namespaces[0].is_own = true;

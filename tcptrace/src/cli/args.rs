@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::moment::Moment;
 use crate::{
     finding::Severity,
+    host::port_set::PortSet,
     probe::{BackEnd, Tier},
     record::Rotation,
 };
@@ -54,6 +55,15 @@ pub enum Command {
     Who(WhoArgs),
     /// Settings and listeners that will hurt, each with its remedy; exit code 1 if there is any. Needs no BPF
     Check(CheckArgs),
+    /// The page that explains a finding: what opens it, its causes and what each rests on, what to do
+    Explain(ExplainArgs),
+}
+
+/// Which finding to explain.
+#[derive(Args, Clone, Debug)]
+pub struct ExplainArgs {
+    /// The finding's code, as in its headline; without it, the codes are listed
+    pub code: Option<String>,
 }
 
 /// How to trace.
@@ -124,12 +134,13 @@ pub struct WatchFilesArgs {
 /// What to look at.
 #[derive(Args, Clone, Debug, Default)]
 pub struct FilterArgs {
-    /// Only sockets of these ports (local; for clients also remote); filtered in the kernel
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: Vec<u16>,
-    /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns; filtered in the kernel
+    /// Only sockets of these ports (local; for clients also remote): 80, 80,443 or 8000-8099; up to eight are filtered in the
+    /// kernel
+    #[arg(long, value_name = "PORTS", value_parser = ports)]
+    pub port: Vec<PortSet>,
+    /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns; one is filtered in the kernel
     #[arg(long, value_name = "NETNS")]
-    pub netns: Option<String>,
+    pub netns: Vec<String>,
 }
 
 /// Of which time.
@@ -150,7 +161,7 @@ pub struct SelectionArgs {
     #[command(flatten)]
     pub parties: PartyArgs,
     /// Only these findings
-    #[arg(long, value_name = "CODE")]
+    #[arg(long, value_name = "CODE", value_delimiter = ',')]
     pub finding: Vec<String>,
 }
 
@@ -158,10 +169,10 @@ pub struct SelectionArgs {
 #[derive(Args, Clone, Debug, Default)]
 pub struct PartyArgs {
     /// Only what concerns these processes
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
     pub pid: Vec<u32>,
-    /// Only what concerns processes of these names
-    #[arg(long, value_name = "NAME")]
+    /// Only what concerns processes of these names (as the kernel has them: 15 bytes at most)
+    #[arg(long, value_name = "NAME", value_parser = comm)]
     pub comm: Vec<String>,
     /// Only what concerns these containers, pods or units (part of the name)
     #[arg(long, visible_alias = "cgroup", value_name = "NAME")]
@@ -224,12 +235,12 @@ pub struct ReplayArgs {
     /// Of which time.
     #[command(flatten)]
     pub period: PeriodArgs,
-    /// Only sockets of these ports (local; for clients also remote)
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: Vec<u16>,
+    /// Only sockets of these ports (local; for clients also remote): 80, 80,443 or 8000-8099
+    #[arg(long, value_name = "PORTS", value_parser = ports)]
+    pub port: Vec<PortSet>,
     /// Only this network namespace: its inode number then
-    #[arg(long, value_name = "INODE")]
-    pub netns: Option<u32>,
+    #[arg(long, value_name = "INODE", value_delimiter = ',')]
+    pub netns: Vec<u32>,
     /// What to print.
     #[command(flatten)]
     pub selection: SelectionArgs,
@@ -328,17 +339,17 @@ pub struct ListenersArgs {
     /// What to sort by
     #[arg(long, value_enum, default_value_t, value_name = "KEY")]
     pub sort: crate::stock::SortBy,
-    /// Only these ports
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: Vec<u16>,
+    /// Only these ports: 80, 80,443 or 8000-8099
+    #[arg(long, value_name = "PORTS", value_parser = ports)]
+    pub port: Vec<PortSet>,
     /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns
     #[arg(long, value_name = "NETNS")]
-    pub netns: Option<String>,
+    pub netns: Vec<String>,
     /// Only listeners that these processes have open
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
     pub pid: Vec<u32>,
-    /// Only listeners that processes of these names have open
-    #[arg(long, value_name = "NAME")]
+    /// Only listeners that processes of these names have open (as the kernel has them: 15 bytes at most)
+    #[arg(long, value_name = "NAME", value_parser = comm)]
     pub comm: Vec<String>,
     /// Only listeners of these containers, pods or units (part of the name)
     #[arg(long, visible_alias = "cgroup", value_name = "NAME")]
@@ -430,7 +441,7 @@ pub struct PortsArgs {
     pub json: bool,
     /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns
     #[arg(long, value_name = "NETNS")]
-    pub netns: Option<String>,
+    pub netns: Vec<String>,
     /// All processes and destinations, not only the first ten
     #[arg(long)]
     pub all: bool,
@@ -448,8 +459,8 @@ pub struct PortsArgs {
 #[derive(Args, Clone, Debug)]
 pub struct WhoArgs {
     /// Ports and ranges of ports: 35010, 35000-35100, 80,443
-    #[arg(required = true, value_name = "PORT")]
-    pub ports: Vec<crate::host::port_set::PortSet>,
+    #[arg(required = true, value_name = "PORT", value_parser = ports)]
+    pub ports: Vec<PortSet>,
     /// Only in this network namespace: its inode number, a pid in it, or a name in /run/netns
     #[arg(long, value_name = "NETNS")]
     pub netns: Option<String>,
@@ -466,10 +477,10 @@ pub struct CheckArgs {
     pub json: bool,
     /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns
     #[arg(long, value_name = "NETNS")]
-    pub netns: Option<String>,
+    pub netns: Vec<String>,
     /// Ports of servers that are still to be started, as 35000-36000,40000: checked like those that listen now
     #[arg(long, value_name = "PORTS")]
-    pub servers: Option<crate::host::port_set::PortSet>,
+    pub servers: Option<PortSet>,
     /// Leave out this kind of risk (several times for several)
     #[arg(long, value_name = "CODE")]
     pub ignore: Vec<String>,
@@ -524,6 +535,34 @@ fn duration(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration =
         text.parse().map_err(|_| format!("{text:?} is not a time: use 250ms, 30s, 5m or 2h"))?;
     Duration::try_from(span).map_err(|_| format!("{text:?} is less than nothing"))
+}
+
+/// 80, 80,443, 8000-8099. Port 0 is no port: bind() and connect() take it for "any".
+fn ports(text: &str) -> Result<PortSet, String> {
+    let set: PortSet = text.parse().map_err(|error| format!("{error}"))?;
+    if set.contains(0) {
+        return Err("port 0 is no port that a socket can have: it stands for \"any\" in bind()".to_owned());
+    }
+    if set.is_empty() { Err("no port is given".to_owned()) } else { Ok(set) }
+}
+
+/// All that was given, as one set.
+pub(super) fn union(sets: &[PortSet]) -> PortSet {
+    let mut all = PortSet::new();
+    sets.iter().for_each(|set| all.merge(set));
+    all
+}
+
+/// The name of a process, which the kernel cuts (`TASK_COMM_LEN`): a longer one is the name of none.
+fn comm(text: &str) -> Result<String, String> {
+    const LONGEST: usize = 15;
+    match text.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= LONGEST).last() {
+        None => Err("no process is called so".to_owned()),
+        Some(end) if end < text.len() => {
+            Err(format!("the kernel keeps 15 bytes of a name: use {:?}", text.get(..end).unwrap_or_default()))
+        }
+        Some(_) => Ok(text.to_owned()),
+    }
 }
 
 /// 4096, 64k, 64M, 1G, 1T: powers of 1024.
@@ -582,7 +621,7 @@ mod tests {
         assert!(cli.command.is_none());
         assert!(cli.watch.output.json);
         assert_eq!(cli.watch.limit, Some(Duration::from_secs(30)));
-        assert_eq!(cli.watch.filter.port, [80]);
+        assert_eq!(union(&cli.watch.filter.port).to_string(), "80");
     }
 
     #[test]
@@ -616,9 +655,32 @@ mod tests {
     fn recordings_are_watched_as_they_are_replayed() {
         let words = ["tcptrace", "watch", "run.arrows", "--port", "80", "--comm", "nginx"];
         let Some(Command::Watch(args)) = Cli::try_parse_from(words).unwrap().command else { panic!() };
-        assert_eq!((args.files, args.watch.filter.port), (vec![PathBuf::from("run.arrows")], vec![80]));
+        assert_eq!(args.files, [PathBuf::from("run.arrows")]);
+        assert_eq!(union(&args.watch.filter.port).to_string(), "80");
         assert!(Cli::try_parse_from(["tcptrace", "watch", "run.arrows", "--for", "3s"]).is_err());
         assert!(Cli::try_parse_from(["tcptrace", "watch", "--for", "3s"]).is_ok());
+    }
+
+    #[test]
+    fn filters_are_repeated_lists_and_ranges() {
+        let words = ["tcptrace", "--port", "80,443", "--port", "8000-8099", "--netns", "a", "--netns", "b"];
+        let filter = Cli::try_parse_from(words).unwrap().watch.filter;
+        assert_eq!(union(&filter.port).to_string(), "80,443,8000-8099");
+        assert_eq!(filter.netns, ["a", "b"]);
+        let words = ["tcptrace", "--pid", "7,8", "--pid", "9", "--finding", "bind-conflict,no-listener"];
+        let selection = Cli::try_parse_from(words).unwrap().watch.selection;
+        assert_eq!(selection.parties.pid, [7, 8, 9]);
+        assert_eq!(selection.finding, ["bind-conflict", "no-listener"]);
+    }
+
+    #[test]
+    fn a_filter_that_matches_nothing_is_refused() {
+        for words in [["--port", "0"], ["--port", "0-9"], ["--port", ""], ["--port", "9-1"], ["--comm", ""]] {
+            assert!(Cli::try_parse_from(["tcptrace", words[0], words[1]]).is_err(), "{words:?}");
+        }
+        assert!(Cli::try_parse_from(["tcptrace", "who", "0"]).is_err());
+        assert_eq!(comm("systemd-resolve"), Ok("systemd-resolve".to_owned()));
+        assert!(comm("systemd-resolved").unwrap_err().contains("\"systemd-resolve\""));
     }
 
     #[test]

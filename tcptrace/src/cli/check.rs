@@ -1,6 +1,6 @@
 //! `tcptrace check`: settings and listeners that will hurt, found without probes.
 
-use std::io::{self, Write};
+use std::io;
 
 use serde::Serialize;
 
@@ -12,14 +12,13 @@ use super::{
 use crate::{
     check::{Plan, RULES, Risk, risks},
     finding::{Evidence, Party, Remedy},
-    output::escape,
+    output::{ended, escape, go_on, stdout_json, stdout_lines},
     stock::{Gap, Namespace, Scope, Survey, Wanted},
 };
 
 /// A risk, as `--json` prints it.
 #[derive(Serialize)]
 struct RiskLine<'a> {
-    r#type: &'static str,
     code: &'a str,
     severity: &'static str,
     netns: u32,
@@ -34,7 +33,6 @@ struct RiskLine<'a> {
 /// The last line.
 #[derive(Serialize)]
 struct SummaryLine<'a> {
-    r#type: &'static str,
     namespaces: usize,
     risks: usize,
     /// What could not be looked at.
@@ -47,7 +45,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
         let message = format!("--ignore {unknown}: there is no such risk; there are {}", codes.join(", "));
         return Err(Failure::new(Exit::Usage, message));
     }
-    let only = args.netns.as_deref().map(netns::find).transpose()?;
+    let only = netns::find_all(&args.netns)?;
     let scope = Scope { netns: only, ..Scope::default() };
     let survey = Survey::take(&scope, &[Wanted::LISTENERS])
         .map_err(|error| Failure::new(Exit::NotPermitted, error))?;
@@ -62,17 +60,14 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
         .filter(|(_, risk)| !args.ignore.iter().any(|code| code == risk.code))
         .collect();
     let written = if args.json { json(&survey, &found) } else { text(&survey, &found) };
-    match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(trace::cannot_write(&error)),
-        _ => Ok(if found.is_empty() { Exit::Done } else { Exit::Found }),
-    }
+    ended(written).map_err(|error| trace::cannot_write(&error))?;
+    Ok(if found.is_empty() { Exit::Done } else { Exit::Found })
 }
 
 fn json(survey: &Survey, found: &[(&Namespace, Risk)]) -> io::Result<()> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = stdout_json();
     for (namespace, risk) in found {
         let line = RiskLine {
-            r#type: "risk",
             code: risk.code,
             severity: risk.severity.name(),
             netns: namespace.id,
@@ -83,51 +78,49 @@ fn json(survey: &Survey, found: &[(&Namespace, Risk)]) -> io::Result<()> {
             evidence: &risk.evidence,
             remedy: &risk.remedy,
         };
-        serde_json::to_writer(&mut out, &line)?;
-        writeln!(out)?;
+        go_on(out.write("risk", &line))?;
     }
     let line = SummaryLine {
-        r#type: "summary",
         namespaces: survey.namespaces.len(),
         risks: found.len(),
         gaps: Gap::reasons(&survey.gaps),
     };
-    serde_json::to_writer(&mut out, &line)?;
-    writeln!(out)?;
-    out.flush()
+    go_on(out.write("summary", &line))?;
+    go_on(out.flush())
 }
 
 fn text(survey: &Survey, found: &[(&Namespace, Risk)]) -> io::Result<()> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = stdout_lines();
     for (namespace, risk) in found {
         let place = if namespace.is_own { String::new() } else { format!("in namespace {namespace}: ") };
         let severity = risk.severity.name().to_uppercase();
-        writeln!(out, "{severity} {}  {}", risk.code, escape(&format!("{place}{}", risk.title)))?;
-        writeln!(out, "  why    {}", escape(&risk.why))?;
+        out.say(format_args!("{severity} {}  {}", risk.code, escape(&format!("{place}{}", risk.title))))?;
+        out.say(format_args!("  why    {}", escape(&risk.why)))?;
         for (index, remedy) in risk.remedy.iter().enumerate() {
-            writeln!(out, "  {}     {}", if index == 0 { "do" } else { "  " }, escape(&remedy.text))?;
+            out.say(format_args!("  {}     {}", if index == 0 { "do" } else { "  " }, escape(&remedy.text)))?;
             if let Some(command) = &remedy.command {
-                writeln!(out, "           {}", escape(command))?;
+                out.say(format_args!("           {}", escape(command)))?;
             }
         }
     }
     if found.iter().any(|(_, risk)| risk.remedy.iter().any(|remedy| remedy.command.is_some())) {
-        writeln!(out, "sysctl -w lasts until the next boot: to keep a setting, put it into /etc/sysctl.d")?;
+        out.say(format_args!(
+            "sysctl -w lasts until the next boot: to keep a setting, put it into /etc/sysctl.d"
+        ))?;
     }
     let (listeners, namespaces) = (
         survey.namespaces.iter().map(|namespace| namespace.sockets.len()).sum::<usize>(),
         survey.namespaces.len(),
     );
-    writeln!(
-        out,
+    out.say(format_args!(
         "{} risk{} at {listeners} listener{} in {namespaces} network namespace{}",
         found.len(),
         if found.len() == 1 { "" } else { "s" },
         if listeners == 1 { "" } else { "s" },
-        if namespaces == 1 { "" } else { "s" },
-    )?;
+        if namespaces == 1 { "" } else { "s" }
+    ))?;
     for gap in &survey.gaps {
-        writeln!(out, "not looked at: {}", escape(&gap.why))?;
+        out.say(format_args!("not looked at: {}", escape(&gap.why)))?;
     }
-    out.flush()
+    go_on(out.flush())
 }

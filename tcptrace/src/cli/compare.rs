@@ -1,14 +1,12 @@
 //! `tcptrace compare`: two recordings side by side.
 
-use std::io::{self, Write as _};
-
 use super::{
     args::CompareArgs,
     exit::{Exit, Failure},
     report, tape, trace,
 };
 use crate::{
-    output::{escape, json_text},
+    output::{ended, escape, go_on, json_text, stdout_json, stdout_lines},
     record::Condition,
     report::Comparison,
 };
@@ -32,7 +30,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
     }
     let comparison = Comparison::of(&before, &after);
     let worse = comparison.worse(args.threshold);
-    let out = if args.json {
+    let written = if args.json {
         let mut line = serde_json::to_value(&comparison).unwrap_or_default();
         if let serde_json::Value::Object(line) = &mut line {
             line.insert("type".to_owned(), "comparison".into());
@@ -42,14 +40,14 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
             line.insert("damage_before".to_owned(), marks(&of_before));
             line.insert("damage_after".to_owned(), marks(&of_after));
         }
-        json_text(&line) + "\n"
+        let mut out = stdout_json();
+        go_on(out.made(&json_text(&line))).and_then(|()| go_on(out.flush()))
     } else {
-        marks(&of_before, &of_after) + &comparison.text(&worse)
+        let mut out = stdout_lines();
+        let text = marks(&of_before, &of_after) + &comparison.text(&worse);
+        go_on(out.text(&text)).and_then(|()| go_on(out.flush()))
     };
-    match io::stdout().lock().write_all(out.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(trace::cannot_write(&error)),
-        _ => {}
-    }
+    ended(written).map_err(|error| trace::cannot_write(&error))?;
     Ok(if worse.is_empty() { Exit::Done } else { Exit::Found })
 }
 

@@ -17,6 +17,12 @@ pub enum Exit {
     NotSupported,
     /// An input file cannot be read.
     BadInput,
+    /// The output or the recording cannot be written: the disk is full.
+    CannotWrite,
+    /// The command to be recorded is there and cannot be run; as a shell has it.
+    NotRunnable,
+    /// The command to be recorded is not there; as a shell has it.
+    NoSuchCommand,
     /// As the command that was recorded ended.
     Command(u8),
 }
@@ -30,6 +36,9 @@ impl From<Exit> for ExitCode {
             Exit::NotPermitted => 3,
             Exit::NotSupported => 4,
             Exit::BadInput => 5,
+            Exit::CannotWrite => 6,
+            Exit::NotRunnable => 126,
+            Exit::NoSuchCommand => 127,
             Exit::Command(code) => code,
         })
     }

@@ -9,8 +9,9 @@ use std::{
 use super::{
     args::{ExportArgs, ExportFormat},
     exit::{Exit, Failure},
-    tape,
+    tape, trace,
 };
+use crate::output::stdout_export;
 use crate::record::{
     Condition, Mark, ReadError, Reader, TapeError, create,
     export::{ExportError, Format, export},
@@ -31,7 +32,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<Exit, Failure> {
                 .map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", path.display())))?;
             to_file(&mut reader, format, path, &file)
         }
-        None => export(&mut reader, format, io::BufWriter::new(io::stdout())),
+        None => export(&mut reader, format, stdout_export()),
     };
     let marks = reader.damage().iter().map(|damage| Mark::new(Some(&args.file), damage)).collect();
     let condition = Condition { marks };
@@ -47,8 +48,8 @@ pub(super) fn run(args: &ExportArgs) -> Result<Exit, Failure> {
         }
         Err(ExportError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
         Err(ExportError::Write(error)) => Err(Failure::new(
-            Exit::NotSupported,
-            format!("{output} cannot be written: {}", write_failure(&error)),
+            Exit::CannotWrite,
+            format!("{output} cannot be written: {}{}", write_failure(&error), trace::full(&error)),
         )),
         Err(ExportError::Read(error)) => Err(unreadable(error)),
     }

@@ -1,40 +1,40 @@
 //! `tcptrace listeners`: every listener, owner, queue and limit, now; with `--for`, what a trace adds.
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    ops::ControlFlow,
-};
+use std::{io, ops::ControlFlow};
 
 use super::{
-    args::ListenersArgs,
+    args::{ListenersArgs, union},
     exit::{Exit, Failure},
     trace,
 };
 use crate::{
     event::{Coverage, Event, Kind},
-    host::netns::Netns,
+    finding::Finding,
     live::{Live, drive::drive},
     output::{
-        Output,
+        Selection, ended, go_on,
         listeners::{ListenerLine, StockSummary, lines},
+        stdout_json, stdout_lines, stdout_output, terminal_width,
     },
     stock::{Filter, Gap, Scope, Stock, Tracing, take},
 };
 
 pub(super) fn run(args: &ListenersArgs) -> Result<Exit, Failure> {
-    let netns = args.netns.as_deref().map(super::netns::find).transpose()?;
+    let netns = super::netns::find_all(&args.netns)?;
+    let ports = union(&args.port);
     let mut traced = None;
     let mut coverage = None;
     let mut untraced = None;
     if args.limit.is_some() {
-        match follow(args, netns.clone()) {
+        match follow(args) {
             Ok((tracing, seen)) => (traced, coverage) = (Some(tracing), seen),
             // What can be seen without probes is still worth having.
             Err(failure) if failure.exit != Exit::Usage => untraced = Some(failure),
             Err(failure) => return Err(failure),
         }
     }
-    let scope = Scope { netns, ports: args.port.clone(), ..Scope::default() };
+    let ends = ports.ranges().flat_map(|range| [*range.start(), *range.end()]).collect();
+    let scope = Scope { netns, ports: ends, ..Scope::default() };
     let mut stock = take(&scope).map_err(|error| Failure::new(Exit::NotPermitted, error))?;
     match (&traced, &untraced) {
         (Some(tracing), _) => {
@@ -46,21 +46,14 @@ pub(super) fn run(args: &ListenersArgs) -> Result<Exit, Failure> {
     }
     let exit = untraced.map_or(Exit::Done, |failure| failure.exit);
     let written = show(args, stock, traced.as_ref(), coverage.as_ref());
-    match written {
-        Ok(()) => Ok(exit),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit),
-        Err(error) => Err(trace::cannot_write(&error)),
-    }
+    ended(written).map_err(|error| trace::cannot_write(&error))?;
+    Ok(exit)
 }
 
 /// Traces for the time asked for, or until a signal.
-fn follow(args: &ListenersArgs, netns: Option<Netns>) -> Result<(Tracing, Option<Coverage>), Failure> {
-    let filters = trace::Filters {
-        ports: &args.port,
-        netns,
-        words: args.port.iter().map(|port| format!("--port {port}")).collect(),
-    };
-    let options = trace::options(&args.trace, 0, filters)?;
+fn follow(args: &ListenersArgs) -> Result<(Tracing, Option<Coverage>), Failure> {
+    let filters = trace::Filters::of(&args.port, &args.netns)?;
+    let options = trace::options(&args.trace, 0, filters);
     let mut tracing = Tracing::default();
     let mut coverage = None;
     trace::runtime()?.block_on(async {
@@ -103,7 +96,7 @@ fn show(
     coverage: Option<&Coverage>,
 ) -> io::Result<()> {
     let filter = Filter {
-        ports: args.port.clone(),
+        ports: union(&args.port),
         pids: args.pid.clone(),
         comms: args.comm.clone(),
         containers: args.container.clone(),
@@ -112,51 +105,57 @@ fn show(
     let mut listeners = std::mem::take(&mut stock.listeners);
     listeners.retain(|listener| filter.wants(listener));
     args.sort.sort(&mut listeners);
+    // Ports and namespaces are those of the trace already.
+    let parties = Selection {
+        pids: args.pid.clone(),
+        comms: args.comm.clone(),
+        containers: args.container.clone(),
+        ..Selection::default()
+    };
     let findings = traced.map_or(&[][..], Tracing::findings);
-    let mut output = trace::output(args.json);
-    if let Output::Json(writer) = &mut output {
+    let findings: Vec<&Finding> = findings.iter().filter(|finding| parties.wants(finding)).collect();
+    let mut only: Vec<String> = args.netns.iter().map(|name| format!("--netns {name}")).collect();
+    only.extend(Some(&filter.ports).filter(|ports| !ports.is_empty()).map(|ports| format!("--port {ports}")));
+    only.extend(parties.words());
+    if args.json {
+        let mut out = stdout_json();
         if let Some(coverage) = coverage {
-            go_on(writer.coverage(coverage)?)?;
+            go_on(out.coverage(coverage))?;
         }
         for listener in &listeners {
-            go_on(writer.write("listener", &ListenerLine::of(listener))?)?;
+            go_on(out.write("listener", &ListenerLine::of(listener)))?;
         }
-        for finding in findings {
-            go_on(writer.finding(finding)?)?;
+        for finding in &findings {
+            go_on(out.finding(finding))?;
         }
         let summary = StockSummary {
             listeners: all,
+            filters: &only,
             ..StockSummary::of(&stock, listeners.len(), traced.map(Tracing::span))
         };
-        go_on(writer.write("summary", &summary)?)?;
-        return Ok(());
+        go_on(out.write("summary", &summary))?;
+        return go_on(out.flush());
     }
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = stdout_lines();
+    if !only.is_empty() {
+        out.say(format_args!("only {}", only.join(" ")))?;
+    }
     for line in lines(&listeners, all, stock.namespaces, &stock.missing, width()) {
-        writeln!(out, "{line}")?;
+        go_on(out.line(&line))?;
     }
     if !findings.is_empty() {
-        writeln!(out)?;
+        go_on(out.line(""))?;
     }
-    out.flush()?;
+    go_on(out.flush())?;
     drop(out);
+    let mut output = stdout_output(false);
     for finding in findings {
-        go_on(output.finding(finding)?)?;
+        go_on(output.finding(finding))?;
     }
-    Ok(())
+    go_on(output.flush())
 }
 
 /// Columns of the terminal; a pipe has none, and nothing is cut.
 fn width() -> Option<usize> {
-    if !io::stdout().is_terminal() {
-        return std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    }
-    terminal_size::terminal_size().map(|(width, _)| usize::from(width.0))
-}
-
-fn go_on(written: ControlFlow<()>) -> io::Result<()> {
-    match written {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(io::ErrorKind::BrokenPipe.into()),
-    }
+    terminal_width().or_else(|| std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()))
 }

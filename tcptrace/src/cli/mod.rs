@@ -4,6 +4,7 @@ pub mod args;
 mod check;
 mod compare;
 mod exit;
+mod explain;
 mod export;
 mod listeners;
 mod moment;
@@ -21,7 +22,7 @@ mod watch;
 mod who;
 mod why;
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 
@@ -40,8 +41,22 @@ pub fn main() -> ExitCode {
     env_logger::Builder::from_env(
         env_logger::Env::default().default_filter_or("warn,aya=error,aya_obj=error"),
     )
-    .format_timestamp_millis()
+    .format(|out, record| {
+        let time = out.timestamp_millis();
+        let level = record.level();
+        let style = out.default_level_style(level);
+        for line in record.args().to_string().lines() {
+            // What is told of names foreign to us.
+            let line = crate::output::escape(line);
+            writeln!(out, "[{time} {style}{level:<5}{style:#} {}] {line}", record.target())?;
+        }
+        Ok(())
+    })
     .init();
+    if let Err(error) = crate::software::add_user_files() {
+        log::error!("{error}");
+        return Exit::Usage.into();
+    }
     let outcome = match cli.command {
         None => watch::run(&cli.watch),
         Some(Command::Watch(args)) => watch::live_or_recorded(&args),
@@ -49,6 +64,7 @@ pub fn main() -> ExitCode {
         Some(Command::Replay(args)) => replay::run(&args),
         Some(Command::Report(args)) => report::run(&args),
         Some(Command::Compare(args)) => compare::run(&args),
+        Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Export(args)) => export::run(&args),
         Some(Command::Listeners(args)) => listeners::run(&args),
         Some(Command::Why(args)) => why::run(&args),

@@ -6,6 +6,18 @@ use crate::host::{
     procfs::Procfs,
 };
 
+/// The namespaces of those names, each once.
+pub(super) fn find_all(names: &[String]) -> Result<Vec<Netns>, Failure> {
+    let mut found: Vec<Netns> = Vec::new();
+    for name in names {
+        let netns = find(name)?;
+        if !found.iter().any(|known| known.id() == netns.id()) {
+            found.push(netns);
+        }
+    }
+    Ok(found)
+}
+
 /// A namespace by the inode number of its file, by a pid in it, or by its name in `/run/netns`.
 pub(super) fn find(name: &str) -> Result<Netns, Failure> {
     let usage = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("--netns {name}: {error}"));

@@ -6,7 +6,7 @@ mod text;
 mod trend;
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ use crate::{
         Live,
         drive::{Ending, drive},
     },
+    output::{ended, go_on, stdout_json},
     stock::{Gap, Namespace, Opener, Scope, Survey, Wanted, ports},
 };
 
@@ -38,7 +39,7 @@ use trend::{Trend, round};
 const SHOWN: usize = 10;
 
 pub(super) fn run(args: &PortsArgs) -> Result<Exit, Failure> {
-    let only = args.netns.as_deref().map(netns::find).transpose()?;
+    let only = netns::find_all(&args.netns)?;
     let mut gaps = Vec::new();
     let scope = Scope { netns: only.clone(), ..Scope::default() };
     let traced = match args.limit {
@@ -72,17 +73,15 @@ pub(super) fn run(args: &PortsArgs) -> Result<Exit, Failure> {
         .iter()
         .filter_map(|namespace| Space::of(namespace, traced.as_ref()))
         // Somebody else's idle namespace is of no interest, unless it was asked for.
-        .filter(|space| space.survey.in_use > 0 || space.namespace.is_own || args.netns.is_some())
+        .filter(|space| space.survey.in_use > 0 || space.namespace.is_own || !args.netns.is_empty())
         .collect();
     let written = if args.json {
         json(&survey, &spaces)
     } else {
         text(&survey, &spaces, if args.all { usize::MAX } else { SHOWN })
     };
-    match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(trace::cannot_write(&error)),
-        _ => Ok(Exit::Done),
-    }
+    ended(written).map_err(|error| trace::cannot_write(&error))?;
+    Ok(Exit::Done)
 }
 
 /// What a trace adds.
@@ -94,9 +93,9 @@ struct Traced {
 }
 
 /// Traces for the time asked for.
-fn watch(args: &PortsArgs, only: Option<Netns>, scope: &Scope) -> Result<Traced, Failure> {
+fn watch(args: &PortsArgs, only: Vec<Netns>, scope: &Scope) -> Result<Traced, Failure> {
     let filters = trace::Filters { netns: only, ..Default::default() };
-    let options = trace::options(&args.trace, 0, filters)?;
+    let options = trace::options(&args.trace, 0, filters);
     trace::runtime()?.block_on(async {
         let mut world = Correlator::default();
         let mut changes = Vec::new();
@@ -220,7 +219,6 @@ impl<'a> Space<'a> {
         }
         let risks = check::risks(self.namespace, &Plan::default()).into_iter();
         SpaceLine {
-            r#type: "ports",
             netns: self.namespace.id,
             namespace: self.namespace.name.as_deref(),
             range: survey.range.to_string(),
@@ -259,17 +257,11 @@ impl<'a> Space<'a> {
 }
 
 fn json(survey: &Survey, spaces: &[Space<'_>]) -> io::Result<()> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = stdout_json();
     for space in spaces {
-        serde_json::to_writer(&mut out, &space.line())?;
-        writeln!(out)?;
+        go_on(out.write("ports", &space.line()))?;
     }
-    let line = SummaryLine {
-        r#type: "summary",
-        namespaces: survey.namespaces.len(),
-        gaps: Gap::reasons(&survey.gaps),
-    };
-    serde_json::to_writer(&mut out, &line)?;
-    writeln!(out)?;
-    out.flush()
+    let line = SummaryLine { namespaces: survey.namespaces.len(), gaps: Gap::reasons(&survey.gaps) };
+    go_on(out.write("summary", &line))?;
+    go_on(out.flush())
 }

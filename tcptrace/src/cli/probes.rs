@@ -1,9 +1,6 @@
 //! `tcptrace probes`: what this kernel allows, what is attached, what is not and why; with `--self-test`, what fires.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Write},
-};
+use std::{collections::BTreeMap, io};
 
 use serde::Serialize;
 
@@ -13,7 +10,9 @@ use super::{
     trace,
 };
 use crate::{
+    event::Timestamp,
     host::netns::Netns,
+    output::{Output, go_on, stdout_output},
     probe::{self, Tracer},
     rehearse::{Stage, drill},
 };
@@ -21,7 +20,6 @@ use crate::{
 /// One attachment, as `--json` prints it.
 #[derive(Serialize)]
 struct ProbeLine<'a> {
-    r#type: &'static str,
     name: String,
     program: &'a str,
     observations: &'a [&'static str],
@@ -37,9 +35,9 @@ pub(super) fn run(args: &ProbesArgs) -> Result<Exit, Failure> {
     let mut filters = trace::Filters::default();
     if let Some(stage) = &stage {
         let netns = Netns::from_path(&stage.server().path());
-        filters.netns = Some(netns.map_err(|error| Failure::new(Exit::NotPermitted, error))?);
+        filters.netns.push(netns.map_err(|error| Failure::new(Exit::NotPermitted, error))?);
     }
-    let options = trace::options(&args.trace, 0, filters)?;
+    let options = trace::options(&args.trace, 0, filters);
     let tracer = Tracer::start(&options.probe).map_err(crate::live::Error::from)?;
     let runs = stage.as_ref().map(|stage| self_test(&tracer, stage)).transpose()?;
     let silent = print(&tracer, runs.as_ref(), args.json);
@@ -84,21 +82,20 @@ fn self_test(tracer: &Tracer, stage: &Stage) -> Result<BTreeMap<&'static str, u6
 
 /// Prints coverage and attachments; how many should have fired and did not.
 fn print(tracer: &Tracer, runs: Option<&BTreeMap<&'static str, u64>>, json: bool) -> io::Result<usize> {
-    let mut output = trace::output(json);
-    if output.coverage(&crate::live::coverage(tracer.coverage(), Vec::new()))?.is_break() {
-        return Ok(0);
-    }
-    let mut out = io::stdout().lock();
-    if !json {
+    let now =
+        Timestamp::from_nanos(u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or_default());
+    let mut output = stdout_output(json);
+    go_on(output.coverage(&crate::live::coverage(tracer.coverage(), Vec::new(), Vec::new()), now))?;
+    if let Output::Text(out) = &mut output {
         for observed in &tracer.coverage().observations {
             let status = match observed.status {
                 probe::Status::Attached => "attached",
                 probe::Status::Polled => "polled",
                 probe::Status::Missing => "missing",
             };
-            writeln!(out, "  {:18} {status:9} {}", observed.name, observed.via)?;
+            out.say(format_args!("  {:18} {status:9} {}", observed.name, observed.via))?;
             for reason in observed.reason.iter().flat_map(|reason| reason.split("; ")) {
-                writeln!(out, "  {:28} {reason}", "")?;
+                out.say(format_args!("  {:28} {reason}", ""))?;
             }
         }
     }
@@ -108,7 +105,6 @@ fn print(tracer: &Tracer, runs: Option<&BTreeMap<&'static str, u64>>, json: bool
         let fired = runs.map(|runs| runs > 0);
         silent += usize::from(fired == Some(false));
         let line = ProbeLine {
-            r#type: "probe",
             name: format!("{} {}", attached.kind.name(), attached.target),
             program: attached.program,
             observations: &attached.observations,
@@ -116,22 +112,22 @@ fn print(tracer: &Tracer, runs: Option<&BTreeMap<&'static str, u64>>, json: bool
             fired,
             runs,
         };
-        if json {
-            serde_json::to_writer(&mut out, &line)?;
-            writeln!(out)?;
-        } else {
-            let word = match fired {
-                None => "attached",
-                Some(true) => "fired",
-                Some(false) => "SILENT",
-            };
-            writeln!(out, "  {word:12} {:44} for {}", line.name, line.observations.join(", "))?;
+        match &mut output {
+            Output::Json(out) => go_on(out.write("probe", &line))?,
+            Output::Text(out) => {
+                let word = match fired {
+                    None => "attached",
+                    Some(true) => "fired",
+                    Some(false) => "SILENT",
+                };
+                out.say(format_args!("  {word:12} {:44} for {}", line.name, line.observations.join(", ")))?;
+            }
         }
     }
     if let Some(misses) = missed(tracer) {
         log::warn!("{misses}");
     }
-    out.flush()?;
+    go_on(output.flush())?;
     Ok(silent)
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    ffi::OsStr,
     io::{self, IsTerminal as _, Write as _},
     ops::ControlFlow,
     os::unix::process::ExitStatusExt as _,
@@ -12,7 +13,7 @@ use std::{
 
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{AccessFlags, Pid, access},
 };
 use tokio::process::{Child, Command};
 
@@ -28,7 +29,7 @@ use crate::{
         self, Live,
         drive::{Ending, drive},
     },
-    output::Selection,
+    output::{Lines, Selection},
     record::{Metadata, Plan, Recorded, Recorder, part_path, write_failure},
 };
 
@@ -36,10 +37,54 @@ use crate::{
 const SETTLE: Duration = Duration::from_millis(1200);
 
 pub(super) fn run(args: &RecordArgs) -> Result<Exit, Failure> {
-    let mut filters = trace::Filters::of(&args.filter)?;
-    filters.words.extend(selection::words(&args.parties));
-    let options = trace::options(&args.trace, trace::streams(args.all, args.syns), filters)?;
+    selection::are_there(&args.parties)?;
+    let mut filters = trace::Filters::of(&args.filter.port, &args.filter.netns)?;
+    filters.words.extend(selection::of_parties(&args.parties).words());
+    let options = trace::options(&args.trace, trace::streams(args.all, args.syns), filters);
+    // Before anything is attached: what would fail in the end fails at once, and leaves no file.
+    plan(args).check().map_err(|error| cannot_make(&args.output, &error))?;
+    if let Some(program) = args.command.first() {
+        runnable(program)?;
+    }
     trace::runtime()?.block_on(record(args, &options))
+}
+
+fn plan(args: &RecordArgs) -> Plan {
+    Plan { path: args.output.clone(), force: args.force, rotation: args.rotate, keep: args.keep }
+}
+
+fn cannot_make(path: &Path, error: &io::Error) -> Failure {
+    let exit = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Exit::CannotWrite,
+        _ => Exit::Usage,
+    };
+    Failure::new(exit, format!("{}: {}", path.display(), write_failure(error)))
+}
+
+/// Whether there is a program of that name that may be run, as execvp(3) looks for it.
+fn runnable(program: &OsStr) -> Result<(), Failure> {
+    let shown = program.to_string_lossy();
+    let candidates: Vec<PathBuf> = if program.as_encoded_bytes().contains(&b'/') {
+        vec![PathBuf::from(program)]
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        std::env::split_paths(&path).map(|directory| directory.join(program)).collect()
+    };
+    let there: Vec<&PathBuf> = candidates.iter().filter(|path| path.is_file()).collect();
+    if there.iter().any(|path| access(path.as_path(), AccessFlags::X_OK).is_ok()) {
+        return Ok(());
+    }
+    Err(if there.is_empty() {
+        Failure::new(Exit::NoSuchCommand, format!("{shown} cannot be run: there is no such command"))
+    } else {
+        Failure::new(Exit::NotRunnable, format!("{shown} cannot be run: it may not be executed"))
+    })
+}
+
+/// Whether that file can be made.
+pub(super) fn check(path: &Path) -> Result<(), Failure> {
+    let plan = Plan { path: path.to_owned(), ..Plan::default() };
+    plan.check().map_err(|error| cannot_make(path, &error))
 }
 
 /// A recording of a trace that has begun.
@@ -64,19 +109,19 @@ fn start(
         command: (!command.is_empty()).then_some(command),
         ..Metadata::of_this_host(live.clock(), began, coverage)
     };
-    let path = plan.path.display().to_string();
-    let mut recorder = Recorder::begin(plan, metadata)
-        .map_err(|error| Failure::new(Exit::Usage, format!("{path}: {}", write_failure(&error))))?;
+    let path = plan.path.clone();
+    let mut recorder = Recorder::begin(plan, metadata).map_err(|error| cannot_make(&path, &error))?;
     recorder.record(&sieve.sift(first)).map_err(|error| failed(&error))?;
     Ok(recorder)
 }
 
 /// A recording that failed; what was written is whole.
 pub(super) fn failed(error: &io::Error) -> Failure {
+    let full = trace::full(error);
     Failure::new(
-        Exit::NotSupported,
+        Exit::CannotWrite,
         format!(
-            "the recording has ended early: {}; what was recorded before can be read",
+            "the recording has ended early: {}; what was recorded before can be read{full}",
             write_failure(error)
         ),
     )
@@ -85,11 +130,22 @@ pub(super) fn failed(error: &io::Error) -> Failure {
 async fn record(args: &RecordArgs, options: &live::Options) -> Result<Exit, Failure> {
     let (live, first) = Live::start(options)?;
     let words = args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let plan = Plan { path: args.output.clone(), force: args.force, rotation: args.rotate, keep: args.keep };
     let mut sieve = Sieve::new(selection::of_parties(&args.parties));
-    let mut recorder = start(plan, words, &live, &first, &mut sieve)?;
+    let mut recorder = start(plan(args), words, &live, &first, &mut sieve)?;
     // Only now, so that its first connection is traced, too.
-    let mut child = spawn(args)?;
+    let mut child = match spawn(args) {
+        Ok(child) => child,
+        Err(failure) => {
+            // A file in which nothing happened would only be in the way of the next try.
+            if let Ok(recorded) = recorder.finish() {
+                for path in files_of(args, &recorded) {
+                    std::fs::remove_file(&path)
+                        .unwrap_or_else(|error| log::warn!("{}: {error}", path.display()));
+                }
+            }
+            return Err(failure);
+        }
+    };
     let mut status: Option<io::Result<ExitStatus>> = None;
     let mut progress = Progress::new();
     let over = async {
@@ -133,11 +189,12 @@ async fn record(args: &RecordArgs, options: &live::Options) -> Result<Exit, Fail
         Err(error) => Err(error),
     };
     let recorded = recorded.map_err(|error| failed(&error))?;
-    tell(args, &recorded).map_err(|error| trace::cannot_write(&error))?;
+    // After SIGHUP there is no terminal to say it on.
+    let _unread = tell(args, &recorded);
     let Some(status) = status else { return Ok(Exit::Done) };
     // The command's own output is on stdout.
     let report = report::of_file(&files_of(args, &recorded))?;
-    let _unread = io::stderr().lock().write_all(format!("\n{report}").as_bytes());
+    let _unread = Lines::new(io::stderr().lock(), false).text(&format!("\n{report}"));
     let status = status.map_err(|error| Failure::new(Exit::NotSupported, format!("the command: {error}")))?;
     Ok(Exit::Command(exit_code(status)))
 }
@@ -146,7 +203,11 @@ fn spawn(args: &RecordArgs) -> Result<Option<Child>, Failure> {
     let Some((program, arguments)) = args.command.split_first() else { return Ok(None) };
     let child = Command::new(program).args(arguments).kill_on_drop(true).spawn();
     child.map(Some).map_err(|error| {
-        Failure::new(Exit::Usage, format!("{} cannot be run: {error}", program.to_string_lossy()))
+        let exit = match error.kind() {
+            io::ErrorKind::NotFound => Exit::NoSuchCommand,
+            _ => Exit::NotRunnable,
+        };
+        Failure::new(exit, format!("{} cannot be run: {error}", program.to_string_lossy()))
     })
 }
 
@@ -179,7 +240,7 @@ fn files_of(args: &RecordArgs, recorded: &Recorded) -> Vec<PathBuf> {
 }
 
 fn tell(args: &RecordArgs, recorded: &Recorded) -> io::Result<()> {
-    let mut err = io::stderr().lock();
+    let mut err = Lines::new(io::stderr().lock(), false);
     let path = match args.rotate {
         Some(_) => format!("{} files up to {}", recorded.parts, recorded.path.display()),
         None => recorded.path.display().to_string(),
@@ -188,12 +249,11 @@ fn tell(args: &RecordArgs, recorded: &Recorded) -> io::Result<()> {
         0 => String::new(),
         deleted => format!(", {deleted} of them deleted again to make room"),
     };
-    writeln!(
-        err,
+    err.say(format_args!(
         "recorded {} events, {}, into {path}{gone}",
         recorded.events,
         crate::output::bytes_in_words(recorded.bytes)
-    )
+    ))
 }
 
 /// Leaves out what was not asked for. Who has which listener is learnt from all events; without a filter they just pass.

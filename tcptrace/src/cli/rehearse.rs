@@ -2,11 +2,7 @@
 
 mod asked;
 
-use std::{
-    io::{self, Write as _},
-    ops::ControlFlow,
-    time::Duration,
-};
+use std::{io, ops::ControlFlow, time::Duration};
 
 use serde::Serialize;
 
@@ -22,7 +18,7 @@ use crate::{
         Live,
         drive::{Ending, drive},
     },
-    output::Selection,
+    output::{Selection, ended, go_on, json_text, stdout_json, stdout_lines, stdout_output},
     pipeline::Pipeline,
     rehearse::{self, Claims, GroundTruth, Incident},
 };
@@ -34,7 +30,7 @@ const SETTLE: Duration = Duration::from_millis(1500);
 pub(super) fn run(args: &RehearseArgs) -> Result<Exit, Failure> {
     let names: Vec<&str> = match args.name.as_str() {
         "list" => {
-            list().or_else(closed_pipe_is_fine).map_err(|error| trace::cannot_write(&error))?;
+            ended(list()).map_err(|error| trace::cannot_write(&error))?;
             return Ok(Exit::Done);
         }
         "all" => rehearse::catalogue().iter().map(|entry| entry.name).collect(),
@@ -42,6 +38,9 @@ pub(super) fn run(args: &RehearseArgs) -> Result<Exit, Failure> {
     };
     if args.record.is_some() && names.len() != 1 {
         return Err(Failure::new(Exit::Usage, "--record takes one incident, not all of them"));
+    }
+    if let Some(path) = &args.record {
+        record::check(path)?;
     }
     let runtime = trace::runtime()?;
     let mut exit = Exit::Done;
@@ -55,19 +54,15 @@ pub(super) fn run(args: &RehearseArgs) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-fn closed_pipe_is_fine(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
-}
-
 fn list() -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = stdout_lines();
     for entry in rehearse::catalogue() {
-        writeln!(out, "{:18} {}", entry.name, entry.summary)?;
+        out.say(format_args!("{:18} {}", entry.name, entry.summary))?;
         for variant in entry.variants {
-            writeln!(out, "    --variant {:18} {}", variant.name, variant.summary)?;
+            out.say(format_args!("    --variant {:18} {}", variant.name, variant.summary))?;
         }
     }
-    out.flush()
+    go_on(out.flush())
 }
 
 /// How one rehearsal came out.
@@ -93,15 +88,15 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
     let netns = Netns::from_path(&incident.stage().server().path())
         .map_err(|error| Failure::new(Exit::NotPermitted, error))?;
     let cancel = incident.stage().cancel().clone();
-    let filters = trace::Filters { netns: Some(netns.clone()), ..Default::default() };
-    let options = trace::options(&args.trace, trace::streams(args.output.all, args.output.syns), filters)?;
+    let filters = trace::Filters { netns: vec![netns.clone()], ..Default::default() };
+    let options = trace::options(&args.trace, trace::streams(args.output.all, args.output.syns), filters);
     if !args.output.json {
         let told =
             say(&format!("rehearsing {} ({})\n{}", incident.name(), incident.variant(), incident.describe()));
-        told.or_else(closed_pipe_is_fine).map_err(|error| trace::cannot_write(&error))?;
+        ended(told).map_err(|error| trace::cannot_write(&error))?;
     }
     let events = args.output.events || args.output.all;
-    let mut pipeline = Pipeline::new(trace::output(args.output.json), Selection::default(), events);
+    let mut pipeline = Pipeline::new(stdout_output(args.output.json), Selection::default(), events);
     let (live, first) = Live::start(&options)?;
     let mut recorder = args.record.as_deref().map(|path| record::begin(path, &live, &first)).transpose()?;
     let mut claims = Claims::default();
@@ -163,7 +158,7 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
     };
     // Ends every process that was started, and the namespace.
     drop(incident);
-    let ending = ending.or_else(|error| closed_pipe_is_fine(error).map(|()| Ending::OutputClosed));
+    let ending = ending.or_else(|error| ended(Err(error)).map(|()| Ending::OutputClosed));
     match ending.map_err(|error| trace::cannot_write(&error))? {
         Ending::OutputClosed => return Ok(Told::Interrupted),
         Ending::Interrupted => {
@@ -172,8 +167,11 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
         }
         Ending::Over => {}
     }
-    let truth = truth?;
-    let mut problems = claims.judge(&truth, |name| pipeline.engine().world().observes(name));
+    let mut truth = truth?;
+    let observes = |name: &str| pipeline.engine().world().observes(name);
+    truth.settle(observes);
+    let mut problems = claims.judge(&truth, observes);
+    let not_observable = claims.not_observable(&truth, observes);
     let false_certains = claims.false_certains(&truth);
     problems.extend(false_certains.iter().cloned());
     problems.extend(remedied);
@@ -188,9 +186,13 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
     let waits = listeners.filter(|l| l.endpoints.netns == truth.netns).find_map(|l| l.waits.all());
     problems
         .extend(rehearse::judge_waits(&truth, |quantile| waits.and_then(|waits| waits.quantile(quantile))));
-    tell(&truth, &problems, false_certains.len(), args.output.json)
-        .or_else(closed_pipe_is_fine)
-        .map_err(|error| trace::cannot_write(&error))?;
+    let verdict = Verdict {
+        diagnosed: problems.is_empty() && not_observable.is_empty(),
+        problems: &problems,
+        not_observable: &not_observable,
+        false_certains: false_certains.len(),
+    };
+    ended(tell(&truth, &verdict, args.output.json)).map_err(|error| trace::cannot_write(&error))?;
     let _gone = pipeline.finish().map_err(|error| trace::cannot_write(&error))?;
     Ok(if problems.is_empty() { Told::Diagnosed } else { Told::NotDiagnosed })
 }
@@ -218,11 +220,9 @@ fn remedy(
 }
 
 fn say(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    for line in text.lines() {
-        writeln!(out, "{line}")?;
-    }
-    out.flush()
+    let mut out = stdout_lines();
+    go_on(out.text(text))?;
+    go_on(out.flush())
 }
 
 /// The line of a rehearsal in JSON output.
@@ -230,24 +230,44 @@ fn say(text: &str) -> io::Result<()> {
 struct Line<'a> {
     #[serde(flatten)]
     truth: &'a GroundTruth,
+    #[serde(flatten)]
+    verdict: &'a Verdict<'a>,
+}
+
+/// How the findings compare with what was made.
+#[derive(Serialize)]
+struct Verdict<'a> {
     /// Whether the findings said what was made, and nothing else.
     diagnosed: bool,
     /// What they got wrong.
     problems: &'a [String],
+    /// What was made and cannot be observed here, with the observation that it needs: no problem, and no diagnosis.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    not_observable: &'a [String],
     /// How many findings were claimed as certain, be it for a moment, and are not so.
     false_certains: usize,
 }
 
 /// What really happened, and whether the findings said so.
-fn tell(truth: &GroundTruth, problems: &[String], false_certains: usize, json: bool) -> io::Result<()> {
+fn tell(truth: &GroundTruth, verdict: &Verdict<'_>, json: bool) -> io::Result<()> {
     if json {
-        let line = Line { truth, diagnosed: problems.is_empty(), problems, false_certains };
-        return say(&serde_json::to_string(&line)?);
+        let mut out = stdout_json();
+        go_on(out.made(&json_text(&Line { truth, verdict })))?;
+        return go_on(out.flush());
     }
     let made: Vec<String> = truth.expect.iter().map(|e| format!("{} ({})", e.code, e.cause)).collect();
     let made = if made.is_empty() { "nothing wrong".to_owned() } else { made.join(", ") };
-    if problems.is_empty() {
+    if !verdict.problems.is_empty() {
+        return say(&format!(
+            "rehearsed: {made}; NOT diagnosed as such:\n    {}",
+            verdict.problems.join("\n    ")
+        ));
+    }
+    if verdict.not_observable.is_empty() {
         return say(&format!("rehearsed: {made}; diagnosed as such, and nothing else was claimed"));
     }
-    say(&format!("rehearsed: {made}; NOT diagnosed as such:\n    {}", problems.join("\n    ")))
+    say(&format!(
+        "rehearsed: {made}; not observable here, and nothing else was claimed:\n    {}",
+        verdict.not_observable.join("\n    ")
+    ))
 }

@@ -1,34 +1,42 @@
 //! `tcptrace replay`: a recording through the same pipeline as a live trace.
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write as _},
-    ops::ControlFlow,
-};
+use std::{collections::BTreeSet, io, ops::ControlFlow};
 
 use super::{
-    args::ReplayArgs,
+    args::{ReplayArgs, union},
     exit::{Exit, Failure},
     selection, tape, trace,
 };
 use crate::{
-    event::{Event, Timestamp},
+    event::{Event, PlaceFilter, Timestamp},
     finding::Severity,
-    output::{Selection, escape, json_text},
+    output::{Selection, ended, escape, go_on, json_text, stdout_json, stdout_lines, stdout_output},
     pipeline::Pipeline,
     record::{Condition, Tape},
 };
 
 pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
-    let selection =
-        Selection { ports: args.port.clone(), netns: args.netns, ..selection::of(&args.selection)? };
+    let place = PlaceFilter { ports: union(&args.port), netns: args.netns.clone() };
+    let selection = Selection { place, ..selection::of(&args.selection)? };
     let mut recording = tape::only(&args.files)?;
     let span = tape::span(&args.files, args.period.from, args.period.to)?;
-    let mut pipeline = Pipeline::new(trace::output(args.json), selection, args.events);
-    let played = play(&mut recording, &mut pipeline, span)?;
+    let mut pipeline = Pipeline::new(stdout_output(args.json), selection, args.events);
+    let moments = [("--from", &args.period.from), ("--to", &args.period.to)];
+    let moments = moments.into_iter().filter_map(|(name, moment)| Some((name, moment.as_ref()?)));
+    pipeline.only(moments.map(|(name, moment)| format!("{name} {moment}")).collect());
+    let mut met = BTreeSet::new();
+    let played = play(&mut recording, &mut pipeline, span, &mut met)?;
     let condition = recording.condition();
     if recording.events() == 0 && !condition.is_complete() {
         return Err(tape::unreadable(&condition));
+    }
+    if let Some(strange) = args.netns.iter().find(|netns| !met.contains(netns)) {
+        let there: Vec<String> = met.iter().map(u32::to_string).collect();
+        let message = format!(
+            "--netns {strange}: nothing of this recording is of that network namespace; there are {}",
+            if there.is_empty() { "none".to_owned() } else { there.join(", ") }
+        );
+        return Err(Failure::new(Exit::Usage, message));
     }
     match played {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
@@ -36,7 +44,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         Ok(_) => {
             let gone = pipeline.finish().map_err(|error| trace::cannot_write(&error))?;
             if gone.is_continue() {
-                mark(&condition, args.json)?;
+                ended(mark(&condition, args.json)).map_err(|error| trace::cannot_write(&error))?;
             }
         }
     }
@@ -45,26 +53,26 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
 }
 
 /// Says what is wrong with the recording where everything else is said, so that whoever keeps that keeps this as well.
-fn mark(condition: &Condition, json: bool) -> Result<(), Failure> {
-    let mut out = String::new();
-    if let Some(shortage) = condition.shortage().filter(|_| !json) {
-        let _ = writeln!(out, "! THIS RECORDING IS NOT COMPLETE: {shortage}");
-    }
-    for mark in &condition.marks {
-        if json {
+fn mark(condition: &Condition, json: bool) -> io::Result<()> {
+    if json {
+        let mut out = stdout_json();
+        for mark in &condition.marks {
             let mut line = serde_json::to_value(mark).unwrap_or_default();
             if let serde_json::Value::Object(line) = &mut line {
                 line.insert("type".to_owned(), "damage".into());
             }
-            let _ = writeln!(out, "{}", json_text(&line));
-        } else {
-            let _ = writeln!(out, "! {}", escape(&mark.to_string()));
+            go_on(out.made(&json_text(&line)))?;
         }
+        return go_on(out.flush());
     }
-    match io::stdout().lock().write_all(out.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(trace::cannot_write(&error)),
-        _ => Ok(()),
+    let mut out = stdout_lines();
+    if let Some(shortage) = condition.shortage() {
+        go_on(out.line(&format!("! THIS RECORDING IS NOT COMPLETE: {shortage}")))?;
     }
+    for mark in &condition.marks {
+        go_on(out.line(&format!("! {}", escape(&mark.to_string()))))?;
+    }
+    go_on(out.flush())
 }
 
 /// Everything goes through the pipeline, so that it knows what was before; said is what lies in `span`.
@@ -72,6 +80,7 @@ fn play<W: io::Write>(
     recording: &mut Tape,
     pipeline: &mut Pipeline<W>,
     (from, to): (Option<Timestamp>, Option<Timestamp>),
+    met: &mut BTreeSet<u32>,
 ) -> Result<io::Result<()>, Failure> {
     let mut events = Vec::new();
     while recording.next_events(&mut events)? {
@@ -80,6 +89,7 @@ fn play<W: io::Write>(
             if late {
                 return Ok(Ok(()));
             }
+            met.extend(event.kind.about().netns);
             pipeline.mute(from.is_some_and(|from| event.time < from));
             match feed(pipeline, &event) {
                 Ok(ControlFlow::Continue(())) => {}

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     event::Timestamp,
     finding::Severity,
+    output::{ended, go_on, stdout_json, stdout_lines, zone},
     record::{self, Condition, Metadata, Tape},
     report::{Across, Digest, PortQuestion, Report, across_json, across_text, html, join, json, text},
 };
@@ -28,7 +29,7 @@ struct Read {
 pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
     let span = tape::span(&args.files, args.period.from, args.period.to)?;
     let question = question(args)?;
-    let zone = TimeZone::system();
+    let zone = zone::local();
     let tapes = record::open(&args.files)?;
     let several = tapes.len() > 1;
     let mut read = Vec::new();
@@ -48,31 +49,36 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
         write_page(path, args.force, &page)?;
     }
     if args.json || args.html.is_none() {
-        let mut parts = Vec::new();
-        if several && args.json {
-            parts.push(across_json(&across).join("\n") + "\n");
-        } else if several {
-            parts.push(across_text(&across, &zone));
-        }
-        for of in &read {
-            parts.push(if args.json {
-                json(&of.metadata, &of.condition, &of.report).join("\n") + "\n"
-            } else {
-                text(&of.metadata, &of.condition, &of.report, &zone)
-            });
-        }
-        let whole = parts.join(if args.json { "" } else { "\n" });
-        match io::stdout().lock().write_all(whole.as_bytes()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                return Err(trace::cannot_write(&error));
-            }
-            _ => {}
-        }
+        let written = if args.json { print_json(&read, &across) } else { print_text(&read, &across, &zone) };
+        ended(written).map_err(|error| trace::cannot_write(&error))?;
     }
     let worst = read.iter().flat_map(|of| &of.report.verdicts).map(|verdict| verdict.worst).max();
     let fails = |on| worst.is_some_and(|worst| worst >= Severity::from(on));
     let conditions: Vec<&Condition> = read.iter().map(|of| &of.condition).collect();
     tape::verdict(args.fail_on.is_some_and(fails), args.fail_on.is_some(), &conditions)
+}
+
+fn print_json(read: &[Read], across: &Across) -> io::Result<()> {
+    let mut out = stdout_json();
+    let joined = if read.len() > 1 { across_json(across) } else { Vec::new() };
+    let each = read.iter().flat_map(|of| json(&of.metadata, &of.condition, &of.report));
+    for line in joined.into_iter().chain(each) {
+        go_on(out.made(&line))?;
+    }
+    go_on(out.flush())
+}
+
+fn print_text(read: &[Read], across: &Across, zone: &TimeZone) -> io::Result<()> {
+    let mut out = stdout_lines();
+    let joined = (read.len() > 1).then(|| across_text(across, zone));
+    let each = read.iter().map(|of| text(&of.metadata, &of.condition, &of.report, zone));
+    for (number, part) in joined.into_iter().chain(each).enumerate() {
+        if number > 0 {
+            go_on(out.line(""))?;
+        }
+        go_on(out.text(&part))?;
+    }
+    go_on(out.flush())
 }
 
 /// The report on the one recording in `files`, and what was wrong with them.
@@ -84,7 +90,7 @@ pub(super) fn only(files: &[PathBuf]) -> Result<(Report, Condition), Failure> {
 /// The text of a report on one recording, for the end of `record -- CMD`.
 pub(super) fn of_file(files: &[PathBuf]) -> Result<String, Failure> {
     let read = digest(tape::only(files)?, (None, None), None, false)?;
-    Ok(text(&read.metadata, &read.condition, &read.report, &TimeZone::system()))
+    Ok(text(&read.metadata, &read.condition, &read.report, &zone::local()))
 }
 
 /// Writes a page, down to the disk. Half a page is none.
@@ -101,7 +107,8 @@ fn write_page(path: &Path, force: bool, page: &str) -> Result<(), Failure> {
                 let _gone = fs::remove_file(path);
             }
             let why = record::write_failure(&error);
-            Err(Failure::new(Exit::NotSupported, format!("{} cannot be written: {why}", path.display())))
+            let full = trace::full(&error);
+            Err(Failure::new(Exit::CannotWrite, format!("{} cannot be written: {why}{full}", path.display())))
         }
         Ok(()) => Ok(()),
     }
@@ -110,10 +117,7 @@ fn write_page(path: &Path, force: bool, page: &str) -> Result<(), Failure> {
 fn question(args: &ReportArgs) -> Result<Option<PortQuestion>, Failure> {
     let Some(port) = args.port else { return Ok(None) };
     let at = match args.at {
-        Some(moment) => {
-            let end = tape::end(&args.files, std::iter::once(moment))?;
-            Some(moment.in_recording(end, tape::now(), &TimeZone::system()))
-        }
+        Some(moment) => Some(tape::at(&args.files, moment)?),
         None => None,
     };
     Ok(Some(PortQuestion { port, at }))

@@ -29,11 +29,10 @@ pub(super) fn of_parties(args: &PartyArgs) -> Selection {
     }
 }
 
-/// The same as the user wrote it, an option each.
-pub(super) fn words(args: &PartyArgs) -> Vec<String> {
-    let pids = args.pid.iter().map(|pid| format!("--pid {pid}"));
-    let comms = args.comm.iter().map(|name| format!("--comm {name}"));
-    let containers = args.container.iter().map(|name| format!("--container {name}"));
-    let peers = args.peer.iter().map(|network| format!("--peer {network}"));
-    pids.chain(comms).chain(containers).chain(peers).collect()
+/// Refuses processes that there are none of: of a live trace, nothing would ever be about them.
+pub(super) fn are_there(args: &PartyArgs) -> Result<(), Failure> {
+    match args.pid.iter().find(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()) {
+        Some(pid) => Err(Failure::new(Exit::Usage, format!("--pid {pid}: there is no such process"))),
+        None => Ok(()),
+    }
 }

@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 
-use jiff::tz::TimeZone;
-
 use super::{
     exit::{Exit, Failure},
     moment::Moment,
 };
 use crate::{
     event::Timestamp,
+    output::zone,
     record::{self, Condition, Tape},
 };
 
@@ -35,10 +34,20 @@ pub(super) fn span(
     if from.is_none() && to.is_none() {
         return Ok((None, None));
     }
-    let end = end(files, [from, to].into_iter().flatten())?;
-    let meant =
-        |moment: Option<Moment>| moment.map(|moment| moment.in_recording(end, now(), &TimeZone::system()));
-    let (from, to) = (meant(from), meant(to));
+    let extent = Extent::of(files)?;
+    let from = from.map(|from| (from, extent.first_of(from)));
+    let to = to.map(|to| (to, to.last(extent.first_of(to))));
+    if let Some((said, from)) = from
+        && from > extent.last
+    {
+        return Err(extent.without(&format!("--from {said}")));
+    }
+    if let Some((said, to)) = to
+        && to < extent.first
+    {
+        return Err(extent.without(&format!("--to {said}")));
+    }
+    let (from, to) = (from.map(|(_, time)| time), to.map(|(_, time)| time));
     if let (Some(from), Some(to)) = (from, to)
         && from > to
     {
@@ -47,22 +56,50 @@ pub(super) fn span(
     Ok((from, to))
 }
 
-/// The time of the last event, if any of the moments needs it.
-pub(super) fn end(
-    files: &[PathBuf],
-    mut moments: impl Iterator<Item = Moment>,
-) -> Result<Timestamp, Failure> {
-    if !moments.any(|moment| matches!(moment, Moment::OfDay(_))) {
-        return Ok(now());
+/// What `--at` means for the recordings in `files`: a time as long as it was said.
+pub(super) fn at(files: &[PathBuf], said: Moment) -> Result<(Timestamp, Timestamp), Failure> {
+    let extent = Extent::of(files)?;
+    let first = extent.first_of(said);
+    let last = said.last(first);
+    if last < extent.first || first > extent.last {
+        return Err(extent.without(&format!("--at {said}")));
     }
-    let mut end = Timestamp::default();
-    let mut events = Vec::new();
-    for mut tape in record::open(files)? {
-        while tape.next_events(&mut events)? {
-            end = events.drain(..).map(|event| event.time).max().map_or(end, |last| end.max(last));
+    Ok((first, last))
+}
+
+/// From the first to the last event of all recordings.
+struct Extent {
+    first: Timestamp,
+    last: Timestamp,
+}
+
+impl Extent {
+    fn of(files: &[PathBuf]) -> Result<Self, Failure> {
+        let mut extent: Option<Self> = None;
+        let mut events = Vec::new();
+        for mut tape in record::open(files)? {
+            while tape.next_events(&mut events)? {
+                for time in events.drain(..).map(|event| event.time) {
+                    let known = extent.get_or_insert(Self { first: time, last: time });
+                    known.first = known.first.min(time);
+                    known.last = known.last.max(time);
+                }
+            }
         }
+        extent.ok_or_else(|| Failure::new(Exit::BadInput, "nothing is recorded there: no time lies in it"))
     }
-    Ok(end)
+
+    fn first_of(&self, moment: Moment) -> Timestamp {
+        moment.in_recording(self.last, now(), &zone::local())
+    }
+
+    /// Nothing was recorded at that time.
+    fn without(&self, said: &str) -> Failure {
+        let zone = zone::local();
+        let (first, last) = (zone::moment(&zone, self.first), zone::moment(&zone, self.last));
+        let zone = zone::in_words(&zone, self.last);
+        Failure::new(Exit::Usage, format!("{said}: what is recorded is from {first} to {last} ({zone})"))
+    }
 }
 
 /// Now.

@@ -1,6 +1,6 @@
 //! What the subcommands that trace have in common: from arguments to a live trace and its output.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io;
 
 use tcptrace_common::{
     TraceConfig,
@@ -8,32 +8,34 @@ use tcptrace_common::{
 };
 
 use super::{
-    args::{FilterArgs, TraceArgs},
+    args::{TraceArgs, union},
     exit::{Exit, Failure},
     netns,
 };
 use crate::{
-    host::netns::Netns,
-    live,
-    output::{JsonWriter, Output, TextWriter},
-    probe,
+    host::{netns::Netns, port_set::PortSet},
+    live, probe,
 };
 
-/// In-kernel filters.
+/// Filters of what is traced.
 #[derive(Default)]
-pub(super) struct Filters<'a> {
-    pub(super) ports: &'a [u16],
-    pub(super) netns: Option<Netns>,
+pub(super) struct Filters {
+    pub(super) ports: PortSet,
+    pub(super) netns: Vec<Netns>,
     /// How the user wrote them: those with which our counts are smaller than the kernel's. A namespace is not one: the
     /// kernel counts by namespace, too.
     pub(super) words: Vec<String>,
+    /// The namespaces, as the user wrote them.
+    pub(super) scope: Vec<String>,
 }
 
-impl<'a> Filters<'a> {
+impl Filters {
     /// From the command line.
-    pub(super) fn of(args: &'a FilterArgs) -> Result<Self, Failure> {
-        let words = args.port.iter().map(|port| format!("--port {port}")).collect();
-        Ok(Self { ports: &args.port, netns: args.netns.as_deref().map(netns::find).transpose()?, words })
+    pub(super) fn of(ports: &[PortSet], netns: &[String]) -> Result<Self, Failure> {
+        let ports = union(ports);
+        let words = if ports.is_empty() { Vec::new() } else { vec![format!("--port {ports}")] };
+        let scope = netns.iter().map(|name| format!("--netns {name}")).collect();
+        Ok(Self { ports, netns: netns::find_all(netns)?, words, scope })
     }
 }
 
@@ -44,20 +46,19 @@ pub(super) fn streams(all: bool, syns: bool) -> u32 {
 }
 
 /// Options of a live trace, which streams what [`streams`] says.
-pub(super) fn options(trace: &TraceArgs, flags: u32, filters: Filters<'_>) -> Result<live::Options, Failure> {
-    let mut config =
-        TraceConfig { flags, netns: filters.netns.as_ref().map_or(0, Netns::id), ..TraceConfig::default() };
-    if filters.ports.len() > PORT_FILTERS {
-        return Err(Failure::new(
-            Exit::Usage,
-            format!("--port: at most {PORT_FILTERS} ports can be filtered for"),
-        ));
+pub(super) fn options(trace: &TraceArgs, flags: u32, filters: Filters) -> live::Options {
+    let mut config = TraceConfig { flags, ..TraceConfig::default() };
+    // More than that is filtered in user space.
+    if let [only] = filters.netns.as_slice() {
+        config.netns = only.id();
     }
-    for (slot, port) in config.ports.iter_mut().zip(filters.ports) {
-        *slot = *port;
-        config.port_count += 1;
+    if usize::try_from(filters.ports.len()).is_ok_and(|count| count <= PORT_FILTERS) {
+        for (slot, port) in config.ports.iter_mut().zip(filters.ports.ranges().flatten()) {
+            *slot = port;
+            config.port_count += 1;
+        }
     }
-    Ok(live::Options {
+    live::Options {
         probe: probe::Options {
             config,
             tier: trace.attach.into(),
@@ -65,8 +66,10 @@ pub(super) fn options(trace: &TraceArgs, flags: u32, filters: Filters<'_>) -> Re
             kernel_log: trace.kernel_log,
         },
         netns: filters.netns,
+        ports: filters.ports,
         filters: filters.words,
-    })
+        scope: filters.scope,
+    }
 }
 
 /// The runtime that everything runs on: one thread.
@@ -77,19 +80,15 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::new(Exit::NotSupported, format!("no runtime: {error}")))
 }
 
-/// Standard output in the form asked for.
-pub(super) fn output(json: bool) -> Output<impl Write> {
-    let stdout = io::stdout();
-    let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let out = io::BufWriter::new(stdout);
-    if json {
-        Output::Json(JsonWriter::new(out))
-    } else {
-        Output::Text(TextWriter::new(out, jiff::tz::TimeZone::system(), colour))
-    }
-}
-
 /// Output cannot be written, for another reason than that nobody reads it.
 pub(super) fn cannot_write(error: &io::Error) -> Failure {
-    Failure::new(Exit::NotSupported, format!("the output cannot be written: {error}"))
+    Failure::new(Exit::CannotWrite, format!("the output cannot be written: {error}{}", full(error)))
+}
+
+/// What to do about it, where that is known.
+pub(super) fn full(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room there, or write elsewhere",
+        _ => "",
+    }
 }

@@ -13,6 +13,7 @@ use crate::{
         self, Live,
         drive::{Ending, drive},
     },
+    output::stdout_output,
     pipeline::Pipeline,
 };
 
@@ -22,32 +23,34 @@ pub(super) fn live_or_recorded(args: &WatchFilesArgs) -> Result<Exit, Failure> {
     if files.is_empty() {
         return run(watch);
     }
-    let netns = watch.filter.netns.as_ref().map(|name| {
+    let number = |name: &String| {
         let usage = || format!("--netns {name}: of a recording, a namespace is named by its inode number");
         name.parse().map_err(|_| Failure::new(Exit::Usage, usage()))
-    });
+    };
+    let netns = watch.filter.netns.iter().map(number).collect::<Result<_, _>>()?;
     replay::run(&ReplayArgs {
         files: files.clone(),
         json: watch.output.json,
         events: watch.output.events || watch.output.all,
         period: PeriodArgs::default(),
         port: watch.filter.port.clone(),
-        netns: netns.transpose()?,
+        netns,
         selection: watch.selection.clone(),
         fail_on: watch.fail_on,
     })
 }
 
 pub(super) fn run(args: &WatchArgs) -> Result<Exit, Failure> {
-    let filters = trace::Filters::of(&args.filter)?;
-    let options = trace::options(&args.trace, trace::streams(args.output.all, args.output.syns), filters)?;
+    selection::are_there(&args.selection.parties)?;
+    let filters = trace::Filters::of(&args.filter.port, &args.filter.netns)?;
+    let options = trace::options(&args.trace, trace::streams(args.output.all, args.output.syns), filters);
     trace::runtime()?.block_on(watch(args, &options))
 }
 
 async fn watch(args: &WatchArgs, options: &live::Options) -> Result<Exit, Failure> {
     let selection = selection::of(&args.selection)?;
     let events = args.output.events || args.output.all;
-    let mut pipeline = Pipeline::new(trace::output(args.output.json), selection, events);
+    let mut pipeline = Pipeline::new(stdout_output(args.output.json), selection, events);
     let (live, first) = Live::start(options)?;
     let over = async {
         match args.limit {

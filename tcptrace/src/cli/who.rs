@@ -1,7 +1,5 @@
 //! `tcptrace who PORT`: who holds a port, and what a bind to it would meet.
 
-use std::io;
-
 use super::{
     args::WhoArgs,
     exit::{Exit, Failure},
@@ -10,6 +8,7 @@ use super::{
 use crate::{
     event::Timestamp,
     host::port_set::PortSet,
+    output::{stdout_json, stdout_lines, zone},
     who::{Question, ask},
 };
 
@@ -25,11 +24,10 @@ pub(super) fn run(args: &WhoArgs) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::NotPermitted, answer.gaps.join("; ")));
     }
     let ports: Vec<u16> = ports.ranges().flatten().collect();
-    let out = io::BufWriter::new(io::stdout().lock());
     let written = if args.json {
-        answer.write_json(&ports, now(), out)
+        answer.write_json(&ports, now(), &mut stdout_json())
     } else {
-        answer.write_text(&ports, now(), &jiff::tz::TimeZone::system(), out)
+        answer.write_text(&ports, now(), &zone::local(), &mut stdout_lines())
     };
     let _gone = written.map_err(|error| trace::cannot_write(&error))?;
     Ok(if answer.holders().next().is_some() { Exit::Done } else { Exit::Found })

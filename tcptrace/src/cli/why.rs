@@ -1,10 +1,6 @@
 //! `tcptrace why`: why one destination does not answer.
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    ops::ControlFlow,
-    time::Duration,
-};
+use std::{io, ops::ControlFlow, time::Duration};
 
 use super::{
     args::WhyArgs,
@@ -21,7 +17,7 @@ use crate::{
     },
     live::{Live, drive::drive},
     output::{
-        Output,
+        ended, go_on, stdout_json, stdout_lines, terminal_width,
         why::{WhyLine, WhySummary, lines},
     },
     stock::{Gap, Tracing},
@@ -49,11 +45,8 @@ pub(super) fn run(args: &WhyArgs) -> Result<Exit, Failure> {
     let decisive = decisive(&answers);
     let exit =
         if decisive.is_some_and(|answer| answer.healthy == Some(true)) { Exit::Done } else { Exit::Found };
-    match show(args, &facts, &answers, decisive) {
-        Ok(()) => Ok(exit),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit),
-        Err(error) => Err(trace::cannot_write(&error)),
-    }
+    ended(show(args, &facts, &answers, decisive)).map_err(|error| trace::cannot_write(&error))?;
+    Ok(exit)
 }
 
 /// Watching takes time: not when all is clear without it, unless it is asked for.
@@ -122,10 +115,8 @@ fn follow(
     scope: &Scope,
     probe: &(impl Fn() -> Vec<ProbeOutcome> + Sync),
 ) -> Result<(Tracing, Option<Vec<ProbeOutcome>>), Failure> {
-    let ports = [scope.target.port];
-    let filters =
-        trace::Filters { ports: &ports, netns: None, words: vec![format!("--port {}", scope.target.port)] };
-    let options = trace::options(&args.trace, 0, filters)?;
+    let filters = trace::Filters::of(&[[scope.target.port].into_iter().collect()], &[])?;
+    let options = trace::options(&args.trace, 0, filters);
     let mut tracing = Tracing::default();
     let runtime = trace::runtime()?;
     let outcomes = std::thread::scope(|threads| {
@@ -160,26 +151,18 @@ fn follow(
 }
 
 fn show(args: &WhyArgs, facts: &Facts, answers: &[Answer], decisive: Option<&Answer>) -> io::Result<()> {
-    if let Output::Json(mut writer) = trace::output(args.json) {
+    if args.json {
+        let mut out = stdout_json();
         for answer in answers {
-            go_on(writer.write("why", &WhyLine::of(facts, answer))?)?;
+            go_on(out.write("why", &WhyLine::of(facts, answer)))?;
         }
-        return go_on(writer.write("summary", &WhySummary::of(facts, decisive))?);
+        go_on(out.write("summary", &WhySummary::of(facts, decisive)))?;
+        return go_on(out.flush());
     }
-    let width = terminal_size::terminal_size()
-        .filter(|_| io::stdout().is_terminal())
-        .map(|(width, _)| usize::from(width.0));
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = stdout_lines();
     // Whoever pastes it has a narrow window.
-    for line in lines(facts, answers, decisive, Some(width.unwrap_or(120))) {
-        writeln!(out, "{line}")?;
+    for line in lines(facts, answers, decisive, Some(terminal_width().unwrap_or(120))) {
+        go_on(out.line(&line))?;
     }
-    out.flush()
-}
-
-fn go_on(written: ControlFlow<()>) -> io::Result<()> {
-    match written {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(io::ErrorKind::BrokenPipe.into()),
-    }
+    go_on(out.flush())
 }

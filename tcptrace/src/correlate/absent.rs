@@ -36,6 +36,8 @@ pub struct Absent {
     pub at_least: bool,
     /// Addresses that were called, and how often that was seen.
     pub called: BTreeMap<SocketAddr, u64>,
+    /// Devices that they came by, by index, and how often that was seen.
+    pub devices: BTreeMap<u32, u64>,
     /// Where they came from.
     pub peers: DistinctCount<std::net::IpAddr>,
     /// Processes on this host that called.
@@ -65,6 +67,7 @@ impl Absent {
             total: 0,
             at_least: false,
             called: BTreeMap::new(),
+            devices: BTreeMap::new(),
             peers: DistinctCount::new(4096),
             clients: Vec::new(),
             report: None,
@@ -76,12 +79,27 @@ impl Absent {
         self.called.iter().max_by_key(|(_, count)| **count).map(|(address, _)| *address)
     }
 
+    /// The device that most SYNs came by; `None` if that is not known.
+    pub fn device(&self) -> Option<u32> {
+        let most = self.devices.iter().max_by_key(|(_, count)| **count);
+        most.map(|(device, _)| *device).filter(|device| *device != 0)
+    }
+
+    /// Whether all SYNs came by the loopback device: they were sent in the same namespace.
+    pub fn is_called_from_here(&self) -> bool {
+        // The loopback device is the first of every namespace.
+        !self.devices.is_empty() && self.devices.keys().all(|device| *device == 1)
+    }
+
     /// Listeners elsewhere, those that say most first: of the same namespace, of the same address family.
     pub fn elsewhere(&self, netns: u32) -> Vec<&ReportedListener> {
         let called = self.address();
         let mut found: Vec<&ReportedListener> =
             self.report.iter().flat_map(|report| &report.listeners).collect();
-        found.sort_by_key(|l| (l.netns != netns, called.is_some_and(|called| !l.speaks(called)), l.inode));
+        // One that would take the connection but for its device says more than one at another address.
+        let takes = |l: &ReportedListener| called.is_some_and(|called| l.takes(called));
+        let speaks = |l: &ReportedListener| called.is_none_or(|called| l.speaks(called));
+        found.sort_by_key(|l| (l.netns != netns, !takes(l), !speaks(l), l.inode));
         found
     }
 
@@ -152,6 +170,10 @@ impl Absences {
         known.syns.push_back(time);
         if known.called.len() < NAMED || known.called.contains_key(&absent.endpoints.local) {
             *known.called.entry(absent.endpoints.local).or_default() += 1;
+        }
+        let device = absent.endpoints.device;
+        if known.devices.len() < NAMED || known.devices.contains_key(&device) {
+            *known.devices.entry(device).or_default() += 1;
         }
         if let Some(peer) = absent.endpoints.remote {
             known.peers.note(peer.ip());

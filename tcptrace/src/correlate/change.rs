@@ -25,6 +25,8 @@ pub enum Change {
     },
     /// Connections have been waiting for [`STALL`], and nobody has accepted meanwhile. Told again every second.
     AcceptStalled(ListenerId),
+    /// accept() failed for want of something.
+    AcceptFailed(ListenerId),
     /// Connections wait at one member of a reuseport group, or are dropped there, while the others are idle. Told again every
     /// second.
     Imbalanced(ListenerId),

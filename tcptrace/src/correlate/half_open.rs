@@ -50,6 +50,10 @@ struct Request {
     duplicates: u32,
     /// Highest number of timeouts that was told.
     timeouts: u32,
+    /// The number of timeouts at the last SYN-ACK that the timer sent, where its cause had to be concluded.
+    timer_at: Option<u32>,
+    /// When a SYN-ACK was last sent.
+    sent: Timestamp,
     expired: bool,
     /// An ICMP error ended it.
     unreachable: bool,
@@ -60,6 +64,16 @@ struct Request {
 }
 
 impl Request {
+    /// Whether a SYN-ACK at `time` is the timer's, if its cause was not told. The timer sends one for each number of timeouts.
+    /// It runs for 2^timeouts seconds from the last SYN-ACK, whatever that was sent for; what is sent earlier answers a SYN that
+    /// came again.
+    fn is_due(&self, time: Timestamp, timeouts: u32) -> bool {
+        let pause = Duration::from_secs(1_u64.checked_shl(timeouts).unwrap_or(u64::MAX).min(120));
+        // The age of the first is not always known.
+        let is_first = self.timer == 0 && self.duplicates == 0 && self.sent == time;
+        self.timer_at.is_none_or(|at| timeouts > at) && (is_first || time.since(self.sent) >= pause * 3 / 4)
+    }
+
     /// Whether it ended without an answer.
     fn has_ended(&self) -> bool {
         self.expired || self.unreachable || self.reset
@@ -183,11 +197,17 @@ impl HalfOpen {
             return;
         }
         let request = self.request(peer, time, again.age_ns);
-        match again.cause {
-            RetransmitCause::DuplicateSyn => request.duplicates = request.duplicates.saturating_add(1),
-            RetransmitCause::Timer | RetransmitCause::Unknown => {
-                request.timer = request.timer.saturating_add(1);
-            }
+        let by_timer = match again.cause {
+            RetransmitCause::Timer => true,
+            RetransmitCause::DuplicateSyn => false,
+            RetransmitCause::Unknown => request.is_due(time, again.timeouts),
+        };
+        request.sent = request.sent.max(time);
+        if by_timer {
+            request.timer = request.timer.saturating_add(1);
+            request.timer_at = Some(again.timeouts);
+        } else {
+            request.duplicates = request.duplicates.saturating_add(1);
         }
         request.timeouts = request.timeouts.max(again.timeouts);
         request.due = request.due.max(time.after(next_timeout(again.timeouts)));
@@ -243,6 +263,8 @@ impl HalfOpen {
             timer: 0,
             duplicates: 0,
             timeouts: 0,
+            timer_at: None,
+            sent: began,
             expired: false,
             unreachable: false,
             reset: false,
@@ -260,42 +282,61 @@ impl HalfOpen {
 
     /// What is unanswered now. Requests that began before `last_overflow` do not count: their final ACK may have been
     /// dropped, after which the SYN-ACK is sent again as well.
-    pub fn unanswered(&self, now: Timestamp, last_overflow: Option<Timestamp>) -> Unanswered {
+    ///
+    /// `still_there`: how many requests were in the SYN queue when it was last looked at, where nothing tells how they end. If
+    /// all that are remembered are among them, none of them was answered.
+    pub fn unanswered(
+        &self,
+        now: Timestamp,
+        last_overflow: Option<Timestamp>,
+        still_there: Option<u32>,
+    ) -> Unanswered {
+        /// Time for an answer to the third SYN-ACK.
+        const ANSWER: Duration = Duration::from_secs(1);
         #[derive(Default)]
         struct Source {
             earliest: Timestamp,
             latest: Timestamp,
             repeated: bool,
+            lately: bool,
         }
+        let counts = |request: &Request| last_overflow.is_none_or(|last| request.began > last);
+        // No event tells of a request that was answered or reset, but its timer no longer runs out.
+        let waits = |request: &Request| !request.has_ended() && now <= request.due;
+        let waiting = self.requests.iter().filter(|(_, request)| counts(request) && waits(request)).count();
+        let all_are_there =
+            still_there.is_some_and(|there| usize::try_from(there).is_ok_and(|n| n >= waiting));
         let mut all = Unanswered { forgotten: self.requests.forgotten(), ..Unanswered::default() };
         let mut sources: BTreeMap<IpAddr, Source> = BTreeMap::new();
         let mut networks: BTreeMap<(IpAddr, u8), UnansweredNetwork> = BTreeMap::new();
         for (peer, request) in self.requests.iter() {
-            if last_overflow.is_some_and(|last| request.began <= last) {
+            if !counts(request) || !(request.has_ended() || waits(request)) {
                 continue;
             }
-            // Nobody tells of a request that was answered or reset, but its timer no longer runs out.
-            if !request.has_ended() && now > request.due {
-                continue;
-            }
-            let stubborn = request.has_ended() || (request.timeouts >= 2 && request.timer >= 2);
-            let lately = !request.has_ended() || now.since(request.last) < WINDOW;
-            let retransmissions = u64::from(request.timer) + u64::from(request.duplicates);
-            all.requests += u64::from(lately);
-            all.stubborn += u64::from(lately && stubborn);
-            all.retransmissions += retransmissions;
-            all.expired += u64::from(request.expired);
-            all.unreachable += u64::from(lately && request.unreachable);
-            all.reset += u64::from(lately && request.reset);
-            all.oldest = Some(all.oldest.map_or(request.began, |oldest| oldest.min(request.began)));
             let source = sources.entry(peer.ip()).or_insert(Source {
                 earliest: request.began,
                 latest: request.began,
                 repeated: false,
+                lately: false,
             });
             source.earliest = source.earliest.min(request.began);
             source.latest = source.latest.max(request.began);
             source.repeated |= request.duplicates > 0;
+            // An older one only tells that its peer tries again.
+            if request.has_ended() && now.since(request.last) >= WINDOW {
+                continue;
+            }
+            source.lately = true;
+            let third = all_are_there && request.timeouts >= 1 && now.since(request.last) >= ANSWER;
+            let stubborn = request.has_ended() || (request.timer >= 2 && (request.timeouts >= 2 || third));
+            let retransmissions = u64::from(request.timer) + u64::from(request.duplicates);
+            all.requests += 1;
+            all.stubborn += u64::from(stubborn);
+            all.retransmissions += retransmissions;
+            all.expired += u64::from(request.expired);
+            all.unreachable += u64::from(request.unreachable);
+            all.reset += u64::from(request.reset);
+            all.oldest = Some(all.oldest.map_or(request.began, |oldest| oldest.min(request.began)));
             let (network, bits) = network_of(peer.ip());
             let row = networks.entry((network, bits)).or_insert_with(|| UnansweredNetwork {
                 network,
@@ -311,7 +352,7 @@ impl HalfOpen {
             row.retransmissions += retransmissions;
             row.expired += u64::from(request.expired);
         }
-        for (address, source) in &sources {
+        for (address, source) in sources.iter().filter(|(_, source)| source.lately) {
             let retried = source.latest.since(source.earliest) >= RETRY;
             all.sources += 1;
             all.retried += u64::from(retried);

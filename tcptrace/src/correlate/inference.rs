@@ -13,10 +13,10 @@ use super::listeners::Listeners;
 use super::namespace::Namespace;
 
 /// Counters and listeners are not read at the same moment: so far back a listener's drops may lie.
-const SKEW: Duration = Duration::from_millis(2500);
+pub(super) const SKEW: Duration = Duration::from_millis(2500);
 
 /// How long growth waits for a listener to show that it dropped.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Puts what `ListenOverflows` of a namespace grew by, less what probes saw, to the listeners that dropped. Returns those.
 pub(super) fn attribute(
@@ -100,9 +100,16 @@ fn candidates(netns: u32, listeners: &Listeners, read: Timestamp) -> Vec<(Listen
 }
 
 /// Growth of a listener's `sk_drops` since `before`, or since its birth if that was later; `None` if not polled.
-fn dropped_since(listener: &Listener, before: Timestamp) -> Option<u64> {
+pub(super) fn dropped_since(listener: &Listener, before: Timestamp) -> Option<u64> {
     let now = listener.readings.latest()?.socket_drops?;
-    let born = listener.listen.is_some_and(|call| !call.again && call.time >= before);
-    let then = if born { 0 } else { listener.readings.at(before)?.socket_drops? };
+    let began = listener.listen.filter(|call| !call.again).map(|call| call.time);
+    let read = listener.readings.at(before)?;
+    let then = match read.socket_drops {
+        _ if began.is_some_and(|began| began >= before) => 0,
+        Some(drops) => drops,
+        // It had just begun, and had not been polled yet.
+        None if began.is_some() => 0,
+        None => return None,
+    };
     now.checked_sub(then)
 }

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use crate::event::{
-    Accept, Acceptor, Endpoints, Listen, ListenerRef, ListenerTotals, SocketOptions, Task, Timestamp,
+    Accept, AcceptFail, Acceptor, Endpoints, Listen, ListenerRef, ListenerTotals, SocketOptions, Task,
+    Timestamp,
 };
 
-use super::bounded::DistinctCount;
+use super::acceptors::{AcceptFailure, Acceptors};
+use super::deferred::Deferred;
+use super::half_open::Unanswered;
 use super::owner::Owners;
 use super::rate::{Reading, Readings};
 use super::waits::RecentWaits;
@@ -15,8 +18,8 @@ use super::waits::RecentWaits;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenerId(pub(super) u64);
 
-/// Accepting threads that are told apart.
-const ACCEPTORS: usize = 256;
+/// Processes and reasons of failed accepts that are told apart.
+const ACCEPT_FAILURES: usize = 32;
 
 /// A listener, from the first that was heard of it to a while after its end.
 #[derive(Clone, Debug)]
@@ -41,8 +44,8 @@ pub struct Listener {
     pub limit: u32,
     /// Whether the limit was seen.
     pub limit_seen: bool,
-    /// Requests in the SYN queue when last seen.
-    pub syn_queue: u32,
+    /// Requests in the SYN queue when last seen; `None` if they were not looked at.
+    pub syn_queue: Option<u32>,
     /// When depth and limit were last seen.
     queue_seen: Timestamp,
     /// What was counted for its port before it began to listen there.
@@ -51,6 +54,8 @@ pub struct Listener {
     pub totals: ListenerTotals,
     /// Drops at the full accept queue that no probe saw, deduced from the namespace's counter.
     pub inferred: InferredDrops,
+    /// SYNs at its full SYN queue that no probe saw, deduced likewise.
+    pub inferred_syns: InferredSyns,
     /// Counts over the last seconds.
     pub readings: Readings,
     /// Accept waits over the last seconds.
@@ -67,8 +72,14 @@ pub struct Listener {
     pub last_imbalance: Option<Timestamp>,
     /// The time in which its SYN queue was full, if that is now or a moment ago.
     pub syn_queue_full: Option<Box<SynQueueFull>>,
+    /// Requests that wait for data in its SYN queue (`TCP_DEFER_ACCEPT`).
+    pub deferred: Deferred,
     /// Threads that were seen accepting.
-    pub acceptors: DistinctCount<Acceptor>,
+    pub acceptors: Acceptors,
+    /// Accepts that failed for want of something, by process and reason.
+    pub accept_failures: Vec<AcceptFailure>,
+    /// The process that had the kernel make it: a socket of the kernel itself, which no process has open.
+    pub made_by: Option<Task>,
     /// When it was first heard of.
     pub first_seen: Timestamp,
     /// When it was last heard of.
@@ -80,7 +91,7 @@ pub struct Listener {
 }
 
 /// A time in which the SYN queue of a listener was full: SYNs were dropped for it, or answered by a cookie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SynQueueFull {
     /// First sign of it.
     pub first: Timestamp,
@@ -88,6 +99,10 @@ pub struct SynQueueFull {
     pub last: Timestamp,
     /// The counts before.
     pub before: ListenerTotals,
+    /// What had been deduced before.
+    pub inferred_before: InferredSyns,
+    /// The unanswered requests of that time, at their most. Later they expire, and the finding must not end without them.
+    pub unanswered: Unanswered,
     /// It was told of.
     pub(super) told: bool,
 }
@@ -103,6 +118,8 @@ pub struct Closing {
     pub half_open: u32,
     /// Whether the task was exiting, if the source can tell.
     pub exiting: Option<bool>,
+    /// The task was a thread of the kernel, in place of the process that had it.
+    pub by_kernel: bool,
 }
 
 /// A call of listen().
@@ -129,6 +146,32 @@ pub struct InferredDrops {
     pub count: u64,
     /// Some of them may belong to another listener of the namespace, which dropped at the same time.
     pub shared: bool,
+}
+
+/// SYNs at a full SYN queue that were deduced, not seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InferredSyns {
+    /// Dropped.
+    pub drops: u64,
+    /// Dropped because the rest of `tcp_max_syn_backlog` is kept for known peers.
+    pub reserved: u64,
+    /// Answered by a cookie.
+    pub cookies: u64,
+    /// Some of them may belong to another listener of the namespace, whose queue was full at the same time.
+    pub shared: bool,
+}
+
+impl InferredSyns {
+    /// What was added since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            drops: self.drops.saturating_sub(earlier.drops),
+            reserved: self.reserved.saturating_sub(earlier.reserved),
+            cookies: self.cookies.saturating_sub(earlier.cookies),
+            shared: self.shared,
+        }
+    }
 }
 
 /// Drops of a listener at its full accept queue since the tracer started.
@@ -172,11 +215,12 @@ impl Listener {
             depth: 0,
             limit: 0,
             limit_seen: false,
-            syn_queue: 0,
+            syn_queue: None,
             queue_seen: Timestamp::default(),
             port_base: ListenerTotals::default(),
             totals: ListenerTotals::default(),
             inferred: InferredDrops::default(),
+            inferred_syns: InferredSyns::default(),
             readings: Readings::default(),
             waits: RecentWaits::default(),
             waiting_since: None,
@@ -185,7 +229,10 @@ impl Listener {
             suffered: 0,
             last_imbalance: None,
             syn_queue_full: None,
-            acceptors: DistinctCount::new(ACCEPTORS),
+            deferred: Deferred::default(),
+            acceptors: Acceptors::default(),
+            accept_failures: Vec::new(),
+            made_by: None,
             first_seen: time,
             last_seen: time,
             closed: None,
@@ -224,6 +271,7 @@ impl Listener {
             socket_drops: self.totals.socket_drops,
             overflows: self.overflows().total(),
             last_accept: self.totals.last_accept,
+            syn_queue: self.syn_queue,
             full: self.is_full(),
             was_full: self.is_full(),
         }
@@ -245,11 +293,17 @@ impl Listener {
         }
         // Events of another CPU may come late: the queue is as the latest says.
         if time >= self.queue_seen {
+            // Connections leave the queue by accept() alone, be it one that the tracer does not see.
+            if queue.depth < self.depth {
+                self.note_accepted_until(time);
+            }
             self.queue_seen = time;
             self.depth = queue.depth;
             self.limit = queue.limit;
             self.limit_seen = true;
-            self.syn_queue = queue.syn_queue;
+            if queue.sk != 0 {
+                self.syn_queue = Some(queue.syn_queue);
+            }
             self.waiting_since = (queue.depth > 0).then(|| self.waiting_since.unwrap_or(time));
         }
         raise(&mut self.totals.depth_max, Some(queue.depth));
@@ -273,8 +327,8 @@ impl Listener {
     pub(super) fn note_totals(&mut self, totals: &ListenerTotals) -> ListenerTotals {
         let before = self.totals;
         self.totals.raise_to(totals);
-        if let Some(acceptor) = totals.last_acceptor {
-            self.acceptors.note(acceptor);
+        if let Some((acceptor, last)) = totals.last_acceptor.zip(totals.last_accept) {
+            self.acceptors.note(acceptor, last);
         }
         self.totals.less(&before)
     }
@@ -283,12 +337,43 @@ impl Listener {
     pub(super) fn note_accept(&mut self, time: Timestamp, accept: &Accept) {
         self.last_seen = self.last_seen.max(time);
         let acceptor = Acceptor { pid: accept.task.pid, tid: accept.task.tid };
-        self.acceptors.note(acceptor);
+        self.acceptors.note(acceptor, time);
         if Some(time) >= self.totals.last_accept {
             self.totals.last_acceptor = Some(acceptor);
         }
         raise(&mut self.totals.last_accept, Some(time));
         raise(&mut self.totals.wait_max_ns, accept.wait_ns);
+    }
+
+    /// accept() failed.
+    pub(super) fn note_accept_fail(&mut self, time: Timestamp, fail: &AcceptFail) {
+        self.last_seen = self.last_seen.max(time);
+        let same = |known: &&mut AcceptFailure| known.pid == fail.task.pid && known.errno == fail.errno;
+        if let Some(known) = self.accept_failures.iter_mut().find(same) {
+            known.last = known.last.max(time);
+            known.total = known.total.max(fail.total);
+            known.open_files_limit = fail.open_files_limit.or(known.open_files_limit);
+            known.host_files_limit = fail.host_files_limit.or(known.host_files_limit);
+            known.host_files = known.host_files.max(fail.host_files);
+        } else if self.accept_failures.len() < ACCEPT_FAILURES {
+            self.accept_failures.push(AcceptFailure {
+                pid: fail.task.pid,
+                comm: fail.task.comm.to_string(),
+                errno: fail.errno,
+                first: time,
+                last: time,
+                total: fail.total,
+                open_files_limit: fail.open_files_limit,
+                host_files_limit: fail.host_files_limit,
+                host_files: fail.host_files,
+            });
+        }
+    }
+
+    /// The accept() that failed last, if none has succeeded since.
+    pub fn failing_accept(&self) -> Option<&AcceptFailure> {
+        let last = self.accept_failures.iter().max_by_key(|failure| failure.last)?;
+        self.totals.last_accept.is_none_or(|accepted| accepted < last.last).then_some(last)
     }
 
     /// Takes a reading, for rates.
@@ -340,7 +425,14 @@ impl Listener {
         match &mut self.syn_queue_full {
             Some(full) => full.last = full.last.max(time),
             None => {
-                let full = SynQueueFull { first: time, last: time, before: *before, told: false };
+                let full = SynQueueFull {
+                    first: time,
+                    last: time,
+                    before: *before,
+                    inferred_before: self.inferred_syns,
+                    unanswered: Unanswered::default(),
+                    told: false,
+                };
                 self.syn_queue_full = Some(Box::new(full));
             }
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::event::{LossPlace, Lost, Timestamp};
+use crate::probe::plan::{Observation, observations};
 
 /// Losses by what was lost and where.
 #[derive(Clone, Debug, Default)]
@@ -56,9 +57,42 @@ impl Losses {
         self.by_kind.iter().map(|((what, _), loss)| (what.as_str(), loss))
     }
 
-    /// In words: `12 syn-drop, 3 listen`; `None` if nothing was lost.
-    pub fn in_words(&self) -> Option<String> {
-        let words: Vec<String> = self.iter().map(|(what, loss)| format!("{} {what}", loss.count)).collect();
+    /// What was lost of the observations in `names`, in words: `12 syn-drop, 3 runs of fexit_accept`; `None` if nothing.
+    pub(super) fn of(&self, names: &[&str]) -> Option<String> {
+        let concern = self.iter().filter(|(what, _)| concerns(what, names));
+        let words: Vec<String> = concern.map(|(what, loss)| format!("{} {what}", loss.count)).collect();
         (!words.is_empty()).then(|| words.join(", "))
+    }
+}
+
+/// Whether a loss of `what` may be missing from what the observations in `names` count. What cannot be told concerns them all.
+fn concerns(what: &str, names: &[&str]) -> bool {
+    let program = what.strip_prefix("runs of ");
+    let is_of = |observation: &&Observation| match program {
+        Some(program) => observation.ways.iter().flat_map(|way| way.probes).any(|p| p.program == program),
+        None => observation.name == what,
+    };
+    let mut of = observations().filter(is_of).peekable();
+    of.peek().is_none() || of.any(|observation| names.contains(&observation.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::observation::{ACCEPT, SYN_DROP, SYNACK_RETRANSMIT};
+
+    #[test]
+    fn a_loss_concerns_what_its_program_observes() {
+        assert!(concerns("runs of fexit_accept", &[ACCEPT]));
+        assert!(!concerns("runs of fexit_accept", &[SYN_DROP, SYNACK_RETRANSMIT]));
+        assert!(concerns("syn-drop", &[SYN_DROP]));
+        assert!(!concerns("syn-drop", &[ACCEPT]));
+    }
+
+    #[test]
+    fn a_loss_of_what_is_not_known_concerns_everything() {
+        for what in ["runs of a_program_of_a_later_release", "listener-state", "record", "other"] {
+            assert!(concerns(what, &[ACCEPT]), "{what}");
+        }
     }
 }

@@ -5,12 +5,14 @@
 //! be forgotten is counted.
 
 mod absent;
+mod acceptors;
 mod bind_rule;
 mod bounded;
 mod change;
 mod client;
 mod conflict;
 mod connect;
+mod deferred;
 mod half_open;
 mod inference;
 mod limiter;
@@ -29,18 +31,23 @@ mod reconcile;
 mod refusal;
 mod served;
 mod server;
+mod syn_inference;
 mod syn_queues;
 mod waits;
 
 pub use absent::{Absent, AbsentKey, Former};
+pub use acceptors::{AcceptFailure, Acceptors};
 pub use bind_rule::{Reason, Verdict};
 pub(crate) use bind_rule::{Side, verdict};
 pub use bounded::{BoundedMap, DistinctCount};
 pub use change::Change;
 pub use conflict::{Conflict, ConflictKey, PortHolder};
 pub use connect::{Client, Destination, DestinationKey, ServerSide};
+pub use deferred::{DEFERRED_LATELY, Deferred};
 pub use half_open::{HalfOpen, PeerPattern, Unanswered, UnansweredNetwork};
-pub use listener::{Closing, InferredDrops, ListenCall, Listener, ListenerId, Overflows, SynQueueFull};
+pub use listener::{
+    Closing, InferredDrops, InferredSyns, ListenCall, Listener, ListenerId, Overflows, SynQueueFull,
+};
 pub use listeners::Listeners;
 pub use loss::{Loss, Losses};
 pub use namespace::Namespace;
@@ -64,10 +71,14 @@ use owner::SocketOwners;
 use path::Paths;
 use refusal::Refusals;
 
-use crate::event::{Coverage, ListenerTotals, ObservationStatus, Timestamp};
+use crate::command::Standpoint;
+use crate::event::{Coverage, Device, ListenerTotals, ObservationStatus, Timestamp, observation};
 
 /// How many network namespaces are remembered.
 const NAMESPACES: usize = 4096;
+
+/// How many devices are remembered.
+const DEVICES: usize = 4096;
 
 /// How many ports the tracepoint tier's counts are remembered of.
 const PORTS: usize = 16_384;
@@ -87,6 +98,8 @@ pub struct Correlator {
     conflicts: Conflicts,
     refusals: Refusals,
     namespaces: BoundedMap<u32, Namespace>,
+    /// By namespace and index.
+    devices: BoundedMap<(u32, u32), Device>,
     /// What the tracepoint tier counted for each port, whoever listened there.
     port_counts: BoundedMap<(u32, u16), ListenerTotals>,
     processes: Processes,
@@ -112,6 +125,7 @@ impl Default for Correlator {
             conflicts: Conflicts::default(),
             refusals: Refusals::default(),
             namespaces: BoundedMap::new(NAMESPACES),
+            devices: BoundedMap::new(DEVICES),
             port_counts: BoundedMap::new(PORTS),
             processes: Processes::default(),
             sockets: SocketOwners::default(),
@@ -151,10 +165,14 @@ impl Correlator {
 
     /// What is unanswered at a listener now; nothing, if none of its SYN-ACKs was sent again lately.
     pub fn unanswered(&self, id: ListenerId) -> Unanswered {
-        let last_overflow = self.listener(id).and_then(|listener| listener.last_overflow);
-        self.half_open
-            .get(&id)
-            .map_or_else(Unanswered::default, |half_open| half_open.unanswered(self.now, last_overflow))
+        let listener = self.listener(id);
+        let last_overflow = listener.and_then(|listener| listener.last_overflow);
+        // Where it is not seen how requests end, those that are still in the SYN queue have not.
+        let still_there = listener.filter(|_| !self.observes(observation::REQUEST_END));
+        let still_there = still_there.and_then(|listener| listener.syn_queue);
+        self.half_open.get(&id).map_or_else(Unanswered::default, |half_open| {
+            half_open.unanswered(self.now, last_overflow, still_there)
+        })
     }
 
     /// Where connects went that were not answered, while it is remembered.
@@ -212,6 +230,17 @@ impl Correlator {
         self.namespaces.get(&netns)
     }
 
+    /// The device with this index in a namespace, if it was introduced.
+    pub fn device(&self, netns: u32, index: u32) -> Option<&Device> {
+        self.devices.get(&(netns, index))
+    }
+
+    /// Its name, or its number; `None` for index 0, which is no device.
+    pub fn device_name(&self, netns: u32, index: u32) -> Option<String> {
+        let known = || self.device(netns, index).map(|device| device.name.clone());
+        (index != 0).then(|| known().unwrap_or_else(|| format!("device {index}")))
+    }
+
     /// All processes.
     pub fn processes(&self) -> &Processes {
         &self.processes
@@ -220,6 +249,18 @@ impl Correlator {
     /// What is observed here, once that was said.
     pub fn coverage(&self) -> Option<&Coverage> {
         self.coverage.as_ref()
+    }
+
+    /// Which network namespaces a command of this host need not look for. Recordings of before 0.2 do not say: those were made
+    /// where the host's has the number that it had before 6.18.
+    pub fn standpoint(&self) -> Standpoint {
+        const BEFORE_6_18: Standpoint = Standpoint { own: Some(4_026_531_840), host: None };
+        match &self.coverage {
+            Some(Coverage { own_netns: own @ Some(_), host_netns: host, .. }) => {
+                Standpoint { own: *own, host: *host }
+            }
+            _ => BEFORE_6_18,
+        }
     }
 
     /// Whether an observation (one of [`observation`]) sees every single case. Assumed until coverage says otherwise.
@@ -252,11 +293,10 @@ impl Correlator {
     pub fn reconcile(&self) -> Vec<Reconciliation> {
         let mut namespaces: Vec<(&u32, &Namespace)> = self.namespaces.iter().collect();
         namespaces.sort_unstable_by_key(|(netns, _)| **netns);
-        let lost = self.losses.in_words();
         namespaces
             .into_iter()
             .flat_map(|(netns, namespace)| {
-                reconcile::reconcile(*netns, namespace, self.coverage.as_ref(), lost.as_deref())
+                reconcile::reconcile(*netns, namespace, self.coverage.as_ref(), &self.losses)
             })
             .collect()
     }
@@ -268,6 +308,7 @@ impl Correlator {
             ("conflicts", self.conflicts.forgotten()),
             ("refused binds", self.refusals.forgotten()),
             ("namespaces", self.namespaces.forgotten()),
+            ("devices", self.devices.forgotten()),
             ("processes", self.processes.forgotten()),
             ("socket-owners", self.sockets.forgotten()),
             ("half-open-listeners", self.half_open.forgotten()),

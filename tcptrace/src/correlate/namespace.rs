@@ -70,6 +70,14 @@ pub(super) struct Inference {
     pub waiting_since: Option<Timestamp>,
     /// Growth that no listener could be found for.
     pub unexplained: u64,
+    /// Growth of the counters of a full SYN queue that was put to a listener, or given up on, and since when some of it has been
+    /// waiting for a listener to show: SYNs dropped, those dropped for the rest of `tcp_max_syn_backlog`, and cookies.
+    pub syn_queue_drops: u64,
+    pub syn_queue_reserved: u64,
+    pub syn_queue_cookies: u64,
+    pub drops_waiting_since: Option<Timestamp>,
+    pub reserved_waiting_since: Option<Timestamp>,
+    pub cookies_waiting_since: Option<Timestamp>,
 }
 
 impl Namespace {

@@ -7,7 +7,7 @@ use crate::event::{
 };
 
 use super::conflict::Conflict;
-use super::{Change, Correlator, Namespace, Observed, inference, owners_of};
+use super::{Change, Correlator, Namespace, Observed, inference, owners_of, syn_inference};
 
 /// What is read when the tracer starts comes within this time. A namespace that is met later is new.
 const START: Duration = Duration::from_millis(500);
@@ -36,6 +36,7 @@ impl Correlator {
             Kind::RequestEnd(end) => self.on_request_end(time, end),
             Kind::Enqueue(enqueue) => self.on_enqueue(time, enqueue),
             Kind::Accept(accept) => self.on_accept(time, accept),
+            Kind::AcceptFail(fail) => self.on_accept_fail(time, fail, changes),
             Kind::Connect(connect) => self.on_connect(time, connect, changes),
             Kind::NoListener(absent) => self.on_no_listener(time, absent, changes),
             Kind::HandshakeDrop(drop) => self.on_handshake_drop(time, drop, changes),
@@ -66,6 +67,12 @@ impl Correlator {
             }
             Kind::KnobSample(sample) => {
                 self.namespace_mut(sample.netns).knobs = (**sample).clone();
+                changes.push(Change::Learnt);
+            }
+            Kind::Device(device) => {
+                let key = (device.netns, device.index);
+                self.devices.remove(&key);
+                self.devices.get_or_insert_with(key, || (**device).clone());
                 changes.push(Change::Learnt);
             }
             Kind::ProcessInfo(info) => {
@@ -176,6 +183,15 @@ impl Correlator {
                         listener.last_overflow = Some(self.now);
                     }
                     changes.push(Change::Overflowed { listener, peer: None });
+                }
+            }
+        }
+        if !self.observes(observation::SYN_DROP) {
+            let mut netnses: Vec<u32> = self.namespaces.iter().map(|(netns, _)| *netns).collect();
+            netnses.sort_unstable();
+            for netns in netnses {
+                if let Some(namespace) = self.namespaces.get_mut(&netns) {
+                    syn_inference::attribute(netns, namespace, &mut self.listeners, self.now);
                 }
             }
         }

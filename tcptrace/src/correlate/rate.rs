@@ -26,6 +26,8 @@ pub struct Reading {
     pub overflows: u64,
     /// When a connection was last accepted.
     pub last_accept: Option<Timestamp>,
+    /// Most requests in the SYN queue since the reading before; `None` where it was not looked at.
+    pub syn_queue: Option<u32>,
     /// Whether the accept queue was full.
     pub full: bool,
     /// Whether it was full then, or at a reading that this one replaced.
@@ -68,7 +70,11 @@ impl Readings {
                     || before.is_some_and(|before| reading.time.since(before.time) < SPACING) =>
             {
                 self.kept.pop_back();
-                self.kept.push_back(Reading { was_full: reading.was_full || last.was_full, ..reading });
+                self.kept.push_back(Reading {
+                    was_full: reading.was_full || last.was_full,
+                    syn_queue: reading.syn_queue.max(last.syn_queue),
+                    ..reading
+                });
             }
             _ => {
                 if self.kept.len() == KEPT {

@@ -8,7 +8,7 @@ use crate::event::{Coverage, ObservationStatus};
 
 use rows::{ROWS, Row};
 
-use super::Namespace;
+use super::{Losses, Namespace};
 
 /// Whether our count of something equals the kernel's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -60,10 +60,13 @@ pub(super) fn reconcile(
     netns: u32,
     namespace: &Namespace,
     coverage: Option<&Coverage>,
-    lost: Option<&str>,
+    losses: &Losses,
 ) -> Vec<Reconciliation> {
     let mut compared = Vec::new();
     for row in &ROWS {
+        // What was lost of other observations is missing from other counts.
+        let lost = losses.of(row.needs);
+        let lost = lost.as_deref();
         let Some((_, kernel)) = namespace.grown(row.read) else { continue };
         let (least, most) = (row.ours)(&namespace.observed);
         // Namespaces in which nothing ever happened are no news, and there can be many.
@@ -112,15 +115,16 @@ fn compare(
     lost: Option<&str>,
 ) -> Reconciliation {
     let (counter, needs) = (row.counter, row.needs);
+    let all = needs.iter().chain(row.exact_with);
     let status_of = |name: &&str| match coverage {
         // Without a coverage event nothing is known to be missing.
         None => ObservationStatus::Attached,
         Some(coverage) => coverage.status(name).unwrap_or(ObservationStatus::Missing),
     };
     let blind: Vec<&str> =
-        needs.iter().filter(|name| status_of(name) != ObservationStatus::Attached).copied().collect();
+        all.copied().filter(|name| status_of(name) != ObservationStatus::Attached).collect();
     let filters = coverage.map(|coverage| coverage.filters.join(" ")).filter(|filters| !filters.is_empty());
-    let (observed, status, reason) = if blind.len() == needs.len() {
+    let (observed, status, reason) = if needs.iter().all(|name| blind.contains(name)) {
         (None, ReconciliationStatus::Unobserved, Some(format!("{} not observable here", blind.join(", "))))
     } else if kernel == observed {
         (Some(observed), ReconciliationStatus::Exact, None)

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::event::{BindFail, BindStage, SocketOptions, Task, Timestamp};
+use crate::event::{BindFail, BindStage, Ipv6Off, SocketOptions, Task, Timestamp, UnusableAddress};
 
 use super::bounded::BoundedMap;
 
@@ -35,8 +35,14 @@ pub struct Refusal {
     pub requester: Task,
     /// Options of the requesting socket.
     pub options: SocketOptions,
+    /// Index of the device that it is bound to; 0 for none.
+    pub device: u32,
     /// Addresses that the namespace had, if they were read.
     pub addresses: Option<Vec<IpAddr>>,
+    /// The device that has the requested address, which cannot be bound yet, or at all.
+    pub unusable: Option<UnusableAddress>,
+    /// Where IPv6 was off, if an IPv6 address was asked for.
+    pub ipv6_off: Option<Ipv6Off>,
 }
 
 /// All refusals.
@@ -74,7 +80,10 @@ impl Refusals {
             last: time,
             requester: fail.task.clone(),
             options: fail.options,
+            device: fail.endpoints.device,
             addresses: None,
+            unusable: None,
+            ipv6_off: None,
         };
         let refusal = self.by_key.get_or_insert_with(key.clone(), fresh);
         refusal.attempts += 1;
@@ -82,9 +91,12 @@ impl Refusals {
             refusal.last = time;
             refusal.requester = fail.task.clone();
             refusal.options = fail.options;
+            refusal.device = fail.endpoints.device;
         }
         if fail.addresses.is_some() {
             refusal.addresses.clone_from(&fail.addresses);
+            refusal.unusable.clone_from(&fail.unusable);
+            refusal.ipv6_off.clone_from(&fail.ipv6_off);
         }
         key
     }

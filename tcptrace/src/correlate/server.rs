@@ -1,9 +1,9 @@
 //! The server's side: what happens to listeners, their queues and their half-open requests.
 
 use crate::event::{
-    Accept, AckDrop, AckDropCause, Endpoints, Enqueue, Listen, ListenerClosed, ListenerRef, ListenerSample,
-    ListenerTotals, RequestEnd, RequestEnding, RetransmitCause, SampleSource, Syn, SynAckRetransmit, SynDrop,
-    SynDropCause, Timestamp, observation,
+    Accept, AcceptFail, AckDrop, AckDropCause, Endpoints, Enqueue, Listen, ListenerClosed, ListenerRef,
+    ListenerSample, ListenerTotals, RequestEnd, RequestEnding, RetransmitCause, SampleSource, Syn,
+    SynAckRetransmit, SynDrop, SynDropCause, Timestamp, observation,
 };
 
 use super::absent::Former;
@@ -24,7 +24,12 @@ impl Correlator {
         let Some(listener) = self.listeners.get_mut(id) else { return };
         listener.note_place(&listen.endpoints);
         listener.note_queue(time, &listen.listener);
-        listener.owners.observe(&listen.task);
+        // What a program has open has a file.
+        if listen.listener.inode == 0 && !listen.again {
+            listener.made_by = Some(listen.task.clone());
+        } else {
+            listener.owners.observe(&listen.task);
+        }
         listener.note_listen(time, listen);
         changes.push(Change::Listened(id));
         if listen.again {
@@ -185,6 +190,16 @@ impl Correlator {
         }
     }
 
+    pub(super) fn on_accept_fail(&mut self, time: Timestamp, fail: &AcceptFail, changes: &mut Vec<Change>) {
+        let id = self.listeners.resolve(time, &fail.endpoints, &fail.listener);
+        let Some(listener) = self.listeners.get_mut(id) else { return };
+        listener.note_place(&fail.endpoints);
+        listener.note_queue(time, &fail.listener);
+        listener.owners.observe(&fail.task);
+        listener.note_accept_fail(time, fail);
+        changes.push(Change::AcceptFailed(id));
+    }
+
     fn note_port_acks(&mut self, drop: &AckDrop) {
         if self.observes(observation::SYN_DROP) {
             return;
@@ -230,7 +245,7 @@ impl Correlator {
         if let Some(listener) = self.listeners.get_mut(id) {
             let seen = listener.note_totals(&totals);
             if queue.sk != 0 {
-                listener.syn_queue = queue.syn_queue;
+                listener.syn_queue = Some(queue.syn_queue);
             }
             listener.last_seen = listener.last_seen.max(time);
             self.namespace_mut(endpoints.netns).note_observed(time, &seen.into());
@@ -258,7 +273,8 @@ impl Correlator {
         if let Some(listener) = self.listeners.get_mut(id) {
             listener.note_place(&closed.endpoints);
             listener.note_queue(time, &closed.listener);
-            if listener.owners.is_empty() {
+            // A thread of the kernel closes it for a process, which it does not name.
+            if listener.owners.is_empty() && !closed.by_kernel {
                 listener.owners.observe(&closed.task);
             }
             listener.closing = Some(Closing {
@@ -266,6 +282,7 @@ impl Correlator {
                 queued: closed.listener.depth,
                 half_open: closed.listener.syn_queue,
                 exiting: closed.exiting,
+                by_kernel: closed.by_kernel,
             });
             if let Some(last) = last {
                 let seen = listener.note_totals(&last);
@@ -290,9 +307,15 @@ impl Correlator {
         // Samples of sock_diag carry them, too, when a listener is alone on its port.
         let by_port = keyed_by_port || sample.source == SampleSource::Polled;
         if by_port {
-            self.port_counts
-                .get_or_insert_with((netns, port), ListenerTotals::default)
-                .raise_to(&ListenerTotals { socket_drops: None, depth_max: None, ..sample.totals });
+            self.port_counts.get_or_insert_with((netns, port), ListenerTotals::default).raise_to(
+                &ListenerTotals {
+                    socket_drops: None,
+                    depth_max: None,
+                    syn_queue_max: None,
+                    deferred: None,
+                    ..sample.totals
+                },
+            );
         }
         let id = if keyed_by_port {
             let Some(id) = self.listeners.only_at_port(netns, port) else { return };
@@ -331,12 +354,19 @@ impl Correlator {
         if sees_queue {
             listener.note_queue(time, &sample.listener);
         }
+        if sample.source == SampleSource::Polled {
+            listener.syn_queue = sample.totals.syn_queue_max;
+        }
         if let Some(acceptor) = totals.last_acceptor {
             listener.owners.confirm(acceptor.pid);
         }
         let before = listener.overflows();
         let accepted_before = listener.totals.accepted;
         let seen = listener.note_totals(&totals);
+        match sample.source {
+            SampleSource::Observed => listener.deferred.note_more(time, seen.deferred.unwrap_or(0)),
+            SampleSource::Polled => listener.deferred.note_at_once(time, totals.deferred.unwrap_or(0)),
+        }
         if totals.last_accept.is_none() && listener.totals.accepted > accepted_before {
             listener.note_accepted_until(time);
         }

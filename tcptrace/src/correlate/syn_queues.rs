@@ -46,6 +46,9 @@ impl Correlator {
             }
             let overflowed = listener.overflowed_within(AFTER_OVERFLOW, now);
             let Some(full) = &mut listener.syn_queue_full else { continue };
+            if unanswered.requests > full.unanswered.requests {
+                full.unanswered = unanswered.clone();
+            }
             let patience = match (end || unanswered.is_pile(), unanswered.may_become_pile()) {
                 (true, _) => Duration::ZERO,
                 (false, true) => SUSPECT,

@@ -3,6 +3,39 @@
 use std::net::IpAddr;
 
 use super::{Endpoints, Kind, ListenerRef};
+use crate::host::port_set::PortSet;
+
+/// Ports and network namespaces that were asked for; empty: all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlaceFilter {
+    /// Ports of either end.
+    pub ports: PortSet,
+    /// Network namespaces, by inode number.
+    pub netns: Vec<u32>,
+}
+
+impl PlaceFilter {
+    /// Whether it leaves nothing out.
+    #[must_use]
+    pub fn is_everywhere(&self) -> bool {
+        self.ports.is_empty() && self.netns.is_empty()
+    }
+
+    /// Whether a namespace was asked for.
+    #[must_use]
+    pub fn wants_netns(&self, netns: u32) -> bool {
+        self.netns.is_empty() || self.netns.contains(&netns)
+    }
+
+    /// Whether something is wanted that is about these: as far as it is about any port or namespace.
+    #[must_use]
+    pub fn wants(&self, about: &About<'_>) -> bool {
+        let asked_for = |port: &u16| self.ports.contains(*port);
+        let ports = &about.ports;
+        about.netns.is_none_or(|netns| self.wants_netns(netns))
+            && (self.ports.is_empty() || *ports == [None, None] || ports.iter().flatten().any(asked_for))
+    }
+}
 
 /// What an event is about. Empty for what concerns the host, the tracer or a process as a whole.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +87,9 @@ impl Kind {
             Self::AckDrop(of) => About::ends(&of.endpoints).at(&of.listener),
             Self::Enqueue(of) => About::ends(&of.endpoints).at(&of.listener),
             Self::Accept(of) => About::ends(&of.endpoints).by(of.task.pid, &of.task.comm),
+            Self::AcceptFail(of) => {
+                About::ends(&of.endpoints).at(&of.listener).by(of.task.pid, &of.task.comm)
+            }
             Self::BindFail(of) => {
                 let takers = of.holders.iter().filter_map(|holder| holder.taker.as_ref());
                 let about = About::ends(&of.endpoints).by(of.task.pid, &of.task.comm);
@@ -85,16 +121,17 @@ impl Kind {
                 ..About::default()
             },
             Self::PortUse(of) => About { netns: Some(of.netns), ..About::default() }.by(of.pid, &of.comm),
+            Self::CounterSample(of) => About { netns: Some(of.netns), ..About::default() },
+            Self::KnobSample(of) => About { netns: Some(of.netns), ..About::default() },
+            Self::PortSurvey(of) => About { netns: Some(of.netns), ..About::default() },
             // Of the host, of the tracer, or who is who: whatever is asked for, it is needed to understand the rest.
             Self::PrefixSample(_)
             | Self::ListenerReport(_)
-            | Self::CounterSample(_)
-            | Self::KnobSample(_)
+            | Self::Device(_)
             | Self::ProcessInfo(_)
             | Self::ProcessState(_)
             | Self::SocketOwner(_)
             | Self::HolderReport(_)
-            | Self::PortSurvey(_)
             | Self::Coverage(_)
             | Self::Lost(_)
             | Self::Tick

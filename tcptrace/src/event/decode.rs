@@ -18,7 +18,7 @@ use super::{ClockOffset, ConnectSample, Event, Family, ListenerSample, PortUse};
 use client::{established, handshake_drop};
 use parts::comm;
 pub(super) use parts::{options, read_endpoints};
-use server::{no_listener, syn};
+use server::{accept_fail, no_listener, syn};
 
 /// Why a record could not be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -124,6 +124,7 @@ pub fn record_name(kind: u16) -> &'static str {
         record::CONNECT | record::ESTABLISHED => "connect",
         record::HANDSHAKE_DROP => "handshake-drop",
         record::NO_LISTENER => "no-listener",
+        record::ACCEPT_FAIL => "accept-fail",
         _ => "unknown",
     }
 }
@@ -160,6 +161,7 @@ pub fn decode_record(bytes: &[u8], clock: ClockOffset) -> Result<Event, DecodeEr
         record::ESTABLISHED => established(from),
         record::HANDSHAKE_DROP => handshake_drop(from),
         record::NO_LISTENER => no_listener(from),
+        record::ACCEPT_FAIL => accept_fail(from),
         _ => return Err(DecodeError::UnknownKind { kind }),
     };
     let event_kind = decoded.map_err(|Ended| DecodeError::Short { kind, len })?;

@@ -114,6 +114,9 @@ pub struct ReportedListener {
     pub local: SocketAddr,
     /// It takes IPv6 connections only, if the kernel tells.
     pub v6only: Option<bool>,
+    /// Index of the device that it is bound to; 0 for none.
+    #[serde(default)]
+    pub device: u32,
     /// Inode number of its file.
     pub inode: u64,
     /// Processes that have it open.

@@ -104,6 +104,18 @@ pub struct KnobSample {
     /// `net.ipv6.ip_nonlocal_bind`.
     #[serde(default)]
     pub nonlocal_bind_v6: Option<bool>,
+    /// `net.ipv4.tcp_fin_timeout`, seconds.
+    #[serde(default)]
+    pub fin_timeout: Option<u32>,
+    /// `net.ipv4.tcp_orphan_retries`; 0 stands for 8.
+    #[serde(default)]
+    pub orphan_retries: Option<u32>,
+    /// `net.ipv4.tcp_timestamps` (0–2).
+    #[serde(default)]
+    pub timestamps: Option<u32>,
+    /// `net.ipv4.tcp_l3mdev_accept`.
+    #[serde(default)]
+    pub l3mdev_accept: Option<bool>,
 }
 
 impl KnobSample {

@@ -387,6 +387,32 @@ pub struct ListenerClosed {
     /// Whether that process was exiting, if it was read.
     #[serde(default)]
     pub exiting: Option<bool>,
+    /// It was a thread of the kernel, in place of the process that had the listener (io_uring closes files so).
+    #[serde(default)]
+    pub by_kernel: bool,
     /// Its counts at the end, if there were any.
     pub last: Option<ListenerTotals>,
+}
+
+/// accept() failed for want of something, or was forbidden: connections stay in the queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptFail {
+    /// Local end of the listener.
+    pub endpoints: Endpoints,
+    /// The listener.
+    pub listener: ListenerRef,
+    /// Who called accept().
+    pub task: Task,
+    /// Why it failed: EMFILE, ENFILE, ENOBUFS, ENOMEM or EPERM.
+    pub errno: u32,
+    /// The process's soft limit on open files at that moment, if it was read.
+    pub open_files_limit: Option<u64>,
+    /// How often accept() of this process has failed so at this listener; not each failure is an event of its own.
+    pub total: u64,
+    /// The host's limit on open files (`fs.file-max`), read where that is what was reached.
+    #[serde(default)]
+    pub host_files_limit: Option<u64>,
+    /// Files open on the host at that moment, likewise.
+    #[serde(default)]
+    pub host_files: Option<u64>,
 }

@@ -123,7 +123,8 @@ listener_totals! {
     icmp_ends,
     /// Half-open requests that became subflows of MPTCP connections.
     joins,
-    /// Half-open requests that `TCP_DEFER_ACCEPT` kept waiting for data until their first time-out.
+    /// Half-open requests that `TCP_DEFER_ACCEPT` kept waiting for data until their first time-out. Polled: how many such
+    /// requests were in the SYN queue at that moment.
     deferred,
     /// Final ACKs dropped because the accept queue was full.
     ack_drops_accept_queue,

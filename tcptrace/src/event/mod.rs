@@ -8,6 +8,7 @@ mod about;
 mod connect;
 mod cursor;
 pub mod decode;
+mod device;
 mod drop;
 mod histogram;
 mod host;
@@ -20,26 +21,28 @@ mod socket;
 mod time;
 mod trace;
 
-pub use about::About;
+pub use about::{About, PlaceFilter};
 pub use connect::{Connect, ConnectResult, ConnectSample, ConnectTotals};
 pub use decode::{
     DecodeError, decode_connect_sample, decode_listener_state, decode_port_use, decode_record, record_name,
 };
+pub use device::Device;
 pub use drop::{HandshakeDrop, ListenerReport, NoListener, Packet, ReportedListener};
 pub use histogram::Distribution;
 pub use host::{CounterSample, KnobSample, PortRange, PortRanges};
 pub use listener::{
-    Accept, AckDrop, AckDropCause, Enqueue, EnqueuedBy, Listen, ListenerClosed, ListenerRef, ListenerSample,
-    PrefixSample, RequestEnd, RequestEnding, RetransmitCause, SampleSource, Syn, SynAckRetransmit, SynAnswer,
-    SynDrop, SynDropCause,
+    Accept, AcceptFail, AckDrop, AckDropCause, Enqueue, EnqueuedBy, Listen, ListenerClosed, ListenerRef,
+    ListenerSample, PrefixSample, RequestEnd, RequestEnding, RetransmitCause, SampleSource, Syn,
+    SynAckRetransmit, SynAnswer, SynDrop, SynDropCause,
 };
 pub use listener_totals::{Acceptor, ListenerTotals};
 pub use open_socket::{OpenSocket, decode_open_sockets};
 pub use port::{
-    BindFail, BindFailure, BindStage, DestinationUse, Found, Holder, HolderReport, How, NoPort, PortHolders,
-    PortReleased, PortSurvey, PortTaken, PortUse, ReportedHolder, ReuseState, Taker,
+    BindFail, BindFailure, BindStage, DestinationUse, Found, Holder, HolderReport, How, Ipv6Off, NoPort,
+    PortHolders, PortReleased, PortSurvey, PortTaken, PortUse, ReportedHolder, ReuseState, Taker,
+    UnusableAddress,
 };
-pub use process::{Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner, Task};
+pub use process::{Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner, Task, Watch};
 pub use socket::{Endpoints, Family, SocketOptions, SocketState, canonical};
 pub use time::{ClockOffset, Timestamp};
 pub use trace::{Coverage, LossPlace, Lost, Observation, ObservationStatus, Tier, observation};
@@ -71,6 +74,8 @@ pub enum Kind {
     Enqueue(Enqueue),
     /// accept() returned a connection.
     Accept(Box<Accept>),
+    /// accept() failed for want of something.
+    AcceptFail(Box<AcceptFail>),
     /// bind() or listen() failed.
     BindFail(Box<BindFail>),
     /// A port was taken.
@@ -101,6 +106,8 @@ pub enum Kind {
     CounterSample(Box<CounterSample>),
     /// The knobs of a namespace.
     KnobSample(Box<KnobSample>),
+    /// What the index of a device stands for.
+    Device(Box<Device>),
     /// Who a process is.
     ProcessInfo(Box<ProcessInfo>),
     /// What a process is doing.
@@ -135,6 +142,7 @@ impl Kind {
             Self::AckDrop(_) => "ack-drop",
             Self::Enqueue(_) => "enqueue",
             Self::Accept(_) => "accept",
+            Self::AcceptFail(_) => "accept-fail",
             Self::BindFail(_) => "bind-fail",
             Self::PortTaken(_) => "port-taken",
             Self::PortReleased(_) => "port-released",
@@ -150,6 +158,7 @@ impl Kind {
             Self::ListenerReport(_) => "listener-report",
             Self::CounterSample(_) => "counter-sample",
             Self::KnobSample(_) => "knob-sample",
+            Self::Device(_) => "device",
             Self::ProcessInfo(_) => "process-info",
             Self::ProcessState(_) => "process-state",
             Self::SocketOwner(_) => "socket-owner",
@@ -174,6 +183,7 @@ impl Kind {
                 | Self::AckDrop(_)
                 | Self::Enqueue(_)
                 | Self::Accept(_)
+                | Self::AcceptFail(_)
                 | Self::BindFail(_)
                 | Self::PortTaken(_)
                 | Self::PortReleased(_)
@@ -208,7 +218,7 @@ mod tests {
                 ..KnobSample::default()
             })),
         };
-        let json = serde_json::to_string(&event).unwrap();
+        let json = crate::output::json_text(&event);
         assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
     }
 }

@@ -158,6 +158,32 @@ pub struct BindFail {
     /// Addresses that the namespace has, if the one asked for was not among them and they could be read.
     #[serde(default)]
     pub addresses: Option<Vec<IpAddr>>,
+    /// The device that has the requested address, which cannot be bound all the same.
+    #[serde(default)]
+    pub unusable: Option<UnusableAddress>,
+    /// Devices of the namespace on which IPv6 is off, if an IPv6 address was asked for and was not there.
+    #[serde(default)]
+    pub ipv6_off: Option<Ipv6Off>,
+}
+
+/// An IPv6 address that is configured and cannot be bound.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnusableAddress {
+    /// Name of the device that has it.
+    pub device: String,
+    /// Length of its prefix.
+    pub prefix: u8,
+    /// Another node has the address as well (`dadfailed`). Otherwise it is still tested for uniqueness (`tentative`).
+    pub duplicate: bool,
+}
+
+/// Where IPv6 is off (`net.ipv6.conf.DEVICE.disable_ipv6`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv6Off {
+    /// Names of these devices, the first few.
+    pub devices: Vec<String>,
+    /// It is off on every device.
+    pub everywhere: bool,
 }
 
 /// Why bind() or listen() failed.
@@ -421,8 +447,15 @@ pub struct ReportedHolder {
     pub uid: Option<u32>,
     /// IPV6_V6ONLY, where sock_diag tells.
     pub v6only: Option<bool>,
-    /// What is left of TIME_WAIT, milliseconds.
+    /// Index of the device that it is bound to; 0 for none.
+    #[serde(default)]
+    pub device: u32,
+    /// What is left of the time that the kernel keeps it in this state, milliseconds: of TIME_WAIT, and of FIN-WAIT-2 once its
+    /// process has closed it.
     pub time_wait_left_ms: Option<u64>,
+    /// How often its last segment was sent again without an answer.
+    #[serde(default)]
+    pub retransmits: u32,
     /// Processes that have it open.
     pub owners: Vec<Owner>,
 }

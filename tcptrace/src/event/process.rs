@@ -57,9 +57,49 @@ pub struct ProcessState {
     pub open_files: Option<u64>,
     /// Limit on them (`RLIMIT_NOFILE`, soft), if it could be read.
     pub open_files_limit: Option<u64>,
+    /// Threads blocked in accept().
+    #[serde(default)]
+    pub accepting: u32,
+    /// Threads asleep in epoll_wait().
+    #[serde(default)]
+    pub in_epoll: u32,
+    /// Threads asleep in poll(), select() or io_uring_enter(): what they wait for is not shown.
+    #[serde(default)]
+    pub in_poll: u32,
+    /// Threads that wait for another thread of their process, or for work from one (futex).
+    #[serde(default)]
+    pub in_futex: u32,
+    /// Whether the state of all threads and the system calls that they are in could be read.
+    #[serde(default)]
+    pub calls_known: bool,
+    /// The process has a listener with this inode; the members after this are about it. 0 if it was not looked at for one.
+    #[serde(default)]
+    pub listener: u64,
+    /// Whether an epoll instance of the process watches that listener; `None` if that could not be read.
+    #[serde(default)]
+    pub watches: Option<Watch>,
+}
+
+/// How an epoll instance of a process watches a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Watch {
+    /// There are epoll instances, and none watches it for connections.
+    No,
+    /// One does, and says so as long as connections wait.
+    Level,
+    /// One does, and says so only when another connection comes, or only once.
+    Edge,
+    /// The process has no epoll instance.
+    NoEpoll,
 }
 
 impl ProcessState {
+    /// Whether the process has exited: it has no thread any more.
+    pub fn has_exited(&self) -> bool {
+        self.threads == 0
+    }
+
     /// Whether no thread of the process can run before somebody continues it.
     pub fn is_stopped(&self) -> bool {
         self.threads > 0 && self.stopped == self.threads

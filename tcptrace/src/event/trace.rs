@@ -17,6 +17,19 @@ pub struct Coverage {
     /// our counts are smaller than the kernel's.
     #[serde(default)]
     pub filters: Vec<String>,
+    /// What else was asked for, as the user wrote it (`--netns blue`): what is left out by it is not among the kernel's counts that
+    /// ours are compared with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scope: Vec<String>,
+    /// What stands in the way of observing more, a few words each: kernel lockdown, a file system that may not be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hindrances: Vec<String>,
+    /// The network namespace that the tracer runs in: its commands need no way there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_netns: Option<u32>,
+    /// The network namespace of pid 1, the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_netns: Option<u32>,
 }
 
 impl Coverage {
@@ -59,6 +72,8 @@ pub mod observation {
     pub const ACCEPT: &str = "accept";
     /// bind() or listen() fails for its port.
     pub const BIND_FAIL: &str = "bind-fail";
+    /// listen() fails for its port.
+    pub const LISTEN_FAIL: &str = "listen-fail";
     /// Holders of a port, read in the kernel at the moment of the conflict.
     pub const HOLDERS: &str = "holders";
     /// A port is taken.

@@ -8,9 +8,9 @@ use crate::event::{Timestamp, observation};
 
 use super::accept_queue_overflow::QUIET_AFTER_OVERFLOW;
 use super::case::{Concern, Description, Diagnosis};
-use super::owner_state::OwnerState;
+use super::owner_state::{OwnerState, TRIES_AGAIN, who_accepts};
 use super::words::{count, span};
-use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity};
 
 /// Clients that wait this long give up.
 const UNBEARABLE: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ impl Diagnosis for AcceptStall {
     const CAUSES: &'static [CauseRule] = &[
         CauseRule {
             code: "process-stopped",
-            means: "all threads of all owners are stopped, by a signal or a debugger",
+            means: "all threads of all processes that accept (of all owners, if none was seen accepting) are stopped, by a signal or a debugger",
             certain: Some(
                 "accepts are observed and there was none for 3 s, connections wait, and the state of every thread was read",
             ),
@@ -44,7 +44,7 @@ impl Diagnosis for AcceptStall {
                 },
                 Apart {
                     from: "another process that accepts from the same socket",
-                    by: "every owner of the socket is stopped",
+                    by: "every process that was seen accepting is stopped, or every owner if none was",
                 },
             ],
         },
@@ -60,19 +60,97 @@ impl Diagnosis for AcceptStall {
                 Apart { from: "a program that is stopped", by: "its threads are not stopped" },
                 Apart {
                     from: "a program that does not call accept()",
-                    by: "its number of open files is at RLIMIT_NOFILE: accept() cannot succeed",
+                    by: "its number of open files is at RLIMIT_NOFILE: accept() cannot succeed. Where failing accepts are seen, accept-failed reports them",
                 },
             ],
         },
         CauseRule {
-            code: "not-accepting",
-            means: "no process calls accept(), for none of the reasons above: the evidence says what its threads do",
-            certain: Some("accepts are observed and there was none for 3 s while connections waited"),
+            code: "gave-up",
+            means: "accept() failed (EMFILE for example), and the program has not called it again: descriptors may be free by now",
+            certain: Some(
+                "the failure was seen, no accept() of this listener has succeeded or failed for 3 s since, and connections wait",
+            ),
             likely: Some("accepts are polled, or counted by port"),
+            possible: None,
+            told_apart: &[
+                Apart {
+                    from: "a program that goes on trying",
+                    by: "each failure is seen: the last was more than 3 s ago. While it tries, accept-failed reports it",
+                },
+                Apart {
+                    from: "`process-stopped`",
+                    by: "not all threads of the processes that accept are stopped",
+                },
+            ],
+        },
+        CauseRule {
+            code: "acceptor-exited",
+            means: "the processes that accepted have exited, and another one keeps the socket open (socket activation, a supervisor)",
+            certain: Some("every process that was seen accepting is gone from /proc, and connections wait"),
+            likely: Some("accepts are polled, or counted by port"),
+            possible: None,
+            told_apart: &[
+                Apart { from: "a program that is busy", by: "none of those that accepted is left" },
+                Apart {
+                    from: "a successor that is about to accept",
+                    by: "nothing excludes it: the process that has the socket now is named, and an accept() of its ends the finding",
+                },
+            ],
+        },
+        CauseRule {
+            code: "not-interested",
+            means: "the program sleeps in its event loop, which does not watch the listener: it chooses not to accept, as at its own limit of connections",
+            certain: Some(
+                "accepts are observed and there was none for 3 s; every thread of the processes that accepted sleeps in epoll_wait() or waits for another thread, and no epoll instance of theirs watches the listener",
+            ),
+            likely: Some(
+                "the same, but the processes were not seen accepting before; or accepts are polled, or counted by port",
+            ),
+            possible: None,
+            told_apart: &[
+                Apart {
+                    from: "`busy` or a program that is blocked",
+                    by: "no thread runs or waits for anything but its event loop or another thread",
+                },
+                Apart {
+                    from: "a program that waits by poll(), select() or io_uring, whose interest is not shown",
+                    by: "no thread is in one of those",
+                },
+                Apart {
+                    from: "why it chooses so: its own limit (maxconn, worker_connections), a pause, or an accept() that failed before the tracer started",
+                    by: "nothing; its own log and status would tell",
+                },
+            ],
+        },
+        CauseRule {
+            code: "busy",
+            means: "every process that accepts is at work on something else: none waits in accept() or for events",
+            certain: Some(
+                "accepts are observed and there was none for 3 s; the threads of all processes that were seen accepting were read, and none waits in accept(), epoll, poll or select",
+            ),
+            likely: Some("accepts are polled, or counted by port"),
+            possible: None,
+            told_apart: &[
+                Apart { from: "`not-interested`", by: "no thread sleeps in an event loop" },
+                Apart { from: "`process-stopped`", by: "no thread is stopped" },
+                Apart { from: "`fd-limit`", by: "the open files are below the limit" },
+            ],
+        },
+        CauseRule {
+            code: "not-accepting",
+            means: "no process calls accept(), and none of the reasons above was observed: the evidence says what its threads do",
+            certain: Some("accepts are observed and there was none for 3 s while connections waited"),
+            likely: Some(
+                "accepts are polled, or counted by port; or it is a socket of the kernel itself, which no process has open",
+            ),
             possible: None,
             told_apart: &[
                 Apart { from: "`process-stopped`", by: "not all threads of its owners are stopped" },
                 Apart { from: "`fd-limit`", by: "its open files are below the limit" },
+                Apart {
+                    from: "`not-interested` and `busy`",
+                    by: "nothing, where its threads wait for several things, or may not be looked at: their kernel stacks would tell",
+                },
                 Apart {
                     from: "a listener with no connection to accept",
                     by: "connections wait in its queue: the kernel counts them",
@@ -92,9 +170,9 @@ impl Diagnosis for AcceptStall {
                 (!is_told_otherwise(listener, world.now())).then_some(Concern::Happened(*id))
             }
             Change::ListenerRead(id) => Some(Concern::Known(*id)),
-            Change::Overflowed { listener, .. } | Change::Imbalanced(listener) => {
-                Some(Concern::Over(*listener))
-            }
+            Change::Overflowed { listener, .. }
+            | Change::Imbalanced(listener)
+            | Change::AcceptFailed(listener) => Some(Concern::Over(*listener)),
             Change::ListenerClosed(id) => Some(Concern::Gone(*id)),
             _ => None,
         }
@@ -124,9 +202,11 @@ impl Diagnosis for AcceptStall {
     }
 }
 
-/// Whether accept-queue-overflow tells of this stall, or has (connections were dropped in it), or reuseport-imbalance does.
+/// Whether accept-queue-overflow tells of this stall, or has (connections were dropped in it), or reuseport-imbalance does, or
+/// accept-failed while the program goes on trying.
 fn is_told_otherwise(listener: &Listener, now: Timestamp) -> bool {
-    listener.last_imbalance.is_some_and(|last| now.since(last) < QUIET_AFTER_OVERFLOW)
+    listener.failing_accept().is_some_and(|failure| now.since(failure.last) < TRIES_AGAIN)
+        || listener.last_imbalance.is_some_and(|last| now.since(last) < QUIET_AFTER_OVERFLOW)
         || listener.overflowed_within(QUIET_AFTER_OVERFLOW, now)
         || listener.last_overflow.zip(listener.stalled_since()).is_some_and(|(last, since)| last >= since)
 }
@@ -138,7 +218,7 @@ fn describe(listener: &Listener, memory: &Stall, world: &Correlator) -> Descript
     let waiting = count(memory.deepest.into(), "connection", "connections");
     let longest = span(memory.longest);
     let limit = listener.limit_seen.then_some(listener.limit);
-    let explanation = format!("nobody has accepted for {longest} while connections wait{}", reason.words);
+    let explanation = format!("no process has accepted for {longest} while connections wait{}", reason.words);
     let knobs = world.namespace(listener.endpoints.netns).map(|namespace| &namespace.knobs);
     let places = limit.map_or_else(String::new, |limit| format!(" of {}", u64::from(limit) + 1));
     let not_the_limit = format!(
@@ -146,19 +226,25 @@ fn describe(listener: &Listener, memory: &Stall, world: &Correlator) -> Descript
         limit.map_or_else(String::new, |limit| format!(" ({limit})")),
         knobs.and_then(|knobs| knobs.somaxconn).map_or_else(String::new, |value| format!(" ({value})")),
     );
-    let observed = world.observes(observation::ACCEPT) && world.observes(observation::SYN_DROP);
+    let observed =
+        reason.observed && world.observes(observation::ACCEPT) && world.observes(observation::SYN_DROP);
     let threads = world.observes(observation::ACCEPT).then(|| listener.acceptors.count());
+    let made_by = listener.made_by.as_ref().map(|task| Party {
+        kind: "process",
+        process: Some(ProcessName::of_task(task, world.processes())),
+        ..Party::default()
+    });
     Description {
         severity: if full || memory.longest >= UNBEARABLE { Severity::Critical } else { Severity::Warning },
         confidence: if observed { Confidence::Certain } else { Confidence::Likely },
         title: format!("{subject} does not accept: connections have waited for {longest}"),
-        subject,
         cause: reason.code,
         numbers: vec![
             format!("{waiting} waiting{places}; the oldest for at least {longest}"),
             match threads {
-                Some(0) => "nobody was seen accepting since the tracer started".to_owned(),
-                _ => format!("last accept {longest} ago or earlier"),
+                Some(0) => "no process was seen accepting since the tracer started".to_owned(),
+                Some(_) => format!("last accept {longest} ago or earlier; {}", who_accepts(listener, world)),
+                None => format!("last accept {longest} ago or earlier"),
             },
         ],
         evidence: memory
@@ -172,9 +258,15 @@ fn describe(listener: &Listener, memory: &Stall, world: &Correlator) -> Descript
                     .with_some("last_accept", listener.last_accept().map(|time| time.to_string()))
                     .with("accept_threads", threads),
             )
+            .with_some("made_by", made_by)
             .with_some("somaxconn", knobs.and_then(|knobs| knobs.somaxconn))
             .with("why", explanation.as_str()),
-        remedy: vec![reason.remedy, Remedy::text(not_the_limit)],
+        remedy: [reason.remedy]
+            .into_iter()
+            .chain(memory.owner.lasting_remedy(&subject))
+            .chain([Remedy::text(not_the_limit)])
+            .collect(),
+        subject,
         explanation,
     }
 }
@@ -253,6 +345,23 @@ mod tests {
             let finding = play.only();
             assert_eq!((finding.cause, finding.remedy[0].command.as_deref()), (cause, Some(command)));
         }
+    }
+
+    #[test]
+    fn a_server_at_its_limit_on_open_files_says_how_it_is_raised_for_good() {
+        let mut play = Play::new(4096);
+        let mut server = Server::new(100, "0.0.0.0:80", 128);
+        server.listen(&mut play, task(6039, "nginx"), Some(128), 4096);
+        play.process(6039, "nginx", "nginx: worker process");
+        server.run(&mut play, 500, 0, 2000);
+        play.send(2500, state(0, 1024));
+        server.run(&mut play, 500, 0, 7000);
+        let remedy = &play.only().remedy;
+        assert!(
+            remedy[0].command.as_deref().is_some_and(|command| command.starts_with("prlimit")),
+            "{remedy:?}"
+        );
+        assert!(remedy[1].text.contains("`worker_rlimit_nofile 4096;` in the main context"), "{remedy:?}");
     }
 
     #[test]

@@ -4,10 +4,11 @@
 //! that does not fit) is a mistake in the program: an event, and no finding.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::correlate::{Change, Correlator, Refusal, RefusalKey};
-use crate::event::{BindStage, KnobSample};
+use crate::event::{BindStage, Ipv6Off, KnobSample};
 
 use super::case::{Concern, Description, Diagnosis};
 use super::commands::{inside, sysctl};
@@ -19,6 +20,9 @@ const EACCES: u32 = 13;
 const EINVAL: u32 = 22;
 const EAFNOSUPPORT: u32 = 97;
 const EADDRNOTAVAIL: u32 = 99;
+
+/// The device that has `::1`.
+const LOOPBACK: &str = "lo";
 
 /// Addresses that are named in words.
 const NAMED: usize = 8;
@@ -35,6 +39,12 @@ pub(super) struct BindRefused {
 enum Cause {
     /// No device of the namespace has the address.
     AddressMissing,
+    /// A device has the address, and duplicate address detection is still running.
+    AddressTentative,
+    /// A device has the address, and so has another node.
+    AddressDuplicate,
+    /// IPv6 is off on the device that would have the address, or on all.
+    Ipv6Off,
     /// The port is below `ip_unprivileged_port_start`, and the process lacks CAP_NET_BIND_SERVICE.
     PrivilegedPort,
     /// A security module, or a program attached to the process's cgroup, says no.
@@ -59,8 +69,37 @@ impl Cause {
         }
     }
 
+    /// The same, with what was looked up about the address.
+    fn refined(self, wanted: IpAddr, refusal: &Refusal) -> Self {
+        if self != Self::AddressMissing {
+            return self;
+        }
+        if let Some(unusable) = &refusal.unusable {
+            return if unusable.duplicate { Self::AddressDuplicate } else { Self::AddressTentative };
+        }
+        let is_there = refusal.addresses.as_ref().is_none_or(|has| has.contains(&wanted));
+        let off = |off: &Ipv6Off| {
+            off.everywhere || (wanted.is_loopback() && off.devices.iter().any(|device| device == LOOPBACK))
+        };
+        if !is_there && refusal.ipv6_off.as_ref().is_some_and(off) {
+            return Self::Ipv6Off;
+        }
+        self
+    }
+
+    /// Whether the address is what cannot be had.
+    fn is_of_address(self) -> bool {
+        match self {
+            Self::AddressMissing | Self::AddressTentative | Self::AddressDuplicate | Self::Ipv6Off => true,
+            Self::PrivilegedPort | Self::Denied => false,
+        }
+    }
+
     fn code(self) -> &'static str {
         match self {
+            Self::AddressTentative => "address-tentative",
+            Self::AddressDuplicate => "address-duplicate",
+            Self::Ipv6Off => "ipv6-off",
             Self::AddressMissing => "address-missing",
             Self::PrivilegedPort => "privileged-port",
             Self::Denied => "denied",
@@ -84,10 +123,53 @@ impl Diagnosis for BindRefused {
             told_apart: &[
                 Apart { from: "`bind-conflict`: the port is in use", by: "that is EADDRINUSE" },
                 Apart {
-                    from: "an IPv6 address that is still tested for uniqueness",
+                    from: "`address-tentative`, `address-duplicate`",
                     by: "the address is not among the namespace's addresses",
                 },
+                Apart {
+                    from: "`ipv6-off`",
+                    by: "IPv6 is on, on the loopback device for `::1` and on some device for others",
+                },
             ],
+        },
+        CauseRule {
+            code: "address-tentative",
+            means: "a device has the IPv6 address, and duplicate address detection is still running: it cannot be bound yet",
+            certain: Some(
+                "bind() failed with EADDRNOTAVAIL, and the kernel lists the address as tentative a moment later",
+            ),
+            likely: None,
+            possible: None,
+            told_apart: &[
+                Apart { from: "`address-missing`", by: "a device has the address" },
+                Apart { from: "`address-duplicate`", by: "the detection has not failed" },
+            ],
+        },
+        CauseRule {
+            code: "address-duplicate",
+            means: "a device has the IPv6 address, and duplicate address detection has found another node that has it",
+            certain: Some(
+                "bind() failed with EADDRNOTAVAIL, and the kernel lists the address as failed (dadfailed)",
+            ),
+            likely: None,
+            possible: None,
+            told_apart: &[
+                Apart { from: "`address-missing`", by: "a device has the address" },
+                Apart { from: "`address-tentative`", by: "the detection is over, and has failed" },
+            ],
+        },
+        CauseRule {
+            code: "ipv6-off",
+            means: "IPv6 is off (`disable_ipv6`) on the device that would have the address, or on all devices",
+            certain: Some(
+                "bind() failed with EADDRNOTAVAIL, no device has the address, and `disable_ipv6` is 1: for `::1` on the loopback device, for others on every device",
+            ),
+            likely: None,
+            possible: None,
+            told_apart: &[Apart {
+                from: "`address-missing`",
+                by: "no such device can have an IPv6 address while that is set",
+            }],
         },
         CauseRule {
             code: "privileged-port",
@@ -142,7 +224,8 @@ impl Diagnosis for BindRefused {
 
     fn describe(&self, key: &RefusalKey, before: &u64, world: &Correlator) -> Option<Description> {
         let knobs = world.namespace(key.netns).map(|namespace| &namespace.knobs);
-        let (refusal, cause) = (world.refusal(key)?, Cause::of(key, knobs)?);
+        let refusal = world.refusal(key)?;
+        let cause = Cause::of(key, knobs)?.refined(key.requested.ip(), refusal);
         let attempts = refusal.attempts.saturating_sub(*before);
         Some(Account { key, refusal, cause, knobs, world, attempts }.describe())
     }
@@ -172,6 +255,10 @@ impl Account<'_> {
         let explanation = self.explanation();
         let what = match self.cause {
             Cause::AddressMissing => format!("this network namespace does not have {}", wanted.ip()),
+            Cause::AddressTentative => format!("{} is there, and still tentative", wanted.ip()),
+            Cause::AddressDuplicate => format!("{} is there, and another node has it as well", wanted.ip()),
+            Cause::Ipv6Off if wanted.ip().is_loopback() => format!("IPv6 is off on {LOOPBACK}"),
+            Cause::Ipv6Off => "IPv6 is off".to_owned(),
             Cause::PrivilegedPort => format!("port {} is privileged", wanted.port()),
             Cause::Denied if self.by_module() => "a security module denies it".to_owned(),
             Cause::Denied => "it is not permitted to".to_owned(),
@@ -211,6 +298,7 @@ impl Account<'_> {
             Cause::AddressMissing => {
                 self.refusal.addresses.as_ref().is_some_and(|has| !has.contains(&self.key.requested.ip()))
             }
+            Cause::AddressTentative | Cause::AddressDuplicate | Cause::Ipv6Off => true,
             // Root may lack the capability, and may be denied by a security module, which only the full tiers tell apart.
             Cause::PrivilegedPort => self.is_privileged() == Some(true) && self.refusal.requester.uid != 0,
             Cause::Denied => self.key.stage == BindStage::Security,
@@ -252,12 +340,34 @@ impl Account<'_> {
     fn explanation(&self) -> String {
         let (ip, port) = (self.key.requested.ip(), self.key.requested.port());
         match (self.cause, &self.refusal.addresses) {
+            (Cause::AddressTentative, _) => format!(
+                "{} has {ip}, and the kernel is still testing whether another node on the link has it as well (duplicate \
+                 address detection): until that is over, no program can bind it",
+                self.device()
+            ),
+            (Cause::AddressDuplicate, _) => format!(
+                "{} has {ip}, and duplicate address detection has found another node on the link that has it: the kernel \
+                 does not let it be used (dadfailed)",
+                self.device()
+            ),
+            (Cause::Ipv6Off, _) => {
+                let place = if ip.is_loopback() {
+                    format!("on {LOOPBACK} (net.ipv6.conf.{LOOPBACK}.disable_ipv6 is 1)")
+                } else {
+                    "on every device (net.ipv6.conf.DEVICE.disable_ipv6 is 1)".to_owned()
+                };
+                format!("IPv6 is off {place}, so {ip} cannot be there")
+            }
             (Cause::AddressMissing, Some(has)) if has.contains(&ip) => format!(
                 "{ip} was not there when it was asked for, and is now: it was configured too late (an IPv6 address cannot be \
                  bound while its uniqueness is still being tested)"
             ),
             (Cause::AddressMissing, Some(has)) => {
-                format!("no device of the namespace has {ip}; it has {}", listed(has))
+                let off = match &self.refusal.ipv6_off {
+                    Some(off) => format!("; IPv6 is off on {} (disable_ipv6)", off.devices.join(", ")),
+                    None => String::new(),
+                };
+                format!("no device of the namespace has {ip}; it has {}{off}", listed(has))
             }
             (Cause::AddressMissing, None) => {
                 format!("no device of the namespace has {ip}; which addresses it has could not be read")
@@ -291,7 +401,7 @@ impl Account<'_> {
 
     fn evidence(&self, requester: Party, why: &str) -> Evidence {
         let refusal = self.refusal;
-        let missing = self.cause == Cause::AddressMissing;
+        let missing = self.cause.is_of_address();
         let addresses = refusal.addresses.as_ref().filter(|_| missing).map(|has| listed(has));
         Evidence::new()
             .with("requester", requester)
@@ -302,6 +412,12 @@ impl Account<'_> {
             .with("options", refusal.options.to_string())
             .with("attempts", self.attempts)
             .with_some("addresses", addresses)
+            .with_some("address_device", refusal.unusable.as_ref().map(|unusable| unusable.device.clone()))
+            .with_some("device", self.world.device_name(self.key.netns, refusal.device))
+            .with_some(
+                "disable_ipv6",
+                refusal.ipv6_off.as_ref().filter(|_| missing).map(|off| off.devices.join(",")),
+            )
             .with_some("ip_nonlocal_bind", self.nonlocal_bind().filter(|_| missing))
             .with_some(
                 "ip_unprivileged_port_start",
@@ -312,26 +428,82 @@ impl Account<'_> {
             .with("why", why)
     }
 
+    /// The device that has the address.
+    fn device(&self) -> &str {
+        self.refusal.unusable.as_ref().map_or("a device", |unusable| &unusable.device)
+    }
+
+    /// How to have an address bound that is not there, or not yet.
+    fn bind_it_all_the_same(&self, name: &str, when: &str) -> Remedy {
+        let process = ProcessName::of_task(&self.refusal.requester, self.world.processes());
+        let version = if self.key.requested.is_ipv6() { "ipv6" } else { "ipv4" };
+        Remedy::command(
+            format!("{when}: IP_FREEBIND in {name}, or for all programs of the namespace"),
+            sysctl(self.key.netns, Some(&process), &format!("net.{version}.ip_nonlocal_bind=1")),
+        )
+    }
+
     fn remedy(&self, name: &str) -> Vec<Remedy> {
         let (ip, port) = (self.key.requested.ip(), self.key.requested.port());
         let process = ProcessName::of_task(&self.refusal.requester, self.world.processes());
+        let here = |command: &str| inside(self.key.netns, Some(&process), command);
+        let address = || {
+            let prefix = self.refusal.unusable.as_ref().map_or(128, |unusable| unusable.prefix);
+            format!("{ip}/{prefix} dev {}", self.device())
+        };
         match self.cause {
+            Cause::AddressTentative => vec![
+                Remedy::command(
+                    format!(
+                        "wait until the test is over, which takes a second or two, and let {name} try again; at boot, order it \
+                         after that (systemd: After=network-online.target). Still tested are"
+                    ),
+                    here("ip -6 address show tentative"),
+                ),
+                Remedy::command(
+                    "or add the address without the test, where it is sure that no other node has it",
+                    here(&format!("ip -6 address replace {} nodad", address())),
+                ),
+                self.bind_it_all_the_same(name, "or bind it before it can be used"),
+            ],
+            Cause::AddressDuplicate => vec![
+                Remedy::command(
+                    "find the other node, and give one of the two another address: the kernel's log names the other's \
+                     Ethernet address",
+                    "dmesg | grep 'IPv6 duplicate address'",
+                ),
+                Remedy::command(
+                    "then add the address again: the kernel does not test it a second time by itself",
+                    here(&format!("ip -6 address del {0}; ip -6 address add {0}", address())),
+                ),
+                Remedy::text(format!("or let {name} bind another address")),
+            ],
+            Cause::Ipv6Off => {
+                let device = if ip.is_loopback() { LOOPBACK } else { "all" };
+                let again = if ip.is_loopback() { "" } else { ", then configure the address again" };
+                vec![
+                    Remedy::text(format!(
+                        "take {ip} out of the configuration of {name}, and let it bind an IPv4 address alone"
+                    )),
+                    Remedy::command(
+                        format!("or switch IPv6 on{again}"),
+                        sysctl(
+                            self.key.netns,
+                            Some(&process),
+                            &format!("net.ipv6.conf.{device}.disable_ipv6=0"),
+                        ),
+                    ),
+                ]
+            }
             Cause::AddressMissing => {
                 let every = if ip.is_ipv6() { "[::]" } else { "0.0.0.0" };
-                let key =
-                    if ip.is_ipv6() { "net.ipv6.ip_nonlocal_bind" } else { "net.ipv4.ip_nonlocal_bind" };
                 vec![
                     Remedy::text(format!("let {name} bind one of the addresses that are there, or {every}")),
                     Remedy::command(
                         format!("or start it after {ip} is configured: see which device should have it"),
                         inside(self.key.netns, Some(&process), "ip address show"),
                     ),
-                    Remedy::command(
-                        format!(
-                            "for an address that moves between hosts: IP_FREEBIND in {name}, or for all programs of the namespace"
-                        ),
-                        sysctl(self.key.netns, Some(&process), &format!("{key}=1")),
-                    ),
+                    self.bind_it_all_the_same(name, "for an address that moves between hosts"),
                 ]
             }
             Cause::PrivilegedPort => {
@@ -376,7 +548,7 @@ impl Account<'_> {
     }
 }
 
-fn listed(addresses: &[std::net::IpAddr]) -> String {
+fn listed(addresses: &[IpAddr]) -> String {
     let mut named: Vec<String> = addresses.iter().take(NAMED).map(ToString::to_string).collect();
     if addresses.is_empty() {
         return "none".to_owned();

@@ -1,32 +1,41 @@
 //! Commands in remedies: they must work where the trouble is, which may be another network namespace.
+//!
+//! A finding says in which namespace its command belongs; the way there is added when the finding is reported
+//! ([`Remedy::settle`](super::Remedy::settle)), from what the coverage says about this host.
 
 use super::party::ProcessName;
 
-/// Inode number of the initial network namespace on most kernels.
-const USUAL_HOST_NETNS: u32 = 4_026_531_840;
+/// A command and the network namespace that it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CommandLine {
+    /// The command itself.
+    pub(crate) line: String,
+    /// Where it is to run; `None`: anywhere.
+    pub(crate) place: Option<CommandPlace>,
+}
+
+/// Where a command is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CommandPlace {
+    /// The network namespace.
+    pub(crate) netns: u32,
+    /// A process that lives there, if one is known.
+    pub(crate) pid: Option<u32>,
+}
+
+impl<T: Into<String>> From<T> for CommandLine {
+    fn from(line: T) -> Self {
+        Self { line: line.into(), place: None }
+    }
+}
 
 /// `sysctl -w SETTING`, in the network namespace `netns`, entered through a process that lives there if it is known.
-pub(super) fn sysctl(netns: u32, process: Option<&ProcessName>, setting: &str) -> String {
+pub(super) fn sysctl(netns: u32, process: Option<&ProcessName>, setting: &str) -> CommandLine {
     inside(netns, process, &format!("sysctl -w {setting}"))
 }
 
 /// `command`, likewise.
-pub(super) fn inside(netns: u32, process: Option<&ProcessName>, command: &str) -> String {
-    match process.and_then(|process| process.pid) {
-        Some(pid) if netns != USUAL_HOST_NETNS => format!("nsenter -t {pid} -n {command}"),
-        _ => command.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn enters_the_namespace_unless_it_is_the_host_s() {
-        let process = ProcessName { pid: Some(7), ..ProcessName::default() };
-        assert_eq!(sysctl(USUAL_HOST_NETNS, Some(&process), "a=1"), "sysctl -w a=1");
-        assert_eq!(sysctl(4_026_532_000, Some(&process), "a=1"), "nsenter -t 7 -n sysctl -w a=1");
-        assert_eq!(sysctl(4_026_532_000, None, "a=1"), "sysctl -w a=1");
-    }
+pub(super) fn inside(netns: u32, process: Option<&ProcessName>, command: &str) -> CommandLine {
+    let pid = process.and_then(|process| process.pid);
+    CommandLine { line: command.to_owned(), place: Some(CommandPlace { netns, pid }) }
 }

@@ -139,7 +139,7 @@ mod tests {
             .with("backlog", None::<u32>)
             .with_some("left_out", None::<u32>)
             .with("errno", "EADDRINUSE");
-        let json = serde_json::to_string(&evidence).unwrap();
+        let json = crate::output::json_text(&evidence);
         assert_eq!(json, r#"{"syn_drops":312,"accepts_per_s":8.0,"backlog":null,"errno":"EADDRINUSE"}"#);
     }
 }

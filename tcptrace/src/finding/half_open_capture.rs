@@ -21,7 +21,8 @@ pub(super) struct Pile {
     unanswered: Unanswered,
     /// Counts of the listener when it began.
     before: ListenerTotals,
-    deepest: u32,
+    /// Most requests seen in the SYN queue; `None` if it was not looked at.
+    deepest: Option<u32>,
 }
 
 impl Diagnosis for HalfOpenCapture {
@@ -48,24 +49,50 @@ impl Diagnosis for HalfOpenCapture {
         },
         CauseRule {
             code: "client-gave-up",
-            means: "few addresses, and they do not try again, or answer late SYN-ACKs by RST or ICMP",
+            means: "the peers answer late SYN-ACKs by RST or ICMP: they are gone by then",
             certain: None,
             likely: Some("most late SYN-ACKs are answered by RSTs or ICMP errors"),
-            possible: Some(
-                "the addresses neither repeated the SYN nor came back, and are too few for a flood",
-            ),
-            told_apart: &[Apart { from: "`return-path`", by: "no peer tried again" }],
+            possible: None,
+            told_apart: &[Apart { from: "`return-path`", by: "the SYN-ACKs arrive: they are answered" }],
         },
         CauseRule {
             code: "syn-flood",
             means: "many addresses, each once, never again",
             certain: None,
-            likely: Some("16 or more addresses in 8 or more networks asked once each"),
-            possible: Some("16 or more addresses, in fewer networks"),
-            told_apart: &[Apart {
-                from: "`return-path`",
-                by: "no peer repeated its SYN or came back from another port",
-            }],
+            likely: Some(
+                "16 or more addresses in 8 or more networks asked once each, and nothing answers for them (full tiers)",
+            ),
+            possible: None,
+            told_apart: &[
+                Apart {
+                    from: "`return-path`",
+                    by: "no peer repeated its SYN or came back from another port",
+                },
+                Apart { from: "`client-gave-up`", by: "no RST and no ICMP error comes" },
+            ],
+        },
+        CauseRule {
+            code: "unknown",
+            means: "no peer was seen to try again, and nothing answers for them",
+            certain: None,
+            likely: None,
+            possible: Some(
+                "SYN-ACKs stay unanswered; the peers are too few for a flood, or the tier does not see how requests end",
+            ),
+            told_apart: &[
+                Apart {
+                    from: "`return-path`",
+                    by: "nothing: clients that do not wait for long repeat no SYN; a capture at the peer would tell",
+                },
+                Apart {
+                    from: "`client-gave-up`",
+                    by: "nothing, if they are silent; in the tracepoint tier a capture of RSTs and ICMP errors would tell",
+                },
+                Apart {
+                    from: "`syn-flood`",
+                    by: "nothing: a capture shows whether the addresses ever send anything else",
+                },
+            ],
         },
     ];
     const QUIET: Duration = Duration::from_secs(10);
@@ -87,7 +114,7 @@ impl Diagnosis for HalfOpenCapture {
         let listener = world.listener(*key);
         let full = listener.and_then(|listener| listener.syn_queue_full.as_ref());
         let before = full.map(|full| full.before).or(listener.map(|listener| listener.totals));
-        Pile { unanswered: Unanswered::default(), before: before.unwrap_or_default(), deepest: 0 }
+        Pile { unanswered: Unanswered::default(), before: before.unwrap_or_default(), deepest: None }
     }
 
     fn observe(&mut self, key: &ListenerId, memory: &mut Pile, change: &Change, world: &Correlator) {

@@ -221,7 +221,8 @@ mod tests {
     #[test]
     fn the_kernel_s_word_decides() {
         let world = Correlator::default();
-        let closing = |exiting| Closing { task: task(1, "server"), queued: 1, half_open: 0, exiting };
+        let closing =
+            |exiting| Closing { task: task(1, "server"), queued: 1, half_open: 0, exiting, by_kernel: false };
         assert_eq!(how(&closing(Some(true)), Timestamp::default(), &world), How::ProcessExit);
         assert_eq!(how(&closing(Some(false)), Timestamp::default(), &world), How::Close);
         assert_eq!(how(&closing(None), Timestamp::default(), &world), How::Unknown);

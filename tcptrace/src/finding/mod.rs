@@ -3,6 +3,7 @@
 //! A finding implements `Diagnosis` (`case.rs`), which gives it its life: opened once, updated at most once a second,
 //! closed when quiet or at the end. To add one: copy a file, and name it in [`Engine::default`].
 
+mod accept_failed;
 mod accept_queue_overflow;
 mod accept_stall;
 mod backlog_truncated;
@@ -20,7 +21,9 @@ mod half_open_capture;
 mod handshake_dropped;
 mod listener_closed;
 mod no_listener;
+pub(crate) mod own_words;
 mod owner_state;
+mod page;
 mod party;
 mod port_exhaustion;
 mod port_grab_risk;
@@ -37,6 +40,7 @@ pub(crate) mod words;
 pub use cause::{Apart, CauseRule};
 pub use evidence::{Evidence, Value};
 pub use explained::ExplainedBy;
+pub use page::{explained, page};
 pub use party::{NetworkFacts, Party, ProcessName, SocketFacts};
 pub(crate) use queue_limit::{QueueLimit, SetBy};
 
@@ -44,10 +48,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::command::{Inside, Standpoint};
 use crate::correlate::{Change, Correlator};
 use crate::event::{Event, Timestamp};
 
 use case::{Cases, Detector, Reporter};
+use commands::{CommandLine, CommandPlace};
 use explained::Explanations;
 
 /// A diagnosis: what is wrong, with whom, why, and what to do.
@@ -181,17 +187,29 @@ pub struct Remedy {
     /// The command that does it, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
+    /// Where the command is to run, until the way there is part of it.
+    #[serde(skip)]
+    place: Option<CommandPlace>,
 }
 
 impl Remedy {
     /// In words only.
     pub fn text(text: impl Into<String>) -> Self {
-        Self { text: text.into(), command: None }
+        Self { text: text.into(), command: None, place: None }
     }
 
     /// With the command that does it.
-    pub fn command(text: impl Into<String>, command: impl Into<String>) -> Self {
-        Self { text: text.into(), command: Some(command.into()) }
+    pub(crate) fn command(text: impl Into<String>, command: impl Into<CommandLine>) -> Self {
+        let CommandLine { line, place } = command.into();
+        Self { text: text.into(), command: Some(line), place }
+    }
+
+    /// Adds the way to where the command is to run.
+    fn settle(&mut self, standpoint: Standpoint) {
+        if let (Some(command), Some(place)) = (&mut self.command, self.place.take()) {
+            let inside = Inside { netns: place.netns, pid: place.pid, name: None };
+            *command = standpoint.inside(inside, command);
+        }
     }
 }
 
@@ -212,6 +230,7 @@ impl Default for Engine {
             world: Correlator::default(),
             // What an overflow tells of as well comes before it: it closes when that opens.
             detectors: vec![
+                Box::new(Cases::new(accept_failed::AcceptFailed)),
                 Box::new(Cases::new(accept_stall::AcceptStall)),
                 Box::new(Cases::new(slow_accept::SlowAccept)),
                 Box::new(Cases::new(accept_queue_overflow::AcceptQueueOverflow::default())),
@@ -245,7 +264,11 @@ impl Engine {
         self.changes.clear();
         self.world.on_event(event, &mut self.changes);
         let (opened, explanations) = (&mut self.opened, &mut self.explanations);
-        let mut count_and_report = |finding: Finding| {
+        let standpoint = self.world.standpoint();
+        let mut count_and_report = |mut finding: Finding| {
+            for remedy in &mut finding.remedy {
+                remedy.settle(standpoint);
+            }
             if finding.state == State::Opened {
                 *opened.entry(finding.code).or_default() += 1;
             }

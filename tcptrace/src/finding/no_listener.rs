@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::correlate::{Absent, AbsentKey, Change, Correlator, Former};
-use crate::event::{OwnerConfidence, ReportedListener};
+use crate::event::{Device, OwnerConfidence, ReportedListener};
 
 use super::case::{Concern, Description, Diagnosis};
+use super::commands::sysctl;
 use super::words::{count, span};
 use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity};
 
@@ -50,6 +51,36 @@ impl Diagnosis for NoListener {
                 from: "`other-family`",
                 by: "the listener speaks the family that was called",
             }],
+        },
+        CauseRule {
+            code: "other-device",
+            means: "a process listens on that port and address, bound to a device or VRF that the SYNs did not come by",
+            certain: Some(
+                "SYNs found no socket and came by one device, and the listener at that address is bound to another one (or the SYNs came by a VRF, the listener is bound to none, and `net.ipv4.tcp_l3mdev_accept` is 0)",
+            ),
+            likely: Some("the same, and some namespaces could not be looked at"),
+            possible: None,
+            told_apart: &[
+                Apart { from: "`wrong-address`", by: "the listener's address takes the one that was called" },
+                Apart {
+                    from: "`listener-started`: the listener came after the SYNs",
+                    by: "by its device it would not have taken them",
+                },
+            ],
+        },
+        CauseRule {
+            code: "listener-started",
+            means: "a process listens there now, and did not when the SYNs came",
+            certain: None,
+            likely: Some("SYNs found no socket, and a listener that takes them was found a moment later"),
+            possible: None,
+            told_apart: &[
+                Apart { from: "`other-device`", by: "the listener takes what comes by the SYNs' device" },
+                Apart {
+                    from: "a packet that was redirected or steered by a program",
+                    by: "nothing: the listener's start was not observed, which is why it is not certain",
+                },
+            ],
         },
         CauseRule {
             code: "other-family",
@@ -98,6 +129,10 @@ impl Diagnosis for NoListener {
 
 /// Why nobody answers at that address.
 enum Cause<'a> {
+    /// Somebody listens at that address, for what comes by another device.
+    OtherDevice(&'a ReportedListener),
+    /// Somebody listens at that address now: since then.
+    ListenerStarted(&'a ReportedListener),
     /// Somebody listens at another address of the namespace.
     WrongAddress(&'a ReportedListener),
     /// Somebody listens for the other address family.
@@ -123,7 +158,11 @@ impl Account<'_> {
         let elsewhere = self.absent.elsewhere(netns);
         let here = elsewhere.iter().find(|l| l.netns == netns);
         if let (Some(listener), Some(called)) = (here, called) {
-            return if listener.speaks(called) {
+            return if listener.takes(called) && self.keeps_apart(listener) {
+                Cause::OtherDevice(listener)
+            } else if listener.takes(called) {
+                Cause::ListenerStarted(listener)
+            } else if listener.speaks(called) {
                 Cause::WrongAddress(listener)
             } else {
                 Cause::OtherFamily(listener)
@@ -138,18 +177,119 @@ impl Account<'_> {
         }
     }
 
+    /// Whether a listener does not take what comes by the device that the SYNs came by (`inet_bound_dev_eq()`).
+    fn keeps_apart(&self, listener: &ReportedListener) -> bool {
+        let Some(device) = self.absent.device() else { return listener.device != 0 };
+        if listener.device != 0 {
+            return listener.device != device;
+        }
+        // Packets of a VRF's devices come by the VRF.
+        self.is_vrf(device) && self.l3mdev_accept() != Some(true)
+    }
+
+    fn is_vrf(&self, device: u32) -> bool {
+        self.world.device(self.key.0, device).is_some_and(Device::is_vrf)
+    }
+
+    fn l3mdev_accept(&self) -> Option<bool> {
+        self.world.namespace(self.key.0)?.knobs.l3mdev_accept
+    }
+
+    /// What kind of thing a device is, and its name: `VRF red`, `device srv0`.
+    fn device(&self, index: u32) -> String {
+        let kind = if self.is_vrf(index) { "VRF" } else { "device" };
+        let name = self.world.device_name(self.key.0, index).unwrap_or_else(|| "another one".to_owned());
+        if name.starts_with(kind) { name } else { format!("{kind} {name}") }
+    }
+
+    /// The device that the SYNs came by.
+    fn came_by(&self) -> String {
+        match self.absent.device() {
+            Some(1) => "the loopback device (this host calls itself)".to_owned(),
+            Some(device) => self.device(device),
+            None => "another device".to_owned(),
+        }
+    }
+
+    /// Why a listener at the address that is called does not take the connection, and what to do.
+    fn other_device(&self, l: &ReportedListener) -> (String, Vec<Remedy>) {
+        let (who, came_by) = (self.name(l), self.came_by());
+        if l.device == 0 {
+            let value = u8::from(self.l3mdev_accept() == Some(true));
+            let explanation = format!(
+                "{who} listens on {}, bound to no device, and the SYNs came by {came_by}: a listener outside of a VRF takes its \
+                 connections only with net.ipv4.tcp_l3mdev_accept=1 (it is {value})",
+                l.local
+            );
+            let process = of_reported(l, self.world).process;
+            let vrf = self.absent.device().and_then(|device| self.world.device_name(l.netns, device));
+            return (
+                explanation,
+                vec![
+                    Remedy::command(
+                        "let listeners without a device take the connections of every VRF",
+                        sysctl(self.key.0, process.as_ref(), "net.ipv4.tcp_l3mdev_accept=1"),
+                    ),
+                    Remedy::text(format!(
+                        "or start {who} in the VRF: ip vrf exec {} COMMAND",
+                        vrf.unwrap_or_else(|| "VRF".to_owned())
+                    )),
+                ],
+            );
+        }
+        let bound = self.device(l.device);
+        let explanation = format!(
+            "{who} listens on {}, bound to {bound} (SO_BINDTODEVICE), and the SYNs came by {came_by}: it takes only what comes by \
+             its own device",
+            l.local
+        );
+        let outside = if self.is_vrf(l.device) { "outside of the VRF" } else { "without the device" };
+        let remedy = vec![
+            Remedy::text(format!("call it by an address that leads in through {bound}")),
+            Remedy::text(format!(
+                "or have {who} listen {outside} (its configuration; systemd: BindToDevice=): a bind to the address alone keeps \
+                 other addresses out"
+            )),
+            Remedy::text(format!("or have it listen a second time, for {came_by}")),
+        ];
+        (explanation, remedy)
+    }
+
     fn describe(&self) -> Description {
         let (netns, port) = self.key;
         let cause = self.cause();
         let called = self.absent.address();
         let place = called.map_or_else(|| format!("port {port}"), |called| called.to_string());
+        let for_device = match &cause {
+            Cause::OtherDevice(_) => format!(" for what comes by {}", self.came_by()),
+            _ => String::new(),
+        };
         let incomplete = self.absent.report.as_ref().and_then(|report| report.incomplete.clone());
         let elsewhere = |l: &ReportedListener| format!("{} listens on {}", self.name(l), l.local);
+        let one = |text: String| vec![Remedy::text(text)];
         let (code, explanation, remedy) = match &cause {
+            Cause::OtherDevice(l) => {
+                let (explanation, remedy) = self.other_device(l);
+                ("other-device", explanation, remedy)
+            }
+            Cause::ListenerStarted(l) => (
+                "listener-started",
+                format!("{} now, and did not when the SYNs came", elsewhere(l)),
+                one("start the server before its clients, or let them try again".to_owned()),
+            ),
+            // What is on a loopback address can be called from its own namespace alone.
+            Cause::WrongAddress(l) if l.local.ip().is_loopback() && !self.absent.is_called_from_here() => (
+                "wrong-address",
+                format!(
+                    "{}, which only processes of its own network namespace can call; the SYNs came from outside",
+                    elsewhere(l)
+                ),
+                one(format!("have it listen on {place} as well (or on all addresses)")),
+            ),
             Cause::WrongAddress(l) => (
                 "wrong-address",
                 format!("{}, and not on the address that is called", elsewhere(l)),
-                format!("call {}, or have it listen on {place} too (or on all addresses)", l.local),
+                one(format!("call {}, or have it listen on {place} as well (or on all addresses)", l.local)),
             ),
             Cause::OtherFamily(l) => (
                 "other-family",
@@ -158,7 +298,7 @@ impl Account<'_> {
                     elsewhere(l),
                     if l.local.is_ipv6() { "IPv4" } else { "IPv6" }
                 ),
-                format!("call {}, or have it listen for both address families", l.local),
+                one(format!("call {}, or have it listen for both address families", l.local)),
             ),
             Cause::ListenerExited(former) => {
                 let who = ProcessName::of_owners(&former.owners, self.world.processes());
@@ -171,21 +311,21 @@ impl Account<'_> {
                         span(self.world.now().since(former.closed)),
                         former.closed
                     ),
-                    "start it again, and find out why it went: its log, its exit status, the kernel's log (OOM killer)"
-                        .to_owned(),
+                    one("start it again, and find out why it went: its log, its exit status, the kernel's log (OOM killer)"
+                        .to_owned()),
                 )
             }
             Cause::OtherNetns(l) => (
                 "other-netns",
                 format!("{}, but in another network namespace ({})", elsewhere(l), l.netns),
-                "publish the port (container port mapping, hostNetwork), or call the address of that namespace"
-                    .to_owned(),
+                one("publish the port (container port mapping, hostNetwork), or call the address of that namespace"
+                    .to_owned()),
             ),
             Cause::NeverListened => (
                 "never-listened",
                 "nobody has listened on that port since the tracer started, at any address, in any namespace"
                     .to_owned(),
-                "start the service, or call the port that it is on".to_owned(),
+                one("start the service, or call the port that it is on".to_owned()),
             ),
         };
         let requester = self.requester();
@@ -201,11 +341,13 @@ impl Account<'_> {
             confidence: match cause {
                 // Another container may just use the same port.
                 Cause::OtherNetns(_) => Confidence::Possible,
+                // It was not seen to be started.
+                Cause::ListenerStarted(_) => Confidence::Likely,
                 _ if incomplete.is_some() => Confidence::Likely,
                 _ => Confidence::Certain,
             },
             title: format!(
-                "nobody listens on {place}: {}",
+                "nobody listens on {place}{for_device}: {}",
                 count(self.absent.total, "SYN is", "SYNs are").to_owned() + " answered by RST"
             ),
             subject: Party {
@@ -221,11 +363,15 @@ impl Account<'_> {
                 .with("syns", self.absent.total)
                 .with_some("at_least", self.absent.at_least.then_some(true))
                 .with("peers", self.absent.peers.count())
+                .with_some(
+                    "device",
+                    self.absent.device().and_then(|device| self.world.device_name(netns, device)),
+                )
                 .with_some("requester", requester)
                 .with("holders", self.holders(&cause))
                 .with_some("incomplete", incomplete)
                 .with("why", explanation.as_str()),
-            remedy: vec![Remedy::text(remedy)],
+            remedy,
             explanation,
         }
     }
@@ -280,6 +426,7 @@ pub(super) fn of_reported(listener: &ReportedListener, world: &Correlator) -> Pa
     Party {
         kind: "listener",
         address: Some(listener.local),
+        device: world.device_name(listener.netns, listener.device),
         netns: Some(listener.netns),
         process: Some(ProcessName::of_owners(&owners, world.processes())),
         ..Party::default()

@@ -16,6 +16,9 @@ pub struct Party {
     /// Local address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
+    /// Name of the device that the socket is bound to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// Port, for a subject that is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
@@ -114,12 +117,65 @@ impl Party {
         Self {
             kind: "listener",
             address: Some(listener.endpoints.local),
+            device: world.device_name(listener.endpoints.netns, listener.endpoints.device),
             netns: Some(listener.endpoints.netns),
-            process: Some(ProcessName::of_owners(&listener.owners, world.processes())),
+            process: match &listener.made_by {
+                Some(_) if listener.owners.is_empty() => None,
+                _ => Some(serving(listener, world.processes()).unwrap_or_default()),
+            },
             ..Self::default()
         }
     }
+
+    /// Its address, with its device as ss(8) writes it.
+    pub(super) fn place(&self) -> Option<String> {
+        Some(at_device(self.address?, self.device.as_deref()))
+    }
 }
+
+/// The process of a listener that is to be named, and the others: one that accepts and lives; if all that accepted have exited, the
+/// last of them; else an owner that lives, the one that is known best.
+pub(super) fn serving(listener: &Listener, processes: &Processes) -> Option<ProcessName> {
+    let lives = |pid: u32| processes.exited(pid).is_none();
+    let accepted = listener.acceptors.processes();
+    // In the order of their pids, so that the one that is named does not change with every accept.
+    let accepting = accepted.iter().map(|(pid, _)| *pid).filter(|pid| lives(*pid)).min();
+    let owner = |pid: u32| listener.owners.iter().find(|owner| owner.pid == pid);
+    let first = accepting.or_else(|| accepted.first().map(|(pid, _)| *pid));
+    let (pid, known) = match first {
+        Some(pid) => (pid, owner(pid)),
+        None => {
+            let living = || listener.owners.iter().filter(|owner| lives(owner.pid));
+            let best = living().map(|owner| owner.confidence).max();
+            let known = living().find(|owner| Some(owner.confidence) == best).or(listener.owners.first())?;
+            (known.pid, Some(known))
+        }
+    };
+    let confidence =
+        if first.is_some() { OwnerConfidence::Observed } else { known.map(|owner| owner.confidence)? };
+    let comm_of =
+        |pid: u32, comm: &str| processes.info(pid).map_or_else(|| comm.to_owned(), |info| info.comm.clone());
+    let comm = comm_of(pid, known.map_or("", |owner| &owner.comm));
+    // Others that accept first.
+    let mut others: Vec<u32> = accepted.iter().map(|(pid, _)| *pid).filter(|pid| lives(*pid)).collect();
+    others.sort_unstable();
+    others.extend(listener.owners.iter().map(|owner| owner.pid).filter(|pid| lives(*pid)));
+    let mut also: Vec<Owner> = Vec::new();
+    for other in others.into_iter().filter(|other| *other != pid) {
+        if also.len() < ALSO && also.iter().all(|named| named.pid != other) {
+            let comm = owner(other).map_or("", |owner| &owner.comm);
+            also.push(Owner { pid: other, comm: comm_of(other, comm) });
+        }
+    }
+    Some(ProcessName {
+        comm: (!comm.is_empty()).then_some(comm),
+        also,
+        ..ProcessName::of(pid, confidence, processes)
+    })
+}
+
+/// Processes that are named beside the first.
+const ALSO: usize = 16;
 
 impl ProcessName {
     /// The process of `task`, which was seen doing something.
@@ -178,10 +234,19 @@ impl fmt::Display for ProcessName {
     }
 }
 
+/// An address and the device that it is bound to: `0.0.0.0%mgmt0:2222`.
+pub(crate) fn at_device(address: SocketAddr, device: Option<&str>) -> String {
+    match (device, address) {
+        (None, _) => address.to_string(),
+        (Some(device), SocketAddr::V4(at)) => format!("{}%{device}:{}", at.ip(), at.port()),
+        (Some(device), SocketAddr::V6(at)) => format!("[{}]%{device}:{}", at.ip(), at.port()),
+    }
+}
+
 /// The process and the address: `delegated[6039] 0.0.0.0:1080`.
 impl fmt::Display for Party {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.process, self.address) {
+        match (&self.process, self.place()) {
             (Some(process), Some(address)) => write!(f, "{process} {address}"),
             (Some(process), None) => write!(f, "{process}"),
             (None, Some(address)) => write!(f, "{address}"),
@@ -211,7 +276,7 @@ mod tests {
             ..Party::default()
         };
         assert_eq!(
-            serde_json::to_string(&subject).unwrap(),
+            crate::output::json_text(&subject),
             concat!(
                 r#"{"kind":"listener","address":"0.0.0.0:1080","netns":4026531840,"pid":6039,"comm":"delegated","#,
                 r#""command":"delegated -P1080","container":null,"confidence":"observed","also":[]}"#
@@ -223,6 +288,6 @@ mod tests {
     #[test]
     fn a_port_has_no_process() {
         let subject = Party { kind: "port", port: Some(35010), netns: Some(1), ..Party::default() };
-        assert_eq!(serde_json::to_string(&subject).unwrap(), r#"{"kind":"port","port":35010,"netns":1}"#);
+        assert_eq!(crate::output::json_text(&subject), r#"{"kind":"port","port":35010,"netns":1}"#);
     }
 }

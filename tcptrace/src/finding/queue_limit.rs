@@ -1,6 +1,6 @@
 //! What limits a listener's accept queue: the argument of listen(), or somaxconn, to which the kernel cuts it.
 
-use crate::correlate::{Listener, Namespace};
+use crate::correlate::{ListenCall, Listener, Namespace};
 
 /// An accept queue's limit and where it comes from, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +38,20 @@ impl QueueLimit {
             return None;
         }
         let limit = listener.limit;
-        // A smaller argument than the limit: another call of listen() was not seen.
-        let call = listener.listen.filter(|call| call.backlog.is_none_or(|backlog| backlog >= limit));
+        let now = namespace.and_then(|namespace| namespace.knobs.somaxconn);
+        // Neither the argument nor somaxconn, to which the kernel cuts it: another call of listen() was not seen.
+        let fits = |call: &ListenCall| match (call.backlog, call.somaxconn.or(now)) {
+            (Some(backlog), _) if backlog == limit => true,
+            (Some(backlog), Some(somaxconn)) => backlog > limit && somaxconn == limit,
+            (Some(backlog), None) => backlog > limit,
+            (None, _) => true,
+        };
+        let call = listener.listen.filter(fits);
         Some(Self {
             limit,
             asked: call.and_then(|call| call.backlog),
             somaxconn_then: call.and_then(|call| call.somaxconn),
-            somaxconn_now: namespace.and_then(|namespace| namespace.knobs.somaxconn),
+            somaxconn_now: now,
         })
     }
 
@@ -69,6 +76,20 @@ impl QueueLimit {
     pub(super) fn asked_in_words(&self) -> Option<String> {
         // The kernel takes it for unsigned; the program wrote a signed int.
         self.asked.map(|asked| i32::from_ne_bytes(asked.to_ne_bytes()).to_string())
+    }
+
+    /// An argument of listen() that rides out bursts, as far as somaxconn allows it now.
+    pub(super) fn wanted_backlog(&self) -> u32 {
+        /// What servers that think about it take.
+        const USUAL: u32 = 1024;
+        /// Nobody has that many clients wait.
+        const MOST: u32 = 32_768;
+        let longer = self.limit.saturating_mul(4).clamp(USUAL, MOST);
+        let longer = longer.checked_next_power_of_two().unwrap_or(longer);
+        match self.somaxconn_now.or(self.somaxconn_then) {
+            Some(allowed) if allowed > self.limit => longer.min(allowed),
+            _ => longer,
+        }
     }
 
     /// A somaxconn that would let the program have what it asks for.
@@ -107,6 +128,15 @@ mod tests {
         assert_eq!(limit(128, None, None, Some(128)).set_by(), SetBy::Either);
         assert_eq!(limit(4096, None, None, Some(128)).set_by(), SetBy::Either);
         assert_eq!(limit(128, None, None, None).set_by(), SetBy::Either);
+    }
+
+    #[test]
+    fn suggests_a_backlog_that_somaxconn_allows() {
+        assert_eq!(limit(20, Some(20), Some(4096), Some(4096)).wanted_backlog(), 1024);
+        assert_eq!(limit(511, Some(511), None, Some(4096)).wanted_backlog(), 2048);
+        assert_eq!(limit(20, Some(20), Some(128), Some(128)).wanted_backlog(), 128);
+        // What is no more than the limit would change nothing: then somaxconn has to be raised with it.
+        assert_eq!(limit(4096, Some(4096), Some(4096), Some(4096)).wanted_backlog(), 16_384);
     }
 
     #[test]

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use crate::correlate::{Change, Correlator, Listener, ListenerId, per_second};
 use crate::event::{Timestamp, observation};
+use crate::software::Need;
 
 use super::accept_queue_overflow::QUIET_AFTER_OVERFLOW;
 use super::case::{Concern, Description, Diagnosis};
+use super::owner_state::who_accepts;
 use super::words::{count, rate, span};
-use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity, own_words};
 
 /// An accept wait longer than this is felt by users.
 const SLOW: Duration = Duration::from_secs(1);
@@ -66,6 +68,7 @@ impl Diagnosis for SlowAccept {
             // Those tell of it from now on.
             Change::Overflowed { listener, .. }
             | Change::AcceptStalled(listener)
+            | Change::AcceptFailed(listener)
             | Change::Imbalanced(listener) => Some(Concern::Over(*listener)),
             Change::ListenerClosed(id) => Some(Concern::Gone(*id)),
             _ => None,
@@ -99,7 +102,9 @@ fn waits(listener: &Listener, now: Timestamp) -> Option<Waits> {
     }
     let stalled = listener.last_stall.is_some_and(|last| now.since(last) < QUIET_AFTER_OVERFLOW);
     let imbalanced = listener.last_imbalance.is_some_and(|last| now.since(last) < QUIET_AFTER_OVERFLOW);
-    if stalled || imbalanced || listener.overflowed_within(QUIET_AFTER_OVERFLOW, now) {
+    let failed = listener.accept_failures.iter().map(|failure| failure.last).max();
+    let failing = failed.is_some_and(|last| now.since(last) < QUIET_AFTER_OVERFLOW);
+    if stalled || imbalanced || failing || listener.overflowed_within(QUIET_AFTER_OVERFLOW, now) {
         return None;
     }
     let (waits, over) = listener.waits.recent()?;
@@ -124,8 +129,7 @@ fn describe(listener: &Listener, memory: &Slow, waits: Waits, world: &Correlator
     let knobs = world.namespace(listener.endpoints.netns).map(|namespace| &namespace.knobs);
     let who = match threads {
         None | Some(0) => "accepts are at".to_owned(),
-        Some(1) => "1 thread accepts".to_owned(),
-        Some(threads) => format!("{threads} threads accept"),
+        Some(_) => who_accepts(listener, world),
     };
     let against = waits.arrivals.map_or_else(String::new, |arrivals| format!(", {} arrive", rate(arrivals)));
     let explanation = format!(
@@ -139,7 +143,6 @@ fn describe(listener: &Listener, memory: &Slow, waits: Waits, world: &Correlator
         severity: Severity::Warning,
         confidence: Confidence::Certain,
         title: format!("{subject} accepts slowly: connections wait up to {}", span(waits.longest)),
-        subject,
         cause: "accept-slow",
         numbers: vec![
             format!(
@@ -164,18 +167,23 @@ fn describe(listener: &Listener, memory: &Slow, waits: Waits, world: &Correlator
             .with("queue_limit", limit)
             .with_some("somaxconn", knobs.and_then(|knobs| knobs.somaxconn))
             .with("why", explanation.as_str()),
-        remedy: vec![
-            Remedy::text(format!(
-                "add workers, or do less before the next accept(): {who} {}{against}",
-                rate(accepts)
-            )),
-            Remedy::text(format!(
+        remedy: own_words::or_general(
+            &subject,
+            Need::Workers(
+                waits.arrivals.and_then(|arrivals| own_words::workers_for(&subject, threads, accepts, arrivals)),
+            ),
+            "add workers, or do less before the next accept()",
+            &format!(": {who} {}{against}", rate(accepts)),
+        )
+        .into_iter()
+        .chain([Remedy::text(format!(
                 "nothing is dropped: neither the backlog{} nor net.core.somaxconn{} is the limit, and a longer queue only \
                  makes clients wait longer",
                 value(limit),
                 value(knobs.and_then(|knobs| knobs.somaxconn))
-            )),
-        ],
+        ))])
+        .collect(),
+        subject,
         explanation,
     }
 }

@@ -3,13 +3,16 @@
 
 use std::time::Duration;
 
-use crate::correlate::{Change, Correlator, Listener, ListenerId, PeerPattern, Unanswered};
+use crate::correlate::{
+    Change, Correlator, DEFERRED_LATELY, InferredSyns, Listener, ListenerId, PeerPattern, Unanswered,
+};
 use crate::event::{ListenerTotals, observation};
+use crate::software::Need;
 
 use super::case::{Concern, Description, Diagnosis};
 use super::queue_limit::{QueueLimit, SetBy};
 use super::words::count;
-use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity, commands};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity, commands, own_words};
 
 /// Fewer requests that nobody answers are no flood.
 const FLOOD: u64 = 16;
@@ -20,7 +23,9 @@ pub(super) struct SynQueueFull;
 /// A time in which the queue was full.
 pub(super) struct Full {
     before: ListenerTotals,
-    deepest: u32,
+    inferred_before: InferredSyns,
+    /// Most requests seen in the queue; `None` if it was not looked at.
+    deepest: Option<u32>,
     unanswered: Unanswered,
 }
 
@@ -28,11 +33,29 @@ impl Diagnosis for SynQueueFull {
     const CODE: &'static str = "syn-queue-full";
     const CAUSES: &'static [CauseRule] = &[
         CauseRule {
+            code: "deferred",
+            means: "`TCP_DEFER_ACCEPT`: clients that connect and send nothing keep their places in the SYN queue",
+            certain: None,
+            likely: Some(
+                "at least half as many requests as were in the queue had sent their final ACK and waited for data in the last minute",
+            ),
+            possible: Some("the same, and, polled, several queues were full"),
+            told_apart: &[
+                Apart {
+                    from: "handshakes in flight",
+                    by: "the final ACK has come: the timer runs out and no SYN-ACK is sent again",
+                },
+                Apart { from: "`syn-flood`", by: "the clients answer" },
+            ],
+        },
+        CauseRule {
             code: "syn-flood",
             means: "most requests are never answered",
             certain: None,
             likely: Some("most of the requests ran out unanswered, from many addresses"),
-            possible: None,
+            possible: Some(
+                "many addresses asked once each; timers are not seen, or several queues were full",
+            ),
             told_apart: &[Apart {
                 from: "`half-open-capture`: a fault of the path",
                 by: "no peer tries again",
@@ -44,16 +67,20 @@ impl Diagnosis for SynQueueFull {
             certain: Some(
                 "the kernel asked whether the peer is known, which it does only then, and dropped the SYN",
             ),
-            likely: None,
-            possible: None,
+            likely: Some(
+                "polled: ListenDrops grew, and so did the socket's own drops, while the queue held three quarters of it",
+            ),
+            possible: Some("polled: the queues of several listeners were that long"),
             told_apart: &[Apart { from: "`backlog-argument`, `somaxconn`", by: "the queue itself had room" }],
         },
         CauseRule {
             code: "somaxconn",
             means: "listen() asked for more than somaxconn allows",
             certain: Some("the drop or the cookie, and the argument of listen() above somaxconn"),
-            likely: None,
-            possible: Some("listen() was not seen: an equal argument looks the same"),
+            likely: Some("polled: the kernel's counters of a full SYN queue grew while this queue was full"),
+            possible: Some(
+                "listen() was not seen: an equal argument looks the same; or, polled, several queues were full",
+            ),
             told_apart: &[
                 Apart { from: "`syn-flood`", by: "requests are completed" },
                 Apart { from: "`backlog-argument`", by: "the argument was cut" },
@@ -63,8 +90,8 @@ impl Diagnosis for SynQueueFull {
             code: "backlog-argument",
             means: "listen() asked for no more",
             certain: Some("the drop or the cookie, and the argument of listen()"),
-            likely: Some("listen() was not seen: the limit is below somaxconn"),
-            possible: Some("the limit is not known"),
+            likely: Some("listen() was not seen: the limit is below somaxconn; or the drops are polled"),
+            possible: Some("the limit is not known; or, polled, several queues were full"),
             told_apart: &[
                 Apart { from: "`syn-flood`", by: "requests are completed" },
                 Apart { from: "`somaxconn`", by: "the argument was not cut" },
@@ -88,16 +115,25 @@ impl Diagnosis for SynQueueFull {
 
     fn begin(&mut self, key: &ListenerId, world: &Correlator) -> Full {
         let listener = world.listener(*key);
-        let before = listener.and_then(|listener| listener.syn_queue_full.as_ref()).map(|full| full.before);
-        Full { before: before.unwrap_or_default(), deepest: 0, unanswered: Unanswered::default() }
+        let full = listener.and_then(|listener| listener.syn_queue_full.as_ref());
+        Full {
+            before: full.map(|full| full.before).unwrap_or_default(),
+            inferred_before: full.map(|full| full.inferred_before).unwrap_or_default(),
+            deepest: None,
+            unanswered: Unanswered::default(),
+        }
     }
 
     fn observe(&mut self, key: &ListenerId, memory: &mut Full, change: &Change, world: &Correlator) {
         let Some(listener) = world.listener(*key) else { return };
-        memory.deepest =
-            memory.deepest.max(listener.syn_queue).max(listener.totals.syn_queue_max.unwrap_or(0));
+        memory.deepest = memory.deepest.max(listener.syn_queue).max(listener.totals.syn_queue_max);
         if let Change::SynQueueFull(_) = change {
-            memory.unanswered = world.unanswered(*key);
+            let full = listener.syn_queue_full.as_ref();
+            if let Some(unanswered) = full.map(|full| &full.unanswered)
+                && unanswered.requests > memory.unanswered.requests
+            {
+                memory.unanswered = unanswered.clone();
+            }
         }
     }
 
@@ -114,10 +150,20 @@ struct Account<'a> {
     limit: Option<QueueLimit>,
     /// What the listener counted in that time.
     grown: ListenerTotals,
+    /// What was deduced for it in that time.
+    inferred: InferredSyns,
+    /// How sure it is that this listener's queue was full.
+    sure: Confidence,
 }
 
 impl<'a> Account<'a> {
     fn of(listener: &'a Listener, memory: &'a Full, world: &'a Correlator) -> Self {
+        let inferred = listener.inferred_syns.since(&memory.inferred_before);
+        let sure = match (world.observes(observation::SYN_DROP), inferred.shared) {
+            (true, _) => Confidence::Certain,
+            (false, false) => Confidence::Likely,
+            (false, true) => Confidence::Possible,
+        };
         Self {
             listener,
             memory,
@@ -125,6 +171,8 @@ impl<'a> Account<'a> {
             subject: Party::of_listener(listener, world),
             limit: QueueLimit::of(listener, world.namespace(listener.endpoints.netns)),
             grown: listener.totals.less(&memory.before),
+            inferred,
+            sure,
         }
     }
 
@@ -135,7 +183,7 @@ impl<'a> Account<'a> {
         let limit = self.limit.map_or_else(String::new, |limit| format!(" ({})", limit.limit));
         Description {
             severity: if dropped { Severity::Critical } else { Severity::Warning },
-            confidence,
+            confidence: confidence.min(self.sure),
             title: if dropped {
                 format!("{} drops connections: its SYN queue{limit} is full", self.subject)
             } else {
@@ -144,11 +192,19 @@ impl<'a> Account<'a> {
             subject: self.subject.clone(),
             cause,
             numbers: vec![format!(
-                "{} half-open{}; {} dropped, {} sent",
-                self.memory.deepest,
+                "{}{}; {} dropped, {} sent{}",
+                self.memory.deepest.map_or_else(
+                    || "half-open requests not counted".to_owned(),
+                    |deepest| format!("{deepest} half-open")
+                ),
                 self.limit.map_or_else(String::new, |limit| format!(", limit {}", limit.limit)),
                 count(drops + reserved, "SYN", "SYNs"),
-                count(cookies, "cookie", "cookies")
+                count(cookies, "cookie", "cookies"),
+                match (self.is_polled(), self.inferred.shared) {
+                    (false, _) => "",
+                    (true, false) => " (by the kernel's counters)",
+                    (true, true) => " (by the kernel's counters; some may be another listener's)",
+                }
             )],
             evidence: self.evidence(&explanation),
             explanation,
@@ -158,6 +214,9 @@ impl<'a> Account<'a> {
 
     /// SYNs dropped at the full queue, for the rest of `tcp_max_syn_backlog`, and answered by cookies.
     fn counts(&self) -> (u64, u64, u64) {
+        if self.is_polled() {
+            return (self.inferred.drops, self.inferred.reserved, self.inferred.cookies);
+        }
         (
             self.grown.syn_drops_syn_queue.unwrap_or(0),
             self.grown.syn_drops_max_syn_backlog.unwrap_or(0),
@@ -165,14 +224,20 @@ impl<'a> Account<'a> {
         )
     }
 
+    /// Whether the SYNs are known from the namespace's counters only.
+    fn is_polled(&self) -> bool {
+        !self.world.observes(observation::SYN_DROP)
+    }
+
     fn evidence(&self, explanation: &str) -> Evidence {
         let knobs = self.world.namespace(self.listener.endpoints.netns).map(|namespace| &namespace.knobs);
         let (drops, reserved, cookies) = self.counts();
-        let seen = |number: u64| self.world.observes(observation::SYN_DROP).then_some(number);
         Evidence::new()
-            .with("syn_drops", seen(drops + reserved))
+            .with("syn_drops", drops + reserved)
             .with_some("syn_drops_max_syn_backlog", (reserved > 0).then_some(reserved))
             .with("cookies_sent", cookies)
+            .with_some("polled", self.is_polled().then_some(true))
+            .with_some("shared", (self.is_polled() && self.inferred.shared).then_some(true))
             .with("half_open", self.memory.deepest)
             .with("queue_limit", self.limit.map(|limit| limit.limit))
             .with("backlog", self.limit.and_then(|limit| limit.asked))
@@ -183,6 +248,7 @@ impl<'a> Account<'a> {
             .with("retransmits_timer", self.grown.retransmits_timer)
             .with("expired", self.grown.expired)
             .with("unanswered_sources", self.memory.unanswered.sources)
+            .with_some("deferred", self.deferred())
             .with("why", explanation)
     }
 
@@ -204,7 +270,9 @@ impl<'a> Account<'a> {
         let somaxconn = limit.and_then(|limit| limit.somaxconn_now.or(limit.somaxconn_then));
         let value = |value: Option<u32>| value.map_or_else(String::new, |value| format!(" ({value})"));
         let max_syn_backlog = value(knobs.and_then(|knobs| knobs.max_syn_backlog));
-        let (cause, confidence, explanation, mut remedy) = if let Some(flood) = self.flood() {
+        let (cause, confidence, explanation, mut remedy) = if let Some(deferred) = self.deferred() {
+            self.by_deferring(deferred, &queue)
+        } else if let Some(flood) = self.flood() {
             let explanation = format!("{flood}: they fill {queue}");
             let remedy = vec![Remedy::text(format!(
                 "drop the flood before it gets here; the backlog{}, net.core.somaxconn{} and net.ipv4.tcp_max_syn_backlog{max_syn_backlog} \
@@ -212,7 +280,13 @@ impl<'a> Account<'a> {
                 value(limit.map(|limit| limit.limit)),
                 value(somaxconn)
             ))];
-            ("syn-flood", Confidence::Likely, explanation, remedy)
+            // Where timers are not seen, a SYN that came again may have been taken for one.
+            let sure = if self.world.observes(observation::REQUEST_END) {
+                Confidence::Likely
+            } else {
+                Confidence::Possible
+            };
+            ("syn-flood", sure, explanation, remedy)
         } else if reserved > drops {
             let wanted = limit.map_or(4096, |limit| limit.limit.max(512)).saturating_mul(2);
             let explanation = format!(
@@ -235,6 +309,34 @@ impl<'a> Account<'a> {
         };
         remedy.extend(cookies_on);
         (cause, confidence, explanation, remedy)
+    }
+
+    /// How many requests waited for data lately, if they make up at least half of the queue.
+    fn deferred(&self) -> Option<u64> {
+        let deferred = self.listener.deferred.lately(self.world.now());
+        let deepest = u64::from(self.memory.deepest?);
+        (deferred > 0 && deferred.saturating_mul(2) >= deepest).then_some(deferred)
+    }
+
+    /// The kernel does not hand a connection to accept() before its data has come: until then it keeps its place here.
+    fn by_deferring(&self, deferred: u64, queue: &str) -> (&'static str, Confidence, String, Vec<Remedy>) {
+        let backlog = self.limit.map_or_else(String::new, |limit| format!(" ({})", limit.limit));
+        let explanation = format!(
+            "TCP_DEFER_ACCEPT: in the last {} s the program's option kept {} waiting for data; their clients have connected and \
+             send nothing, and they fill {queue}",
+            DEFERRED_LATELY.as_secs(),
+            count(deferred, "completed handshake", "completed handshakes")
+        );
+        let remedy = vec![
+            Remedy::text(
+                "let the program do without TCP_DEFER_ACCEPT (its \"deferred\" option or accept filter), or give it a shorter time: \
+                 then silent clients wait in the program, which can close them",
+            ),
+            Remedy::text(format!(
+                "or raise the backlog{backlog} above the number of clients that connect and send nothing: they all wait in this queue"
+            )),
+        ];
+        ("deferred", Confidence::Likely, explanation, remedy)
     }
 
     fn by_limit(
@@ -266,15 +368,17 @@ impl<'a> Account<'a> {
                 vec![raise, Remedy::text(not_it)],
             ),
             SetBy::Argument { seen, somaxconn_allows_more } => {
-                let mut remedy = vec![Remedy::text(format!(
-                    "raise the application's own listen backlog (its configuration){}",
-                    match somaxconn {
-                        Some(value) if somaxconn_allows_more =>
-                            format!("; somaxconn ({value}) needs no change"),
-                        Some(value) => format!(", and net.core.somaxconn ({value}) with it"),
-                        None => String::new(),
-                    }
-                ))];
+                let rest = match somaxconn {
+                    Some(value) if somaxconn_allows_more => format!("; somaxconn ({value}) needs no change"),
+                    Some(value) => format!(", and net.core.somaxconn ({value}) with it"),
+                    None => String::new(),
+                };
+                let mut remedy = own_words::or_general(
+                    &self.subject,
+                    Need::Backlog(limit.wanted_backlog()),
+                    "raise the application's own listen backlog (its configuration)",
+                    &rest,
+                );
                 remedy.push(Remedy::text(not_it));
                 let how = if seen { "" } else { " (its listen() was not seen)" };
                 let explanation = format!(
@@ -294,13 +398,16 @@ impl<'a> Account<'a> {
                 format!(
                     "net.core.somaxconn, or an equal argument of listen(), which was not seen, limits {queue}"
                 ),
-                vec![
-                    raise,
-                    Remedy::text(
-                        "raise the application's own listen backlog as well: the lower of both counts",
-                    ),
-                    Remedy::text(not_it),
-                ],
+                [raise]
+                    .into_iter()
+                    .chain(own_words::or_general(
+                        &self.subject,
+                        Need::Backlog(limit.wanted_somaxconn()),
+                        "raise the application's own listen backlog as well",
+                        ": the lower of both counts",
+                    ))
+                    .chain([Remedy::text(not_it)])
+                    .collect(),
             ),
         }
     }
@@ -326,7 +433,7 @@ impl<'a> Account<'a> {
         })
     }
 
-    fn sysctl(&self, setting: &str) -> String {
+    fn sysctl(&self, setting: &str) -> commands::CommandLine {
         commands::sysctl(self.listener.endpoints.netns, self.subject.process.as_ref(), setting)
     }
 }
@@ -336,8 +443,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::event::{Kind, SynDrop, SynDropCause};
-    use crate::finding::testing::{Play, Server, task};
+    use crate::event::{CounterSample, Kind, ObservationStatus, SynDrop, SynDropCause};
+    use crate::finding::testing::{NETNS, Play, Server, task};
 
     fn server(play: &mut Play, backlog: u32, somaxconn: u32) -> Server {
         let mut server = Server::new(100, "0.0.0.0:1080", backlog.min(somaxconn));
@@ -432,6 +539,88 @@ mod tests {
         let finding = play.only();
         assert_eq!((finding.cause, finding.confidence), ("syn-flood", Confidence::Likely));
         assert!(finding.remedy[0].text.contains("the backlog (20)"), "{:?}", finding.remedy);
+    }
+
+    /// Seconds in which the kernel's counters grow by `each` while the queue is polled at `half_open` requests.
+    fn polled(play: &mut Play, server: &mut Server, half_open: u32, each: impl Fn(&mut CounterSample, u64)) {
+        for second in 1..7_u64 {
+            let mut counters = CounterSample { netns: NETNS, ..CounterSample::default() };
+            for counter in [
+                &mut counters.listen_overflows,
+                &mut counters.listen_drops,
+                &mut counters.req_queue_full_drop,
+                &mut counters.req_queue_full_do_cookies,
+            ] {
+                *counter = Some(0);
+            }
+            counters.listen_overflows = Some(10_000);
+            counters.listen_drops = Some(20_000);
+            each(&mut counters, second - 1);
+            server.totals.syn_queue_max = Some(half_open);
+            play.send(second * 1000 - 20, server.polled_sample());
+            play.send(second * 1000 - 10, Kind::CounterSample(Box::new(counters)));
+            play.tick(second * 1000);
+        }
+    }
+
+    /// `(cause, confidence)`, and the counts of drops and cookies.
+    fn told(play: &Play) -> (&'static str, Confidence, serde_json::Value) {
+        let finding = play.only();
+        let evidence = &Play::json(finding)["evidence"];
+        let counts = json!([evidence["syn_drops"], evidence["cookies_sent"], evidence["half_open"]]);
+        (finding.cause, finding.confidence, counts)
+    }
+
+    fn polled_server(play: &mut Play, backlog: u32, syncookies: u32) -> Server {
+        play.knobs_with(4096, syncookies);
+        let mut server = server(play, backlog, 4096);
+        server.totals.syn_queue_max = None;
+        server
+    }
+
+    #[test]
+    fn where_no_probe_sees_it_the_counters_and_the_polled_queue_do() {
+        let mut play = Play::polled(4096, ObservationStatus::Attached);
+        let mut server = polled_server(&mut play, 32, 0);
+        server.socket_drops = 0;
+        polled(&mut play, &mut server, 33, |counters, second| {
+            counters.req_queue_full_drop = Some(second * 40);
+            counters.listen_drops = Some(20_000 + second * 40);
+        });
+        // The socket's own drops did not grow: they were another's.
+        assert!(play.findings.is_empty(), "{:#?}", play.findings);
+
+        let mut play = Play::polled(4096, ObservationStatus::Attached);
+        let mut server = polled_server(&mut play, 32, 1);
+        polled(&mut play, &mut server, 33, |counters, second| {
+            counters.req_queue_full_do_cookies = Some(second * 40);
+        });
+        assert_eq!(told(&play), ("backlog-argument", Confidence::Likely, json!([0, 200, 33])));
+        assert!(play.only().title.contains("lives on SYN cookies"));
+        assert!(play.only().numbers[0].contains("by the kernel's counters"), "{:?}", play.only().numbers);
+        // Of what this tier does not see nothing is told.
+        assert_eq!(Play::json(play.only())["evidence"]["expired"], json!(null));
+    }
+
+    #[test]
+    fn silent_clients_of_a_deferring_server_fill_the_queue() {
+        let mut play = Play::polled(4096, ObservationStatus::Attached);
+        let mut server = polled_server(&mut play, 32, 1);
+        server.totals.deferred = Some(20);
+        polled(&mut play, &mut server, 33, |counters, second| {
+            counters.req_queue_full_do_cookies = Some(second * 40);
+        });
+        assert_eq!(told(&play), ("deferred", Confidence::Likely, json!([0, 200, 33])));
+        assert!(play.only().remedy[0].text.contains("without TCP_DEFER_ACCEPT"), "{:?}", play.only().remedy);
+        assert!(play.only().explanation.contains("20 completed handshakes"), "{}", play.only().explanation);
+        // A few of them are not what fills it.
+        let mut play = Play::polled(4096, ObservationStatus::Attached);
+        let mut server = polled_server(&mut play, 32, 1);
+        server.totals.deferred = Some(9);
+        polled(&mut play, &mut server, 33, |counters, second| {
+            counters.req_queue_full_do_cookies = Some(second * 40);
+        });
+        assert_eq!(play.only().cause, "backlog-argument");
     }
 
     #[test]

@@ -109,7 +109,8 @@ impl Play {
         let mut coverage = coverage(Tier::Tracepoint, ObservationStatus::Attached);
         for observation in &mut coverage.observations {
             match observation.name.as_str() {
-                "syn-drop" => observation.status = ObservationStatus::Polled,
+                "syn-drop" | "cookie" => observation.status = ObservationStatus::Polled,
+                "request-end" => observation.status = ObservationStatus::Missing,
                 "ack-drop" => observation.status = ack_drops,
                 _ => {}
             }
@@ -142,6 +143,10 @@ impl Play {
             unprivileged_port_start: Some(1024),
             nonlocal_bind: Some(false),
             nonlocal_bind_v6: Some(false),
+            fin_timeout: Some(60),
+            orphan_retries: Some(0),
+            timestamps: Some(1),
+            l3mdev_accept: Some(false),
         };
         self.send(self.now, Kind::KnobSample(Box::new(knobs)));
     }
@@ -245,7 +250,7 @@ pub(crate) fn coverage(tier: Tier, status: ObservationStatus) -> Coverage {
                 reason: None,
             })
             .collect(),
-        filters: Vec::new(),
+        ..Coverage::default()
     }
 }
 
@@ -370,7 +375,12 @@ impl Server {
             endpoints: place(self.local),
             listener: ListenerRef { sk: 0, ..self.listener() },
             source: SampleSource::Polled,
-            totals: ListenerTotals { socket_drops: Some(self.socket_drops), ..ListenerTotals::default() },
+            totals: ListenerTotals {
+                socket_drops: Some(self.socket_drops),
+                syn_queue_max: self.totals.syn_queue_max,
+                deferred: self.totals.deferred.filter(|deferred| *deferred > 0),
+                ..ListenerTotals::default()
+            },
             waits: None,
             handshakes: None,
         }))
@@ -396,6 +406,7 @@ impl Server {
             listener: self.listener(),
             task,
             exiting: None,
+            by_kernel: false,
             last: Some(self.totals),
         }))
     }
@@ -457,6 +468,8 @@ pub(crate) fn bind_fail(local: &str, who: Task, holders: Vec<Holder>) -> BindFai
         reuse_state: None,
         own_range: None,
         addresses: None,
+        unusable: None,
+        ipv6_off: None,
         holders,
     }
 }

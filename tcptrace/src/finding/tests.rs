@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
-use super::testing::{NETNS, START, address, bind_fail, coverage, holder, place, task};
+use super::testing::{NETNS, Play, START, Server, address, bind_fail, coverage, holder, place, task};
 use super::*;
 use crate::event::{
-    Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, CounterSample, Endpoints, Enqueue,
-    EnqueuedBy, HolderReport, How, Kind, KnobSample, Listen, ListenerClosed, ListenerRef, ListenerSample,
-    ListenerTotals, LossPlace, Lost, ObservationStatus, Owner, OwnerConfidence, PortRange, PrefixSample,
-    ProcessState, ReportedHolder, RequestEnd, RequestEnding, RetransmitCause, ReuseState, SampleSource,
-    SocketOptions, SocketOwner, SocketState, SynAckRetransmit, SynDrop, SynDropCause, Tier,
+    Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, CounterSample, Coverage, Endpoints,
+    Enqueue, EnqueuedBy, HolderReport, How, Kind, KnobSample, Listen, ListenerClosed, ListenerRef,
+    ListenerSample, ListenerTotals, LossPlace, Lost, ObservationStatus, Owner, OwnerConfidence, PortRange,
+    PrefixSample, ProcessState, ReportedHolder, RequestEnd, RequestEnding, RetransmitCause, ReuseState,
+    SampleSource, SocketOptions, SocketOwner, SocketState, SynAckRetransmit, SynDrop, SynDropCause, Tier,
 };
 
 const PLACES: [&str; 4] = ["0.0.0.0:80", "10.0.0.1:80", "[::]:80", "0.0.0.0:35010"];
@@ -132,6 +132,7 @@ fn kind() -> impl Strategy<Value = Kind> {
             listener,
             task: task(1, "server"),
             exiting: None,
+            by_kernel: false,
             last,
         }))
     });
@@ -153,6 +154,8 @@ fn kind() -> impl Strategy<Value = Kind> {
             inode: pid.into(),
             uid: Some(0),
             v6only: None,
+            device: 0,
+            retransmits: 0,
             time_wait_left_ms: Some(1),
             owners,
         };
@@ -316,13 +319,32 @@ proptest! {
 
     #[test]
     fn the_same_events_give_the_same_findings(events in events()) {
-        let json = |findings: Vec<Finding>| serde_json::to_string(&findings).unwrap();
+        let json = |findings: Vec<Finding>| crate::output::json_text(&findings);
         prop_assert_eq!(json(told(&events)), json(told(&events)));
     }
 
     #[test]
     fn events_survive_a_recording(events in events()) {
-        let json = serde_json::to_string(&events).unwrap();
+        let json = crate::output::json_text(&events);
         prop_assert_eq!(serde_json::from_str::<Vec<Event>>(&json).unwrap(), events);
     }
+}
+
+/// The initial namespace has another number since Linux 6.18: only what the coverage says of this host counts.
+#[test]
+fn a_command_is_taken_to_its_namespace_by_what_the_coverage_says_of_this_host() {
+    let command = |own_netns, host_netns| {
+        let mut play = Play::new(128);
+        let of_host =
+            Coverage { own_netns, host_netns, ..coverage(Tier::Fexit, ObservationStatus::Attached) };
+        play.send(0, Kind::Coverage(Box::new(of_host)));
+        Server::new(100, "0.0.0.0:80", 128).listen(&mut play, task(7, "web"), Some(4096), 128);
+        play.ticks_until(5_000);
+        play.only().remedy[0].command.clone().unwrap()
+    };
+    assert_eq!(command(Some(NETNS), Some(NETNS)), "sysctl -w net.core.somaxconn=4096");
+    assert_eq!(command(Some(5), Some(NETNS)), "nsenter -t 1 -n sysctl -w net.core.somaxconn=4096");
+    assert_eq!(command(Some(5), Some(5)), "nsenter -t 7 -n sysctl -w net.core.somaxconn=4096");
+    // A recording of an older version.
+    assert_eq!(command(None, None), "sysctl -w net.core.somaxconn=4096");
 }

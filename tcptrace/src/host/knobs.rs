@@ -81,6 +81,12 @@ knobs! {
     tcp_tw_reuse: u32, "net.ipv4.tcp_tw_reuse", number, text;
     /// Seconds that an orphan stays in FIN_WAIT2. Not the length of TIME_WAIT, which is fixed at 60 s.
     tcp_fin_timeout: u32, "net.ipv4.tcp_fin_timeout", number, text;
+    /// How often the last FIN of a socket that its process has closed is sent again; 0 stands for 8.
+    tcp_orphan_retries: u32, "net.ipv4.tcp_orphan_retries", number, text;
+    /// 0: no TCP timestamps, without which TIME_WAIT cannot be reused.
+    tcp_timestamps: u32, "net.ipv4.tcp_timestamps", number, text;
+    /// 1: a listener without a device takes connections from all VRFs.
+    tcp_l3mdev_accept: u32, "net.ipv4.tcp_l3mdev_accept", number, text;
     /// TIME_WAIT sockets that are kept at most.
     tcp_max_tw_buckets: u32, "net.ipv4.tcp_max_tw_buckets", number, text;
     /// The ephemeral range.

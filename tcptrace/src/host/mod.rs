@@ -5,14 +5,17 @@
 
 pub mod addresses;
 pub mod counters;
+pub mod devices;
 pub mod kallsyms;
 pub mod knobs;
+pub mod netfilter;
 pub mod netns;
 pub mod port_set;
 pub mod procfs;
 pub mod route;
 pub mod sock_diag;
 pub mod sockstat;
+pub mod steering;
 pub mod tcp_state;
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use nix::sched::{CloneFlags, setns};
 
 use super::procfs::{Procfs, link_inode};
+use crate::command::Standpoint;
 
 /// Why a network namespace could not be opened or entered.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +133,19 @@ impl AsFd for Netns {
 
 fn not_a_namespace() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "not a network namespace file")
+}
+
+/// Id of the host's network namespace, that of pid 1; `None` where that may not be looked at.
+#[must_use]
+pub fn host_id() -> Option<u32> {
+    let inode = std::fs::metadata("/proc/1/ns/net").ok()?.ino();
+    u32::try_from(inode).ok()
+}
+
+/// Where commands of this process are typed.
+#[must_use]
+pub fn standpoint() -> Standpoint {
+    Standpoint { own: current_id().ok(), host: host_id() }
 }
 
 /// Id of the calling thread's network namespace.

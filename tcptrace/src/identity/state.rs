@@ -1,8 +1,10 @@
 //! What a process is doing right now: why it may not be accepting connections.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 
 use super::process::Stat;
+use crate::event::Watch;
 use crate::host::procfs::{ProcessDir, Procfs, is_gone};
 
 /// Threads that are looked at, at most: reading 10,000 of them would take as long as the stall it explains.
@@ -55,6 +57,20 @@ impl Syscall {
     /// Whether it is `accept` or `accept4` (of this architecture's native ABI).
     pub fn is_accept(self) -> bool {
         [libc::SYS_accept, libc::SYS_accept4].contains(&self.number)
+    }
+
+    /// Whether it waits for events of an epoll instance.
+    pub fn is_epoll(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        let older = [libc::SYS_epoll_wait];
+        #[cfg(not(target_arch = "x86_64"))]
+        let older: [i64; 0] = [];
+        [libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2].contains(&self.number) || older.contains(&self.number)
+    }
+
+    /// Whether it waits for another thread (a lock, a condition, work from a queue).
+    pub fn is_futex(self) -> bool {
+        self.number == libc::SYS_futex
     }
 
     /// Whether it waits for events of many descriptors, as an event loop at rest does.
@@ -151,6 +167,57 @@ impl ProcessState {
     }
 }
 
+/// How the epoll instances of a process watch the socket with this inode; `None` where that may not be read, or the process has
+/// too many descriptors to look through.
+pub fn watch(procfs: &Procfs, pid: u32, inode: u64) -> Option<Watch> {
+    /// Event loops are made early: their descriptors are low ones.
+    const DESCRIPTORS: usize = 4096;
+    let process = procfs.process(pid).ok()?;
+    let directory = process.directory("fd").ok()?;
+    let descriptors = directory.entries().ok()?;
+    let all = descriptors.len() <= DESCRIPTORS;
+    let mut found = Watch::NoEpoll;
+    for fd in descriptors.into_iter().take(DESCRIPTORS) {
+        let Ok(link) = directory.read_link(fd) else { continue };
+        if link.as_bytes() != b"anon_inode:[eventpoll]" {
+            continue;
+        }
+        match watch_of_instance(&process.read(format!("fdinfo/{fd}"), 4 << 20).ok()?, inode) {
+            // What is said again and again outweighs what is said once.
+            Watch::Level => return Some(Watch::Level),
+            Watch::Edge => found = Watch::Edge,
+            _ if found == Watch::NoEpoll => found = Watch::No,
+            _ => {}
+        }
+    }
+    all.then_some(found)
+}
+
+/// Lines such as `tfd:        5 events:       19 data: 5  pos:0 ino:3f7a sdev:8`, numbers after `events` in hexadecimal.
+fn watch_of_instance(text: &[u8], inode: u64) -> Watch {
+    const EPOLLIN: u32 = 0x1;
+    const EPOLLRDNORM: u32 = 0x40;
+    const EPOLLET: u32 = 1 << 31;
+    let Ok(text) = std::str::from_utf8(text) else { return Watch::No };
+    let mut watch = Watch::No;
+    for line in text.lines().filter(|line| line.starts_with("tfd:")) {
+        let after = |name: &str| line.split_once(name)?.1.split_ascii_whitespace().next();
+        let number = |name: &str| u64::from_str_radix(after(name)?, 16).ok();
+        if number("ino:") != Some(inode) {
+            continue;
+        }
+        let events = number("events:").and_then(|events| u32::try_from(events).ok()).unwrap_or_default();
+        if events & (EPOLLIN | EPOLLRDNORM) == 0 {
+            continue;
+        }
+        if events & EPOLLET == 0 {
+            return Watch::Level;
+        }
+        watch = Watch::Edge;
+    }
+    watch
+}
+
 fn thread(process: &ProcessDir, tid: u32) -> io::Result<Option<ThreadState>> {
     let Some(stat) = Stat::parse(&process.read(format!("task/{tid}/stat"), 4096)?) else { return Ok(None) };
     let wchan = process.read(format!("task/{tid}/wchan"), 256).ok();
@@ -200,6 +267,36 @@ mod tests {
     use nix::unistd::Pid;
     use proptest::prelude::*;
     use std::process::{Command, Stdio};
+
+    #[test]
+    fn an_instance_watches_by_inode_and_events() {
+        let text = b"pos:\t0\nflags:\t02\nmnt_id:\t15\nino:\t1\n\
+            tfd:        4 events:       19 data:                4  pos:0 ino:3f7a sdev:8\n\
+            tfd:        5 events:        0 data:                5  pos:0 ino:3f7b sdev:8\n\
+            tfd:        6 events: 80002019 data:                6  pos:0 ino:3f7c sdev:8\n";
+        assert_eq!(watch_of_instance(text, 0x3f7a), Watch::Level);
+        assert_eq!(watch_of_instance(text, 0x3f7b), Watch::No);
+        assert_eq!(watch_of_instance(text, 0x3f7c), Watch::Edge);
+        assert_eq!(watch_of_instance(text, 0x1), Watch::No);
+        assert_eq!(watch_of_instance(b"\xff", 1), Watch::No);
+    }
+
+    #[test]
+    fn a_listener_is_watched_until_it_is_taken_out_of_the_loop() {
+        use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+        use std::os::fd::AsRawFd as _;
+        let (procfs, me) = (Procfs::default(), std::process::id());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = nix::sys::stat::fstat(&listener).unwrap().st_ino;
+        let watched = || watch(&procfs, me, inode).unwrap();
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        assert_eq!(watched(), Watch::No);
+        let data = u64::try_from(listener.as_raw_fd()).unwrap();
+        epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, data)).unwrap();
+        assert_eq!(watched(), Watch::Level);
+        epoll.delete(&listener).unwrap();
+        assert_eq!(watched(), Watch::No);
+    }
 
     fn read(pid: u32) -> ProcessState {
         ProcessState::read(&Procfs::default(), pid).unwrap()

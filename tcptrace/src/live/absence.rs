@@ -55,10 +55,14 @@ impl Absence {
         let owners = if inodes.is_empty() { HashMap::new() } else { people.find_owners(&inodes) };
         let mut kinds: Vec<Kind> =
             owners.values().flatten().filter_map(|owner| people.introduce(owner.pid)).collect();
+        for (netns, listener) in &found {
+            kinds.extend(places.introduce_device(*netns, listener.ifindex));
+        }
         let reported = |(netns, listener): &(u32, crate::host::sock_diag::Listener)| ReportedListener {
             netns: *netns,
             local: event::canonical(listener.local),
             v6only: listener.v6only,
+            device: listener.ifindex,
             inode: listener.inode,
             owners: owners.get(&listener.inode).cloned().unwrap_or_default(),
         };

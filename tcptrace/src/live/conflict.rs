@@ -40,6 +40,11 @@ impl Live {
                 into.push(Event { time: now, kind });
             }
         }
+        let devices = sockets.iter().map(|socket| socket.ifindex);
+        for device in devices.chain(conflict.holders.iter().map(|holder| holder.endpoints.device)) {
+            let known = self.places.introduce_device(netns, device);
+            into.extend(known.map(|kind| Event { time: now, kind }));
+        }
         let mut holders: Vec<ReportedHolder> = sockets
             .iter()
             .map(|socket| ReportedHolder {
@@ -49,6 +54,8 @@ impl Live {
                 inode: socket.inode,
                 uid: (socket.inode != 0).then_some(socket.uid),
                 v6only: socket.v6only,
+                device: socket.ifindex,
+                retransmits: socket.timer.map_or(0, |timer| u32::from(timer.retransmits)),
                 time_wait_left_ms: socket
                     .time_wait_left()
                     .map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
@@ -67,6 +74,8 @@ impl Live {
                     inode: holder.inode,
                     uid: holder.uid,
                     v6only: holder.options.map(event::SocketOptions::v6only),
+                    device: holder.endpoints.device,
+                    retransmits: 0,
                     time_wait_left_ms: None,
                     owners: owners.clone(),
                 });

@@ -2,6 +2,7 @@
 
 use std::{future::Future, io, ops::ControlFlow, os::fd::AsFd, time::Duration};
 
+use nix::sys::signal::Signal;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
@@ -23,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(200);
 pub enum Ending {
     /// Its time was up, or what it waited for happened.
     Over,
-    /// SIGINT or SIGTERM.
+    /// SIGINT, SIGTERM or SIGHUP.
     Interrupted,
     /// Nobody reads the output any more.
     OutputClosed,
@@ -41,6 +42,8 @@ pub async fn drive(
 ) -> io::Result<Ending> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    // The terminal is gone. Under nohup(1) that is to be ignored, and stays so.
+    let mut hangup = if is_ignored(Signal::SIGHUP) { None } else { Some(signal(SignalKind::hangup())?) };
     // A descriptor of its own, closed only after the reactor has let go of it.
     let ring = live.as_fd().try_clone_to_owned()?;
     // SAFETY: an OwnedFd keeps the same open descriptor for as long as it lives.
@@ -60,6 +63,7 @@ pub async fn drive(
             biased;
             _ = interrupt.recv() => break Ending::Interrupted,
             _ = terminate.recv() => break Ending::Interrupted,
+            () = told(&mut hangup) => break Ending::Interrupted,
             () = &mut over => break Ending::Over,
             _ = second.tick() => {
                 // What happened before this second ended comes before its samples.
@@ -73,6 +77,7 @@ pub async fn drive(
                 live.poll(&mut events);
             }
         }
+        live.sift(&mut events);
         match each(&events) {
             Ok(ControlFlow::Continue(())) => events.clear(),
             Ok(ControlFlow::Break(())) => return Ok(Ending::OutputClosed),
@@ -81,11 +86,31 @@ pub async fn drive(
         }
     };
     drop(ring);
+    let filter = live.filter.clone();
     live.finish(&mut events);
+    events.retain(|event| filter.wants(&event.kind.about()));
     match each(&events) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::OutputClosed),
         Err(error) => Err(error),
         Ok(ControlFlow::Break(())) => Ok(Ending::OutputClosed),
         Ok(ControlFlow::Continue(())) => Ok(ending),
     }
+}
+
+/// Comes true when the signal comes; never, if it is not listened for.
+async fn told(of: &mut Option<tokio::signal::unix::Signal>) {
+    match of {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether this process was started with `signal` ignored.
+fn is_ignored(signal: Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask & (1 << (signal as u32 - 1)) != 0
 }

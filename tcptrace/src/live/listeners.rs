@@ -28,7 +28,8 @@ impl Live {
     pub(super) fn look_at_listeners(&mut self, into: &mut Vec<Event>, waiting_too: bool) {
         let Some(mut polled) = self.polled.take() else { return };
         let listeners = self.places.listeners();
-        let samples = polled.samples(&listeners, &self.by_port(), waiting_too);
+        let requests = self.syn_queues.look(&mut self.places, &listeners, self.moment);
+        let samples = polled.samples(&listeners, &self.by_port(), &requests, waiting_too);
         self.polled = Some(polled);
         let now = self.moment;
         let mut strangers = Vec::new();
@@ -76,6 +77,27 @@ impl Live {
             enqueued: totals.enqueued.filter(|_| sees("enqueue")),
             accepted: totals.accepted.filter(|_| sees("accept")),
             depth_max: None,
+            // What only the full tiers count.
+            syn_drops_max_syn_backlog: None,
+            syn_drops_no_route: None,
+            cookies_sent: None,
+            cookies_at_limit: None,
+            cookies_dropped: None,
+            cookies_dropped_at_limit: None,
+            cookies_valid: None,
+            cookies_invalid: None,
+            cookies_accepted: None,
+            fast_opens: None,
+            retransmits_timer: None,
+            retransmits_duplicate_syn: None,
+            expired: None,
+            resets: None,
+            aborts: None,
+            icmp_ends: None,
+            joins: None,
+            deferred: None,
+            orphans: None,
+            syn_queue_max: None,
             ..totals
         }
     }
@@ -130,7 +152,8 @@ impl Live {
         let in_full = in_full || self.seconds.is_multiple_of(IN_FULL);
         for (key, changed, sample) in self.news_of_listeners() {
             if is_waiting(&sample, self.now()) {
-                self.troubled.insert(sample.listener.inode);
+                let troubled = (sample.listener.sk, sample.endpoints);
+                self.troubled.entry(sample.listener.inode).or_insert(troubled);
             }
             self.last_retransmit = self.last_retransmit.max(sample.totals.last_retransmit);
             if changed {

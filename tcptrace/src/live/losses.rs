@@ -2,7 +2,7 @@
 
 use super::Live;
 use crate::event::{Kind, LossPlace, Lost, Timestamp, decode::record_name};
-use crate::probe::plan::PROCESS_CONTEXT;
+use crate::probe::plan::{Skip, skip_of};
 
 impl Live {
     /// What was lost since the last second.
@@ -32,7 +32,7 @@ impl Live {
                 events.push(Kind::Lost(Box::new(Lost {
                     what,
                     count,
-                    place: if PROCESS_CONTEXT.contains(&program) {
+                    place: if skip_of(program) == Skip::OneCall {
                         LossPlace::Preempted
                     } else {
                         LossPlace::Probe

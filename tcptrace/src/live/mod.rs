@@ -15,6 +15,7 @@ mod places;
 mod polled;
 mod ports;
 mod reverse_path;
+mod syn_queues;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -28,12 +29,13 @@ use tcptrace_common::record::KINDS;
 use crate::{
     event::{
         self, BindFail, BindFailure, ClockOffset, ConnectTotals, Endpoints, Event, Holder, Kind, ListenerRef,
-        OwnerConfidence, RetransmitCause, Task, Timestamp,
+        OwnerConfidence, PlaceFilter, RetransmitCause, Task, Timestamp,
         decode::{decode_connect_sample, decode_record},
     },
     host::{
         kallsyms::Kallsyms,
-        netns::{Netns, NetnsError},
+        netns::{Netns, NetnsError, standpoint},
+        port_set::PortSet,
         procfs::Procfs,
     },
     probe::{self, BackEnd, ProbeError, Tracer},
@@ -44,16 +46,21 @@ use people::People;
 use places::Places;
 use polled::{ByPort, Polled};
 use ports::Ports;
+use syn_queues::{Requests, SynQueues};
 
 /// How to trace.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Tier, in-kernel filters, ring buffer.
     pub probe: probe::Options,
-    /// Only this namespace; its id must be that of the in-kernel filter.
-    pub netns: Option<Netns>,
+    /// Only these namespaces; all if there is none. If there is one, the kernel side filters by it as well.
+    pub netns: Vec<Netns>,
+    /// Only sockets of these ports, all if there is none. If they are few, the kernel side filters by them as well.
+    pub ports: PortSet,
     /// In-kernel filters as the user wrote them, for the coverage.
     pub filters: Vec<String>,
+    /// The namespace and what else is asked for, likewise.
+    pub scope: Vec<String>,
 }
 
 /// Why a trace cannot start.
@@ -80,6 +87,8 @@ pub struct Live {
     kallsyms: Kallsyms,
     /// `Some` when drops or listeners must be polled.
     polled: Option<Polled>,
+    /// Where SYN queues must be polled as well.
+    syn_queues: SynQueues,
     /// What was last said of each listener, as a digest: there may be tens of thousands.
     said_listeners: HashMap<u64, u64>,
     /// When a SYN-ACK was last sent again, by any listener.
@@ -95,9 +104,12 @@ pub struct Live {
     undecoded: u64,
     seconds: u64,
     last_second: Timestamp,
-    /// Owners whose state is worth a look this second: their listener dropped something.
-    troubled: HashSet<u64>,
+    /// Listeners, by inode, whose owners' state is worth a look this second: something was dropped, or waits.
+    troubled: HashMap<u64, (u64, Endpoints)>,
+    /// Processes that were seen accepting, by namespace and port: the tracepoint tier does not see from which listener.
+    acceptors: HashMap<(u32, u16), Vec<u32>>,
     ports: Ports,
+    filter: PlaceFilter,
 }
 
 impl Live {
@@ -109,7 +121,7 @@ impl Live {
         let procfs = Procfs::default();
         // Before the probes: from here on, every namespace's counters are compared with what we see. What happens between
         // this and the attachment is missed, so the baseline is read again when all is attached.
-        let places = Places::new(procfs.clone(), options.netns.clone())?;
+        let places = Places::new(procfs.clone(), &options.netns)?;
         let tracer = Tracer::start(&options.probe)?;
         let clock = clock::offset();
         let polls = ["syn-drop", "ack-drop", "listen"]
@@ -124,6 +136,7 @@ impl Live {
             absence: Absence::default(),
             kallsyms: Kallsyms::default(),
             polled: polls.then(Polled::default),
+            syn_queues: SynQueues::default(),
             said_listeners: HashMap::new(),
             last_retransmit: None,
             changed: HashSet::new(),
@@ -135,13 +148,24 @@ impl Live {
             undecoded: 0,
             seconds: 0,
             last_second: clock::now(clock),
-            troubled: HashSet::new(),
+            troubled: HashMap::new(),
+            acceptors: HashMap::new(),
             ports: Ports::default(),
+            filter: PlaceFilter {
+                ports: options.ports.clone(),
+                netns: options.netns.iter().map(Netns::id).collect(),
+            },
         };
-        let mut first =
-            vec![Kind::Coverage(Box::new(coverage(live.tracer.coverage(), options.filters.clone())))];
+        let mut first = vec![Kind::Coverage(Box::new(coverage(
+            live.tracer.coverage(),
+            options.filters.clone(),
+            options.scope.clone(),
+        )))];
         first.extend(live.places.knobs());
         let listeners = live.places.listeners();
+        for (netns, listener) in &listeners {
+            first.extend(live.places.introduce_device(*netns, listener.ifindex));
+        }
         first.extend(match live.tracer.take_open_sockets() {
             Some(sockets) => live.people.bootstrap(sockets),
             None => {
@@ -151,7 +175,7 @@ impl Live {
             }
         });
         if let Some(polled) = &mut live.polled {
-            first.extend(polled.samples(&listeners, &ByPort::default(), false));
+            first.extend(polled.samples(&listeners, &ByPort::default(), &Requests::new(), false));
         }
         first.extend(live.places.counters());
         for kind in &first {
@@ -159,7 +183,10 @@ impl Live {
         }
         live.watch_served_ports();
         let now = clock::now(clock);
-        Ok((live, first.into_iter().map(|kind| Event { time: now, kind }).collect()))
+        let mut first: Vec<Event> = first.into_iter().map(|kind| Event { time: now, kind }).collect();
+        live.sift(&mut first);
+        first.iter().for_each(|event| live.syn_queues.note(event));
+        Ok((live, first))
     }
 
     /// The probes, for what concerns them alone.
@@ -183,6 +210,13 @@ impl Live {
     /// Whether every step of every connection is streamed; see [`Tracer::streams_all`].
     pub(super) fn streams_all(&self) -> bool {
         self.tracer.streams_all()
+    }
+
+    /// Leaves out what was not asked for: what is polled, and what the kernel side has no room to filter by.
+    pub(super) fn sift(&self, events: &mut Vec<Event>) {
+        if !self.filter.is_everywhere() {
+            events.retain(|event| self.filter.wants(&event.kind.about()));
+        }
     }
 
     /// Everything that waits in the ring buffer, with what must be known about it; oldest first.
@@ -235,13 +269,20 @@ impl Live {
                     dropped.reason_name = Some("IP_RPFILTER".to_owned());
                 }
             }
+            if let Kind::AcceptFail(fail) = &mut event.kind
+                && fail.errno == ENFILE
+                && let Some((open, limit)) = self.people.files_of_host()
+            {
+                (fail.host_files, fail.host_files_limit) = (Some(open), Some(limit));
+            }
             if let Kind::BindFail(fail) = &mut event.kind
                 && fail.errno == EADDRNOTAVAIL
             {
-                fail.addresses = self.places.addresses_of(fail.endpoints.netns);
+                self.places.explain_address(fail);
             }
             self.introduce(&event, into);
             self.ports.note(&event.kind);
+            self.syn_queues.note(&event);
             match &event.kind {
                 Kind::NoListener(absent) if absent.total >= absence::SYNS => {
                     self.absence.ask((absent.endpoints.netns, absent.endpoints.local.port()), event.time);
@@ -260,6 +301,17 @@ impl Live {
                 Kind::Listen(listen) => {
                     let inode = listen.listener.inode;
                     self.people.saw_owner(inode, listen.task.pid);
+                }
+                Kind::Accept(accept) => {
+                    self.note_acceptor(&accept.endpoints, accept.listener.inode, accept.task.pid);
+                }
+                Kind::AcceptFail(fail) => {
+                    self.note_acceptor(&fail.endpoints, fail.listener.inode, fail.task.pid);
+                    self.trouble(fail.listener, fail.endpoints, &mut strangers);
+                }
+                Kind::ListenerClosed(closed) => {
+                    let port = (closed.endpoints.netns, closed.endpoints.local.port());
+                    self.acceptors.remove(&port);
                 }
                 Kind::SynDrop(drop) => self.trouble(drop.listener, drop.endpoints, &mut strangers),
                 Kind::SynAckRetransmit(again) => {
@@ -295,10 +347,21 @@ impl Live {
 
     /// Introduces every process that `event` names for the first time.
     fn introduce(&mut self, event: &Event, into: &mut Vec<Event>) {
+        let socket = match &event.kind {
+            Kind::Listen(listen) => Some(listen.endpoints),
+            Kind::NoListener(absent) => Some(absent.endpoints),
+            Kind::HandshakeDrop(dropped) => Some(dropped.endpoints),
+            Kind::BindFail(fail) => Some(fail.endpoints),
+            Kind::NoPort(refused) => Some(refused.endpoints),
+            _ => None,
+        };
+        let device = socket.and_then(|ends| self.places.introduce_device(ends.netns, ends.device));
+        into.extend(device.map(|kind| Event { time: event.time, kind }));
         let one = |task| (Some(task), &[][..]);
         let (task, holders): (Option<&Task>, &[Holder]) = match &event.kind {
             Kind::Listen(listen) => one(&listen.task),
             Kind::Accept(accept) => one(&accept.task),
+            Kind::AcceptFail(fail) => one(&fail.task),
             Kind::PortTaken(taken) => one(&taken.task),
             Kind::NoPort(refused) => one(&refused.task),
             Kind::ListenerClosed(closed) => one(&closed.task),
@@ -317,7 +380,10 @@ impl Live {
 
     /// Notes that a listener dropped something, and that its owner must be found if it is not known.
     fn trouble(&mut self, listener: ListenerRef, of: Endpoints, strangers: &mut Vec<(u64, u64, Endpoints)>) {
-        self.troubled.insert(listener.inode);
+        if listener.inode != 0 {
+            let ends = Endpoints { remote: None, ..of };
+            self.troubled.entry(listener.inode).or_insert((listener.sk, ends));
+        }
         if !self.people.has_looked_for(listener.inode) && !strangers.iter().any(|s| s.1 == listener.inode) {
             strangers.push((listener.sk, listener.inode, Endpoints { remote: None, ..of }));
         }
@@ -345,16 +411,57 @@ impl Live {
         if std::mem::take(&mut self.connects) {
             kinds.extend(self.connect_samples());
         }
-        for inode in std::mem::take(&mut self.troubled) {
-            kinds.extend(self.people.owners_of(inode).iter().filter_map(|&pid| self.people.state(pid)));
-        }
+        kinds.extend(self.owners_of_the_troubled());
         kinds.extend(self.absence.look(&mut self.places, &mut self.people));
         kinds.extend(self.places.second());
         self.ports_of_second(into);
         kinds.extend(self.lost(now));
         kinds.push(Kind::Tick);
         self.last_second = now;
-        into.extend(kinds.into_iter().map(|kind| Event { time: now, kind }));
+        for kind in kinds {
+            let event = Event { time: now, kind };
+            self.syn_queues.note(&event);
+            into.push(event);
+        }
+    }
+
+    /// Who has the listeners that are in trouble, looked for again where that may have changed, and what they are doing.
+    fn owners_of_the_troubled(&mut self) -> Vec<Kind> {
+        /// Processes of one listener that are looked at.
+        const OWNERS: usize = 64;
+        let troubled = std::mem::take(&mut self.troubled);
+        let stale: Vec<(u64, u64, Endpoints)> = troubled
+            .iter()
+            .filter(|(inode, _)| self.people.is_stale(**inode))
+            .map(|(inode, (sk, ends))| (*sk, *inode, *ends))
+            .collect();
+        let mut kinds = match stale.as_slice() {
+            [] => Vec::new(),
+            stale => self.people.owner_events(stale, OwnerConfidence::Likely),
+        };
+        for (inode, (_, ends)) in troubled {
+            let mut pids = self.people.owners_of(inode).to_vec();
+            pids.extend(self.acceptors.get(&(ends.netns, ends.local.port())).into_iter().flatten());
+            pids.sort_unstable();
+            pids.dedup();
+            kinds.extend(pids.into_iter().take(OWNERS).filter_map(|pid| self.people.state(pid, inode)));
+        }
+        kinds
+    }
+
+    /// Remembers who accepts, or tries to.
+    fn note_acceptor(&mut self, endpoints: &Endpoints, inode: u64, pid: u32) {
+        /// Ports, and processes of each, that are remembered.
+        const PORTS: usize = 4096;
+        const PROCESSES: usize = 64;
+        self.people.saw_owner(inode, pid);
+        if self.acceptors.len() >= PORTS {
+            self.acceptors.clear();
+        }
+        let known = self.acceptors.entry((endpoints.netns, endpoints.local.port())).or_default();
+        if known.len() < PROCESSES && !known.contains(&pid) {
+            known.push(pid);
+        }
     }
 
     /// Counts of connects, where they changed: those that could not be told one by one are among them.
@@ -406,6 +513,8 @@ const POLLS: usize = 4;
 
 /// errno: the address is none of the namespace's.
 const EADDRNOTAVAIL: u32 = 99;
+/// errno: the host has as many files open as it may.
+const ENFILE: u32 = 23;
 
 fn kernel_release() -> String {
     nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
@@ -413,7 +522,8 @@ fn kernel_release() -> String {
 
 /// What is observed, in the terms of events.
 #[must_use]
-pub fn coverage(coverage: &probe::Coverage, filters: Vec<String>) -> event::Coverage {
+pub fn coverage(coverage: &probe::Coverage, filters: Vec<String>, scope: Vec<String>) -> event::Coverage {
+    let standpoint = standpoint();
     let tier = |back_end: BackEnd| match back_end {
         BackEnd::Fexit => event::Tier::Fexit,
         BackEnd::Kprobe => event::Tier::Kprobe,
@@ -437,5 +547,9 @@ pub fn coverage(coverage: &probe::Coverage, filters: Vec<String>) -> event::Cove
             })
             .collect(),
         filters,
+        scope,
+        hindrances: probe::hindrances(),
+        own_netns: standpoint.own,
+        host_netns: standpoint.host,
     }
 }

@@ -25,6 +25,11 @@ pub(super) struct People {
     owners: HashMap<u64, Vec<u32>>,
     /// Inodes whose owners were looked for in vain or in this second: not again before the next.
     looked_for: HashSet<u64>,
+    /// In which second the owners of an inode were last looked for.
+    looked_at: HashMap<u64, u64>,
+    seconds: u64,
+    /// Processes whose end was reported.
+    gone: HashSet<u32>,
 }
 
 impl People {
@@ -36,13 +41,23 @@ impl People {
             introduced: HashMap::new(),
             owners: HashMap::new(),
             looked_for: HashSet::new(),
+            looked_at: HashMap::new(),
+            seconds: 0,
+            gone: HashSet::new(),
         }
     }
 
     /// A new second: what was not found may be looked for again.
     pub(super) fn second(&mut self) {
+        self.seconds += 1;
         self.looked_for.clear();
         self.at_work.clear();
+        if self.looked_at.len() > 16 * IDENTITIES {
+            self.looked_at.clear();
+        }
+        if self.gone.len() > IDENTITIES {
+            self.gone.clear();
+        }
         if self.introduced.len() > IDENTITIES {
             self.introduced.clear();
         }
@@ -103,6 +118,7 @@ impl People {
     /// Looks for the owners of sockets by their inodes: one pass over all processes.
     pub(super) fn find_owners(&mut self, inodes: &HashSet<u64>) -> HashMap<u64, Vec<Owner>> {
         self.looked_for.extend(inodes);
+        self.looked_at.extend(inodes.iter().map(|inode| (*inode, self.seconds)));
         let found = match SocketOwners::find(&self.procfs, inodes) {
             Ok(found) => found,
             Err(error) => {
@@ -119,6 +135,11 @@ impl People {
             pids.dedup();
             if !pids.is_empty() {
                 owners.insert(inode, pids.iter().map(|&pid| self.owner(pid)).collect());
+                // Those that were known stay: that they have exited is then noticed, and reported.
+                let known = self.owners.remove(&inode).unwrap_or_default();
+                pids.extend(known.into_iter().filter(|pid| !self.gone.contains(pid)));
+                pids.sort_unstable();
+                pids.dedup();
                 self.owners.insert(inode, pids);
             }
         }
@@ -176,28 +197,87 @@ impl People {
         events
     }
 
+    /// How many files the host has open, and how many it may (`fs.file-max`).
+    pub(super) fn files_of_host(&self) -> Option<(u64, u64)> {
+        let text = std::fs::read_to_string(self.procfs.root().join("sys/fs/file-nr")).ok()?;
+        let mut numbers = text.split_ascii_whitespace().map(|word| word.parse::<u64>().ok());
+        let (open, _free, limit) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        Some((open, limit))
+    }
+
     /// Whether `pid` is there now.
     pub(super) fn exists(&self, pid: u32) -> bool {
         self.procfs.process(pid).is_ok()
     }
 
-    /// What the threads of `pid` are doing; `None` when it is gone.
-    pub(super) fn state(&self, pid: u32) -> Option<Kind> {
-        let state = state::ProcessState::read(&self.procfs, pid).ok()?;
-        let count = |wanted: fn(&state::RunState) -> bool| {
-            u32::try_from(state.threads.iter().filter(|thread| wanted(&thread.state)).count())
-                .unwrap_or(u32::MAX)
+    /// Whether the owners of the socket of `inode` are worth another look: it was handed on since, or its workers began.
+    pub(super) fn is_stale(&self, inode: u64) -> bool {
+        /// Seconds for which owners that were found stay good, while one of them lives.
+        const GOOD: u64 = 10;
+        if inode == 0 || self.looked_for.contains(&inode) {
+            return false;
+        }
+        let looked = self.looked_at.get(&inode);
+        let alive = || self.owners_of(inode).iter().any(|pid| self.exists(*pid));
+        looked.is_none_or(|looked| self.seconds.saturating_sub(*looked) >= GOOD || !alive())
+    }
+
+    /// What the threads of `pid` are doing, and how it watches the listener with this inode. A process that has exited is
+    /// reported once, as one without threads.
+    pub(super) fn state(&mut self, pid: u32, listener: u64) -> Option<Kind> {
+        let Ok(state) = state::ProcessState::read(&self.procfs, pid) else {
+            return self.exited(pid);
         };
+        let living = || state.threads.iter().filter(|thread| thread.state != state::RunState::Dead);
+        let count = |wanted: fn(&state::ThreadState) -> bool| {
+            u32::try_from(living().filter(|thread| wanted(thread)).count()).unwrap_or(u32::MAX)
+        };
+        if living().next().is_none() {
+            return self.exited(pid);
+        }
+        self.gone.remove(&pid);
+        let is_call = |thread: &state::ThreadState, test: fn(state::Syscall) -> bool| {
+            thread.state == state::RunState::Sleeping && thread.syscall.is_some_and(test)
+        };
+        let calls = |test: fn(state::Syscall) -> bool| {
+            u32::try_from(living().filter(|thread| is_call(thread, test)).count()).unwrap_or(u32::MAX)
+        };
+        let asleep =
+            || living().filter(|thread| thread.state == state::RunState::Sleeping).map(|t| t.syscall);
+        let in_epoll = calls(state::Syscall::is_epoll);
         Some(Kind::ProcessState(ProcessState {
             pid,
             threads: count(|_| true),
-            running: count(|s| matches!(s, state::RunState::Running)),
-            sleeping: count(|s| matches!(s, state::RunState::Sleeping)),
-            blocked: count(|s| matches!(s, state::RunState::Uninterruptible)),
-            stopped: count(|s| matches!(s, state::RunState::Stopped | state::RunState::Traced)),
+            running: count(|t| matches!(t.state, state::RunState::Running)),
+            sleeping: count(|t| matches!(t.state, state::RunState::Sleeping)),
+            blocked: count(|t| matches!(t.state, state::RunState::Uninterruptible)),
+            stopped: count(|t| matches!(t.state, state::RunState::Stopped | state::RunState::Traced)),
             open_files: state.open_files,
             open_files_limit: state.open_files_limit,
+            accepting: calls(state::Syscall::is_accept),
+            in_epoll,
+            in_poll: calls(state::Syscall::is_poll).saturating_sub(in_epoll),
+            in_futex: calls(state::Syscall::is_futex),
+            calls_known: state.threads_left_out == 0 && asleep().all(|call| call.is_some()),
+            listener,
+            watches: (listener != 0).then(|| state::watch(&self.procfs, pid, listener)).flatten(),
         }))
+    }
+
+    fn exited(&mut self, pid: u32) -> Option<Kind> {
+        if self.exists_at_all(pid) || !self.gone.insert(pid) {
+            return None;
+        }
+        Some(Kind::ProcessState(ProcessState { pid, ..ProcessState::default() }))
+    }
+
+    /// Whether `pid` has a thread that lives. A process that may not be looked at counts as living.
+    fn exists_at_all(&self, pid: u32) -> bool {
+        let is_gone = |error: &std::io::Error| crate::host::procfs::is_gone(error);
+        match state::ProcessState::read(&self.procfs, pid) {
+            Ok(state) => state.threads.iter().any(|thread| thread.state != state::RunState::Dead),
+            Err(error) => !is_gone(&error),
+        }
     }
 }
 

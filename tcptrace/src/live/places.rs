@@ -6,16 +6,18 @@ use std::time::{Duration, Instant};
 
 use crate::{
     event::{
-        self, ClockOffset, CounterSample, Endpoints, Kind, KnobSample, PortRange, PortRanges, SocketState,
-        Timestamp,
+        self, BindFail, ClockOffset, CounterSample, Device, Endpoints, Ipv6Off, Kind, KnobSample, PortRange,
+        PortRanges, SocketState, Timestamp, UnusableAddress,
     },
     host::{
-        addresses::addresses,
+        addresses::{addresses, ipv6_obstacles},
         counters::{CounterReader, Counters},
+        devices,
         knobs::Knobs,
         netns::{Netns, NetnsError, NetnsTable},
         procfs::Procfs,
-        sock_diag::{Family, Listener, SockDiag},
+        sock_diag::{DiagSocket, Family, Listener, Query, SockDiag, States},
+        tcp_state::TcpState,
     },
 };
 
@@ -25,7 +27,13 @@ use super::{clock, reverse_path::ReversePath};
 const FEW: usize = 8;
 
 /// Addresses that were read so long ago are as good as new: a service that cannot start tries again and again.
-const ADDRESSES_FRESH: Duration = Duration::from_secs(1);
+const ADDRESSES_FRESH: Duration = Duration::from_millis(250);
+
+/// How long a device's name is taken for the same: devices are renamed, and indexes used again, but not often.
+const DEVICE_FRESH: Duration = Duration::from_secs(5);
+
+/// How many devices with IPv6 off are named.
+const NAMED: usize = 16;
 
 /// One namespace. Its handles keep it alive: dropped as soon as nobody else refers to it.
 struct Place {
@@ -40,10 +48,12 @@ struct Place {
 /// All namespaces being traced.
 pub(super) struct Places {
     table: NetnsTable,
-    /// Only this one.
-    only: Option<u32>,
+    /// Only those that were asked for.
+    only: bool,
     /// Addresses of namespaces, as last read.
     addresses: BTreeMap<u32, (Instant, Vec<IpAddr>)>,
+    /// Devices that were introduced, by namespace and index, and when they were last looked at.
+    devices: BTreeMap<(u32, u32), (Instant, Option<Device>)>,
     places: BTreeMap<u32, Place>,
     seconds: u64,
 }
@@ -51,17 +61,20 @@ pub(super) struct Places {
 impl Places {
     /// # Errors
     /// When this process's own namespace cannot be opened, or the one asked for is not to be found.
-    pub(super) fn new(procfs: Procfs, only: Option<Netns>) -> Result<Self, NetnsError> {
+    pub(super) fn new(procfs: Procfs, only: &[Netns]) -> Result<Self, NetnsError> {
         let mut places = Self {
             table: NetnsTable::new(procfs)?,
-            only: only.as_ref().map(Netns::id),
+            only: !only.is_empty(),
             addresses: BTreeMap::new(),
+            devices: BTreeMap::new(),
             places: BTreeMap::new(),
             seconds: 0,
         };
-        match only {
-            Some(netns) => places.open(&netns),
-            None => places.look_around(),
+        if only.is_empty() {
+            places.look_around();
+        }
+        for netns in only {
+            places.open(netns);
         }
         Ok(places)
     }
@@ -88,6 +101,9 @@ impl Places {
                 for gone in &refresh.gone {
                     self.places.remove(gone);
                 }
+                if !refresh.gone.is_empty() {
+                    self.devices.retain(|(netns, _), _| !refresh.gone.contains(netns));
+                }
                 if refresh.unopened > 0 {
                     log::warn!(
                         "{} network namespaces could not be opened: their counters are not compared",
@@ -112,7 +128,7 @@ impl Places {
     /// Once a second: counters and knobs that changed.
     pub(super) fn second(&mut self) -> Vec<Kind> {
         self.seconds += 1;
-        if self.only.is_none() && self.seconds.is_multiple_of(2) {
+        if !self.only && self.seconds.is_multiple_of(2) {
             self.look_around();
         }
         let few = self.places.len() <= FEW;
@@ -166,7 +182,7 @@ impl Places {
 
     /// Settings of a namespace, read now.
     pub(super) fn knobs_of(&mut self, netns: u32) -> Option<Knobs> {
-        if !self.places.contains_key(&netns) && self.only.is_none() {
+        if !self.places.contains_key(&netns) && !self.only {
             self.look_around();
         }
         let place = self.places.get(&netns)?;
@@ -188,9 +204,53 @@ impl Places {
         Some(found)
     }
 
+    /// Says of a bind() that failed with EADDRNOTAVAIL which addresses there are, and what keeps an IPv6 address from being bound.
+    pub(super) fn explain_address(&mut self, fail: &mut BindFail) {
+        let netns = fail.endpoints.netns;
+        fail.addresses = self.addresses_of(netns);
+        let IpAddr::V6(wanted) = fail.endpoints.local.ip() else { return };
+        let Some(place) = self.places.get(&netns) else { return };
+        let (unbindable, off) = match ipv6_obstacles(&place.netns) {
+            Ok(found) => found,
+            Err(error) => return log::warn!("IPv6 of namespace {netns}: {error}"),
+        };
+        let unusable = unbindable.into_iter().find(|found| found.address == wanted);
+        fail.unusable = unusable.map(|found| UnusableAddress {
+            device: found.device,
+            prefix: found.prefix,
+            duplicate: found.duplicate,
+        });
+        let mut devices = off.devices;
+        devices.truncate(NAMED);
+        fail.ipv6_off = (!devices.is_empty()).then_some(Ipv6Off { devices, everywhere: off.everywhere });
+    }
+
+    /// Says which device `index` is, if that was not said before, or has changed since.
+    pub(super) fn introduce_device(&mut self, netns: u32, index: u32) -> Option<Kind> {
+        if index == 0 {
+            return None;
+        }
+        let key = (netns, index);
+        if self.devices.get(&key).is_some_and(|(looked, _)| looked.elapsed() < DEVICE_FRESH) {
+            return None;
+        }
+        // Listeners of other namespaces than the traced ones are named, too.
+        let place = self.places.get(&netns).map(|place| &place.netns);
+        let place = place.or_else(|| self.table.iter().find(|known| known.id() == netns))?;
+        let found = devices::device(place, index)
+            .inspect_err(|error| log::warn!("{error}"))
+            .ok()?
+            .map(|found| Device { netns, index, name: found.name, kind: found.kind, master: found.master });
+        // Of a device that is gone the name that it had is still the best.
+        let before = self.devices.remove(&key).and_then(|(_, device)| device);
+        let news = found.clone().filter(|found| before.as_ref() != Some(found));
+        self.devices.insert(key, (Instant::now(), found.or(before)));
+        news.map(|device| Kind::Device(Box::new(device)))
+    }
+
     /// The sock_diag socket of a namespace, opened when first needed.
     pub(super) fn diag(&mut self, netns: u32) -> Option<&mut SockDiag> {
-        if !self.places.contains_key(&netns) && self.only.is_none() {
+        if !self.places.contains_key(&netns) && !self.only {
             self.look_around();
         }
         let place = self.places.get_mut(&netns)?;
@@ -200,6 +260,16 @@ impl Places {
                 .ok();
         }
         place.diag.as_mut()
+    }
+
+    /// The half-open requests of a namespace; `None` if they cannot be read.
+    pub(super) fn half_open(&mut self, netns: u32) -> Option<Vec<DiagSocket>> {
+        let query = Query { states: States::of(&[TcpState::SynRecv]), ports: None };
+        let found = self.diag(netns)?.sockets(&query);
+        found
+            .inspect_err(|error| log::debug!("half-open requests of namespace {netns}: {error}"))
+            .ok()
+            .map(|found| found.sockets)
     }
 
     /// Whether it was the reverse-path filter of a namespace that dropped a packet then, and not the want of a route.
@@ -294,6 +364,10 @@ fn knob_sample(netns: u32, knobs: &Knobs) -> KnobSample {
         unprivileged_port_start: knobs.ip_unprivileged_port_start,
         nonlocal_bind: knobs.ip_nonlocal_bind.map(|value| value != 0),
         nonlocal_bind_v6: knobs.ipv6_nonlocal_bind.map(|value| value != 0),
+        fin_timeout: knobs.tcp_fin_timeout,
+        orphan_retries: knobs.tcp_orphan_retries,
+        timestamps: knobs.tcp_timestamps,
+        l3mdev_accept: knobs.tcp_l3mdev_accept.map(|value| value != 0),
     }
 }
 
@@ -312,6 +386,6 @@ pub(super) fn family(family: Family) -> event::Family {
 }
 
 /// A socket's state, in the terms of events.
-pub(super) fn state(state: crate::host::tcp_state::TcpState) -> SocketState {
+pub(super) fn state(state: TcpState) -> SocketState {
     SocketState::from_kernel(state as u8)
 }

@@ -9,6 +9,7 @@ use crate::{
 };
 
 use super::places;
+use super::syn_queues::Requests;
 
 /// Counts by namespace and port, from the probes of the tracepoint tier.
 pub(super) type ByPort = HashMap<(u32, u16), (ListenerTotals, Option<Distribution>)>;
@@ -26,6 +27,7 @@ impl Polled {
         &mut self,
         listeners: &[(u32, Listener)],
         by_port: &ByPort,
+        requests: &Requests,
         waiting_too: bool,
     ) -> Vec<Kind> {
         let mut sharing: HashMap<(u32, u16), u32> = HashMap::new();
@@ -38,6 +40,8 @@ impl Polled {
             let port = (*netns, listener.local.port());
             let counted = if sharing.get(&port) == Some(&1) { by_port.get(&port).cloned() } else { None };
             let (counted, waits) = counted.unwrap_or_default();
+            // What several listeners share is nobody's in particular.
+            let requests = requests.get(&(*netns, listener.cookie)).filter(|requests| !requests.shared);
             let sample = ListenerSample {
                 endpoints: places::endpoints(*netns, listener),
                 listener: ListenerRef {
@@ -45,10 +49,15 @@ impl Polled {
                     inode: listener.inode,
                     depth: listener.depth,
                     limit: listener.limit,
-                    syn_queue: 0,
+                    syn_queue: requests.map_or(0, |requests| requests.requests),
                 },
                 source: SampleSource::Polled,
-                totals: ListenerTotals { socket_drops: listener.drops.map(u64::from), ..counted },
+                totals: ListenerTotals {
+                    socket_drops: listener.drops.map(u64::from),
+                    syn_queue_max: requests.map(|requests| requests.requests),
+                    deferred: requests.map(|requests| requests.deferred.into()),
+                    ..counted
+                },
                 waits,
                 handshakes: None,
             };

@@ -157,6 +157,16 @@ impl EventLine {
                     .with("options", refused.options.to_string())
                     .with("total", refused.total),
             ),
+            Kind::AcceptFail(fail) => (
+                &fail.endpoints,
+                Some(&fail.task),
+                Evidence::new()
+                    .with("errno", errno_name(fail.errno))
+                    .with("open_files_limit", fail.open_files_limit)
+                    .with_some("host_files_limit", fail.host_files_limit)
+                    .with("queue", fail.listener.depth)
+                    .with("total", fail.total),
+            ),
             Kind::ListenerClosed(closed) => (
                 &closed.endpoints,
                 Some(&closed.task),

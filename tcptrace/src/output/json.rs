@@ -36,8 +36,11 @@ struct CoverageLine<'a> {
     kernel: &'a str,
     tier: &'static str,
     observations: Vec<ObservationLine<'a>>,
+    /// Everything that was asked for and leaves something out, as the user wrote it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    filters: Vec<&'a str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    filters: &'a [String],
+    hindrances: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -92,7 +95,8 @@ impl<W: Write> JsonWriter<W> {
                 kernel: &coverage.kernel,
                 tier: coverage.tier.name(),
                 observations,
-                filters: &coverage.filters,
+                filters: coverage.scope.iter().chain(&coverage.filters).map(String::as_str).collect(),
+                hindrances: &coverage.hindrances,
             },
         )
     }
@@ -142,6 +146,17 @@ impl<W: Write> JsonWriter<W> {
         self.write("summary", summary)
     }
 
+    /// A line that [`json_text`] made.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn made(&mut self, line: &str) -> Written {
+        self.line.clear();
+        self.line.extend_from_slice(line.as_bytes());
+        self.line.push(b'\n');
+        self.to.write(&self.line)
+    }
+
     /// Passes on what was written.
     ///
     /// # Errors
@@ -170,13 +185,18 @@ impl<W: Write> JsonWriter<W> {
 
 /// `value` as one line of the same JSON as all output.
 pub fn json_text<T: Serialize>(value: &T) -> String {
+    // Only maps whose keys are no strings fail: none of ours.
+    try_json_text(value).unwrap_or_default()
+}
+
+/// The same, for values that may hold anything.
+///
+/// # Errors
+/// When a map's keys are no strings.
+pub fn try_json_text<T: Serialize>(value: &T) -> serde_json::Result<String> {
     let mut line = Vec::new();
-    let mut serializer = serde_json::Serializer::with_formatter(&mut line, Plain);
-    match value.serialize(&mut serializer) {
-        Ok(()) => String::from_utf8(line).unwrap_or_default(),
-        // Only maps whose keys are no strings: none of ours.
-        Err(_) => String::new(),
-    }
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut line, Plain))?;
+    Ok(String::from_utf8_lossy(&line).into_owned())
 }
 
 /// Compact JSON in which characters that could deceive a terminal or a reader are written as `\uNNNN`: the same string to a

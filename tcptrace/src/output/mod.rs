@@ -3,27 +3,32 @@
 mod escape;
 mod event_line;
 mod json;
+mod lines;
 pub mod listeners;
 mod select;
 mod sink;
+mod stdout;
 mod summary;
 mod table;
 mod text;
 mod units;
 pub mod why;
+pub mod zone;
 
 pub use escape::escape;
-pub use json::{JsonWriter, json_text};
+pub use json::{JsonWriter, json_text, try_json_text};
+pub use lines::Lines;
 pub use select::{Network, Selection};
 pub use sink::{LineSink, Written};
-pub use summary::{Counts, Summary};
+pub use stdout::{ended, go_on, stdout_export, stdout_json, stdout_lines, stdout_output, terminal_width};
+pub use summary::{Counted, Counts, Summary};
 pub use text::{TextWriter, account};
 pub use units::bytes_in_words;
 
 use std::io::Write;
 
 use crate::correlate::Correlator;
-use crate::event::{Coverage, Event, Lost};
+use crate::event::{Coverage, Event, Lost, Timestamp};
 use crate::finding::Finding;
 
 /// Either form, behind one face. Every method returns `Break` once nobody reads any more.
@@ -36,14 +41,14 @@ pub enum Output<W: Write> {
 }
 
 impl<W: Write> Output<W> {
-    /// What is observed.
+    /// What is observed, from `time` on.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn coverage(&mut self, coverage: &Coverage) -> Written {
+    pub fn coverage(&mut self, coverage: &Coverage, time: Timestamp) -> Written {
         match self {
             Self::Json(to) => to.coverage(coverage),
-            Self::Text(to) => to.coverage(coverage),
+            Self::Text(to) => to.coverage(coverage, time),
         }
     }
 

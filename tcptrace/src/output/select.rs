@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use crate::correlate::Correlator;
-use crate::event::{About, Event};
+use crate::event::{About, Event, PlaceFilter};
 use crate::finding::Finding;
 
 /// What a user wants to see; empty lists want everything. Between lists: all must agree.
@@ -22,10 +22,8 @@ pub struct Selection {
     pub containers: Vec<String>,
     /// Networks that a remote address must be in.
     pub peers: Vec<Network>,
-    /// Ports of either end. Of a live trace the kernel side filters by these already.
-    pub ports: Vec<u16>,
-    /// The network namespace; likewise.
-    pub netns: Option<u32>,
+    /// Ports and network namespaces. Of a live trace nothing else comes here.
+    pub place: PlaceFilter,
 }
 
 impl Selection {
@@ -35,8 +33,25 @@ impl Selection {
             && self.comms.is_empty()
             && self.containers.is_empty()
             && self.peers.is_empty()
-            && self.ports.is_empty()
-            && self.netns.is_none()
+            && self.place.is_everywhere()
+    }
+
+    /// Whether nothing is left out, no kind of finding either.
+    pub fn is_everything(&self) -> bool {
+        self.is_everybody() && self.codes.is_empty()
+    }
+
+    /// The same as the user wrote it, an option each.
+    pub fn words(&self) -> Vec<String> {
+        let ports = Some(&self.place.ports).filter(|ports| !ports.is_empty());
+        let ports = ports.into_iter().map(|ports| format!("--port {ports}"));
+        let netns = self.place.netns.iter().map(|netns| format!("--netns {netns}"));
+        let pids = self.pids.iter().map(|pid| format!("--pid {pid}"));
+        let comms = self.comms.iter().map(|name| format!("--comm {name}"));
+        let containers = self.containers.iter().map(|name| format!("--container {name}"));
+        let peers = self.peers.iter().map(|network| format!("--peer {network}"));
+        let codes = self.codes.iter().map(|code| format!("--finding {code}"));
+        ports.chain(netns).chain(pids).chain(comms).chain(containers).chain(peers).chain(codes).collect()
     }
 
     /// Whether a finding is wanted: its code, and one of the parties that it names.
@@ -63,8 +78,7 @@ impl Selection {
     fn wants_place(&self, finding: &Finding) -> bool {
         let subject = &finding.subject;
         let port = subject.port.or(subject.address.map(|address| address.port()));
-        self.netns.is_none_or(|wanted| subject.netns.is_none_or(|netns| netns == wanted))
-            && (self.ports.is_empty() || port.is_none_or(|port| self.ports.contains(&port)))
+        self.place.wants(&About { netns: subject.netns, ports: [port, None], ..About::default() })
     }
 
     fn wants_party(&self, party: &Value) -> bool {
@@ -91,9 +105,7 @@ impl Selection {
         if about.is_nothing() {
             return true;
         }
-        let port = |port: &u16| self.ports.contains(port);
-        (self.ports.is_empty() || about.ports == [None, None] || about.ports.iter().flatten().any(port))
-            && self.netns.is_none_or(|wanted| about.netns.is_none_or(|netns| netns == wanted))
+        self.place.wants(&about)
             && about.peer.is_none_or(|peer| self.wants_peer(peer))
             && self.wants_processes(&about, world)
     }
@@ -255,6 +267,10 @@ mod tests {
             total: 1,
         }));
         let everybody = Selection::default;
+        let at = |ports: &str, netns: &[u32]| Selection {
+            place: PlaceFilter { ports: ports.parse().unwrap(), netns: netns.to_vec() },
+            ..Selection::default()
+        };
         for (selection, wanted) in [
             (everybody(), true),
             (Selection { pids: vec![33], ..everybody() }, true),
@@ -265,10 +281,11 @@ mod tests {
             (Selection { containers: vec!["xyz".to_owned()], ..everybody() }, false),
             (Selection { peers: vec![network("192.0.2.0/24")], ..everybody() }, true),
             (Selection { peers: vec![network("10.0.0.0/8")], ..everybody() }, false),
-            (Selection { ports: vec![40_000], ..everybody() }, true),
-            (Selection { ports: vec![443], ..everybody() }, false),
-            (Selection { netns: Some(1), ..everybody() }, true),
-            (Selection { netns: Some(2), ..everybody() }, false),
+            (at("40000", &[]), true),
+            (at("443,39000-40000", &[]), true),
+            (at("443,39000-39999", &[]), false),
+            (at("", &[3, 1]), true),
+            (at("", &[2]), false),
             (Selection { pids: vec![33], peers: vec![network("10.0.0.0/8")], ..everybody() }, false),
         ] {
             assert_eq!(selection.wants_event(&drop, &world), wanted, "{selection:?}");

@@ -1,13 +1,16 @@
 //! The last words of a run: what was seen, what was found, what was lost, and whether it all adds up.
 
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::correlate::Reconciliation;
-use crate::event::Timestamp;
-use crate::finding::Engine;
+use crate::event::{Event, PlaceFilter, Timestamp};
+use crate::finding::{Engine, Finding};
+
+use super::Selection;
 
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,8 +30,35 @@ pub struct Summary {
     /// What was forgotten because there was too much to remember; findings that were not told because there were too many.
     #[serde(skip_serializing_if = "Counts::is_empty")]
     pub forgotten: Counts,
+    /// What was asked for, as the user wrote it: what is counted above is that and nothing else.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub filters: Vec<String>,
     /// Our counts beside the kernel's.
     pub reconciliation: Vec<Reconciliation>,
+}
+
+/// What a selection has let pass.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    /// Records of the kernel side, by kind.
+    events: BTreeMap<&'static str, u64>,
+    /// Findings, by code.
+    findings: BTreeMap<&'static str, u64>,
+    told: HashSet<u64>,
+}
+
+impl Counted {
+    /// A record that is wanted.
+    pub fn event(&mut self, event: &Event) {
+        *self.events.entry(event.kind.name()).or_default() += 1;
+    }
+
+    /// A report of a finding that is wanted.
+    pub fn finding(&mut self, finding: &Finding) {
+        if self.told.insert(finding.id) {
+            *self.findings.entry(finding.code).or_default() += 1;
+        }
+    }
 }
 
 /// Names and numbers, in order.
@@ -70,6 +100,7 @@ impl Summary {
     /// Of everything that `engine` has taken in.
     pub fn of(engine: &Engine) -> Self {
         let world = engine.world();
+        let filters = world.coverage().into_iter().flat_map(|of| of.scope.iter().chain(&of.filters));
         let owned = |(name, count): (&str, u64)| (name.to_owned(), count);
         let mut lost: Vec<(String, u64)> = Vec::new();
         for (what, loss) in world.losses().iter() {
@@ -87,7 +118,38 @@ impl Summary {
             findings: Counts(engine.opened().iter().map(|(code, count)| owned((code, *count))).collect()),
             lost: Counts(lost),
             forgotten: Counts(world.forgotten().into_iter().map(owned).chain(untold).collect()),
+            filters: filters.cloned().collect(),
             reconciliation: world.reconcile(),
         }
+    }
+
+    /// Of what `counted` has let pass, where something was left out.
+    pub fn of_selected(
+        engine: &Engine,
+        selection: &Selection,
+        counted: &Counted,
+        words: impl Iterator<Item = String>,
+    ) -> Self {
+        let mut summary = Self::of(engine);
+        let counts = |of: &BTreeMap<&'static str, u64>| {
+            Counts(of.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect())
+        };
+        summary.events = counts(&counted.events);
+        summary.findings = counts(&counted.findings);
+        summary.reconciliation.retain(|row| selection.place.wants_netns(row.netns));
+        // The kernel counts for all of a namespace, and so do we beside it.
+        let narrower = Selection {
+            place: PlaceFilter { netns: Vec::new(), ..selection.place.clone() },
+            ..selection.clone()
+        };
+        if !narrower.is_everybody() {
+            for row in &mut summary.reconciliation {
+                row.reason
+                    .get_or_insert_with(|| "of the whole network namespace, whatever is shown".to_owned());
+            }
+        }
+        let new: Vec<String> = words.filter(|word| !summary.filters.contains(word)).collect();
+        summary.filters.extend(new);
+        summary
     }
 }

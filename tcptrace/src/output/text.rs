@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write;
+use std::ops::ControlFlow;
 
 use jiff::tz::TimeZone;
 
@@ -11,34 +12,29 @@ use crate::finding::{Finding, Severity, State, Value};
 
 use super::escape::escape;
 use super::event_line::EventLine;
-use super::sink::{LineSink, Written};
+use super::lines::{BLUE, DIM, Lines, RED, YELLOW};
+use super::sink::Written;
 use super::summary::Summary;
+use super::zone;
 
 /// Writes text.
 #[derive(Debug)]
 pub struct TextWriter<W: Write> {
-    to: LineSink<W>,
+    to: Lines<W>,
     zone: TimeZone,
-    colour: bool,
 }
-
-/// SGR codes.
-const RED: &str = "1;31";
-const YELLOW: &str = "1;33";
-const BLUE: &str = "1;34";
-const DIM: &str = "2";
 
 impl<W: Write> TextWriter<W> {
     /// Writes to `to`, with times in `zone` and with colours if `colour`.
     pub fn new(to: W, zone: TimeZone, colour: bool) -> Self {
-        Self { to: LineSink::new(to), zone, colour }
+        Self { to: Lines::new(to, colour), zone }
     }
 
-    /// What is observed, in one line; what is not, in another.
+    /// What is observed from `time` on, in one line.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn coverage(&mut self, coverage: &Coverage) -> Written {
+    pub fn coverage(&mut self, coverage: &Coverage, time: Timestamp) -> Written {
         let with = |status: ObservationStatus| {
             let names: Vec<&str> = coverage
                 .observations
@@ -63,11 +59,15 @@ impl<W: Write> TextWriter<W> {
                 let _ = write!(line, "; {words}: {}", escape(&names.join(", ")));
             }
         }
-        if !coverage.filters.is_empty() {
-            let _ = write!(line, "; only {}", escape(&coverage.filters.join(" ")));
+        for hindrance in &coverage.hindrances {
+            let _ = write!(line, "; {}", escape(hindrance));
         }
-        let line = self.coloured(DIM, &line);
-        self.lines(&[line])
+        let only: Vec<&str> = coverage.scope.iter().chain(&coverage.filters).map(String::as_str).collect();
+        if !only.is_empty() {
+            let _ = write!(line, "; only {}", escape(&only.join(" ")));
+        }
+        let _ = write!(line, "; times are {}", zone::in_words(&self.zone, time));
+        self.to.parts(&[(Some(DIM), &line)])
     }
 
     /// A finding.
@@ -76,23 +76,22 @@ impl<W: Write> TextWriter<W> {
     /// When it cannot be written.
     pub fn finding(&mut self, finding: &Finding) -> Written {
         let severity = finding.severity.name().to_uppercase();
-        let severity = match finding.severity {
-            Severity::Critical => self.coloured(RED, &severity),
-            Severity::Warning => self.coloured(YELLOW, &severity),
-            Severity::Info => self.coloured(BLUE, &severity),
+        let colour = match finding.severity {
+            Severity::Critical => RED,
+            Severity::Warning => YELLOW,
+            Severity::Info => BLUE,
         };
         let state = match finding.state {
             State::Opened => String::new(),
             state => format!(" ({})", state.name()),
         };
-        let mut lines = vec![format!(
-            "{} {severity} {}{state}  {}",
-            self.clock(finding.time),
-            finding.code,
-            escape(&finding.headline())
-        )];
-        lines.extend(account(finding));
-        self.lines(&lines)
+        let time = format!("{} ", self.clock(finding.time));
+        let rest = format!(" {}{state}  {}", finding.code, finding.headline());
+        let parts = [(None, time.as_str()), (Some(colour), severity.as_str()), (None, rest.as_str())];
+        if self.to.parts(&parts)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        self.lines(&account(finding))
     }
 
     /// An event that the kernel side reported; others are no lines of output. `world` names containers.
@@ -103,7 +102,7 @@ impl<W: Write> TextWriter<W> {
         if let Kind::Lost(lost) = &event.kind {
             return self.lost(lost);
         }
-        let Some(line) = EventLine::of(event, world) else { return Ok(std::ops::ControlFlow::Continue(())) };
+        let Some(line) = EventLine::of(event, world) else { return Ok(ControlFlow::Continue(())) };
         let mut text = format!("{} {}", self.clock(line.time), line.event);
         if let (Some(comm), Some(pid)) = (&line.comm, line.pid) {
             let _ = write!(text, " {}[{pid}]", escape(comm));
@@ -117,7 +116,7 @@ impl<W: Write> TextWriter<W> {
                 let _ = write!(text, " {name}={}", escape(&value));
             }
         }
-        self.lines(&[text])
+        self.to.line(&text)
     }
 
     /// Events that were lost.
@@ -132,8 +131,7 @@ impl<W: Write> TextWriter<W> {
             escape(&lost.what),
             lost.place.name()
         );
-        let line = self.coloured(YELLOW, &line);
-        self.lines(&[line])
+        self.to.parts(&[(Some(YELLOW), &line)])
     }
 
     /// The last words.
@@ -143,9 +141,14 @@ impl<W: Write> TextWriter<W> {
     pub fn summary(&mut self, summary: &Summary) -> Written {
         let or_none =
             |words: String| if words.is_empty() { "none".to_owned() } else { escape(&words).into_owned() };
+        let only = if summary.filters.is_empty() {
+            String::new()
+        } else {
+            format!("; only {}", escape(&summary.filters.join(" ")))
+        };
         let mut lines = vec![
             format!(
-                "{:.1} s traced; findings: {}",
+                "{:.1} s traced; findings: {}{only}",
                 summary.duration.as_secs_f64(),
                 or_none(summary.findings.in_words())
             ),
@@ -178,6 +181,14 @@ impl<W: Write> TextWriter<W> {
         self.lines(&lines)
     }
 
+    /// A line of another kind.
+    ///
+    /// # Errors
+    /// When it cannot be written, or is not read.
+    pub fn say(&mut self, text: std::fmt::Arguments<'_>) -> std::io::Result<()> {
+        self.to.say(text)
+    }
+
     /// Passes on what was written.
     ///
     /// # Errors
@@ -199,14 +210,13 @@ impl<W: Write> TextWriter<W> {
         }
     }
 
-    fn coloured(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
-    }
-
     fn lines(&mut self, lines: &[String]) -> Written {
-        let mut text = lines.join("\n");
-        text.push('\n');
-        self.to.write(text.as_bytes())
+        for line in lines {
+            if self.to.line(line)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 }
 

@@ -14,6 +14,7 @@ use aya::{
 use super::{
     btf::Btf,
     coverage::{Coverage, Observed, Status},
+    hindrance::{LOCKDOWN, is_confidential},
     plan::{BackEnd, Kind, Observation, Probe, WITH_ALL, Way, observations},
 };
 
@@ -353,6 +354,17 @@ struct Done {
     gaps: Vec<String>,
 }
 
+const TRACEFS: &str = "tracefs may not be read (needs CAP_DAC_READ_SEARCH)";
+
+/// Whether a file that it takes may not be read.
+fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        error
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    })
+}
+
 /// What a failure to load or attach means to a user.
 pub(super) fn explain(error: &ProgramError, kind: Kind) -> String {
     const ENOTSUPP: i32 = 524;
@@ -362,7 +374,8 @@ pub(super) fn explain(error: &ProgramError, kind: Kind) -> String {
         _ => None,
     };
     match (error, errno) {
-        (_, Some(libc::EPERM)) => "not permitted (kernel lockdown or container policy)".to_owned(),
+        (_, Some(libc::EPERM)) if is_confidential() => LOCKDOWN.to_owned(),
+        (_, Some(libc::EPERM)) => "not permitted (capabilities or container policy)".to_owned(),
         (_, Some(ENOTSUPP)) => {
             "this kernel cannot attach there (errno 524: more than six arguments, or no trampolines)"
                 .to_owned()
@@ -374,8 +387,14 @@ pub(super) fn explain(error: &ProgramError, kind: Kind) -> String {
                 !line.trim().is_empty() && !statistics.iter().any(|word| line.starts_with(word))
             });
             log::debug!("verifier: {log}");
+            // The helpers that read kernel memory are not there under lockdown: "cannot use helper bpf_probe_read#4".
+            if is_confidential() && last.is_some_and(|line| line.contains("bpf_probe_read")) {
+                return LOCKDOWN.to_owned();
+            }
             format!("the verifier refused it ({io_error}): {}", last.unwrap_or("no word from it"))
         }
+        (ProgramError::KProbeError(error), _) if is_refused(error) => TRACEFS.to_owned(),
+        (ProgramError::TracePointError(error), _) if is_refused(error) => TRACEFS.to_owned(),
         (ProgramError::KProbeError(_), _) => "this kernel has no kprobes".to_owned(),
         (ProgramError::TracePointError(_), _) => "this kernel has no such tracepoint".to_owned(),
         (ProgramError::SyscallError(_), Some(libc::ENOENT))

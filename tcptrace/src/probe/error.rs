@@ -51,7 +51,10 @@ impl ProbeError {
     pub(super) fn nothing_attached(coverage: &Coverage) -> Self {
         let reasons: Vec<&str> = coverage.observations.iter().filter_map(|o| o.reason.as_deref()).collect();
         let first = reasons.first().copied().unwrap_or("no reason was given").to_owned();
-        if reasons.iter().all(|reason| reason.contains("not permitted")) {
+        if reasons
+            .iter()
+            .all(|reason| reason.contains("not permitted") || reason.contains(super::hindrance::LOCKDOWN))
+        {
             Self::NotPermitted { what: first, hint: hint() }
         } else {
             Self::NothingAttached(first)
@@ -88,11 +91,9 @@ fn denied(error: &(dyn std::error::Error + 'static)) -> bool {
 
 /// What else stands in the way, where the system says.
 fn hint() -> String {
-    let mut hint = String::new();
-    if let Ok(lockdown) = std::fs::read_to_string("/sys/kernel/security/lockdown")
-        && lockdown.contains("[confidentiality]")
-    {
-        hint.push_str("; the kernel is locked down (confidentiality), which forbids reading kernel memory");
+    if super::hindrance::is_confidential() {
+        format!("; {}", super::hindrance::LOCKDOWN)
+    } else {
+        String::new()
     }
-    hint
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use super::plan::{SKIPPED_IN_GOOD_FAITH, STAND_INS};
+use super::plan::{STAND_INS, Skip, skip_of};
 
 /// `BPF_OBJ_GET_INFO_BY_FD` (uapi/linux/bpf.h).
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
@@ -37,7 +37,7 @@ pub(super) fn of_program(fd: BorrowedFd<'_>) -> u64 {
 
 /// What of the skipped runs is a loss: without those that a stand-in made up for (`stood_in`, by its index), without the
 /// stand-ins' own (what they miss, the first one did unless it was skipped itself), and without those of which nothing is lost
-/// ([`SKIPPED_IN_GOOD_FAITH`]) unless everything is streamed.
+/// ([`Skip::Harmless`]) unless everything is streamed.
 pub(super) fn worth_telling(
     mut missed: BTreeMap<&'static str, u64>,
     stood_in: impl Fn(u32) -> u64,
@@ -51,7 +51,7 @@ pub(super) fn worth_telling(
         }
     }
     missed.retain(|program, count| {
-        let is_told = streams_all || !SKIPPED_IN_GOOD_FAITH.contains(program);
+        let is_told = streams_all || skip_of(program) != Skip::Harmless;
         if !is_told && *count > 0 {
             log::debug!("{program}: {count} runs skipped");
         }

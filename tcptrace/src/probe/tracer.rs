@@ -332,7 +332,7 @@ impl Tracer {
 
     /// How often the kernel skipped a run of each attached program, because it would have interrupted itself, and nobody made up
     /// for it. Without those of which nothing is lost
-    /// ([`SKIPPED_IN_GOOD_FAITH`](super::plan::SKIPPED_IN_GOOD_FAITH)), unless everything is streamed.
+    /// ([`Skip::Harmless`](super::plan::Skip::Harmless)), unless everything is streamed.
     #[must_use]
     pub fn misses(&self) -> BTreeMap<&'static str, u64> {
         let missed = self.skipped();

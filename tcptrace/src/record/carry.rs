@@ -14,6 +14,8 @@ pub(super) struct Carry {
     coverage: Option<Event>,
     knobs: BTreeMap<u32, Event>,
     counters: BTreeMap<u32, Event>,
+    /// By namespace and index.
+    devices: BoundedMap<(u32, u32), Event>,
     processes: BoundedMap<u32, Event>,
     owners: BoundedMap<u64, Event>,
     /// listen() and the last sample of each listener that is open, by its socket's inode.
@@ -26,6 +28,7 @@ impl Default for Carry {
             coverage: None,
             knobs: BTreeMap::new(),
             counters: BTreeMap::new(),
+            devices: BoundedMap::new(ENTRIES),
             processes: BoundedMap::new(ENTRIES),
             owners: BoundedMap::new(ENTRIES),
             listeners: BoundedMap::new(ENTRIES),
@@ -43,6 +46,11 @@ impl Carry {
             }
             Kind::CounterSample(sample) => {
                 self.counters.insert(sample.netns, event.clone());
+            }
+            Kind::Device(device) => {
+                let key = (device.netns, device.index);
+                self.devices.remove(&key);
+                self.devices.get_or_insert_with(key, || event.clone());
             }
             Kind::ProcessInfo(info) => {
                 self.processes.remove(&info.pid);
@@ -75,6 +83,7 @@ impl Carry {
         self.coverage
             .iter()
             .chain(self.knobs.values())
+            .chain(self.devices.iter().map(|(_, event)| event))
             .chain(self.processes.iter().map(|(_, event)| event))
             .chain(self.owners.iter().map(|(_, event)| event))
             .chain(listens)

@@ -20,7 +20,7 @@ pub fn create(path: &Path, force: bool) -> io::Result<File> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_file() => {
             if !force {
-                return Err(there("it is there already: choose another name, or overwrite it with --force"));
+                return Err(is_there());
             }
             // A new file rather than the old one emptied: its permissions, and whoever reads the old one.
             fs::remove_file(path)?;
@@ -42,6 +42,12 @@ pub fn create(path: &Path, force: bool) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
+/// That a file is there, and what to do.
+pub(super) fn is_there() -> io::Error {
+    let words = "it is there already: choose another name, or overwrite it with --force";
+    io::Error::new(io::ErrorKind::AlreadyExists, words)
+}
+
 /// Opens a pipe or a device, and nothing else: what has this name may have changed meanwhile.
 fn open_special(path: &Path, found: &Metadata) -> io::Result<File> {
     if is_shared(path) && !is_trusted(found) {
@@ -58,7 +64,7 @@ fn open_special(path: &Path, found: &Metadata) -> io::Result<File> {
 }
 
 /// Refuses a path on which a directory is a symbolic link that another user has laid where others can write.
-fn refuse_foreign_links(path: &Path) -> io::Result<()> {
+pub(super) fn refuse_foreign_links(path: &Path) -> io::Result<()> {
     for directory in path.ancestors().skip(1).filter(|of| !of.as_os_str().is_empty()) {
         let Ok(found) = fs::symlink_metadata(directory) else { continue };
         if found.is_symlink() && is_shared(directory) && !is_trusted(&found) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use crate::event::{ClockOffset, Coverage, Timestamp};
+use crate::output::json_text;
 
 use super::frame::{CHECKSUM, NO_CHECKSUM};
 
@@ -135,8 +136,8 @@ impl Metadata {
         .collect();
         let mut add =
             |key: &str, value: Option<String>| map.extend(value.map(|value| (key.to_owned(), value)));
-        add("tcptrace.command", self.command.as_ref().and_then(|words| serde_json::to_string(words).ok()));
-        add("tcptrace.coverage", self.coverage.as_ref().and_then(|of| serde_json::to_string(of).ok()));
+        add("tcptrace.command", self.command.as_ref().map(json_text));
+        add("tcptrace.coverage", self.coverage.as_ref().map(json_text));
         map
     }
 

@@ -7,10 +7,12 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::unistd::{AccessFlags, access};
+
 use crate::event::{Event, Timestamp};
 
 use super::carry::Carry;
-use super::create::create;
+use super::create::{create, is_there, refuse_foreign_links};
 use super::metadata::Metadata;
 use super::reader::Reader;
 use super::writer::Writer;
@@ -35,6 +37,32 @@ pub struct Plan {
     pub rotation: Option<Rotation>,
     /// Delete the oldest parts, so that all together are not larger than so many bytes.
     pub keep: Option<u64>,
+}
+
+impl Plan {
+    /// Whether the first file can be made, as far as that shows without making it: it is not there (or may be overwritten), and
+    /// its directory may be written to.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check(&self) -> io::Result<()> {
+        let path = match self.rotation {
+            Some(_) => part_path(&self.path, 1),
+            None => self.path.clone(),
+        };
+        refuse_foreign_links(&path)?;
+        match fs::metadata(&path) {
+            Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+            Ok(found) if found.is_file() && !self.force => return Err(is_there()),
+            // A pipe or a device.
+            Ok(found) if !found.is_file() => return Ok(access(&path, AccessFlags::W_OK)?),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let directory = path.parent().filter(|of| !of.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok(access(directory, AccessFlags::W_OK | AccessFlags::X_OK)?)
+    }
 }
 
 /// The parts of a recording, the last of which is being written.

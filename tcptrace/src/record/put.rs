@@ -5,6 +5,7 @@ use crate::event::{
     Kind, ListenerRef, ListenerSample, ListenerTotals, PortReleased, PortTaken, RequestEnd, Syn,
     SynAckRetransmit, SynDrop, Task, Timestamp,
 };
+use crate::output::try_json_text;
 
 use super::column::Lists;
 use super::names::Named as _;
@@ -158,11 +159,13 @@ pub(super) fn put(columns: &mut Builders, row: usize, event: &Event) -> Result<(
         | Kind::NoPort(_)
         | Kind::PortUse(_)
         | Kind::PortSurvey(_)
+        | Kind::AcceptFail(_)
         | Kind::BindFail(_)
         | Kind::ListenerClosed(_)
         | Kind::PrefixSample(_)
         | Kind::CounterSample(_)
         | Kind::KnobSample(_)
+        | Kind::Device(_)
         | Kind::ProcessInfo(_)
         | Kind::ProcessState(_)
         | Kind::SocketOwner(_)
@@ -172,7 +175,7 @@ pub(super) fn put(columns: &mut Builders, row: usize, event: &Event) -> Result<(
         | Kind::ListenerReport(_)
         | Kind::Coverage(_)
         | Kind::Lost(_) => {
-            columns.detail.put(row, serde_json::to_string(&event.kind)?);
+            columns.detail.put(row, try_json_text(&event.kind)?);
             for_queries(columns, row, &event.kind);
         }
     }
@@ -188,6 +191,13 @@ fn for_queries(columns: &mut Builders, row: usize, kind: &Kind) {
             task(columns, row, &listen.task);
             columns.backlog.put(row, listen.backlog);
             columns.options.put(row, listen.options.bits());
+        }
+        Kind::AcceptFail(fail) => {
+            endpoints(columns, row, &fail.endpoints);
+            listener(columns, row, &fail.listener);
+            task(columns, row, &fail.task);
+            columns.errno.put(row, fail.errno);
+            columns.total.put(row, fail.total);
         }
         Kind::BindFail(fail) => {
             endpoints(columns, row, &fail.endpoints);
@@ -226,6 +236,10 @@ fn for_queries(columns: &mut Builders, row: usize, kind: &Kind) {
         }
         Kind::CounterSample(sample) => columns.netns.put(row, sample.netns),
         Kind::KnobSample(sample) => columns.netns.put(row, sample.netns),
+        Kind::Device(device) => {
+            columns.netns.put(row, device.netns);
+            columns.device.put(row, device.index);
+        }
         Kind::ProcessInfo(info) => {
             columns.pid.put(row, info.pid);
             columns.comm.put(row, info.comm.as_str());

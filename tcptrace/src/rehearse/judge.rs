@@ -89,6 +89,28 @@ impl Claims {
         problems
     }
 
+    /// What was expected and is neither claimed nor observable here, one sentence each: the finding, and the observation that it
+    /// needs.
+    pub fn not_observable(&self, truth: &GroundTruth, observes: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut answered = BTreeSet::new();
+        let mut left = Vec::new();
+        for expected in &truth.expect {
+            let claims = self.of_code(expected, &answered);
+            match claims.into_iter().find(|(_, claim)| mismatch(expected, claim).is_none()) {
+                Some((id, _)) => {
+                    answered.insert(id);
+                }
+                None => left.push(expected),
+            }
+        }
+        left.into_iter()
+            .filter_map(|expected| {
+                let needs = expected.needs.filter(|needs| !observes(needs))?;
+                Some(format!("{} ({}) needs the observation {needs}", expected.code, expected.cause))
+            })
+            .collect()
+    }
+
     /// What was claimed as certain and is not so, one sentence each: the worst that the tracer can do.
     pub fn false_certains(&self, truth: &GroundTruth) -> Vec<String> {
         let is_false = |claim: &Value| {
@@ -268,6 +290,7 @@ mod tests {
                 requester: Some(who(7, "tt-server")),
                 holder: Some(who(8, "tt-client")),
                 needs: None,
+                without: None,
                 at_most: None,
                 at_least: None,
             }],
@@ -325,11 +348,37 @@ mod tests {
         truth.expect[0].needs = Some("bind-fail");
         assert_eq!(Claims::default().judge(&truth, |_| true).len(), 1);
         assert!(Claims::default().judge(&truth, |needed| needed != "bind-fail").is_empty());
+        let missing = |claims: &Claims, seen| claims.not_observable(&truth, |_| seen).len();
+        assert_eq!((missing(&Claims::default(), false), missing(&Claims::default(), true)), (1, 0));
+        let mut found = Claims::default();
+        found.note(claim());
+        assert_eq!(missing(&found, false), 0);
         let mut wrong = Claims::default();
         let mut claim = claim();
         claim["cause"] = "listener".into();
         wrong.note(claim);
         assert_eq!(wrong.judge(&truth, |_| false).len(), 1);
+    }
+
+    #[test]
+    fn where_a_cause_cannot_be_told_another_word_is_right() {
+        let mut truth = truth();
+        truth.expect[0] = truth.expect[0].clone().or_without("request-end", "unknown");
+        let with = |cause: &str| {
+            let mut all = Claims::default();
+            let mut claim = claim();
+            claim["cause"] = cause.into();
+            all.note(claim);
+            all
+        };
+        let right = |claims: &Claims, seen: bool| {
+            let mut truth = truth.clone();
+            truth.settle(|_| seen);
+            claims.judge(&truth, |_| seen).is_empty()
+        };
+        let (told, unknown) = (with("ephemeral-grab"), with("unknown"));
+        assert_eq!((right(&told, true), right(&told, false)), (true, false));
+        assert_eq!((right(&unknown, true), right(&unknown, false)), (false, true));
     }
 
     #[test]

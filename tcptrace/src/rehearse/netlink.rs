@@ -139,11 +139,41 @@ pub(super) fn add_veth(here: End, there: End, elsewhere: BorrowedFd<'_>) -> io::
         .send()
 }
 
+/// From linux/if_link.h; libc has no name for it.
+const VRF_TABLE: u16 = 1;
+
+/// Makes a VRF with a routing table of its own.
+pub(super) fn add_vrf(name: &str, table: u32) -> io::Result<()> {
+    Request::new(libc::RTM_NEWLINK, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &link(0, 0))
+        .attribute(libc::IFLA_IFNAME, &[name.as_bytes(), b"\0"].concat())
+        .nested(libc::IFLA_LINKINFO, &[], |info| {
+            info.attribute(libc::IFLA_INFO_KIND, b"vrf")
+                .nested(libc::IFLA_INFO_DATA, &[], |data| data.attribute(VRF_TABLE, &table.to_ne_bytes()))
+        })
+        .send()
+}
+
+/// Makes a link belong to another one, as to a VRF.
+pub(super) fn set_master(name: &str, master: &str) -> io::Result<()> {
+    Request::new(libc::RTM_NEWLINK, 0, &link(index_of(name)?, 0))
+        .attribute(libc::IFLA_MASTER, &index_of(master)?.to_ne_bytes())
+        .send()
+}
+
 /// Gives a link of the calling thread's namespace an address.
 pub(super) fn add_address(name: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
-    let (family, bytes) = wire(address)?;
     // Without NODAD an IPv6 address is tentative, and cannot be bound, for its first second.
-    let flags = u8::try_from(libc::IFA_F_NODAD).map_err(io::Error::other)?;
+    add_flagged(name, address, prefix, libc::IFA_F_NODAD)
+}
+
+/// The same, of an IPv6 address that the kernel tests for uniqueness first.
+pub(super) fn add_address_to_test(name: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
+    add_flagged(name, address, prefix, 0)
+}
+
+fn add_flagged(name: &str, address: IpAddr, prefix: u8, flags: u32) -> io::Result<()> {
+    let (family, bytes) = wire(address)?;
+    let flags = u8::try_from(flags).map_err(io::Error::other)?;
     let mut fixed = vec![family, prefix, flags, libc::RT_SCOPE_UNIVERSE];
     fixed.extend_from_slice(&index_of(name)?.to_ne_bytes()); // struct ifaddrmsg
     Request::new(libc::RTM_NEWADDR, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &fixed)

@@ -64,10 +64,18 @@ impl GroundTruth {
         }
     }
 
+    /// What is right with the observations that are made here: causes that cannot be told without another one are replaced.
+    pub fn settle(&mut self, observes: impl Fn(&str) -> bool) {
+        for expected in &mut self.expect {
+            if let Some(without) = expected.without.filter(|without| !observes(without.observation)) {
+                expected.cause = without.cause;
+            }
+        }
+    }
+
     /// The truth as one line of JSON, without the line's end.
     pub fn to_json(&self) -> String {
-        // Plain structs with string keys: serde_json has nothing to refuse here.
-        serde_json::to_string(self).unwrap_or_default()
+        crate::output::json_text(self)
     }
 }
 
@@ -94,6 +102,9 @@ pub struct Expectation {
     /// The observation without which nobody can know: where it is not made, the finding may be missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub needs: Option<&'static str>,
+    /// What is right instead where an observation is not made.
+    #[serde(skip)]
+    pub without: Option<Without>,
     /// The highest confidence that is right: more would leave out an explanation that fits as well. None: certain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_most: Option<Confidence>,
@@ -112,9 +123,20 @@ impl Expectation {
             requester: None,
             holder: None,
             needs: None,
+            without: None,
             at_most: None,
             at_least: None,
         }
+    }
+
+    /// Where `observation` is not made, the finding cannot be there; it may be missing.
+    pub(super) fn needing(self, observation: &'static str) -> Self {
+        Self { needs: Some(observation), ..self }
+    }
+
+    /// Where `observation` is not made, `cause` is right: this one cannot be told from others there.
+    pub(super) fn or_without(self, observation: &'static str, cause: &'static str) -> Self {
+        Self { without: Some(Without { observation, cause }), ..self }
     }
 
     /// Claiming more than this is false.
@@ -126,6 +148,15 @@ impl Expectation {
     pub(super) fn at_least(self, confidence: Confidence) -> Self {
         Self { at_least: Some(confidence), ..self }
     }
+}
+
+/// What is right where a cause cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Without {
+    /// The observation that is not made.
+    pub observation: &'static str,
+    /// The right cause then.
+    pub cause: &'static str,
 }
 
 /// A finding that is true beside the expected ones, depending on where the tracer puts its thresholds.

@@ -16,8 +16,8 @@ const HOLDINGS: usize = 4_096;
 pub struct PortQuestion {
     /// Which port.
     pub port: u16,
-    /// When; `None` for any time.
-    pub at: Option<Timestamp>,
+    /// When, from its first to its last nanosecond; `None` for any time.
+    pub at: Option<(Timestamp, Timestamp)>,
 }
 
 /// Somebody had the port.
@@ -217,7 +217,7 @@ impl Holders {
     }
 
     fn add(&mut self, holding: Holding) {
-        if self.question.at.is_some_and(|at| holding.since > at) {
+        if self.question.at.is_some_and(|(_, last)| holding.since > last) {
             return;
         }
         if self.known.len() >= HOLDINGS {
@@ -230,10 +230,10 @@ impl Holders {
     /// Those that answer the question, the latest last.
     pub(super) fn finish(mut self, world: &Correlator) -> Vec<Holding> {
         let minute = Duration::from_secs(60);
-        if let Some(at) = self.question.at {
+        if let Some((first, last)) = self.question.at {
             self.known.retain(|of| {
                 let until = of.until.map(|until| if of.time_wait { until.after(minute) } else { until });
-                of.since <= at && until.is_none_or(|until| until >= at)
+                of.since <= last && until.is_none_or(|until| until >= first)
             });
         }
         for holding in &mut self.known {

@@ -49,7 +49,7 @@ pub fn json(metadata: &Metadata, condition: &Condition, report: &Report) -> Vec<
             let mut line = value(holding);
             if let Value::Object(line) = &mut line {
                 line.insert("port".to_owned(), question.port.into());
-                line.insert("at".to_owned(), question.at.map(|at| at.to_string()).into());
+                line.insert("at".to_owned(), question.at.map(|(first, _)| first.to_string()).into());
             }
             add("port-holder", line);
         }

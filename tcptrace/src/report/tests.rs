@@ -73,7 +73,7 @@ fn released(second: u64, pid: u32, sk: u64) -> Event {
 }
 
 fn report(events: &[Event], from: Option<u64>, to: Option<u64>, question: Option<(u16, u64)>) -> Report {
-    let question = question.map(|(port, second)| PortQuestion { port, at: Some(at(second)) });
+    let question = question.map(|(port, second)| PortQuestion { port, at: Some((at(second), at(second))) });
     let mut digest = Digest::new(from.map(at), to.map(at), question);
     for event in events {
         if !digest.note(event) {

@@ -20,8 +20,9 @@ pub fn text(metadata: &Metadata, condition: &Condition, report: &Report, zone: &
     let mut out = Sheet::default();
     page.heading(&mut out, metadata, condition, report);
     if let Some((question, holdings)) = &report.holdings {
-        let at =
-            question.at.map_or_else(|| "at any time".to_owned(), |at| format!("at {}", page.when.moment(at)));
+        let at = question
+            .at
+            .map_or_else(|| "at any time".to_owned(), |(first, last)| page.when.within(first, last));
         out.gap();
         out.line(format_args!("PORT {} {at}", question.port));
         if holdings.is_empty() {
@@ -97,7 +98,7 @@ impl Page<'_> {
             metadata.host,
             metadata.kernel,
             self.when.moment(report.from),
-            self.when.moment(report.to),
+            self.when.moment_and_zone(report.to),
             span(report.from, report.to),
             report.events
         ));

@@ -3,6 +3,7 @@
 use jiff::tz::TimeZone;
 
 use crate::event::Timestamp;
+use crate::output::zone;
 
 /// Prints times.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +19,15 @@ impl When<'_> {
 
     /// Date and time, with the zone's name.
     pub(super) fn moment_and_zone(self, time: Timestamp) -> String {
-        self.format(time, "%Y-%m-%d %H:%M:%S.%3f %Z")
+        format!("{} {}", self.moment(time), zone::in_words(self.zone, time))
+    }
+
+    /// `at …`, or for a time that is longer `between … and …`.
+    pub(super) fn within(self, first: Timestamp, last: Timestamp) -> String {
+        if first == last {
+            return format!("at {}", self.moment(first));
+        }
+        format!("between {} and {}", self.moment(first), self.moment(last))
     }
 
     /// Time of day.

@@ -1,8 +1,9 @@
 //! Half-open connections, and the listeners they belong to.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use crate::host::sock_diag::{DiagSocket, Family, Listener};
+use crate::host::sock_diag::{DiagSocket, Family, Listener, Timer};
 
 /// Connections of a listener that are not complete.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -11,6 +12,9 @@ pub struct HalfOpen {
     pub requests: u32,
     /// Of these: the SYN-ACK was sent more than once.
     pub retransmitted: u32,
+    /// Of these: the final ACK has come and was put aside until data comes (`TCP_DEFER_ACCEPT`). Known once the timer has run
+    /// out and no SYN-ACK was sent again; of younger requests it is not known.
+    pub deferred: u32,
     /// Fast Open connections whose final ACK is awaited. They stand in the accept queue already.
     pub fast_open: u32,
     /// Several listeners share the address (SO_REUSEPORT), and sock_diag does not tell whose these are: each of them shows
@@ -19,13 +23,13 @@ pub struct HalfOpen {
 }
 
 /// Which listeners of a namespace may have accepted SYNs to an address.
-pub(super) struct Doors<'l> {
+pub(crate) struct Doors<'l> {
     by_port: HashMap<(Family, u16), Vec<(usize, &'l Listener)>>,
     found: Vec<HalfOpen>,
 }
 
 impl<'l> Doors<'l> {
-    pub(super) fn new(listeners: &'l [Listener]) -> Self {
+    pub(crate) fn new(listeners: &'l [Listener]) -> Self {
         let mut by_port: HashMap<_, Vec<_>> = HashMap::new();
         for (index, listener) in listeners.iter().enumerate() {
             by_port.entry((listener.family, listener.local.port())).or_default().push((index, listener));
@@ -34,7 +38,7 @@ impl<'l> Doors<'l> {
     }
 
     /// Books a socket in SYN_RECV to its listener: a request has its listener's family.
-    pub(super) fn note(&mut self, socket: &DiagSocket) {
+    pub(crate) fn note(&mut self, socket: &DiagSocket) {
         let candidates =
             self.by_port.get(&(socket.family, socket.local.port())).map_or(&[][..], Vec::as_slice);
         let score = |listener: &Listener| {
@@ -58,14 +62,23 @@ impl<'l> Doors<'l> {
             } else {
                 found.requests += 1;
                 found.retransmitted += u32::from(socket.timer.is_some_and(|timer| timer.retransmits > 0));
+                found.deferred += u32::from(socket.timer.is_some_and(is_deferred));
             }
         }
     }
 
     /// What each listener has, in the order in which they were given.
-    pub(super) fn into_found(self) -> Vec<HalfOpen> {
+    pub(crate) fn into_found(self) -> Vec<HalfOpen> {
         self.found
     }
+}
+
+/// Whether a request waits for data. Its timer runs for a second at first and for longer each time after that. Without
+/// `TCP_DEFER_ACCEPT` the SYN-ACK is sent again each time that it runs out.
+fn is_deferred(timer: Timer) -> bool {
+    /// The first time-out, and the rounding of the kernel's clock.
+    const FIRST: Duration = Duration::from_millis(1050);
+    timer.retransmits == 0 && timer.left > FIRST
 }
 
 #[cfg(test)]
@@ -110,6 +123,23 @@ mod tests {
     }
 
     #[test]
+    fn a_request_whose_timer_ran_out_without_a_syn_ack_waits_for_data() {
+        let deferred = |retransmits, left_ms| {
+            let listeners = [socket("0.0.0.0:80")];
+            let mut doors = Doors::new(&listeners);
+            let mut one = request("10.0.0.1:80");
+            let timer = one.timer.as_mut().unwrap();
+            (timer.retransmits, timer.left) = (retransmits, Duration::from_millis(left_ms));
+            doors.note(&one);
+            doors.into_found()[0].deferred
+        };
+        assert_eq!(deferred(0, 1900), 1);
+        // Its first second, or the end of a later pause: not known.
+        assert_eq!(deferred(0, 990), 0);
+        assert_eq!(deferred(1, 1900), 0);
+    }
+
+    #[test]
     fn fast_open_children_are_no_requests() {
         let listeners = [socket("0.0.0.0:80")];
         let mut doors = Doors::new(&listeners);
@@ -117,7 +147,7 @@ mod tests {
         again.timer.as_mut().unwrap().retransmits = 2;
         doors.note(&again);
         doors.note(&DiagSocket { drops: Some(0), ..request("10.0.0.1:80") });
-        let expected = HalfOpen { requests: 1, retransmitted: 1, fast_open: 1, shared: false };
+        let expected = HalfOpen { requests: 1, retransmitted: 1, fast_open: 1, ..HalfOpen::default() };
         assert_eq!(doors.into_found(), [expected]);
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{HalfOpen, Limit, Owner, SynQueueLimit, Traced};
+use crate::command::{Inside, Standpoint};
 use crate::host::knobs::{Knobs, PortRange};
 use crate::host::sock_diag;
 
@@ -56,6 +57,14 @@ impl Listener {
     /// Whether it is the kernel's own (NFS, for example): a socket without a file.
     pub fn is_kernel_s(&self) -> bool {
         self.socket.inode == 0
+    }
+
+    /// `command`, for its namespace.
+    pub fn command(&self, command: &str) -> String {
+        let standpoint = Standpoint { own: self.own_netns.then_some(self.netns), host: None };
+        let pid = self.owner().map(|owner| owner.process.who.pid);
+        let place = Inside { netns: self.netns, pid, name: self.netns_name.as_deref() };
+        standpoint.inside(place, command)
     }
 
     /// What bounds its SYN queue.

@@ -18,6 +18,7 @@ mod survey;
 mod take;
 mod traced;
 
+pub(crate) use half_open::Doors;
 pub use half_open::HalfOpen;
 pub use limit::{Limit, LimitedBy, SynQueueLimit};
 pub use listener::{Group, Listener};

@@ -3,12 +3,13 @@
 use std::cmp::Ordering;
 
 use super::Listener;
+use crate::host::port_set::PortSet;
 
 /// Which listeners are wanted; empty lists want all. Between lists: all must agree.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// Local ports.
-    pub ports: Vec<u16>,
+    pub ports: PortSet,
     /// Process ids of an owner.
     pub pids: Vec<u32>,
     /// Command names of an owner.
@@ -23,7 +24,7 @@ impl Filter {
         let any = |test: &dyn Fn(&super::OwnerProcess) -> bool| {
             listener.owners.iter().any(|owner| test(&owner.process))
         };
-        (self.ports.is_empty() || self.ports.contains(&listener.socket.local.port()))
+        (self.ports.is_empty() || self.ports.contains(listener.socket.local.port()))
             && (self.pids.is_empty() || any(&|process| self.pids.contains(&process.who.pid)))
             && (self.comms.is_empty() || any(&|process| self.comms.contains(&process.who.comm)))
             && (self.containers.is_empty()
@@ -143,7 +144,10 @@ mod tests {
         assert_eq!(wanted(&Filter::default()), [82, 80, 81]);
         assert_eq!(wanted(&Filter { pids: vec![10], ..Filter::default() }), [80]);
         assert_eq!(wanted(&Filter { comms: vec!["b".into()], ..Filter::default() }), [82]);
-        assert_eq!(wanted(&Filter { ports: vec![80, 81], pids: vec![5], ..Filter::default() }), [0u16; 0]);
+        assert_eq!(
+            wanted(&Filter { ports: [80, 81].into_iter().collect(), pids: vec![5], ..Filter::default() }),
+            [0u16; 0]
+        );
         assert_eq!(wanted(&Filter { containers: vec!["x".into()], ..Filter::default() }), [0u16; 0]);
     }
 }

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use super::Gap;
+use crate::command::{Inside, Standpoint};
 use crate::event::{Owner, OwnerConfidence};
 use crate::finding::ProcessName;
 use crate::finding::words::count;
@@ -26,8 +27,8 @@ use crate::identity::sockets::SocketOwners;
 pub struct Scope {
     /// The procfs to find processes in.
     pub procfs: Procfs,
-    /// Only this namespace.
-    pub netns: Option<Netns>,
+    /// Only these namespaces; all if there is none.
+    pub netns: Vec<Netns>,
     /// Only sockets of local ports from the least to the greatest of these; empty for all.
     pub ports: Vec<u16>,
 }
@@ -133,8 +134,8 @@ impl Survey {
     }
 
     fn places(&mut self, scope: &Scope) -> Result<Vec<Netns>, NetnsError> {
-        if let Some(only) = &scope.netns {
-            return Ok(vec![only.clone()]);
+        if !scope.netns.is_empty() {
+            return Ok(scope.netns.clone());
         }
         let mut table = NetnsTable::new(scope.procfs.clone())?;
         match table.refresh() {
@@ -289,13 +290,9 @@ impl Namespace {
 
     /// `sysctl -w SETTING…`, entering this namespace first if it is another one than ours.
     pub fn sysctl(&self, settings: &[String]) -> String {
-        let command = format!("sysctl -w {}", settings.join(" "));
-        match (self.member, &self.name) {
-            _ if self.is_own => command,
-            (Some(pid), _) => format!("nsenter -t {pid} -n {command}"),
-            (None, Some(name)) => format!("ip netns exec {name} {command}"),
-            (None, None) => command,
-        }
+        let standpoint = Standpoint { own: self.is_own.then_some(self.id), host: None };
+        let place = Inside { netns: self.id, pid: self.member, name: self.name.as_deref() };
+        standpoint.inside(place, &format!("sysctl -w {}", settings.join(" ")))
     }
 
     /// What `ip_local_reserved_ports` must be for `ports` to be reserved, too: what is reserved already stays so.
@@ -349,7 +346,7 @@ mod tests {
     use crate::host::{netns::in_netns, testing::private_netns};
 
     fn only(netns: Netns) -> Scope {
-        Scope { netns: Some(netns), ..Scope::default() }
+        Scope { netns: vec![netns], ..Scope::default() }
     }
 
     #[test]

@@ -132,7 +132,7 @@ mod tests {
             (listener, waiting)
         })
         .unwrap();
-        let scope = Scope { netns: Some(netns.clone()), ..Scope::default() };
+        let scope = Scope { netns: vec![netns.clone()], ..Scope::default() };
         let stock = take(&scope).unwrap();
         let [found] = stock.listeners.as_slice() else { panic!("{stock:?}") };
         assert_eq!(found.socket.local, listener.local_addr().unwrap());

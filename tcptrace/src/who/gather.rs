@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::event::{OpenSocket, SocketState, Timestamp};
 use crate::host::knobs::Knobs;
-use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns};
+use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns, standpoint};
 use crate::host::port_set::PortSet;
 use crate::host::procfs::Procfs;
 use crate::host::sock_diag::{self, Family, Query, SockDiag, SockDiagError, States};
@@ -25,7 +25,7 @@ use super::{Answer, Belonging, Holder, Place, Question};
 /// When not even the caller's own namespace can be opened. All else that fails is a gap in the answer.
 pub fn ask(question: &Question) -> Result<Answer, NetnsError> {
     let procfs = Procfs::default();
-    let mut answer = Answer::default();
+    let mut answer = Answer { standpoint: standpoint(), ..Answer::default() };
     let only = question.netns.as_ref().map(Netns::id);
     // Side by side: each is a walk through a table of the kernel's.
     let (listed, open) = std::thread::scope(|scope| {
@@ -215,12 +215,12 @@ fn add<'a>(places: &mut BTreeMap<u32, Place>, sockets: impl Iterator<Item = &'a 
     }
 }
 
-/// The iterator has shown every descriptor of every process: root's sockets that nobody has are the kernel's own (a server or
-/// client in the kernel has an inode, and no file). Others' may be on their way from one process to another.
+/// The iterator has shown every descriptor of every process: a socket that none of them is for has no process. Whose it is then
+/// stays open.
 fn whoever_is_not_seen(places: &mut BTreeMap<u32, Place>) {
     for holder in places.values_mut().flat_map(|place| &mut place.holders) {
-        if holder.belongs == Belonging::Hidden && holder.uid == Some(0) {
-            holder.belongs = Belonging::Kernel;
+        if holder.belongs == Belonging::Hidden {
+            holder.belongs = Belonging::NoProcess;
         }
     }
 }

@@ -60,8 +60,9 @@ pub enum Belonging {
     Nobody,
     /// Of nobody yet: it waits to be accepted, or is half open.
     NotAccepted,
-    /// Of the kernel itself.
-    Kernel,
+    /// No process has a descriptor for it. The kernel itself may have it (NFS), or io_uring (a registered file), or it is on its
+    /// way from one process to another: what of these cannot be seen from here.
+    NoProcess,
 }
 
 impl Belonging {
@@ -72,7 +73,7 @@ impl Belonging {
             Self::Hidden => "hidden",
             Self::Nobody => "orphan",
             Self::NotAccepted => "not-accepted",
-            Self::Kernel => "kernel",
+            Self::NoProcess => "no-process",
         }
     }
 }
@@ -256,7 +257,7 @@ fn belonging(state: SocketState, inode: u64) -> Belonging {
         return Belonging::Hidden;
     }
     match state {
-        SocketState::Listen | SocketState::Bound | SocketState::SynSent => Belonging::Kernel,
+        SocketState::Listen | SocketState::Bound | SocketState::SynSent => Belonging::NoProcess,
         // A connection of the kernel's own looks like one that waits to be accepted.
         SocketState::Established | SocketState::SynRecv | SocketState::CloseWait => Belonging::NotAccepted,
         _ => Belonging::Nobody,

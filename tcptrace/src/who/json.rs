@@ -83,8 +83,7 @@ impl Answer {
     ///
     /// # Errors
     /// When it cannot be written; a reader that has gone is none.
-    pub fn write_json(&self, ports: &[u16], now: Timestamp, out: impl Write) -> Written {
-        let mut out = JsonWriter::new(out);
+    pub fn write_json(&self, ports: &[u16], now: Timestamp, out: &mut JsonWriter<impl Write>) -> Written {
         for place in &self.places {
             for holder in &place.holders {
                 if out.write("holder", &HolderLine::of(holder, place, now))?.is_break() {
@@ -105,7 +104,10 @@ impl Answer {
             owners_via: self.owners_via,
             gaps: &self.gaps,
         };
-        out.write("summary", &summary)
+        match out.write("summary", &summary)? {
+            ControlFlow::Continue(()) => out.flush(),
+            gone => Ok(gone),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ pub use gather::ask;
 pub use holder::{Belonging, Holder, Process, Taken};
 pub use outlook::{Outlook, Way};
 
+use crate::command::Standpoint;
 use crate::host::knobs::Knobs;
 use crate::host::port_set::PortSet;
 
@@ -36,6 +37,8 @@ pub struct Answer {
     pub places: Vec<Place>,
     /// Where the owners come from: `iter task_file` or `procfs`.
     pub owners_via: &'static str,
+    /// Which namespaces a command need not be taken to.
+    pub standpoint: Standpoint,
     /// What could not be looked at, and why: a sentence each.
     pub gaps: Vec<String>,
 }

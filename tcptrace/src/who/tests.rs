@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::event::{Family, SocketOptions, SocketState, Timestamp};
+use crate::output::{JsonWriter, Lines};
 
 fn asked(ports: &str) -> Answer {
     ask(&Question { ports: ports.parse().unwrap(), netns: None }).unwrap()
@@ -125,22 +126,28 @@ fn answer() -> Answer {
         ..Knobs::default()
     };
     let own = Place { id: 1, is_own: true, knobs, holders: vec![listener, remains], ..Place::default() };
-    Answer { places: vec![own], owners_via: "iter task_file", gaps: vec!["something".to_owned()] }
+    Answer {
+        places: vec![own],
+        owners_via: "iter task_file",
+        standpoint: Standpoint { own: Some(1), host: None },
+        gaps: vec!["something".to_owned()],
+    }
 }
 
 #[test]
 fn text_says_who_how_since_when_and_what_a_bind_would_meet() {
-    let mut text = Vec::new();
-    let _ = answer().write_text(&[35010, 80], NOW, &TimeZone::UTC, &mut text).unwrap();
+    let mut out = Lines::new(Vec::new(), false);
+    let _ = answer().write_text(&[35010, 80], NOW, &TimeZone::UTC, &mut out).unwrap();
+    let text = out.into_inner();
     let expected = "\
 port 35010 in this network namespace: 2 sockets
   0.0.0.0:35010  listen  nginx\\x1b[812]
       runs    nginx -g daemon
       shared  with nginx\\x1b[813]
-      taken   by bind() to this very port; not before 2026-11-22 07:00:00 (3 h ago), when the process was started
+      taken   by bind() to this very port; not before 2026-11-22 07:00:00+00:00 (3 h ago), when the process was started
       socket  accept queue 0 of 512; options: SO_REUSEADDR; user 33
   10.0.0.1:35010 -> 10.0.0.2:443  time-wait  nobody's any more; free in 43 s
-      taken   closed 17 s ago, at 2026-11-22 09:59:43
+      taken   closed 17 s ago, at 2026-11-22 09:59:43+00:00
   bind 0.0.0.0:35010   would fail, SO_REUSEADDR or not: nginx\\x1b[812] listens at 0.0.0.0:35010
   bind [::]:35010      would fail, SO_REUSEADDR or not: nginx\\x1b[812] listens at 0.0.0.0:35010
   range in the ephemeral range 32768-60999 and not reserved: any client may be given it; to keep it for a server: \
@@ -156,8 +163,9 @@ not looked at: something
 
 #[test]
 fn json_has_a_line_for_each_holder_and_port() {
-    let mut text = Vec::new();
-    let _ = answer().write_json(&[35010, 80], NOW, &mut text).unwrap();
+    let mut out = JsonWriter::new(Vec::new());
+    let _ = answer().write_json(&[35010, 80], NOW, &mut out).unwrap();
+    let text = out.into_inner();
     let lines: Vec<Value> =
         text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
     let types: Vec<&str> = lines.iter().filter_map(|line| line["type"].as_str()).collect();

@@ -9,9 +9,10 @@ use jiff::tz::TimeZone;
 
 use super::holder::Since;
 use super::{Answer, Belonging, Holder, Outlook, Place, Taken, Way};
+use crate::command::{Inside, Standpoint};
 use crate::event::{Family, SocketState, Timestamp};
 use crate::finding::ProcessName;
-use crate::output::{LineSink, Written, escape};
+use crate::output::{Lines, Written, escape};
 
 /// So many sockets of a port are told one by one: a busy server has thousands of connections on its port.
 const TOLD: usize = 20;
@@ -21,9 +22,15 @@ impl Answer {
     ///
     /// # Errors
     /// When it cannot be written; a reader that has gone is none.
-    pub fn write_text(&self, ports: &[u16], now: Timestamp, zone: &TimeZone, out: impl Write) -> Written {
+    pub fn write_text(
+        &self,
+        ports: &[u16],
+        now: Timestamp,
+        zone: &TimeZone,
+        out: &mut Lines<impl Write>,
+    ) -> Written {
         let mut text = String::new();
-        let scribe = Scribe { now, zone };
+        let scribe = Scribe { now, zone, standpoint: self.standpoint };
         let mut free = Vec::new();
         for &port in ports {
             let places: Vec<&Place> = self.places.iter().filter(|place| place.has(port)).collect();
@@ -45,8 +52,7 @@ impl Answer {
         for gap in &self.gaps {
             let _ = writeln!(text, "not looked at: {}", escape(gap));
         }
-        let mut out = LineSink::new(out);
-        match out.write(text.as_bytes())? {
+        match out.text(&text)? {
             ControlFlow::Continue(()) => out.flush(),
             gone => Ok(gone),
         }
@@ -56,6 +62,7 @@ impl Answer {
 struct Scribe<'a> {
     now: Timestamp,
     zone: &'a TimeZone,
+    standpoint: Standpoint,
 }
 
 impl Scribe<'_> {
@@ -166,7 +173,8 @@ impl Scribe<'_> {
                     format!("would fail without SO_REUSEADDR ({}), succeed with it", in_short(holder))
                 }
                 (_, Outlook::Depends(holder)) => format!(
-                    "would fail without SO_REUSEADDR; with it, only if {} has it, too, which cannot be read",
+                    "would fail without SO_REUSEADDR ({}); with it, that depends on whether the other socket has it as well, \
+                     which cannot be read",
                     in_short(holder)
                 ),
                 (_, Outlook::Fails(holder)) => {
@@ -175,7 +183,7 @@ impl Scribe<'_> {
             };
             let _ = writeln!(text, "  bind {address:<15} {}", escape(&line));
         }
-        let _ = writeln!(text, "  range {}", range(port, place));
+        let _ = writeln!(text, "  range {}", range(port, place, self.standpoint));
     }
 
     /// The ports that nobody has.
@@ -200,7 +208,7 @@ impl Scribe<'_> {
 
     fn clock(&self, time: Timestamp) -> String {
         match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
-            Ok(time) => time.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            Ok(time) => time.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S%:z").to_string(),
             Err(_) => time.to_string(),
         }
     }
@@ -225,11 +233,13 @@ fn owner(holder: &Holder) -> String {
             }
         }
         Belonging::Hidden => "a process that cannot be seen".to_owned(),
-        Belonging::Kernel => "no process: the kernel's own".to_owned(),
+        Belonging::NoProcess => {
+            "no process has it open: the kernel's own, or io_uring's, or on its way from one process to another".to_owned()
+        }
         Belonging::NotAccepted if holder.state == SocketState::SynRecv => {
             "half open, nobody's yet".to_owned()
         }
-        Belonging::NotAccepted => "nobody's yet: not accepted (or the kernel's own)".to_owned(),
+        Belonging::NotAccepted => "no process has it yet: not accepted".to_owned(),
         Belonging::Nobody => match holder.time_wait_left {
             Some(left) => format!("nobody's any more; free in {} s", left.as_millis().div_ceil(1000)),
             None => "nobody's any more: its process has closed it".to_owned(),
@@ -237,13 +247,15 @@ fn owner(holder: &Holder) -> String {
     }
 }
 
-/// `nginx[812] listens`.
+/// A clause: `nginx[812] listens at 0.0.0.0:80`, `10.0.0.1:80 is in time-wait`.
 fn in_short(holder: &Holder) -> String {
     let who = match holder.belongs {
         Belonging::Processes => holder.name().to_string(),
-        Belonging::Kernel => "the kernel".to_owned(),
-        Belonging::Hidden => "an unseen process".to_owned(),
-        Belonging::Nobody | Belonging::NotAccepted => "a socket".to_owned(),
+        Belonging::NoProcess => "a socket that no process has open".to_owned(),
+        Belonging::Hidden => "a process that cannot be seen".to_owned(),
+        Belonging::Nobody | Belonging::NotAccepted => {
+            return format!("{} is in {}", holder.local, holder.state);
+        }
     };
     match holder.state {
         SocketState::Listen => format!("{who} listens at {}", holder.local),
@@ -252,7 +264,7 @@ fn in_short(holder: &Holder) -> String {
     }
 }
 
-fn range(port: u16, place: &Place) -> String {
+fn range(port: u16, place: &Place, standpoint: Standpoint) -> String {
     let knobs = &place.knobs;
     let mut text = match knobs.ip_local_port_range {
         None => "the ephemeral range could not be read".to_owned(),
@@ -270,12 +282,15 @@ fn range(port: u16, place: &Place) -> String {
                     merged.add_range(port, port);
                     // The setting is the namespace's own.
                     let member = place.holders.iter().flat_map(|holder| &holder.processes).next();
-                    let enter = member
-                        .filter(|_| !place.is_own)
-                        .map_or_else(String::new, |process| format!("nsenter -t {} -n ", process.pid));
+                    let inside = Inside {
+                        netns: place.id,
+                        pid: member.map(|process| process.pid),
+                        name: place.name.as_deref(),
+                    };
+                    let setting = format!("sysctl -w net.ipv4.ip_local_reserved_ports={merged}");
+                    let command = standpoint.inside(inside, &setting);
                     format!(
-                        "{within} and not reserved: any client may be given it; to keep it for a server: \
-                         {enter}sysctl -w net.ipv4.ip_local_reserved_ports={merged}"
+                        "{within} and not reserved: any client may be given it; to keep it for a server: {command}"
                     )
                 }
                 None => format!("{within}; what is reserved could not be read"),

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::command::{Inside, Standpoint};
 use crate::finding::Finding;
 use crate::host::counters::Counters;
 use crate::host::knobs::Knobs;
@@ -53,6 +54,15 @@ pub struct Place {
     pub name: Option<String>,
     /// Whether it is tcptrace's own.
     pub own: bool,
+}
+
+impl Place {
+    /// `command`, for this namespace.
+    #[must_use]
+    pub fn command(&self, command: &str) -> String {
+        let standpoint = Standpoint { own: self.own.then_some(self.netns), host: None };
+        standpoint.inside(Inside { netns: self.netns, pid: None, name: self.name.as_deref() }, command)
+    }
 }
 
 impl std::fmt::Display for Place {

@@ -4,8 +4,8 @@ mod cases;
 mod check;
 mod lines;
 mod live;
-mod native;
-mod tally;
+pub(crate) mod native;
+pub(crate) mod tally;
 mod units;
 
 use std::path::{Path, PathBuf};
@@ -17,8 +17,8 @@ use clap::Args as ClapArgs;
 
 use self::cases::{CASES, Case, Tier};
 use self::tally::Tally;
-use crate::binary;
 use crate::vm::{Ending, JobReport, Series};
+use crate::{binary, software};
 
 /// All kernels, all tiers, all cases, unless told otherwise.
 #[derive(ClapArgs)]
@@ -97,6 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         None => binary::build()?,
     };
     native::run(&program, &cases, &mut tally)?;
+    software::suite(&program, args.case.as_deref(), &mut tally)?;
     live::run(&kernels, &args.memory, &program, &cases, &mut tally)?;
     Ok(tally.close())
 }

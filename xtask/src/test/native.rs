@@ -33,7 +33,7 @@ pub(crate) fn run(program: &Path, cases: &[&'static Case], tally: &mut Tally) ->
 }
 
 /// Runs a command to its end, or until its time is over.
-fn execute(argv: &[String], timeout: Duration) -> Result<JobReport> {
+pub(crate) fn execute(argv: &[String], timeout: Duration) -> Result<JobReport> {
     let (program, arguments) = argv.split_first().context("an empty command")?;
     let start = Instant::now();
     let mut child = Command::new(program)

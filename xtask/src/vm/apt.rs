@@ -105,6 +105,20 @@ impl Apt {
             .collect())
     }
 
+    /// Packages, and all that they need on a machine that has nothing.
+    pub(crate) fn closure(&self, packages: &[&str]) -> Result<Vec<String>> {
+        let listing = tool::capture_text(
+            self.command("apt-get").args(["install", "-s", "-q", "--no-install-recommends"]).args(packages),
+        )?;
+        // `Inst nginx-light (1.22.1-9 Debian:12/stable [amd64])`
+        let installed = listing.lines().filter_map(|line| line.strip_prefix("Inst ")?.split(' ').next());
+        let packages: Vec<String> = installed.map(str::to_owned).collect();
+        if packages.is_empty() {
+            bail!("apt names no package that would be installed");
+        }
+        Ok(packages)
+    }
+
     /// Downloads packages into a directory of their own and gives their files.
     pub(crate) fn download(&self, packages: &[String]) -> Result<Vec<PathBuf>> {
         let into = self.directory.join("packages");

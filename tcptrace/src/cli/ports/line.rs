@@ -11,7 +11,6 @@ use crate::event::Owner;
 /// A namespace, as `--json` prints it.
 #[derive(Serialize)]
 pub(super) struct SpaceLine<'a> {
-    pub(super) r#type: &'static str,
     pub(super) netns: u32,
     pub(super) namespace: Option<&'a str>,
     pub(super) range: String,
@@ -80,7 +79,6 @@ pub(super) struct RiskLine {
 /// The last line.
 #[derive(Serialize)]
 pub(super) struct SummaryLine<'a> {
-    pub(super) r#type: &'static str,
     pub(super) namespaces: usize,
     /// What could not be looked at.
     pub(super) gaps: Vec<&'a str>,

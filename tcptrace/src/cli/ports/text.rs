@@ -1,41 +1,35 @@
 //! What `tcptrace ports` prints for people.
 
-use std::io::{self, Write};
+use std::io;
 
 use super::Space;
 use super::line::ProcessLine;
-use crate::output::escape;
+use crate::output::{Lines, escape, go_on, stdout_lines};
 use crate::stock::Survey;
 
 pub(super) fn text(survey: &Survey, spaces: &[Space<'_>], shown: usize) -> io::Result<()> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = stdout_lines();
     for space in spaces {
         let line = space.line();
         let own = if space.namespace.is_own { " (this one)" } else { "" };
-        writeln!(out, "network namespace {}{own}", escape(&space.namespace.to_string()))?;
+        out.say(format_args!("network namespace {}{own}", escape(&space.namespace.to_string())))?;
         let reserved = match line.reserved.as_deref() {
             Some("") => "nothing reserved".to_owned(),
             Some(reserved) => format!("reserved {reserved}"),
             None => "what is reserved is not known".to_owned(),
         };
-        writeln!(out, "  {} ports: range {}, {reserved}", line.capacity, line.range)?;
+        out.say(format_args!("  {} ports: range {}, {reserved}", line.capacity, line.range))?;
         let percent = f64::from(line.in_use) * 100.0 / f64::from(line.capacity.max(1));
-        writeln!(
-            out,
-            "  {} in use ({percent:.1} %): {} by TIME_WAIT alone, {} by sockets that listen or are only bound; {} free",
-            line.in_use, line.time_wait, line.blocked, line.free
-        )?;
+        out.say(format_args!("  {} in use ({percent:.1} %): {} by TIME_WAIT alone, {} by sockets that listen or are only bound; {} free",
+            line.in_use, line.time_wait, line.blocked, line.free))?;
         let half = line.capacity.div_ceil(2);
-        writeln!(
-            out,
-            "  of about {half} each: {} in the half that connect() prefers, {} in the half of bind() to port 0",
-            line.in_use_connect_half, line.in_use_bind_half
-        )?;
+        out.say(format_args!("  of about {half} each: {} in the half that connect() prefers, {} in the half of bind() to port 0",
+            line.in_use_connect_half, line.in_use_bind_half))?;
         if let Some(trend) = &line.trend {
-            writeln!(out, "  all together: {}", trend.in_words())?;
+            out.say(format_args!("  all together: {}", trend.in_words()))?;
         }
         if !line.processes.is_empty() {
-            writeln!(out, "  PORTS ESTAB CLOSE-WAIT BOUND TIME-WAIT PROCESS")?;
+            out.say(format_args!("  PORTS ESTAB CLOSE-WAIT BOUND TIME-WAIT PROCESS"))?;
         }
         for process in line.processes.iter().take(shown) {
             process_text(&mut out, process)?;
@@ -44,10 +38,10 @@ pub(super) fn text(survey: &Survey, spaces: &[Space<'_>], shown: usize) -> io::R
         for (container, ports) in line.containers.iter().take(shown) {
             let trend = line.container_trends.get(container);
             let trend = trend.map_or_else(String::new, |trend| format!(": {}", trend.in_words()));
-            writeln!(out, "  {ports:5} in {}{trend}", escape(container))?;
+            out.say(format_args!("  {ports:5} in {}{trend}", escape(container)))?;
         }
         if !line.destinations.is_empty() {
-            writeln!(out, "   USED TIME-WAIT  FREE DESTINATION")?;
+            out.say(format_args!("   USED TIME-WAIT  FREE DESTINATION"))?;
         }
         for lane in line.destinations.iter().take(shown) {
             let owner = lane.owner.map_or_else(String::new, |owner| {
@@ -55,40 +49,42 @@ pub(super) fn text(survey: &Survey, spaces: &[Space<'_>], shown: usize) -> io::R
             });
             let growth = lane.growth_per_s.filter(|growth| *growth != 0.0);
             let growth = growth.map_or_else(String::new, |growth| format!(", {growth:+}/s"));
-            writeln!(
-                out,
+            out.say(format_args!(
                 "  {:5} {:9} {:5} {} from {}{owner}{growth}",
                 lane.used, lane.time_wait, lane.free, lane.remote, lane.source
-            )?;
+            ))?;
         }
         more(&mut out, line.destinations.len(), shown)?;
         for risk in &line.risks {
-            writeln!(out, "  risk {}: {} (tcptrace check says what to do)", risk.code, escape(&risk.title))?;
+            out.say(format_args!(
+                "  risk {}: {} (tcptrace check says what to do)",
+                risk.code,
+                escape(&risk.title)
+            ))?;
         }
     }
     for gap in &survey.gaps {
-        writeln!(out, "not looked at: {}", escape(&gap.why))?;
+        out.say(format_args!("not looked at: {}", escape(&gap.why)))?;
     }
-    out.flush()
+    go_on(out.flush())
 }
 
-fn process_text(out: &mut impl Write, process: &ProcessLine<'_>) -> io::Result<()> {
+fn process_text(out: &mut Lines<impl io::Write>, process: &ProcessLine<'_>) -> io::Result<()> {
     let name = match (process.comm, process.pid) {
         (Some(comm), Some(pid)) => escape(&format!("{comm}[{pid}]")).into_owned(),
         _ => "no process (TIME_WAIT, closing)".to_owned(),
     };
     let to = process.most_to.map_or_else(String::new, |remote| format!(", mostly to {remote}"));
-    writeln!(
-        out,
+    out.say(format_args!(
         "  {:5} {:5} {:10} {:5} {:9} {name}{to}",
         process.ports, process.established, process.close_wait, process.bound, process.time_wait
-    )?;
+    ))?;
     match &process.trend {
-        Some(trend) => writeln!(out, "        {}", trend.in_words()),
+        Some(trend) => out.say(format_args!("        {}", trend.in_words())),
         None => Ok(()),
     }
 }
 
-fn more(out: &mut impl Write, all: usize, shown: usize) -> io::Result<()> {
-    if all > shown { writeln!(out, "  … and {} more (--all)", all - shown) } else { Ok(()) }
+fn more(out: &mut Lines<impl io::Write>, all: usize, shown: usize) -> io::Result<()> {
+    if all > shown { out.say(format_args!("  … and {} more (--all)", all - shown)) } else { Ok(()) }
 }

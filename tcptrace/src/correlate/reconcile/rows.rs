@@ -16,8 +16,10 @@ pub(super) struct Row {
     pub(super) besides: Option<Besides>,
     /// We count it by samples only, without a time for each.
     pub(super) sampled: bool,
-    /// Observations without which we do not see all of it.
+    /// The observations that count it.
     pub(super) needs: &'static [&'static str],
+    /// Observations that do not count it, and without which those that do are not exact.
+    pub(super) exact_with: &'static [&'static str],
 }
 
 /// What a counter counts beside that which we see.
@@ -37,6 +39,7 @@ const PLAIN: Row = Row {
     besides: None,
     sampled: false,
     needs: &[],
+    exact_with: &[],
 };
 
 fn exactly(counts: &[Option<u64>]) -> (u64, u64) {
@@ -131,7 +134,8 @@ pub(super) const ROWS: [Row; 13] = [
             what: "SYNs that this host itself dropped when they were to be sent again, which kernels before 6.17 count and do not show",
         }),
         // In the tracepoint tier a few are missed when one interrupts another; there its counts are no proof.
-        needs: &[observation::SYNACK_RETRANSMIT, observation::SYN_RETRANSMIT, observation::SYN_DROP],
+        needs: &[observation::SYNACK_RETRANSMIT, observation::SYN_RETRANSMIT],
+        exact_with: &[observation::SYN_DROP],
         ..PLAIN
     },
     Row {
@@ -177,6 +181,7 @@ pub(super) const ROWS: [Row; 13] = [
         }),
         sampled: true,
         needs: &[observation::PORT_TAKEN],
+        ..PLAIN
     },
     Row {
         counter: "AttemptFails",

@@ -2,7 +2,9 @@
 
 use super::super::namespace::Observed;
 use super::*;
-use crate::event::{ConnectTotals, CounterSample, ListenerTotals, Observation, Tier, Timestamp, observation};
+use crate::event::{
+    ConnectTotals, CounterSample, ListenerTotals, LossPlace, Lost, Observation, Tier, Timestamp, observation,
+};
 
 fn namespace(kernel: u64, syn: u64, ack: u64) -> Namespace {
     let mut namespace = Namespace::default();
@@ -31,11 +33,25 @@ fn coverage(syn: ObservationStatus, ack: ObservationStatus, filters: &[&str]) ->
         tier: Tier::Tracepoint,
         observations: vec![observation(observation::SYN_DROP, syn), observation(observation::ACK_DROP, ack)],
         filters: filters.iter().map(|&filter| filter.to_owned()).collect(),
+        ..Coverage::default()
     }
 }
 
-fn overflows(namespace: &Namespace, coverage: Option<&Coverage>, lost: Option<&str>) -> Reconciliation {
-    reconcile(1, namespace, coverage, lost).remove(0)
+fn overflows(
+    namespace: &Namespace,
+    coverage: Option<&Coverage>,
+    lost: Option<(u64, &str)>,
+) -> Reconciliation {
+    reconcile(1, namespace, coverage, &losses(lost)).remove(0)
+}
+
+fn losses(lost: Option<(u64, &str)>) -> Losses {
+    let mut losses = Losses::default();
+    if let Some((count, what)) = lost {
+        let now = Timestamp::from_nanos(1);
+        losses.note(&Lost { what: what.to_owned(), count, place: LossPlace::Probe, from: now, to: now });
+    }
+    losses
 }
 
 #[test]
@@ -79,7 +95,7 @@ fn a_namespace_that_is_met_late_began_at_zero() {
 #[test]
 fn differences_have_reasons() {
     use ObservationStatus::{Attached, Polled};
-    let row = overflows(&namespace(10, 3, 4), None, Some("3 syn-drop"));
+    let row = overflows(&namespace(10, 3, 4), None, Some((3, "syn-drop")));
     assert_eq!(
         (row.status, row.reason.as_deref()),
         (ReconciliationStatus::Mismatch, Some("events were lost: 3 syn-drop"))
@@ -112,7 +128,7 @@ fn row(
     kernel(&mut sample, 107);
     namespace.note_counters(Timestamp::from_nanos(2), sample, false);
     namespace.observed.listeners = observed;
-    reconcile(1, &namespace, None, None).into_iter().find(|row| row.counter == counter)
+    reconcile(1, &namespace, None, &losses(None)).into_iter().find(|row| row.counter == counter)
 }
 
 #[test]
@@ -158,7 +174,7 @@ fn connecting(kernel: CounterSample, observed: Observed) -> Namespace {
 }
 
 fn compared(counter: &str, namespace: &Namespace) -> (Option<u64>, ReconciliationStatus) {
-    let rows = reconcile(1, namespace, None, None);
+    let rows = reconcile(1, namespace, None, &losses(None));
     let row = rows.into_iter().find(|row| row.counter == counter).unwrap();
     (row.observed, row.status)
 }
@@ -206,7 +222,7 @@ fn more_rsts_than_the_kernel_sent_is_wrong_and_fewer_is_not() {
     assert_eq!(compared("OutRsts", &connecting(kernel, observed(3))), (Some(3), Partial));
     assert_eq!(compared("OutRsts", &connecting(kernel, observed(6))), (Some(6), Mismatch));
     // What was lost changes nothing about that.
-    let rows = reconcile(1, &connecting(kernel, observed(3)), None, Some("3 no-listener"));
+    let rows = reconcile(1, &connecting(kernel, observed(3)), None, &losses(Some((3, "no-listener"))));
     assert_eq!(rows.last().map(|row| (row.counter, row.status)), Some(("OutRsts", Partial)));
 }
 
@@ -223,4 +239,23 @@ fn syns_that_could_not_be_sent_again_explain_what_is_missing_and_no_more() {
     assert_eq!(compared("TCPSynRetrans", &connecting(kernel(10), observed)), (Some(6), Partial));
     assert_eq!(compared("TCPSynRetrans", &connecting(kernel(11), observed)), (Some(6), Mismatch));
     assert_eq!(compared("TCPSynRetrans", &connecting(kernel(5), observed)), (Some(6), Mismatch));
+}
+
+#[test]
+fn what_was_lost_of_other_observations_takes_no_explanation_away() {
+    use ReconciliationStatus::{Mismatch, Partial};
+    let kernel =
+        CounterSample { syn_retransmits: Some(10), retransmit_fails: Some(4), ..CounterSample::default() };
+    let connects = ConnectTotals { syns_again: 6, ..ConnectTotals::default() };
+    let namespace = connecting(kernel, Observed { connects, ..Observed::default() });
+    let status = |lost| {
+        let rows = reconcile(1, &namespace, None, &losses(lost));
+        rows.into_iter().find(|row| row.counter == "TCPSynRetrans").map(|row| (row.status, row.reason))
+    };
+    let explained = status(None);
+    assert_eq!(explained.as_ref().map(|(status, _)| *status), Some(Partial));
+    // A run of a program that sees other things, and one of its own.
+    assert_eq!(status(Some((1, "runs of fexit_accept"))), explained);
+    let (kind, reason) = status(Some((1, "runs of tp_retransmit_skb"))).unwrap();
+    assert_eq!((kind, reason.as_deref()), (Mismatch, Some("events were lost: 1 runs of tp_retransmit_skb")));
 }

@@ -34,18 +34,27 @@ pub(super) fn listener_ref(from: &mut Cursor<'_>) -> Result<ListenerRef, Ended> 
 }
 
 pub(super) fn task(from: &mut Cursor<'_>) -> Result<Task, Ended> {
-    Ok(task_and_exiting(from)?.0)
+    Ok(task_and_flags(from)?.0)
 }
 
-/// A task, and whether it was exiting, where that was read.
-pub(super) fn task_and_exiting(from: &mut Cursor<'_>) -> Result<(Task, Option<bool>), Ended> {
+/// What was read of a task's flags.
+pub(super) struct TaskFlags {
+    /// Whether its process was exiting; `None` where the flags were not read.
+    pub(super) exiting: Option<bool>,
+    /// Whether it was a thread of the kernel.
+    pub(super) kernel: bool,
+}
+
+/// A task and its flags.
+pub(super) fn task_and_flags(from: &mut Cursor<'_>) -> Result<(Task, TaskFlags), Ended> {
     let pid = from.u32()?;
     let tid = from.u32()?;
     let uid = from.u32()?;
     let flags = from.u32()?;
     let exiting = (flags & wire::TASK_FLAGS_SEEN != 0).then_some(flags & wire::TASK_EXITING != 0);
+    let kernel = flags & wire::TASK_KERNEL != 0;
     let task = Task { pid, tid, uid, cgroup: from.u64()?, comm: comm(&from.array::<{ wire::COMM_LEN }>()?) };
-    Ok((task, exiting))
+    Ok((task, TaskFlags { exiting, kernel }))
 }
 
 /// A command name up to its NUL; bytes that are not UTF-8 as `\xNN`.

@@ -53,6 +53,8 @@ impl Body {
             own_range,
             holders,
             addresses: None,
+            unusable: None,
+            ipv6_off: None,
         })))
     }
 

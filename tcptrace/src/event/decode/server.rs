@@ -1,14 +1,14 @@
 //! Records of listeners, their queues and their half-open requests.
 
-use tcptrace_common::record;
+use tcptrace_common::{listener::ACCEPTOR_SLOTS, record};
 
 use super::Body;
-use super::parts::{age, listener_ref, options, read_endpoints, task, task_and_exiting};
+use super::parts::{age, listener_ref, options, read_endpoints, task, task_and_flags};
 use crate::event::cursor::{Cursor, Ended};
 use crate::event::{
-    Accept, Acceptor, AckDrop, AckDropCause, Endpoints, Enqueue, EnqueuedBy, Kind, Listen, ListenerClosed,
-    ListenerRef, ListenerSample, ListenerTotals, NoListener, RequestEnd, RequestEnding, RetransmitCause,
-    SampleSource, Syn, SynAckRetransmit, SynAnswer, SynDrop, SynDropCause,
+    Accept, AcceptFail, Acceptor, AckDrop, AckDropCause, Endpoints, Enqueue, EnqueuedBy, Kind, Listen,
+    ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, NoListener, RequestEnd, RequestEnding,
+    RetransmitCause, SampleSource, Syn, SynAckRetransmit, SynAnswer, SynDrop, SynDropCause,
 };
 
 /// A `ListenerState`, decoded.
@@ -171,11 +171,19 @@ impl Body {
     pub(super) fn listener_closed(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
         let endpoints = read_endpoints(from)?;
         let listener = listener_ref(from)?;
-        let (task, exiting) = task_and_exiting(from)?;
+        let (task, flags) = task_and_flags(from)?;
+        let (exiting, by_kernel) = (flags.exiting, flags.kernel);
         let state = self.listener_state(from)?;
         // A listener that the kernel side kept no state of: the struct is all zero, and a listener's port never is.
         let last = (state.endpoints.local.port() != 0).then_some(state.totals);
-        Ok(Kind::ListenerClosed(Box::new(ListenerClosed { endpoints, listener, task, exiting, last })))
+        Ok(Kind::ListenerClosed(Box::new(ListenerClosed {
+            endpoints,
+            listener,
+            task,
+            exiting,
+            by_kernel,
+            last,
+        })))
     }
 
     pub(super) fn listener_state(&self, from: &mut Cursor<'_>) -> Result<State, Ended> {
@@ -221,7 +229,10 @@ impl Body {
         let pid = from.u32()?;
         totals.last_acceptor = acceptor(pid, tid);
         totals.syn_queue_max = Some(from.u32()?);
-        Ok(State { totals, depth, limit, endpoints: read_endpoints(from)?, inode: from.u64()? })
+        let state = State { totals, depth, limit, endpoints: read_endpoints(from)?, inode: from.u64()? };
+        // What the kernel side needs to report each accepting thread once.
+        from.skip::<{ ACCEPTOR_SLOTS * 8 }>()?;
+        Ok(state)
     }
 }
 
@@ -241,6 +252,25 @@ pub(super) fn syn(from: &mut Cursor<'_>) -> Result<Kind, Ended> {
 
 pub(super) fn no_listener(from: &mut Cursor<'_>) -> Result<Kind, Ended> {
     Ok(Kind::NoListener(NoListener { endpoints: read_endpoints(from)?, total: from.u64()? }))
+}
+
+pub(super) fn accept_fail(from: &mut Cursor<'_>) -> Result<Kind, Ended> {
+    let endpoints = read_endpoints(from)?;
+    let listener = listener_ref(from)?;
+    let task = task(from)?;
+    let errno = from.u32()?;
+    from.skip::<4>()?;
+    let limit = from.u64()?;
+    Ok(Kind::AcceptFail(Box::new(AcceptFail {
+        endpoints,
+        listener,
+        task,
+        errno,
+        open_files_limit: (limit != record::LIMIT_UNKNOWN).then_some(limit),
+        total: from.u64()?,
+        host_files_limit: None,
+        host_files: None,
+    })))
 }
 
 fn acceptor(pid: u32, tid: u32) -> Option<Acceptor> {

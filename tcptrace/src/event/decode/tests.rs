@@ -93,6 +93,7 @@ impl Encoder {
             .u32(it.syn_queue_max)
             .endpoints(&it.endpoints)
             .u64(it.ino)
+            .bytes(&it.acceptors.iter().flat_map(|slot| slot.to_ne_bytes()).collect::<Vec<u8>>())
     }
     fn holder(self, it: &port::Holder) -> Self {
         self.endpoints(&it.endpoints)
@@ -202,6 +203,7 @@ fn some_state() -> ListenerState {
         syn_queue_max: 37,
         endpoints: ends(),
         ino: 18,
+        acceptors: [60; 8],
     }
 }
 
@@ -497,6 +499,36 @@ fn connects_without_a_port_and_what_processes_do_with_ports() {
 }
 
 #[test]
+fn accept_failures() {
+    let record = |limit: u64| {
+        encode(record::ACCEPT_FAIL, 42, |to| {
+            to.endpoints(&ends()).listener(&listener()).task(&some_task()).u32(24).u32(0).u64(limit).u64(59)
+        })
+    };
+    assert_eq!(record(40).len(), size_of::<record::AcceptFail>());
+    let Kind::AcceptFail(fail) = kind_of(&record(40)) else { panic!() };
+    assert_eq!((fail.endpoints, &fail.task), (ends_decoded(), &task_decoded()));
+    assert_eq!((fail.errno, fail.open_files_limit, fail.total), (24, Some(40), 59));
+    let Kind::AcceptFail(fail) = kind_of(&record(record::LIMIT_UNKNOWN)) else { panic!() };
+    assert_eq!(fail.open_files_limit, None);
+}
+
+#[test]
+fn who_closes_a_listener_may_be_the_kernel() {
+    let closed = |flags: u32| {
+        let task = wire::Task { flags, ..some_task() };
+        let record = encode(record::LISTENER_CLOSED, 42, |to| {
+            to.endpoints(&ends()).listener(&listener()).task(&task).state(&some_state())
+        });
+        let Kind::ListenerClosed(closed) = kind_of(&record) else { panic!() };
+        (closed.exiting, closed.by_kernel)
+    };
+    assert_eq!(closed(0), (None, false));
+    assert_eq!(closed(wire::TASK_FLAGS_SEEN | wire::TASK_KERNEL), (Some(false), true));
+    assert_eq!(closed(wire::TASK_FLAGS_SEEN | wire::TASK_EXITING), (Some(true), false));
+}
+
+#[test]
 fn listener_closed_and_its_state() {
     let record = |state: &ListenerState| {
         encode(record::LISTENER_CLOSED, 42, |to| {
@@ -594,13 +626,14 @@ proptest! {
             record::ESTABLISHED => size_of::<record::Established>(),
             record::HANDSHAKE_DROP => size_of::<record::HandshakeDrop>(),
             record::NO_LISTENER => size_of::<record::NoListener>(),
+            record::ACCEPT_FAIL => size_of::<record::AcceptFail>(),
             _ => size_of::<record::ListenerClosed>(),
         };
         let bytes = encode(kind, time, |to| to.bytes(&noise[..len - size_of::<Header>()]));
         let event = decode_record(&bytes, ClockOffset::default()).unwrap();
         prop_assert_eq!(event.kind.name(), record_name(kind));
         // What was decoded goes through serde unchanged, whatever it is.
-        let json = serde_json::to_string(&event).unwrap();
+        let json = crate::output::json_text(&event);
         prop_assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use crate::correlate::{Correlator, Listener, Namespace, Overflows, Reading, per_second};
 use crate::event::observation;
 use crate::finding::case::Description;
+use crate::finding::owner_state::who_accepts;
 use crate::finding::queue_limit::QueueLimit;
 use crate::finding::words::{count, rate, span};
-use crate::finding::{Confidence, Evidence, Party, ProcessName, Severity};
+use crate::finding::{Confidence, Evidence, Party, Severity};
 
 use super::stall::STALL;
 use super::{Overflow, kernel_overflows};
@@ -41,13 +42,7 @@ impl<'a> Account<'a> {
             memory,
             world,
             namespace,
-            subject: Party {
-                kind: "listener",
-                address: Some(listener.endpoints.local),
-                netns: Some(listener.endpoints.netns),
-                process: Some(ProcessName::of_owners(&listener.owners, world.processes())),
-                ..Party::default()
-            },
+            subject: Party::of_listener(listener, world),
             drops,
             limit: QueueLimit::of(listener, namespace),
             // Where SYNs are not seen: those that came through, and those that did not.
@@ -91,9 +86,8 @@ impl<'a> Account<'a> {
             _ => (None, None),
         };
         let call = self.listener.listen;
-        let process = self.memory.stall.process;
         let (kernel, waits) = (self.kernel_growth(), self.waits());
-        Evidence::new()
+        let evidence = Evidence::new()
             .with("syn_drops", syn)
             .with("ack_drops", ack)
             .with_some("drops", (syn.is_none() || ack.is_none()).then(|| self.drops.total()))
@@ -116,12 +110,11 @@ impl<'a> Account<'a> {
             .with("peers", self.memory.peers.count())
             .with_some("peers_more", (!self.memory.peers.is_exact()).then_some(true))
             .with("accept_threads", self.accept_threads())
-            .with_some("no_accept_s", self.memory.stall.longest.map(|stall| stall.as_secs_f64()))
-            .with_some("threads", process.map(|process| process.threads))
-            .with_some("threads_stopped", process.map(|process| process.stopped).filter(|number| *number > 0))
-            .with_some("threads_blocked", process.map(|process| process.blocked).filter(|number| *number > 0))
-            .with_some("open_files", process.and_then(|process| process.open_files))
-            .with_some("open_files_limit", process.and_then(|process| process.open_files_limit))
+            .with_some("no_accept_s", self.memory.stall.longest.map(|stall| stall.as_secs_f64()));
+        self.memory
+            .stall
+            .owner
+            .add_to(evidence)
             .with_some("abort_on_overflow", knobs.and_then(|knobs| knobs.abort_on_overflow))
             .with_some("syncookies", knobs.and_then(|knobs| knobs.syncookies))
             .with_some("max_syn_backlog", knobs.and_then(|knobs| knobs.max_syn_backlog))
@@ -164,11 +157,7 @@ impl<'a> Account<'a> {
             rates.push(format!("mean wait {}", span(mean)));
         }
         let mut lines = vec![queue];
-        let threads = self.accept_threads().map(|threads| match threads {
-            0 => "nobody was seen accepting".to_owned(),
-            1 => "1 thread accepts".to_owned(),
-            threads => format!("{threads} threads accept"),
-        });
+        let threads = self.accept_threads().map(|_| who_accepts(self.listener, self.world));
         let both: Vec<String> =
             [(!rates.is_empty()).then(|| rates.join(", ")), threads].into_iter().flatten().collect();
         if !both.is_empty() {

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crate::finding::owner_state::who_accepts;
 use crate::finding::queue_limit::{QueueLimit, SetBy};
-use crate::finding::words::{count, rate, span};
-use crate::finding::{Confidence, Remedy, commands};
+use crate::finding::words::{rate, span};
+use crate::finding::{Confidence, Remedy, commands, own_words};
+use crate::software::Need;
 
 use super::account::Account;
 use super::stall::STALL;
@@ -51,49 +53,18 @@ impl Account<'_> {
 
     fn stalled(&self) -> Cause {
         let stall = &self.memory.stall;
-        let pid = self.subject.process.as_ref().and_then(|process| process.pid);
-        let who = self.subject.process.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
-        let mut explanation = match stall.longest {
-            Some(longest) => format!("nobody accepted for {} while the queue was full", span(longest)),
-            None => "nobody accepts".to_owned(),
-        };
-        let process = stall.process.unwrap_or_default();
-        let mut remedy = Vec::new();
-        if stall.stopped {
-            explanation.push_str(&format!(": {who} is stopped (by a signal or a debugger)"));
-            remedy.push(match pid {
-                Some(pid) => Remedy::command(format!("continue {who}"), format!("kill -CONT {pid}")),
-                None => Remedy::text("continue the process"),
-            });
-        } else if process.is_at_file_limit() {
-            let limit = process.open_files_limit.unwrap_or_default();
-            explanation
-                .push_str(&format!(": {who} is at its limit of {limit} open files, so accept() fails"));
-            remedy.push(match pid {
-                Some(pid) => Remedy::command(
-                    "raise the limit on open files, then look for connections that are never closed",
-                    format!("prlimit --pid {pid} --nofile={}", limit.saturating_mul(4)),
-                ),
-                None => Remedy::text("raise the limit on open files (RLIMIT_NOFILE)"),
-            });
-        } else {
-            if process.blocked > 0 {
-                let threads = count(process.blocked.into(), "thread", "threads");
-                explanation.push_str(&format!(
-                    ": {threads} of {who} in uninterruptible sleep (disk, network file system, a kernel lock)"
-                ));
+        let reason = stall.owner.reason(self.subject.process.as_ref());
+        let explanation = match stall.longest {
+            Some(longest) => {
+                format!("no process accepted for {} while the queue was full{}", span(longest), reason.words)
             }
-            remedy.push(match pid {
-                Some(pid) => Remedy::command(
-                    format!("find out what {who} does instead of accepting"),
-                    format!("cat /proc/{pid}/task/*/stack"),
-                ),
-                None => Remedy::text("find out what the process does instead of accepting"),
-            });
-        }
+            None => format!("no process accepts{}", reason.words),
+        };
+        let mut remedy = vec![reason.remedy];
+        remedy.extend(stall.owner.lasting_remedy(&self.subject));
         remedy.push(Remedy::text(format!("no queue is long enough for that: {}", self.not_the_limit(&[]))));
-        let confidence =
-            if stall.stopped || self.accepts.is_some() { Confidence::Certain } else { Confidence::Likely };
+        let seen = reason.observed && (stall.owner.stopped || self.accepts.is_some());
+        let confidence = if seen { Confidence::Certain } else { Confidence::Likely };
         Cause { code: "accept-stalled", confidence, explanation, remedy }
     }
 
@@ -133,9 +104,12 @@ impl Account<'_> {
                 self.too_slow()
             )
         };
-        let mut remedy = vec![Remedy::text(format!(
-            "raise the application's own listen backlog (its configuration); somaxconn ({somaxconn}) needs no change"
-        ))];
+        let mut remedy = own_words::or_general(
+            &self.subject,
+            Need::Backlog(limit.wanted_backlog()),
+            "raise the application's own listen backlog (its configuration)",
+            &format!("; somaxconn ({somaxconn}) needs no change"),
+        );
         remedy.extend(self.more_workers());
         remedy.push(Remedy::text(format!("{} either", self.not_the_limit(&["somaxconn"]))));
         Cause { code: "backlog-argument", confidence, explanation, remedy }
@@ -154,12 +128,16 @@ impl Account<'_> {
             None => format!("a short queue; neither listen() nor somaxconn was seen{}", self.too_slow()),
         };
         let wanted = limit.wanted_somaxconn();
-        let mut remedy = vec![
-            Remedy::command("raise net.core.somaxconn", self.sysctl(&format!("net.core.somaxconn={wanted}"))),
-            Remedy::text(
-                "raise the application's own listen backlog as well, and restart it: the lower of both counts",
-            ),
-        ];
+        let mut remedy = vec![Remedy::command(
+            "raise net.core.somaxconn",
+            self.sysctl(&format!("net.core.somaxconn={wanted}")),
+        )];
+        remedy.extend(own_words::or_general(
+            &self.subject,
+            Need::Backlog(wanted),
+            "raise the application's own listen backlog as well, and restart it",
+            ": the lower of both counts",
+        ));
         remedy.extend(self.more_workers());
         remedy.push(Remedy::text(self.not_the_limit(&["somaxconn"])));
         Cause { code: "somaxconn", confidence: Confidence::Possible, explanation, remedy }
@@ -179,8 +157,11 @@ impl Account<'_> {
         };
         let mut remedy = self.more_workers();
         if remedy.is_empty() {
-            remedy.push(Remedy::text(
+            remedy.extend(own_words::or_general(
+                &self.subject,
+                Need::Workers(None),
                 "accept faster: more threads or processes, or less work before the next accept()",
+                "",
             ));
         }
         let limit = self.limit.map_or_else(String::new, |limit| format!(" ({})", limit.limit));
@@ -199,14 +180,14 @@ impl Account<'_> {
         }
         let who = match self.accept_threads() {
             None | Some(0) => "accepts are at".to_owned(),
-            Some(1) => "1 thread accepts".to_owned(),
-            Some(threads) => format!("{threads} threads accept"),
+            Some(_) => who_accepts(self.listener, self.world),
         };
-        vec![Remedy::text(format!(
-            "add workers: {who} {} against {} arriving",
-            rate(accepts),
-            rate(arrivals)
-        ))]
+        own_words::or_general(
+            &self.subject,
+            Need::Workers(own_words::workers_for(&self.subject, self.accept_threads(), accepts, arrivals)),
+            "add workers",
+            &format!(": {who} {} against {} arriving", rate(accepts), rate(arrivals)),
+        )
     }
 
     fn too_slow(&self) -> &'static str {
@@ -253,7 +234,7 @@ impl Account<'_> {
     }
 
     /// The command that sets a sysctl in the listener's namespace.
-    fn sysctl(&self, setting: &str) -> String {
+    fn sysctl(&self, setting: &str) -> commands::CommandLine {
         commands::sysctl(self.listener.endpoints.netns, self.subject.process.as_ref(), setting)
     }
 }

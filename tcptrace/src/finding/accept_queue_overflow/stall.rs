@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::correlate::{Correlator, Listener, Reading};
-use crate::event::{ProcessState, Timestamp};
+use crate::event::Timestamp;
+use crate::finding::owner_state::OwnerState;
 
 /// So long nobody must have accepted, the queue being full, for accepting to be called stalled.
 pub(super) const STALL: Duration = Duration::from_secs(3);
@@ -22,10 +23,8 @@ pub(super) struct Stall {
     drops: u64,
     /// Drops in the present one, if it counts.
     drops_now: u64,
-    /// What the owner did meanwhile, when it was last looked at.
-    pub(super) process: Option<ProcessState>,
-    /// All its threads were stopped.
-    pub(super) stopped: bool,
+    /// What its processes did meanwhile, when they were last looked at.
+    pub(super) owner: OwnerState,
 }
 
 impl Stall {
@@ -61,23 +60,23 @@ impl Stall {
 
     /// Takes in what the owners were doing when they were last looked at.
     pub(super) fn note_process(&mut self, listener: &Listener, first_drop: Timestamp, world: &Correlator) {
-        /// Looks at a process happen about once a second; an older one may be of before the overflow.
-        const RECENT: Duration = Duration::from_secs(3);
-        let state_of = |pid: u32| {
-            let (time, state) = world.processes().get(pid)?.state?;
-            (time.after(RECENT) >= first_drop).then_some(state)
-        };
-        let Some(first) = listener.owners.first() else { return };
-        let Some(state) = state_of(first.pid) else { return };
-        self.process = Some(state);
-        // One worker of several that is stopped leaves the others to accept.
-        let all_stopped =
-            listener.owners.iter().all(|owner| state_of(owner.pid).is_some_and(|state| state.is_stopped()));
-        self.stopped |= all_stopped;
+        let newer = OwnerState::of(listener, first_drop, world);
+        // Once a process accepts again, what it does says nothing about the time in which it did not.
+        if newer.stopped || self.is_stalled() {
+            self.owner.learn(newer);
+        } else {
+            self.owner.process = newer.process.or(self.owner.process);
+        }
+    }
+
+    /// Whether the present stretch counts as a stall.
+    fn is_stalled(&self) -> bool {
+        self.drops_now > 0
     }
 
     /// Whether most of `drops` fell into stalls.
     pub(super) fn explains(&self, drops: u64) -> bool {
-        self.stopped || (self.longest.is_some() && (self.drops + self.drops_now).saturating_mul(2) >= drops)
+        self.owner.stopped
+            || (self.longest.is_some() && (self.drops + self.drops_now).saturating_mul(2) >= drops)
     }
 }

@@ -51,8 +51,32 @@ fn a_short_backlog_is_blamed_with_all_its_numbers() {
     assert_eq!(evidence["peers"], json!(server.overflows()));
     assert!(finding.remedy[0].text.contains("somaxconn (4096) needs no change"));
     assert!(finding.remedy[1].text.contains("1 thread accepts 8/s against 71/s arriving"));
+    // The setting that ended it, where it happened.
+    assert!(
+        finding.remedy[0].text.starts_with("raise the listen backlog of DeleGate: `MAXIMA=listen:1024` ")
+    );
     assert_eq!(play.findings[0].state, State::Opened);
     assert_eq!(play.findings[0].cause, "backlog-argument");
+}
+
+#[test]
+fn who_is_not_known_gets_the_general_words_and_a_worker_s_server_a_number() {
+    let said = |comm: &str, command: &str, backlog: u32| {
+        let mut play = Play::new(4096);
+        let mut server = Server::new(100, "0.0.0.0:1080", backlog);
+        server.listen(&mut play, task(6039, comm), Some(backlog), 4096);
+        play.process(6039, comm, command);
+        server.run(&mut play, 14, 125, 40_000);
+        play.end();
+        play.only_of("accept-queue-overflow").remedy.clone()
+    };
+    let unknown = said("ours", "/opt/ours", 20);
+    assert!(unknown[0].text.starts_with("raise the application's own listen backlog (its configuration); "));
+    assert!(unknown[1].text.starts_with("add workers: 1 thread accepts"), "{unknown:?}");
+    // 8 are accepted a second: the queue of 200 needs 25 s to drain, and so a longer one is no use.
+    let slow = said("gunicorn", "python3 /usr/bin/gunicorn app:app", 200);
+    assert!(slow[0].text.starts_with("give gunicorn more workers: `--workers 1"), "{slow:?}");
+    assert!(slow.iter().all(|remedy| !remedy.text.contains("raise the listen backlog")), "{slow:?}");
 }
 
 #[test]

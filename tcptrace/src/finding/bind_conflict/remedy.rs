@@ -3,7 +3,8 @@
 use crate::correlate::PortHolder;
 use crate::event::{PortRange, PortRanges, SocketState};
 use crate::finding::commands::sysctl;
-use crate::finding::{Party, Remedy};
+use crate::finding::{Party, Remedy, own_words};
+use crate::software::Need;
 
 use super::holder_kind::Kind;
 use super::{Account, process_of};
@@ -25,7 +26,11 @@ impl Account<'_> {
         let reuseaddr = format!("set SO_REUSEADDR in {} before bind()", process_of(requester));
         match kind {
             Kind::EphemeralGrab => self.reserve(port, held, requester),
-            Kind::Listener => vec![stop("which listens there"), Remedy::text(other_port)],
+            Kind::Listener => own_words::of(held, Need::Release)
+                .into_iter()
+                .chain([stop("which listens there"), Remedy::text(other_port)])
+                .chain(own_words::of(requester, Need::Listen))
+                .collect(),
             Kind::TimeWait => {
                 let mut remedy = Vec::new();
                 if !self.conflict.options.reuseaddr() {

@@ -37,6 +37,8 @@ fn one(fail: BindFail) -> Finding {
 
 fn reported(local: &str, state: SocketState, owners: &[(u32, &str)]) -> ReportedHolder {
     ReportedHolder {
+        device: 0,
+        retransmits: 0,
         local: address(local),
         remote: None,
         state,
@@ -490,4 +492,22 @@ fn reserved_by_now() {
     fail.holders[0].endpoints.local = address("127.0.0.1:8080");
     play.send(100, Event::BindFail(Box::new(fail)));
     assert!(play.only().remedy[0].text.contains("is reserved by now"), "{:?}", play.only().remedy);
+}
+
+#[test]
+fn a_holder_that_is_known_says_how_it_gives_the_port_up_and_the_requester_how_it_takes_another() {
+    let holder = holder(WANTED, SocketState::Listen, How::Bind, Some(task(400, "systemd-resolve")));
+    let mut play = Play::new(4096);
+    play.process(400, "systemd-resolve", "/lib/systemd/systemd-resolved");
+    play.process(500, "haproxy", "/usr/sbin/haproxy -Ws -f /etc/haproxy/haproxy.cfg");
+    play.send(100, Event::BindFail(Box::new(bind_fail(WANTED, task(500, "haproxy"), vec![holder]))));
+    let finding = play.only();
+    assert_eq!(finding.cause, "listener");
+    let texts: Vec<&str> = finding.remedy.iter().map(|remedy| remedy.text.as_str()).collect();
+    assert!(
+        texts[0]
+            .starts_with("let systemd-resolved give it up: `DNSStubListener=no` in the [Resolve] section"),
+        "{texts:?}"
+    );
+    assert!(texts[3].starts_with("or let HAProxy listen elsewhere: `bind 0.0.0.0:PORT` "), "{texts:?}");
 }

@@ -1,6 +1,6 @@
 //! Every cause, and what is no finding.
 
-use crate::event::{BindFail, BindStage, Kind, SocketOptions};
+use crate::event::{BindFail, BindStage, Ipv6Off, Kind, SocketOptions, UnusableAddress};
 use crate::finding::Confidence;
 use crate::finding::testing::{Play, bind_fail, task};
 
@@ -125,4 +125,73 @@ fn mistakes_of_a_program_are_events_and_no_finding() {
     play.send(1, Kind::BindFail(Box::new(unfit)));
     play.ticks_until(2000);
     assert_eq!(play.findings.len(), 0);
+}
+
+fn refuse_v6(play: &mut Play, local: &str, has: &[&str], with: impl FnOnce(&mut BindFail)) {
+    let mut fail = BindFail {
+        errno: 99,
+        addresses: Some(has.iter().map(|ip| ip.parse().unwrap()).collect()),
+        ..bind_fail(local, task(77, "unbound"), Vec::new())
+    };
+    with(&mut fail);
+    play.send(0, Kind::BindFail(Box::new(fail)));
+    play.ticks_until(2000);
+}
+
+fn commands(finding: &crate::finding::Finding) -> Vec<&str> {
+    finding.remedy.iter().filter_map(|remedy| remedy.command.as_deref()).collect()
+}
+
+#[test]
+fn an_address_that_is_still_tested_is_there_and_tentative() {
+    let mut play = Play::new(4096);
+    refuse_v6(&mut play, "[2001:db8:5::1]:8053", &["2001:db8:5::1"], |fail| {
+        fail.unusable = Some(UnusableAddress { device: "srv0".into(), prefix: 64, duplicate: false });
+    });
+    let finding = play.only();
+    assert_eq!((finding.cause, finding.confidence), ("address-tentative", Confidence::Certain));
+    assert!(finding.title.contains("is there, and still tentative"), "{}", finding.title);
+    assert!(finding.explanation.starts_with("srv0 has 2001:db8:5::1"), "{}", finding.explanation);
+    let commands = commands(finding);
+    assert!(commands.iter().any(|c| c.ends_with("replace 2001:db8:5::1/64 dev srv0 nodad")), "{commands:?}");
+    assert!(commands.iter().any(|c| c.ends_with("net.ipv6.ip_nonlocal_bind=1")), "{commands:?}");
+}
+
+#[test]
+fn an_address_that_another_node_has_is_a_duplicate() {
+    let mut play = Play::new(4096);
+    refuse_v6(&mut play, "[2001:db8:5::1]:8053", &["2001:db8:5::1"], |fail| {
+        fail.unusable = Some(UnusableAddress { device: "srv0".into(), prefix: 64, duplicate: true });
+    });
+    let finding = play.only();
+    assert_eq!((finding.cause, finding.confidence), ("address-duplicate", Confidence::Certain));
+    assert!(!finding.remedy.iter().any(|remedy| remedy.text.contains("wait")), "{:?}", finding.remedy);
+}
+
+#[test]
+fn loopback_without_ipv6_names_the_device_whose_knob_it_is() {
+    let mut play = Play::new(4096);
+    refuse_v6(&mut play, "[::1]:8053", &["127.0.0.1", "fd00::1"], |fail| {
+        fail.ipv6_off = Some(Ipv6Off { devices: vec!["lo".into()], everywhere: false });
+    });
+    let finding = play.only();
+    assert_eq!((finding.cause, finding.confidence), ("ipv6-off", Confidence::Certain));
+    assert!(finding.title.ends_with("IPv6 is off on lo (EADDRNOTAVAIL)"), "{}", finding.title);
+    assert!(commands(finding)[0].ends_with("net.ipv6.conf.lo.disable_ipv6=0"), "{:?}", finding.remedy);
+}
+
+#[test]
+fn ipv6_that_is_off_elsewhere_does_not_explain_an_address_that_is_missing() {
+    let mut play = Play::new(4096);
+    refuse_v6(&mut play, "[fd00::7]:8053", &["::1"], |fail| {
+        fail.ipv6_off = Some(Ipv6Off { devices: vec!["eth1".into()], everywhere: false });
+    });
+    let finding = play.only();
+    assert_eq!(finding.cause, "address-missing");
+    assert!(finding.explanation.ends_with("IPv6 is off on eth1 (disable_ipv6)"), "{}", finding.explanation);
+    let mut play = Play::new(4096);
+    refuse_v6(&mut play, "[fd00::7]:8053", &["127.0.0.1"], |fail| {
+        fail.ipv6_off = Some(Ipv6Off { devices: vec!["eth1".into(), "lo".into()], everywhere: true });
+    });
+    assert_eq!(play.only().cause, "ipv6-off");
 }

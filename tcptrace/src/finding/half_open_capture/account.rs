@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::correlate::{Correlator, Listener, PeerPattern, Unanswered, UnansweredNetwork};
-use crate::event::{KnobSample, ListenerTotals};
+use crate::event::{KnobSample, ListenerTotals, observation};
 use crate::finding::case::Description;
 use crate::finding::words::{count, span};
 use crate::finding::{Confidence, Evidence, NetworkFacts, Party, Remedy, Severity, commands};
@@ -12,6 +12,9 @@ use super::Pile;
 
 /// The timer doubles up to this (`TCP_RTO_MAX`), seconds.
 const LONGEST_PAUSE: u64 = 120;
+
+/// A flood comes from everywhere.
+const FLOOD_NETWORKS: u64 = 8;
 
 /// Networks named in the text.
 const NAMED: usize = 4;
@@ -74,10 +77,16 @@ impl<'a> Account<'a> {
                 } else {
                     ""
                 };
+                let again: Vec<String> =
+                    [(seen.repeated, "repeated the SYN"), (seen.retried, "came from a new port")]
+                        .into_iter()
+                        .filter(|(number, _)| *number > 0)
+                        .map(|(number, how)| format!("{number} {how}"))
+                        .collect();
                 let explanation = format!(
-                    "the peers try again ({} of {sources} repeated the SYN, {} came from a new port): our SYN-ACKs do not \
-                     reach them, or their ACKs do not reach us (one host cannot tell which){others}",
-                    seen.repeated, seen.retried
+                    "the peers try again (of {sources}: {}): our SYN-ACKs do not reach them, or their ACKs do not reach us (one \
+                     host cannot tell which){others}",
+                    again.join(", ")
                 );
                 (
                     "return-path",
@@ -85,22 +94,30 @@ impl<'a> Account<'a> {
                     explanation,
                 )
             }
-            PeerPattern::Flood => (
+            PeerPattern::Flood if seen.network_count >= FLOOD_NETWORKS && self.sees_ends() => (
                 "syn-flood",
-                if seen.network_count >= 8 { Confidence::Likely } else { Confidence::Possible },
+                Confidence::Likely,
                 format!(
                     "{sources} in {} asked once each and never again: forged or careless senders, as in a SYN flood",
                     count(seen.network_count, "network", "networks")
                 ),
             ),
-            PeerPattern::GiveUp => (
-                "client-gave-up",
-                Confidence::Possible,
-                format!(
-                    "{sources} asked, and neither repeated the SYN nor came back from another port: the clients have given up, \
-                     or are gone, and their hosts do not answer with RST"
-                ),
-            ),
+            // Silence alone says nothing of the peers.
+            PeerPattern::Flood | PeerPattern::GiveUp => {
+                let unseen = if self.sees_ends() {
+                    ""
+                } else {
+                    "; RSTs, ICMP errors and the last time-out of a request are not seen in this tier"
+                };
+                (
+                    "unknown",
+                    Confidence::Possible,
+                    format!(
+                        "{sources} asked, and no peer was seen to try again{unseen}. It may be the path (SYN-ACKs or ACKs get lost, \
+                         and the clients do not wait for long), clients that are gone, or a SYN flood"
+                    ),
+                )
+            }
         }
     }
 
@@ -110,13 +127,17 @@ impl<'a> Account<'a> {
         let oldest = self
             .oldest()
             .map_or_else(String::new, |oldest| format!("; the oldest began {} ago", span(oldest)));
+        let queue = self.memory.deepest.map_or_else(
+            || format!("{} unanswered{limit}{oldest}", count(seen.requests, "request", "requests")),
+            |deepest| format!("{deepest} in the SYN queue{limit}{oldest}"),
+        );
+        let expired = if self.sees_ends() { format!(", {} expired", seen.expired) } else { String::new() };
         let mut lines = vec![
-            format!("{} in the SYN queue{limit}{oldest}", self.memory.deepest),
+            queue,
             format!(
-                "{} of {}, {} expired",
+                "{} of {}{expired}",
                 count(seen.retransmissions, "SYN-ACK sent again", "SYN-ACKs sent again"),
                 count(seen.sources, "address", "addresses"),
-                seen.expired
             ),
         ];
         let networks: Vec<String> = seen.networks.iter().take(NAMED).map(network_in_words).collect();
@@ -155,10 +176,11 @@ impl<'a> Account<'a> {
             .with("limit", self.limit())
             .with("requests", seen.requests)
             .with("sources", seen.sources)
-            .with("retried_from_new_port", seen.retried)
+            // Without their end in sight, earlier requests of the same peer may have been answered.
+            .with("retried_from_new_port", (self.sees_ends() || seen.retried > 0).then_some(seen.retried))
             .with("repeated_syn", seen.repeated)
             .with("retransmissions", seen.retransmissions)
-            .with("expired", seen.expired)
+            .with("expired", self.sees_ends().then_some(seen.expired))
             .with_some("ended_by_icmp", (seen.unreachable > 0).then_some(seen.unreachable))
             .with_some("reset_by_peer", (seen.reset > 0).then_some(seen.reset))
             .with("oldest_s", self.oldest().map(|oldest| oldest.as_secs_f64()))
@@ -166,7 +188,7 @@ impl<'a> Account<'a> {
             .with("timeout_s", retries.map(timeout))
             .with("networks", seen.network_count)
             .with("prefixes", networks.collect::<Vec<_>>())
-            .with("completed_elsewhere", seen.completed_elsewhere)
+            .with("completed_elsewhere", self.sees_networks().then_some(seen.completed_elsewhere))
             .with("completed_elsewhere_percent", completed_percent(seen))
             .with_some("syn_drops", grown(self.grown.syn_drops_syn_queue))
             .with_some("cookies_sent", grown(self.grown.cookies_sent))
@@ -175,16 +197,27 @@ impl<'a> Account<'a> {
     }
 
     fn remedy(&self, cause: &str) -> Vec<Remedy> {
-        let mut remedy = vec![Remedy::text(match cause {
+        let advice = match cause {
             "return-path" => {
                 "mend the path from here to those networks: look for a stateful firewall or NAT that lost its state, let it \
                  answer what it does not know with RST instead of dropping it, and stop the clients until then"
             }
             "syn-flood" => "drop the flood before it gets here; SYN cookies keep others connected meanwhile",
+            "unknown" => {
+                "find out what the peers do: a capture shows whether anything but SYNs comes from those networks, and the fexit or \
+                 kprobe tier sees how requests end"
+            }
             _ => {
                 "find out what those clients are; a scanner, or a load balancer that closes without RST, is harmless"
             }
-        })];
+        };
+        let mut remedy = vec![match cause {
+            "unknown" => {
+                let port = self.listener.endpoints.local.port();
+                Remedy::command(advice, format!("tcpdump -ni any 'tcp port {port}'"))
+            }
+            _ => Remedy::text(advice),
+        }];
         let retries = self.knobs.and_then(|knobs| knobs.synack_retries);
         match retries {
             Some(retries) if retries > 1 => {
@@ -227,8 +260,18 @@ impl<'a> Account<'a> {
         Some(self.world.now().since(self.memory.unanswered.oldest?))
     }
 
+    /// Whether it is seen how requests end.
+    fn sees_ends(&self) -> bool {
+        self.world.observes(observation::REQUEST_END)
+    }
+
+    /// Whether completed connections are counted by network.
+    fn sees_networks(&self) -> bool {
+        self.world.observes(observation::SYN_DROP)
+    }
+
     fn is_full(&self) -> bool {
-        self.limit().is_some_and(|limit| self.memory.deepest >= limit)
+        self.limit().zip(self.memory.deepest).is_some_and(|(limit, deepest)| deepest >= limit)
             || self.grown.syn_drops_syn_queue > Some(0)
             || self.grown.cookies_sent > Some(0)
     }

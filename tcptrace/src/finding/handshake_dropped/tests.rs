@@ -24,6 +24,7 @@ fn send(play: &mut Play, at: u64, drop: &HandshakeDrop) {
 
 fn report(play: &mut Play, at: u64, listeners: &[&str]) {
     let listeners = listeners.iter().map(|local| ReportedListener {
+        device: 0,
         netns: NETNS,
         local: address(local),
         v6only: None,

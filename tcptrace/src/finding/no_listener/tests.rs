@@ -28,6 +28,7 @@ impl Port {
 
     fn report(&mut self, at: u64, port: u16, listeners: &[(u32, &str, Option<bool>)]) {
         let listeners = listeners.iter().map(|&(netns, local, v6only)| ReportedListener {
+            device: 0,
             netns,
             local: address(local),
             v6only,
@@ -106,6 +107,7 @@ fn the_listener_that_was_there_is_named_with_its_end() {
         listener,
         task: task(33, "webserver"),
         exiting: Some(true),
+        by_kernel: false,
         last: None,
     };
     port.play.send(1000, Kind::ListenerClosed(Box::new(closed)));

@@ -2,7 +2,8 @@
 
 use crate::event::{PortRange, PortRanges};
 use crate::finding::commands::sysctl;
-use crate::finding::{Party, Remedy};
+use crate::finding::{Party, Remedy, own_words};
+use crate::software::Need;
 
 use super::Account;
 use super::cause::{Cause, USUAL};
@@ -38,8 +39,11 @@ impl Account<'_> {
                 }
             }
             Cause::Churn => {
-                remedy.push(Remedy::text(
+                remedy.extend(own_words::or_general(
+                    requester,
+                    Need::Reuse,
                     "keep connections open and use them again (keep-alive, a connection pool) instead of one for each request",
+                    "",
                 ));
                 remedy.push(Remedy::text(
                     "or let the other side close first: TIME_WAIT stays with the one that does",
@@ -70,8 +74,11 @@ impl Account<'_> {
                 }
             }
             Cause::HotDestination => {
-                remedy.push(Remedy::text(
+                remedy.extend(own_words::or_general(
+                    requester,
+                    Need::Reuse,
                     "send more over fewer connections to that destination (a pool, pipelining, HTTP/2)",
+                    "",
                 ));
                 remedy.push(Remedy::text(
                     "or use a second source address, or a second address or port of the destination: each pair has all \

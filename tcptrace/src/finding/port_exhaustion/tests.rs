@@ -34,6 +34,8 @@ fn bind_refused() -> Kind {
         own_range: None,
         holders: Vec::new(),
         addresses: None,
+        unusable: None,
+        ipv6_off: None,
     }))
 }
 
@@ -254,4 +256,18 @@ fn a_socket_s_own_range_is_told_where_bound_sockets_cannot_be_listed() {
     let finding = told(Kind::NoPort(none), vec![counts(7, 4, 0, 0, 0)], seen);
     assert_eq!(cause(&finding), ("small-range", Confidence::Likely));
     assert!(finding.title.contains("its socket's own range 40000-40003"), "{}", finding.title);
+}
+
+#[test]
+fn a_client_that_is_known_says_how_it_uses_connections_again() {
+    let mut play = Play::new(128);
+    play.process(7, "nginx", "nginx: worker process");
+    play.send(200, refused(1));
+    let seen = survey(95, vec![holders(0, 95)], vec![lane(DB, 100, 95)]);
+    play.send(210, Kind::PortSurvey(Box::new(seen)));
+    let remedy = &play.only().remedy;
+    assert!(
+        remedy[0].text.starts_with("let nginx use connections again: `keepalive 64;` in the upstream block"),
+        "{remedy:?}"
+    );
 }

@@ -33,7 +33,7 @@ fn coverage() {
                 reason: Some("fexit: EPERM".into()),
             },
         ],
-        filters: Vec::new(),
+        ..Coverage::default()
     };
     assert_eq!(
         lines(|to| drop(to.coverage(&coverage))),
@@ -69,9 +69,10 @@ fn finding() {
             r#""abort_on_overflow":false,"syncookies":1,"max_syn_backlog":512,"#,
             r#""why":"the application's backlog: listen(fd, 20); somaxconn is 4096. "#,
             r#"Accepts are too slow for any backlog"},"#,
-            r#""remedy":[{"text":"raise the application's own listen backlog (its configuration); "#,
-            r#"somaxconn (4096) needs no change"},"#,
-            r#"{"text":"add workers: 1 thread accepts 8/s against 71/s arriving"},"#,
+            r#""remedy":[{"text":"raise the listen backlog of DeleGate: `MAXIMA=listen:1024` on its command line "#,
+            r#"or in its configuration file, then restart it (default: 20); somaxconn (4096) needs no change"},"#,
+            r#"{"text":"give DeleGate more workers: `MAXIMA=delegated:N` on its command line or in its configuration "#,
+            r#"file, then restart it (default: 64; N: more than now): 1 thread accepts 8/s against 71/s arriving"},"#,
             r#"{"text":"net.ipv4.tcp_max_syn_backlog (512) is not the limit either"}]}"#,
             "\n"
         )

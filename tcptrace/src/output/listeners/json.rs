@@ -111,6 +111,9 @@ pub struct StockSummary<'a> {
     pub shown: usize,
     /// Network namespaces looked into.
     pub namespaces: usize,
+    /// What was asked for and leaves something out, as the user wrote it.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub filters: &'a [String],
     /// How long was traced, s; null without `--for`.
     pub traced_s: Option<f64>,
     /// What could not be looked at.
@@ -124,6 +127,7 @@ impl<'a> StockSummary<'a> {
             listeners: stock.listeners.len(),
             shown,
             namespaces: stock.namespaces,
+            filters: &[],
             traced_s: traced.map(|span| span.as_secs_f64()),
             missing: &stock.missing,
         }

@@ -133,8 +133,7 @@ fn address(listener: &Listener) -> String {
 fn owned_by(listener: &Listener) -> String {
     let Some(first) = listener.owner() else {
         return match (listener.is_kernel_s(), listener.owners_complete) {
-            (true, _) => "(kernel)".to_owned(),
-            (false, true) => "(nobody)".to_owned(),
+            (true, _) | (false, true) => "(no process)".to_owned(),
             (false, false) => format!("? uid {}", listener.socket.uid),
         };
     };

@@ -37,8 +37,8 @@ fn an_overflow() {
     21 waiting, limit 20; 297 SYNs and 41 final ACKs dropped in 4.7 s (kernel: ListenOverflows +338)
     arrivals 71/s (repeated SYNs included), accepts 8/s, longest wait 2.6 s; 1 thread accepts
   cause  backlog-argument: the application's backlog: listen(fd, 20); somaxconn is 4096. Accepts are too slow for any backlog
-  do     raise the application's own listen backlog (its configuration); somaxconn (4096) needs no change
-         add workers: 1 thread accepts 8/s against 71/s arriving
+  do     raise the listen backlog of DeleGate: `MAXIMA=listen:1024` on its command line or in its configuration file, then restart it (default: 20); somaxconn (4096) needs no change
+         give DeleGate more workers: `MAXIMA=delegated:N` on its command line or in its configuration file, then restart it (default: 64; N: more than now): 1 thread accepts 8/s against 71/s arriving
          net.ipv4.tcp_max_syn_backlog (512) is not the limit either
 "
     );
@@ -73,6 +73,7 @@ fn the_rest() {
     let mut coverage = coverage(Tier::Kprobe, ObservationStatus::Attached);
     coverage.observations[3].status = ObservationStatus::Polled;
     coverage.filters.push("--port 1080".into());
+    coverage.scope.push("--netns blue".into());
     let mut play = overflow();
     play.end();
     let lost =
@@ -80,7 +81,7 @@ fn the_rest() {
     play.send(6000, Kind::Lost(Box::new(lost.clone())));
     let listen = Event { time: ms(4), kind: Server::new(1, "0.0.0.0:80", 5).syn_drop() };
     let out = text(false, |to| {
-        let _ = to.coverage(&coverage);
+        let _ = to.coverage(&coverage, ms(0));
         let _ = to.event(&listen, play.engine.world());
         let _ = to.lost(&lost);
         let _ = to.summary(&Summary::of(&play.engine));
@@ -88,7 +89,7 @@ fn the_rest() {
     assert_eq!(
         out,
         "\
-tcptrace on 6.12.1, tier kprobe: 10 of 11 observations attached; polled: syn-drop; only --port 1080
+tcptrace on 6.12.1, tier kprobe: 10 of 11 observations attached; polled: syn-drop; only --netns blue --port 1080; times are UTC+09:00
 19:40:00.004 syn-drop 0.0.0.0:80 <-> 10.0.0.0:40000 queue=0 queue_limit=5 syn_queue=0 cause=accept-queue syncookies=1 total=0
 19:40:00.010 lost 7 accept at the ring-buffer
 6.0 s traced; findings: 1 accept-queue-overflow, 1 events-lost

@@ -79,12 +79,12 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
         name: "accept",
         what: "accept() and the wait before it",
         ways: &[
-            way(Fexit, &[probe("fexit_accept", Kind::Fexit, &["inet_csk_accept"])]),
-            way(Kprobe, &[probe("kprobe_sock_graft", Kind::Kprobe, &["security_sock_graft"])]),
+            way(Fexit, &[probe("fexit_accept", Kind::Fexit, &["inet_csk_accept"]).one_call()]),
+            way(Kprobe, &[probe("kprobe_sock_graft", Kind::Kprobe, &["security_sock_graft"]).one_call()]),
             tracepoint_way(
                 &[
-                    probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept4"]),
-                    probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept"]),
+                    probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept4"]).one_call(),
+                    probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept"]).one_call(),
                 ],
                 "accept wait is measured at accept4's return; io_uring accepts are not seen; slows every system call a little",
                 0,
@@ -92,5 +92,34 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
         ],
         polled: None,
         group: 2,
+    },
+    Observation {
+        name: "accept-failed",
+        what: "accept() that fails for want of descriptors or memory, or is forbidden",
+        ways: &[
+            Way {
+                limit: Some("accepts by io_uring are not seen"),
+                ..way(Fexit, &[probe("fexit_sys_accept", Kind::Fexit, &["__sys_accept4"]).one_call()])
+            },
+            Way {
+                limit: Some(
+                    "EMFILE alone, of accept() and accept4(); runs for every descriptor that a process is given",
+                ),
+                ..way(
+                    Kprobe,
+                    &[probe("kretprobe_alloc_fd", Kind::Kretprobe, &["alloc_fd", "__alloc_fd"]).one_call()],
+                )
+            },
+            tracepoint_way(
+                &[
+                    probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept4"]).one_call(),
+                    probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept"]).one_call(),
+                ],
+                "accepts by io_uring and by 32-bit programs are not seen; slows every system call a little",
+                0,
+            ),
+        ],
+        polled: None,
+        group: 0,
     },
 ];

@@ -7,13 +7,13 @@ use super::shared::{PORT_BY_STATE, STATE};
 use super::{BackEnd, Kind, Observation, Probe, Way, probe, probe6, way};
 
 const SYN_AGAIN: &[Probe] = &[probe("tp_retransmit_skb", Kind::BtfTracepoint, &["tcp_retransmit_skb"])];
-const RESET: Probe = probe("tp_receive_reset", Kind::BtfTracepoint, &["tcp_receive_reset"]);
+const RESET: Probe = probe("tp_receive_reset", Kind::BtfTracepoint, &["tcp_receive_reset"]).harmless();
 const END_BY_STATE: Way = Way {
     back_end: BackEnd::Tracepoint,
     probes: &[
         RESET,
-        probe("tp_set_state_task", Kind::BtfTracepoint, STATE),
-        probe("tp_set_state_port", Kind::BtfTracepoint, STATE),
+        probe("tp_set_state_task", Kind::BtfTracepoint, STATE).harmless(),
+        probe("tp_set_state_port", Kind::BtfTracepoint, STATE).harmless(),
         probe("tp_set_state_port_stand_in", Kind::BtfTracepoint, STATE),
     ],
     limit: None,
@@ -37,7 +37,7 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
         ways: &[
             Way {
                 limit: Some("of connects from a port that bind() gave, only those refused by RST"),
-                ..way(Fexit, &[RESET, probe("fentry_put_port", Kind::Fentry, &["inet_put_port"])])
+                ..way(Fexit, &[RESET, probe("fentry_put_port", Kind::Fentry, &["inet_put_port"]).harmless()])
             },
             Way { back_end: Kprobe, ..END_BY_STATE },
             END_BY_STATE,
@@ -52,8 +52,8 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
         ways: &[way(
             Fexit,
             &[
-                probe("fexit_connect_v4", Kind::Fexit, &["tcp_v4_connect"]),
-                probe6("fexit_connect_v6", Kind::Fexit, &["tcp_v6_connect"]),
+                probe("fexit_connect_v4", Kind::Fexit, &["tcp_v4_connect"]).one_call(),
+                probe6("fexit_connect_v6", Kind::Fexit, &["tcp_v6_connect"]).one_call(),
             ],
         )],
         polled: None,

@@ -7,7 +7,7 @@ use super::shared::STATE;
 use super::{BackEnd, Kind, Observation, Probe, Way, probe, tracepoint_way, way};
 
 const SYS_LISTEN: &[&str] = &["__x64_sys_listen", "__arm64_sys_listen"];
-const STATE_OF_TASK: &[Probe] = &[probe("tp_set_state_task", Kind::BtfTracepoint, STATE)];
+const STATE_OF_TASK: &[Probe] = &[probe("tp_set_state_task", Kind::BtfTracepoint, STATE).harmless()];
 
 /// In the order in which coverage shows them.
 pub(super) const OBSERVATIONS: &[Observation] = &[

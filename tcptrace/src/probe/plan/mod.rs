@@ -14,7 +14,7 @@ mod syn_queue;
 #[cfg(test)]
 mod tests;
 
-pub use skipped::{PROCESS_CONTEXT, SKIPPED_IN_GOOD_FAITH, STAND_INS};
+pub use skipped::{STAND_INS, Skip, skip_of};
 
 /// How a program is attached. In order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,6 +82,8 @@ pub struct Probe {
     pub targets: &'static [&'static str],
     /// `Some`: the observation stands without it.
     pub spare: Option<Spare>,
+    /// What is lost when the kernel skips a run of it.
+    pub skip: Skip,
 }
 
 /// A probe that its observation stands without.
@@ -138,16 +140,24 @@ pub struct Observation {
 }
 
 const fn probe(program: &'static str, kind: Kind, targets: &'static [&'static str]) -> Probe {
-    Probe { program, kind, targets, spare: None }
+    Probe { program, kind, targets, spare: None, skip: Skip::Lost }
 }
 
 const fn probe6(program: &'static str, kind: Kind, targets: &'static [&'static str]) -> Probe {
-    Probe { program, kind, targets, spare: Some(IPV6) }
+    Probe { spare: Some(IPV6), ..probe(program, kind, targets) }
 }
 
 impl Probe {
     const fn spare(self, spare: Spare) -> Self {
         Self { spare: Some(spare), ..self }
+    }
+
+    const fn one_call(self) -> Self {
+        Self { skip: Skip::OneCall, ..self }
+    }
+
+    const fn harmless(self) -> Self {
+        Self { skip: Skip::Harmless, ..self }
     }
 }
 

@@ -6,9 +6,14 @@ use super::BackEnd::{Fexit, Kprobe};
 use super::shared::{PORT_BY_STATE, STATE_OF_PORT};
 use super::{Kind, Observation, Probe, Spare, Way, probe, probe6, tracepoint_way, way};
 
+const GET_PORT: &[Probe] = &[probe("fexit_get_port", Kind::Fexit, &["inet_csk_get_port"]).one_call()];
+const GET_PORT_ENTRY_AND_EXIT: &[Probe] = &[
+    probe("kprobe_get_port", Kind::Kprobe, &["inet_csk_get_port"]).one_call(),
+    probe("kretprobe_get_port", Kind::Kretprobe, &["inet_csk_get_port"]).one_call(),
+];
 const BIND_CALLS: &[Probe] = &[
-    probe("tp_enter_bind", Kind::SyscallTracepoint, &["sys_enter_bind"]),
-    probe("tp_exit_bind", Kind::SyscallTracepoint, &["sys_exit_bind"]),
+    probe("tp_enter_bind", Kind::SyscallTracepoint, &["sys_enter_bind"]).one_call(),
+    probe("tp_exit_bind", Kind::SyscallTracepoint, &["sys_exit_bind"]).one_call(),
 ];
 /// Since 6.6 its bind() calls `inet_bind_sk`; before, that of TCP, and is seen there.
 const MPTCP: Spare = Spare { gap: "multipath TCP not seen", only_with: &["inet_bind_sk", "mptcp_bind"] };
@@ -32,14 +37,8 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
         name: "bind-fail",
         what: "binds and their conflicts, with the requested address and the holder",
         ways: &[
-            way(Fexit, &[probe("fexit_get_port", Kind::Fexit, &["inet_csk_get_port"])]),
-            way(
-                Kprobe,
-                &[
-                    probe("kprobe_get_port", Kind::Kprobe, &["inet_csk_get_port"]),
-                    probe("kretprobe_get_port", Kind::Kretprobe, &["inet_csk_get_port"]),
-                ],
-            ),
+            way(Fexit, GET_PORT),
+            way(Kprobe, GET_PORT_ENTRY_AND_EXIT),
             tracepoint_way(
                 BIND_CALLS,
                 "a conflict at listen() and io_uring binds are not seen; slows every system call of the host a little",
@@ -50,29 +49,40 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
         group: 0,
     },
     Observation {
+        name: "listen-fail",
+        what: "listen() calls that fail because another socket listens on the port",
+        // The tracepoint of listen() is not worth its cost: nearly all conflicts are seen at bind().
+        ways: &[way(Fexit, GET_PORT), way(Kprobe, GET_PORT_ENTRY_AND_EXIT)],
+        polled: None,
+        group: 0,
+    },
+    Observation {
         name: "bind-error",
         what: "binds that fail for other reasons: no such address, a privileged port, a security module",
         ways: &[
             way(
                 Fexit,
                 &[
-                    probe("fexit_bind_v4", Kind::Fexit, &["inet_bind"]),
-                    probe6("fexit_bind_v6", Kind::Fexit, &["inet6_bind"]),
-                    probe("fexit_bind_mptcp", Kind::Fexit, &["mptcp_bind"]).spare(MPTCP),
-                    probe("fexit_security_bind", Kind::Fexit, &["security_socket_bind"]).spare(SECURITY),
+                    probe("fexit_bind_v4", Kind::Fexit, &["inet_bind"]).one_call(),
+                    probe6("fexit_bind_v6", Kind::Fexit, &["inet6_bind"]).one_call(),
+                    probe("fexit_bind_mptcp", Kind::Fexit, &["mptcp_bind"]).one_call().spare(MPTCP),
+                    probe("fexit_security_bind", Kind::Fexit, &["security_socket_bind"])
+                        .one_call()
+                        .spare(SECURITY),
                 ],
             ),
             way(
                 Kprobe,
                 &[
-                    probe("kprobe_bind", Kind::Kprobe, &["inet_bind"]),
-                    probe("kretprobe_bind", Kind::Kretprobe, &["inet_bind"]),
-                    probe6("kprobe_bind", Kind::Kprobe, &["inet6_bind"]),
-                    probe6("kretprobe_bind", Kind::Kretprobe, &["inet6_bind"]),
-                    probe("kprobe_bind", Kind::Kprobe, &["mptcp_bind"]).spare(MPTCP),
-                    probe("kretprobe_bind", Kind::Kretprobe, &["mptcp_bind"]).spare(MPTCP),
-                    probe("kprobe_bind", Kind::Kprobe, &["security_socket_bind"]).spare(SECURITY),
+                    probe("kprobe_bind", Kind::Kprobe, &["inet_bind"]).one_call(),
+                    probe("kretprobe_bind", Kind::Kretprobe, &["inet_bind"]).one_call(),
+                    probe6("kprobe_bind", Kind::Kprobe, &["inet6_bind"]).one_call(),
+                    probe6("kretprobe_bind", Kind::Kretprobe, &["inet6_bind"]).one_call(),
+                    probe("kprobe_bind", Kind::Kprobe, &["mptcp_bind"]).one_call().spare(MPTCP),
+                    probe("kretprobe_bind", Kind::Kretprobe, &["mptcp_bind"]).one_call().spare(MPTCP),
+                    probe("kprobe_bind", Kind::Kprobe, &["security_socket_bind"]).one_call().spare(SECURITY),
                     probe("kretprobe_security_bind", Kind::Kretprobe, &["security_socket_bind"])
+                        .one_call()
                         .spare(SECURITY),
                 ],
             ),
@@ -92,8 +102,8 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
             way(
                 Fexit,
                 &[
-                    probe("fexit_hash_connect_v4", Kind::Fexit, &["inet_hash_connect"]),
-                    probe6("fexit_hash_connect_v6", Kind::Fexit, &["inet6_hash_connect"]),
+                    probe("fexit_hash_connect_v4", Kind::Fexit, &["inet_hash_connect"]).one_call(),
+                    probe6("fexit_hash_connect_v6", Kind::Fexit, &["inet6_hash_connect"]).one_call(),
                 ],
             ),
             Way { back_end: Kprobe, ..PORT_BY_STATE },
@@ -109,8 +119,8 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
             way(
                 Fexit,
                 &[
-                    probe("fexit_hash_connect_v4", Kind::Fexit, &["inet_hash_connect"]),
-                    probe6("fexit_hash_connect_v6", Kind::Fexit, &["inet6_hash_connect"]),
+                    probe("fexit_hash_connect_v4", Kind::Fexit, &["inet_hash_connect"]).one_call(),
+                    probe6("fexit_hash_connect_v6", Kind::Fexit, &["inet6_hash_connect"]).one_call(),
                 ],
             ),
             Way { back_end: Kprobe, ..NO_PORT_BY_STATE },
@@ -123,7 +133,7 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
         name: "port-released",
         what: "ports given back",
         ways: &[
-            way(Fexit, &[probe("fentry_put_port", Kind::Fentry, &["inet_put_port"])]),
+            way(Fexit, &[probe("fentry_put_port", Kind::Fentry, &["inet_put_port"]).harmless()]),
             Way { back_end: Kprobe, ..RELEASE_BY_STATE },
             RELEASE_BY_STATE,
         ],

@@ -1,3 +1,5 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::*;
 
 #[test]
@@ -37,5 +39,56 @@ fn every_needed_layout_entry_exists() {
                 "{needed}"
             );
         }
+    }
+}
+
+fn probes() -> impl Iterator<Item = &'static Probe> {
+    observations().flat_map(|o| o.ways).flat_map(|way| way.probes)
+}
+
+/// Programs that no observation attaches: the iterator over open sockets is read once, and rehearsals deny a bind.
+const BESIDES: &[&str] = &["iter_open_sockets", "deny_bind_v4", "deny_bind_v6"];
+
+#[test]
+fn the_plan_has_every_program_of_the_object_and_no_other() {
+    let object = aya_obj::Object::parse(crate::probe::object::OBJECT).unwrap();
+    let built: BTreeSet<&str> = object.programs.keys().map(String::as_str).collect();
+    let planned: BTreeSet<&str> = probes().map(|p| p.program).chain(BESIDES.iter().copied()).collect();
+    assert_eq!(planned, built);
+}
+
+#[test]
+fn a_program_loses_the_same_wherever_it_is_attached() {
+    let mut known: BTreeMap<&str, Skip> = BTreeMap::new();
+    for probe in probes() {
+        assert_eq!(*known.entry(probe.program).or_insert(probe.skip), probe.skip, "{}", probe.program);
+    }
+}
+
+/// Binds, connects and accepts are system calls: what is skipped of them is one call of one process, in every tier.
+#[test]
+fn a_skipped_run_of_a_system_call_is_one_call() {
+    const CALLS: &[&str] = &[
+        "inet_bind",
+        "inet6_bind",
+        "mptcp_bind",
+        "security_socket_bind",
+        "inet_csk_get_port",
+        "inet_hash_connect",
+        "inet6_hash_connect",
+        "tcp_v4_connect",
+        "tcp_v6_connect",
+        "inet_csk_accept",
+        "security_sock_graft",
+        "sys_enter_bind",
+        "sys_exit_bind",
+        "sys_exit_accept",
+        "sys_exit_accept4",
+        "__sys_accept4",
+        "alloc_fd",
+    ];
+    for probe in probes() {
+        let is_call = probe.targets.iter().any(|target| CALLS.contains(target));
+        assert_eq!(probe.skip == Skip::OneCall, is_call, "{}", probe.program);
     }
 }

@@ -5,14 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use proptest::prelude::*;
 
 use crate::event::{
-    Accept, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, Connect, ConnectResult, ConnectSample,
-    ConnectTotals, CounterSample, Coverage, DestinationUse, Distribution, Endpoints, Enqueue, EnqueuedBy,
-    Family, HandshakeDrop, HolderReport, How, Kind, KnobSample, Listen, ListenerClosed, ListenerRef,
-    ListenerReport, ListenerSample, ListenerTotals, LossPlace, Lost, NoListener, NoPort, Owner,
-    OwnerConfidence, Packet, PortHolders, PortRange, PortReleased, PortSurvey, PortTaken, PortUse,
-    PrefixSample, ProcessInfo, ProcessState, ReportedHolder, ReportedListener, RequestEnd, RequestEnding,
-    RetransmitCause, SampleSource, SocketOptions, SocketOwner, SocketState, Syn, SynAckRetransmit, SynAnswer,
-    SynDrop, SynDropCause, Task, Timestamp,
+    Accept, AcceptFail, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, Connect, ConnectResult,
+    ConnectSample, ConnectTotals, CounterSample, Coverage, DestinationUse, Device, Distribution, Endpoints,
+    Enqueue, EnqueuedBy, Family, HandshakeDrop, HolderReport, How, Ipv6Off, Kind, KnobSample, Listen,
+    ListenerClosed, ListenerRef, ListenerReport, ListenerSample, ListenerTotals, LossPlace, Lost, NoListener,
+    NoPort, Owner, OwnerConfidence, Packet, PortHolders, PortRange, PortReleased, PortSurvey, PortTaken,
+    PortUse, PrefixSample, ProcessInfo, ProcessState, ReportedHolder, ReportedListener, RequestEnd,
+    RequestEnding, RetransmitCause, SampleSource, SocketOptions, SocketOwner, SocketState, Syn,
+    SynAckRetransmit, SynAnswer, SynDrop, SynDropCause, Task, Timestamp, UnusableAddress, Watch,
 };
 
 prop_compose! {
@@ -259,14 +259,31 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                 own_range: Some(PortRange { first: 40000, last: 40009 }),
                 holders: Vec::new(),
                 addresses: Some(vec![[127, 0, 0, 1].into()]),
+                unusable: Some(UnusableAddress { device: "eth0".into(), prefix: 64, duplicate: true }),
+                ipv6_off: Some(Ipv6Off { devices: vec!["lo".into()], everywhere: true }),
             }))
         }),
+        (ends(), any_task(), any::<(u32, Option<u64>, u64)>()).prop_map(
+            |((endpoints, listener), task, (errno, open_files_limit, total))| {
+                Kind::AcceptFail(Box::new(AcceptFail {
+                    endpoints,
+                    listener,
+                    task,
+                    errno,
+                    open_files_limit,
+                    total,
+                    host_files_limit: Some(9),
+                    host_files: Some(10),
+                }))
+            }
+        ),
         (ends(), any_task(), any_totals()).prop_map(|((endpoints, listener), task, last)| {
             Kind::ListenerClosed(Box::new(ListenerClosed {
                 endpoints,
                 listener,
                 task,
                 exiting: Some(true),
+                by_kernel: true,
                 last: Some(last),
             }))
         }),
@@ -278,6 +295,11 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
             somaxconn,
             ..KnobSample::default()
         }))),
+        (any::<(u32, u32, Option<u32>)>(), ".{0,15}", any::<Option<String>>()).prop_map(
+            |((netns, index, master), name, kind)| {
+                Kind::Device(Box::new(Device { netns, index, name, kind, master }))
+            }
+        ),
         (any::<(u32, Option<u32>)>(), ".{0,40}", ".{0,40}").prop_map(|((pid, uid), comm, text)| {
             Kind::ProcessInfo(Box::new(ProcessInfo {
                 pid,
@@ -364,6 +386,7 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                 port,
                 asked: Timestamp::from_nanos(inode),
                 listeners: vec![ReportedListener {
+                    device: 0,
                     netns,
                     local: local.into(),
                     v6only: Some(true),
@@ -390,6 +413,13 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                 stopped: 3,
                 open_files,
                 open_files_limit: None,
+                accepting: 4,
+                in_epoll: 5,
+                in_poll: 6,
+                in_futex: 7,
+                calls_known: true,
+                listener: 8,
+                watches: Some(Watch::Edge),
             })
         }),
         (any::<(u32, u16, u32)>(), any::<((IpAddr, u16), u64, Option<u64>)>(), ".{0,20}").prop_map(
@@ -400,6 +430,8 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                     requester,
                     conflict: Timestamp::from_nanos(inode),
                     holders: vec![ReportedHolder {
+                        device: 0,
+                        retransmits: 0,
                         local: local.into(),
                         remote: None,
                         state: SocketState::TimeWait,
@@ -473,7 +505,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Listen Syn SynDrop AckDrop Enqueue Accept BindFail PortTaken PortReleased ListenerClosed SynAckRetransmit RequestEnd
+    Listen Syn SynDrop AckDrop Enqueue Accept AcceptFail BindFail PortTaken PortReleased ListenerClosed SynAckRetransmit RequestEnd
     PrefixSample ListenerSample Connect ConnectSample HandshakeDrop NoListener ListenerReport CounterSample KnobSample
-    ProcessInfo ProcessState SocketOwner HolderReport NoPort PortUse PortSurvey Coverage Lost Tick End
+    Device ProcessInfo ProcessState SocketOwner HolderReport NoPort PortUse PortSurvey Coverage Lost Tick End
 }

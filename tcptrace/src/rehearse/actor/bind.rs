@@ -62,6 +62,9 @@ fn attempt(order: &Bind) -> nix::Result<(BindAttempt, OwnedFd)> {
     if order.address.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6V6Only, &order.v6only)?;
     }
+    if let Some(device) = &order.device {
+        setsockopt(&socket, sockopt::BindToDevice, &device.into())?;
+    }
     let bound = bind(socket.as_raw_fd(), &SockaddrStorage::from(order.address));
     drop(user);
     if let (Err(_), Some(pid)) = (bound, order.then_kill) {

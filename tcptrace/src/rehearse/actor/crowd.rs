@@ -266,6 +266,11 @@ impl Players {
                 self.deeds.push(Reverse((when, Deed::Finish(index))));
                 Ok(())
             }
+            (Manner::Silent, State::Calling) => {
+                call.state = State::Established;
+                self.tally.completed += 1;
+                self.say(index, ACK, &[])
+            }
             // The last step got lost on the way, or at a full accept queue.
             (Manner::Answer { .. }, State::Established) => self.finish(index),
             (Manner::Reset, State::Over) => {

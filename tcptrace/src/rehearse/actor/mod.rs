@@ -138,6 +138,7 @@ impl Actor {
     }
 
     /// Gives an order; its [`Actor::reply`] must be fetched before the next one.
+    #[expect(clippy::disallowed_methods, reason = "a pipe to the actor, which reads it as JSON; no terminal")]
     pub(super) fn tell(&mut self, order: &Order) -> Result<()> {
         let mut line = serde_json::to_vec(order).map_err(|error| self.problem(error.to_string()))?;
         line.push(b'\n');

@@ -134,6 +134,8 @@ pub(in crate::rehearse) struct Bind {
     pub(in crate::rehearse) reuseport: bool,
     /// IPV6_V6ONLY, for an IPv6 address.
     pub(in crate::rehearse) v6only: bool,
+    /// SO_BINDTODEVICE: only what comes by this device.
+    pub(in crate::rehearse) device: Option<String>,
     /// As this user, without root's capabilities.
     pub(in crate::rehearse) user: Option<u32>,
     /// A multipath TCP socket.
@@ -156,6 +158,7 @@ impl Bind {
             reuseaddr: false,
             reuseport: false,
             v6only: false,
+            device: None,
             user: None,
             mptcp: false,
             confined: false,
@@ -286,6 +289,8 @@ pub(in crate::rehearse) enum Manner {
     Deaf,
     /// The last step of the handshake and a request, some time after this many SYN-ACKs.
     Answer { synack: u32, after_ms: u64 },
+    /// The last step of the handshake at once, and then nothing.
+    Silent,
     /// Nothing until they give up; then an RST, as the socket is gone.
     Reset,
     /// Nothing until they give up; then this router says that they cannot be reached.

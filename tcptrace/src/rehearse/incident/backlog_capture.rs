@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::crowds::{self, PLACE, await_calm};
 use super::{Entry, Family, Incident, Options, Variant, facts, open};
+use crate::event::observation;
 use crate::finding::Confidence;
 use crate::rehearse::actor::{Actor, Crowd, CrowdTally, Door, Habit, Manner, Order, Place, Visit, Visits};
 use crate::rehearse::counters::{self, Counters, grown};
@@ -21,6 +22,14 @@ pub(super) const ENTRY: Entry = Entry {
         Variant {
             name: "return-path",
             summary: "SYN-ACKs to one network get lost; its clients give up and call again from new ports",
+        },
+        Variant {
+            name: "stateful-firewall",
+            summary: "as return-path, with one more SYN-ACK to each: the requests outlive their clients",
+        },
+        Variant {
+            name: "silent",
+            summary: "clients of one network ask once and are never heard of again: nobody can tell why",
         },
         Variant {
             name: "client-gave-up",
@@ -59,6 +68,8 @@ struct Recipe {
     rounds: u16,
     visit_ms: u64,
     cause: Option<&'static str>,
+    /// By RST, by an ICMP error, or for want of retries.
+    ends_early: bool,
 }
 
 impl Recipe {
@@ -74,6 +85,7 @@ impl Recipe {
             rounds: 2,
             visit_ms: 12_000,
             cause: Some("return-path"),
+            ends_early: false,
         };
         match variant.name {
             "client-gave-up" | "client-gone" => Self {
@@ -82,6 +94,17 @@ impl Recipe {
                 give_up_ms: 2000,
                 visit_ms: 6000,
                 cause: Some("client-gave-up"),
+                ends_early: true,
+                ..basic
+            },
+            "stateful-firewall" => Self { synack_retries: 3, visit_ms: 20_000, ..basic },
+            "silent" => Self {
+                synack_retries: 3,
+                again_ms: Vec::new(),
+                give_up_ms: 900,
+                rounds: 1,
+                visit_ms: 10_000,
+                cause: Some("unknown"),
                 ..basic
             },
             "syn-flood" => Self {
@@ -95,6 +118,7 @@ impl Recipe {
                 rounds: 1,
                 visit_ms: 5000,
                 cause: Some("syn-flood"),
+                ends_early: true,
             },
             "slow-client" => Self {
                 synack_retries: 5,
@@ -172,6 +196,7 @@ impl Incident for BacklogCapture {
             Manner::Deaf if rounds == 1 => format!("{clients} addresses everywhere send one SYN each."),
             Manner::Deaf => format!("SYN-ACKs to {clients} clients get lost; each calls {rounds} times."),
             Manner::Answer { .. } => format!("{clients} clients answer only the third SYN-ACK."),
+            Manner::Silent => format!("{clients} clients complete the handshake and send nothing."),
             Manner::Reset => format!("{clients} clients give up after 2 s and reset what comes then."),
             Manner::Unreachable { .. } => {
                 format!("{clients} clients give up after 2 s; a router says that they are gone.")
@@ -241,7 +266,16 @@ impl Incident for BacklogCapture {
                 .cause
                 // Whether the SYN-ACK or the ACK is lost, or the peer is silent, one host cannot see.
                 .map(|cause| {
-                    Expectation::about("half-open-capture", cause, subject).at_most(Confidence::Likely)
+                    let expected =
+                        Expectation::about("half-open-capture", cause, subject).at_most(Confidence::Likely);
+                    // These requests end before it is known that their peers are silent; how, tells what happened.
+                    if recipe.ends_early {
+                        expected
+                            .or_without(observation::REQUEST_END, "unknown")
+                            .needing(observation::REQUEST_END)
+                    } else {
+                        expected
+                    }
                 })
                 .into_iter()
                 .collect(),

@@ -6,6 +6,7 @@ mod backlog_capture;
 mod backlog_truncated;
 mod bind_refused;
 mod crowds;
+mod defer_accept;
 mod healthy;
 mod listener_closed;
 mod no_answer;
@@ -183,6 +184,7 @@ pub fn catalogue() -> &'static [Entry] {
         slow_accept::ENTRY,
         backlog_capture::ENTRY,
         syn_queue_full::ENTRY,
+        defer_accept::ENTRY,
         backlog_truncated::ENTRY,
         listener_closed::ENTRY,
         reuseport_imbalance::ENTRY,

@@ -49,7 +49,7 @@ struct NoAnswer {
 impl NoAnswer {
     fn new(variant: &'static Variant, options: Options) -> Result<Self> {
         let ipv6 = options.family == Family::V6;
-        let kinds: Vec<Kind> = match Kind::of(variant.name) {
+        let mut kinds: Vec<Kind> = match Kind::of(variant.name) {
             Some(kind) if kind.is_ipv4_only() && ipv6 => {
                 return Err(Error::NotSupported("IPv6 has no reverse-path filter".into()));
             }
@@ -76,6 +76,14 @@ impl NoAnswer {
             stage.set_sysctl("net.ipv4.tcp_syncookies", 0)?;
             // All the room that one listener's small queue leaves.
             stage.set_sysctl("net.ipv4.tcp_max_syn_backlog", 1024)?;
+        }
+        if kinds.contains(&Kind::OtherVrf) {
+            match ground::make_vrf(&stage) {
+                Err(Error::NotSupported(_)) if kinds.len() > 1 => {
+                    kinds.retain(|kind| *kind != Kind::OtherVrf)
+                }
+                made => made?,
+            }
         }
         let scenes = kinds.into_iter().map(|kind| Scene::new(kind, options.family)).collect();
         Ok(Self { variant, options, scenes, stage })

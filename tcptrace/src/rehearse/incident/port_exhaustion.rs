@@ -252,6 +252,7 @@ impl Incident for PortExhaustion {
                 _ => self.takers.first().map(person),
             },
             needs: None,
+            without: None,
             at_most: None,
             at_least: None,
         };

@@ -130,6 +130,7 @@ impl Incident for PortRisk {
                     requester: Some(Party::of(server.identity(), "process", wanted)),
                     holder: Some(Party::of(client.identity(), "process", address).connected_to(to)),
                     needs: None,
+                    without: None,
                     at_most: None,
                     at_least: None,
                 });

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Entry, Incident, Options, Variant, facts, open};
+use crate::event::observation;
 use crate::rehearse::actor::{Actor, Door, Load, Order, Stamp, Tally};
 use crate::rehearse::counters::{self, grown};
 use crate::rehearse::error::{Error, Result};
@@ -188,11 +189,11 @@ impl Incident for Imbalance {
         actors.push(client.identity().clone());
         Ok(GroundTruth {
             actors,
-            expect: vec![Expectation::about(
-                ENTRY.name,
-                cause,
-                Party::of(&suffering, "listener", family.any(PORT)),
-            )],
+            expect: vec![
+                Expectation::about(ENTRY.name, cause, Party::of(&suffering, "listener", family.any(PORT)))
+                    // Where accepts are counted by port, nobody knows which member accepts.
+                    .needing(observation::SYN_DROP),
+            ],
             allow: match kind {
                 Kind::StuckMember => vec![
                     Allowed { code: "accept-queue-overflow", because: "the stuck member's queue overflows" },

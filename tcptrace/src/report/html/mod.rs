@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use jiff::tz::TimeZone;
 
 use crate::finding::Severity;
-use crate::output::escape;
+use crate::output::{escape, json_text};
 use crate::record::{Condition, Metadata};
 
 use super::across::{clock_line, stall_lines, told_elsewhere};
@@ -96,7 +96,7 @@ impl Page<'_> {
             "<header><h1>{}</h1><p>kernel {} · {} to {} ({}) · {} events</p>",
             safe(&metadata.host),
             safe(&metadata.kernel),
-            self.when.moment_and_zone(report.from),
+            self.when.moment(report.from),
             self.when.moment_and_zone(report.to),
             span(report.from, report.to),
             report.events
@@ -152,6 +152,9 @@ impl Page<'_> {
         for elsewhere in &verdict.elsewhere {
             self.add(format!("<p><b>there</b> {}</p>", safe(&told_elsewhere(elsewhere))));
         }
+        if let Some(by) = &finding.explained_by {
+            self.add(format!("<p><b>see</b> {}: {}</p>", by.code, safe(&by.headline)));
+        }
         for remedy in &finding.remedy {
             self.add(format!("<p><b>do</b> {}", safe(&remedy.text)));
             if let Some(command) = &remedy.command {
@@ -172,7 +175,7 @@ impl Page<'_> {
         }
         self.add("</tbody></table><table><tbody>");
         for (name, value) in finding.evidence.iter() {
-            let value = serde_json::to_string(value).unwrap_or_default();
+            let value = json_text(value);
             self.add(format!("<tr><td>{name}</td><td><code>{}</code></td></tr>", safe(&value)));
         }
         self.add("</tbody></table></details></article>\n");

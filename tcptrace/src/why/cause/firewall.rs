@@ -32,7 +32,7 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
         let confidence = if unanswered { Confidence::Certain } else { Confidence::Possible };
         let verdict = Verdict::new("rp-filter", confidence, text).advise(Remedy::command(
             "mend the route back to the client, or check the source loosely on the device that it comes in by",
-            "sysctl -w net.ipv4.conf.DEVICE.rp_filter=2 net.ipv4.conf.all.rp_filter=2",
+            server.command("sysctl -w net.ipv4.conf.DEVICE.rp_filter=2 net.ipv4.conf.all.rp_filter=2"),
         ));
         return Found::Problem(verdict);
     }
@@ -72,13 +72,8 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
 }
 
 fn rules(server: &crate::why::Place) -> Remedy {
-    let enter = match (&server.name, server.own) {
-        (_, true) => String::new(),
-        (Some(name), false) => format!("ip netns exec {name} "),
-        (None, false) => "nsenter -t PID -n ".to_owned(),
-    };
     Remedy::command(
         "look for rules that drop or reject it, with their counters",
-        format!("{enter}nft list ruleset"),
+        server.command("nft list ruleset"),
     )
 }

@@ -35,8 +35,10 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
                 shown(listener.knobs.tcp_max_syn_backlog)
             ))
         };
-        let cookies =
-            Remedy::command("answer SYNs by cookies while it is full", "sysctl -w net.ipv4.tcp_syncookies=1");
+        let cookies = Remedy::command(
+            "answer SYNs by cookies while it is full",
+            listener.command("sysctl -w net.ipv4.tcp_syncookies=1"),
+        );
         return Found::Problem(Verdict::new("syn-queue-full", confidence, text).advise(cookies).advise(knob));
     }
     if let Some(finding) = facts.finding(address, &["syn-queue-full"])

@@ -37,6 +37,7 @@ pub(super) fn called(kind: Kind, stage: &Stage, ipv6: bool) -> SocketAddr {
         Kind::Upstream => abroad(ipv6, 7),
         Kind::Blackhole => abroad(ipv6, 9),
         Kind::RpFilter => DETOUR_SERVER_IP.into(),
+        Kind::OtherVrf => vrf_address(ipv6, 1),
         Kind::NoWayBack if ipv6 => ESTRANGED_V6.into(),
         Kind::NoWayBack => ESTRANGED_V4.into(),
         // The far side of the pair.
@@ -66,6 +67,7 @@ pub(super) fn obstruct(kind: Kind, stage: &Stage, ipv6: bool) -> Result<()> {
         Kind::Reject => rule(true, nft(Hook::Input), Match::To(port), Verdict::PortUnreachable),
         Kind::Unreachable => rule(true, nft(Hook::Input), Match::To(port), Verdict::HostUnreachable),
         Kind::RpFilter => detour(stage),
+        Kind::OtherVrf => enter_vrf(stage, ipv6),
         Kind::NoWayBack => estrange(stage, ipv6),
         Kind::Blackhole => {
             let (to, prefix) = (abroad(ipv6, 9), if ipv6 { 128 } else { 32 });
@@ -114,6 +116,58 @@ fn detour(stage: &Stage) -> Result<()> {
         Ok(answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused))
     })?;
     stage.set_sysctl("net.ipv4.conf.tt-detour.rp_filter", 1)
+}
+
+/// A third link, whose end at the server belongs to a VRF.
+const VRF_SERVER: End = End { name: "tt-red", mac: [0x02, b't', b't', 0, 0, 5] };
+const VRF_CLIENT: End = End { name: "tt-red", mac: [0x02, b't', b't', 0, 0, 6] };
+const VRF: &str = "tt-vrf";
+const VRF_TABLE: u32 = 77;
+
+fn vrf_address(ipv6: bool, host: u8) -> IpAddr {
+    if ipv6 {
+        Ipv6Addr::new(0xfd73, 0, 0, 0, 0, 0, 0, host.into()).into()
+    } else {
+        Ipv4Addr::new(10, 73, 0, host).into()
+    }
+}
+
+/// Makes the VRF, still without links. An error of its own where the kernel has none.
+pub(super) fn make_vrf(stage: &Stage) -> Result<()> {
+    let made = stage.server().run(|| netlink::add_vrf(VRF, VRF_TABLE))?;
+    made.map_err(|source| match source.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => Error::NotSupported("this kernel has no VRFs (module vrf)".into()),
+        _ => Error::Io { what: "making a VRF".into(), source },
+    })
+}
+
+/// Clients come in by a link that belongs to a VRF, outside of which the server listens.
+fn enter_vrf(stage: &Stage, ipv6: bool) -> Result<()> {
+    let entrance = stage.client().fd().try_clone_to_owned().during("duplicating a namespace's descriptor")?;
+    let prefix = if ipv6 { 64 } else { 24 };
+    stage.set_sysctl("net.ipv4.tcp_l3mdev_accept", 0)?;
+    let linked = stage.server().run(move || {
+        use std::os::fd::AsFd;
+        netlink::add_veth(VRF_SERVER, VRF_CLIENT, entrance.as_fd())?;
+        netlink::set_up(VRF)?;
+        netlink::set_master(VRF_SERVER.name, VRF)?;
+        netlink::set_up(VRF_SERVER.name)?;
+        netlink::add_address(VRF_SERVER.name, vrf_address(ipv6, 1), prefix)
+    })?;
+    linked.during("the link of the VRF")?;
+    let linked = stage.client().run(move || {
+        netlink::set_up(VRF_CLIENT.name)?;
+        netlink::add_address(VRF_CLIENT.name, vrf_address(ipv6, 2), prefix)
+    })?;
+    linked.during("the client's end of the VRF's link")?;
+    // A link is up a moment later than it says. Another port each time: many SYNs for one that nobody listens on are news.
+    let mut ports = Kind::OtherVrf.port() + 1000..;
+    stage.await_that("somebody answers by the VRF's link", || {
+        let to = SocketAddr::new(vrf_address(ipv6, 1), ports.next().unwrap_or_default());
+        let knock = move || TcpStream::connect_timeout(&to, Duration::from_millis(200));
+        let answer = stage.client().run(knock)?;
+        Ok(answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused))
+    })
 }
 
 /// The client calls from an address that the server's host has no route to.

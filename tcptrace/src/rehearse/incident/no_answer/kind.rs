@@ -9,6 +9,9 @@ pub(super) enum Kind {
     ListenerExited,
     WrongAddress,
     OtherFamily,
+    OtherDevice,
+    OtherDeviceHere,
+    OtherVrf,
     OtherNetns,
     InputDrop,
     OutputDrop,
@@ -30,7 +33,7 @@ pub(super) enum Kind {
 }
 
 /// All of them, with their variants: the n-th is played on the n-th port.
-pub(super) const KINDS: [(Kind, Variant); 22] = [
+pub(super) const KINDS: [(Kind, Variant); 25] = [
     (Kind::ClosedPort, variant("closed-port", "nobody has ever listened on the port")),
     (Kind::ListenerExited, variant("listener-exited", "the server was ended a moment ago")),
     (Kind::WrongAddress, variant("wrong-address", "the server listens on the loopback address only")),
@@ -59,6 +62,15 @@ pub(super) const KINDS: [(Kind, Variant); 22] = [
     (Kind::Stopped, variant("stopped", "the server's process is stopped (SIGSTOP)")),
     (Kind::Upstream, variant("upstream", "the SYNs are lost outside this host")),
     (Kind::FarClosedPort, variant("far-closed-port", "nobody listens on the far side")),
+    (Kind::OtherDevice, variant("other-device", "the server listens for the loopback device only")),
+    (
+        Kind::OtherDeviceHere,
+        variant(
+            "other-device-here",
+            "the server listens for the link's device only, and is called from its own host",
+        ),
+    ),
+    (Kind::OtherVrf, variant("other-vrf", "the server listens outside of the VRF that the SYNs come by")),
 ];
 
 const fn variant(name: &'static str, summary: &'static str) -> Variant {
@@ -101,6 +113,7 @@ impl Kind {
         match self {
             Self::ClosedPort
             | Self::ListenerExited
+            | Self::OtherDeviceHere
             | Self::OtherNetns
             | Self::OutputDrop
             | Self::IptablesOutput
@@ -114,6 +127,8 @@ impl Kind {
             | Self::FarClosedPort => true,
             Self::WrongAddress
             | Self::OtherFamily
+            | Self::OtherDevice
+            | Self::OtherVrf
             | Self::InputDrop
             | Self::IptablesInput
             | Self::SynAckDrop
@@ -140,6 +155,9 @@ impl Kind {
                 | Self::ListenerExited
                 | Self::WrongAddress
                 | Self::OtherFamily
+                | Self::OtherDevice
+                | Self::OtherDeviceHere
+                | Self::OtherVrf
                 | Self::OtherNetns
                 | Self::FarClosedPort
         )
@@ -152,6 +170,7 @@ impl Kind {
             Self::ListenerExited => "listener-exited",
             Self::WrongAddress => "wrong-address",
             Self::OtherFamily => "other-family",
+            Self::OtherDevice | Self::OtherDeviceHere | Self::OtherVrf => "other-device",
             Self::OtherNetns => "other-netns",
             Self::InputDrop
             | Self::OutputDrop

@@ -14,7 +14,7 @@ use crate::rehearse::actor::{
 use crate::rehearse::counters;
 use crate::rehearse::error::{Error, Result};
 use crate::rehearse::incident::{Family, open};
-use crate::rehearse::stage::Stage;
+use crate::rehearse::stage::{SERVER_LINK, Stage};
 use crate::rehearse::truth::{Allowed, AllowedAt, Expectation, Party, Question};
 
 const BACKLOG: i32 = 128;
@@ -72,6 +72,15 @@ impl Scene {
         }
     }
 
+    /// The device that the server is bound to.
+    fn device(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::OtherDevice => Some("lo"),
+            Kind::OtherDeviceHere => Some(SERVER_LINK.name),
+            _ => None,
+        }
+    }
+
     /// Opens the server, unless it is open already.
     pub(super) fn open_for_business(&mut self, stage: &Stage) -> Result<()> {
         let Some(address) = self.door().filter(|_| self.server.is_none()) else { return Ok(()) };
@@ -85,7 +94,9 @@ impl Scene {
             server.ask::<()>(&Order::Open(door))?;
             server
         } else if self.kind == Kind::OtherFamily {
-            open_for_one_family(stage, address)?
+            bind_and_listen(stage, Bind { v6only: true, ..Bind::to(address) })?
+        } else if let Some(device) = self.device() {
+            bind_and_listen(stage, Bind { device: Some(device.to_owned()), ..Bind::to(address) })?
         } else {
             open(stage, "tt-server", door)?
         };
@@ -226,6 +237,9 @@ impl Scene {
             Kind::ListenerExited => (vec![absent("listener-exited")], vec![]),
             Kind::WrongAddress => (vec![absent("wrong-address")], vec![]),
             Kind::OtherFamily => (vec![absent("other-family")], vec![]),
+            Kind::OtherDevice | Kind::OtherDeviceHere | Kind::OtherVrf => {
+                (vec![absent("other-device")], vec![])
+            }
             Kind::OtherNetns => (vec![absent("other-netns")], vec![]),
             Kind::InputDrop | Kind::IptablesInput => (vec![dropped("netfilter")], vec![UNANSWERED]),
             Kind::OutputDrop | Kind::IptablesOutput => {
@@ -268,10 +282,10 @@ impl Scene {
     }
 }
 
-/// With IPV6_V6ONLY, where that is what it takes.
-fn open_for_one_family(stage: &Stage, address: SocketAddr) -> Result<Actor> {
+/// A server that binds in its own way.
+fn bind_and_listen(stage: &Stage, order: Bind) -> Result<Actor> {
     let mut server = stage.start_server("tt-server")?;
-    let order = Bind { reuseaddr: true, v6only: true, backlog: Some(BACKLOG), ..Bind::to(address) };
+    let order = Bind { reuseaddr: true, backlog: Some(BACKLOG), ..order };
     let attempts: Vec<BindAttempt> = server.ask(&Order::Bind(order))?;
     match attempts.last() {
         Some(BindAttempt { errno: None, .. }) => Ok(server),

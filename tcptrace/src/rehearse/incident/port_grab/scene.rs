@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use super::kind::Kind;
+use crate::event::observation;
 use crate::rehearse::actor::{Actor, Bind, BindAttempt, Identity, Order, Tally};
 use crate::rehearse::error::{Error, Result};
 use crate::rehearse::incident::Family;
@@ -261,7 +262,8 @@ impl Scene {
             subject: Party::port(wanted),
             requester: Some(Party::of(server.identity(), "process", wanted)),
             holder: Some(holder),
-            needs: None,
+            needs: (self.kind == Kind::AtListen).then_some(observation::LISTEN_FAIL),
+            without: None,
             at_most: None,
             at_least: None,
         })
