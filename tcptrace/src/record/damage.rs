@@ -149,11 +149,9 @@ impl fmt::Display for Damage {
             }
             Self::Cut { offset, bytes, missing } => {
                 match bytes {
-                    0 => write!(f, "its end is missing (at byte {offset}): {missing}")?,
-                    _ => {
-                        write!(f, "it ends in the middle of a batch ({bytes} bytes at {offset}): {missing}")?
-                    }
-                }
+                    0 => write!(f, "its end is missing (at byte {offset}): {missing}"),
+                    _ => write!(f, "it ends in the middle of a batch ({bytes} bytes at {offset}): {missing}"),
+                }?;
                 match missing.rows {
                     Some(_) => Ok(()),
                     None => f.write_str(

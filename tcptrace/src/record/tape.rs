@@ -126,7 +126,7 @@ impl Tape {
             let found = self.damage.iter().filter(|(of, _)| of == path).map(|(_, damage)| damage);
             // The part that is being read.
             let reading = self.reader.iter().filter(|_| index + 1 == self.next);
-            for damage in found.chain(reading.flat_map(|reader| reader.damage())) {
+            for damage in found.chain(reading.flat_map(Reader::damage)) {
                 let mut damage = damage.clone();
                 // What is missing at its end happened before the next part began.
                 if let Damage::Cut { missing: Missing { to: to @ None, .. }, .. } = &mut damage {

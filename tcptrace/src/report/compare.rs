@@ -232,7 +232,7 @@ impl ListenerChange {
     }
 
     fn text(&self, out: &mut Sheet) {
-        let who = self.comm.as_deref().map_or_else(String::new, |comm| format!(" {}", comm));
+        let who = self.comm.as_deref().map_or_else(String::new, |comm| format!(" {comm}"));
         let only = match self.present {
             Present::Both => "",
             Present::Before => " (only before)",

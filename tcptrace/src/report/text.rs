@@ -30,7 +30,7 @@ pub fn text(metadata: &Metadata, condition: &Condition, report: &Report, zone: &
         }
         for of in holdings {
             let who = match (&of.comm, of.pid) {
-                (Some(comm), Some(pid)) => format!("{}[{pid}]", comm),
+                (Some(comm), Some(pid)) => format!("{comm}[{pid}]"),
                 _ => "unknown process".to_owned(),
             };
             let remote = of.remote.map_or_else(String::new, |remote| format!(" <-> {remote}"));
@@ -47,7 +47,7 @@ pub fn text(metadata: &Metadata, condition: &Condition, report: &Report, zone: &
                 page.when.moment(of.since)
             ));
             if let Some(command) = &of.command {
-                out.line(format_args!("      {}", command));
+                out.line(format_args!("      {command}"));
             }
         }
     }
@@ -64,7 +64,7 @@ pub fn across_text(across: &Across, zone: &TimeZone) -> String {
     if !across.clocks.is_empty() {
         out.line(format_args!("CLOCKS"));
         for line in across.clocks.iter().filter_map(clock_line) {
-            out.line(format_args!("  {}", line));
+            out.line(format_args!("  {line}"));
         }
     }
     if !across.stalls.is_empty() {
@@ -75,7 +75,7 @@ pub fn across_text(across: &Across, zone: &TimeZone) -> String {
         let (headline, lines) = stall_lines(stall);
         out.line(format_args!("{}. {}", number + 1, headline));
         for line in lines {
-            out.line(format_args!("    {}", line));
+            out.line(format_args!("    {line}"));
         }
         for step in &stall.course {
             out.line(format_args!("      {} {}: {}", when.clock(step.time), step.by(), step.what));
@@ -109,7 +109,7 @@ impl Page<'_> {
             out.line(format_args!("! THIS RECORDING IS NOT COMPLETE: {shortage}"));
         }
         for mark in condition.marks.iter().take(LINES) {
-            out.line(format_args!("! {}", mark.to_string()));
+            out.line(format_args!("! {mark}"));
         }
         if condition.marks.len() > LINES {
             out.line(format_args!("! and {} more of this kind", condition.marks.len() - LINES));
@@ -291,7 +291,7 @@ impl Page<'_> {
             ));
         }
         for of in &report.gaps {
-            let why = of.reason.as_ref().map_or_else(String::new, |why| format!(": {}", why));
+            let why = of.reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
             out.line(format_args!("  {} {}{why}", of.name, of.status));
         }
         for (name, count) in &report.left_out {
