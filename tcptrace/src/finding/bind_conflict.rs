@@ -55,7 +55,7 @@ impl Diagnosis for BindConflict {
             code: "listener",
             means: "another process listens there",
             certain: Some(
-                "the listener stood in the kernel's table of bound ports at the failure, and its owner was observed",
+                "the listener stood in the kernel's table of bound ports at the failure, and the process that was seen opening it was found to have it still",
             ),
             likely: Some("the listener or its owner was found a moment later"),
             possible: Some("its options would allow sharing"),
@@ -116,7 +116,7 @@ impl Diagnosis for BindConflict {
             code: "bound-socket",
             means: "a socket is bound there and does not listen: idle, or a connection that a former listener accepted",
             certain: Some(
-                "the socket stood in the kernel's table of bound ports at the failure, and its owner was observed",
+                "the socket stood in the kernel's table of bound ports at the failure, and the process that was seen opening it was found to have it still",
             ),
             likely: Some("it was found a moment later"),
             possible: Some(
@@ -144,7 +144,7 @@ impl Diagnosis for BindConflict {
             code: "wildcard",
             means: "`[::]:P` without IPV6_V6ONLY covers `0.0.0.0:P`, or the reverse",
             certain: Some(
-                "the holder stood in the kernel's table of bound ports at the failure, and its owner was observed",
+                "the holder stood in the kernel's table of bound ports at the failure, and the process that was seen opening it was found to have it still",
             ),
             likely: Some("it was found a moment later"),
             possible: Some("its options would allow sharing"),
@@ -277,7 +277,10 @@ impl Account<'_> {
             Kind::FinWait | Kind::LastAck | Kind::KernelSocket => true,
             // Who has it now was looked up a moment later.
             Kind::InheritedFd => false,
-            _ => holder.owners.first().is_some_and(|owner| owner.confidence == OwnerConfidence::Observed),
+            // A client's socket is named by the connect() that took the port.
+            Kind::EphemeralGrab => observed(holder).is_some(),
+            // The process that opened it may have left it to another one, which sock_diag and /proc tell a moment later.
+            _ => observed(holder).zip(holder.present.as_ref()).is_some_and(|(pid, has)| has.contains(&pid)),
         };
         let guessed = kind == Kind::EphemeralGrab && holder.how == How::Unknown && !self.taken_by_connect();
         if holder.verdict == Verdict::Compatible {
@@ -414,6 +417,12 @@ fn subject(netns: u32, wanted: SocketAddr) -> Party {
 
 fn process_of(party: &Party) -> String {
     party.process.as_ref().map_or_else(|| "unknown process".to_owned(), ToString::to_string)
+}
+
+/// The process that was seen taking the port, if one was.
+fn observed(holder: &PortHolder) -> Option<u32> {
+    let owner = holder.owners.first()?;
+    (owner.confidence == OwnerConfidence::Observed).then_some(owner.pid)
 }
 
 #[cfg(test)]

@@ -169,13 +169,29 @@ fn another_server() {
     child.taker = None;
     // Children of the listener are not the reason, and are listed all the same.
     let finding = one(bind_fail(WANTED, asks(), vec![child, listens]));
-    assert_eq!((finding.cause, finding.confidence), ("listener", Confidence::Certain));
+    assert_eq!((finding.cause, finding.confidence), ("listener", Confidence::Likely));
     assert!(finding.title.ends_with("other[300] listens on 0.0.0.0:35010"), "{}", finding.title);
     assert!(finding.explanation.contains("SO_REUSEPORT on both sides, which both lack"));
     let evidence = evidence(&finding);
     assert_eq!(evidence["holders"][0]["pid"], json!(300));
     assert_eq!(evidence["holders"].as_array().unwrap().len(), 2);
     assert_eq!(finding.remedy[0].command.as_deref(), Some("kill 300"));
+}
+
+/// Until it was looked up who has the socket now, its opener may have left it to another process.
+#[test]
+fn a_listener_is_certain_once_its_opener_was_found_to_have_it_still() {
+    let listens = || holder(WANTED, SocketState::Listen, How::Bind, Some(task(300, "other")));
+    let told = |owners: &[(u32, &str)]| {
+        let mut play = play(bind_fail(WANTED, asks(), vec![listens()]));
+        assert!(play.findings.iter().all(|finding| finding.confidence < Confidence::Certain));
+        play.send(150, report(vec![reported(WANTED, SocketState::Listen, owners)]));
+        play.ticks_until(2000);
+        let finding = play.only();
+        (finding.cause, finding.confidence)
+    };
+    assert_eq!(told(&[(300, "other")]), ("listener", Confidence::Certain));
+    assert_eq!(told(&[(301, "child")]), ("inherited-fd", Confidence::Likely));
 }
 
 #[test]
@@ -206,7 +222,7 @@ fn what_is_left_of_a_connection() {
 fn a_socket_that_is_bound_and_idle() {
     let idle = holder(WANTED, SocketState::Bound, How::Bind, Some(task(300, "idler")));
     let finding = one(bind_fail(WANTED, asks(), vec![idle]));
-    assert_eq!((finding.cause, finding.confidence), ("bound-socket", Confidence::Certain));
+    assert_eq!((finding.cause, finding.confidence), ("bound-socket", Confidence::Likely));
     assert!(finding.title.contains("idler[300] is bound to 0.0.0.0:35010"), "{}", finding.title);
 }
 
