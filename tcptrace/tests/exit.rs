@@ -85,7 +85,7 @@ fn a_full_disk_is_6_and_says_so() -> Result<()> {
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.code() == Some(6), "{arguments:?}: {output:?}");
         ensure!(
-            said.contains("cannot be written") && said.contains("No space left"),
+            said.contains("cannot be written") && said.contains("the disk is full"),
             "{arguments:?}: {said}"
         );
     }

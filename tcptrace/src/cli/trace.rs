@@ -82,7 +82,10 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 /// Output cannot be written, for another reason than that nobody reads it.
 pub(super) fn cannot_write(error: &io::Error) -> Failure {
-    Failure::new(Exit::CannotWrite, format!("the output cannot be written: {error}{}", full(error)))
+    Failure::new(
+        Exit::CannotWrite,
+        format!("the output cannot be written: {}{}", crate::record::write_failure(error), full(error)),
+    )
 }
 
 /// What to do about it, where that is known.
