@@ -230,7 +230,7 @@ fn netfilter(account: &Account<'_>) -> String {
             text.push_str(&format!("; rules that may do so: {}", places.join("; ")));
         }
         Some(rules) if rules.legacy => {
-            text.push_str("; old iptables rules are in use, which are not read here")
+            text.push_str("; old iptables rules are in use, which are not read here");
         }
         Some(_) => text.push_str("; no rule of nf_tables was found that does so"),
         None => text.push_str(", a rule as a rule"),
