@@ -273,6 +273,10 @@ kernel_layout! {
     dst_input: Offset("dst_entry.input"),
     /// Device of a route.
     dst_dev: Offset("dst_entry.dev"),
+    /// Type of an IPv4 route (u16): RTN_LOCAL for an address of this host.
+    rtable_type: Offset("rtable.rt_type"),
+    /// Flags of an IPv6 route (u32): RTF_LOCAL for an address of this host.
+    rt6_flags: Offset("rt6_info.rt6i_flags"),
     /// Network namespace of a device.
     dev_net: Offset("net_device.nd_net.net"),
     /// Segments with data that a socket has sent (u32).

@@ -354,8 +354,10 @@ pub struct AcceptFail {
     pub limit: u64,
     /// How often accept() of this process has failed so at this listener: not each failure has a record of its own.
     pub total: u64,
+    /// Connections accepted until then from the listener (in the tracepoint tier: from its port).
+    pub accepted: u64,
 }
-const _: () = assert!(size_of::<AcceptFail>() == 16 + 48 + 32 + 40 + 24);
+const _: () = assert!(size_of::<AcceptFail>() == 16 + 48 + 32 + 40 + 32);
 
 /// Body of [`LISTENER_CLOSED`]. Process context.
 #[repr(C)]

@@ -62,7 +62,7 @@ fn run(words: &[String]) -> Result<bool, Error> {
         let what = format!("{name} {} {:?}", options.variant.as_deref().unwrap_or("default"), options.family);
         match play(name, &options) {
             Ok(line) => {
-                let _ = writeln!(std::io::stdout(), "{line}");
+                let _ = tcptrace::output::stdout_lines().text(&line.to_string());
             }
             Err(error) => {
                 all_well = false;

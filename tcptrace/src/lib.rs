@@ -12,6 +12,8 @@ pub mod command;
 pub mod correlate;
 pub mod event;
 pub mod finding;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod host;
 pub mod identity;
 pub mod live;

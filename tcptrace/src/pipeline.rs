@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    correlate::Correlator,
     event::{Coverage, Event, Kind},
     finding::{Engine, Finding, Severity},
     output::{Counted, Output, Selection, Summary, Written},
@@ -63,14 +64,18 @@ impl<W: Write> Pipeline<W> {
     /// # Errors
     /// When the output cannot be written.
     pub fn feed(&mut self, events: &[Event]) -> Written {
-        self.feed_and_watch(events, |_| {})
+        self.feed_and_watch(events, |_, _| {})
     }
 
     /// Like [`Self::feed`], and shows every finding to `watch`, also those that are not printed.
     ///
     /// # Errors
     /// When the output cannot be written.
-    pub fn feed_and_watch(&mut self, events: &[Event], mut watch: impl FnMut(&Finding)) -> Written {
+    pub fn feed_and_watch(
+        &mut self,
+        events: &[Event],
+        mut watch: impl FnMut(&Finding, &Correlator),
+    ) -> Written {
         let mut findings = Vec::new();
         for event in events {
             match &event.kind {
@@ -93,7 +98,7 @@ impl<W: Write> Pipeline<W> {
                 }
             }
             for finding in findings.drain(..) {
-                watch(&finding);
+                watch(&finding, self.engine.world());
                 if !self.muted && self.selection.wants(&finding) {
                     self.worst = self.worst.max(Some(finding.severity));
                     self.counted.finding(&finding);

@@ -103,13 +103,13 @@ fn a_recording_ends_in_order_when_its_terminal_goes() -> Result<()> {
         command.args(["record", "--netns", &id, "--for", "4s", "-o"]).arg(&path).stderr(Stdio::null());
         if ignored {
             // As nohup(1) starts it.
-            // SAFETY: signal() is async-signal-safe.
-            unsafe {
-                command.pre_exec(|| {
-                    signal(Signal::SIGHUP, SigHandler::SigIgn)?;
-                    Ok(())
-                });
-            }
+            let ignore = || {
+                // SAFETY: signal() is async-signal-safe, and no handler is installed.
+                unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) }?;
+                Ok(())
+            };
+            // SAFETY: what runs between fork() and exec() is the one call above.
+            unsafe { command.pre_exec(ignore) };
         }
         let began = std::time::Instant::now();
         let mut recorder = in_netns(&netns, || command.spawn())??;

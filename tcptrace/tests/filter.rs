@@ -88,7 +88,7 @@ fn what_was_not_asked_for_is_neither_told_nor_counted() -> Result<()> {
 fn a_filter_that_can_match_nothing_is_exit_code_2() -> Result<()> {
     let recording = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings/port-grab.arrows");
     for (arguments, says) in [
-        (vec!["watch", "--finding", "no-such-finding"], "there are accept-stall"),
+        (vec!["watch", "--finding", "no-such-finding"], "there are accept-"),
         (vec!["watch", "--netns", "tt-no-such-namespace"], "tt-no-such-namespace"),
         (vec!["watch", "--pid", "4194999"], "no such process"),
         (vec!["record", "-o", "/nowhere/x.arrows", "--pid", "4194999"], "no such process"),

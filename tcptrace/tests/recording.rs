@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use jiff::tz::TimeZone;
 use tcptrace::event::{Event, Kind};
-use tcptrace::record::{FORMAT_MAJOR, Metadata, Reader, Writer, open};
+use tcptrace::finding::{Engine, contradictions};
+use tcptrace::output::Summary;
+use tcptrace::record::{Condition, FORMAT_MAJOR, Metadata, Reader, Writer, open};
 use tcptrace::report::{Digest, Report, text};
 
 /// Recordings of rehearsals, one an incident, and the reports on them. `tests/recordings/README.md` says how they are made.
@@ -49,7 +51,7 @@ fn recordings_of_every_incident_are_told_as_before() -> Result<()> {
     for path in fixtures()? {
         let (metadata, events) = events(&path)?;
         ensure!(events.iter().any(|event| matches!(event.kind, Kind::End)), "{} has no end", path.display());
-        let now = text(&metadata, &[], &report(&events), &TimeZone::UTC);
+        let now = text(&metadata, &Condition::default(), &report(&events), &TimeZone::UTC);
         let golden = path.with_extension("txt");
         if bless {
             fs::write(&golden, &now)?;
@@ -62,6 +64,30 @@ fn recordings_of_every_incident_are_told_as_before() -> Result<()> {
         changed.is_empty(),
         "other reports than before: {changed:?}. If that is meant: TCPTRACE_BLESS=1 cargo test -p tcptrace --test recording"
     );
+    Ok(())
+}
+
+/// The numbers of every finding in every recording agree, whenever it is told; so do those of the summary.
+#[test]
+fn no_number_contradicts_another() -> Result<()> {
+    let mut wrong = Vec::new();
+    for path in fixtures()? {
+        let (_, events) = events(&path)?;
+        let mut engine = Engine::default();
+        for event in &events {
+            let mut told = Vec::new();
+            engine.on_event(event, |finding| told.push(finding));
+            for finding in told {
+                let found = contradictions(&finding, engine.world());
+                wrong.extend(
+                    found.into_iter().map(|what| format!("{} {}: {what}", path.display(), finding.code)),
+                );
+            }
+        }
+        wrong.extend(Summary::of(&engine).contradictions());
+    }
+    wrong.dedup();
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }
 
@@ -121,6 +147,12 @@ fn a_real_recording_may_be_cut_anywhere() -> Result<()> {
         writer.flush()?;
     }
     let bytes = writer.finish()?;
+    // Where its batches end.
+    let (mut reader, mut all, mut ends) = (Reader::new(bytes.as_slice())?, Vec::new(), vec![0]);
+    while reader.next_events(&mut all)? {
+        ends.push(all.len());
+    }
+    ensure!(all == whole && ends.len() > 3, "it is not written in batches");
     let mut place = 12_345_usize;
     let mut longest = 0;
     for _ in 0..200 {
@@ -130,7 +162,7 @@ fn a_real_recording_may_be_cut_anywhere() -> Result<()> {
         let mut read = Vec::new();
         while reader.next_events(&mut read)? {}
         ensure!(whole.starts_with(&read), "cut at {cut}: other events than were written");
-        ensure!(read.len() % 20 == 0, "cut at {cut}: half a batch");
+        ensure!(ends.contains(&read.len()), "cut at {cut}: half a batch");
         ensure!(!reader.damage().is_empty(), "cut at {cut}: it is not said");
         longest = longest.max(read.len());
     }

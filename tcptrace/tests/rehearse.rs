@@ -259,10 +259,25 @@ fn connections_wait_for_a_server_that_does_not_accept() -> Result<()> {
         let json = truth.to_json();
         let expected = match truth.variant {
             "stopped" => "process-stopped",
-            "fd-limit" => "fd-limit",
+            "busy" | "workers" => "busy",
+            "not-interested" | "gave-up" | "acceptor-exited" => truth.variant,
             _ => "not-accepting",
         };
-        ensure!(cause(&truth) == Some(expected) && fact(&truth, "waiting") == 25, "{json}");
+        // One more waits where it is its accept() that failed.
+        let waiting = if truth.variant == "gave-up" { 26 } else { 25 };
+        ensure!(cause(&truth) == Some(expected) && fact(&truth, "waiting") == waiting, "{json}");
+    }
+    Ok(())
+}
+
+#[test]
+fn accepts_fail_for_want_of_descriptors() -> Result<()> {
+    for truth in play_all("accept-failed", false)? {
+        let json = truth.to_json();
+        let expected = (truth.variant != "eagain").then_some("fd-limit");
+        ensure!(cause(&truth) == expected && fact(&truth, "refused") >= 25, "{json}");
+        let waiting = if truth.variant == "emfile" { 25 } else { 0 };
+        ensure!(fact(&truth, "waiting") == waiting, "{json}");
     }
     Ok(())
 }

@@ -51,17 +51,33 @@ fn expect(target: &str, arguments: &[&str], verdict: &str) -> Result<String> {
     Ok(text)
 }
 
+/// Accepts whatever comes until the test's process ends.
+fn serve(listener: &TcpListener) -> Result<()> {
+    let accepting = listener.try_clone()?;
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        while let Ok((connection, _)) = accepting.accept() {
+            kept.push(connection);
+        }
+    });
+    Ok(())
+}
+
 struct Server(Child);
 
 impl Server {
     /// A server that binds, listens and then does nothing.
     fn new(python: &str) -> Option<Self> {
+        Self::within(&[], python)
+    }
+
+    /// The same, started by a command.
+    fn within(command: &[&str], python: &str) -> Option<Self> {
         let script = format!("import socket,time\n{python}\nprint('up',flush=True)\ntime.sleep(60)");
-        let mut child = Command::new("python3")
-            .args(["-c", &script])
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .ok()?;
+        let words: Vec<&str> = command.iter().copied().chain(["python3", "-c", &script]).collect();
+        let (program, arguments) = words.split_first()?;
+        let mut child =
+            Command::new(program).args(arguments).stdout(std::process::Stdio::piped()).spawn().ok()?;
         let mut up = [0; 2];
         std::io::Read::read_exact(child.stdout.as_mut()?, &mut up).ok()?;
         Some(Self(child))
@@ -94,7 +110,8 @@ fn who_listens_where() -> Result<()> {
         let v4 = TcpListener::bind("127.0.0.1:5391")?;
         expect("10.9.9.1:5391", STATIC, "wrong-address")?;
         expect("[fd99::1]:5391", STATIC, "other-family")?;
-        expect("127.0.0.1:5391", PROBE, "answers")?;
+        // The kernel completes the handshake; no program has accepted it.
+        expect("127.0.0.1:5391", PROBE, "not-accepting")?;
         drop(v4);
 
         let v6 = TcpListener::bind("[fd99::1]:5391")?;
@@ -103,7 +120,12 @@ fn who_listens_where() -> Result<()> {
         drop(v6);
 
         let both = TcpListener::bind("[::]:5391")?;
-        expect("10.9.9.1:5391", PROBE, "answers")?;
+        let ours = std::thread::scope(|threads| {
+            let accepting = threads.spawn(|| both.accept());
+            expect("10.9.9.1:5391", PROBE, "answers")?;
+            accepting.join().map_err(|_| anyhow::anyhow!("panicked"))?.context("accept")
+        })?;
+        drop(ours);
         // Something did listen until lately: its connections are left.
         let client = TcpStream::connect("127.0.0.1:5391")?;
         let (accepted, _) = both.accept()?;
@@ -221,6 +243,7 @@ fn dropped_or_rejected_by_a_firewall() -> Result<()> {
             return Ok(());
         }
         let server = TcpListener::bind("127.0.0.1:5396")?;
+        serve(&server)?;
         expect("127.0.0.1:5396", PROBE, "answers")?;
         ensure!(nft("add rule inet t c tcp dport 5396 drop"));
         let (verdict, healthy, text) = why("127.0.0.1:5396", PROBE)?;
@@ -290,6 +313,7 @@ fn filtered_by_reverse_path() -> Result<()> {
             }
             ensure!(ip("addr add 10.9.7.2/32 dev vb"));
             let listener = TcpListener::bind("0.0.0.0:5397")?;
+            serve(&listener)?;
             std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "0")?;
             std::fs::write("/proc/sys/net/ipv4/conf/vb/rp_filter", "0")?;
             ensure!(ip("route add 10.9.7.1/32 dev vb"));
@@ -319,5 +343,249 @@ fn filtered_by_reverse_path() -> Result<()> {
         end.send(())?;
         ensure!(["rp-filter", "handshake-dropped"].contains(&verdict.as_str()) && !healthy, "{text}");
         server.join().map_err(|_| anyhow::anyhow!("the server panicked"))?
+    })
+}
+
+/// A second namespace behind a veth, 10.9.6.1 here and 10.9.6.2 there, whose python server runs there.
+struct Container {
+    name: String,
+    server: Option<Server>,
+}
+
+impl Container {
+    fn new(name: &str, server: &str) -> Result<Option<Self>> {
+        if !ip(&format!("netns add {name}")) {
+            println!("skipped: no named network namespaces here");
+            return Ok(None);
+        }
+        let mut made = Self { name: name.to_owned(), server: None };
+        if !ip(&format!("link add tt-h type veth peer name tt-c netns {name}")) {
+            println!("skipped: no veth devices here");
+            return Ok(None);
+        }
+        ensure!(ip("addr add 10.9.6.1/24 dev tt-h") && ip("link set tt-h up"));
+        for command in ["link set lo up", "addr add 10.9.6.2/24 dev tt-c", "link set tt-c up"] {
+            ensure!(ip(&format!("-n {name} {command}")));
+        }
+        made.server = Server::within(&["ip", "netns", "exec", name], server);
+        if made.server.is_none() {
+            println!("skipped: no python3");
+            return Ok(None);
+        }
+        Ok(Some(made))
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.server.take();
+        ip(&format!("netns del {}", self.name));
+    }
+}
+
+/// Accepts, and keeps what it accepted.
+const ACCEPTS: &str = "
+import threading
+kept=[]
+def serve(s):
+  while True: kept.append(s.accept()[0])
+def start(port,address='0.0.0.0',prepare=lambda s: None):
+  s=socket.socket(); s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1); prepare(s); s.bind((address,port)); s.listen(16)
+  threading.Thread(target=serve,args=(s,),daemon=True).start()
+  return s
+";
+
+fn nft(rule: &str) -> bool {
+    Command::new("nft").arg(rule).status().is_ok_and(|status| status.success())
+}
+
+/// A port that exists only as a translation to a container; later the server there is gone, and then the container.
+#[test]
+fn translated_to_another_namespace() -> Result<()> {
+    in_private_namespace(|| {
+        let name = format!("tt-why-{}", std::process::id());
+        let Some(mut container) = Container::new(&name, &format!("{ACCEPTS}\nstart(80)"))? else {
+            return Ok(());
+        };
+        if !nft("add table ip n { chain out { type nat hook output priority -100; }; }") {
+            println!("skipped: no nft here");
+            return Ok(());
+        }
+        ensure!(ip("addr add 10.9.5.1/32 dev lo"));
+        // Contrasts: without the rule no process listens, certainly; nor with a rule for another port, or another address.
+        let closed = |target: &str| -> Result<()> {
+            let text = expect(target, PROBE, "no-listener")?;
+            ensure!(text.contains("\"certain\""), "{text}");
+            Ok(())
+        };
+        closed("10.9.5.1:5401")?;
+        ensure!(nft("add rule ip n out ip daddr 10.9.5.1 tcp dport 5401 dnat to 10.9.6.2:80"));
+        closed("10.9.5.1:5402")?;
+        closed("10.9.6.1:5401")?;
+
+        // The container's answers have no way back: the translation is right, and this is another fault.
+        expect("10.9.5.1:5401", PROBE, "no-route-back")?;
+        ensure!(ip(&format!("-n {name} route add default via 10.9.6.1")));
+
+        let text = expect("10.9.5.1:5401", PROBE, "answers")?;
+        ensure!(text.contains("10.9.6.2:80") && text.contains("python3["), "{text}");
+        ensure!(text.contains("DNAT by table ip n, chain out"), "{text}");
+        // Without a connection of our own, the one before is still tracked: nothing false is said.
+        let (verdict, ..) = why("10.9.5.1:5401", STATIC)?;
+        ensure!(verdict == "no-fault-found" || verdict == "answers", "{verdict}");
+
+        container.server.take();
+        let (verdict, healthy, text) = why("10.9.5.1:5401", PROBE)?;
+        ensure!(["no-listener", "listener-exited"].contains(&verdict.as_str()) && !healthy, "{text}");
+        ensure!(text.contains("10.9.6.2:80") && text.contains("still leads connections"), "{text}");
+
+        ensure!(ip(&format!("-n {name} addr del 10.9.6.2/24 dev tt-c")));
+        let (verdict, _, text) = why("10.9.5.1:5401", PROBE)?;
+        ensure!(verdict == "translation-target-gone", "{text}");
+        Ok(())
+    })
+}
+
+/// The same port redirected to another one of this host, by nft and by both kinds of iptables.
+#[test]
+fn redirected_to_another_port() -> Result<()> {
+    in_private_namespace(|| {
+        let Some(server) = Server::new(&format!("{ACCEPTS}\nstart(5404)")) else {
+            println!("skipped: no python3");
+            return Ok(());
+        };
+        let run = |command: &str| {
+            let mut words = command.split(' ');
+            let program = words.next().unwrap_or_default();
+            Command::new(program).args(words).status().is_ok_and(|status| status.success())
+        };
+        let rule = "-t nat -A OUTPUT -p tcp --dport 5403 -j REDIRECT --to-ports 5404";
+        let makers: [(&str, String, &str); 3] = [
+            ("nft", "nft add table ip r { chain o { type nat hook output priority -100; tcp dport 5403 redirect to :5404; }; }".to_owned(), "nft delete table ip r"),
+            ("iptables-nft", format!("iptables-nft {rule}"), "iptables-nft -t nat -F"),
+            ("iptables-legacy", format!("iptables-legacy {rule}"), "iptables-legacy -t nat -F"),
+        ];
+        for (maker, make, undo) in makers {
+            if !run(&make) {
+                println!("skipped: no {maker} here");
+                continue;
+            }
+            let text = expect("127.0.0.1:5403", PROBE, "answers")?;
+            ensure!(text.contains("127.0.0.1:5404") && text.contains("REDIRECT"), "{maker}: {text}");
+            // What the rule says is enough to look at the right listener without a connection.
+            let text = why("127.0.0.1:5403", STATIC)?.2;
+            ensure!(text.contains("python3[") && !text.contains("no-listener"), "{maker}: {text}");
+            ensure!(run(undo));
+        }
+        drop(server);
+        Ok(())
+    })
+}
+
+/// A transparent proxy's socket is chosen by a TPROXY rule of the namespace that packets come to.
+#[test]
+fn taken_by_a_transparent_proxy() -> Result<()> {
+    in_private_namespace(|| {
+        let name = format!("tt-tpx-{}", std::process::id());
+        let proxy = format!("{ACCEPTS}\nstart(5406,prepare=lambda s: s.setsockopt(0,19,1))");
+        let Some(container) = Container::new(&name, &proxy)? else { return Ok(()) };
+        let there = |command: &str| {
+            let words = ["netns", "exec", &name].into_iter().chain(command.split(' '));
+            Command::new("ip").args(words).status().is_ok_and(|status| status.success())
+        };
+        let rule = "nft add table ip p { chain c { type filter hook prerouting priority -150; tcp dport 5405 tproxy to :5406 meta mark set 1 accept; }; }";
+        if !there(rule) {
+            println!("skipped: no TPROXY here");
+            return Ok(());
+        }
+        ensure!(ip(&format!("-n {name} rule add fwmark 1 lookup 100")));
+        ensure!(ip(&format!("-n {name} route add local default dev lo table 100")));
+        let text = expect("10.9.6.2:5405", PROBE, "answers")?;
+        ensure!(text.contains("python3[") && text.contains("TPROXY"), "{text}");
+        drop(container);
+        Ok(())
+    })
+}
+
+/// A BPF program steers a port to a listener of another one.
+#[test]
+fn steered_by_a_socket_lookup_program() -> Result<()> {
+    in_private_namespace(|| {
+        let Some(server) = Server::new(&format!("{ACCEPTS}{SK_LOOKUP}")) else {
+            println!("skipped: no python3, or no sk_lookup programs here");
+            return Ok(());
+        };
+        let text = expect("127.0.0.1:5407", PROBE, "answers")?;
+        ensure!(text.contains("accepted by python3["), "{text}");
+        ensure!(text.contains("sk_lookup"), "{text}");
+        // Without a connection the absence of a listener shows nothing: at most possible.
+        let text = why("127.0.0.1:5407", STATIC)?.2;
+        ensure!(!text.contains("\"certain\",\"text\":\"no process"), "{text}");
+        drop(server);
+        Ok(())
+    })
+}
+
+/// Listens on 5408, and has connections to 5407 steered there.
+const SK_LOOKUP: &str = "
+import ctypes,struct,platform,os,sys
+libc=ctypes.CDLL(None,use_errno=True)
+NR={'x86_64':321,'aarch64':280}[platform.machine()]
+def bpf(cmd,attr):
+  buffer=ctypes.create_string_buffer(attr.ljust(120,b'\\0'),120)
+  result=libc.syscall(NR,cmd,buffer,120)
+  if result<0: sys.exit(os.strerror(ctypes.get_errno()))
+  return result
+def pointer(buffer): return ctypes.addressof(buffer)
+def I(c,d,s,o,i): return struct.pack('<BBhi',c,d|s<<4,o,i)
+s=start(5408,'127.0.0.1')
+m=bpf(0,struct.pack('<IIII',15,4,8,1))
+key=ctypes.create_string_buffer(struct.pack('<I',0),4); value=ctypes.create_string_buffer(struct.pack('<Q',s.fileno()),8)
+bpf(2,struct.pack('<IIQQQ',m,0,pointer(key),pointer(value),0))
+code=b''.join([I(0xbf,6,1,0,0),I(0x61,2,1,60,0),I(0x55,2,0,16,5407),I(0x62,10,0,-4,0),I(0xbf,2,10,0,0),I(0x07,2,0,0,-4),
+  I(0x18,1,1,0,m),I(0,0,0,0,0),I(0x85,0,0,0,1),I(0x15,0,0,9,0),I(0xbf,7,0,0,0),I(0xbf,1,6,0,0),I(0xbf,2,0,0,0),I(0xb7,3,0,0,0),
+  I(0x85,0,0,0,124),I(0xbf,8,0,0,0),I(0xbf,1,7,0,0),I(0x85,0,0,0,86),I(0xb7,0,0,0,1),I(0xb7,0,0,0,1),I(0x95,0,0,0,0)])
+instructions=ctypes.create_string_buffer(code,len(code)); licence=ctypes.create_string_buffer(b'GPL')
+p=bpf(5,struct.pack('<IIQQIIQII16sII',30,len(code)//8,pointer(instructions),pointer(licence),0,0,0,0,0,b'',0,36))
+ns=os.open('/proc/self/ns/net',os.O_RDONLY)
+l=bpf(28,struct.pack('<IIII',p,ns,36,0))
+";
+
+/// A program whose accept() once failed for want of descriptors, and that gave up its loop; they are free again. Its siblings: one
+/// that never accepts, and one that accepts but slowly. The contrast: one that accepts.
+#[test]
+fn a_program_that_gave_up_accepting() -> Result<()> {
+    in_private_namespace(|| {
+        // It has met EMFILE, and given its descriptors back.
+        let gave_up = "
+import resource,os
+s=socket.socket(); s.bind(('127.0.0.1',5409)); s.listen(64)
+c=socket.create_connection(('127.0.0.1',5409))
+resource.setrlimit(resource.RLIMIT_NOFILE,(s.fileno()+2,64))
+try: s.accept(); raise SystemExit('accepted')
+except OSError as e: assert e.errno==24, e
+resource.setrlimit(resource.RLIMIT_NOFILE,(64,64))
+c.close()
+";
+        let Some(server) = Server::new(gave_up) else {
+            println!("skipped: no python3");
+            return Ok(());
+        };
+        let waiting: Vec<TcpStream> =
+            (0..3).map(|_| TcpStream::connect("127.0.0.1:5409")).collect::<Result<_, _>>()?;
+        std::thread::sleep(Duration::from_millis(1200));
+        // At one look it can be likely at most; with a connection of our own, and a queue that never became shorter, it is certain.
+        let text = expect("127.0.0.1:5409", STATIC, "not-accepting")?;
+        ensure!(text.contains("\"likely\""), "{text}");
+        let (verdict, healthy, text) = why("127.0.0.1:5409", PROBE)?;
+        ensure!(["not-accepting", "accept-stall"].contains(&verdict.as_str()) && !healthy, "{text}");
+        drop((waiting, server));
+
+        let server = TcpListener::bind("127.0.0.1:5410")?;
+        expect("127.0.0.1:5410", PROBE, "not-accepting")?;
+        // What waited before is accepted now, and so is our own.
+        serve(&server)?;
+        expect("127.0.0.1:5410", PROBE, "answers")?;
+        Ok(())
     })
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod binary;
 mod ebpf;
+mod fuzz;
 mod paths;
 mod readers;
 mod servers;
@@ -52,6 +53,8 @@ enum Command {
     /// One process of the many that `bench-who` needs.
     #[command(hide = true)]
     BenchWhoMember(bench::who::MemberArgs),
+    /// Gives changed recordings, records, BTF and the like to whatever reads them: none may panic, take long, or need much memory.
+    Fuzz(fuzz::Args),
     /// Boots a Debian kernel in QEMU and runs a command in it, as if it were a local one.
     Vm(vm::cli::Args),
     /// The guest's end of `vm`: runs the jobs it finds and reports them. Nothing for people.
@@ -88,6 +91,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::BenchRecording(args) => return bench::recording::run(&args),
         Command::BenchWho(args) => return bench::who::run(&args),
         Command::BenchWhoMember(args) => bench::who::member(&args)?,
+        Command::Fuzz(args) => return fuzz::run(&args),
         Command::Vm(args) => return vm::cli::run(&args),
         Command::GuestAgent => vm::agent::main()?,
         Command::GuestLoad(args) => bench::guest::main(&args)?,

@@ -11,7 +11,7 @@ use crate::{
     filter::{passes, stream_all},
     handle::{histogram, listener, queued::Queued},
     kernel::{Access, Probed, Sock, current, state},
-    maps::{ACCEPT_FAILS, AcceptFailKey, AcceptFails, WAITS},
+    maps::{ACCEPT_FAILS, AcceptFailKey, AcceptFails, LISTENERS, WAITS},
 };
 
 /// `sk`, a listener, gave `child` to the current task.
@@ -146,6 +146,12 @@ pub fn failed(sk: Sock<Probed>, errno: u32) {
     record.errno = errno;
     record.limit = current::open_files_limit();
     record.total = total;
+    let known =
+        LISTENERS.get_ptr(&sk.id()).or_else(|| LISTENERS.get_ptr(&listener::port_key(sk.netns(), port)));
+    if let Some(state) = known {
+        // SAFETY: a map value stays readable for the length of a program run.
+        record.accepted = unsafe { (*state).accepted };
+    }
     record.submit();
 }
 

@@ -152,6 +152,9 @@ fn is_fresh(sk: Sock<Probed>, state: u8) -> bool {
 /// A SYN came for a port that nobody listens on; an RST answers it.
 #[inline(always)]
 pub fn no_listener(skb: Skb<Probed>) {
+    if !skb.is_for_this_host() {
+        return;
+    }
     let netns = skb.netns();
     let segment = skb.segment_by_network_header();
     let port = segment.destination_port;

@@ -174,6 +174,24 @@ impl<A: Access> Skb<A> {
         if route == 0 { 0 } else { Probed::read(route, layout!(dst_input)) }
     }
 
+    /// Whether it is for an address of this host: the kernel answers nothing else by an RST (`tcp_v4_send_reset()`,
+    /// `tcp_v6_send_reset()`). Assumed where its route does not tell.
+    #[inline(always)]
+    pub fn is_for_this_host(self) -> bool {
+        const RTN_LOCAL: u16 = 2;
+        const RTF_LOCAL: u32 = 0x8000_0000;
+        let route = self.route();
+        if route == 0 {
+            true
+        } else if self.is_ipv4() {
+            let known = layout!(rtable_type) != ABSENT;
+            !known || Probed::read::<u16>(route, layout!(rtable_type)) == RTN_LOCAL
+        } else {
+            let known = layout!(rt6_flags) != ABSENT;
+            !known || Probed::read::<u32>(route, layout!(rt6_flags)) & RTF_LOCAL != 0
+        }
+    }
+
     /// Its network namespace: that of its device if it came in by one, else of its socket, else of its route.
     #[inline(always)]
     pub fn netns(self) -> u32 {

@@ -41,14 +41,26 @@ impl Rule for SmallRange {
             ),
             why: format!(
                 "a connection that this host closes keeps its port for {TIME_WAIT} s in TIME_WAIT: to one destination \
-                 {} new connections a second can go on, no more; then connect() fails with EADDRNOTAVAIL",
-                capacity / TIME_WAIT
+                 {} new connections a second can go on, no more; then connect() fails with EADDRNOTAVAIL{}",
+                capacity / TIME_WAIT,
+                match namespace.knobs.tcp_tw_reuse {
+                    Some(1) => format!(
+                        ". With net.ipv4.tcp_tw_reuse=1, as it is, a port is used again after a second where both ends use TCP \
+                         timestamps: about {capacity} a second there"
+                    ),
+                    Some(2) => format!(
+                        ". With net.ipv4.tcp_tw_reuse=2, as it is, destinations on this host are better off: there a port is used \
+                         again after a second, about {capacity} a second"
+                    ),
+                    _ => String::new(),
+                }
             ),
             listeners: Vec::new(),
             evidence: Evidence::new()
                 .with("ephemeral_ports", capacity)
                 .with("range", format!("{}-{}", range.first, range.last))
-                .with("reserved_in_range", in_range),
+                .with("reserved_in_range", in_range)
+                .with_some("tcp_tw_reuse", namespace.knobs.tcp_tw_reuse),
             remedy: vec![widen(namespace, plan, range, &reserved)],
         })
     }

@@ -294,6 +294,9 @@ pub struct CompareArgs {
     /// so many percent
     #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
     pub threshold: f64,
+    /// Compare what can be read of recordings that are damaged or cut, instead of refusing them
+    #[arg(long)]
+    pub partial: bool,
 }
 
 /// How to export.

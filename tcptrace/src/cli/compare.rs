@@ -3,18 +3,30 @@
 use super::{
     args::CompareArgs,
     exit::{Exit, Failure},
-    report, trace,
+    report, tape, trace,
 };
 use crate::{
-    output::{ended, go_on, json_text, stdout_json, stdout_lines},
+    output::{ended, escape, go_on, json_text, stdout_json, stdout_lines},
+    record::Condition,
     report::Comparison,
 };
 
 pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
     let read = |path: &std::path::PathBuf| report::only(std::slice::from_ref(path));
-    let ((before, damage_before), (after, damage_after)) = (read(&args.before)?, read(&args.after)?);
-    for line in damage_before.iter().chain(&damage_after) {
-        log::warn!("{line}");
+    let ((before, of_before), (after, of_after)) = (read(&args.before)?, read(&args.after)?);
+    for (report, condition) in [(&before, &of_before), (&after, &of_after)] {
+        if report.events == 0 && !condition.is_complete() {
+            return Err(tape::unreadable(condition));
+        }
+        // What is missing looks like a change.
+        if let Some(shortage) = condition.shortage().filter(|_| !args.partial) {
+            let marks: Vec<String> = condition.marks.iter().map(ToString::to_string).collect();
+            let message = format!(
+                "a recording is not complete: {shortage} ({}); --partial compares what can be read",
+                marks.join("; ")
+            );
+            return Err(Failure::new(Exit::BadInput, message));
+        }
     }
     let comparison = Comparison::of(&before, &after);
     let worse = comparison.worse(args.threshold);
@@ -23,13 +35,32 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
         if let serde_json::Value::Object(line) = &mut line {
             line.insert("type".to_owned(), "comparison".into());
             line.insert("worse".to_owned(), worse.clone().into());
+            line.insert("complete".to_owned(), (of_before.is_complete() && of_after.is_complete()).into());
+            let marks = |of: &Condition| serde_json::to_value(&of.marks).unwrap_or_default();
+            line.insert("damage_before".to_owned(), marks(&of_before));
+            line.insert("damage_after".to_owned(), marks(&of_after));
         }
         let mut out = stdout_json();
         go_on(out.made(&json_text(&line))).and_then(|()| go_on(out.flush()))
     } else {
         let mut out = stdout_lines();
-        go_on(out.text(&comparison.text(&worse))).and_then(|()| go_on(out.flush()))
+        let text = marks(&of_before, &of_after) + &comparison.text(&worse);
+        go_on(out.text(&text)).and_then(|()| go_on(out.flush()))
     };
     ended(written).map_err(|error| trace::cannot_write(&error))?;
     Ok(if worse.is_empty() { Exit::Done } else { Exit::Found })
+}
+
+/// What is wrong with the two recordings, a line each.
+fn marks(before: &Condition, after: &Condition) -> String {
+    let mut out = String::new();
+    for (name, condition) in [("before", before), ("after", after)] {
+        if let Some(shortage) = condition.shortage() {
+            out.push_str(&format!("! THE RECORDING {} IS NOT COMPLETE: {shortage}\n", name.to_uppercase()));
+        }
+        for mark in &condition.marks {
+            out.push_str(&format!("! {name}: {}\n", escape(&mark.to_string())));
+        }
+    }
+    out
 }

@@ -1,13 +1,11 @@
 //! `tcptrace explain CODE`: the page that explains a finding, in the terminal.
 
-use std::io;
-
 use super::{
     args::ExplainArgs,
     exit::{Exit, Failure},
     trace,
 };
-use crate::{finding, output::LineSink};
+use crate::{finding, output::stdout_lines};
 
 pub(super) fn run(args: &ExplainArgs) -> Result<Exit, Failure> {
     let text = match &args.code {
@@ -17,8 +15,8 @@ pub(super) fn run(args: &ExplainArgs) -> Result<Exit, Failure> {
             Failure::new(Exit::Usage, format!("there is no finding {code:?}; there are {}", known.join(", ")))
         })?,
     };
-    let mut out = LineSink::new(io::stdout().lock());
-    let written = out.write(text.as_bytes()).and_then(|_| out.flush());
+    let mut out = stdout_lines();
+    let written = out.text(&text).and_then(|_| out.flush());
     let _gone = written.map_err(|error| trace::cannot_write(&error))?;
     Ok(Exit::Done)
 }

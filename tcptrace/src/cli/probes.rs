@@ -10,11 +10,11 @@ use super::{
     trace,
 };
 use crate::{
-    event::Timestamp,
+    event::{ClockOffset, Timestamp, decode_record},
     host::netns::Netns,
     output::{Output, go_on, stdout_output},
-    probe::{self, Tracer},
-    rehearse::{Stage, drill},
+    probe::{self, BackEnd, Tracer},
+    rehearse::{Expected, Stage, Wrong, drill, ipv6_is_off},
 };
 
 /// One attachment, as `--json` prints it.
@@ -24,10 +24,46 @@ struct ProbeLine<'a> {
     program: &'a str,
     observations: &'a [&'static str],
     attached: bool,
-    /// `None` without the self-test.
+    /// `None` without the self-test, and for what it could not try.
     fired: Option<bool>,
+    /// Why the self-test could not try it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_tried: Option<&'a str>,
     /// How often the program ran; programs with several attachments count them together.
     runs: Option<u64>,
+}
+
+/// A record of the self-test, as `--json` prints it.
+#[derive(Serialize)]
+struct ValueLine<'a> {
+    observation: &'a str,
+    record: String,
+    family: &'static str,
+    via: &'a str,
+    /// Whether it came.
+    seen: bool,
+    wrong: &'a [Wrong],
+}
+
+/// What the self-test came to.
+struct SelfTest {
+    runs: BTreeMap<&'static str, u64>,
+    /// Why nothing was tried over IPv6.
+    no_ipv6: Option<String>,
+    records: Vec<Compared>,
+}
+
+/// A record of which everything is known: `None` if it did not come, else what is wrong in it.
+struct Compared {
+    expected: Expected,
+    family: &'static str,
+    wrong: Option<Vec<Wrong>>,
+}
+
+impl Compared {
+    fn is_right(&self) -> bool {
+        self.wrong.as_ref().is_some_and(Vec::is_empty)
+    }
 }
 
 pub(super) fn run(args: &ProbesArgs) -> Result<Exit, Failure> {
@@ -37,51 +73,82 @@ pub(super) fn run(args: &ProbesArgs) -> Result<Exit, Failure> {
         let netns = Netns::from_path(&stage.server().path());
         filters.netns.push(netns.map_err(|error| Failure::new(Exit::NotPermitted, error))?);
     }
-    let options = trace::options(&args.trace, 0, filters);
-    let tracer = Tracer::start(&options.probe).map_err(crate::live::Error::from)?;
-    let runs = stage.as_ref().map(|stage| self_test(&tracer, stage)).transpose()?;
-    let silent = print(&tracer, runs.as_ref(), args.json);
-    let twice = if runs.is_some() { tracer.done_twice() } else { Vec::new() };
-    match silent {
-        Ok(0) if twice.is_empty() => Ok(Exit::Done),
-        Ok(0) => Err(Failure::new(
-            Exit::NotSupported,
-            format!(
-                "what {} sees is counted twice: it is not to be relied on with this kernel",
-                twice.join(", ")
-            ),
-        )),
-        Ok(silent) => Err(Failure::new(
-            Exit::NotSupported,
-            format!(
-                "{silent} attached probes did not fire: what they observe is not to be relied on with this kernel"
-            ),
-        )),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
-        Err(error) => Err(trace::cannot_write(&error)),
+    // The records that are compared must be told one by one.
+    let options = trace::options(&args.trace, trace::streams(args.self_test, false), filters);
+    let mut tracer = Tracer::start(&options.probe).map_err(crate::live::Error::from)?;
+    let tested = stage.as_ref().map(|stage| self_test(&mut tracer, stage)).transpose()?;
+    let silent = match print(&tracer, tested.as_ref(), args.json) {
+        Ok(silent) => silent,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(error) => return Err(trace::cannot_write(&error)),
+    };
+    let Some(tested) = tested else { return Ok(Exit::Done) };
+    let mut problems = Vec::new();
+    if silent > 0 {
+        problems.push(format!("{silent} attached probes did not fire"));
     }
+    let wrong: Vec<String> = tested
+        .records
+        .iter()
+        .filter(|of| !of.is_right())
+        .map(|of| of.expected.observation.to_owned())
+        .collect();
+    if !wrong.is_empty() {
+        problems.push(format!("what was observed is not what was done: {}", wrong.join(", ")));
+    }
+    let twice = tracer.done_twice();
+    if !twice.is_empty() {
+        problems.push(format!("what {} sees is counted twice", twice.join(", ")));
+    }
+    if problems.is_empty() {
+        return Ok(Exit::Done);
+    }
+    let message = format!("{}: this is not to be relied on with this kernel", problems.join("; "));
+    Err(Failure::new(Exit::NotSupported, message))
 }
 
-/// How often each program ran during the drill.
-fn self_test(tracer: &Tracer, stage: &Stage) -> Result<BTreeMap<&'static str, u64>, Failure> {
+/// How often each program ran during the drill, and whether its records say what was done.
+fn self_test(tracer: &mut Tracer, stage: &Stage) -> Result<SelfTest, Failure> {
     // The kernel counts runs while somebody holds this open (5.8).
     let _counting = aya::sys::enable_stats(aya::sys::Stats::RunTime).map_err(|error| {
         Failure::new(Exit::NotPermitted, format!("counting the runs of BPF programs: {error}"))
     })?;
     let before = tracer.run_counts();
-    drill(stage, false)?;
+    let mut records = compare(tracer, drill(stage, false)?, "v4");
     let v4 = tracer.run_counts();
-    // Without IPv6 there is nothing to drill: those probes are not attached then either.
-    if std::path::Path::new("/proc/net/if_inet6").exists() {
-        drill(stage, true)?;
+    let no_ipv6 = ipv6_is_off(stage)?;
+    if no_ipv6.is_none() {
+        records.extend(compare(tracer, drill(stage, true)?, "v6"));
     }
     let after = tracer.run_counts();
     log::debug!("after IPv4: {v4:?}");
-    Ok(after.into_iter().map(|(name, runs)| (name, runs - before.get(name).copied().unwrap_or(0))).collect())
+    let runs = |(name, runs): (_, u64)| (name, runs - before.get(name).copied().unwrap_or(0));
+    Ok(SelfTest { runs: after.into_iter().map(runs).collect(), no_ipv6, records })
 }
 
-/// Prints coverage and attachments; how many should have fired and did not.
-fn print(tracer: &Tracer, runs: Option<&BTreeMap<&'static str, u64>>, json: bool) -> io::Result<usize> {
+/// Compares what is known of a drill with the records that came since the last one.
+fn compare(tracer: &mut Tracer, known: Vec<Expected>, family: &'static str) -> Vec<Compared> {
+    let mut events = Vec::new();
+    tracer.drain(|bytes| match decode_record(bytes, ClockOffset::default()) {
+        Ok(event) => events.push(event),
+        Err(error) => log::error!("a record of the kernel side cannot be decoded: {error}"),
+    });
+    for event in &events {
+        log::debug!("{event:?}");
+    }
+    let coverage = tracer.coverage();
+    let attached =
+        known.into_iter().filter_map(|expected| Some((coverage.back_end(expected.observation)?, expected)));
+    attached
+        .map(|(back_end, expected)| {
+            let wrong = expected.compare(&events, back_end < BackEnd::Tracepoint);
+            Compared { expected, family, wrong }
+        })
+        .collect()
+}
+
+/// Prints coverage, attachments and, of a self-test, its records; how many should have fired and did not.
+fn print(tracer: &Tracer, tested: Option<&SelfTest>, json: bool) -> io::Result<usize> {
     let now =
         Timestamp::from_nanos(u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or_default());
     let mut output = stdout_output(json);
@@ -101,8 +168,9 @@ fn print(tracer: &Tracer, runs: Option<&BTreeMap<&'static str, u64>>, json: bool
     }
     let mut silent = 0;
     for attached in tracer.attached() {
-        let runs = runs.map(|runs| runs.get(attached.program).copied().unwrap_or(0));
-        let fired = runs.map(|runs| runs > 0);
+        let not_tried = tested.and_then(|tested| tested.no_ipv6.as_deref()).filter(|_| attached.is_ipv6);
+        let runs = tested.map(|tested| tested.runs.get(attached.program).copied().unwrap_or(0));
+        let fired = runs.filter(|_| not_tried.is_none()).map(|runs| runs > 0);
         silent += usize::from(fired == Some(false));
         let line = ProbeLine {
             name: format!("{} {}", attached.kind.name(), attached.target),
@@ -110,25 +178,66 @@ fn print(tracer: &Tracer, runs: Option<&BTreeMap<&'static str, u64>>, json: bool
             observations: &attached.observations,
             attached: true,
             fired,
+            not_tried,
             runs,
         };
         match &mut output {
             Output::Json(out) => go_on(out.write("probe", &line))?,
             Output::Text(out) => {
-                let word = match fired {
-                    None => "attached",
-                    Some(true) => "fired",
-                    Some(false) => "SILENT",
+                let word = match (fired, not_tried) {
+                    (_, Some(_)) => "not tried",
+                    (None, None) => "attached",
+                    (Some(true), None) => "fired",
+                    (Some(false), None) => "SILENT",
                 };
-                out.say(format_args!("  {word:12} {:44} for {}", line.name, line.observations.join(", ")))?;
+                let why = not_tried.map_or_else(String::new, |why| format!(": {why}"));
+                let of = line.observations.join(", ");
+                out.say(format_args!("  {word:12} {:44} for {of}{why}", line.name))?;
             }
         }
+    }
+    for compared in tested.into_iter().flat_map(|tested| &tested.records) {
+        print_record(tracer, compared, &mut output)?;
     }
     if let Some(misses) = missed(tracer) {
         log::warn!("{misses}");
     }
     go_on(output.flush())?;
     Ok(silent)
+}
+
+fn print_record(tracer: &Tracer, compared: &Compared, output: &mut Output<impl io::Write>) -> io::Result<()> {
+    let Compared { expected, family, wrong } = compared;
+    let observed = tracer.coverage().observations.iter().find(|of| of.name == expected.observation);
+    let via = observed.map_or("", |observed| observed.via.as_str());
+    match output {
+        Output::Json(out) => {
+            let line = ValueLine {
+                observation: expected.observation,
+                record: expected.in_words(),
+                family,
+                via,
+                seen: wrong.is_some(),
+                wrong: wrong.as_deref().unwrap_or_default(),
+            };
+            go_on(out.write("record", &line))
+        }
+        Output::Text(out) => {
+            let word = match wrong.as_deref() {
+                Some([]) => "right",
+                Some(_) => "WRONG",
+                None => "NO RECORD",
+            };
+            let told = |of: &Wrong| {
+                let seen = of.seen.map_or_else(|| "nothing".to_owned(), |seen| seen.to_string());
+                format!("{} is {seen}, not {}", of.field, of.expected)
+            };
+            let wrong: Vec<String> = wrong.iter().flatten().map(told).collect();
+            let by =
+                if wrong.is_empty() { String::new() } else { format!(": {} (by {via})", wrong.join(", ")) };
+            out.say(format_args!("  {word:12} {} over {family}{by}", expected.in_words()))
+        }
+    }
 }
 
 /// What the kernel says it did not run our programs for.

@@ -30,7 +30,7 @@ use crate::{
         drive::{Ending, drive},
     },
     output::{Lines, Selection},
-    record::{Metadata, Plan, Recorded, Recorder, part_path},
+    record::{Metadata, Plan, Recorded, Recorder, part_path, write_failure},
 };
 
 /// How long is looked on after the command has ended: the samples and polls of its last second.
@@ -58,7 +58,7 @@ fn cannot_make(path: &Path, error: &io::Error) -> Failure {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Exit::CannotWrite,
         _ => Exit::Usage,
     };
-    Failure::new(exit, format!("{}: {error}", path.display()))
+    Failure::new(exit, format!("{}: {}", path.display(), write_failure(error)))
 }
 
 /// Whether there is a program of that name that may be run, as execvp(3) looks for it.
@@ -120,7 +120,10 @@ pub(super) fn failed(error: &io::Error) -> Failure {
     let full = trace::full(error);
     Failure::new(
         Exit::CannotWrite,
-        format!("the recording has ended early: {error}; what was recorded before can be read{full}"),
+        format!(
+            "the recording has ended early: {}; what was recorded before can be read{full}",
+            write_failure(error)
+        ),
     )
 }
 

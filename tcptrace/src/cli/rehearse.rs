@@ -2,7 +2,7 @@
 
 mod asked;
 
-use std::{io, ops::ControlFlow, time::Duration};
+use std::{collections::BTreeSet, io, ops::ControlFlow, time::Duration};
 
 use serde::Serialize;
 
@@ -13,12 +13,13 @@ use super::{
 };
 use crate::{
     correlate::ReconciliationStatus,
+    finding::contradictions,
     host::netns::Netns,
     live::{
         Live,
         drive::{Ending, drive},
     },
-    output::{Selection, ended, go_on, json_text, stdout_json, stdout_lines, stdout_output},
+    output::{Selection, Summary, ended, go_on, json_text, stdout_json, stdout_lines, stdout_output},
     pipeline::Pipeline,
     rehearse::{self, Claims, GroundTruth, Incident},
 };
@@ -100,6 +101,7 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
     let (live, first) = Live::start(&options)?;
     let mut recorder = args.record.as_deref().map(|path| record::begin(path, &live, &first)).transpose()?;
     let mut claims = Claims::default();
+    let mut disagreeing = BTreeSet::new();
     let mut asked = incident.is_asked_why().then(|| Asked::begin(&netns, &first));
     // From here on everything is traced; a reader that is gone must not keep us from cleaning up.
     let started = pipeline.feed(&first);
@@ -126,7 +128,12 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
                 if let Some(asked) = &mut asked {
                     asked.feed(events);
                 }
-                pipeline.feed_and_watch(events, |finding| {
+                pipeline.feed_and_watch(events, |finding, world| {
+                    disagreeing.extend(
+                        contradictions(finding, world)
+                            .into_iter()
+                            .map(|what| format!("{} contradicts itself: {what}", finding.code)),
+                    );
                     if let Ok(claim) = serde_json::to_value(finding) {
                         claims.note(claim);
                     }
@@ -174,6 +181,8 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
     let not_observable = claims.not_observable(&truth, observes);
     let false_certains = claims.false_certains(&truth);
     problems.extend(false_certains.iter().cloned());
+    problems.extend(disagreeing);
+    problems.extend(Summary::of(pipeline.engine()).contradictions());
     problems.extend(remedied);
     problems.extend(answered);
     // In a namespace of its own nothing but the incident happens: a count that differs from the kernel's is a broken probe.

@@ -10,9 +10,9 @@ use super::{
 use crate::{
     event::{Event, PlaceFilter, Timestamp},
     finding::Severity,
-    output::{Selection, stdout_output},
+    output::{Selection, ended, escape, go_on, json_text, stdout_json, stdout_lines, stdout_output},
     pipeline::Pipeline,
-    record::Tape,
+    record::{Condition, Tape},
 };
 
 pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
@@ -25,9 +25,11 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     let moments = moments.into_iter().filter_map(|(name, moment)| Some((name, moment.as_ref()?)));
     pipeline.only(moments.map(|(name, moment)| format!("{name} {moment}")).collect());
     let mut met = BTreeSet::new();
-    let played = play(&mut recording, &mut pipeline, span, &mut met);
-    tape::say_damage(&recording);
-    let played = played?;
+    let played = play(&mut recording, &mut pipeline, span, &mut met)?;
+    let condition = recording.condition();
+    if recording.events() == 0 && !condition.is_complete() {
+        return Err(tape::unreadable(&condition));
+    }
     if let Some(strange) = args.netns.iter().find(|netns| !met.contains(netns)) {
         let there: Vec<String> = met.iter().map(u32::to_string).collect();
         let message = format!(
@@ -40,11 +42,37 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => return Err(trace::cannot_write(&error)),
         Ok(_) => {
-            let _gone = pipeline.finish().map_err(|error| trace::cannot_write(&error))?;
+            let gone = pipeline.finish().map_err(|error| trace::cannot_write(&error))?;
+            if gone.is_continue() {
+                ended(mark(&condition, args.json)).map_err(|error| trace::cannot_write(&error))?;
+            }
         }
     }
     let fails = |on| pipeline.worst().is_some_and(|worst| worst >= Severity::from(on));
-    Ok(if args.fail_on.is_some_and(fails) { Exit::Found } else { Exit::Done })
+    tape::verdict(args.fail_on.is_some_and(fails), args.fail_on.is_some(), &[&condition])
+}
+
+/// Says what is wrong with the recording where everything else is said, so that whoever keeps that keeps this as well.
+fn mark(condition: &Condition, json: bool) -> io::Result<()> {
+    if json {
+        let mut out = stdout_json();
+        for mark in &condition.marks {
+            let mut line = serde_json::to_value(mark).unwrap_or_default();
+            if let serde_json::Value::Object(line) = &mut line {
+                line.insert("type".to_owned(), "damage".into());
+            }
+            go_on(out.made(&json_text(&line)))?;
+        }
+        return go_on(out.flush());
+    }
+    let mut out = stdout_lines();
+    if let Some(shortage) = condition.shortage() {
+        go_on(out.line(&format!("! THIS RECORDING IS NOT COMPLETE: {shortage}")))?;
+    }
+    for mark in &condition.marks {
+        go_on(out.line(&format!("! {}", escape(&mark.to_string()))))?;
+    }
+    go_on(out.flush())
 }
 
 /// Everything goes through the pipeline, so that it knows what was before; said is what lies in `span`.

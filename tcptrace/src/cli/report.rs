@@ -1,7 +1,8 @@
 //! `tcptrace report`: what happened, from recordings.
 
+use std::fs;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
 
@@ -14,14 +15,14 @@ use crate::{
     event::Timestamp,
     finding::Severity,
     output::{ended, go_on, stdout_json, stdout_lines, zone},
-    record::{self, Metadata, Tape},
+    record::{self, Condition, Metadata, Tape},
     report::{Across, Digest, PortQuestion, Report, across_json, across_text, html, join, json, text},
 };
 
 /// A recording that has been read.
 struct Read {
     metadata: Metadata,
-    damage: Vec<String>,
+    condition: Condition,
     report: Report,
 }
 
@@ -35,14 +36,17 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
     for tape in tapes {
         read.push(digest(tape, span, question, several)?);
     }
+    if let Some(of) = read.first()
+        && read.iter().all(|of| of.report.events == 0 && !of.condition.is_complete())
+    {
+        return Err(tape::unreadable(&of.condition));
+    }
     let across: Across =
         join(&mut read.iter_mut().map(|of| (&of.metadata, &mut of.report)).collect::<Vec<_>>());
     if let Some(path) = &args.html {
-        let sections: Vec<_> =
-            read.iter().map(|of| (&of.metadata, of.damage.as_slice(), &of.report)).collect();
+        let sections: Vec<_> = read.iter().map(|of| (&of.metadata, &of.condition, &of.report)).collect();
         let page = html(&sections, &across, &zone);
-        let written = record::create(path, args.force).and_then(|mut file| file.write_all(page.as_bytes()));
-        written.map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", path.display())))?;
+        write_page(path, args.force, &page)?;
     }
     if args.json || args.html.is_none() {
         let written = if args.json { print_json(&read, &across) } else { print_text(&read, &across, &zone) };
@@ -50,13 +54,14 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
     }
     let worst = read.iter().flat_map(|of| &of.report.verdicts).map(|verdict| verdict.worst).max();
     let fails = |on| worst.is_some_and(|worst| worst >= Severity::from(on));
-    Ok(if args.fail_on.is_some_and(fails) { Exit::Found } else { Exit::Done })
+    let conditions: Vec<&Condition> = read.iter().map(|of| &of.condition).collect();
+    tape::verdict(args.fail_on.is_some_and(fails), args.fail_on.is_some(), &conditions)
 }
 
 fn print_json(read: &[Read], across: &Across) -> io::Result<()> {
     let mut out = stdout_json();
     let joined = if read.len() > 1 { across_json(across) } else { Vec::new() };
-    let each = read.iter().flat_map(|of| json(&of.metadata, &of.damage, &of.report));
+    let each = read.iter().flat_map(|of| json(&of.metadata, &of.condition, &of.report));
     for line in joined.into_iter().chain(each) {
         go_on(out.made(&line))?;
     }
@@ -66,7 +71,7 @@ fn print_json(read: &[Read], across: &Across) -> io::Result<()> {
 fn print_text(read: &[Read], across: &Across, zone: &TimeZone) -> io::Result<()> {
     let mut out = stdout_lines();
     let joined = (read.len() > 1).then(|| across_text(across, zone));
-    let each = read.iter().map(|of| text(&of.metadata, &of.damage, &of.report, zone));
+    let each = read.iter().map(|of| text(&of.metadata, &of.condition, &of.report, zone));
     for (number, part) in joined.into_iter().chain(each).enumerate() {
         if number > 0 {
             go_on(out.line(""))?;
@@ -77,15 +82,36 @@ fn print_text(read: &[Read], across: &Across, zone: &TimeZone) -> io::Result<()>
 }
 
 /// The report on the one recording in `files`, and what was wrong with them.
-pub(super) fn only(files: &[PathBuf]) -> Result<(Report, Vec<String>), Failure> {
+pub(super) fn only(files: &[PathBuf]) -> Result<(Report, Condition), Failure> {
     let read = digest(tape::only(files)?, (None, None), None, false)?;
-    Ok((read.report, read.damage))
+    Ok((read.report, read.condition))
 }
 
 /// The text of a report on one recording, for the end of `record -- CMD`.
 pub(super) fn of_file(files: &[PathBuf]) -> Result<String, Failure> {
     let read = digest(tape::only(files)?, (None, None), None, false)?;
-    Ok(text(&read.metadata, &read.damage, &read.report, &zone::local()))
+    Ok(text(&read.metadata, &read.condition, &read.report, &zone::local()))
+}
+
+/// Writes a page, down to the disk. Half a page is none.
+fn write_page(path: &Path, force: bool, page: &str) -> Result<(), Failure> {
+    let mut file = record::create(path, force)
+        .map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", path.display())))?;
+    let is_file = file.metadata().is_ok_and(|found| found.is_file());
+    let written =
+        file.write_all(page.as_bytes()).and_then(|()| if is_file { file.sync_all() } else { Ok(()) });
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => {
+            if is_file {
+                let _gone = fs::remove_file(path);
+            }
+            let why = record::write_failure(&error);
+            let full = trace::full(&error);
+            Err(Failure::new(Exit::CannotWrite, format!("{} cannot be written: {why}{full}", path.display())))
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 fn question(args: &ReportArgs) -> Result<Option<PortQuestion>, Failure> {
@@ -116,9 +142,10 @@ fn digest(
         }
         events.clear();
     }
-    Ok(Read {
-        metadata: tape.metadata().clone(),
-        damage: tape::damage_in_words(&tape),
-        report: digest.finish(),
-    })
+    let mut report = digest.finish();
+    if report.events == 0 {
+        // Nothing tells the time but the recording itself.
+        (report.from, report.to) = (tape.metadata().started, tape.metadata().started);
+    }
+    Ok(Read { metadata: tape.metadata().clone(), condition: tape.condition(), report })
 }

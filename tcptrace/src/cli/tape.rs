@@ -9,7 +9,7 @@ use super::{
 use crate::{
     event::Timestamp,
     output::zone,
-    record::{self, Tape},
+    record::{self, Condition, Tape},
 };
 
 /// The one recording that `files` are.
@@ -107,17 +107,23 @@ pub(super) fn now() -> Timestamp {
     Timestamp::from_nanos(u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or_default())
 }
 
-/// What was wrong with the files, a line each.
-pub(super) fn damage_in_words(tape: &Tape) -> Vec<String> {
-    let damage = tape.damage().iter().map(|(path, damage)| format!("{}: {damage}", path.display()));
-    let missing =
-        tape.missing_parts().into_iter().map(|part| format!("part {part} of this recording is missing"));
-    damage.chain(missing).collect()
+/// What is wrong with a recording of which nothing could be read.
+pub(super) fn unreadable(condition: &Condition) -> Failure {
+    let marks: Vec<String> = condition.marks.iter().map(ToString::to_string).collect();
+    Failure::new(Exit::BadInput, format!("nothing could be read: {}", marks.join("; ")))
 }
 
-/// Says it on stderr.
-pub(super) fn say_damage(tape: &Tape) {
-    for line in damage_in_words(tape) {
-        log::warn!("{line}");
+/// How a command ends that was to fail on findings: it cannot pass what it has not seen.
+pub(super) fn verdict(found: bool, asked: bool, conditions: &[&Condition]) -> Result<Exit, Failure> {
+    if found {
+        return Ok(Exit::Found);
+    }
+    match conditions.iter().find_map(|condition| condition.shortage()) {
+        Some(shortage) if asked => {
+            let message =
+                format!("--fail-on cannot be decided: part of the recording is missing ({shortage})");
+            Err(Failure::new(Exit::BadInput, message))
+        }
+        _ => Ok(Exit::Done),
     }
 }

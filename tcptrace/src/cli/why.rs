@@ -1,6 +1,12 @@
 //! `tcptrace why`: why one destination does not answer.
 
-use std::{io, ops::ControlFlow, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    ops::ControlFlow,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use super::{
     args::WhyArgs,
@@ -21,11 +27,17 @@ use crate::{
         why::{WhyLine, WhySummary, lines},
     },
     stock::{Gap, Tracing},
-    why::{Answer, Facts, ProbeOutcome, Scope, Seen, answers, decisive, judge, look, look_after, try_one},
+    why::{
+        Answer, Facts, ProbeOutcome, Scope, Seen, answers, decisive, judge, look, look_after, ports, sample,
+        try_one,
+    },
 };
 
-/// How long is watched if nobody says, and the verdict is not certain without.
+/// How long is watched if the user does not say, and the verdict is not certain without.
 const WATCH: Duration = Duration::from_secs(10);
+
+/// How long is looked without probes, if the user does not say.
+const GLANCE: Duration = Duration::from_secs(2);
 
 /// After our own connection: what the probes and counters say of it comes within a second.
 const SETTLE: Duration = Duration::from_millis(1200);
@@ -36,7 +48,7 @@ pub(super) fn run(args: &WhyArgs) -> Result<Exit, Failure> {
         Some(name) => super::netns::find(name)?,
         None => Netns::current().map_err(permitted)?,
     };
-    let scope = Scope { target: args.target.clone(), client };
+    let scope = Scope { target: args.target.clone(), client, joined: Vec::new() };
     let mut facts = look(&scope).map_err(permitted)?;
     if watches(args, &facts) {
         facts = watch(args, &scope, &facts).map_err(permitted)?;
@@ -66,24 +78,46 @@ fn watch(args: &WhyArgs, scope: &Scope, before: &Facts) -> Result<Facts, crate::
     let counters: Vec<(Netns, Counters)> =
         servers.into_iter().filter_map(|netns| Some((netns.clone(), Counters::of(&netns).ok()?))).collect();
     let targets: Vec<_> = before.addresses.iter().flatten().map(|address| address.to).collect();
-    let patience = args.timeout;
-    let probe =
-        || -> Vec<ProbeOutcome> { targets.iter().map(|to| try_one(&scope.client, *to, patience)).collect() };
-    let (tracing, outcomes, failure) = match follow(args, scope, &probe) {
-        Ok((tracing, outcomes)) => (Some(tracing), outcomes, None),
-        // Without probes a connection of our own still tells.
-        Err(failure) => (None, args.probe.then(probe), Some(failure)),
+    let ports = ports(before);
+    let probe = || -> Vec<ProbeOutcome> {
+        targets.iter().map(|to| try_one(&scope.client, *to, args.timeout, acceptance(args))).collect()
     };
+    let places: Vec<Netns> = counters.iter().map(|(netns, _)| netns.clone()).collect();
+    let over = AtomicBool::new(false);
+    let (followed, samples) = std::thread::scope(|threads| {
+        let sampler = threads.spawn(|| sample(&scope.client, &targets, &places, &ports, &over));
+        let followed = follow(args, &ports, &probe);
+        // Without probes a connection of our own, and looking again and again, still tell.
+        let followed = followed.map_err(|failure| {
+            let outcomes = args.probe.then(probe);
+            if outcomes.is_none() {
+                std::thread::sleep(args.limit.unwrap_or(GLANCE).min(WATCH));
+            }
+            (failure, outcomes)
+        });
+        over.store(true, Ordering::Relaxed);
+        (followed, sampler.join().unwrap_or_default())
+    });
+    let (tracing, outcomes, failure) = match followed {
+        Ok((tracing, outcomes)) => (Some(tracing), outcomes, None),
+        Err((failure, outcomes)) => (None, outcomes, Some(failure)),
+    };
+    let mut scope = scope.clone();
+    scope.joined = joined(&targets, outcomes.as_deref().unwrap_or_default());
     let mut facts = match &tracing {
-        Some(tracing) => look_after(scope, tracing, &counters)?,
+        Some(tracing) => look_after(&scope, tracing, &counters)?,
         None => {
-            let mut facts = look(scope)?;
+            let mut facts = look(&scope)?;
             let why = failure.map(|failure| failure.message).unwrap_or_default();
             facts.gaps.push(Gap::new("traced", why.clone()));
             facts.seen = Some(Seen { untraced: Some(why), ..Seen::default() });
             facts
         }
     };
+    if let Some(seen) = &mut facts.seen {
+        seen.samples = samples;
+        seen.before = Some(before.listeners.clone());
+    }
     if let (Ok(addresses), Some(outcomes)) = (&mut facts.addresses, outcomes) {
         for (to, outcome) in targets.iter().zip(outcomes) {
             if let Some(address) = addresses.iter_mut().find(|address| address.to == *to) {
@@ -92,6 +126,21 @@ fn watch(args: &WhyArgs, scope: &Scope, before: &Facts) -> Result<Facts, crate::
         }
     }
     Ok(facts)
+}
+
+/// How long a connection of our own waits for a program to accept it, if the handshake is completed.
+fn acceptance(args: &WhyArgs) -> Duration {
+    args.limit.unwrap_or(SETTLE).max(SETTLE)
+}
+
+/// Where our own connections were seen to end.
+fn joined(targets: &[SocketAddr], outcomes: &[ProbeOutcome]) -> Vec<(SocketAddr, SocketAddr)> {
+    let pairs = targets.iter().zip(outcomes);
+    let ends = pairs.filter_map(|(to, outcome)| match outcome {
+        ProbeOutcome::Connected { end: Some(end), .. } => Some((*to, end.at)),
+        _ => None,
+    });
+    ends.collect()
 }
 
 /// The namespaces of this host that have one of the addresses.
@@ -112,10 +161,10 @@ fn servers(scope: &Scope, facts: &Facts) -> Vec<Netns> {
 /// Traces the port in every namespace: the client may be in one and the server in another.
 fn follow(
     args: &WhyArgs,
-    scope: &Scope,
+    ports: &[u16],
     probe: &(impl Fn() -> Vec<ProbeOutcome> + Sync),
 ) -> Result<(Tracing, Option<Vec<ProbeOutcome>>), Failure> {
-    let filters = trace::Filters::of(&[[scope.target.port].into_iter().collect()], &[])?;
+    let filters = trace::Filters::of(&[ports.iter().copied().collect()], &[])?;
     let options = trace::options(&args.trace, 0, filters);
     let mut tracing = Tracing::default();
     let runtime = trace::runtime()?;
@@ -127,14 +176,16 @@ fn follow(
             let mut outcomes = None;
             if args.probe {
                 threads.spawn(move || {
-                    // Nobody waits any more after a signal.
+                    // After a signal, nothing waits for it any more.
                     let _ = tell.send(probe());
                 });
             }
+            let begun = Instant::now();
             let over = async {
                 if args.probe {
                     outcomes = told.await.ok();
-                    tokio::time::sleep(args.limit.unwrap_or(SETTLE)).await;
+                    let left = args.limit.unwrap_or_default().saturating_sub(begun.elapsed());
+                    tokio::time::sleep(left.max(SETTLE)).await;
                 } else {
                     tokio::time::sleep(args.limit.unwrap_or(WATCH)).await;
                 }

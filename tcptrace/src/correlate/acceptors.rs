@@ -66,6 +66,8 @@ pub struct AcceptFailure {
     pub host_files_limit: Option<u64>,
     /// Files open on the host at that moment, likewise.
     pub host_files: Option<u64>,
+    /// Connections that had been accepted from the listener at its last failure, where that is counted for this listener.
+    pub accepted: Option<u64>,
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::event::LossPlace;
 use super::absent::AbsentKey;
 use super::conflict::ConflictKey;
 use super::connect::DestinationKey;
+use super::existing::TupleKey;
 use super::listener::ListenerId;
 use super::path::PathKey;
 use super::ports::PortUser;
@@ -45,6 +46,11 @@ pub enum Change {
     Conflict(ConflictKey),
     /// More is known of a conflict.
     ConflictExplained(ConflictKey),
+    /// connect() from a port of its own failed: the same connection exists. Told once it is known as well as can be, at the
+    /// latest a second of event time after the attempt.
+    ConnectionExists(TupleKey),
+    /// More is known of what holds it.
+    ConnectionExplained(TupleKey),
     /// bind() or listen() failed, whoever has the port.
     BindRefused(RefusalKey),
     /// SYNs arrive for a port that nobody listens on.

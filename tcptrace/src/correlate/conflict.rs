@@ -94,8 +94,10 @@ pub struct PortHolder {
     pub options: Option<SocketOptions>,
     /// IPV6_V6ONLY, from its options or from sock_diag.
     pub v6only: bool,
-    /// What was left of TIME_WAIT at the time of the report, milliseconds.
+    /// What was left of TIME_WAIT, or of FIN-WAIT-2 once its process had closed it, at the time of the report, milliseconds.
     pub time_wait_left_ms: Option<u64>,
+    /// How often its last segment had been sent again by then.
+    pub retransmits: u32,
     /// How it was found.
     pub found: Found,
     /// What the kernel's rule says.
@@ -114,10 +116,15 @@ impl PortHolder {
         is_listener_without_file(self.found, self.state, self.inode, self.uid)
     }
 
+    /// Whether it is what is left of a connection that its process has closed: no process has it any more.
+    pub fn is_remnant(&self) -> bool {
+        is_remnant(self.found, self.state, self.inode) && self.owners.is_empty()
+    }
+
     fn from_kernel(holder: &Holder, owners_of: OwnersOf<'_>) -> Self {
         let mut owners = Owners::default();
-        // Whoever had the connection has no longer anything to do with its TIME_WAIT remnant; it remains as the taker.
-        if holder.state != SocketState::TimeWait
+        // Whoever had the connection has no longer anything to do with what is left of it; it remains as the taker.
+        if !is_remnant(holder.found, holder.state, holder.inode)
             && !is_listener_without_file(holder.found, holder.state, holder.inode, holder.uid)
         {
             match (&holder.taker, owners_of(holder.inode)) {
@@ -148,12 +155,13 @@ impl PortHolder {
             options: holder.options,
             v6only: holder.options.is_some_and(SocketOptions::v6only),
             time_wait_left_ms: None,
+            retransmits: 0,
             found: holder.found,
             verdict: Verdict::Unreadable,
         }
     }
 
-    fn from_report(netns: u32, reported: &ReportedHolder, owners_of: OwnersOf<'_>) -> Self {
+    pub(super) fn from_report(netns: u32, reported: &ReportedHolder, owners_of: OwnersOf<'_>) -> Self {
         let family = match reported.local {
             SocketAddr::V4(_) => Family::V4,
             SocketAddr::V6(_) => Family::V6,
@@ -161,6 +169,7 @@ impl PortHolder {
         let mut holder = Self {
             endpoints: Endpoints {
                 remote: reported.remote,
+                device: reported.device,
                 ..Endpoints::local_only(netns, family, reported.local)
             },
             state: reported.state,
@@ -176,6 +185,7 @@ impl PortHolder {
             options: None,
             v6only: false,
             time_wait_left_ms: None,
+            retransmits: 0,
             found: Found::SockDiag,
             verdict: Verdict::Unreadable,
         };
@@ -202,6 +212,11 @@ impl PortHolder {
         if self.inode == 0 && self.found != Found::BindHash {
             self.inode = reported.inode;
         }
+        // The kernel keeps an orphan in FIN-WAIT-2 as it keeps one in TIME_WAIT, and tells them apart only here.
+        if self.state == SocketState::TimeWait && reported.state == SocketState::FinWait2 {
+            self.state = SocketState::FinWait2;
+        }
+        self.retransmits = reported.retransmits;
         self.time_wait_left_ms = reported.time_wait_left_ms.or(self.time_wait_left_ms);
         self.uid = self.uid.or(reported.uid);
         self.v6only |= reported.v6only.unwrap_or(false);
@@ -230,13 +245,25 @@ impl PortHolder {
         let kind = match self.state {
             SocketState::Listen => 0,
             SocketState::Bound => 1,
-            SocketState::TimeWait => 5,
+            _ if self.is_remnant() => 5,
             // Connections: one that took the port itself before one that got it from its listener.
             _ if self.how != How::Unknown => 2,
             _ if self.is_named() => 3,
             _ => 4,
         };
         (guilt, kind, self.since.unwrap_or(Timestamp::from_nanos(u64::MAX)))
+    }
+}
+
+/// TIME_WAIT, or a connection that is being closed and that no file leads to.
+fn is_remnant(found: Found, state: SocketState, inode: u64) -> bool {
+    match state {
+        SocketState::TimeWait => true,
+        SocketState::FinWait1 | SocketState::FinWait2 | SocketState::Closing | SocketState::LastAck => {
+            // Our own records do not tell whether there is a file.
+            inode == 0 && found != Found::History
+        }
+        _ => false,
     }
 }
 
@@ -272,10 +299,11 @@ impl Conflict {
         self.holders.sort_by_key(PortHolder::rank);
     }
 
-    /// Whether there is no need to wait for the report.
+    /// Whether there is no need to wait for the report, which alone tells TIME_WAIT from FIN-WAIT-2.
     fn is_clear(&self) -> bool {
         self.holder().is_some_and(|holder| {
             matches!(holder.verdict, Verdict::Conflict(_))
+                && holder.state != SocketState::TimeWait
                 && (holder.is_named() || holder.how != How::Unknown)
         })
     }
@@ -360,6 +388,12 @@ impl Conflicts {
                 }) {
                     holder.owners = known.owners.clone();
                     holder.present = known.present.clone();
+                }
+                let was_fin_wait = |known: &&PortHolder| {
+                    known.state == SocketState::FinWait2 && known.endpoints == holder.endpoints
+                };
+                if holder.state == SocketState::TimeWait && before.iter().any(|known| was_fin_wait(&known)) {
+                    holder.state = SocketState::FinWait2;
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! A listener: who has it, its queue, what was dropped there, how fast it accepts.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::event::{
@@ -30,6 +31,8 @@ pub struct Listener {
     pub endpoints: Endpoints,
     /// Whether its own address is known.
     pub(super) place_known: bool,
+    /// An address that is not its own, to which connections were sent that were steered to it (BPF `sk_lookup`, TPROXY).
+    pub steered_from: Option<SocketAddr>,
     /// Its address in kernel memory; 0 until known.
     pub sk: u64,
     /// Inode number of its file; 0 until known.
@@ -208,6 +211,7 @@ impl Listener {
             id,
             endpoints: Endpoints { remote: None, ..endpoints },
             place_known: false,
+            steered_from: None,
             sk: 0,
             inode: 0,
             owners: Owners::default(),
@@ -348,9 +352,12 @@ impl Listener {
     /// accept() failed.
     pub(super) fn note_accept_fail(&mut self, time: Timestamp, fail: &AcceptFail) {
         self.last_seen = self.last_seen.max(time);
+        let before = self.port_base.accepted.unwrap_or(0);
+        let accepted = self.totals.accepted.map(|known| known.max(fail.accepted.saturating_sub(before)));
         let same = |known: &&mut AcceptFailure| known.pid == fail.task.pid && known.errno == fail.errno;
         if let Some(known) = self.accept_failures.iter_mut().find(same) {
             known.last = known.last.max(time);
+            known.accepted = known.accepted.max(accepted);
             known.total = known.total.max(fail.total);
             known.open_files_limit = fail.open_files_limit.or(known.open_files_limit);
             known.host_files_limit = fail.host_files_limit.or(known.host_files_limit);
@@ -366,6 +373,7 @@ impl Listener {
                 open_files_limit: fail.open_files_limit,
                 host_files_limit: fail.host_files_limit,
                 host_files: fail.host_files,
+                accepted,
             });
         }
     }

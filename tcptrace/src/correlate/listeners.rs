@@ -82,13 +82,57 @@ impl Listeners {
         endpoints: &Endpoints,
         who: &ListenerRef,
     ) -> ListenerId {
-        match self.find(time, endpoints, who) {
+        match self.find(time, endpoints, who).or_else(|| self.misplaced(time, endpoints, who)) {
             Some(id) => {
                 self.learn(id, who);
                 id
             }
             None => self.add(time, *endpoints, who),
         }
+    }
+
+    /// The listener that an event of a packet means: `called` is the address that the packet came to, which need not be the
+    /// listener's own. A BPF `sk_lookup` program or a TPROXY rule may have chosen it for the packet.
+    pub(super) fn resolve_called(
+        &mut self,
+        time: Timestamp,
+        called: &Endpoints,
+        who: &ListenerRef,
+    ) -> ListenerId {
+        if let Some(id) = self.find(time, called, who) {
+            self.learn(id, who);
+            return id;
+        }
+        let Some(id) = self.same_socket(time, called, who).map(|known| known.id) else {
+            return self.add(time, *called, who);
+        };
+        self.learn(id, who);
+        if let Some(listener) = self.by_id.get_mut(&id).filter(|known| known.place_known) {
+            listener.steered_from = Some(called.local);
+        }
+        id
+    }
+
+    /// The listener that was only known by an address that packets came to, and whose own is `endpoints`.
+    fn misplaced(&mut self, time: Timestamp, endpoints: &Endpoints, who: &ListenerRef) -> Option<ListenerId> {
+        let known = self.same_socket(time, endpoints, who).filter(|known| !known.place_known)?;
+        let (id, called) = (known.id, known.endpoints);
+        self.drop_from_port((called.netns, called.local.port()), id);
+        self.by_port.entry((endpoints.netns, endpoints.local.port())).or_default().push(id);
+        let listener = self.by_id.get_mut(&id)?;
+        listener.note_place(endpoints);
+        listener.steered_from = Some(called.local);
+        Some(id)
+    }
+
+    /// The listener that has this address in memory, if it lives and nothing says that it is another one.
+    fn same_socket(&self, time: Timestamp, endpoints: &Endpoints, who: &ListenerRef) -> Option<&Listener> {
+        let known = self.by_id.get(self.by_sk.get(&who.sk).filter(|_| who.sk != 0)?)?;
+        let is_it = known.closed.is_none()
+            && known.first_seen <= time
+            && known.endpoints.netns == endpoints.netns
+            && (who.inode == 0 || known.inode == 0 || who.inode == known.inode);
+        is_it.then_some(known)
     }
 
     /// The listener that began to listen at `time`. Never one that was known before that: its address in memory is used
@@ -359,6 +403,36 @@ mod tests {
         assert_eq!(all.resolve(at(2), &other, &who(101, 0)), id);
         assert_eq!(all.get(id).unwrap().sk, 101);
         assert_eq!(all.resolve(at(2), &place_at(2, "0.0.0.0:81"), &who(0, 0)), ListenerId(3));
+    }
+
+    #[test]
+    fn a_listener_that_packets_to_another_port_are_steered_to_is_still_itself() {
+        let mut all = Listeners::default();
+        let place = place_at(1, "127.0.0.1:80");
+        let id = all.began(at(0), &place, &who(100, 5));
+        all.get_mut(id).unwrap().note_place(&place);
+        let called = place_at(1, "127.0.0.1:81");
+        assert_eq!(all.resolve_called(at(1), &called, &who(100, 5)), id);
+        assert_eq!(all.get(id).unwrap().endpoints.local, place.local);
+        assert_eq!(all.get(id).unwrap().steered_from, Some(called.local));
+        assert!(all.at_port(1, 81).next().is_none());
+        // Another file, or another namespace: another listener in the same memory.
+        assert_ne!(all.resolve_called(at(2), &called, &who(100, 6)), id);
+        assert_ne!(all.resolve_called(at(2), &place_at(2, "127.0.0.1:81"), &who(100, 5)), id);
+    }
+
+    #[test]
+    fn a_listener_that_was_first_seen_by_what_was_called_gets_its_own_place() {
+        let mut all = Listeners::default();
+        let id = all.resolve_called(at(1), &place_at(1, "127.0.0.1:81"), &who(100, 0));
+        let place = place_at(1, "127.0.0.1:80");
+        assert_eq!(all.resolve(at(2), &place, &who(100, 5)), id);
+        assert_eq!(all.get(id).unwrap().endpoints.local, place.local);
+        assert_eq!(all.only_at_port(1, 80), Some(id));
+        assert_eq!(all.only_at_port(1, 81), None);
+        // A listener whose own place is known does not move: its memory is used again.
+        let other = all.resolve(at(3), &place_at(1, "127.0.0.1:82"), &who(100, 0));
+        assert_ne!(other, id);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod conflict;
 mod connect;
 mod deferred;
 mod drop_reason;
+mod existing;
 mod half_open;
 mod inference;
 mod limiter;
@@ -47,6 +48,7 @@ pub use connect::{Client, Destination, DestinationKey, Here, ServerSide};
 pub use deferred::{DEFERRED_LATELY, Deferred};
 pub(crate) use drop_reason::BY_RULE;
 pub use drop_reason::{DropCause, DropReason, REASONS};
+pub use existing::{Existing, TupleKey};
 pub use half_open::{HalfOpen, PeerPattern, Unanswered, UnansweredNetwork};
 pub use listener::{
     Closing, InferredDrops, InferredSyns, ListenCall, Listener, ListenerId, Overflows, SynQueueFull,
@@ -70,6 +72,7 @@ use std::time::Duration;
 use absent::Absences;
 use conflict::Conflicts;
 use connect::Destinations;
+use existing::ExistingTuples;
 use owner::SocketOwners;
 use path::Paths;
 use refusal::Refusals;
@@ -100,6 +103,7 @@ pub struct Correlator {
     listeners: Listeners,
     conflicts: Conflicts,
     refusals: Refusals,
+    existing: ExistingTuples,
     namespaces: BoundedMap<u32, Namespace>,
     /// By namespace and index.
     devices: BoundedMap<(u32, u32), Device>,
@@ -127,6 +131,7 @@ impl Default for Correlator {
             listeners: Listeners::default(),
             conflicts: Conflicts::default(),
             refusals: Refusals::default(),
+            existing: ExistingTuples::default(),
             namespaces: BoundedMap::new(NAMESPACES),
             devices: BoundedMap::new(DEVICES),
             port_counts: BoundedMap::new(PORTS),
@@ -211,6 +216,11 @@ impl Correlator {
     /// A refused bind() or listen(), while it is remembered.
     pub fn refusal(&self, key: &RefusalKey) -> Option<&Refusal> {
         self.refusals.get(key)
+    }
+
+    /// A connection that was wanted and existed already, while it is remembered.
+    pub fn existing(&self, key: &TupleKey) -> Option<&Existing> {
+        self.existing.get(key)
     }
 
     /// A conflict, while it is remembered.
@@ -310,6 +320,7 @@ impl Correlator {
             ("listeners", self.listeners.forgotten()),
             ("conflicts", self.conflicts.forgotten()),
             ("refused binds", self.refusals.forgotten()),
+            ("existing-connections", self.existing.forgotten()),
             ("namespaces", self.namespaces.forgotten()),
             ("devices", self.devices.forgotten()),
             ("processes", self.processes.forgotten()),

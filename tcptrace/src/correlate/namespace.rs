@@ -1,11 +1,15 @@
 //! What is known of a network namespace: its knobs, its counters, and what we counted ourselves.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::event::{ConnectTotals, CounterSample, KnobSample, ListenerTotals, Timestamp};
 
 /// What samples counted up to then may have happened before the counters were first read.
 const FIRST_SECOND: Duration = Duration::from_millis(1500);
+
+/// Readings of ListenOverflows that are kept: more than the seconds between a reading of a listener and its overflow.
+const READINGS: usize = 8;
 
 /// One network namespace.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +22,8 @@ pub struct Namespace {
     late: bool,
     /// Latest reading.
     latest: Option<(Timestamp, CounterSample)>,
+    /// Earlier readings of how far ListenOverflows had grown: an overflow's own share begins at one of them.
+    overflows: VecDeque<(Timestamp, u64)>,
     /// What our probes counted.
     pub(super) observed: Observed,
     /// Of these: what came since the counters were last looked at. The kernel may or may not have counted it by then.
@@ -91,6 +97,12 @@ impl Namespace {
         }
         if self.latest.is_none_or(|(before, _)| before <= time) {
             self.latest = Some((time, sample));
+            if let Some((read, grown)) = self.grown(|counters| counters.listen_overflows) {
+                if self.overflows.len() >= READINGS {
+                    self.overflows.pop_front();
+                }
+                self.overflows.push_back((read, grown));
+            }
         }
     }
 
@@ -116,6 +128,11 @@ impl Namespace {
     /// Whether it was met after the start, and is taken for new.
     pub(super) fn is_late(&self) -> bool {
         self.late
+    }
+
+    /// Growth of ListenOverflows since the tracer started, as it was read last at `time` or before. `None` where it was not.
+    pub fn overflows_until(&self, time: Timestamp) -> Option<u64> {
+        self.overflows.iter().rev().find(|(read, _)| *read <= time).map(|(_, grown)| *grown)
     }
 
     /// Growth of a counter since the tracer started, and when it was last read. `None` where it was not read.

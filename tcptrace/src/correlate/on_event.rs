@@ -97,8 +97,9 @@ impl Correlator {
             Kind::Tick => self.on_tick(false, changes),
             Kind::End => self.on_tick(true, changes),
             Kind::NoPort(refused) => {
-                // Otherwise the connection exists already, and a port would not help.
-                if refused.endpoints.local.port() == 0 && self.ports.note_no_port(time, refused) {
+                if refused.endpoints.local.port() != 0 {
+                    changes.extend(self.existing.note(time, refused).map(Change::ConnectionExists));
+                } else if self.ports.note_no_port(time, refused) {
                     changes.push(Change::PortsExhausted(refused.endpoints.netns));
                 }
             }
@@ -128,6 +129,14 @@ impl Correlator {
         let waiting = self.conflicts.note_report(report, &|inode| owners_of(sockets, listeners, inode));
         for (key, was_waiting) in waiting {
             changes.push(if was_waiting { Change::Conflict(key) } else { Change::ConflictExplained(key) });
+        }
+        let waiting = self.existing.note_report(report, &|inode| owners_of(sockets, listeners, inode));
+        for (key, was_waiting) in waiting {
+            changes.push(if was_waiting {
+                Change::ConnectionExists(key)
+            } else {
+                Change::ConnectionExplained(key)
+            });
         }
     }
 
@@ -212,6 +221,7 @@ impl Correlator {
         let leaks = self.ports.leaks(self.now, |netns| namespaces.get(&netns)?.knobs.ephemeral_ports());
         changes.extend(leaks.into_iter().map(Change::PortsLeak));
         changes.extend(self.conflicts.stop_waiting(self.now, end).into_iter().map(Change::Conflict));
+        changes.extend(self.existing.stop_waiting(self.now, end).into_iter().map(Change::ConnectionExists));
         changes.push(if end { Change::End } else { Change::Tick });
     }
 }

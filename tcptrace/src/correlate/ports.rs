@@ -91,6 +91,10 @@ pub struct Exhaustion {
     connects: BTreeMap<u32, (u64, u64)>,
     /// How often bind() to port 0 failed.
     pub binds: u64,
+    /// How often it failed, by process.
+    binds_of: BTreeMap<u32, u64>,
+    /// The processes that failed, as they were first seen.
+    tasks: BTreeMap<u32, Task>,
     /// How often connect() failed, by destination, of those that were told one by one.
     pub destinations: BTreeMap<SocketAddr, u64>,
     /// Who failed first.
@@ -156,9 +160,20 @@ impl Exhaustion {
         self.connects.values().map(|(before, latest)| latest.saturating_sub(*before)).sum()
     }
 
-    /// How many processes failed.
-    pub fn requesters(&self) -> usize {
-        self.connects.len()
+    /// The processes that found no port, and how often, most failures first.
+    pub fn requesters(&self) -> Vec<(&Task, u64)> {
+        let connects =
+            |pid: &u32| self.connects.get(pid).map_or(0, |(before, latest)| latest.saturating_sub(*before));
+        let failures = |pid: &u32| connects(pid) + self.binds_of.get(pid).copied().unwrap_or(0);
+        let mut all: Vec<(&Task, u64)> = self.tasks.iter().map(|(pid, task)| (task, failures(pid))).collect();
+        all.sort_by_key(|(task, failures)| (std::cmp::Reverse(*failures), task.pid));
+        all
+    }
+
+    fn note_task(&mut self, task: &Task) {
+        if self.tasks.len() < PARTIES {
+            self.tasks.entry(task.pid).or_insert_with(|| task.clone());
+        }
     }
 
     /// The destination of most failures.
@@ -293,6 +308,7 @@ impl Ports {
     pub(super) fn note_no_port(&mut self, time: Timestamp, refused: &NoPort) -> bool {
         let exhaustion =
             self.exhaustion(time, refused.endpoints, &refused.task, refused.options, refused.own_range);
+        exhaustion.note_task(&refused.task);
         if exhaustion.connects.len() < PARTIES || exhaustion.connects.contains_key(&refused.task.pid) {
             let (_, latest) = exhaustion
                 .connects
@@ -312,6 +328,10 @@ impl Ports {
     pub(super) fn note_bind(&mut self, time: Timestamp, fail: &BindFail) -> bool {
         let exhaustion = self.exhaustion(time, fail.endpoints, &fail.task, fail.options, fail.own_range);
         exhaustion.binds += 1;
+        exhaustion.note_task(&fail.task);
+        if exhaustion.tasks.contains_key(&fail.task.pid) {
+            *exhaustion.binds_of.entry(fail.task.pid).or_default() += 1;
+        }
         exhaustion.told
     }
 
@@ -329,6 +349,8 @@ impl Ports {
             last: time,
             connects: BTreeMap::new(),
             binds: 0,
+            binds_of: BTreeMap::new(),
+            tasks: BTreeMap::new(),
             destinations: BTreeMap::new(),
             requester: task.clone(),
             endpoints,

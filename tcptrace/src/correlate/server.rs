@@ -56,7 +56,7 @@ impl Correlator {
         overflow: bool,
         changes: &mut Vec<Change>,
     ) -> ListenerId {
-        let id = self.listeners.resolve(time, endpoints, queue);
+        let id = self.listeners.resolve_called(time, endpoints, queue);
         let Some(listener) = self.listeners.get_mut(id) else { return id };
         listener.note_queue(time, queue);
         let seen = listener.note_totals(&totals);
@@ -91,7 +91,7 @@ impl Correlator {
             SynDropCause::NoRoute => totals.syn_drops_no_route = Some(drop.total),
         }
         if matches!(drop.cause, SynDropCause::SynQueue | SynDropCause::MaxSynBacklog) {
-            let id = self.listeners.resolve(time, &drop.endpoints, &drop.listener);
+            let id = self.listeners.resolve_called(time, &drop.endpoints, &drop.listener);
             if let Some(listener) = self.listeners.get_mut(id) {
                 let before = listener.totals;
                 listener.note_syn_queue_full(time, &before);
@@ -114,7 +114,7 @@ impl Correlator {
     }
 
     pub(super) fn on_ack_drop(&mut self, time: Timestamp, drop: &AckDrop, changes: &mut Vec<Change>) {
-        let id = self.listeners.resolve(time, &drop.endpoints, &drop.listener);
+        let id = self.listeners.resolve_called(time, &drop.endpoints, &drop.listener);
         self.note_port_acks(drop);
         if let (Some(half_open), Some(peer)) = (self.half_open.get_mut(&id), drop.endpoints.remote) {
             half_open.note_answer(peer);
@@ -160,7 +160,7 @@ impl Correlator {
     }
 
     pub(super) fn on_syn(&mut self, time: Timestamp, syn: &Syn) {
-        let id = self.listeners.resolve(time, &syn.endpoints, &syn.listener);
+        let id = self.listeners.resolve_called(time, &syn.endpoints, &syn.listener);
         if let Some(listener) = self.listeners.get_mut(id) {
             listener.note_queue(time, &syn.listener);
             listener.last_seen = listener.last_seen.max(time);
@@ -241,7 +241,7 @@ impl Correlator {
         queue: &ListenerRef,
         totals: ListenerTotals,
     ) -> ListenerId {
-        let id = self.listeners.resolve(time, endpoints, queue);
+        let id = self.listeners.resolve_called(time, endpoints, queue);
         if let Some(listener) = self.listeners.get_mut(id) {
             let seen = listener.note_totals(&totals);
             if queue.sk != 0 {
@@ -262,7 +262,7 @@ impl Correlator {
     ) -> Option<ListenerId> {
         if queue.sk != 0 || queue.inode != 0 {
             // The local end of a connection has the address that the peer called, not the listener's own.
-            return Some(self.listeners.resolve(time, endpoints, queue));
+            return Some(self.listeners.resolve_called(time, endpoints, queue));
         }
         self.listeners.only_at_port(endpoints.netns, endpoints.local.port())
     }
@@ -325,7 +325,12 @@ impl Correlator {
         };
         let mut totals = match sample.source {
             SampleSource::Observed => self.as_far_as_observed(sample.totals),
-            SampleSource::Polled => sample.totals,
+            // What the probes counted by port comes along; what is polled is known whatever is observed.
+            SampleSource::Polled => ListenerTotals {
+                deferred: sample.totals.deferred,
+                syn_queue_max: sample.totals.syn_queue_max.filter(|most| *most > 0),
+                ..self.as_far_as_observed(sample.totals)
+            },
         };
         if let Some(listener) = self.listeners.get(id).filter(|_| by_port) {
             totals = totals.less(&listener.port_base);
@@ -355,7 +360,7 @@ impl Correlator {
             listener.note_queue(time, &sample.listener);
         }
         if sample.source == SampleSource::Polled {
-            listener.syn_queue = sample.totals.syn_queue_max;
+            listener.syn_queue = totals.syn_queue_max;
         }
         if let Some(acceptor) = totals.last_acceptor {
             listener.owners.confirm(acceptor.pid);

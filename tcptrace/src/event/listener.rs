@@ -409,6 +409,8 @@ pub struct AcceptFail {
     pub open_files_limit: Option<u64>,
     /// How often accept() of this process has failed so at this listener; not each failure is an event of its own.
     pub total: u64,
+    /// Connections accepted until then from the listener (in the tracepoint tier: from its port).
+    pub accepted: u64,
     /// The host's limit on open files (`fs.file-max`), read where that is what was reached.
     #[serde(default)]
     pub host_files_limit: Option<u64>,

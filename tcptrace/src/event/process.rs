@@ -72,6 +72,15 @@ pub struct ProcessState {
     /// Whether the state of all threads and the system calls that they are in could be read.
     #[serde(default)]
     pub calls_known: bool,
+    /// Of the threads that were seen accepting from the listener below: how many live.
+    #[serde(default)]
+    pub acceptors: u32,
+    /// Of these: asleep in epoll_wait().
+    #[serde(default)]
+    pub acceptors_in_epoll: u32,
+    /// Of these: waiting in accept(), epoll_wait(), poll() or the like, so for something to do.
+    #[serde(default)]
+    pub acceptors_waiting: u32,
     /// The process has a listener with this inode; the members after this are about it. 0 if it was not looked at for one.
     #[serde(default)]
     pub listener: u64,

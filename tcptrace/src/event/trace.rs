@@ -88,6 +88,8 @@ pub mod observation {
     pub const PORT_RELEASED: &str = "port-released";
     /// connect() finds no port.
     pub const NO_PORT: &str = "no-port";
+    /// connect() from a port of its own finds its connection there already.
+    pub const CONNECTION_EXISTS: &str = "connection-exists";
 }
 
 /// The kinds of attachment, lowest first.

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use crate::correlate::{AcceptFailure, Change, Correlator, Listener, ListenerId};
 use crate::event::{Timestamp, observation};
+use crate::software::Need;
 
 use super::case::{Concern, Description, Diagnosis};
 use super::owner_state::{EMFILE, more_files};
 use super::words::{count, errno_name, span};
-use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity};
+use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity, own_words};
 
 /// errno values that are told apart.
 const EPERM: u32 = 1;
@@ -120,7 +121,7 @@ impl Diagnosis for AcceptFailed {
             last: first,
             before: all.saturating_sub(new),
             deepest: 0,
-            accepted_before: listener.and_then(|listener| listener.totals.accepted),
+            accepted_before: newest.and_then(|failure| failure.accepted),
         }
     }
 
@@ -210,7 +211,8 @@ fn accepted_meanwhile(listener: &Listener, memory: &Failing, world: &Correlator)
     if !world.observes(observation::ACCEPT) {
         return None;
     }
-    Some(listener.totals.accepted?.saturating_sub(memory.accepted_before?))
+    let at_failures = listener.accept_failures.iter().filter_map(|failure| failure.accepted).max();
+    Some(listener.totals.accepted.max(at_failures)?.saturating_sub(memory.accepted_before?))
 }
 
 /// Accepts between the failures, one for each as a rule: descriptors that became free, or one that is kept in reserve.
@@ -248,7 +250,12 @@ fn reason(failure: &AcceptFailure, subject: &Party, listener: &Listener, world: 
                 words: format!(
                     "{who} has as many files open as it may (RLIMIT_NOFILE{as_knob}), so accept() gives EMFILE"
                 ),
-                remedy: vec![more_files(pid, limit)],
+                remedy: [more_files(pid, limit)]
+                    .into_iter()
+                    .chain(limit.map_or_else(Vec::new, |limit| {
+                        own_words::of(subject, Need::Descriptors(limit.saturating_mul(4)))
+                    }))
+                    .collect(),
             }
         }
         ENFILE => {

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::correlate::{Change, Correlator, DistinctCount, Listener, ListenerId, Overflows, Reading};
-use crate::event::Timestamp;
+use crate::event::{Timestamp, observation};
 
 use super::case::{Concern, Description, Diagnosis};
 use super::{Apart, CauseRule};
@@ -154,17 +154,23 @@ impl Diagnosis for AcceptQueueOverflow {
         // Listeners that are forgotten have no findings to come.
         self.told.retain(|listener, _| world.listener(*listener).is_some());
         let before = self.told.get(key).copied().unwrap_or_default();
+        let start = listener.map_or_else(Reading::default, |listener| {
+            // What a counter tells once a second may have happened in all of that second.
+            let polled = !world.observes(observation::SYN_DROP);
+            start_reading(listener, now, if polled { now.before(A_SECOND) } else { now })
+        });
         Overflow {
             before,
             first: now,
             last: now,
-            start: listener.map_or_else(Reading::default, |listener| start_reading(listener, now)),
+            start,
             end: None,
             deepest: 0,
             peers: DistinctCount::new(PEERS),
+            // Over the same time as ours: a drop that is known from the counter alone is in its latest reading.
             kernel_before: listener
-                .and_then(|listener| kernel_overflows(listener, world))
-                .map(|(_, grown)| grown),
+                .and_then(|listener| world.namespace(listener.endpoints.netns))
+                .and_then(|namespace| namespace.overflows_until(start.time)),
             stall: Stall::after(before.total()),
         }
     }
@@ -200,10 +206,13 @@ impl Diagnosis for AcceptQueueOverflow {
     }
 }
 
-/// What the counters said before the first drop. Listeners are read once a second if they changed, so an older reading was
+/// Listeners and counters are read this often.
+const A_SECOND: Duration = Duration::from_secs(1);
+
+/// What the counters said before the `first` drop. Listeners are read once a second if they changed, so an older reading was
 /// still true a second ago; and what was never read began within that second.
-fn start_reading(listener: &Listener, now: Timestamp) -> Reading {
-    let a_second_ago = now.before(Duration::from_secs(1));
+fn start_reading(listener: &Listener, now: Timestamp, first: Timestamp) -> Reading {
+    let a_second_ago = now.before(A_SECOND);
     let nothing = Reading {
         time: a_second_ago,
         syns: Some(0),
@@ -212,7 +221,7 @@ fn start_reading(listener: &Listener, now: Timestamp) -> Reading {
         waits: Some((0, 0)),
         ..Reading::default()
     };
-    let read = listener.readings.at(now).filter(|reading| reading.time < now).copied().unwrap_or(nothing);
+    let read = listener.readings.at(first).filter(|reading| reading.time < now).copied().unwrap_or(nothing);
     Reading { time: read.time.max(a_second_ago), ..read }
 }
 

@@ -101,7 +101,7 @@ impl Diagnosis for AcceptStall {
             code: "not-interested",
             means: "the program sleeps in its event loop, which does not watch the listener: it chooses not to accept, as at its own limit of connections",
             certain: Some(
-                "accepts are observed and there was none for 3 s; every thread of the processes that accepted sleeps in epoll_wait() or waits for another thread, and no epoll instance of theirs watches the listener",
+                "accepts are observed and there was none for 3 s; every thread that was seen accepting sleeps in epoll_wait(), and no epoll instance of theirs watches the listener",
             ),
             likely: Some(
                 "the same, but the processes were not seen accepting before; or accepts are polled, or counted by port",
@@ -110,11 +110,11 @@ impl Diagnosis for AcceptStall {
             told_apart: &[
                 Apart {
                     from: "`busy` or a program that is blocked",
-                    by: "no thread runs or waits for anything but its event loop or another thread",
+                    by: "the threads that accept are in their event loops",
                 },
                 Apart {
                     from: "a program that waits by poll(), select() or io_uring, whose interest is not shown",
-                    by: "no thread is in one of those",
+                    by: "the threads that accept are not in one of those; where none was seen accepting, no thread is",
                 },
                 Apart {
                     from: "why it chooses so: its own limit (maxconn, worker_connections), a pause, or an accept() that failed before the tracer started",
@@ -126,12 +126,12 @@ impl Diagnosis for AcceptStall {
             code: "busy",
             means: "every process that accepts is at work on something else: none waits in accept() or for events",
             certain: Some(
-                "accepts are observed and there was none for 3 s; the threads of all processes that were seen accepting were read, and none waits in accept(), epoll, poll or select",
+                "accepts are observed and there was none for 3 s; the threads that were seen accepting were looked at, and none waits in accept(), epoll, poll or select",
             ),
             likely: Some("accepts are polled, or counted by port"),
             possible: None,
             told_apart: &[
-                Apart { from: "`not-interested`", by: "no thread sleeps in an event loop" },
+                Apart { from: "`not-interested`", by: "no thread that accepts sleeps in an event loop" },
                 Apart { from: "`process-stopped`", by: "no thread is stopped" },
                 Apart { from: "`fd-limit`", by: "the open files are below the limit" },
             ],
@@ -276,7 +276,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::event::{Kind, ObservationStatus, ProcessState};
+    use crate::event::{Kind, ObservationStatus, ProcessState, Watch};
     use crate::finding::State;
     use crate::finding::testing::{Play, Server, task};
 
@@ -362,6 +362,161 @@ mod tests {
             "{remedy:?}"
         );
         assert!(remedy[1].text.contains("`worker_rlimit_nofile 4096;` in the main context"), "{remedy:?}");
+    }
+
+    /// What its process does while clients wait.
+    fn stalled_with(play: &mut Play, server: &mut Server, states: &[ProcessState]) {
+        server.run(play, 100, 50, 3000);
+        for _ in 0..6 {
+            server.run(play, 300, 0, play.now + 1000);
+            for state in states {
+                play.send(play.now, Kind::ProcessState(*state));
+            }
+        }
+    }
+
+    fn asleep() -> ProcessState {
+        ProcessState {
+            pid: 6039,
+            threads: 2,
+            sleeping: 2,
+            open_files: Some(10),
+            open_files_limit: Some(1024),
+            in_epoll: 1,
+            calls_known: true,
+            acceptors: 1,
+            acceptors_in_epoll: 1,
+            acceptors_waiting: 1,
+            listener: 1100,
+            watches: Some(Watch::No),
+            ..ProcessState::default()
+        }
+    }
+
+    #[test]
+    fn a_loop_that_does_not_watch_the_listener_has_chosen_so() {
+        let mut play = Play::new(4096);
+        let mut server = server(&mut play);
+        stalled_with(&mut play, &mut server, &[asleep()]);
+        let finding = play.only();
+        assert_eq!((finding.cause, finding.confidence), ("not-interested", Confidence::Certain));
+        assert!(finding.explanation.contains("has taken the listener out of it"), "{}", finding.explanation);
+    }
+
+    #[test]
+    fn a_loop_that_watches_it_or_may_do_so_has_not() {
+        let watching = ProcessState { watches: Some(Watch::Level), ..asleep() };
+        let polling = ProcessState { acceptors_in_epoll: 0, in_epoll: 0, in_poll: 1, ..asleep() };
+        let other_listener = ProcessState { listener: 7, ..asleep() };
+        let hidden = ProcessState { calls_known: false, ..asleep() };
+        for state in [watching, polling, other_listener, hidden] {
+            let mut play = Play::new(4096);
+            let mut server = server(&mut play);
+            stalled_with(&mut play, &mut server, &[state]);
+            assert_eq!(play.only().cause, "not-accepting", "{state:?}");
+        }
+    }
+
+    #[test]
+    fn workers_that_accept_are_busy_and_not_the_one_that_listened() {
+        let mut play = Play::new(4096);
+        let server = Server::new(100, "0.0.0.0:1080", 128);
+        server.listen(&mut play, task(5000, "gunicorn"), Some(128), 4096);
+        play.process(6039, "worker", "gunicorn: worker [a]");
+        play.process(6041, "worker", "gunicorn: worker [b]");
+        let mut server = server;
+        server.run(&mut play, 100, 50, 2000);
+        server.client();
+        server.accept(2100, crate::event::Acceptor { pid: 6041, tid: 6041 }, 1);
+        play.send(2100, server.sample());
+        let at_work = |pid| ProcessState {
+            pid,
+            acceptors_in_epoll: 0,
+            acceptors_waiting: 0,
+            in_epoll: 0,
+            watches: Some(Watch::NoEpoll),
+            ..asleep()
+        };
+        let states = [at_work(6039), at_work(6041)];
+        for second in 3..=8 {
+            server.run(&mut play, 300, 0, second * 1000);
+            for state in states {
+                play.send(play.now, Kind::ProcessState(state));
+            }
+        }
+        let finding = play.only();
+        assert_eq!((finding.cause, finding.confidence), ("busy", Confidence::Certain));
+        assert!(finding.title.starts_with("worker[6039] 0.0.0.0:1080"), "{}", finding.title);
+        assert!(finding.explanation.contains("all 2 processes that accept"), "{}", finding.explanation);
+        assert!(finding.numbers[1].contains("2 processes accept"), "{:?}", finding.numbers);
+        // One of them idles: then that is no reason.
+        let idle = ProcessState { acceptors_waiting: 1, ..at_work(6041) };
+        play.send(play.now, Kind::ProcessState(idle));
+        assert_eq!(Play::json(play.only())["subject"]["also"][0]["pid"], json!(6041));
+    }
+
+    #[test]
+    fn a_service_that_has_exited_is_told_and_not_who_keeps_its_socket() {
+        let mut play = Play::new(4096);
+        let mut server = Server::new(100, "0.0.0.0:1080", 128);
+        server.listen(&mut play, task(1, "systemd"), Some(128), 4096);
+        play.process(6039, "service", "/usr/bin/service");
+        let gone = ProcessState { pid: 6039, ..ProcessState::default() };
+        stalled_with(&mut play, &mut server, &[gone]);
+        let finding = play.only();
+        assert_eq!((finding.cause, finding.confidence), ("acceptor-exited", Confidence::Certain));
+        assert!(finding.title.starts_with("service[6039] 0.0.0.0:1080"), "{}", finding.title);
+        assert!(finding.explanation.contains("systemd[1] keeps the socket open"), "{}", finding.explanation);
+        assert!(finding.remedy.iter().all(|remedy| remedy.command.is_none()), "{:?}", finding.remedy);
+    }
+
+    #[test]
+    fn a_listener_that_was_handed_on_is_its_living_owner_s() {
+        let mut play = Play::new(4096);
+        let mut server = server(&mut play);
+        let found = crate::event::SocketOwner {
+            sk: 0,
+            inode: 1100,
+            endpoints: crate::finding::testing::place("0.0.0.0:1080"),
+            owners: vec![crate::event::Owner { pid: 7000, comm: "heir".into() }],
+            confidence: crate::event::OwnerConfidence::Likely,
+            port_by_number: false,
+        };
+        play.send(1000, Kind::SocketOwner(Box::new(found)));
+        play.send(1000, Kind::ProcessState(ProcessState { pid: 6039, ..ProcessState::default() }));
+        server.run(&mut play, 500, 0, 8000);
+        let finding = play.only();
+        assert!(finding.title.starts_with("heir[7000] 0.0.0.0:1080"), "{}", finding.title);
+        assert_eq!(finding.remedy[0].command.as_deref(), Some("cat /proc/7000/task/*/stack"));
+    }
+
+    #[test]
+    fn a_socket_of_the_kernel_has_no_owner() {
+        let mut play = Play::new(4096);
+        let mut server = Server::new(100, "0.0.0.0:2049", 128);
+        server.inode = 0;
+        server.listen(&mut play, task(77, "rpc.nfsd"), Some(128), 4096);
+        server.run(&mut play, 500, 0, 8000);
+        let finding = play.only();
+        assert_eq!((finding.cause, finding.confidence), ("not-accepting", Confidence::Likely));
+        assert!(finding.title.starts_with("0.0.0.0:2049 does not accept"), "{}", finding.title);
+        let json = Play::json(finding);
+        assert_eq!(json["subject"].get("pid"), None);
+        assert_eq!(json["evidence"]["made_by"]["comm"], json!("rpc.nfsd"));
+    }
+
+    #[test]
+    fn a_queue_that_falls_is_accepted_from_though_no_accept_is_seen() {
+        let mut play = Play::new(4096);
+        let mut server = server(&mut play);
+        for at in (500..12_000).step_by(500) {
+            server.depth = if at % 1000 == 0 { 3 } else { 7 };
+            play.send(at, server.sample());
+            if at % 1000 == 0 {
+                play.tick(at);
+            }
+        }
+        assert!(play.findings.is_empty(), "{:#?}", play.findings);
     }
 
     #[test]

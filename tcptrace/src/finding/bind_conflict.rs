@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::correlate::{Change, Conflict, ConflictKey, Correlator, PortHolder, Verdict};
-use crate::event::{Found, How, Owner, OwnerConfidence, SocketOptions, SocketState};
+use crate::event::{Found, How, Owner, OwnerConfidence, SocketOptions};
 
 use super::case::{Concern, Description, Diagnosis};
 use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity, SocketFacts};
@@ -55,7 +55,7 @@ impl Diagnosis for BindConflict {
             code: "listener",
             means: "another process listens there",
             certain: Some(
-                "the listener stood in the kernel's table of bound ports at the failure, and its owner was observed",
+                "the listener stood in the kernel's table of bound ports at the failure, and the process that was seen opening it was found to have it still",
             ),
             likely: Some("the listener or its owner was found a moment later"),
             possible: Some("its options would allow sharing"),
@@ -70,16 +70,53 @@ impl Diagnosis for BindConflict {
         CauseRule {
             code: "time-wait",
             means: "a closed connection still holds the port",
-            certain: Some("the remnant stood in the kernel's table of bound ports at the failure"),
+            certain: Some(
+                "the remnant stood in the kernel's table of bound ports at the failure, and sock_diag lists it in TIME_WAIT a moment later",
+            ),
+            likely: Some("one of the two was seen"),
+            possible: Some("several sockets hold the port"),
+            told_apart: &[
+                Apart { from: "a connection that is still open", by: "its state is TIME_WAIT" },
+                Apart {
+                    from: "`fin-wait`, which the kernel's table shows alike",
+                    by: "sock_diag names its state",
+                },
+            ],
+        },
+        CauseRule {
+            code: "fin-wait",
+            means: "a connection that this side has closed and its peer has not still holds the port; no process has it any more",
+            certain: Some(
+                "the remnant stood in the kernel's table of bound ports at the failure, and sock_diag lists it in FIN-WAIT-1 or FIN-WAIT-2 a moment later",
+            ),
             likely: Some("it was found a moment later by sock_diag"),
             possible: Some("several sockets hold the port"),
-            told_apart: &[Apart { from: "a connection that is still open", by: "its state is TIME_WAIT" }],
+            told_apart: &[
+                Apart {
+                    from: "`time-wait`",
+                    by: "sock_diag names its state: the peer's FIN has not come, and another setting limits its time",
+                },
+                Apart {
+                    from: "`bound-socket`: a connection that a process has half closed",
+                    by: "no file leads to the socket",
+                },
+            ],
+        },
+        CauseRule {
+            code: "last-ack",
+            means: "a connection that both sides have closed still holds the port: its last FIN is not acknowledged",
+            certain: Some(
+                "the remnant stood in the kernel's table of bound ports at the failure, in LAST-ACK or CLOSING, and no file leads to it",
+            ),
+            likely: Some("it was found a moment later by sock_diag"),
+            possible: Some("several sockets hold the port"),
+            told_apart: &[Apart { from: "`time-wait`, `fin-wait`", by: "its state" }],
         },
         CauseRule {
             code: "bound-socket",
             means: "a socket is bound there and does not listen: idle, or a connection that a former listener accepted",
             certain: Some(
-                "the socket stood in the kernel's table of bound ports at the failure, and its owner was observed",
+                "the socket stood in the kernel's table of bound ports at the failure, and the process that was seen opening it was found to have it still",
             ),
             likely: Some("it was found a moment later"),
             possible: Some(
@@ -107,7 +144,7 @@ impl Diagnosis for BindConflict {
             code: "wildcard",
             means: "`[::]:P` without IPV6_V6ONLY covers `0.0.0.0:P`, or the reverse",
             certain: Some(
-                "the holder stood in the kernel's table of bound ports at the failure, and its owner was observed",
+                "the holder stood in the kernel's table of bound ports at the failure, and the process that was seen opening it was found to have it still",
             ),
             likely: Some("it was found a moment later"),
             possible: Some("its options would allow sharing"),
@@ -185,8 +222,9 @@ impl Account<'_> {
             severity: Severity::Critical,
             confidence,
             title: format!(
-                "{} cannot {call} {wanted}: {}",
+                "{} cannot {call} {}: {}",
                 process_of(&requester),
+                requester.place().unwrap_or_else(|| wanted.to_string()),
                 self.has_it(holder, kind, &held)
             ),
             subject: subject(netns, wanted),
@@ -234,11 +272,15 @@ impl Account<'_> {
     fn confidence(&self, holder: &PortHolder, kind: Kind) -> Confidence {
         let convicted = matches!(holder.verdict, Verdict::Conflict(_));
         let named = match kind {
-            // Nobody has these.
-            Kind::TimeWait | Kind::KernelSocket => true,
+            // No process has these. FIN-WAIT-2 looks like TIME_WAIT until sock_diag has named it.
+            Kind::TimeWait => self.conflict.reported,
+            Kind::FinWait | Kind::LastAck | Kind::KernelSocket => true,
             // Who has it now was looked up a moment later.
             Kind::InheritedFd => false,
-            _ => holder.owners.first().is_some_and(|owner| owner.confidence == OwnerConfidence::Observed),
+            // A client's socket is named by the connect() that took the port.
+            Kind::EphemeralGrab => observed(holder).is_some(),
+            // The process that opened it may have left it to another one, which sock_diag and /proc tell a moment later.
+            _ => observed(holder).zip(holder.present.as_ref()).is_some_and(|(pid, has)| has.contains(&pid)),
         };
         let guessed = kind == Kind::EphemeralGrab && holder.how == How::Unknown && !self.taken_by_connect();
         if holder.verdict == Verdict::Compatible {
@@ -267,7 +309,7 @@ impl Account<'_> {
             .with("errno", "EADDRINUSE")
             .with("stage", conflict.stage.name())
             .with("options", conflict.options.to_string())
-            .with_some("device", (conflict.endpoints.device != 0).then_some(conflict.endpoints.device))
+            .with_some("device", self.world.device_name(conflict.endpoints.netns, conflict.endpoints.device))
             .with_some("fastreuse", conflict.reuse_state.map(|state| state.fastreuse.to_string()))
             .with_some("fastreuseport", conflict.reuse_state.map(|state| state.fastreuseport.to_string()))
             .with("attempts", self.attempts)
@@ -282,6 +324,7 @@ impl Account<'_> {
         Party {
             kind: "process",
             address: Some(conflict.endpoints.local),
+            device: self.world.device_name(conflict.endpoints.netns, conflict.endpoints.device),
             netns: Some(conflict.endpoints.netns),
             process: Some(ProcessName::of_task(&conflict.requester, self.world.processes())),
             socket: Some(SocketFacts {
@@ -297,12 +340,12 @@ impl Account<'_> {
         let processes = self.world.processes();
         let taken_by = self.heir_of(holder).or_else(|| {
             let taker = holder.taker.as_ref()?;
-            (holder.state == SocketState::TimeWait || holder.is_listener_without_file())
+            (holder.is_remnant() || holder.is_listener_without_file())
                 .then(|| Owner { pid: taker.pid, comm: processes.comm(taker).to_owned() })
         });
         let process = match (&holder.taker, holder.owners.is_empty()) {
             _ if holder.is_listener_without_file() => ProcessName::default(),
-            // What is in TIME_WAIT belongs to nobody any more, but was left by somebody.
+            // What is left of a connection belongs to no process any more, but was left by one.
             (Some(taker), true) => {
                 let mut name = ProcessName::of_task(taker, processes);
                 if holder.taker_bootstrapped {
@@ -310,7 +353,7 @@ impl Account<'_> {
                 }
                 name
             }
-            (None, true) if holder.state == SocketState::TimeWait => self.left_by(holder),
+            (None, true) if holder.is_remnant() => self.left_by(holder),
             _ => {
                 let mut owners = holder.owners.clone();
                 if taken_by.is_some() {
@@ -322,6 +365,7 @@ impl Account<'_> {
         Party {
             kind: "process",
             address: Some(holder.endpoints.local),
+            device: self.world.device_name(holder.endpoints.netns, holder.endpoints.device),
             remote: holder.endpoints.remote,
             netns: Some(holder.endpoints.netns),
             process: Some(process),
@@ -343,7 +387,7 @@ impl Account<'_> {
 }
 
 impl Account<'_> {
-    /// Who left a connection in TIME_WAIT whose port nobody was seen taking: likely whoever listened there, and accepted it.
+    /// Who left a connection whose port nobody was seen taking: likely whoever listened there, and accepted it.
     fn left_by(&self, holder: &PortHolder) -> ProcessName {
         let (netns, port) = (holder.endpoints.netns, holder.endpoints.local.port());
         let listened = self
@@ -373,6 +417,12 @@ fn subject(netns: u32, wanted: SocketAddr) -> Party {
 
 fn process_of(party: &Party) -> String {
     party.process.as_ref().map_or_else(|| "unknown process".to_owned(), ToString::to_string)
+}
+
+/// The process that was seen taking the port, if one was.
+fn observed(holder: &PortHolder) -> Option<u32> {
+    let owner = holder.owners.first()?;
+    (owner.confidence == OwnerConfidence::Observed).then_some(owner.pid)
 }
 
 #[cfg(test)]

@@ -474,7 +474,7 @@ impl Account<'_> {
                 ),
                 Remedy::command(
                     "then add the address again: the kernel does not test it a second time by itself",
-                    here(&format!("ip -6 address del {0}; ip -6 address add {0}", address())),
+                    here(&format!("sh -c 'ip -6 address del {0}; ip -6 address add {0}'", address())),
                 ),
                 Remedy::text(format!("or let {name} bind another address")),
             ],

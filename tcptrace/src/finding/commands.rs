@@ -3,6 +3,8 @@
 //! A finding says in which namespace its command belongs; the way there is added when the finding is reported
 //! ([`Remedy::settle`](super::Remedy::settle)), from what the coverage says about this host.
 
+use crate::event::PortRanges;
+
 use super::party::ProcessName;
 
 /// A command and the network namespace that it is for.
@@ -32,6 +34,21 @@ impl<T: Into<String>> From<T> for CommandLine {
 /// `sysctl -w SETTING`, in the network namespace `netns`, entered through a process that lives there if it is known.
 pub(super) fn sysctl(netns: u32, process: Option<&ProcessName>, setting: &str) -> CommandLine {
     inside(netns, process, &format!("sysctl -w {setting}"))
+}
+
+/// Adds `ports` to those that are reserved in the network namespace `netns`, whatever is reserved there when it is run. `more`
+/// settings follow in the same call, and are made after it.
+pub(super) fn reserve(
+    netns: u32,
+    process: Option<&ProcessName>,
+    ports: &PortRanges,
+    more: Option<&str>,
+) -> CommandLine {
+    const RESERVED: &str = "net.ipv4.ip_local_reserved_ports";
+    let more = more.map_or_else(String::new, |more| format!(" {more}"));
+    // The kernel takes an empty last member for none.
+    let add = format!("sysctl -w {RESERVED}=\"{ports},$(sysctl -n {RESERVED})\"{more}");
+    inside(netns, process, &format!("sh -c '{add}'"))
 }
 
 /// `command`, likewise.

@@ -119,7 +119,7 @@ impl Diagnosis for HalfOpenCapture {
 
     fn observe(&mut self, key: &ListenerId, memory: &mut Pile, change: &Change, world: &Correlator) {
         if let Some(listener) = world.listener(*key) {
-            memory.deepest = memory.deepest.max(listener.syn_queue);
+            memory.deepest = memory.deepest.max(listener.syn_queue).max(listener.totals.syn_queue_max);
         }
         if let Change::Captured(_) = change {
             memory.unanswered = world.unanswered(*key);

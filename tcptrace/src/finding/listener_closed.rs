@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::correlate::{Change, Closing, Correlator, Listener, ListenerId};
+use crate::correlate::{Change, Closing, Correlator, Listener, ListenerId, Owners};
 use crate::event::Timestamp;
 
 use super::case::{Concern, Description, Diagnosis};
@@ -22,6 +22,11 @@ enum How {
     Close,
     /// One or the other.
     Unknown,
+    /// A thread of the kernel closed it, for its process: as io_uring does when a process exits.
+    ByKernel {
+        /// All processes that had it have exited.
+        exited: bool,
+    },
 }
 
 impl Diagnosis for ListenerClosed {
@@ -31,16 +36,23 @@ impl Diagnosis for ListenerClosed {
             code: "process-exit",
             means: "the last process that had the listener exited or was killed",
             certain: Some("the listener was closed by a process that was exiting"),
-            likely: None,
+            likely: Some(
+                "a thread of the kernel closed it (io_uring does that for a process that exits), and the processes that had it are gone",
+            ),
             possible: None,
-            told_apart: &[Apart { from: "`close`", by: "the closing task had PF_EXITING set" }],
+            told_apart: &[Apart {
+                from: "`close`",
+                by: "the closing task had PF_EXITING set, or no process that had it is left",
+            }],
         },
         CauseRule {
             code: "close",
             means: "a process closed it, and goes on",
             certain: Some("the listener was closed by a process that was not exiting"),
             likely: None,
-            possible: Some("who closed it could not be seen: it was this or `process-exit`"),
+            possible: Some(
+                "who closed it could not be seen, or was a thread of the kernel: it was this or `process-exit`",
+            ),
             told_apart: &[Apart {
                 from: "`process-exit`",
                 by: "the closing task was not exiting, where that was observed",
@@ -69,10 +81,16 @@ impl Diagnosis for ListenerClosed {
 }
 
 /// Who is alive after the listener's end has not ended with it.
-fn how(closing: &Closing, closed: Timestamp, world: &Correlator) -> How {
+fn how(listener: &Owners, closing: &Closing, closed: Timestamp, world: &Correlator) -> How {
+    let processes = world.processes();
+    if closing.by_kernel {
+        let exited =
+            !listener.is_empty() && listener.iter().all(|owner| processes.exited(owner.pid).is_some());
+        return How::ByKernel { exited };
+    }
     let seen_alive = || {
-        let (time, _) = world.processes().get(closing.task.pid)?.state?;
-        Some(time > closed)
+        let (time, state) = processes.get(closing.task.pid)?.state?;
+        Some(time > closed && !state.has_exited())
     };
     match closing.exiting {
         Some(true) => How::ProcessExit,
@@ -83,7 +101,7 @@ fn how(closing: &Closing, closed: Timestamp, world: &Correlator) -> How {
 }
 
 fn describe(listener: &Listener, closing: &Closing, world: &Correlator) -> Description {
-    let how = how(closing, listener.closed.unwrap_or(world.now()), world);
+    let how = how(&listener.owners, closing, listener.closed.unwrap_or(world.now()), world);
     let closer = ProcessName::of_task(&closing.task, world.processes());
     let subject = Party::of_listener(listener, world);
     let connections = count(closing.queued.into(), "connection", "connections");
@@ -98,6 +116,22 @@ fn describe(listener: &Listener, closing: &Closing, world: &Correlator) -> Descr
             "close",
             Confidence::Certain,
             format!("{closer} closed the listener and lives on: whatever was in its accept queue is reset"),
+        ),
+        How::ByKernel { exited: true } => (
+            "process-exit",
+            Confidence::Likely,
+            format!(
+                "its processes have exited, and a thread of the kernel ({closer}) closed the listener for them: whatever was in its \
+                 accept queue is reset"
+            ),
+        ),
+        How::ByKernel { exited: false } => (
+            "close",
+            Confidence::Possible,
+            format!(
+                "a thread of the kernel ({closer}) closed the listener for its process, at its end or after close() (that cannot be \
+                 told here): whatever was in its accept queue is reset"
+            ),
         ),
         How::Unknown => (
             "close",
@@ -223,9 +257,36 @@ mod tests {
         let world = Correlator::default();
         let closing =
             |exiting| Closing { task: task(1, "server"), queued: 1, half_open: 0, exiting, by_kernel: false };
-        assert_eq!(how(&closing(Some(true)), Timestamp::default(), &world), How::ProcessExit);
-        assert_eq!(how(&closing(Some(false)), Timestamp::default(), &world), How::Close);
-        assert_eq!(how(&closing(None), Timestamp::default(), &world), How::Unknown);
+        let how = |closing: &Closing| how(&Owners::default(), closing, Timestamp::default(), &world);
+        assert_eq!(how(&closing(Some(true))), How::ProcessExit);
+        assert_eq!(how(&closing(Some(false))), How::Close);
+        assert_eq!(how(&closing(None)), How::Unknown);
+    }
+
+    #[test]
+    fn a_thread_of_the_kernel_closes_it_for_its_process() {
+        for (exits, cause, confidence) in
+            [(true, "process-exit", Confidence::Likely), (false, "close", Confidence::Possible)]
+        {
+            let mut play = Play::new(4096);
+            let mut server = Server::new(100, "0.0.0.0:1080", 128);
+            server.listen(&mut play, task(6039, "delegated"), Some(128), 4096);
+            server.client();
+            if exits {
+                play.send(1500, Kind::ProcessState(ProcessState { pid: 6039, ..Default::default() }));
+            }
+            let Kind::ListenerClosed(mut closed) = server.closed(task(77, "kworker/u8:1")) else { panic!() };
+            closed.by_kernel = true;
+            play.send(1600, Kind::ListenerClosed(closed));
+            let finding = play.only();
+            assert_eq!((finding.cause, finding.confidence), (cause, confidence));
+            assert!(
+                finding.title.starts_with("delegated[6039] 0.0.0.0:1080 was closed"),
+                "{}",
+                finding.title
+            );
+            assert_eq!(Play::json(finding)["evidence"]["closed_by"]["comm"], json!("kworker/u8:1"));
+        }
     }
 
     #[test]

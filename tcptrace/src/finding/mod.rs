@@ -6,6 +6,7 @@
 mod accept_failed;
 mod accept_queue_overflow;
 mod accept_stall;
+mod agree;
 mod backlog_truncated;
 mod bind_conflict;
 mod bind_refused;
@@ -13,6 +14,7 @@ mod case;
 mod cause;
 mod commands;
 mod connect_refused;
+mod connection_exists;
 mod destination;
 mod events_lost;
 mod evidence;
@@ -37,10 +39,12 @@ mod syn_unanswered;
 pub(crate) mod testing;
 pub(crate) mod words;
 
+pub use agree::contradictions;
 pub use cause::{Apart, CauseRule};
 pub use evidence::{Evidence, Value};
 pub use explained::ExplainedBy;
 pub use page::{explained, page};
+pub(crate) use party::at_device;
 pub use party::{NetworkFacts, Party, ProcessName, SocketFacts};
 pub(crate) use queue_limit::{QueueLimit, SetBy};
 
@@ -249,6 +253,7 @@ impl Default for Engine {
                 Box::new(Cases::new(no_listener::NoListener)),
                 Box::new(Cases::new(handshake_dropped::HandshakeDropped)),
                 Box::new(Cases::new(bind_refused::BindRefused::default())),
+                Box::new(Cases::new(connection_exists::ConnectionExists::default())),
             ],
             explanations: Explanations::default(),
             last_id: 0,

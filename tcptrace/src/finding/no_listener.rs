@@ -179,12 +179,20 @@ impl Account<'_> {
 
     /// Whether a listener does not take what comes by the device that the SYNs came by (`inet_bound_dev_eq()`).
     fn keeps_apart(&self, listener: &ReportedListener) -> bool {
-        let Some(device) = self.absent.device() else { return listener.device != 0 };
+        let Some(device) = self.device_of_syns() else { return listener.device != 0 };
         if listener.device != 0 {
             return listener.device != device;
         }
         // Packets of a VRF's devices come by the VRF.
         self.is_vrf(device) && self.l3mdev_accept() != Some(true)
+    }
+
+    /// The device that the kernel compares with a listener's: the one that the SYNs came by. What a host sends to an address of
+    /// its own comes by the loopback device, and counts as come by the device that has the address, which is not known here.
+    fn device_of_syns(&self) -> Option<u32> {
+        let is_own = self.absent.is_called_from_here()
+            && self.absent.address().is_some_and(|called| !called.ip().to_canonical().is_loopback());
+        self.absent.device().filter(|_| !is_own)
     }
 
     fn is_vrf(&self, device: u32) -> bool {
@@ -204,6 +212,11 @@ impl Account<'_> {
 
     /// The device that the SYNs came by.
     fn came_by(&self) -> String {
+        if let (None, Some(called)) = (self.device_of_syns(), self.absent.address())
+            && self.absent.is_called_from_here()
+        {
+            return format!("the device that has {} (this host calls itself)", called.ip());
+        }
         match self.absent.device() {
             Some(1) => "the loopback device (this host calls itself)".to_owned(),
             Some(device) => self.device(device),

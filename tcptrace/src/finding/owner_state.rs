@@ -120,8 +120,9 @@ impl OwnerState {
             }
         } else if seen && candidates.is_empty() {
             exited(listener, &accepted, world)
-        } else if all(&|(pid, state)| is_asleep(state) && watch_of(*pid) == Some(Watch::No)) {
-            Why::NotInterested { seen }
+        } else if all(&|(pid, state)| watch_of(*pid) == Some(Watch::No) && (loops(state) || is_asleep(state)))
+        {
+            Why::NotInterested { seen: seen && states.iter().all(|(_, state)| loops(state)) }
         } else if seen && all(&|(_, state)| is_at_work(state)) {
             let running = states.iter().map(|(_, state)| state.running).sum();
             Why::Busy { processes: states.len(), running }
@@ -210,18 +211,19 @@ impl OwnerState {
     }
 }
 
+/// Every thread that was seen accepting sleeps in its event loop.
+fn loops(state: &ProcessState) -> bool {
+    state.calls_known && state.acceptors > 0 && state.acceptors == state.acceptors_in_epoll
+}
+
 /// Every thread sleeps, one in an event loop at least, and none waits for something that cannot be looked into.
 fn is_asleep(state: &ProcessState) -> bool {
     state.calls_known && state.in_epoll > 0 && state.threads == state.in_epoll + state.in_futex
 }
 
-/// No thread waits in accept() or for events, and the process is not stopped: each runs, or waits for something else.
+/// No thread that accepts waits in accept() or for events, and the process is not stopped: each runs, or waits for something else.
 fn is_at_work(state: &ProcessState) -> bool {
-    state.calls_known
-        && state.stopped == 0
-        && state.accepting == 0
-        && state.in_epoll == 0
-        && state.in_poll == 0
+    state.calls_known && state.stopped == 0 && state.acceptors > 0 && state.acceptors_waiting == 0
 }
 
 fn exited(listener: &Listener, accepted: &[(u32, Timestamp)], world: &Correlator) -> Why {

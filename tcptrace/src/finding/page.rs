@@ -16,6 +16,7 @@ const PAGES: &[(&str, &str)] = &[
     page!("bind-conflict"),
     page!("bind-refused"),
     page!("connect-refused"),
+    page!("connection-exists"),
     page!("events-lost"),
     page!("half-open-capture"),
     page!("handshake-dropped"),

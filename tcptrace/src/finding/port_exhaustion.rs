@@ -7,11 +7,12 @@
 mod cause;
 mod remedy;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::correlate::{Change, Correlator, Exhaustion};
-use crate::event::{DestinationUse, Owner, PortSurvey, PortUse};
+use crate::correlate::{Change, Correlator, Exhaustion, ProcessPorts};
+use crate::event::{DestinationUse, Owner, PortSurvey, PortUse, Task, Timestamp};
 
 use super::case::{Concern, Description, Diagnosis};
 use super::words::{count, span};
@@ -30,6 +31,16 @@ pub(super) struct PortExhaustion;
 #[derive(Default)]
 pub(super) struct Memory {
     survey: Option<PortSurvey>,
+    /// What the processes of that look had done with ports by the last failure, by pid: what they do afterwards (end, close all)
+    /// explains nothing.
+    users: BTreeMap<u32, ProcessPorts>,
+    /// Until which failure they are known.
+    until: Option<Timestamp>,
+}
+
+/// Ports of processes, of those that a look has found.
+fn owned(survey: &PortSurvey) -> u64 {
+    survey.processes.iter().filter(|seen| seen.owner.is_some()).map(|seen| u64::from(seen.ports)).sum()
 }
 
 impl Diagnosis for PortExhaustion {
@@ -114,15 +125,28 @@ impl Diagnosis for PortExhaustion {
         let (Some((time, survey)), Some(exhaustion)) = (&space.survey, &space.exhaustion) else { return };
         // A look before the first failure does not show who has the ports, nor one that comes when they are free again.
         if *time >= exhaustion.first.before(BEFORE)
-            && memory.survey.as_ref().is_none_or(|known| survey.in_use >= known.in_use)
+            && memory
+                .survey
+                .as_ref()
+                .is_none_or(|known| survey.in_use >= known.in_use && owned(survey) >= owned(known))
         {
             memory.survey = Some(survey.clone());
+        }
+        let failed_again = memory.until.is_none_or(|until| exhaustion.last > until);
+        memory.until = Some(exhaustion.last);
+        let seen = memory.survey.iter().flat_map(|survey| &survey.processes);
+        for pid in seen.filter_map(|seen| seen.owner.as_ref()).map(|owner| owner.pid) {
+            let Some(ports) = world.ports().user((*key, pid)) else { continue };
+            let keeps = memory.users.get(&pid).is_none_or(|known| ports.latest.held() >= known.latest.held());
+            if failed_again || keeps {
+                memory.users.insert(pid, ports.clone());
+            }
         }
     }
 
     fn describe(&self, key: &u32, memory: &Memory, world: &Correlator) -> Option<Description> {
         let exhaustion = world.ports().space(*key)?.exhaustion.as_ref()?;
-        Some(Account::new(*key, exhaustion, memory.survey.as_ref(), world).describe())
+        Some(Account::new(*key, exhaustion, memory, world).describe())
     }
 }
 
@@ -139,6 +163,7 @@ struct Account<'a> {
     netns: u32,
     exhaustion: &'a Exhaustion,
     survey: Option<&'a PortSurvey>,
+    memory: &'a Memory,
     world: &'a Correlator,
     /// Most ports first.
     holders: Vec<Holder>,
@@ -147,12 +172,8 @@ struct Account<'a> {
 }
 
 impl<'a> Account<'a> {
-    fn new(
-        netns: u32,
-        exhaustion: &'a Exhaustion,
-        survey: Option<&'a PortSurvey>,
-        world: &'a Correlator,
-    ) -> Self {
+    fn new(netns: u32, exhaustion: &'a Exhaustion, memory: &'a Memory, world: &'a Correlator) -> Self {
+        let survey = memory.survey.as_ref();
         let mut holders: Vec<Holder> = survey
             .iter()
             .flat_map(|survey| &survey.processes)
@@ -163,7 +184,7 @@ impl<'a> Account<'a> {
             })
             .collect();
         for (pid, ports) in world.ports().users(netns) {
-            let held = ports.latest.held();
+            let held = memory.users.get(&pid).unwrap_or(ports).latest.held();
             match holders
                 .iter_mut()
                 .find(|holder| holder.owner.as_ref().is_some_and(|owner| owner.pid == pid))
@@ -180,7 +201,7 @@ impl<'a> Account<'a> {
         holders.sort_by_key(|holder| {
             (std::cmp::Reverse(holder.ports), holder.owner.as_ref().map(|owner| owner.pid))
         });
-        Self { netns, exhaustion, survey, world, holders, destination: exhaustion.destination() }
+        Self { netns, exhaustion, survey, memory, world, holders, destination: exhaustion.destination() }
     }
 
     fn describe(&self) -> Description {
@@ -299,10 +320,24 @@ impl<'a> Account<'a> {
                 .filter(|(failed, ..)| *failed > 0)
                 .map(|(failed, one, many)| count(failed, one, many))
                 .collect();
+        let others = exhaustion.requesters().len().saturating_sub(1);
         let failures =
             format!("{} failed in {}", failures.join(" and "), span(exhaustion.last.since(exhaustion.first)));
+        let mut victims: Vec<String> = exhaustion
+            .requesters()
+            .into_iter()
+            .take(NAMED)
+            .map(|(task, failed)| {
+                let name = ProcessName::of_task(task, self.world.processes());
+                format!("{name} {}", count(failed, "time", "times"))
+            })
+            .collect();
+        if others >= NAMED {
+            victims.push(format!("{} more", others + 1 - NAMED));
+        }
+        let victims = format!("found no port: {}", victims.join(", "));
         let Some(survey) = self.survey else {
-            return vec![format!("{failures}; who has the ports could not be looked up")];
+            return vec![format!("{failures}; who has the ports could not be looked up"), victims];
         };
         let wait = match survey.time_wait {
             0 => String::new(),
@@ -332,7 +367,21 @@ impl<'a> Account<'a> {
         if !lanes.is_empty() {
             lines.push(format!("by destination: {}", lanes.join("; ")));
         }
+        if others > 0 {
+            lines.push(victims);
+        }
         lines
+    }
+
+    /// The processes that found no port.
+    fn victims(&self) -> Vec<Party> {
+        let party = |(task, _): (&Task, u64)| Party {
+            kind: "process",
+            netns: Some(self.netns),
+            process: Some(ProcessName::of_task(task, self.world.processes())),
+            ..Party::default()
+        };
+        self.exhaustion.requesters().into_iter().take(16).map(party).collect()
     }
 
     fn evidence(&self, requester: Party, why: &str) -> Evidence {
@@ -361,7 +410,8 @@ impl<'a> Account<'a> {
             .with("call", if connect { "connect" } else { "bind" })
             .with("failed_connects", self.exhaustion.connects())
             .with("failed_binds", self.exhaustion.binds)
-            .with("requesters", u64::try_from(self.exhaustion.requesters()).unwrap_or(u64::MAX))
+            .with("requesters", u64::try_from(self.exhaustion.requesters().len()).unwrap_or(u64::MAX))
+            .with("found_no_port", self.victims())
             .with_some("destination", self.destination.map(|remote| remote.to_string()))
             .with("capacity", self.capacity())
             .with("range", survey.map(|survey| survey.range.to_string()))

@@ -139,7 +139,7 @@ fn overlap(netns: u32, world: &Correlator) -> Option<Description> {
             .with("reserved", knobs.reserved_ports.as_ref().map(ToString::to_string))
             .with("listeners", listeners.iter().map(|(_, party)| party.clone()).collect::<Vec<_>>())
             .with("why", explanation.as_str()),
-        remedy: reserve(netns, listeners.iter().map(|(port, _)| *port), range, first.process.as_ref(), world),
+        remedy: reserve(netns, listeners.iter().map(|(port, _)| *port), range, first.process.as_ref()),
         explanation,
     })
 }
@@ -191,7 +191,7 @@ fn grabbed(netns: u32, port: u16, server: &Server, grab: &Grab, world: &Correlat
             .with("port", port)
             .with("range", range.to_string())
             .with("why", explanation.as_str()),
-        remedy: reserve(netns, [port].into_iter(), range, holder.process.as_ref(), world),
+        remedy: reserve(netns, [port].into_iter(), range, holder.process.as_ref()),
         explanation,
     })
 }
@@ -199,23 +199,15 @@ fn grabbed(netns: u32, port: u16, server: &Server, grab: &Grab, world: &Correlat
 /// The ports beside what is reserved already.
 fn reserve(
     netns: u32,
-    mut ports: impl Iterator<Item = u16>,
+    ports: impl Iterator<Item = u16>,
     range: PortRange,
     process: Option<&ProcessName>,
-    world: &Correlator,
 ) -> Vec<Remedy> {
-    let known = world.namespace(netns).and_then(|namespace| namespace.knobs.reserved_ports.clone());
-    let text = if known.is_some() {
-        "reserve them, so that the kernel does not hand them out; what is reserved already stays so"
-    } else {
-        "reserve them, so that the kernel does not hand them out (add what is reserved already)"
-    };
-    let kept =
-        ports.try_fold(known.unwrap_or_default(), |kept, port| Some(kept.with(port))).unwrap_or_default();
+    let ports: PortRanges = ports.map(|port| port..=port).collect();
     vec![
         Remedy::command(
-            text,
-            commands::sysctl(netns, process, &format!("net.ipv4.ip_local_reserved_ports={kept}")),
+            "reserve them, so that the kernel does not hand them out; what is reserved already stays so",
+            commands::reserve(netns, process, &ports, None),
         ),
         Remedy::text(format!("or configure the servers to ports outside of {range}")),
     ]

@@ -124,7 +124,7 @@ fn describe((netns, pid): PortUser, world: &Correlator) -> Option<Description> {
         },
         cause: "not-closing",
         numbers,
-        evidence: evidence(&growth, survey, close_wait)
+        evidence: evidence(&growth, survey.filter(|survey| u64::from(survey.in_use) >= held), close_wait)
             .with("ports", held)
             .with("capacity", capacity)
             .with("free", free)
@@ -138,6 +138,7 @@ fn describe((netns, pid): PortUser, world: &Correlator) -> Option<Description> {
     })
 }
 
+/// `survey`: the latest, if it is not older than what was counted since.
 fn evidence(growth: &Growth, survey: Option<&PortSurvey>, close_wait: u32) -> Evidence {
     Evidence::new()
         .with("growth_per_min", growth.per_s * 60.0)

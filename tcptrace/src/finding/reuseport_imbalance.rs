@@ -111,13 +111,15 @@ impl Diagnosis for ReuseportImbalance {
     }
 }
 
+/// Rates are over so many seconds, or since the listener began.
+const RATES_OVER: Duration = Duration::from_secs(5);
+
 /// Arrivals per second over the last seconds. Listeners are read only if they changed: what was not read did not grow.
 fn arrivals(listener: &Listener, now: Timestamp) -> Option<f64> {
-    const OVER: Duration = Duration::from_secs(5);
     let latest = listener.readings.latest()?;
-    let before = listener.readings.at(now.before(OVER))?;
+    let before = listener.readings.at(now.before(RATES_OVER))?;
     let arrived = |enqueued: Option<u64>, drops: u64| Some(enqueued? + drops);
-    let from = before.time.max(now.before(OVER));
+    let from = before.time.max(now.before(RATES_OVER));
     per_second(
         arrived(before.enqueued, before.overflows),
         arrived(latest.enqueued, latest.overflows),
@@ -203,7 +205,8 @@ fn describe(listener: &Listener, memory: &Trouble, world: &Correlator) -> Descri
                     .with("drops", drops)
                     .with("arrivals_per_s", memory.arrivals)
                     .with("others_arrivals_per_s", memory.others_arrivals)
-                    .with("no_accept_s", memory.longest.as_secs_f64()),
+                    .with("rates_over_s", memory.arrivals.map(|_| RATES_OVER.as_secs_f64()))
+                    .with("no_accept_s", memory.stuck.then_some(memory.longest.as_secs_f64())),
             )
             .with("why", explanation.as_str()),
         remedy,

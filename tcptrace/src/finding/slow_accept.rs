@@ -36,6 +36,9 @@ struct Waits {
     accepts: u64,
     over: Duration,
     arrivals: Option<f64>,
+    accepted: Option<f64>,
+    /// The interval of the two rates.
+    rates_over: Duration,
 }
 
 impl Diagnosis for SlowAccept {
@@ -113,17 +116,24 @@ fn waits(listener: &Listener, now: Timestamp) -> Option<Waits> {
         return None;
     }
     let latest = listener.readings.latest()?;
-    let arrivals = listener
-        .readings
-        .at(latest.time.before(over))
-        .and_then(|before| per_second(before.enqueued, latest.enqueued, latest.time.since(before.time)));
-    Some(Waits { p50: waits.quantile(0.5)?, p99, longest: waits.quantile(1.0)?, accepts, over, arrivals })
+    // Both rates are of one interval, from reading to reading: that of the waits has other ends.
+    let before = listener.readings.at(latest.time.before(over))?;
+    let rates_over = latest.time.since(before.time);
+    let arrivals = per_second(before.enqueued, latest.enqueued, rates_over);
+    let accepted = per_second(before.accepted, latest.accepted, rates_over);
+    let (p50, longest) = (waits.quantile(0.5)?, waits.quantile(1.0)?);
+    Some(Waits { p50, p99, longest, accepts, over, arrivals, accepted, rates_over })
 }
 
 fn describe(listener: &Listener, memory: &Slow, waits: Waits, world: &Correlator) -> Description {
     let subject = Party::of_listener(listener, world);
     #[expect(clippy::cast_precision_loss, reason = "a rate has few significant digits")]
-    let accepts = waits.accepts as f64 / waits.over.as_secs_f64().max(0.5);
+    let measured = waits.accepts as f64 / waits.over.as_secs_f64().max(0.5);
+    // Where the listener's own count is not known, nothing is set against it: that would be of another interval.
+    let (accepts, arrivals, rates_over) = match waits.accepted {
+        Some(accepted) => (accepted, waits.arrivals, waits.rates_over),
+        None => (measured, None, waits.over),
+    };
     let threads = world.observes(observation::ACCEPT).then(|| listener.acceptors.count());
     let limit = listener.limit_seen.then_some(listener.limit);
     let knobs = world.namespace(listener.endpoints.netns).map(|namespace| &namespace.knobs);
@@ -131,7 +141,7 @@ fn describe(listener: &Listener, memory: &Slow, waits: Waits, world: &Correlator
         None | Some(0) => "accepts are at".to_owned(),
         Some(_) => who_accepts(listener, world),
     };
-    let against = waits.arrivals.map_or_else(String::new, |arrivals| format!(", {} arrive", rate(arrivals)));
+    let against = arrivals.map_or_else(String::new, |arrivals| format!(", {} arrive", rate(arrivals)));
     let explanation = format!(
         "{who} {}{against}: every hundredth connection waits {} or longer before accept() returns it",
         rate(accepts),
@@ -160,8 +170,10 @@ fn describe(listener: &Listener, memory: &Slow, waits: Waits, world: &Correlator
             .with("wait_p99_ms", milliseconds(waits.p99))
             .with("wait_max_ms", milliseconds(waits.longest))
             .with("accepts", waits.accepts)
+            .with("accepts_over_s", waits.over.as_secs_f64())
             .with("accepts_per_s", accepts)
-            .with("arrivals_per_s", waits.arrivals)
+            .with("arrivals_per_s", arrivals)
+            .with("rates_over_s", rates_over.as_secs_f64())
             .with("accept_threads", threads)
             .with("queue", memory.deepest)
             .with("queue_limit", limit)
@@ -170,7 +182,7 @@ fn describe(listener: &Listener, memory: &Slow, waits: Waits, world: &Correlator
         remedy: own_words::or_general(
             &subject,
             Need::Workers(
-                waits.arrivals.and_then(|arrivals| own_words::workers_for(&subject, threads, accepts, arrivals)),
+                arrivals.and_then(|arrivals| own_words::workers_for(&subject, threads, accepts, arrivals)),
             ),
             "add workers, or do less before the next accept()",
             &format!(": {who} {}{against}", rate(accepts)),

@@ -172,17 +172,29 @@ impl Account<'_> {
         }
         let ends = if ends.is_empty() { String::new() } else { format!("; {}", ends.join(", ")) };
         vec![format!(
-            "{}, {}; waited up to {}{ends}",
-            count(totals.unanswered.max(1), "connect not answered", "connects not answered"),
+            "{}, {}{}{ends}",
+            count(self.connects(), "connect not answered", "connects not answered"),
             count(totals.syns_again, "SYN sent again", "SYNs sent again"),
-            span(Duration::from_nanos(self.destination.longest_ns)),
+            self.longest().map_or_else(String::new, |longest| format!("; waited up to {}", span(longest))),
         )]
+    }
+
+    /// How many connects were not answered. One that is older than the tracer may have ended without being counted.
+    fn connects(&self) -> u64 {
+        let totals = &self.totals;
+        let ended = totals.timed_out.saturating_add(totals.cancelled).saturating_add(totals.established);
+        totals.unanswered.max(ended).max(1)
+    }
+
+    /// The longest that a connect waited; unknown if all of them are older than the tracer.
+    fn longest(&self) -> Option<Duration> {
+        Some(Duration::from_nanos(self.destination.longest_ns)).filter(|longest| !longest.is_zero())
     }
 
     fn evidence(&self, server: Option<Party>, explanation: &str) -> Evidence {
         let totals = &self.totals;
         Evidence::new()
-            .with("unanswered", totals.unanswered)
+            .with("unanswered", self.connects())
             .with("syns_again", totals.syns_again)
             .with("most_syns_again", self.destination.most_syns_again)
             .with("timed_out", totals.timed_out)
@@ -190,7 +202,7 @@ impl Account<'_> {
             .with("cancelled", totals.cancelled)
             .with("established", totals.established)
             .with("errno", self.destination.errno.map(errno_name))
-            .with("longest_s", Duration::from_nanos(self.destination.longest_ns).as_secs_f64())
+            .with("longest_s", self.longest().map(|longest| longest.as_secs_f64()))
             .with("clients", others(self.destination, self.world))
             .with_some("server", server)
             .with("why", explanation)

@@ -119,7 +119,7 @@ fn request(to: IpAddr) -> Vec<u8> {
     message
 }
 
-fn answer(reply: &[u8]) -> io::Result<Route> {
+pub(crate) fn answer(reply: &[u8]) -> io::Result<Route> {
     let strange =
         || io::Error::new(io::ErrorKind::InvalidData, "the kernel answered rtnetlink with something else");
     let kind = reply

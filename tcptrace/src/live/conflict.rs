@@ -3,13 +3,44 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{Live, places};
-use crate::event::{self, BindFail, Event, HolderReport, Kind, Owner, ReportedHolder, Timestamp};
+use crate::event::{self, BindFailure, Event, Holder, HolderReport, Kind, Owner, ReportedHolder, Timestamp};
 use crate::host::sock_diag;
+
+/// A port, or a connection from one, that a process did not get.
+pub(super) struct Refused {
+    pub(super) time: Timestamp,
+    pub(super) netns: u32,
+    pub(super) port: u16,
+    pub(super) requester: u32,
+    /// Who has it, as the kernel side has seen.
+    pub(super) holders: Vec<Holder>,
+}
+
+impl Refused {
+    /// The port that `kind` did not get, if it is a matter of who has it.
+    pub(super) fn of(time: Timestamp, kind: &Kind) -> Option<Self> {
+        let (endpoints, requester, holders) = match kind {
+            Kind::BindFail(fail) if fail.failure() == BindFailure::Conflict => {
+                (fail.endpoints, fail.task.pid, fail.holders.clone())
+            }
+            Kind::NoPort(refused) if refused.endpoints.local.port() != 0 => {
+                (refused.endpoints, refused.task.pid, Vec::new())
+            }
+            _ => return None,
+        };
+        Some(Self { time, netns: endpoints.netns, port: endpoints.local.port(), requester, holders })
+    }
+
+    /// Whether one look at the port answers both.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        (self.netns, self.port, self.requester) == (other.netns, other.port, other.requester)
+    }
+}
 
 impl Live {
     /// What sock_diag and procfs say about the holders of a port that was refused a moment ago.
-    pub(super) fn report_holders(&mut self, time: Timestamp, conflict: &BindFail, into: &mut Vec<Event>) {
-        let (netns, port) = (conflict.endpoints.netns, conflict.endpoints.local.port());
+    pub(super) fn report_holders(&mut self, conflict: &Refused, into: &mut Vec<Event>) {
+        let (netns, port) = (conflict.netns, conflict.port);
         let mut incomplete = None;
         let sockets = match self.places.diag(netns).map(|diag| diag.holders(port)) {
             Some(Ok(found)) => {
@@ -81,8 +112,14 @@ impl Live {
                 });
             }
         }
-        let report =
-            HolderReport { netns, port, requester: conflict.task.pid, conflict: time, holders, incomplete };
+        let report = HolderReport {
+            netns,
+            port,
+            requester: conflict.requester,
+            conflict: conflict.time,
+            holders,
+            incomplete,
+        };
         into.push(Event { time: now, kind: Kind::HolderReport(Box::new(report)) });
     }
 }

@@ -11,6 +11,7 @@ pub mod drive;
 mod grown;
 mod listeners;
 mod losses;
+mod once;
 mod people;
 mod places;
 mod polled;
@@ -30,8 +31,8 @@ use tcptrace_common::record::KINDS;
 
 use crate::{
     event::{
-        self, BindFail, BindFailure, ClockOffset, ConnectTotals, Endpoints, Event, Holder, Kind, ListenerRef,
-        OwnerConfidence, PlaceFilter, RetransmitCause, Task, Timestamp,
+        self, ClockOffset, ConnectTotals, Endpoints, Event, Holder, Kind, ListenerRef, OwnerConfidence,
+        PlaceFilter, RetransmitCause, Task, Timestamp,
         decode::{decode_connect_sample, decode_record},
     },
     host::{
@@ -44,6 +45,7 @@ use crate::{
 };
 
 use absence::Absence;
+use conflict::Refused;
 use people::People;
 use places::Places;
 use polled::{ByPort, Polled};
@@ -110,8 +112,8 @@ pub struct Live {
     last_second: Timestamp,
     /// Listeners, by inode, whose owners' state is worth a look this second: something was dropped, or waits.
     troubled: HashMap<u64, (u64, Endpoints)>,
-    /// Processes that were seen accepting, by namespace and port: the tracepoint tier does not see from which listener.
-    acceptors: HashMap<(u32, u16), Vec<u32>>,
+    /// Processes and threads that were seen accepting, by namespace and port: the tracepoint tier does not see from which listener.
+    acceptors: HashMap<(u32, u16), Vec<(u32, u32)>>,
     ports: Ports,
     filter: PlaceFilter,
 }
@@ -251,7 +253,7 @@ impl Live {
         self.undecoded += undecoded;
         // The ring buffer keeps the order of reservation, which on several CPUs is only nearly that of time.
         batch.sort_by_key(|event| event.time);
-        let mut conflicts: Vec<(Timestamp, BindFail)> = Vec::new();
+        let mut conflicts: Vec<Refused> = Vec::new();
         let mut strangers: Vec<(u64, u64, Endpoints)> = Vec::new();
         let tells_causes = self.tracer.coverage().back_end("request-end").is_some();
         for mut event in batch {
@@ -289,6 +291,11 @@ impl Live {
             }
             self.introduce(&event, into);
             self.ports.note(&event.kind);
+            if let Some(refused) = Refused::of(event.time, &event.kind)
+                && !conflicts.iter().any(|other| refused.is_like(other))
+            {
+                conflicts.push(refused);
+            }
             self.syn_queues.note(&event);
             match &event.kind {
                 Kind::NoListener(absent) if absent.total >= absence::SYNS => {
@@ -314,31 +321,26 @@ impl Live {
                     self.people.saw_owner(inode, listen.task.pid);
                 }
                 Kind::Accept(accept) => {
-                    self.note_acceptor(&accept.endpoints, accept.listener.inode, accept.task.pid);
+                    self.note_acceptor(&accept.endpoints, accept.listener.inode, &accept.task);
                 }
                 Kind::AcceptFail(fail) => {
-                    self.note_acceptor(&fail.endpoints, fail.listener.inode, fail.task.pid);
+                    self.note_acceptor(&fail.endpoints, fail.listener.inode, &fail.task);
                     self.trouble(fail.listener, fail.endpoints, &mut strangers);
                 }
                 Kind::ListenerClosed(closed) => {
                     let port = (closed.endpoints.netns, closed.endpoints.local.port());
                     self.acceptors.remove(&port);
+                    if closed.by_kernel {
+                        let owners = self.people.owners_of(closed.listener.inode).to_vec();
+                        let states = owners.into_iter().filter_map(|pid| self.people.state(pid, 0, &[]));
+                        into.extend(states.map(|kind| Event { time: event.time, kind }));
+                    }
                 }
                 Kind::SynDrop(drop) => self.trouble(drop.listener, drop.endpoints, &mut strangers),
                 Kind::SynAckRetransmit(again) => {
                     self.trouble(again.listener, again.endpoints, &mut strangers);
                 }
                 Kind::AckDrop(drop) => self.trouble(drop.listener, drop.endpoints, &mut strangers),
-                Kind::BindFail(fail) if fail.failure() == BindFailure::Conflict => {
-                    let again = |(_, other): &(_, BindFail)| {
-                        other.endpoints.netns == fail.endpoints.netns
-                            && other.endpoints.local.port() == fail.endpoints.local.port()
-                            && other.task.pid == fail.task.pid
-                    };
-                    if !conflicts.iter().any(again) {
-                        conflicts.push((event.time, (**fail).clone()));
-                    }
-                }
                 _ => {}
             }
             into.push(event);
@@ -349,8 +351,8 @@ impl Live {
         }
         let kinds = self.absence.look(&mut self.places, &mut self.people);
         into.extend(kinds.into_iter().map(|kind| Event { time: now, kind }));
-        for (time, conflict) in conflicts {
-            self.report_holders(time, &conflict, into);
+        for conflict in conflicts {
+            self.report_holders(&conflict, into);
         }
         self.watch_served_ports();
         self.look_where_ports_are_wanted(into);
@@ -366,6 +368,15 @@ impl Live {
             Kind::NoPort(refused) => Some(refused.endpoints),
             _ => None,
         };
+        // What these lead to is judged by the range of ports, and by what is reserved in it.
+        let of_ports = match &event.kind {
+            Kind::Listen(listen) => Some(listen.endpoints.netns),
+            Kind::BindFail(fail) => Some(fail.endpoints.netns),
+            Kind::PortTaken(taken) => Some(taken.endpoints.netns),
+            _ => None,
+        };
+        let knobs = of_ports.and_then(|netns| self.places.fresh_knobs(netns));
+        into.extend(knobs.map(|kind| Event { time: event.time, kind }));
         let device = socket.and_then(|ends| self.places.introduce_device(ends.netns, ends.device));
         into.extend(device.map(|kind| Event { time: event.time, kind }));
         let one = |task| (Some(task), &[][..]);
@@ -452,27 +463,32 @@ impl Live {
             stale => self.people.owner_events(stale, OwnerConfidence::Likely),
         };
         for (inode, (_, ends)) in troubled {
+            let accepting = self.acceptors.get(&(ends.netns, ends.local.port())).cloned().unwrap_or_default();
             let mut pids = self.people.owners_of(inode).to_vec();
-            pids.extend(self.acceptors.get(&(ends.netns, ends.local.port())).into_iter().flatten());
+            pids.extend(accepting.iter().map(|(pid, _)| *pid));
             pids.sort_unstable();
             pids.dedup();
-            kinds.extend(pids.into_iter().take(OWNERS).filter_map(|pid| self.people.state(pid, inode)));
+            for pid in pids.into_iter().take(OWNERS) {
+                let threads: Vec<u32> =
+                    accepting.iter().filter(|(of, _)| *of == pid).map(|(_, tid)| *tid).collect();
+                kinds.extend(self.people.state(pid, inode, &threads));
+            }
         }
         kinds
     }
 
     /// Remembers who accepts, or tries to.
-    fn note_acceptor(&mut self, endpoints: &Endpoints, inode: u64, pid: u32) {
-        /// Ports, and processes of each, that are remembered.
+    fn note_acceptor(&mut self, endpoints: &Endpoints, inode: u64, task: &Task) {
+        /// Ports, and threads of each, that are remembered.
         const PORTS: usize = 4096;
-        const PROCESSES: usize = 64;
-        self.people.saw_owner(inode, pid);
+        const THREADS: usize = 256;
+        self.people.saw_owner(inode, task.pid);
         if self.acceptors.len() >= PORTS {
             self.acceptors.clear();
         }
         let known = self.acceptors.entry((endpoints.netns, endpoints.local.port())).or_default();
-        if known.len() < PROCESSES && !known.contains(&pid) {
-            known.push(pid);
+        if known.len() < THREADS && !known.contains(&(task.pid, task.tid)) {
+            known.push((task.pid, task.tid));
         }
     }
 

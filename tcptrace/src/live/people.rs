@@ -224,7 +224,9 @@ impl People {
 
     /// What the threads of `pid` are doing, and how it watches the listener with this inode. A process that has exited is
     /// reported once, as one without threads.
-    pub(super) fn state(&mut self, pid: u32, listener: u64) -> Option<Kind> {
+    ///
+    /// `accepting` are its threads that were seen accepting from that listener.
+    pub(super) fn state(&mut self, pid: u32, listener: u64, accepting: &[u32]) -> Option<Kind> {
         let Ok(state) = state::ProcessState::read(&self.procfs, pid) else {
             return self.exited(pid);
         };
@@ -245,6 +247,10 @@ impl People {
         let asleep =
             || living().filter(|thread| thread.state == state::RunState::Sleeping).map(|t| t.syscall);
         let in_epoll = calls(state::Syscall::is_epoll);
+        let acceptors = |test: &dyn Fn(&state::ThreadState) -> bool| {
+            let threads = living().filter(|thread| accepting.contains(&thread.tid) && test(thread));
+            u32::try_from(threads.count()).unwrap_or(u32::MAX)
+        };
         Some(Kind::ProcessState(ProcessState {
             pid,
             threads: count(|_| true),
@@ -259,6 +265,11 @@ impl People {
             in_poll: calls(state::Syscall::is_poll).saturating_sub(in_epoll),
             in_futex: calls(state::Syscall::is_futex),
             calls_known: state.threads_left_out == 0 && asleep().all(|call| call.is_some()),
+            acceptors: acceptors(&|_| true),
+            acceptors_in_epoll: acceptors(&|thread| is_call(thread, state::Syscall::is_epoll)),
+            acceptors_waiting: acceptors(&|thread| {
+                is_call(thread, state::Syscall::is_accept) || is_call(thread, state::Syscall::is_poll)
+            }),
             listener,
             watches: (listener != 0).then(|| state::watch(&self.procfs, pid, listener)).flatten(),
         }))

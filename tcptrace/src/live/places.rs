@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-use super::{clock, reverse_path::ReversePath};
+use super::{clock, once::Once, reverse_path::ReversePath};
 
 /// Namespaces whose knobs are read every second; of more, only now and then.
 const FEW: usize = 8;
@@ -32,6 +32,9 @@ const ADDRESSES_FRESH: Duration = Duration::from_millis(250);
 /// How long a device's name is taken for the same: devices are renamed, and indexes used again, but not often.
 const DEVICE_FRESH: Duration = Duration::from_secs(5);
 
+/// Knobs that were read so long ago are read again where a finding rests on them.
+const KNOBS_FRESH: Duration = Duration::from_millis(200);
+
 /// How many devices with IPv6 off are named.
 const NAMED: usize = 16;
 
@@ -41,8 +44,26 @@ struct Place {
     counters: Option<CounterReader>,
     said_counters: Option<CounterSample>,
     said_knobs: Option<KnobSample>,
+    /// When they were last read.
+    read_knobs: Option<Instant>,
     diag: Option<SockDiag>,
     reverse_path: ReversePath,
+}
+
+impl Place {
+    /// Its knobs, if they have changed since they were last said.
+    fn knobs(&mut self, netns: u32) -> Option<Kind> {
+        self.read_knobs = Some(Instant::now());
+        let knobs = Knobs::of(&self.netns)
+            .inspect_err(|error| log::debug!("knobs of namespace {netns}: {error}"))
+            .ok()?;
+        let sample = knob_sample(netns, &knobs);
+        if self.said_knobs.as_ref() == Some(&sample) {
+            return None;
+        }
+        self.said_knobs = Some(sample.clone());
+        Some(Kind::KnobSample(Box::new(sample)))
+    }
 }
 
 /// All namespaces being traced.
@@ -56,6 +77,7 @@ pub(super) struct Places {
     devices: BTreeMap<(u32, u32), (Instant, Option<Device>)>,
     places: BTreeMap<u32, Place>,
     seconds: u64,
+    once: Once,
 }
 
 impl Places {
@@ -69,6 +91,7 @@ impl Places {
             devices: BTreeMap::new(),
             places: BTreeMap::new(),
             seconds: 0,
+            once: Once::default(),
         };
         if only.is_empty() {
             places.look_around();
@@ -89,6 +112,7 @@ impl Places {
             counters,
             said_counters: None,
             said_knobs: None,
+            read_knobs: None,
             diag: None,
             reverse_path: ReversePath::default(),
         });
@@ -167,22 +191,16 @@ impl Places {
 
     /// Knobs of every namespace, where they changed since last said.
     pub(super) fn knobs(&mut self) -> Vec<Kind> {
-        let mut events = Vec::new();
-        for (&netns, place) in &mut self.places {
-            let knobs = match Knobs::of(&place.netns) {
-                Ok(knobs) => knobs,
-                Err(error) => {
-                    log::debug!("knobs of namespace {netns}: {error}");
-                    continue;
-                }
-            };
-            let sample = knob_sample(netns, &knobs);
-            if place.said_knobs.as_ref() != Some(&sample) {
-                place.said_knobs = Some(sample.clone());
-                events.push(Kind::KnobSample(Box::new(sample)));
-            }
+        self.places.iter_mut().filter_map(|(netns, place)| place.knobs(*netns)).collect()
+    }
+
+    /// Knobs of a namespace if they have changed: for what must not be judged by what was set a second ago.
+    pub(super) fn fresh_knobs(&mut self, netns: u32) -> Option<Kind> {
+        let place = self.places.get_mut(&netns)?;
+        if place.read_knobs.is_some_and(|read| read.elapsed() < KNOBS_FRESH) {
+            return None;
         }
-        events
+        place.knobs(netns)
     }
 
     /// Settings of a namespace, read now.
@@ -191,7 +209,7 @@ impl Places {
             self.look_around();
         }
         let place = self.places.get(&netns)?;
-        Knobs::of(&place.netns).inspect_err(|error| log::warn!("knobs of namespace {netns}: {error}")).ok()
+        Knobs::of(&place.netns).inspect_err(|error| self.once.warn("knobs", netns, error)).ok()
     }
 
     /// Addresses of a namespace; `None` if they cannot be read.
@@ -202,7 +220,7 @@ impl Places {
             return Some(known.clone());
         }
         let found = addresses(&self.places.get(&netns)?.netns)
-            .inspect_err(|error| log::warn!("addresses of namespace {netns}: {error}"))
+            .inspect_err(|error| self.once.warn("addresses", netns, error))
             .ok()?;
         self.addresses.retain(|_, (read, _)| read.elapsed() < ADDRESSES_FRESH);
         self.addresses.insert(netns, (Instant::now(), found.clone()));
@@ -217,7 +235,7 @@ impl Places {
         let Some(place) = self.places.get(&netns) else { return };
         let (unbindable, off) = match ipv6_obstacles(&place.netns) {
             Ok(found) => found,
-            Err(error) => return log::warn!("IPv6 of namespace {netns}: {error}"),
+            Err(error) => return self.once.warn("IPv6", netns, &error),
         };
         let unusable = unbindable.into_iter().find(|found| found.address == wanted);
         fail.unusable = unusable.map(|found| UnusableAddress {
@@ -261,7 +279,7 @@ impl Places {
         let place = self.places.get_mut(&netns)?;
         if place.diag.is_none() {
             place.diag = SockDiag::open(&place.netns)
-                .inspect_err(|error| log::warn!("sockets of namespace {netns}: {error}"))
+                .inspect_err(|error| self.once.warn("sockets", netns, error))
                 .ok();
         }
         place.diag.as_mut()
@@ -329,7 +347,7 @@ impl Places {
             let Some(diag) = self.diag(netns) else { continue };
             match diag.listeners() {
                 Ok(found) => listeners.extend(found.into_iter().map(|listener| (netns, listener))),
-                Err(error) => log::warn!("listeners of namespace {netns}: {error}"),
+                Err(error) => self.once.warn("listeners", netns, &error),
             }
         }
         listeners

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::correlate::Reconciliation;
+use crate::correlate::{Reconciliation, ReconciliationStatus};
 use crate::event::{Event, PlaceFilter, Timestamp};
 use crate::finding::{Engine, Finding};
 
@@ -97,6 +97,21 @@ fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok
 }
 
 impl Summary {
+    /// What in its numbers cannot be, one sentence each; nothing if they agree.
+    pub fn contradictions(&self) -> Vec<String> {
+        let wrong = |row: &Reconciliation| {
+            let (kernel, ours) = (row.kernel, row.observed);
+            match row.status {
+                ReconciliationStatus::Exact => ours != Some(kernel),
+                ReconciliationStatus::Mismatch => ours.is_none() || ours == Some(kernel),
+                ReconciliationStatus::Partial => ours.is_none() || row.reason.is_none(),
+                ReconciliationStatus::Unobserved => ours.is_some(),
+            }
+        };
+        let rows = self.reconciliation.iter().filter(|row| wrong(row));
+        rows.map(|row| format!("the summary contradicts itself: {} is {row:?}", row.counter)).collect()
+    }
+
     /// Of everything that `engine` has taken in.
     pub fn of(engine: &Engine) -> Self {
         let world = engine.world();

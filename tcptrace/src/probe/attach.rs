@@ -15,7 +15,7 @@ use super::{
     btf::Btf,
     coverage::{Coverage, Observed, Status},
     hindrance::{LOCKDOWN, is_confidential},
-    plan::{BackEnd, Kind, Observation, Probe, WITH_ALL, Way, observations},
+    plan::{self, BackEnd, DEPENDENT, Kind, Observation, Probe, WITH_ALL, Way, observations},
 };
 
 /// Which tiers may be used.
@@ -48,6 +48,8 @@ pub struct Attached {
     pub target: &'static str,
     /// For which observations.
     pub observations: Vec<&'static str>,
+    /// Whether it sees IPv6 alone.
+    pub is_ipv6: bool,
 }
 
 impl Attached {
@@ -107,12 +109,28 @@ pub fn attach(
             }
         }
     }
+    for (dependent, on) in DEPENDENT {
+        let stands_by = wanted.iter().zip(&chosen).find(|(o, _)| o.name == *on).and_then(|(_, c)| c.way);
+        for (observation, choice) in wanted.iter().zip(&mut chosen).filter(|(o, _)| o.name == *dependent) {
+            if choice.way.is_some_and(|way| stands_by.is_none_or(|other| other.back_end != way.back_end)) {
+                attacher.release(observation.name);
+                choice.way = None;
+                choice.failures.push(format!("{on} is made in another tier"));
+            }
+        }
+    }
     let serves = chosen.iter().filter_map(|c| c.way).fold(0, |bits, way| bits | way.serves);
     let observations = wanted.iter().zip(chosen).map(|(o, c)| c.into_observed(o)).collect();
     let attached = attacher
         .standing
         .into_iter()
-        .map(|((program, target), (kind, _, observations))| Attached { program, kind, target, observations })
+        .map(|((program, target), (kind, _, observations))| Attached {
+            program,
+            kind,
+            target,
+            observations,
+            is_ipv6: plan::is_ipv6(program, target),
+        })
         .collect();
     Outcome { coverage: Coverage { observations }, attached, serves }
 }

@@ -10,7 +10,7 @@ pub enum ProbeError {
     Btf(#[from] btf::LoadError),
     /// Loading BPF programs is not permitted.
     #[error(
-        "{what}: not permitted; run tcptrace as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE{hint}"
+        "{what}: not permitted; run tcptrace as root, or with CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH (before Linux 5.11 CAP_SYS_RESOURCE as well){hint}"
     )]
     NotPermitted {
         /// What was refused.

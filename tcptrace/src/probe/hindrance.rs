@@ -26,10 +26,31 @@ pub fn hindrances() -> Vec<String> {
     if is_confidential() {
         hindrances.push(LOCKDOWN.to_owned());
     }
-    if let Some(why) = tracefs() {
-        hindrances.push(why);
-    }
+    hindrances.extend(tracefs());
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    hindrances.extend(lacking(effective(&status)).map(str::to_owned));
     hindrances
+}
+
+/// The effective capabilities in a `/proc/PID/status`.
+fn effective(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
+}
+
+/// What those capabilities do not allow (bits as in uapi/linux/capability.h).
+fn lacking(effective: u64) -> impl Iterator<Item = &'static str> {
+    const NEEDED: [(u32, &str); 2] = [
+        (
+            21,
+            "other network namespaces may not be entered: no counters, settings or listeners of them (needs CAP_SYS_ADMIN)",
+        ),
+        (
+            19,
+            "other users' processes may not be looked at: namespaces and owners may be missing (needs CAP_SYS_PTRACE)",
+        ),
+    ];
+    NEEDED.into_iter().filter(move |(bit, _)| effective & (1 << bit) == 0).map(|(_, words)| words)
 }
 
 pub(super) const LOCKDOWN: &str =
@@ -48,6 +69,17 @@ fn tracefs() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_capabilities_do_not_allow_is_named() {
+        let lacks = |status: &str| {
+            let words: Vec<&str> = lacking(effective(status)).collect();
+            ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE"].map(|name| words.iter().any(|word| word.contains(name)))
+        };
+        assert_eq!(lacks("CapPrm:\t0\nCapEff:\t000001ffffffffff\n"), [false, false]);
+        assert_eq!(lacks("CapEff:\t0000000000080000\n"), [true, false]);
+        assert_eq!(lacks("CapEff:\t0000000000000000\n"), [true, true]);
+    }
 
     #[test]
     fn the_mode_in_brackets_is_the_one_in_force() {

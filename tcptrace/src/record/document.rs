@@ -1,9 +1,11 @@
 //! `docs/recording.md`, made from the code that it describes.
 
-use super::frame::{CHECKSUM, FIRST_ROW};
+use super::decode;
+use super::frame::{CHECKSUM, FILE, FIRST_ROW, LONGEST_GROUP};
 use super::metadata::{FORMAT_MAJOR, FORMAT_MINOR, KEYS};
 use super::order::MOST_ROWS;
 use super::schema::DESCRIPTIONS;
+use super::writer::SPAN;
 
 /// The page.
 pub fn document() -> String {
@@ -21,6 +23,11 @@ pub fn document() -> String {
         .replace("{most_rows}", &MOST_ROWS.to_string())
         .replace("{checksum}", CHECKSUM)
         .replace("{first_row}", FIRST_ROW)
+        .replace("{file}", FILE)
+        .replace("{span}", &SPAN.as_secs().to_string())
+        .replace("{most_read}", &decode::MOST_ROWS.to_string())
+        .replace("{longest}", &(LONGEST_GROUP >> 20).to_string())
+        .replace("{unpacked}", &(decode::MOST_UNPACKED >> 20).to_string())
         .replace("{keys}", keys.trim_end())
         .replace("{columns}", columns.trim_end())
 }

@@ -39,7 +39,7 @@ pub enum ExportError {
     Write(#[from] io::Error),
 }
 
-/// Writes every row of `from` to `to`; how many.
+/// Writes every row of `from` to `to`; how many could be read. Rows of `lost` events stand where some are missing.
 ///
 /// # Errors
 /// When the recording cannot be read, or the output not be written.
@@ -53,7 +53,7 @@ pub fn export<R: Read>(
         Format::Csv => {
             let mut to = to;
             let schema = from.schema();
-            let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+            let names: Vec<String> = schema.fields().iter().map(|field| quoted(field.name())).collect();
             writeln!(to, "{}", names.join(","))?;
             lines(from, to, csv_line)
         }
@@ -66,15 +66,13 @@ fn lines<R: Read>(
     mut to: impl Write,
     line: impl Fn(&RecordBatch, usize) -> String,
 ) -> Result<u64, ExportError> {
-    let mut count = 0;
     while let Some(batch) = from.next_batch()? {
         for row in 0..batch.num_rows() {
             writeln!(to, "{}", line(&batch, row))?;
-            count += 1;
         }
     }
     to.flush()?;
-    Ok(count)
+    Ok(u64::try_from(from.rows_read()).unwrap_or(u64::MAX))
 }
 
 fn json_line(batch: &RecordBatch, row: usize) -> String {
@@ -156,22 +154,29 @@ fn cell(column: &ArrayRef, row: usize) -> Value {
 }
 
 fn parquet<R: Read>(from: &mut Reader<R>, to: impl Write + Send) -> Result<u64, ExportError> {
-    let wrong = |error: parquet::errors::ParquetError| ExportError::Write(io::Error::other(error));
+    // What the output said is inside, and decides how we end.
+    let wrong = |error: parquet::errors::ParquetError| {
+        ExportError::Write(match error {
+            parquet::errors::ParquetError::External(inner) => match inner.downcast::<io::Error>() {
+                Ok(inner) => *inner,
+                Err(other) => io::Error::other(other),
+            },
+            other => io::Error::other(other),
+        })
+    };
     let level = ZstdLevel::try_new(3).map_err(wrong)?;
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
     let schema = Arc::new(from.schema());
     let mut writer = ArrowWriter::try_new(to, schema, Some(properties)).map_err(wrong)?;
-    let mut count = 0;
     while let Some(batch) = from.next_batch()? {
         writer.write(&batch).map_err(wrong)?;
-        count += u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
         // Row groups of bounded size keep the memory bounded.
         if writer.in_progress_size() > 64 << 20 {
             writer.flush().map_err(wrong)?;
         }
     }
     writer.close().map_err(wrong)?;
-    Ok(count)
+    Ok(u64::try_from(from.rows_read()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

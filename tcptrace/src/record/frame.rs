@@ -5,19 +5,18 @@
 //! message, where other readers pass over it, and covers the whole group. Beside it stands the number of the first row, so
 //! that a reader knows how many rows are missing when a group was damaged.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use arrow_array::{ArrayRef, RecordBatch};
-use arrow_buffer::Buffer;
-use arrow_ipc::convert::try_fb_to_schema;
-use arrow_ipc::reader::{read_dictionary, read_record_batch};
+use arrow_array::RecordBatch;
 use arrow_ipc::writer::{
     DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteContext, IpcWriteOptions, write_message,
 };
 use arrow_ipc::{CompressionType, KeyValue, Message, MessageHeader, MetadataVersion, root_as_message};
-use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Schema};
 use flatbuffers::FlatBufferBuilder;
+
+use super::decode::{Columns, Unpacker, Unsound};
 
 /// Level of zstd's compression: from here on more time buys hardly any space.
 const LEVEL: i32 = 6;
@@ -28,20 +27,24 @@ pub(super) const MARKER: [u8; 4] = [0xff; 4];
 /// Ends a recording that was ended in order.
 pub(super) const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
-/// No group is longer; a length that says so is damaged.
-pub(super) const LONGEST_GROUP: usize = 256 << 20;
+/// No group is longer; a length that says so is damaged. We write a tenth of it at most.
+pub(super) const LONGEST_GROUP: usize = 32 << 20;
 
-/// No column of a batch is longer when it is unpacked.
-const LONGEST_COLUMN: i64 = 256 << 20;
+/// No message's metadata are longer, and no header.
+pub(super) const LONGEST_METADATA: usize = 1 << 20;
 
-/// No batch has more rows.
-const MOST_ROWS: i64 = 1 << 24;
+/// No group has more dictionaries.
+const MOST_DICTIONARIES: usize = 64;
 
 /// Name of the checksum: CRC-32 of the group (or the header), in which its eight hexadecimal digits count as zeros.
 pub(super) const CHECKSUM: &str = "tcptrace.crc32";
 
 /// Name of the number of a group's first row, counted from the file's first.
 pub(super) const FIRST_ROW: &str = "tcptrace.first_row";
+
+/// Name of the label by which a group belongs to its file: eight hexadecimal digits. So parts of several files that were put
+/// into one are told apart.
+pub(super) const FILE: &str = "tcptrace.file";
 
 /// What stands in a checksum's place while it is computed.
 pub(super) const NO_CHECKSUM: &str = "00000000";
@@ -81,20 +84,31 @@ impl Encoder {
     /// # Errors
     /// When it cannot be encoded.
     pub(super) fn header(&self, schema: &Schema) -> Result<Vec<u8>, ArrowError> {
-        let mut tracker = DictionaryTracker::new(false);
-        let encoded =
-            self.generator.schema_to_bytes_with_dictionary_tracker(schema, &mut tracker, &self.options);
+        let encoded = EncodedData { ipc_message: self.schema(schema)?, arrow_data: Vec::new() };
         let mut bytes = Vec::new();
         write_message(&mut bytes, encoded, &self.options)?;
         seal(&mut bytes, header_checksum)?;
         Ok(bytes)
     }
 
+    /// The message that describes the columns.
+    fn schema(&self, schema: &Schema) -> Result<Vec<u8>, ArrowError> {
+        let mut tracker = DictionaryTracker::new(false);
+        let encoded =
+            self.generator.schema_to_bytes_with_dictionary_tracker(schema, &mut tracker, &self.options);
+        Ok(encoded.ipc_message)
+    }
+
     /// One group.
     ///
     /// # Errors
     /// When it cannot be encoded.
-    pub(super) fn group(&mut self, batch: &RecordBatch, first_row: u64) -> Result<Vec<u8>, ArrowError> {
+    pub(super) fn group(
+        &mut self,
+        batch: &RecordBatch,
+        first_row: u64,
+        file: u32,
+    ) -> Result<Vec<u8>, ArrowError> {
         // A new tracker has sent nothing yet: so every dictionary is sent.
         let mut tracker = DictionaryTracker::new(false);
         for _ in 0..self.dictionaries {
@@ -106,27 +120,25 @@ impl Encoder {
         for dictionary in dictionaries {
             write_message(&mut bytes, dictionary, &self.options)?;
         }
-        let labelled = labelled(&rows.ipc_message, first_row)?;
-        write_message(
-            &mut bytes,
-            EncodedData { ipc_message: labelled, arrow_data: rows.arrow_data },
-            &self.options,
-        )?;
+        write_message(&mut bytes, labelled(&rows, first_row, file)?, &self.options)?;
         seal(&mut bytes, group_checksum)?;
         Ok(bytes)
     }
 }
 
-/// The message of a record batch with our custom metadata; arrow-ipc cannot write any.
-fn labelled(message: &[u8], first_row: u64) -> Result<Vec<u8>, ArrowError> {
+/// The message of a record batch with our custom metadata (arrow-ipc cannot write any), and equal buffers stored once: the
+/// columns that a batch leaves empty would otherwise be half of what a small batch costs.
+fn labelled(rows: &EncodedData, first_row: u64, file: u32) -> Result<EncodedData, ArrowError> {
     use arrow_ipc::{BodyCompression, BodyCompressionArgs, KeyValueArgs, MessageArgs, RecordBatchArgs};
     let unusable = || ArrowError::IpcError("a record batch without a header".to_owned());
-    let original = root_as_message(message).map_err(|error| ArrowError::IpcError(error.to_string()))?;
+    let original =
+        root_as_message(&rows.ipc_message).map_err(|error| ArrowError::IpcError(error.to_string()))?;
+    let body = rows.arrow_data.as_slice();
     let rows = original.header_as_record_batch().ok_or_else(unusable)?;
     let mut builder = FlatBufferBuilder::new();
     let nodes: Vec<_> = rows.nodes().iter().flatten().copied().collect();
     let nodes = builder.create_vector(&nodes);
-    let buffers: Vec<_> = rows.buffers().iter().flatten().copied().collect();
+    let (buffers, shared) = shared(rows.buffers().iter().flatten(), body).ok_or_else(unusable)?;
     let buffers = builder.create_vector(&buffers);
     let compression = rows.compression().map(|of| {
         BodyCompression::create(&mut builder, &BodyCompressionArgs { codec: of.codec(), method: of.method() })
@@ -141,8 +153,8 @@ fn labelled(message: &[u8], first_row: u64) -> Result<Vec<u8>, ArrowError> {
             variadicBufferCounts: None,
         },
     );
-    let first_row = first_row.to_string();
-    let labels: Vec<_> = [(FIRST_ROW, first_row.as_str()), (CHECKSUM, NO_CHECKSUM)]
+    let (first_row, file) = (first_row.to_string(), format!("{file:08x}"));
+    let labels: Vec<_> = [(FIRST_ROW, first_row.as_str()), (FILE, file.as_str()), (CHECKSUM, NO_CHECKSUM)]
         .into_iter()
         .map(|(key, value)| {
             let (key, value) = (builder.create_string(key), builder.create_string(value));
@@ -156,12 +168,46 @@ fn labelled(message: &[u8], first_row: u64) -> Result<Vec<u8>, ArrowError> {
             version: original.version(),
             header_type: MessageHeader::RecordBatch,
             header: Some(header.as_union_value()),
-            bodyLength: original.bodyLength(),
+            bodyLength: i64::try_from(shared.len()).map_err(|_| unusable())?,
             custom_metadata: Some(labels),
         },
     );
     builder.finish(root, None);
-    Ok(builder.finished_data().to_vec())
+    Ok(EncodedData { ipc_message: builder.finished_data().to_vec(), arrow_data: shared })
+}
+
+/// The buffers of a body, and a body in which each content stands once.
+fn shared<'a>(
+    buffers: impl Iterator<Item = &'a arrow_ipc::Buffer>,
+    body: &[u8],
+) -> Option<(Vec<arrow_ipc::Buffer>, Vec<u8>)> {
+    /// As the writer aligns them.
+    const ALIGNMENT: usize = 8;
+    /// Only small ones are worth a look: large ones are different.
+    const SMALL: usize = 256;
+    let mut places: BTreeMap<&[u8], usize> = BTreeMap::new();
+    let mut out = Vec::with_capacity(body.len());
+    let mut moved = Vec::new();
+    for buffer in buffers {
+        let start = usize::try_from(buffer.offset()).ok()?;
+        let length = usize::try_from(buffer.length()).ok()?;
+        let content = body.get(start..start.checked_add(length)?)?;
+        let known = (length <= SMALL).then(|| places.get(content).copied()).flatten();
+        let place = match known {
+            Some(place) => place,
+            None => {
+                let place = out.len();
+                out.extend_from_slice(content);
+                out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+                if length <= SMALL {
+                    places.insert(content, place);
+                }
+                place
+            }
+        };
+        moved.push(arrow_ipc::Buffer::new(i64::try_from(place).ok()?, buffer.length()));
+    }
+    Some((moved, out))
 }
 
 /// Puts the checksum into its place.
@@ -246,7 +292,7 @@ fn message(bytes: &[u8]) -> Piece {
     };
     let [a, b, c, d, length @ ..] = *prefix;
     let Ok(length) = usize::try_from(i32::from_le_bytes(length)) else { return Piece::Broken };
-    if [a, b, c, d] != MARKER || length > LONGEST_GROUP {
+    if [a, b, c, d] != MARKER || length > LONGEST_METADATA {
         return Piece::Broken;
     }
     if length == 0 {
@@ -268,8 +314,8 @@ fn message(bytes: &[u8]) -> Piece {
 
 /// The beginning of a file.
 pub(super) enum Header {
-    /// A schema, its length in the file, and whether its checksum is right.
-    Whole(Box<Schema>, usize, bool),
+    /// Its columns, its length in the file, and whether its checksum is right.
+    Whole(Columns, usize, bool),
     /// So many bytes are needed to tell.
     Need(usize),
     /// Not a schema.
@@ -279,19 +325,19 @@ pub(super) enum Header {
 /// The header that begins where `bytes` do.
 pub(super) fn header(bytes: &[u8]) -> Header {
     match message(bytes) {
-        Piece::Need(length) => Header::Need(length),
+        Piece::Need(length) if length <= LONGEST_METADATA => Header::Need(length),
         Piece::Whole(whole) if whole.kind == MessageHeader::Schema => {
             let Some(all) = bytes.get(..whole.body.end) else { return Header::Broken };
-            let Some(schema) = bytes
+            let Some(columns) = bytes
                 .get(whole.metadata)
-                .and_then(|table| try_fb_to_schema(root_as_message(table).ok()?.header_as_schema()?).ok())
+                .and_then(|table| Columns::of(root_as_message(table).ok()?.header_as_schema()?))
             else {
                 return Header::Broken;
             };
             let sealed = header_checksum(all).is_some_and(|place| is_sealed(all, place));
-            Header::Whole(Box::new(schema), all.len(), sealed)
+            Header::Whole(columns, all.len(), sealed)
         }
-        Piece::Whole(_) | Piece::End | Piece::Broken => Header::Broken,
+        Piece::Need(_) | Piece::Whole(_) | Piece::End | Piece::Broken => Header::Broken,
     }
 }
 
@@ -301,6 +347,8 @@ pub(super) struct Group {
     rows: Whole,
     /// Number of its first row.
     pub(super) first_row: u64,
+    /// Which file it belongs to; none before format 2.1.
+    pub(super) file: Option<u32>,
     /// How many rows it has.
     pub(super) count: u64,
     /// How long it is.
@@ -318,27 +366,34 @@ pub(super) enum Step {
     Broken,
 }
 
-/// The group that begins where `bytes` do.
-pub(super) fn group(bytes: &[u8]) -> Step {
+/// The group that begins where `bytes` do. What had to be looked at is added to `effort`, in bytes: a file can be made in which
+/// every place looks like the beginning of a long group.
+pub(super) fn group(bytes: &[u8], effort: &mut u64) -> Step {
     let mut dictionaries = Vec::new();
     let mut at = 0;
     loop {
         let shift = |range: Range<usize>| at + range.start..at + range.end;
-        match message(bytes.get(at..).unwrap_or_default()) {
-            Piece::Need(length) if at + length <= LONGEST_GROUP => return Step::Need(at + length),
-            Piece::End if at == 0 => return Step::End,
-            Piece::Need(_) | Piece::End | Piece::Broken => return Step::Broken,
-            Piece::Whole(whole) => {
-                let whole = Whole { metadata: shift(whole.metadata), body: shift(whole.body), ..whole };
-                at = whole.body.end;
-                match whole.kind {
-                    MessageHeader::DictionaryBatch => dictionaries.push(whole),
-                    MessageHeader::RecordBatch => {
-                        return finished(bytes, dictionaries, whole).map_or(Step::Broken, Step::Group);
-                    }
-                    _ => return Step::Broken,
-                }
+        let piece = message(bytes.get(at..).unwrap_or_default());
+        if let Piece::Need(length) = piece
+            && at + length <= LONGEST_GROUP
+        {
+            return Step::Need(at + length);
+        }
+        let Piece::Whole(whole) = piece else {
+            return if at == 0 && matches!(piece, Piece::End) { Step::End } else { Step::Broken };
+        };
+        *effort = effort.saturating_add(u64::try_from(whole.metadata.len()).unwrap_or(u64::MAX));
+        let whole = Whole { metadata: shift(whole.metadata), body: shift(whole.body), ..whole };
+        at = whole.body.end;
+        match whole.kind {
+            MessageHeader::DictionaryBatch if dictionaries.len() < MOST_DICTIONARIES => {
+                dictionaries.push(whole);
             }
+            MessageHeader::RecordBatch if at <= LONGEST_GROUP => {
+                *effort = effort.saturating_add(u64::try_from(at).unwrap_or(u64::MAX));
+                return finished(bytes, dictionaries, whole).map_or(Step::Broken, Step::Group);
+            }
+            _ => return Step::Broken,
         }
     }
 }
@@ -348,128 +403,63 @@ fn finished(bytes: &[u8], dictionaries: Vec<Whole>, rows: Whole) -> Option<Group
     let message = root_as_message(all.get(rows.metadata.clone())?).ok()?;
     let labels = message.custom_metadata()?;
     let first_row = label(labels.iter(), FIRST_ROW)?.parse().ok()?;
+    let file = match label(labels.iter(), FILE) {
+        Some(digits) => Some(u32::from_str_radix(digits, 16).ok()?),
+        None => None,
+    };
     let place = place_of(label(labels.iter(), CHECKSUM)?, all)?;
     let count = u64::try_from(message.header_as_record_batch()?.length()).ok()?;
-    is_sealed(all, place).then_some(Group { dictionaries, first_row, count, length: all.len(), rows })
-}
-
-/// Whether what a batch says about itself is possible. A checksum shows that it is what was written, not by whom.
-fn is_sound(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8]) -> bool {
-    let rows = 0..=MOST_ROWS;
-    let nodes = batch
-        .nodes()
-        .iter()
-        .flatten()
-        .all(|node| rows.contains(&node.length()) && (0..=node.length()).contains(&node.null_count()));
-    let packed = batch.compression().is_some();
-    let buffers = batch.buffers().iter().flatten().all(|buffer| {
-        let (Ok(start), Ok(length)) = (usize::try_from(buffer.offset()), usize::try_from(buffer.length()))
-        else {
-            return false;
-        };
-        let Some(bytes) = start.checked_add(length).and_then(|end| body.get(start..end)) else {
-            return false;
-        };
-        if !packed || bytes.is_empty() {
-            return true;
-        }
-        let unpacked = bytes.first_chunk().map(|prefix| i64::from_le_bytes(*prefix));
-        unpacked.is_some_and(|length| (-1..=LONGEST_COLUMN).contains(&length))
-    });
-    rows.contains(&batch.length()) && nodes && buffers
+    is_sealed(all, place).then_some(Group { dictionaries, first_row, file, count, length: all.len(), rows })
 }
 
 impl Group {
-    /// Whether it has as many columns as `schema`.
-    pub(super) fn fits(&self, bytes: &[u8], schema: &Schema) -> bool {
+    /// Whether it has as many columns as these.
+    pub(super) fn fits(&self, bytes: &[u8], columns: &Columns) -> bool {
         let message = bytes.get(self.rows.metadata.clone()).and_then(|bytes| root_as_message(bytes).ok());
         let nodes = message.and_then(|message| message.header_as_record_batch()?.nodes());
-        nodes.is_some_and(|nodes| nodes.len() == schema.flattened_fields().len())
+        nodes.is_some_and(|nodes| nodes.len() == columns.nodes())
     }
 
     /// Its rows. Without `all`, columns in which every row is empty are left out.
     ///
     /// # Errors
-    /// When they are not rows of `schema`.
+    /// When they are not rows of `columns`.
     pub(super) fn decode(
         &self,
         bytes: &[u8],
-        schema: &SchemaRef,
+        columns: &Columns,
         all: bool,
-    ) -> Result<RecordBatch, ArrowError> {
-        let unusable = |what: &str| ArrowError::IpcError(what.to_owned());
-        let get = |range: &Range<usize>| bytes.get(range.clone()).ok_or_else(|| unusable("a cut message"));
+        unpacker: &mut Unpacker,
+    ) -> Result<RecordBatch, Unsound> {
         let open = |whole: &Whole| {
-            root_as_message(get(&whole.metadata)?).map_err(|error| ArrowError::IpcError(error.to_string()))
+            let cut = Unsound::Impossible("a cut message");
+            let metadata = bytes.get(whole.metadata.clone());
+            let message = metadata.and_then(|metadata| root_as_message(metadata).ok());
+            message.zip(bytes.get(whole.body.clone())).ok_or(cut)
         };
-        let mut known: HashMap<i64, ArrayRef> = HashMap::new();
-        for whole in &self.dictionaries {
-            let (message, body) = (open(whole)?, get(&whole.body)?);
-            let dictionary = message
-                .header_as_dictionary_batch()
-                .ok_or_else(|| unusable("a dictionary without a header"))?;
-            if !dictionary.data().is_some_and(|data| is_sound(&data, body)) {
-                return Err(unusable("an impossible dictionary"));
-            }
-            read_dictionary(&Buffer::from(body), dictionary, schema, &mut known, &message.version())?;
-        }
-        let (message, body) = (open(&self.rows)?, get(&self.rows.body)?);
-        let batch = message.header_as_record_batch().ok_or_else(|| unusable("a batch without a header"))?;
-        if !is_sound(&batch, body) {
-            return Err(unusable("an impossible batch"));
-        }
-        let filled = (!all).then(|| filled_columns(&batch, schema));
-        read_record_batch(
-            &Buffer::from(body),
-            batch,
-            SchemaRef::clone(schema),
-            &known,
-            filled.as_deref(),
-            &message.version(),
-        )
+        let dictionaries = self.dictionaries.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        unpacker.rows(&dictionaries, open(&self.rows)?, columns, all)
     }
 }
 
-/// The columns in which not every row is empty.
-fn filled_columns(batch: &arrow_ipc::RecordBatch<'_>, schema: &Schema) -> Vec<usize> {
-    let mut nodes = batch.nodes().into_iter().flatten();
-    let mut filled = Vec::new();
-    for (index, field) in schema.fields().iter().enumerate() {
-        let Some(node) = nodes.next() else { break };
-        if node.null_count() < node.length() {
-            filled.push(index);
-        }
-        if let DataType::List(_) = field.data_type() {
-            nodes.next();
-        }
-    }
-    filled
-}
-
-/// The schema of this version, as it would be read from a header.
-pub(super) fn known_schema() -> SchemaRef {
-    let schema = super::schema::schema();
-    let read = Encoder::new(&schema).and_then(|encoder| {
-        let mut tracker = DictionaryTracker::new(false);
-        let encoded = encoder.generator.schema_to_bytes_with_dictionary_tracker(
-            &schema,
-            &mut tracker,
-            &encoder.options,
-        );
-        let message =
-            root_as_message(&encoded.ipc_message).map_err(|error| ArrowError::IpcError(error.to_string()))?;
-        let schema =
-            message.header_as_schema().ok_or_else(|| ArrowError::IpcError("no schema".to_owned()))?;
-        Ok(SchemaRef::new(try_fb_to_schema(schema)?))
-    });
-    read.unwrap_or(schema)
+/// The columns of this version, as they would be read from a header.
+pub(super) fn known_columns() -> Option<Columns> {
+    let bytes = Encoder::new(&super::schema::schema()).ok()?.schema(&super::schema::schema()).ok()?;
+    Columns::of(root_as_message(&bytes).ok()?.header_as_schema()?)
 }
 
 /// Gives every group of a file that still looks like one the checksum of what it says now.
-#[cfg(test)]
-pub(super) fn forge(bytes: &mut [u8]) {
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn forge(bytes: &mut [u8]) {
     let Piece::Whole(whole) = message(bytes) else { return };
     let mut at = whole.body.end;
+    if let Some(header) = bytes.get_mut(..at)
+        && let Some(place) = header_checksum(header)
+        && let Some(digits) = header.get_mut(place)
+    {
+        digits.copy_from_slice(NO_CHECKSUM.as_bytes());
+        let _unsealed = seal(header, header_checksum);
+    }
     let mut start = at;
     while let Some(rest) = bytes.get(at..)
         && let Piece::Whole(whole) = message(rest)

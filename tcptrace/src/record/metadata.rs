@@ -11,11 +11,17 @@ use super::frame::{CHECKSUM, NO_CHECKSUM};
 /// Major version of the format: a reader refuses a higher one. Since 2, the rows of a batch stand by kind of event.
 pub const FORMAT_MAJOR: u32 = 2;
 
-/// Minor version of the format: a higher one has columns or events more, which a reader passes over.
-pub const FORMAT_MINOR: u32 = 0;
+/// Minor version of the format: a higher one has columns or events more, which a reader passes over. Since 2.1, groups name
+/// their file, and the header of a recording that was ended in order says how much is in it.
+pub const FORMAT_MINOR: u32 = 1;
 
 /// Key of the format version in the schema's metadata. By it a recording is known.
 const FORMAT: &str = "tcptrace.format";
+
+/// Keys of what is known only when a recording has ended. Their values have the same length always, so that they can be
+/// written over.
+const ROWS: &str = "tcptrace.rows";
+const ENDED: &str = "tcptrace.ended";
 
 /// Every key, and what stands there.
 pub(super) const KEYS: &[(&str, &str)] = &[
@@ -36,6 +42,8 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("tcptrace.started", "when this part began, ns since 1970"),
     ("tcptrace.command", "the command that was recorded, as a JSON array; absent if there was none"),
     ("tcptrace.coverage", "what was observed at the start, as the `coverage` event's JSON"),
+    (ROWS, "how many rows the file has: 20 digits, filled in when it ends in order, and zeros until then"),
+    (ENDED, "time of its last event, ns since 1970: 20 digits, filled in with them"),
     (CHECKSUM, "CRC-32 of the header, in which these digits count as zeros"),
 ];
 
@@ -64,6 +72,17 @@ pub struct Metadata {
     pub command: Option<Vec<String>>,
     /// What was observed at the start.
     pub coverage: Option<Coverage>,
+    /// What is in it, if it was ended in order.
+    pub totals: Option<Totals>,
+}
+
+/// What is in a file that was ended in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// How many rows.
+    pub rows: u64,
+    /// The time of its last event.
+    pub ended: Timestamp,
 }
 
 impl Metadata {
@@ -87,7 +106,13 @@ impl Metadata {
             started,
             command: None,
             coverage,
+            totals: None,
         }
+    }
+
+    /// By what the groups of its file are known.
+    pub(super) fn file(&self) -> u32 {
+        crc32fast::hash(format!("{}/{}", self.recording, self.part).as_bytes())
     }
 
     /// As the schema's metadata, the checksum still open.
@@ -102,6 +127,8 @@ impl Metadata {
             ("tcptrace.recording", self.recording.clone()),
             ("tcptrace.part", self.part.to_string()),
             ("tcptrace.started", self.started.nanos().to_string()),
+            (ROWS, format!("{:020}", self.totals.map_or(0, |of| of.rows))),
+            (ENDED, format!("{:020}", self.totals.map_or(0, |of| of.ended.nanos()))),
             (CHECKSUM, NO_CHECKSUM.to_owned()),
         ]
         .into_iter()
@@ -130,8 +157,14 @@ impl Metadata {
             started: Timestamp::from_nanos(text("tcptrace.started").parse().unwrap_or_default()),
             command: map.get("tcptrace.command").and_then(|json| serde_json::from_str(json).ok()),
             coverage: map.get("tcptrace.coverage").and_then(|json| serde_json::from_str(json).ok()),
+            totals: totals(&text(ROWS), &text(ENDED)),
         })
     }
+}
+
+fn totals(rows: &str, ended: &str) -> Option<Totals> {
+    let ended = ended.parse().ok().filter(|ended| *ended != 0)?;
+    Some(Totals { rows: rows.parse().ok()?, ended: Timestamp::from_nanos(ended) })
 }
 
 #[cfg(test)]
@@ -142,6 +175,7 @@ mod tests {
     fn what_is_said_is_read_and_documented() {
         let said = Metadata {
             command: Some(vec!["wrk".to_owned(), "-t 4 \u{1b}[31m".to_owned()]),
+            totals: Some(Totals { rows: 7, ended: Timestamp::from_nanos(8) }),
             ..Metadata::of_this_host(
                 ClockOffset::from_readings(7, 5),
                 Timestamp::from_nanos(9),

@@ -6,7 +6,9 @@
 
 mod carry;
 mod column;
+mod create;
 mod damage;
+mod decode;
 pub mod document;
 pub mod export;
 mod frame;
@@ -24,9 +26,12 @@ mod tape;
 mod tests;
 mod writer;
 
-pub use damage::{Damage, ReadError};
-pub use metadata::{FORMAT_MAJOR, FORMAT_MINOR, Metadata};
-pub use parts::{Plan, Rotation, create, part_path};
+pub use create::{create, write_failure};
+pub use damage::{Condition, Damage, Mark, Missing, ReadError};
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use frame::forge;
+pub use metadata::{FORMAT_MAJOR, FORMAT_MINOR, Metadata, Totals};
+pub use parts::{Plan, Rotation, part_path};
 pub use reader::Reader;
 pub use recorder::{Recorded, Recorder};
 pub use tape::{Tape, TapeError, open};

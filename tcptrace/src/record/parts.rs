@@ -1,9 +1,9 @@
 //! The files of a recording: made for their owner alone, never over one that exists, in parts if asked for.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Seek as _, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use nix::unistd::{AccessFlags, access};
 use crate::event::{Event, Timestamp};
 
 use super::carry::Carry;
+use super::create::{create, is_there, refuse_foreign_links};
 use super::metadata::Metadata;
 use super::reader::Reader;
 use super::writer::Writer;
@@ -49,6 +50,7 @@ impl Plan {
             Some(_) => part_path(&self.path, 1),
             None => self.path.clone(),
         };
+        refuse_foreign_links(&path)?;
         match fs::metadata(&path) {
             Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
             Ok(found) if found.is_file() && !self.force => return Err(is_there()),
@@ -61,11 +63,6 @@ impl Plan {
         let directory = path.parent().filter(|of| !of.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Ok(access(directory, AccessFlags::W_OK | AccessFlags::X_OK)?)
     }
-}
-
-fn is_there() -> io::Error {
-    let words = "it is there already: choose another name, or overwrite it with --force";
-    io::Error::new(io::ErrorKind::AlreadyExists, words)
 }
 
 /// The parts of a recording, the last of which is being written.
@@ -189,13 +186,16 @@ impl Parts {
             None => self.plan.path.clone(),
         };
         let file = create(&path, self.plan.force)?;
+        let is_file = file.metadata()?.is_file();
         self.path = path;
         self.began = Instant::now();
         match Writer::new(Counted { file, written: 0 }, &self.metadata) {
             Ok(writer) => self.writer = Some(writer),
             Err(error) => {
-                // Nobody can use a file without a header.
-                let _gone = fs::remove_file(&self.path);
+                // A file without a header is of no use. A device or a pipe stays.
+                if is_file {
+                    let _gone = fs::remove_file(&self.path);
+                }
                 return Err(error);
             }
         }
@@ -205,11 +205,10 @@ impl Parts {
     fn end_part(&mut self) -> io::Result<()> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
         let scattered = writer.is_scattered();
-        let to = writer.finish()?;
-        to.file.sync_all()?;
+        let to = end(writer)?;
         let mut size = to.written;
         if scattered && to.file.metadata()?.is_file() {
-            match gather(&self.path) {
+            match gather(&to.file, &self.path) {
                 Ok(smaller) => size = smaller,
                 // It is whole as it is.
                 Err(error) => log::debug!("{}: its batches stay small: {error}", self.path.display()),
@@ -248,45 +247,42 @@ pub fn part_path(path: &Path, part: u32) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// A file that only its owner may read: command lines are in it. Over one that exists only by `force`.
-///
-/// # Errors
-/// When it exists, or cannot be made.
-pub fn create(path: &Path, force: bool) -> io::Result<File> {
-    if force && fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
-        // A new file rather than the old one emptied: its permissions, and whoever reads the old one.
-        fs::remove_file(path)?;
+/// Ends a file in order, and says in its header how much is in it.
+fn end(writer: Writer<Counted>) -> io::Result<Counted> {
+    let (to, header) = writer.end()?;
+    // As long as the one that is there. A pipe has no place to go back to, and does without.
+    if to.file.metadata()?.is_file() {
+        to.file.write_all_at(&header, 0)?;
+        to.file.sync_all()?;
     }
-    let mut options = OpenOptions::new();
-    options.write(true).mode(0o600);
-    // A pipe or a device is nothing to overwrite.
-    let special = fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
-    if !special {
-        options.create_new(true);
-    }
-    options.open(path).map_err(
-        |error| {
-            if error.kind() == io::ErrorKind::AlreadyExists { is_there() } else { error }
-        },
-    )
+    Ok(to)
 }
 
-/// Writes a finished file anew with large batches, in its place; its new size. A batch a second is what a crash asks for, but
-/// on a quiet host most of such a file is what each batch costs.
-fn gather(path: &Path) -> io::Result<u64> {
+/// Writes a finished file anew with larger batches, in its place; its new size. A batch a second is what a crash asks for, but
+/// on a quiet host most of such a file is what each batch costs. They do not become so large that damage costs more than
+/// [`SPAN`](super::writer::SPAN).
+fn gather(file: &File, path: &Path) -> io::Result<u64> {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".gathering");
     let beside = path.with_file_name(name);
-    let gathered = gather_into(path, &beside).and_then(|size| fs::rename(&beside, path).map(|()| size));
+    let gathered = gather_into(file, &beside).and_then(|size| {
+        // What has this name may be another file meanwhile.
+        let (ours, there) = (file.metadata()?, fs::symlink_metadata(path)?);
+        if (ours.dev(), ours.ino()) != (there.dev(), there.ino()) {
+            return Err(io::Error::other("another file has its name"));
+        }
+        fs::rename(&beside, path).map(|()| size)
+    });
     if gathered.is_err() {
         let _not_there = fs::remove_file(&beside);
     }
     gathered
 }
 
-fn gather_into(path: &Path, beside: &Path) -> io::Result<u64> {
-    let mut reader = Reader::open(path).map_err(io::Error::other)?;
+fn gather_into(mut from: &File, beside: &Path) -> io::Result<u64> {
+    from.seek(SeekFrom::Start(0))?;
+    let mut reader = Reader::new(from).map_err(io::Error::other)?;
     let file = create(beside, true)?;
     let mut writer = Writer::new(Counted { file, written: 0 }, reader.metadata())?;
     let mut failure = None;
@@ -302,9 +298,7 @@ fn gather_into(path: &Path, beside: &Path) -> io::Result<u64> {
     if !reader.damage().is_empty() {
         return Err(io::Error::other("it is damaged already"));
     }
-    let to = writer.finish()?;
-    to.file.sync_all()?;
-    Ok(to.written)
+    Ok(end(writer)?.written)
 }
 
 /// A file, and how much has been written.
@@ -327,25 +321,11 @@ impl Write for Counted {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
     fn parts_are_numbered_before_the_extension() {
         assert_eq!(part_path(Path::new("/a/run.arrows"), 3), Path::new("/a/run.000003.arrows"));
         assert_eq!(part_path(Path::new("run"), 1), Path::new("run.000001"));
-    }
-
-    #[test]
-    fn nothing_is_overwritten_unasked_and_only_the_owner_reads() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("run.arrows");
-        fs::write(&path, "precious").unwrap();
-        assert!(create(&path, false).unwrap_err().to_string().contains("--force"));
-        assert_eq!(fs::read(&path).unwrap(), b"precious");
-        create(&path, true).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read(&path).unwrap(), b"");
     }
 }

@@ -12,6 +12,7 @@ use crate::event::{Event, Kind, LossPlace, Lost, Timestamp};
 
 use super::metadata::Metadata;
 use super::parts::{Parts, Plan};
+use super::writer::SPAN;
 
 /// So many events may wait for the disk; what comes on top of that is lost, and counted.
 const WAITING: u64 = 1 << 20;
@@ -19,8 +20,8 @@ const WAITING: u64 = 1 << 20;
 /// A batch is written after so long, full or not.
 const FLUSH: Duration = Duration::from_millis(900);
 
-/// If nothing but the passing of time is in it, after so long.
-const FLUSH_TICKS: Duration = Duration::from_secs(10);
+/// If nothing but the passing of time is in it, after as long as a batch may be.
+const FLUSH_TICKS: Duration = SPAN;
 
 /// A recording that is being made.
 pub struct Recorder {

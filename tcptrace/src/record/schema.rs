@@ -42,6 +42,11 @@ macro_rules! columns {
                 let columns: Vec<ArrayRef> = vec![$( self.$name.finish(&order)?, )+];
                 RecordBatch::try_new(schema(), columns)
             }
+
+            /// About how many bytes are in the columns whose values have no size of their own.
+            pub(super) fn weight(&self) -> usize {
+                0 $( + self.$name.weight() )+
+            }
         }
 
         /// The columns of a batch that is being read.

@@ -5,11 +5,14 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::event::{Event, Kind, Timestamp};
+use crate::event::{Event, Kind, LossPlace, Timestamp};
 
-use super::damage::{Damage, ReadError};
+use super::damage::{Condition, Damage, Mark, Missing, ReadError};
 use super::metadata::Metadata;
 use super::reader::Reader;
+
+/// So many things that are wrong with a recording are told one by one.
+const MARKS: usize = 1_000;
 
 /// A recording that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -27,8 +30,11 @@ pub struct Tape {
     next: usize,
     reader: Option<Reader<File>>,
     damage: Vec<(PathBuf, Damage)>,
+    /// Until when each part has been read.
+    lasts: Vec<Option<Timestamp>>,
     last: Timestamp,
     ended: bool,
+    events: u64,
 }
 
 /// Every recording in `paths`, oldest first. A directory stands for the `*.arrows` in it.
@@ -47,7 +53,12 @@ pub fn open(paths: &[PathBuf]) -> Result<Vec<Tape>, TapeError> {
     let mut recordings: BTreeMap<String, Vec<(PathBuf, Metadata)>> = BTreeMap::new();
     for path in files {
         let metadata = Reader::open(&path).map_err(|error| fail(&path, error))?.metadata().clone();
-        let parts = recordings.entry(metadata.recording.clone()).or_default();
+        // A file whose header is lost belongs to no other.
+        let recording = match metadata.recording.as_str() {
+            "" => path.to_string_lossy().into_owned(),
+            named => named.to_owned(),
+        };
+        let parts = recordings.entry(recording).or_default();
         // The same file, named twice, would be counted twice.
         let same =
             |(_, known): &(PathBuf, Metadata)| known.part == metadata.part && !metadata.recording.is_empty();
@@ -64,6 +75,8 @@ pub fn open(paths: &[PathBuf]) -> Result<Vec<Tape>, TapeError> {
                 next: 0,
                 reader: None,
                 damage: Vec::new(),
+                lasts: Vec::new(),
+                events: 0,
                 last: Timestamp::default(),
                 ended: false,
             }
@@ -104,16 +117,39 @@ impl Tape {
         self.parts.iter().map(|(path, _)| path.as_path())
     }
 
-    /// Part numbers that are missing between the first and the last.
-    pub fn missing_parts(&self) -> Vec<u32> {
-        let numbers: Vec<u32> = self.parts.iter().map(|(_, metadata)| metadata.part).collect();
-        let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Vec::new() };
-        (*first..=*last).filter(|number| !numbers.contains(number)).collect()
+    /// What is wrong with its files, as far as they have been read: what is damaged, and parts that are missing between the first
+    /// and the last.
+    pub fn condition(&self) -> Condition {
+        let mut marks = Vec::new();
+        for (index, (path, metadata)) in self.parts.iter().enumerate() {
+            let next = self.parts.get(index + 1).map(|(_, next)| next);
+            let found = self.damage.iter().filter(|(of, _)| of == path).map(|(_, damage)| damage);
+            // The part that is being read.
+            let reading = self.reader.iter().filter(|_| index + 1 == self.next);
+            for damage in found.chain(reading.flat_map(Reader::damage)) {
+                let mut damage = damage.clone();
+                // What is missing at its end happened before the next part began.
+                if let Damage::Cut { missing: Missing { to: to @ None, .. }, .. } = &mut damage {
+                    *to = next.map(|next| next.started);
+                }
+                marks.push(Mark::new(Some(path), &damage));
+            }
+            let Some(next) = next else { continue };
+            for number in metadata.part.saturating_add(1)..next.part {
+                let from = self.lasts.get(index).copied().flatten();
+                let missing = Missing { rows: None, from, to: Some(next.started) };
+                marks.push(Mark::new(None, &Damage::Part { number, missing }));
+                if marks.len() >= MARKS {
+                    break;
+                }
+            }
+        }
+        Condition { marks }
     }
 
-    /// What was wrong with its files, as far as they have been read.
-    pub fn damage(&self) -> &[(PathBuf, Damage)] {
-        &self.damage
+    /// How many events have been read from its files.
+    pub fn events(&self) -> u64 {
+        self.events
     }
 
     /// The next events, added to `into`; `false` at the end. A recording that was cut ends with an [`Kind::End`] of our own,
@@ -144,11 +180,16 @@ impl Tape {
             let more = more.map_err(|error| fail(&path, error))?;
             for event in into.iter().skip(before) {
                 self.last = self.last.max(event.time);
+                // What is missing behind the end of the file may have been the end, too.
                 self.ended = matches!(event.kind, Kind::End);
+                let said_to_be_missing =
+                    matches!(&event.kind, Kind::Lost(lost) if lost.place == LossPlace::Recording);
+                self.events += u64::from(!said_to_be_missing);
             }
             if more {
                 return Ok(true);
             }
+            self.lasts.push(reader.last());
             self.damage.extend(reader.damage().iter().map(|damage| (path.clone(), damage.clone())));
             self.reader = None;
         }

@@ -2,14 +2,15 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_schema::Schema;
 
 use crate::correlate::BoundedMap;
-use crate::event::{Event, Kind};
+use crate::event::{Event, Kind, Timestamp};
 
 use super::frame::{END, Encoder};
-use super::metadata::{FORMAT_MAJOR, FORMAT_MINOR, Metadata};
+use super::metadata::{FORMAT_MAJOR, FORMAT_MINOR, Metadata, Totals};
 use super::order::MOST_ROWS;
 use super::put::put;
 use super::schema::{Builders, schema};
@@ -17,10 +18,21 @@ use super::schema::{Builders, schema};
 /// How many processes and sockets are remembered, to name them in rows of events that do not.
 const NAMES: usize = 16_384;
 
+/// A batch holds events of at most this long: damage costs the batches that it touches.
+pub(super) const SPAN: Duration = Duration::from_secs(4);
+
+/// A batch is written when so many bytes are in its columns of texts and lists, which have no size of their own.
+const HEAVY: usize = 8 << 20;
+
 /// Writes the events of one file.
 pub struct Writer<W: Write> {
     to: W,
+    metadata: Metadata,
+    file: u32,
     encoder: Encoder,
+    /// When the batch is to be written, because its events would be of more than [`SPAN`].
+    full: Option<Timestamp>,
+    last: Timestamp,
     columns: Builders,
     rows: usize,
     written: u64,
@@ -34,14 +46,17 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn new(mut to: W, metadata: &Metadata) -> io::Result<Self> {
-        let metadata = Metadata { format: (FORMAT_MAJOR, FORMAT_MINOR), ..metadata.clone() };
-        let whole = Schema::new(schema().fields().clone()).with_metadata(metadata.to_map());
-        let encoder = Encoder::new(&whole).map_err(io::Error::other)?;
-        to.write_all(&encoder.header(&whole).map_err(io::Error::other)?)?;
+        let metadata = Metadata { format: (FORMAT_MAJOR, FORMAT_MINOR), totals: None, ..metadata.clone() };
+        let encoder = Encoder::new(&schema()).map_err(io::Error::other)?;
+        to.write_all(&header(&encoder, &metadata)?)?;
         to.flush()?;
         Ok(Self {
             to,
+            file: metadata.file(),
+            metadata,
             encoder,
+            full: None,
+            last: Timestamp::default(),
             columns: Builders::default(),
             rows: 0,
             written: 0,
@@ -55,13 +70,20 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn push(&mut self, event: &Event, carried: bool) -> io::Result<()> {
+        if !carried {
+            if self.full.is_some_and(|full| event.time > full) {
+                self.flush()?;
+            }
+            self.full.get_or_insert(event.time.after(SPAN));
+            self.last = self.last.max(event.time);
+        }
         put(&mut self.columns, self.rows, event)?;
         self.people.name(&mut self.columns, self.rows, event);
         if carried {
             self.columns.carried.put(self.rows, true);
         }
         self.rows += 1;
-        if self.rows >= MOST_ROWS { self.flush() } else { Ok(()) }
+        if self.rows >= MOST_ROWS || self.columns.weight() >= HEAVY { self.flush() } else { Ok(()) }
     }
 
     /// How many events wait for [`Self::flush`].
@@ -74,11 +96,12 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// When it cannot be written: then the rows that waited are lost, and what was written must be cut off.
     pub fn flush(&mut self) -> io::Result<()> {
+        self.full = None;
         if self.rows == 0 {
             return Ok(());
         }
         let batch = self.columns.finish().map_err(io::Error::other)?;
-        let group = self.encoder.group(&batch, self.written).map_err(io::Error::other)?;
+        let group = self.encoder.group(&batch, self.written, self.file).map_err(io::Error::other)?;
         self.written += u64::try_from(self.rows).unwrap_or(u64::MAX);
         self.rows = 0;
         self.batches += 1;
@@ -97,11 +120,22 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn finish(mut self) -> io::Result<W> {
+    pub fn finish(self) -> io::Result<W> {
+        self.end().map(|(to, _)| to)
+    }
+
+    /// Ends the recording in order; with the header that says how much is in it, to be written over the first one where that
+    /// is possible.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn end(mut self) -> io::Result<(W, Vec<u8>)> {
         self.flush()?;
         self.to.write_all(&END)?;
         self.to.flush()?;
-        Ok(self.to)
+        let totals = Some(Totals { rows: self.written, ended: self.last });
+        let header = header(&self.encoder, &Metadata { totals, ..self.metadata })?;
+        Ok((self.to, header))
     }
 
     /// Where it is written.
@@ -113,6 +147,11 @@ impl<W: Write> Writer<W> {
     pub fn get_mut(&mut self) -> &mut W {
         &mut self.to
     }
+}
+
+fn header(encoder: &Encoder, metadata: &Metadata) -> io::Result<Vec<u8>> {
+    let schema = Schema::new(schema().fields().clone()).with_metadata(metadata.to_map());
+    encoder.header(&schema).map_err(io::Error::other)
 }
 
 /// Who is known to have which listener, and where processes run: for queries over rows that do not say so themselves.

@@ -104,6 +104,15 @@ pub(super) const SYN_RECV: u8 = 0x03;
 /// State number of a connection in TIME_WAIT.
 pub(super) const TIME_WAIT: u8 = 0x06;
 
+/// State numbers of connections that are being closed.
+pub(super) const FIN_WAIT1: u8 = 0x04;
+/// See [`FIN_WAIT1`].
+pub(super) const FIN_WAIT2: u8 = 0x05;
+/// See [`FIN_WAIT1`].
+pub(super) const CLOSE_WAIT: u8 = 0x08;
+/// See [`FIN_WAIT1`].
+pub(super) const LAST_ACK: u8 = 0x09;
+
 /// The namespace's TCP sockets on local `port`.
 pub(super) fn sockets_on(namespace: &Namespace, port: u16) -> Result<Vec<Row>> {
     let texts = namespace.run(|| -> io::Result<_> {

@@ -1,6 +1,8 @@
 //! The shortest run through everything that a probe can see, for the self-test: a handshake, an overflow at both stages, a
 //! conflict, a handshake without a way back, half-open requests, a cookie, a close.
 
+mod known;
+
 use std::{
     io::{self, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
@@ -14,6 +16,8 @@ use nix::sys::socket::{
     connect, listen, sendto, setsockopt, socket, sockopt,
 };
 
+pub use known::{Expected, Wrong};
+
 use super::{
     actor::{TcpDeferAccept, checksum, mptcp},
     error::{During, Result},
@@ -26,13 +30,14 @@ const PORT: u16 = 5_000;
 /// For what a softirq does a moment later.
 const MOMENT: Duration = Duration::from_millis(20);
 
-/// Runs the drill on `stage`, over loopback. Takes about two seconds.
+/// Runs the drill on `stage`, over loopback, and says what some of its records must say. Takes about two seconds.
 ///
 /// # Errors
 /// When the namespace cannot be entered, or its sockets do not do what sockets do.
-pub fn drill(stage: &Stage, ipv6: bool) -> Result<()> {
+pub fn drill(stage: &Stage, ipv6: bool) -> Result<Vec<Expected>> {
     let ip: IpAddr = if ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
     stage.set_sysctl("net.ipv4.tcp_syncookies", 1)?;
+    let known = stage.server().run(move || known::known(ip))?.during("the drill with known values")?;
     stage.server().run(move || overflow_and_conflict(SocketAddr::new(ip, PORT)))?.during("the drill")?;
     // A cookie connection enters the accept queue by another function than the rest.
     if !ipv6 {
@@ -54,7 +59,17 @@ pub fn drill(stage: &Stage, ipv6: bool) -> Result<()> {
     stage
         .server()
         .run(move || one_connection(SocketAddr::new(ip, PORT + 1)))?
-        .during("the drill with a cookie")
+        .during("the drill with a cookie")?;
+    Ok(known)
+}
+
+/// Why nothing can be drilled over IPv6 on `stage`, if nothing can.
+///
+/// # Errors
+/// When the namespace cannot be entered.
+pub fn ipv6_is_off(stage: &Stage) -> Result<Option<String>> {
+    let tried = stage.server().run(|| TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).map(drop))?;
+    Ok(tried.err().map(|error| format!("IPv6 is off ({error})")))
 }
 
 fn overflow_and_conflict(address: SocketAddr) -> io::Result<()> {

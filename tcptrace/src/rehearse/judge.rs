@@ -217,6 +217,7 @@ fn party(role: &str, truth: &Party, said: Option<&Value>) -> Option<String> {
         ("local", truth.address.map(text).filter(|_| said.get("local").is_some())),
         ("remote", truth.remote.map(text)),
         ("container", truth.container.as_deref().map(Value::from)),
+        ("device", truth.device.map(Value::from)),
         ("state", truth.state.map(Value::from)),
     ];
     for (name, fact) in facts {

@@ -1,6 +1,7 @@
 //! The one firewall rule that an incident needs, by nf_tables' netlink: no nft or iptables on a rescue system.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{
@@ -114,8 +115,50 @@ pub(super) fn rule(chain: Chain, packets: Match, verdict: Verdict) -> io::Result
         &[],
         |to| expressions(to, chain, packets, verdict),
     );
+    commit([table, base, rule])
+}
+
+/// Has connections that the calling thread's namespace opens to `port` translated to `to`; it lives as long as the namespace.
+pub(super) fn translate(port: u16, to: SocketAddr) -> io::Result<()> {
+    const PORT_REGISTER: u32 = 2;
+    const DESTINATION: u32 = 1; // NFT_NAT_DNAT
+    let (family, number_of_family, address) = match to.ip() {
+        IpAddr::V4(ip) => (IPV4, 2, ip.octets().to_vec()),
+        IpAddr::V6(ip) => (IPV6, 10, ip.octets().to_vec()),
+    };
+    let message = |kind, flags| message(family, kind, flags).attribute(1, b"tt-published\0");
+    let table = message(NEW_TABLE, libc::NLM_F_CREATE);
+    let base = message(NEW_CHAIN, libc::NLM_F_CREATE)
+        .attribute(3, b"output\0")
+        // NF_INET_LOCAL_OUT, at the priority of translation of destinations (-100).
+        .nested(4 | NESTED, &[], |to| number(number(to, 1, 3), 2, (-100_i32).cast_unsigned()))
+        .attribute(7, b"nat\0");
+    let immediate = |to, register, value: &[u8]| {
+        expression(to, b"immediate\0", |to| {
+            number(to, 1, register).nested(2 | NESTED, &[], |to| to.attribute(1, value))
+        })
+    };
+    let rule = message(NEW_RULE, libc::NLM_F_CREATE | libc::NLM_F_APPEND).attribute(2, b"output\0").nested(
+        4 | NESTED,
+        &[],
+        |list| {
+            let list = tcp(list);
+            let list = equals(transport(list, 2, 2), &port.to_be_bytes());
+            let list = immediate(list, REGISTER, &address);
+            let list = immediate(list, PORT_REGISTER, &to.port().to_be_bytes());
+            expression(list, b"nat\0", |nat| {
+                let nat = number(number(nat, 1, DESTINATION), 2, number_of_family);
+                number(number(nat, 3, REGISTER), 5, PORT_REGISTER)
+            })
+        },
+    );
+    commit([table, base, rule])
+}
+
+/// Makes these three, or none of them.
+fn commit(parts: [Request; 3]) -> io::Result<()> {
     let mut batch = edge(BATCH_BEGIN);
-    for part in [table, base, rule] {
+    for part in parts {
         batch.extend(part.finish()?);
     }
     batch.extend(edge(BATCH_END));
@@ -176,11 +219,15 @@ fn transport(to: Request, offset: u32, length: u32) -> Request {
     })
 }
 
-fn expressions(to: Request, chain: Chain, packets: Match, verdict: Verdict) -> Request {
+/// It is TCP.
+fn tcp(to: Request) -> Request {
     const L4PROTO: u32 = 16;
+    equals(expression(to, b"meta\0", |to| number(number(to, 1, REGISTER), 2, L4PROTO)), &[6])
+}
+
+fn expressions(to: Request, chain: Chain, packets: Match, verdict: Verdict) -> Request {
     const ACK: u8 = 0x10;
-    let to = expression(to, b"meta\0", |to| number(number(to, 1, REGISTER), 2, L4PROTO));
-    let to = equals(to, &[6]);
+    let to = tcp(to);
     let to = match packets {
         Match::From(port) => equals(transport(to, 0, 2), &port.to_be_bytes()),
         Match::To(port) | Match::BareAckTo(port) => equals(transport(to, 2, 2), &port.to_be_bytes()),

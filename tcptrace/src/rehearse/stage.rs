@@ -162,6 +162,11 @@ impl Stage {
         Ok(counters::sockets_on(&self.server, port)?.iter().any(|socket| socket.state == counters::TIME_WAIT))
     }
 
+    /// Whether a socket with local `port` is in this state (a number of [`counters`]).
+    pub(super) fn is_in_state(&self, port: u16, state: u8) -> Result<bool> {
+        Ok(counters::sockets_on(&self.server, port)?.iter().any(|socket| socket.state == state))
+    }
+
     /// Whether any socket that procfs shows has local `port` (bound-only ones it does not show).
     pub(super) fn is_on(&self, port: u16) -> Result<bool> {
         Ok(!counters::sockets_on(&self.server, port)?.is_empty())

@@ -187,6 +187,8 @@ pub struct Question {
     pub target: SocketAddr,
     /// The verdict.
     pub verdict: &'static str,
+    /// Whether it is asked with a connection of its own (`--probe`).
+    pub probe: bool,
 }
 
 /// A socket, a port or a process that a finding must name; what is absent does not matter.
@@ -212,6 +214,9 @@ pub struct Party {
     /// Container that it runs in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
+    /// Name of the device that its socket is bound to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<&'static str>,
     /// Socket state of a holder: established, listen, bound, time-wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<&'static str>,
@@ -237,6 +242,11 @@ impl Party {
 
     pub(super) fn connected_to(mut self, remote: SocketAddr) -> Self {
         self.remote = Some(remote);
+        self
+    }
+
+    pub(super) fn on_device(mut self, device: Option<&'static str>) -> Self {
+        self.device = device;
         self
     }
 

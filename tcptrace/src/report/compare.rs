@@ -1,13 +1,12 @@
 //! Two recordings side by side: what changed between before and after, and whether it is more than chance.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 use serde::Serialize;
 
 use crate::event::Distribution;
-use crate::output::escape;
 
+use super::sheet::Sheet;
 use super::{ListenerReport, Report, Verdict};
 
 /// So improbable by chance must a change of times be to count.
@@ -152,22 +151,23 @@ impl Comparison {
 
     /// For people; `worse` as [`Self::worse`] gives it.
     pub fn text(&self, worse: &[String]) -> String {
-        let mut out = format!("before {:.1} s, after {:.1} s\n", self.before_s, self.after_s);
+        let mut out = Sheet::default();
+        out.line(format_args!("before {:.1} s, after {:.1} s", self.before_s, self.after_s));
         for (word, findings) in [("APPEARED", &self.appeared), ("WENT", &self.went), ("STAYED", &self.stayed)]
         {
             for finding in findings {
-                let _ = writeln!(out, "{word:9} {}", escape(finding));
+                out.line(format_args!("{word:9} {finding}"));
             }
         }
         self.listeners.iter().for_each(|of| of.text(&mut out));
-        out.push('\n');
+        out.gap();
         if worse.is_empty() {
-            out.push_str("nothing is worse beyond the threshold\n");
+            out.line(format_args!("nothing is worse beyond the threshold"));
         }
         for line in worse {
-            let _ = writeln!(out, "WORSE     {}", escape(line));
+            out.line(format_args!("WORSE     {line}"));
         }
-        out
+        out.into_text()
     }
 }
 
@@ -231,14 +231,15 @@ impl ListenerChange {
         [self.accepted_per_s, self.drops_per_s, self.queue_max].iter().any(any)
     }
 
-    fn text(&self, out: &mut String) {
-        let who = self.comm.as_deref().map_or_else(String::new, |comm| format!(" {}", escape(comm)));
+    fn text(&self, out: &mut Sheet) {
+        let who = self.comm.as_deref().map_or_else(String::new, |comm| format!(" {comm}"));
         let only = match self.present {
             Present::Both => "",
             Present::Before => " (only before)",
             Present::After => " (only after)",
         };
-        let _ = writeln!(out, "\n{}{who}{only}", self.address);
+        out.gap();
+        out.line(format_args!("{}{who}{only}", self.address));
         let mut line = |name: &str, pair: Pair, digits: usize| {
             let Pair { before, after } = pair;
             let change = match (before > 0.0, after > 0.0) {
@@ -247,7 +248,7 @@ impl ListenerChange {
                 (false, false) => String::new(),
             };
             let text = format!("  {name:22} {before:>12.digits$} -> {after:>12.digits$}  {change}");
-            let _ = writeln!(out, "{}", text.trim_end());
+            out.line(format_args!("{}", text.trim_end()));
         };
         line("accepted/s", self.accepted_per_s, 2);
         line("dropped/s", self.drops_per_s, 2);
@@ -260,14 +261,11 @@ impl ListenerChange {
         }
         for (name, times) in [("accept waits", &self.waits), ("handshakes", &self.handshakes)] {
             let Some(times) = times else { continue };
-            let _ = writeln!(
-                out,
-                "  of two {name}, the one after is longer in {:.1} % (alike: 50); by chance with p = {:.1e}; n = {} and {}",
+            out.line(format_args!("  of two {name}, the one after is longer in {:.1} % (alike: 50); by chance with p = {:.1e}; n = {} and {}",
                 times.longer * 100.0,
                 times.p,
                 times.count.0,
-                times.count.1
-            );
+                times.count.1));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::event::{Coverage, Event, Kind, Lost, ObservationStatus, Timestamp};
+use crate::event::{Coverage, Event, Kind, LossPlace, Lost, ObservationStatus, Timestamp};
 use crate::finding::Engine;
 use crate::output::Summary;
 
@@ -152,7 +152,9 @@ impl Digest {
         }
         let start = *self.start.get_or_insert(self.from.map_or(time, |from| from.max(time)));
         self.end = self.end.max(time);
-        self.events += 1;
+        // What a reader says is missing was not in the recording.
+        self.events +=
+            u64::from(!matches!(&event.kind, Kind::Lost(lost) if lost.place == LossPlace::Recording));
         let Self { engine, verdicts, .. } = self;
         engine.on_event(event, |finding| verdicts.note(finding));
         if let Some(holders) = &mut self.holders {

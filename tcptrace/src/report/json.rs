@@ -5,12 +5,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::output::json_text;
-use crate::record::Metadata;
+use crate::record::{Condition, Metadata};
 
 use super::{Across, Report};
 
-/// The lines for one recording. `damage`: what was wrong with its files, in words.
-pub fn json(metadata: &Metadata, damage: &[String], report: &Report) -> Vec<String> {
+/// The lines for one recording, and for what is wrong with its files.
+pub fn json(metadata: &Metadata, condition: &Condition, report: &Report) -> Vec<String> {
     let mut lines = vec![json_text(&json!({
         "type": "recording",
         "host": metadata.host,
@@ -20,7 +20,9 @@ pub fn json(metadata: &Metadata, damage: &[String], report: &Report) -> Vec<Stri
         "from": report.from.to_string(),
         "to": report.to.to_string(),
         "events": report.events,
-        "damage": damage,
+        "complete": condition.is_complete(),
+        "missing": condition.shortage(),
+        "damage": condition.marks,
         "left_out": report.left_out.iter().map(|(name, count)| (*name, *count)).collect::<std::collections::BTreeMap<_, _>>(),
     }))];
     let host = metadata.host.as_str();
@@ -54,7 +56,11 @@ pub fn json(metadata: &Metadata, damage: &[String], report: &Report) -> Vec<Stri
     }
     report.gaps.iter().for_each(|of| add("gap", value(of)));
     report.losses.iter().for_each(|of| add("lost", value(of)));
-    add("summary", value(&report.summary));
+    let mut summary = value(&report.summary);
+    if let Value::Object(summary) = &mut summary {
+        summary.insert("complete".to_owned(), condition.is_complete().into());
+    }
+    add("summary", summary);
     lines
 }
 

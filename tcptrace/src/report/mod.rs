@@ -15,6 +15,7 @@ mod networks;
 mod port_use;
 mod ports;
 mod series;
+mod sheet;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -6,7 +6,7 @@ use crate::event::{
     Endpoints, Event, Family, How, Kind, ListenerRef, ListenerSample, ListenerTotals, PortRange,
     PortReleased, PortSurvey, PortTaken, PortUse, ProcessInfo, SampleSource, SocketOptions, Task, Timestamp,
 };
-use crate::record::Metadata;
+use crate::record::{Condition, Mark, Metadata};
 
 use super::{Across, Digest, PortQuestion, Report, html, json, text};
 
@@ -164,7 +164,7 @@ fn ports_in_use_are_known_from_sums_too() {
     assert_eq!((all.port_spaces[0].in_use_max, all.port_spaces[0].in_use_max_at), (40, at(3)));
     let part = report(&events, Some(2), None, None);
     assert_eq!((part.users[0].taken, part.users[0].released), (50, 55));
-    let page = text(&Metadata::default(), &[], &all, &TimeZone::UTC);
+    let page = text(&Metadata::default(), &Condition::default(), &all, &TimeZone::UTC);
     assert!(page.contains("40 of the 28232 ephemeral ports (32768-60999) in use"), "{page}");
 }
 
@@ -187,7 +187,9 @@ fn hostile_names_are_harmless_everywhere() {
     let report = report(&events, None, None, Some((35010, 2)));
     let metadata =
         Metadata { host: HOSTILE.to_owned(), command: Some(vec![HOSTILE.to_owned()]), ..Metadata::default() };
-    let damage = [HOSTILE.to_owned()];
+    let what = HOSTILE.to_owned();
+    let mark = Mark { file: None, what, missing: true, events: None, seconds: None, from: None, to: None };
+    let damage = Condition { marks: vec![mark] };
     let page = html(&[(&metadata, &damage, &report)], &Across::default(), &TimeZone::UTC);
     assert_eq!(page.matches("<script>").count(), 1, "only our own");
     assert!(!page.contains('\u{1b}'));
@@ -202,7 +204,7 @@ fn hostile_names_are_harmless_everywhere() {
 fn a_page_needs_nothing_from_elsewhere() {
     let events: Vec<Event> = (0..20).map(|second| sample(second, 3, second * 5)).collect();
     let page = html(
-        &[(&Metadata::default(), &[], &report(&events, None, None, None))],
+        &[(&Metadata::default(), &Condition::default(), &report(&events, None, None, None))],
         &Across::default(),
         &TimeZone::UTC,
     );

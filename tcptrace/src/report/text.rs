@@ -1,37 +1,36 @@
 //! A report for people: what can be pasted into an incident channel.
 
-use std::fmt::Write as _;
-
 use jiff::tz::TimeZone;
 
 use crate::finding::State;
-use crate::output::{account, escape};
-use crate::record::Metadata;
+use crate::output::account;
+use crate::record::{Condition, Metadata};
 
 use super::across::{clock_line, stall_lines, told_elsewhere};
+use super::sheet::Sheet;
 use super::when::{When, span};
 use super::{Across, PortSpace, Report, Verdict};
 
 /// So many lines of each table are shown; the rest is in JSON and HTML.
 const LINES: usize = 20;
 
-/// The text for one recording, ends with a line end. `damage`: what was wrong with its files, in words.
-pub fn text(metadata: &Metadata, damage: &[String], report: &Report, zone: &TimeZone) -> String {
+/// The text for one recording, ends with a line end, with what is wrong with its files.
+pub fn text(metadata: &Metadata, condition: &Condition, report: &Report, zone: &TimeZone) -> String {
     let page = Page { when: When { zone } };
-    let mut out = page.heading(metadata, damage, report);
+    let mut out = Sheet::default();
+    page.heading(&mut out, metadata, condition, report);
     if let Some((question, holdings)) = &report.holdings {
         let at = question
             .at
             .map_or_else(|| "at any time".to_owned(), |(first, last)| page.when.within(first, last));
-        let _ = writeln!(out, "\nPORT {} {at}", question.port);
+        out.gap();
+        out.line(format_args!("PORT {} {at}", question.port));
         if holdings.is_empty() {
-            out.push_str(
-                "  nobody is known to have had it. Ports of connections are recorded one by one with record --all only.\n",
-            );
+            out.line(format_args!("  nobody is known to have had it. Ports of connections are recorded one by one with record --all only."));
         }
         for of in holdings {
             let who = match (&of.comm, of.pid) {
-                (Some(comm), Some(pid)) => format!("{}[{pid}]", escape(comm)),
+                (Some(comm), Some(pid)) => format!("{comm}[{pid}]"),
                 _ => "unknown process".to_owned(),
             };
             let remote = of.remote.map_or_else(String::new, |remote| format!(" <-> {remote}"));
@@ -41,57 +40,51 @@ pub fn text(metadata: &Metadata, damage: &[String], report: &Report, zone: &Time
                 Some(until) => format!(" until {}", page.when.moment(until)),
                 None => String::new(),
             };
-            let _ = writeln!(
-                out,
+            out.line(format_args!(
                 "  {who} {}{remote} ({}) {since} {}{until}",
                 of.local,
                 of.how,
                 page.when.moment(of.since)
-            );
+            ));
             if let Some(command) = &of.command {
-                let _ = writeln!(out, "      {}", escape(command));
+                out.line(format_args!("      {command}"));
             }
         }
     }
-    page.verdicts(&mut out, report);
+    page.verdicts(&mut out, condition, report);
     page.tables(&mut out, report);
     page.limits(&mut out, report);
-    out
+    out.into_text()
 }
 
 /// What several recordings say together, ends with a line end; empty if there is nothing to say.
 pub fn across_text(across: &Across, zone: &TimeZone) -> String {
     let when = When { zone };
-    let mut out = String::new();
+    let mut out = Sheet::default();
     if !across.clocks.is_empty() {
-        out.push_str("CLOCKS\n");
+        out.line(format_args!("CLOCKS"));
         for line in across.clocks.iter().filter_map(clock_line) {
-            let _ = writeln!(out, "  {}", escape(&line));
+            out.line(format_args!("  {line}"));
         }
     }
     if !across.stalls.is_empty() {
-        let _ = writeln!(out, "\nFROM CLIENT TO SERVER: {}", across.stalls.len());
+        out.gap();
+        out.line(format_args!("FROM CLIENT TO SERVER: {}", across.stalls.len()));
     }
     for (number, stall) in across.stalls.iter().take(LINES).enumerate() {
         let (headline, lines) = stall_lines(stall);
-        let _ = writeln!(out, "{}. {}", number + 1, escape(&headline));
+        out.line(format_args!("{}. {}", number + 1, headline));
         for line in lines {
-            let _ = writeln!(out, "    {}", escape(&line));
+            out.line(format_args!("    {line}"));
         }
         for step in &stall.course {
-            let _ = writeln!(
-                out,
-                "      {} {}: {}",
-                when.clock(step.time),
-                escape(&step.by()),
-                escape(&step.what)
-            );
+            out.line(format_args!("      {} {}: {}", when.clock(step.time), step.by(), step.what));
         }
     }
     if across.left_out > 0 {
-        let _ = writeln!(out, "  left out, because there were too many: {} handshakes", across.left_out);
+        out.line(format_args!("  left out, because there were too many: {} handshakes", across.left_out));
     }
-    out
+    out.into_text()
 }
 
 struct Page<'a> {
@@ -99,77 +92,86 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    fn heading(&self, metadata: &Metadata, damage: &[String], report: &Report) -> String {
-        let mut out = format!(
-            "{}, kernel {}: {} to {} ({}), {} events\n",
-            escape(&metadata.host),
-            escape(&metadata.kernel),
+    fn heading(&self, out: &mut Sheet, metadata: &Metadata, condition: &Condition, report: &Report) {
+        out.line(format_args!(
+            "{}, kernel {}: {} to {} ({}), {} events",
+            metadata.host,
+            metadata.kernel,
             self.when.moment(report.from),
             self.when.moment_and_zone(report.to),
             span(report.from, report.to),
             report.events
-        );
+        ));
         if let Some(command) = &metadata.command {
-            let _ = writeln!(out, "while this ran: {}", escape(&command.join(" ")));
+            out.line(format_args!("while this ran: {}", command.join(" ")));
         }
-        for damage in damage {
-            let _ = writeln!(out, "! {}", escape(damage));
+        if let Some(shortage) = condition.shortage() {
+            out.line(format_args!("! THIS RECORDING IS NOT COMPLETE: {shortage}"));
         }
-        out
+        for mark in condition.marks.iter().take(LINES) {
+            out.line(format_args!("! {mark}"));
+        }
+        if condition.marks.len() > LINES {
+            out.line(format_args!("! and {} more of this kind", condition.marks.len() - LINES));
+        }
     }
 
-    fn verdicts(&self, out: &mut String, report: &Report) {
+    fn verdicts(&self, out: &mut Sheet, condition: &Condition, report: &Report) {
         if report.verdicts.is_empty() {
-            out.push_str("\nNOTHING WAS FOUND\n");
+            out.gap();
+            out.line(format_args!("{}", nothing(condition, report).to_uppercase()));
             return;
         }
-        let _ = writeln!(out, "\nFOUND: {}", report.verdicts.len());
+        out.gap();
+        out.line(format_args!("FOUND: {}", report.verdicts.len()));
         for (number, verdict) in report.verdicts.iter().enumerate() {
             self.verdict(out, number + 1, verdict);
         }
     }
 
-    fn verdict(&self, out: &mut String, number: usize, verdict: &Verdict) {
-        let _ = writeln!(
-            out,
-            "{number}. {} {}  {}\n    {} to {} ({})",
+    fn verdict(&self, out: &mut Sheet, number: usize, verdict: &Verdict) {
+        out.line(format_args!(
+            "{number}. {} {}  {}",
             verdict.worst.name().to_uppercase(),
             verdict.finding.code,
-            escape(&verdict.finding.title),
+            verdict.finding.title,
+        ));
+        out.line(format_args!(
+            "    {} to {} ({})",
             self.when.clock(verdict.opened),
             self.when.clock(verdict.until),
-            span(verdict.opened, verdict.until),
-        );
+            span(verdict.opened, verdict.until)
+        ));
         for line in account(&verdict.finding) {
-            let _ = writeln!(out, "{line}");
+            out.line(format_args!("{line}"));
         }
         for elsewhere in &verdict.elsewhere {
-            let _ = writeln!(out, "  there  {}", escape(&told_elsewhere(elsewhere)));
+            out.line(format_args!("  there  {}", told_elsewhere(elsewhere)));
         }
         if verdict.course.len() > 2 {
             for moment in &verdict.course {
                 let state = if moment.state == State::Updated { "" } else { moment.state.name() };
-                let _ = writeln!(
-                    out,
+                out.line(format_args!(
                     "  {:6} {} {} {}: {}",
                     state,
                     self.when.clock(moment.time),
                     moment.severity.name(),
                     moment.cause,
-                    escape(&moment.numbers)
-                );
+                    moment.numbers
+                ));
             }
         }
     }
 
-    fn tables(&self, out: &mut String, report: &Report) {
+    fn tables(&self, out: &mut Sheet, report: &Report) {
         let number = |of: Option<u64>| of.map_or_else(|| "-".to_owned(), |of| of.to_string());
         let time = |of: Option<f64>| of.map_or_else(|| "-".to_owned(), |of| format!("{of:.1}"));
         let mut busy: Vec<_> = report.listeners.iter().filter(|of| !of.series.is_quiet()).collect();
         let quiet = report.listeners.len() - busy.len();
         busy.truncate(LINES);
         if !busy.is_empty() {
-            out.push_str("\nLISTENERS\n");
+            out.gap();
+            out.line(format_args!("LISTENERS"));
             let head = [
                 "address",
                 "owner",
@@ -188,7 +190,7 @@ impl Page<'_> {
                 .map(|of| {
                     vec![
                         of.address.to_string(),
-                        escape(&of.owner()).into_owned(),
+                        of.owner(),
                         of.queue_max.to_string(),
                         of.queue_limit.to_string(),
                         number(of.syn_drops),
@@ -201,13 +203,14 @@ impl Page<'_> {
                     ]
                 })
                 .collect();
-            table(out, &head, &rows);
+            out.table(&head, &rows);
         }
         if quiet > 0 {
-            let _ = writeln!(out, "  {quiet} more listeners had nothing to do");
+            out.line(format_args!("  {quiet} more listeners had nothing to do"));
         }
         if !report.users.is_empty() {
-            out.push_str("\nPORTS\n");
+            out.gap();
+            out.line(format_args!("PORTS"));
             let head =
                 ["process", "taken", "ephemeral", "given back", "TIME_WAIT", "refused", "held at most"];
             let rows: Vec<Vec<String>> = report
@@ -215,7 +218,7 @@ impl Page<'_> {
                 .iter()
                 .take(LINES)
                 .map(|of| {
-                    let mut row = vec![format!("{}[{}]", escape(&of.comm), of.pid)];
+                    let mut row = vec![format!("{}[{}]", of.comm, of.pid)];
                     row.extend(
                         [of.taken, of.ephemeral, of.released, of.time_wait, of.refused, of.held_max]
                             .map(|n| n.to_string()),
@@ -223,13 +226,14 @@ impl Page<'_> {
                     row
                 })
                 .collect();
-            table(out, &head, &rows);
+            out.table(&head, &rows);
         }
         for of in &report.port_spaces {
-            let _ = writeln!(out, "  {}", port_space(of, &self.when.clock(of.in_use_max_at)));
+            out.line(format_args!("  {}", port_space(of, &self.when.clock(of.in_use_max_at))));
         }
         if !report.destinations.is_empty() {
-            out.push_str("\nDESTINATIONS\n");
+            out.gap();
+            out.line(format_args!("DESTINATIONS"));
             let head = [
                 "remote",
                 "connects",
@@ -252,63 +256,73 @@ impl Page<'_> {
                         of.refused.to_string(),
                         of.failed.to_string(),
                         time(of.longest_ms),
-                        format!("{}[{}]", escape(&of.comm), of.pid),
+                        format!("{}[{}]", of.comm, of.pid),
                         of.processes.to_string(),
                     ]
                 })
                 .collect();
-            table(out, &head, &rows);
+            out.table(&head, &rows);
         }
         if !report.networks.is_empty() {
-            out.push_str("\nUNANSWERED SYN-ACKS BY NETWORK\n");
+            out.gap();
+            out.line(format_args!("UNANSWERED SYN-ACKS BY NETWORK"));
             let rows: Vec<Vec<String>> = report
                 .networks
                 .iter()
                 .take(LINES)
                 .map(|of| vec![of.network.clone(), of.retransmits.to_string(), of.expired.to_string()])
                 .collect();
-            table(out, &["network", "sent again", "expired"], &rows);
+            out.table(&["network", "sent again", "expired"], &rows);
         }
     }
 
-    fn limits(&self, out: &mut String, report: &Report) {
-        out.push_str("\nLOST AND NOT OBSERVED\n");
+    fn limits(&self, out: &mut Sheet, report: &Report) {
+        out.gap();
+        out.line(format_args!("LOST AND NOT OBSERVED"));
         let before = out.len();
         for of in report.losses.iter().take(LINES) {
-            let _ = writeln!(
-                out,
+            out.line(format_args!(
                 "  {} {} lost at the {}, {} to {}",
                 of.count,
-                escape(&of.what),
+                of.what,
                 of.place,
                 self.when.clock(of.from),
                 self.when.clock(of.to)
-            );
+            ));
         }
         for of in &report.gaps {
-            let why = of.reason.as_ref().map_or_else(String::new, |why| format!(": {}", escape(why)));
-            let _ = writeln!(out, "  {} {}{why}", of.name, of.status);
+            let why = of.reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+            out.line(format_args!("  {} {}{why}", of.name, of.status));
         }
         for (name, count) in &report.left_out {
-            let _ = writeln!(out, "  left out, because there were too many: {count} {name}");
+            out.line(format_args!("  left out, because there were too many: {count} {name}"));
         }
         for row in
             report.summary.reconciliation.iter().filter(|row| row.kernel > 0 || row.observed.unwrap_or(0) > 0)
         {
             let seen =
                 row.observed.map_or_else(|| "not observable".to_owned(), |seen| format!("observed {seen}"));
-            let _ = writeln!(
-                out,
+            out.line(format_args!(
                 "  kernel {} +{} in netns {}, {seen}: {}",
                 row.counter,
                 row.kernel,
                 row.netns,
                 row.status.name()
-            );
+            ));
         }
         if out.len() == before {
-            out.push_str("  nothing\n");
+            out.line(format_args!("  nothing"));
         }
+    }
+}
+
+/// That there is no finding, and of how much that is said.
+pub(super) fn nothing(condition: &Condition, report: &Report) -> &'static str {
+    match (condition.is_complete(), report.events) {
+        (true, 0) => "Nothing was recorded",
+        (true, _) => "Nothing was found",
+        (false, 0) => "Nothing could be read",
+        (false, _) => "Nothing was found in what could be read: part of the recording is missing",
     }
 }
 
@@ -318,32 +332,4 @@ pub(super) fn port_space(of: &PortSpace, at: &str) -> String {
         "netns {}: {} of the {} ephemeral ports ({}-{}) in use at {at}, {} in TIME_WAIT at most",
         of.netns, of.in_use_max, of.capacity, of.first, of.last, of.time_wait_max
     )
-}
-
-/// Columns as wide as what is in them; the first two to the left, numbers to the right.
-fn table(out: &mut String, head: &[&str], rows: &[Vec<String>]) {
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain(head.get(column).map(|name| name.chars().count())).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let numeric = |column: usize| {
-        let number = |cell: &String| cell == "-" || cell.parse::<f64>().is_ok();
-        rows.iter().filter_map(|row| row.get(column)).all(number)
-    };
-    let numeric: Vec<bool> = (0..head.len()).map(numeric).collect();
-    let mut line = |cells: &[String]| {
-        let mut text = String::from(" ");
-        for ((cell, width), right) in cells.iter().zip(&widths).zip(&numeric) {
-            if *right {
-                let _ = write!(text, " {cell:>width$}");
-            } else {
-                let _ = write!(text, " {cell:<width$}");
-            }
-        }
-        out.push_str(text.trim_end());
-        out.push('\n');
-    };
-    line(&head.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
-    rows.iter().for_each(|row| line(row));
 }

@@ -250,6 +250,8 @@ impl Setting {
     pub(super) fn advice(&self, name: &str, values: &Values) -> Advice {
         let fill = |text: &String| self.fill(text, values);
         let (verb, object) = self.purpose.verb();
+        // `nginx`, but `the Python program`.
+        let name = if name.ends_with(" program") { &format!("the {name}") } else { name };
         let setting = self.set.as_ref().map(fill);
         let when = self.when.as_ref().map_or_else(String::new, |when| format!(" ({when})"));
         let mut text = format!("{verb} {name}{object}{when}");

@@ -129,7 +129,11 @@ fn a_need_is_met_in_the_program_s_own_words() {
     assert!(said("MySQL", Need::Backlog(1 << 20), "0.0.0.0:3306")[0].contains("`back_log = 65535`"));
     assert!(said("Unicorn", Need::Workers(Some(3)), "0.0.0.0:80")[0].contains("`kill -HUP 42`"));
     // One for each kind of Java server.
-    assert_eq!(said("Java program", Need::Backlog(1024), "0.0.0.0:80").len(), 3);
+    let java = said("Java program", Need::Backlog(1024), "0.0.0.0:80");
+    assert_eq!(java.len(), 3);
+    assert!(java[0].starts_with(
+        "raise the listen backlog of the Java program (with Spring Boot): `server.tomcat.accept-count=1024` "
+    ));
     assert_eq!(
         said("sshd", Need::Backlog(1024), "0.0.0.0:22"),
         [

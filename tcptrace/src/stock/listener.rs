@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{HalfOpen, Limit, Owner, SynQueueLimit, Traced};
 use crate::command::{Inside, Standpoint};
+use crate::host::devices::Device;
 use crate::host::knobs::{Knobs, PortRange};
 use crate::host::sock_diag;
 
@@ -28,6 +29,8 @@ pub struct Listener {
     pub half_open: Option<HalfOpen>,
     /// The SO_REUSEPORT group, if it is not alone at its address.
     pub group: Option<Group>,
+    /// The device that it is bound to (SO_BINDTODEVICE, VRF), where that has a name; `socket.ifindex` is its index.
+    pub device: Option<Arc<Device>>,
     /// Knobs of its namespace.
     pub knobs: Arc<Knobs>,
     /// What a trace has seen of it.
@@ -47,6 +50,13 @@ impl Listener {
     /// Whether the next connection is dropped (`sk_acceptq_is_full()`).
     pub fn is_full(&self) -> bool {
         self.socket.depth > self.socket.limit
+    }
+
+    /// Name of the device that it is bound to, or its number; `None` if it is bound to none.
+    pub fn device_name(&self) -> Option<String> {
+        let index = self.socket.ifindex;
+        let known = || self.device.as_ref().map(|device| device.name.clone());
+        (index != 0).then(|| known().unwrap_or_else(|| format!("device {index}")))
     }
 
     /// The process to name first: the one with the lowest pid, as a rule the parent of the others.

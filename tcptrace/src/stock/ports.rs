@@ -167,6 +167,7 @@ mod tests {
             v6only: None,
             cgroup: None,
             options: None,
+            silent_for: None,
         }
     }
 

@@ -13,6 +13,7 @@ use crate::command::{Inside, Standpoint};
 use crate::event::{Owner, OwnerConfidence};
 use crate::finding::ProcessName;
 use crate::finding::words::count;
+use crate::host::devices::{self, Device};
 use crate::host::knobs::{Knobs, PortRange};
 use crate::host::netns::{Netns, NetnsError, NetnsTable};
 use crate::host::port_set::PortSet;
@@ -78,6 +79,8 @@ pub struct Namespace {
     pub member: Option<u32>,
     /// Its settings; those that could not be read are `None` there.
     pub knobs: Arc<Knobs>,
+    /// Devices that its sockets are bound to, by index.
+    pub devices: BTreeMap<u32, Arc<Device>>,
     /// Its sockets, of those that were asked for.
     pub sockets: Vec<Socket>,
     /// How many of the questions for sockets were answered.
@@ -122,6 +125,7 @@ impl Survey {
                 ..Namespace::default()
             };
             survey.look_at(&netns, scope, wanted, &mut namespace);
+            namespace.devices = devices_of(&netns, &namespace.sockets);
             survey.namespaces.push(namespace);
         }
         merge_refusals(&mut survey.gaps);
@@ -280,6 +284,17 @@ fn members(procfs: &Procfs) -> BTreeMap<u32, u32> {
         }
     }
     members
+}
+
+/// The devices that sockets are bound to. One that is gone has no name any more.
+fn devices_of(netns: &Netns, sockets: &[Socket]) -> BTreeMap<u32, Arc<Device>> {
+    let bound: HashSet<u32> =
+        sockets.iter().map(|socket| socket.diag.ifindex).filter(|index| *index != 0).collect();
+    let found = bound.into_iter().filter_map(|index| {
+        let device = devices::device(netns, index).inspect_err(|error| log::warn!("{error}")).ok()??;
+        Some((index, Arc::new(device)))
+    });
+    found.collect()
 }
 
 impl Namespace {

@@ -54,6 +54,7 @@ fn of_namespace(namespace: &Namespace, owners_complete: bool, people: &mut Peopl
         half_open: half_open.as_ref().and_then(|found| found.get(index).copied()),
         group: groups.get(&address_of(&socket)).copied().filter(|group| group.members > 1),
         knobs: Arc::clone(knobs),
+        device: namespace.devices.get(&socket.ifindex).cloned(),
         traced: None,
         socket,
     });

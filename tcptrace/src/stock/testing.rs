@@ -52,6 +52,7 @@ pub(crate) fn request(local: &str) -> DiagSocket {
         v6only: None,
         cgroup: None,
         options: None,
+        silent_for: None,
     }
 }
 
@@ -68,6 +69,7 @@ pub(crate) fn listener(local: &str) -> Listener {
         half_open: Some(HalfOpen::default()),
         group: None,
         knobs: Arc::new(Knobs { somaxconn: Some(4096), tcp_syncookies: Some(1), ..Knobs::default() }),
+        device: None,
         traced: None,
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use crate::event::{OpenSocket, SocketState, Timestamp};
+use crate::host::devices::device;
 use crate::host::knobs::Knobs;
 use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns, standpoint};
 use crate::host::port_set::PortSet;
@@ -35,11 +36,11 @@ pub fn ask(question: &Question) -> Result<Answer, NetnsError> {
             let places =
                 namespaces.iter().map(|(netns, is_own)| place(netns, *is_own, &question.ports, &mut gaps));
             let places: BTreeMap<u32, Place> = places.map(|place| (place.id, place)).collect();
-            (places, gaps)
+            (places, gaps, namespaces)
         });
         (listed, open.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    let (mut places, gaps) = listed?;
+    let (mut places, gaps, namespaces) = listed?;
     answer.gaps.extend(gaps);
     match open {
         Ok(sockets) => {
@@ -60,6 +61,7 @@ pub fn ask(question: &Question) -> Result<Answer, NetnsError> {
         }
     }
     describe(&mut places, &procfs);
+    name_devices(&mut places, &namespaces);
     let mut places: Vec<Place> = places.into_values().collect();
     for place in &mut places {
         tell_children(place);
@@ -236,6 +238,22 @@ fn from_procfs(places: &mut BTreeMap<u32, Place>, procfs: &Procfs, gaps: &mut Ve
         for owner in owners.of(holder.inode) {
             holder.add_owner(owner.pid, owner.fd);
         }
+    }
+}
+
+/// Says what the devices are called that sockets are bound to.
+fn name_devices(places: &mut BTreeMap<u32, Place>, namespaces: &[(Netns, bool)]) {
+    for place in places.values_mut() {
+        let bound: HashSet<u32> = place.holders.iter().map(|holder| holder.device).collect();
+        let Some((netns, _)) = namespaces.iter().find(|(netns, _)| netns.id() == place.id) else { continue };
+        place.devices = bound
+            .into_iter()
+            .filter(|index| *index != 0)
+            .filter_map(|index| {
+                let found = device(netns, index).inspect_err(|error| log::warn!("{error}")).ok()?;
+                Some((index, found?.name))
+            })
+            .collect();
     }
 }
 

@@ -16,6 +16,8 @@ pub use gather::ask;
 pub use holder::{Belonging, Holder, Process, Taken};
 pub use outlook::{Outlook, Way};
 
+use std::collections::BTreeMap;
+
 use crate::command::Standpoint;
 use crate::host::knobs::Knobs;
 use crate::host::port_set::PortSet;
@@ -61,11 +63,20 @@ pub struct Place {
     pub is_own: bool,
     /// Its settings; none where it cannot be entered.
     pub knobs: Knobs,
+    /// Names of the devices that its sockets are bound to, by index.
+    pub devices: BTreeMap<u32, String>,
     /// Sockets that have one of the ports: by port, those that stay before those that pass.
     pub holders: Vec<Holder>,
 }
 
 impl Place {
+    /// Name of the device that a holder is bound to, or its number; `None` for none.
+    pub fn device_name(&self, holder: &Holder) -> Option<String> {
+        let index = holder.device;
+        let known = || self.devices.get(&index).cloned();
+        (index != 0).then(|| known().unwrap_or_else(|| format!("device {index}")))
+    }
+
     /// Whether somebody has `port` here.
     fn has(&self, port: u16) -> bool {
         self.holders.iter().any(|holder| holder.local.port() == port)

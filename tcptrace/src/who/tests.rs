@@ -146,7 +146,7 @@ port 35010 in this network namespace: 2 sockets
       shared  with nginx\\x1b[813]
       taken   by bind() to this very port; not before 2026-11-22 07:00:00+00:00 (3 h ago), when the process was started
       socket  accept queue 0 of 512; options: SO_REUSEADDR; user 33
-  10.0.0.1:35010 -> 10.0.0.2:443  time-wait  nobody's any more; free in 43 s
+  10.0.0.1:35010 -> 10.0.0.2:443  time-wait  no process any more; free in 43 s
       taken   closed 17 s ago, at 2026-11-22 09:59:43+00:00
   bind 0.0.0.0:35010   would fail, SO_REUSEADDR or not: nginx\\x1b[812] listens at 0.0.0.0:35010
   bind [::]:35010      would fail, SO_REUSEADDR or not: nginx\\x1b[812] listens at 0.0.0.0:35010

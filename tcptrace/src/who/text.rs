@@ -11,7 +11,7 @@ use super::holder::Since;
 use super::{Answer, Belonging, Holder, Outlook, Place, Taken, Way};
 use crate::command::{Inside, Standpoint};
 use crate::event::{Family, SocketState, Timestamp};
-use crate::finding::ProcessName;
+use crate::finding::{ProcessName, at_device};
 use crate::output::{Lines, Written, escape};
 
 /// So many sockets of a port are told one by one: a busy server has thousands of connections on its port.
@@ -73,7 +73,7 @@ impl Scribe<'_> {
         let (sockets, s) = (holders.len(), if holders.len() == 1 { "" } else { "s" });
         let _ = writeln!(text, "port {port} in {}: {sockets} socket{s}", name(place));
         for holder in holders.iter().take(TOLD) {
-            self.holder(text, holder);
+            self.holder(text, place, holder);
         }
         if let Some(rest) = holders.get(TOLD..).filter(|rest| !rest.is_empty()) {
             let mut states: Vec<(SocketState, usize)> = Vec::new();
@@ -90,10 +90,12 @@ impl Scribe<'_> {
         self.outlook(text, port, place);
     }
 
-    fn holder(&self, text: &mut String, holder: &Holder) {
+    fn holder(&self, text: &mut String, place: &Place, holder: &Holder) {
+        let device = place.device_name(holder);
+        let local = at_device(holder.local, device.as_deref());
         let ends = match holder.remote {
-            Some(remote) => format!("{} -> {remote}", holder.local),
-            None => holder.local.to_string(),
+            Some(remote) => format!("{local} -> {remote}"),
+            None => local,
         };
         let family = match (holder.family, holder.local.is_ipv4()) {
             (Family::V6, true) => ", IPv6 socket",
@@ -126,8 +128,8 @@ impl Scribe<'_> {
         if let Some(options) = holder.options {
             facts.push(format!("options: {options}"));
         }
-        if holder.device != 0 {
-            facts.push(format!("bound to device {}", holder.device));
+        if let Some(device) = device {
+            facts.push(format!("bound to {device} (SO_BINDTODEVICE): takes only what comes by it"));
         }
         if let Some(uid) = holder.uid {
             facts.push(format!("user {uid}"));
@@ -240,9 +242,19 @@ fn owner(holder: &Holder) -> String {
             "half open, nobody's yet".to_owned()
         }
         Belonging::NotAccepted => "no process has it yet: not accepted".to_owned(),
-        Belonging::Nobody => match holder.time_wait_left {
-            Some(left) => format!("nobody's any more; free in {} s", left.as_millis().div_ceil(1000)),
-            None => "nobody's any more: its process has closed it".to_owned(),
+        Belonging::Nobody => match (holder.state, holder.time_wait_left) {
+            (SocketState::FinWait2, Some(left)) => format!(
+                "no process any more; its peer has not closed: free in {} s (net.ipv4.tcp_fin_timeout)",
+                left.as_millis().div_ceil(1000)
+            ),
+            (_, Some(left)) => {
+                format!("no process any more; free in {} s", left.as_millis().div_ceil(1000))
+            }
+            (SocketState::FinWait1 | SocketState::LastAck | SocketState::Closing, None) => {
+                "no process any more; its peer has not acknowledged the close (net.ipv4.tcp_orphan_retries)"
+                    .to_owned()
+            }
+            (_, None) => "no process any more: it has been closed".to_owned(),
         },
     }
 }

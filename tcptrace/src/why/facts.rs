@@ -6,9 +6,14 @@ use std::time::Duration;
 use crate::command::{Inside, Standpoint};
 use crate::finding::Finding;
 use crate::host::counters::Counters;
+use crate::host::devices::Device;
 use crate::host::knobs::Knobs;
 use crate::host::route::Route;
 use crate::stock::{Gap, Listener};
+
+use super::far_end::FarEnd;
+use super::sampler::Samples;
+use super::steered::Steered;
 
 /// The destination as the user wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +91,8 @@ pub struct Facts {
     pub addresses: Result<Vec<AddressFacts>, String>,
     /// All listeners of that port, in every namespace that could be looked into.
     pub listeners: Vec<Listener>,
+    /// The devices that listeners are bound to, by namespace.
+    pub devices: Vec<(u32, Device)>,
     /// What could not be looked at.
     pub gaps: Vec<Gap>,
     /// What was seen while watching.
@@ -102,14 +109,21 @@ pub struct AddressFacts {
     /// The client's address, and where that namespace of this host sends what it answers; `None` if the server is elsewhere,
     /// or in the client's own namespace.
     pub way_back: Option<(IpAddr, Route)>,
-    /// The namespace of this host whose address it is. `None`: none that could be looked into, so it is elsewhere.
+    /// The namespace of this host that has the address at which connections end ([`AddressFacts::at`]). `None`: none that could
+    /// be looked into, so it is elsewhere.
     pub server: Option<Place>,
+    /// The device of that namespace that connections come by; `None` if that is not known.
+    pub arrival: Option<Device>,
     /// Settings of that namespace.
     pub knobs: Knobs,
     /// Sockets of that namespace that have the port and do not listen: how many are connected, how many only bound.
     pub left_over: LeftOver,
     /// Connections of the client's namespace to it.
     pub pending: Pending,
+    /// What leads connections elsewhere.
+    pub steered: Steered,
+    /// Connections that no program has accepted yet.
+    pub waiting: Waiting,
     /// What became of a connection of our own.
     pub probe: Option<ProbeOutcome>,
 }
@@ -121,6 +135,15 @@ pub struct LeftOver {
     pub connected: u32,
     /// Bound, neither listening nor connected (kernels from 6.8 list those).
     pub bound: u32,
+}
+
+/// Connections whose handshake is complete, and that no program has accepted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// How many.
+    pub count: u32,
+    /// The one whose peer has been silent for longest waits for at least so long.
+    pub longest: Duration,
 }
 
 /// Connections to the destination, as sock_diag shows them in the client's namespace.
@@ -137,8 +160,13 @@ pub struct Pending {
 /// What became of the one connection of `--probe`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeOutcome {
-    /// The handshake was completed after this time.
-    Connected(Duration),
+    /// The handshake was completed.
+    Connected {
+        /// After this time.
+        after: Duration,
+        /// Its other end, as far as it could be followed.
+        end: Option<FarEnd>,
+    },
     /// It failed with this errno after this time.
     Failed {
         /// The error number.
@@ -165,6 +193,10 @@ pub struct Seen {
     pub untraced: Option<String>,
     /// Whether the probes show handshake packets that are dropped inside this host.
     pub sees_drops: bool,
+    /// What was seen in many looks meanwhile.
+    pub samples: Samples,
+    /// The listeners that were there when it began.
+    pub before: Option<Vec<Listener>>,
     /// Growth of the counters of the server's namespace, by its id.
     pub counters: Vec<(u32, Counters)>,
 }
@@ -195,15 +227,55 @@ pub enum Fit {
     OtherFamily,
     /// It is in another namespace.
     OtherNamespace,
+    /// It is bound to a device (`SO_BINDTODEVICE`) that connections do not come by.
+    OtherDevice,
+    /// It has another port.
+    OtherPort,
 }
 
 impl AddressFacts {
+    /// Where connections end: the called address, unless they are known to be led elsewhere.
+    pub fn at(&self) -> SocketAddr {
+        self.steered.known.as_ref().map_or(self.to, |known| known.to)
+    }
+
+    /// The other end of our own connection.
+    pub fn far_end(&self) -> Option<&FarEnd> {
+        match &self.probe {
+            Some(ProbeOutcome::Connected { end, .. }) => end.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// `10.0.0.5:80`, and where connections to it are led.
+    pub fn end_in_words(&self) -> String {
+        match &self.steered.known {
+            Some(known) => format!("{} (where {} leads connections to {})", known.to, known.by, self.to),
+            None => self.to.to_string(),
+        }
+    }
+
     /// How `listener` stands to this address.
     pub fn fit(&self, listener: &Listener) -> Fit {
+        if listener.socket.local.port() != self.at().port() {
+            return Fit::OtherPort;
+        }
         if self.server.as_ref().is_none_or(|server| server.netns != listener.netns) {
             return Fit::OtherNamespace;
         }
-        let (at, to) = (listener.socket.local.ip(), self.to.ip());
+        match self.fit_of_address(listener) {
+            Fit::Covers if !self.comes_by(listener.socket.ifindex) => Fit::OtherDevice,
+            fit => fit,
+        }
+    }
+
+    /// Whether connections come by this device, or by one that belongs to it; `true` where that is not known.
+    fn comes_by(&self, device: u32) -> bool {
+        device == 0 || self.arrival.as_ref().is_none_or(|by| by.index == device || by.master == Some(device))
+    }
+
+    fn fit_of_address(&self, listener: &Listener) -> Fit {
+        let (at, to) = (listener.socket.local.ip(), self.at().ip());
         if at.to_canonical() == to.to_canonical() {
             return Fit::Covers;
         }
@@ -219,18 +291,51 @@ impl AddressFacts {
 }
 
 impl Facts {
+    /// The name of a device that a listener is bound to, or its index.
+    pub fn device_name(&self, listener: &Listener) -> String {
+        let index = listener.socket.ifindex;
+        let known =
+            self.devices.iter().find(|(netns, device)| (*netns, device.index) == (listener.netns, index));
+        known.map_or_else(|| format!("with index {index}"), |(_, device)| device.name.clone())
+    }
+
     /// The listeners that take connections to `address`.
     pub fn listeners_at<'f>(&'f self, address: &'f AddressFacts) -> impl Iterator<Item = &'f Listener> {
         self.listeners.iter().filter(|listener| address.fit(listener) == Fit::Covers)
     }
 
+    /// How many connects to `address` have sent their SYN again, now or at any look while this was watched.
+    pub fn syn_again(&self, address: &AddressFacts) -> u32 {
+        let seen = self.seen.as_ref().map_or(0, |seen| seen.samples.syn_again(address.to));
+        seen.max(address.pending.syn_again)
+    }
+
+    /// The listeners that took connections to `address` when the watch began; `None` if that is not known.
+    pub fn before<'f>(&'f self, address: &'f AddressFacts) -> Option<Vec<&'f Listener>> {
+        let before = self.seen.as_ref()?.before.as_ref()?;
+        Some(before.iter().filter(|listener| address.fit(listener) == Fit::Covers).collect())
+    }
+
+    /// How many connections waited at `listener` when the watch began.
+    pub fn depth_before(&self, listener: &Listener) -> Option<u32> {
+        let before = self.seen.as_ref()?.before.as_ref()?;
+        let cookie = (listener.netns, listener.socket.cookie);
+        let then = before.iter().find(|then| (then.netns, then.socket.cookie) == cookie);
+        Some(then.map_or(0, |then| then.socket.depth))
+    }
+
     /// What was seen of findings of `code` about a listener of this address's namespace, or about it as a destination.
     pub fn finding<'f>(&'f self, address: &'f AddressFacts, codes: &'f [&'f str]) -> Option<&'f Finding> {
         let of_this = |finding: &Finding| {
-            let port = finding.subject.address.map(|at| at.port()).or(finding.subject.port)
-                == Some(address.to.port());
+            let port = finding
+                .subject
+                .address
+                .map(|at| at.port())
+                .or(finding.subject.port)
+                .is_some_and(|port| port == address.to.port() || port == address.at().port());
             let ip = finding.subject.address.map(|at| at.ip().to_canonical());
-            let here = ip.is_none_or(|ip| ip.is_unspecified() || ip == address.to.ip().to_canonical());
+            let ends = [address.to.ip().to_canonical(), address.at().ip().to_canonical()];
+            let here = ip.is_none_or(|ip| ip.is_unspecified() || ends.contains(&ip));
             let server = address.server.as_ref().map(|server| server.netns);
             let netns = finding.subject.netns;
             port && here && (netns.is_none() || netns == server || netns == Some(self.client.netns))

@@ -2,11 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 
-use super::facts::{ClosedListener, LeftOver};
+use super::facts::{ClosedListener, LeftOver, Waiting};
+use super::sampler::Samples;
+use super::steered;
 use super::{AddressFacts, Facts, Pending, Place, Seen, Target};
 use crate::event::{ObservationStatus, canonical};
 use crate::finding::Finding;
 use crate::host::counters::Counters;
+use crate::host::devices::device;
 use crate::host::knobs::Knobs;
 use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns};
 use crate::host::procfs::Procfs;
@@ -22,6 +25,8 @@ pub struct Scope {
     pub target: Target,
     /// The namespace from which it is asked for.
     pub client: Netns,
+    /// Addresses that connections were opened to, and where they were seen to end.
+    pub joined: Vec<(SocketAddr, SocketAddr)>,
 }
 
 /// Looks at everything that needs no probes.
@@ -35,19 +40,31 @@ pub fn look(scope: &Scope) -> Result<Facts, NetnsError> {
         name: netns.name().map(str::to_owned),
         own: netns.id() == own,
     };
-    let stock = stock::take(&stock::Scope { ports: vec![scope.target.port], ..stock::Scope::default() })?;
     let mut table = NetnsTable::new(Procfs::default())?;
-    // What went wrong with it is in the stock's gaps already.
+    // What goes wrong with it is in the stock's gaps.
     let _ = table.refresh();
-    let mut gaps = stock.missing;
+    let mut gaps = Vec::new();
     let addresses = resolve(scope).map(|addresses| {
-        addresses.into_iter().map(|to| of_address(scope, to, &table, &place, &mut gaps)).collect()
+        let of = |to| of_address(scope, to, &table, &place, &mut gaps);
+        addresses.into_iter().map(of).collect::<Vec<_>>()
     });
+    let ports = ports(scope.target.port, addresses.as_deref().unwrap_or_default());
+    let mut stock = stock::take(&stock::Scope { ports: ports.clone(), ..stock::Scope::default() })?;
+    // It has those in between as well.
+    stock.listeners.retain(|listener| ports.contains(&listener.socket.local.port()));
+    gaps.splice(0..0, stock.missing);
+    let devices =
+        stock.listeners.iter().filter(|listener| listener.socket.ifindex != 0).filter_map(|listener| {
+            let found = device(table.get(listener.netns)?, listener.socket.ifindex).ok()??;
+            Some((listener.netns, found))
+        });
+    let devices = devices.collect();
     Ok(Facts {
         target: scope.target.clone(),
         client: place(&scope.client),
         addresses,
         listeners: stock.listeners,
+        devices,
         gaps,
         seen: None,
     })
@@ -66,6 +83,15 @@ pub fn look_after(
     facts.listeners.iter_mut().for_each(|listener| tracing.add_to_listener(listener));
     facts.seen = Some(what_was_seen(&facts, tracing, before));
     Ok(facts)
+}
+
+/// The ports that matter: the called one, and those at which connections end.
+pub(super) fn ports(called: u16, addresses: &[AddressFacts]) -> Vec<u16> {
+    let mut ports = vec![called];
+    ports.extend(addresses.iter().map(|address| address.at().port()));
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }
 
 fn resolve(scope: &Scope) -> Result<Vec<SocketAddr>, String> {
@@ -94,43 +120,87 @@ fn of_address(
     gaps: &mut Vec<Gap>,
 ) -> AddressFacts {
     let way = route(&scope.client, to.ip()).map_err(|error| error.to_string());
-    let is_local = |netns: &&Netns| route(netns, to.ip()).is_ok_and(|found| found == Route::Local);
-    let server = if way == Ok(Route::Local) || to.ip().is_unspecified() {
+    let called = if way == Ok(Route::Local) || to.ip().is_unspecified() {
         Some(scope.client.clone())
-    } else if to.ip().is_loopback() {
-        None
     } else {
-        table.iter().filter(|netns| netns.id() != scope.client.id()).find(is_local).cloned()
+        steered::owner_of(table, to.ip(), &scope.client).cloned()
+    };
+    let joined = scope.joined.iter().find(|(called, _)| *called == to).map(|(_, end)| *end);
+    let gateway = match &way {
+        Ok(Route::Unicast { gateway, .. }) => *gateway,
+        _ => None,
+    };
+    let on_the_way = steered::Way { client: &scope.client, server: called.as_ref(), gateway };
+    let (steered, last) = steered::look(&on_the_way, to, joined, table, place);
+    let at = steered.known.as_ref().map_or(to, |known| known.to);
+    let server = if steered.known.is_none() {
+        called
+    } else if at.ip().is_loopback() || route(&last, at.ip()).is_ok_and(|found| found == Route::Local) {
+        Some(last)
+    } else {
+        steered::owner_of(table, at.ip(), &last).cloned()
     };
     let left_over = match &server {
-        Some(server) => left_over(server, to.port()).unwrap_or_else(|error| {
+        Some(server) => left_over(server, at.port()).unwrap_or_else(|error| {
             gaps.push(Gap::new("listeners", error.to_string()));
             LeftOver::default()
         }),
         None => LeftOver::default(),
     };
+    let waiting = server.as_ref().map_or(Ok(Waiting::default()), |server| waiting(server, at.port()));
+    let waiting = waiting.unwrap_or_else(|error| {
+        gaps.push(Gap::new("connections", error.to_string()));
+        Waiting::default()
+    });
     let pending = pending(&scope.client, to).unwrap_or_else(|error| {
         gaps.push(Gap::new("connections", error.to_string()));
         Pending::default()
     });
     let source = match &way {
         Ok(Route::Unicast { source, .. }) => *source,
+        // To one of its own addresses a namespace sends from that same address; translated, that goes on the way.
+        Ok(Route::Local) => {
+            Some(to.ip()).filter(|_| server.as_ref().is_some_and(|s| s.id() != scope.client.id()))
+        }
         _ => None,
     };
     let way_back = server.as_ref().zip(source).and_then(|(server, source)| {
         // Beside the point where it cannot be asked for: what the server drops is seen, too.
         Some((source, route(server, source).ok()?))
     });
+    // From its own namespace by the loopback device, the first of every namespace; from another one by the device that leads back.
+    let index = match (&server, &way_back) {
+        (Some(server), _) if server.id() == scope.client.id() => Some(1),
+        (Some(_), Some((_, Route::Unicast { device, .. }))) => Some(*device),
+        _ => None,
+    };
+    let arrival = server.as_ref().zip(index).and_then(|(server, index)| device(server, index).ok()?);
     AddressFacts {
         to,
+        arrival,
         way_back,
         route: way,
         knobs: server.as_ref().and_then(|server| Knobs::of(server).ok()).unwrap_or_default(),
         server: server.as_ref().map(place),
         left_over,
         pending,
+        steered,
+        waiting,
         probe: None,
     }
+}
+
+/// Connections that wait for accept(): they have no inode yet.
+fn waiting(server: &Netns, port: u16) -> Result<Waiting, SockDiagError> {
+    let mut found = Waiting::default();
+    for socket in SockDiag::open(server)?.connections_of(port)? {
+        let is_complete = matches!(socket.state, TcpState::Established | TcpState::CloseWait);
+        if is_complete && socket.inode == 0 {
+            found.count += 1;
+            found.longest = found.longest.max(socket.silent_for.unwrap_or_default());
+        }
+    }
+    Ok(found)
 }
 
 fn left_over(server: &Netns, port: u16) -> Result<LeftOver, SockDiagError> {
@@ -145,7 +215,7 @@ fn left_over(server: &Netns, port: u16) -> Result<LeftOver, SockDiagError> {
     Ok(found)
 }
 
-fn pending(client: &Netns, to: SocketAddr) -> Result<Pending, SockDiagError> {
+pub(super) fn pending(client: &Netns, to: SocketAddr) -> Result<Pending, SockDiagError> {
     let mut found = Pending::default();
     let states = States::of(&[TcpState::SynSent, TcpState::Established]);
     for socket in SockDiag::open(client)?.sockets(&Query { states, ports: None })?.sockets {
@@ -174,30 +244,34 @@ fn observes(tracing: &Tracing, name: &str) -> bool {
 
 /// What a trace has seen of the port, and by how much the counters have grown since `before`.
 fn what_was_seen(facts: &Facts, tracing: &Tracing, before: &[(Netns, Counters)]) -> Seen {
-    let port = facts.target.port;
+    let ports = ports(facts.target.port, facts.addresses.as_deref().unwrap_or_default());
     let about = |finding: &&Finding| {
-        finding.subject.address.map(|at| at.port()).or(finding.subject.port) == Some(port)
+        let port = finding.subject.address.map(|at| at.port()).or(finding.subject.port);
+        port.is_some_and(|port| ports.contains(&port))
     };
     let world = tracing.engine().world();
-    let closed =
-        world.listeners().iter().filter(|listener| listener.endpoints.local.port() == port).filter_map(
-            |listener| {
-                let when = listener.closed?;
-                let task = listener.closing.as_ref().map(|closing| &closing.task);
-                Some(ClosedListener {
-                    netns: listener.endpoints.netns,
-                    local: listener.endpoints.local,
-                    when: when.to_string(),
-                    who: task.map(|task| format!("{}[{}]", world.processes().comm(task), task.pid)),
-                    exiting: listener.closing.as_ref().and_then(|closing| closing.exiting),
-                })
-            },
-        );
+    let closed = world
+        .listeners()
+        .iter()
+        .filter(|listener| ports.contains(&listener.endpoints.local.port()))
+        .filter_map(|listener| {
+            let when = listener.closed?;
+            let task = listener.closing.as_ref().map(|closing| &closing.task);
+            Some(ClosedListener {
+                netns: listener.endpoints.netns,
+                local: listener.endpoints.local,
+                when: when.to_string(),
+                who: task.map(|task| format!("{}[{}]", world.processes().comm(task), task.pid)),
+                exiting: listener.closing.as_ref().and_then(|closing| closing.exiting),
+            })
+        });
     Seen {
         span: tracing.span(),
         findings: tracing.findings().iter().filter(about).cloned().collect(),
         closed: closed.collect(),
         untraced: None,
+        samples: Samples::default(),
+        before: None,
         sees_drops: observes(tracing, HANDSHAKE_DROPS),
         counters: growth(before),
     }

@@ -5,19 +5,27 @@
 
 mod cause;
 mod facts;
+mod far_end;
 mod gather;
 mod probe;
+mod rules;
+mod sampler;
+mod steered;
 mod verdict;
 
 pub use facts::{AddressFacts, Facts, Pending, Place, ProbeOutcome, Seen, Target};
+pub use far_end::{FarEnd, Fate};
 pub use gather::{Scope, look, look_after};
 pub use probe::try_one;
+pub use rules::VERDICTS;
+pub use sampler::{Samples, sample};
 pub use verdict::{Answer, Found, Step, Verdict};
 
 /// Walks the candidate causes for one address of the target.
 pub fn judge(facts: &Facts, address: &AddressFacts) -> Answer {
     let steps = [
         ("route", cause::route::judge as fn(&Facts, &AddressFacts) -> Found),
+        ("translation", cause::steered::judge),
         ("way-back", cause::way_back::judge),
         ("listener", cause::listener::judge),
         ("firewall", cause::firewall::judge),
@@ -27,8 +35,15 @@ pub fn judge(facts: &Facts, address: &AddressFacts) -> Answer {
         ("answers", cause::answers::judge),
         ("arrivals", cause::arrivals::judge),
     ];
-    let steps = steps.into_iter().map(|(name, judge)| Step { name, found: judge(facts, address) }).collect();
+    let mut steps: Vec<Step> =
+        steps.into_iter().map(|(name, judge)| Step { name, found: judge(facts, address) }).collect();
+    steps.extend(cause::contradiction(facts, address).map(|found| Step { name: "contradiction", found }));
     Answer::of(address.to, steps)
+}
+
+/// The ports that matter for a target: the one that is called, and those at which connections end.
+pub fn ports(facts: &Facts) -> Vec<u16> {
+    gather::ports(facts.target.port, facts.addresses.as_deref().unwrap_or_default())
 }
 
 /// Judges every address of the target.

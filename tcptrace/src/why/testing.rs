@@ -1,6 +1,7 @@
 //! Prepared facts.
 
-use super::facts::LeftOver;
+use super::facts::{LeftOver, Waiting};
+use super::steered::Steered;
 use super::{AddressFacts, Facts, Pending, Place};
 use crate::host::knobs::{Knobs, PortRange};
 use crate::host::route::Route;
@@ -20,6 +21,7 @@ pub(super) fn listener(at: &str) -> Listener {
 pub(super) fn address(to: &str) -> AddressFacts {
     AddressFacts {
         to: to.parse().unwrap(),
+        arrival: None,
         way_back: None,
         route: Ok(Route::Local),
         server: Some(here()),
@@ -29,6 +31,8 @@ pub(super) fn address(to: &str) -> AddressFacts {
         },
         left_over: LeftOver::default(),
         pending: Pending::default(),
+        steered: Steered::default(),
+        waiting: Waiting::default(),
         probe: None,
     }
 }
@@ -53,6 +57,7 @@ pub(super) fn facts(addresses: Vec<AddressFacts>, listeners: Vec<Listener>) -> F
         client: here(),
         addresses: Ok(addresses),
         listeners,
+        devices: Vec::new(),
         gaps: Vec::new(),
         seen: None,
     }

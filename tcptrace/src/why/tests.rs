@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use super::facts::{ClosedListener, LeftOver};
+use super::facts::{ClosedListener, LeftOver, Waiting};
+use super::steered::{Known, Steered};
 use super::testing::{HERE, address, facts, listener, owner, remote, thread};
 use super::*;
 use crate::event::{ListenerTotals, Timestamp};
 use crate::finding::Confidence::{self, Certain, Likely, Possible};
 use crate::finding::{Evidence, Finding, Party, Remedy, Severity, State};
 use crate::host::counters::Counters;
+use crate::host::devices::Device;
 use crate::host::route::{Nowhere, Route};
 use crate::identity::state::RunState;
 use crate::stock::{Gap, HalfOpen, Listener, Traced};
@@ -35,8 +37,22 @@ fn refused() -> ProbeOutcome {
     ProbeOutcome::Failed { errno: libc::ECONNREFUSED, after: Duration::from_millis(1) }
 }
 
+/// Set up, with this fate at its other end.
+fn ended(fate: Fate) -> ProbeOutcome {
+    let place = (fate != Fate::NotSeen).then_some(Place { netns: HERE, name: None, own: true });
+    let at = "10.0.0.1:80".parse().unwrap();
+    let end = FarEnd { at, place, fate, watched: Duration::from_millis(1200), unread: Vec::new() };
+    ProbeOutcome::Connected { after: Duration::from_millis(1), end: Some(end) }
+}
+
+/// Set up, and accepted by a program.
 fn connected() -> ProbeOutcome {
-    ProbeOutcome::Connected(Duration::from_millis(1))
+    ended(Fate::Accepted(Some("server[100]".to_owned())))
+}
+
+/// Set up by the kernel alone.
+fn kept_waiting() -> ProbeOutcome {
+    ended(Fate::Waiting)
 }
 
 #[test]
@@ -69,7 +85,7 @@ fn a_server_without_a_route_back() {
 }
 
 #[test]
-fn nobody_listens_or_somebody_elsewhere() {
+fn no_process_listens_or_one_elsewhere() {
     assert_eq!(of(address("10.0.0.1:80"), vec![]), ("no-listener", Certain, Some(false)));
     assert_eq!(
         of(address("10.0.0.1:80"), vec![listener("127.0.0.1:80")]),
@@ -170,7 +186,7 @@ fn a_stopped_process_is_the_cause_and_not_the_queue_that_it_fills() {
     // The kernel answers for it as long as there is room.
     (stopped.socket.depth, stopped.socket.limit) = (1, 20);
     assert_eq!(
-        of(probed(address("10.0.0.1:80"), connected()), vec![stopped]),
+        of(probed(address("10.0.0.1:80"), kept_waiting()), vec![stopped]),
         ("process-stopped", Certain, Some(false))
     );
 }
@@ -272,7 +288,11 @@ fn findings_of_the_time_watched_decide() {
 fn other_hosts() {
     assert_eq!(of(probed(remote("192.0.2.1:80"), no_answer()), vec![]), ("no-answer", Certain, Some(false)));
     assert_eq!(of(probed(remote("192.0.2.1:80"), refused()), vec![]), ("refused", Certain, Some(false)));
-    assert_eq!(of(probed(remote("192.0.2.1:80"), connected()), vec![]), ("answers", Certain, Some(true)));
+    // The other host's kernel has answered; whether a program has accepted is not seen from here.
+    assert_eq!(
+        of(probed(remote("192.0.2.1:80"), ended(Fate::NotSeen)), vec![]),
+        ("answers", Likely, Some(true))
+    );
     let unreachable = ProbeOutcome::Failed { errno: libc::EHOSTUNREACH, after: Duration::from_secs(3) };
     assert_eq!(
         of(probed(remote("192.0.2.1:80"), unreachable), vec![]),
@@ -322,4 +342,180 @@ fn a_healthy_listener_is_called_so() {
         of(probed(address("10.0.0.1:80"), connected()), vec![listener("0.0.0.0:80")]),
         ("answers", Certain, Some(true))
     );
+}
+
+/// Connections to it are led to another address by a rule.
+fn led(to: &str, seen: bool) -> AddressFacts {
+    let known = Known {
+        to: to.parse().unwrap(),
+        by: "DNAT by a rule".to_owned(),
+        seen,
+        at: Place { netns: HERE, name: None, own: true },
+        is_neighbour: true,
+    };
+    AddressFacts { steered: Steered { known: Some(known), ..Steered::default() }, ..address("10.0.0.1:80") }
+}
+
+fn text_of(facts: &Facts) -> String {
+    judge(facts, &facts.addresses.as_ref().unwrap()[0]).verdict.text
+}
+
+#[test]
+fn a_translated_port_is_judged_where_it_ends() {
+    let end = || listener("0.0.0.0:8080");
+    let to = probed(led("172.17.0.2:8080", true), connected());
+    assert_eq!(of(to.clone(), vec![end()]), ("answers", Certain, Some(true)));
+    // A full queue there explains silence here; the called port has no listener, and needs none.
+    let mut busy = full();
+    busy.socket.local = "0.0.0.0:8080".parse().unwrap();
+    assert_eq!(of(led("172.17.0.2:8080", true), vec![busy]), ("accept-queue-full", Certain, Some(false)));
+    let gone = facts(vec![probed(led("172.17.0.2:8080", true), refused())], vec![]);
+    assert_eq!(verdict(&gone), ("no-listener", Certain, Some(false)));
+    let text = text_of(&gone);
+    assert!(text.contains("port 8080") && text.contains("still leads connections to 10.0.0.1:80"), "{text}");
+    // Another container's listener of the same port has nothing to do with it.
+    let mut other = end();
+    other.netns = HERE + 1;
+    let to = probed(led("172.17.0.2:8080", true), refused());
+    assert_eq!(of(to, vec![other]), ("no-listener", Certain, Some(false)));
+    // What a rule says was not seen to happen.
+    assert_eq!(of(led("172.17.0.2:8080", false), vec![]), ("no-listener", Likely, Some(false)));
+}
+
+#[test]
+fn a_translation_to_an_address_that_no_namespace_has() {
+    let gone = |probe| {
+        let mut to = led("172.17.0.2:8080", true);
+        (to.server, to.probe) = (None, Some(probe));
+        of(to, vec![])
+    };
+    assert_eq!(gone(no_answer()), ("translation-target-gone", Likely, Some(false)));
+    // By RST the address has answered: what is there is not seen from here.
+    assert_eq!(gone(refused()), ("refused", Certain, Some(false)));
+    // Another host behind it.
+    assert_eq!(gone(ended(Fate::NotSeen)), ("answers", Likely, Some(true)));
+    let mut to = led("172.17.0.2:8080", true);
+    (to.server, to.pending) = (None, Pending { syn_sent: 1, syn_again: 1, established: 0 });
+    assert_eq!(of(to, vec![]), ("translation-target-gone", Likely, Some(false)));
+}
+
+#[test]
+fn the_absence_of_a_listener_shows_nothing_where_packets_may_be_led_elsewhere() {
+    let steered = |may: &[&str], unread: &[&str]| {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let steered = Steered { known: None, may: texts(may), unread: texts(unread) };
+        AddressFacts { steered, ..address("10.0.0.1:80") }
+    };
+    assert_eq!(of(steered(&["a BPF program"], &[]), vec![]), ("no-listener", Possible, Some(false)));
+    assert_eq!(of(steered(&[], &["its rules"]), vec![]), ("no-listener", Likely, Some(false)));
+    // An answer outweighs it.
+    let answered = probed(steered(&["a BPF program"], &[]), connected());
+    assert_eq!(of(answered, vec![]), ("answers", Certain, Some(true)));
+    let unseen = facts(vec![probed(address("10.0.0.1:80"), ended(Fate::NotSeen))], vec![]);
+    assert_eq!(verdict(&unseen), ("answers", Likely, Some(true)));
+}
+
+#[test]
+fn handshakes_that_no_program_accepts_are_no_health() {
+    let queue = |depth: u32| {
+        let mut listener = listener("0.0.0.0:80");
+        listener.socket.depth = depth;
+        listener
+    };
+    let kept = || probed(address("10.0.0.1:80"), kept_waiting());
+    assert_eq!(of(kept(), vec![queue(1)]), ("not-accepting", Likely, Some(false)));
+    // At one look: they have waited for long.
+    let waits = |seconds| {
+        let waiting = Waiting { count: 35, longest: Duration::from_secs(seconds) };
+        AddressFacts { waiting, ..address("10.0.0.1:80") }
+    };
+    assert_eq!(of(waits(60), vec![queue(35)]), ("not-accepting", Likely, Some(false)));
+    assert_eq!(of(waits(0), vec![queue(35)]).0, "no-fault-found");
+    // Others waited all the time, and the queue never became shorter.
+    let watched = |depths: &[u32]| {
+        let mut facts = facts(vec![kept()], vec![queue(36)]);
+        let mut seen = Seen::default();
+        let at = (HERE, 1000, "0.0.0.0:80".parse().unwrap());
+        depths.iter().for_each(|depth| seen.samples.note(at, *depth, 511));
+        facts.seen = Some(seen);
+        verdict(&facts)
+    };
+    assert_eq!(watched(&[35, 35, 36]), ("not-accepting", Certain, Some(false)));
+    assert_eq!(watched(&[35, 34, 36]), ("not-accepting", Likely, Some(false)));
+    assert_eq!(watched(&[0, 0, 1]), ("not-accepting", Likely, Some(false)));
+    // Something was accepted meanwhile: it is not that it does not accept.
+    let mut slow = facts(vec![kept()], vec![queue(1)]);
+    slow.listeners[0].traced = traced(ListenerTotals { accepted: Some(3), ..ListenerTotals::ZERO });
+    slow.seen = Some(Seen::default());
+    assert_ne!(verdict(&slow).0, "not-accepting");
+}
+
+#[test]
+fn what_was_seen_contradicts_what_was_listed() {
+    let mut stopped = listener("0.0.0.0:80");
+    stopped.owners = vec![owner(7, "server", &[3], vec![thread(RunState::Stopped)])];
+    let accepted = probed(address("10.0.0.1:80"), connected());
+    assert_eq!(of(accepted, vec![stopped]), ("contradiction", Certain, None));
+    // Counts that cannot be complete are said to be so.
+    let mut watched = facts(vec![address("10.0.0.1:80")], vec![listener("0.0.0.0:80")]);
+    watched.listeners[0].traced =
+        traced(ListenerTotals { accepted: Some(255), enqueued: Some(178), ..ListenerTotals::ZERO });
+    let said = |waited: u32| {
+        let mut facts = watched.clone();
+        let mut before = listener("0.0.0.0:80");
+        before.socket.depth = waited;
+        facts.seen = Some(Seen { before: Some(vec![before]), ..Seen::default() });
+        let answer = judge(&facts, &facts.addresses.as_ref().unwrap()[0]);
+        answer.steps.iter().any(|step| step.name == "contradiction")
+    };
+    assert!(said(10));
+    assert!(!said(77));
+}
+
+#[test]
+fn a_queue_that_was_full_for_some_of_the_time() {
+    let mut watched = facts(vec![address("10.0.0.1:80")], vec![listener("0.0.0.0:80")]);
+    let mut seen = Seen::default();
+    let at = (HERE, 1000, "0.0.0.0:80".parse().unwrap());
+    [0, 512, 0].into_iter().for_each(|depth| seen.samples.note(at, depth, 511));
+    watched.seen = Some(seen);
+    assert_eq!(verdict(&watched), ("accept-queue-full", Likely, Some(false)));
+    // The probes saw that nothing was lost.
+    watched.listeners[0].traced = traced(ListenerTotals::ZERO);
+    assert_ne!(verdict(&watched).0, "accept-queue-full");
+}
+
+#[test]
+fn listeners_that_come_and_go_while_it_is_watched() {
+    let watched = |before: Vec<Listener>, now: Vec<Listener>, probe| {
+        let mut facts = facts(vec![probed(address("10.0.0.1:80"), probe)], now);
+        facts.seen = Some(Seen { before: Some(before), ..Seen::default() });
+        verdict(&facts)
+    };
+    let there = || vec![listener("0.0.0.0:80")];
+    assert_eq!(watched(there(), vec![], refused()), ("listener-exited", Certain, Some(false)));
+    assert_eq!(watched(there(), there(), refused()), ("rejected", Likely, Some(false)));
+    // It was not there yet when the SYN came.
+    assert_ne!(watched(vec![], there(), refused()).0, "rejected");
+}
+
+#[test]
+fn a_listener_that_is_bound_to_another_device() {
+    let device = |index, name: &str, master| Device { index, name: name.to_owned(), kind: None, master };
+    let mut bound = listener("0.0.0.0:80");
+    bound.socket.ifindex = 5;
+    let by = |arrival: Option<Device>| {
+        let to = AddressFacts { arrival, ..probed(address("10.0.0.1:80"), refused()) };
+        let mut facts = facts(vec![to], vec![bound.clone()]);
+        facts.devices = vec![(HERE, device(5, "mgmt0", None))];
+        facts
+    };
+    let other = by(Some(device(1, "lo", None)));
+    assert_eq!(verdict(&other), ("other-device", Certain, Some(false)));
+    let text = text_of(&other);
+    assert!(text.contains("mgmt0") && text.contains("come by lo"), "{text}");
+    // By its own device, by one that belongs to it, or by one that is not known.
+    for arrival in [Some(device(5, "mgmt0", None)), Some(device(7, "eth0", Some(5))), None] {
+        assert_ne!(verdict(&by(arrival)).0, "other-device");
+    }
 }

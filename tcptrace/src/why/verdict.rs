@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
+use super::rules;
 use crate::finding::{Confidence, Remedy};
 
 /// What a candidate cause has come to.
@@ -99,8 +100,18 @@ pub struct Answer {
 
 impl Answer {
     /// The surest problem decides; of equally sure ones the first that a connection meets. That it was seen to answer is
-    /// stronger than what is only possible or likely.
+    /// stronger than what is only possible or likely. A certain problem that an acceptance excludes is a contradiction: then
+    /// nothing is decided.
     pub(super) fn of(address: SocketAddr, steps: Vec<Step>) -> Self {
+        #[cfg(test)]
+        for step in &steps {
+            if let Found::Problem(verdict) | Found::Answers(verdict) = &step.found {
+                let declared = rules::VERDICTS.iter().find(|rule| rule.code == verdict.verdict);
+                let rests = declared.map(|rule| rule.rests_on(verdict.confidence).is_some());
+                // Those of the tests of this very function are made up.
+                assert!(step.name == "x" || rests == Some(true), "{verdict:?} is not declared");
+            }
+        }
         let best = |wanted: fn(&Found) -> Option<&Verdict>| {
             let found = steps.iter().filter_map(|step| wanted(&step.found));
             found.fold(None::<&Verdict>, |best, next| match best {
@@ -114,12 +125,25 @@ impl Answer {
             (Some(problem), Some(answers)) if answers.confidence > problem.confidence => {
                 (answers.clone(), Some(true))
             }
+            (Some(problem), Some(answers))
+                if answers.confidence == Confidence::Certain
+                    && rules::is_excluded_by_acceptance(problem.verdict) =>
+            {
+                (contradiction(problem, answers), None)
+            }
             (Some(problem), _) => (problem.clone(), Some(false)),
             (None, Some(answers)) => (answers.clone(), Some(true)),
             (None, None) => (nothing_found(), None),
         };
         Self { address, steps, verdict, healthy }
     }
+}
+
+fn contradiction(problem: &Verdict, answers: &Verdict) -> Verdict {
+    let text = format!("two looks contradict each other: {}; and yet {}", problem.text, answers.text);
+    Verdict::new("contradiction", Confidence::Certain, text).advise(Remedy::text(
+        "run it again: what changed between the looks does not do so twice; if it stays, the connection ends elsewhere than it seems",
+    ))
 }
 
 fn nothing_found() -> Verdict {
@@ -161,6 +185,9 @@ mod tests {
         let answers = || Found::Answers(Verdict::new("answers", Certain, ""));
         assert_eq!(verdict(vec![problem("a", Likely), answers()]), ("answers", Some(true)));
         assert_eq!(verdict(vec![problem("a", Certain), answers()]), ("a", Some(false)));
+        // An acceptance that was seen, and no listener that could have taken it.
+        assert_eq!(verdict(vec![problem("no-listener", Certain), answers()]), ("contradiction", None));
+        assert_eq!(verdict(vec![problem("no-listener", Likely), answers()]), ("answers", Some(true)));
         assert_eq!(verdict(vec![Found::unknown("")]), ("no-fault-found", None));
     }
 }

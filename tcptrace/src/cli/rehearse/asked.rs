@@ -1,12 +1,17 @@
 //! `tcptrace why`, asked after a rehearsal about what does not answer in it, with what the rehearsal's own trace has seen.
 
+use std::time::Duration;
+
 use crate::{
     event::Event,
     host::{counters::Counters, netns::Netns},
     rehearse::{GroundTruth, Question, Stage},
     stock::Tracing,
-    why::{Scope, Target, answers, decisive, look_after},
+    why::{ProbeOutcome, Scope, Target, answers, decisive, look_after, try_one},
 };
+
+/// How long a connection of its own may take, and then a program to accept it: emulated machines are slow.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What has been seen so far.
 pub(super) struct Asked {
@@ -42,15 +47,22 @@ impl Asked {
             Err(error) => return wrong(error.to_string()),
         };
         let target = Target { host: question.target.ip().to_string(), port: question.target.port() };
-        let facts = match look_after(&Scope { target, client }, &self.tracing, &self.counters) {
+        let probe = question.probe.then(|| try_one(&client, question.target, PATIENCE, PATIENCE));
+        let joined = match &probe {
+            Some(ProbeOutcome::Connected { end: Some(end), .. }) => vec![(question.target, end.at)],
+            _ => Vec::new(),
+        };
+        let mut facts = match look_after(&Scope { target, client, joined }, &self.tracing, &self.counters) {
             Ok(facts) => facts,
             Err(error) => return wrong(error.to_string()),
         };
+        if let Some(address) = facts.addresses.iter_mut().flatten().next() {
+            address.probe = probe;
+        }
+        let healthy = Some(question.verdict == "answers");
         let answers = answers(&facts);
         match decisive(&answers) {
-            Some(answer) if answer.verdict.verdict == question.verdict && answer.healthy == Some(false) => {
-                None
-            }
+            Some(answer) if answer.verdict.verdict == question.verdict && answer.healthy == healthy => None,
             Some(answer) => wrong(format!(
                 "the verdict is {}, and {} was said: {}",
                 question.verdict, answer.verdict.verdict, answer.verdict.text

@@ -268,6 +268,7 @@ pub(super) fn accept_fail(from: &mut Cursor<'_>) -> Result<Kind, Ended> {
         errno,
         open_files_limit: (limit != record::LIMIT_UNKNOWN).then_some(limit),
         total: from.u64()?,
+        accepted: from.u64()?,
         host_files_limit: None,
         host_files: None,
     })))

@@ -502,13 +502,21 @@ fn connects_without_a_port_and_what_processes_do_with_ports() {
 fn accept_failures() {
     let record = |limit: u64| {
         encode(record::ACCEPT_FAIL, 42, |to| {
-            to.endpoints(&ends()).listener(&listener()).task(&some_task()).u32(24).u32(0).u64(limit).u64(59)
+            to.endpoints(&ends())
+                .listener(&listener())
+                .task(&some_task())
+                .u32(24)
+                .u32(0)
+                .u64(limit)
+                .u64(59)
+                .u64(7)
         })
     };
     assert_eq!(record(40).len(), size_of::<record::AcceptFail>());
     let Kind::AcceptFail(fail) = kind_of(&record(40)) else { panic!() };
     assert_eq!((fail.endpoints, &fail.task), (ends_decoded(), &task_decoded()));
     assert_eq!((fail.errno, fail.open_files_limit, fail.total), (24, Some(40), 59));
+    assert_eq!(fail.accepted, 7);
     let Kind::AcceptFail(fail) = kind_of(&record(record::LIMIT_UNKNOWN)) else { panic!() };
     assert_eq!(fail.open_files_limit, None);
 }

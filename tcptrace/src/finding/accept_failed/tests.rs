@@ -20,6 +20,7 @@ fn fail(server: &Server, errno: u32, total: u64) -> AcceptFail {
         errno,
         open_files_limit: Some(40),
         total,
+        accepted: server.totals.accepted.unwrap(),
         host_files_limit: None,
         host_files: None,
     }

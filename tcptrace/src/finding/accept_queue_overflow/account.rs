@@ -24,7 +24,7 @@ pub(super) struct Account<'a> {
     pub(super) limit: Option<QueueLimit>,
     pub(super) arrivals: Option<f64>,
     pub(super) accepts: Option<f64>,
-    /// Time from the first to the last drop.
+    /// The time in which the drops and the rates were counted.
     pub(super) duration: Duration,
 }
 
@@ -32,10 +32,17 @@ impl<'a> Account<'a> {
     pub(super) fn of(listener: &'a Listener, memory: &'a Overflow, world: &'a Correlator) -> Self {
         let namespace = world.namespace(listener.endpoints.netns);
         let drops = listener.overflows().since(&memory.before);
-        let (start, end) = (&memory.start, memory.end.as_ref());
+        // Rates and drops are of one interval: from the reading before the first drop to the one after the last.
+        let start = &memory.start;
+        let end = memory.end.as_ref().filter(|end| end.time >= memory.last);
         let rate_of = |counter: fn(&Reading) -> Option<u64>| {
             let end = end?;
             per_second(counter(start), counter(end), end.time.since(start.time))
+        };
+        let came = || {
+            let end = end?;
+            let enqueued = end.enqueued?.checked_sub(start.enqueued?)?;
+            per_second(Some(0), Some(enqueued + drops.total()), end.time.since(start.time))
         };
         Self {
             listener,
@@ -46,10 +53,9 @@ impl<'a> Account<'a> {
             drops,
             limit: QueueLimit::of(listener, namespace),
             // Where SYNs are not seen: those that came through, and those that did not.
-            arrivals: rate_of(|reading| reading.syns)
-                .or_else(|| rate_of(|reading| Some(reading.enqueued? + reading.overflows))),
+            arrivals: rate_of(|reading| reading.syns).or_else(came),
             accepts: rate_of(|reading| reading.accepted),
-            duration: memory.last.since(memory.first),
+            duration: end.map_or(memory.last, |end| end.time).since(start.time),
         }
     }
 
@@ -116,6 +122,7 @@ impl<'a> Account<'a> {
             .owner
             .add_to(evidence)
             .with_some("abort_on_overflow", knobs.and_then(|knobs| knobs.abort_on_overflow))
+            .with_some("steered_from", self.listener.steered_from.map(|called| called.to_string()))
             .with_some("syncookies", knobs.and_then(|knobs| knobs.syncookies))
             .with_some("max_syn_backlog", knobs.and_then(|knobs| knobs.max_syn_backlog))
             .with("why", explanation)
@@ -192,10 +199,10 @@ impl<'a> Account<'a> {
         self.drops.inferred > 0 && self.listener.inferred.shared
     }
 
-    /// Growth of ListenOverflows of the namespace since before the first drop, once it was read after that.
+    /// Growth of ListenOverflows of the namespace since before the first drop, once it was read after the last.
     fn kernel_growth(&self) -> Option<u64> {
         let (time, grown) = kernel_overflows(self.listener, self.world)?;
-        (time >= self.memory.first).then(|| grown.saturating_sub(self.memory.kernel_before.unwrap_or(0)))
+        (time >= self.memory.last).then(|| grown.saturating_sub(self.memory.kernel_before.unwrap_or(0)))
     }
 
     fn waits(&self) -> Waits {
@@ -206,8 +213,10 @@ impl<'a> Account<'a> {
             total.checked_sub(total_before)?.checked_div(waits)
         });
         // The maximum is that since the tracer started: of this overflow only if it rose meanwhile.
-        let longest =
-            end.wait_max_ns.filter(|longest| Some(*longest) > start.wait_max_ns).map(Duration::from_nanos);
+        let longest = end
+            .wait_max_ns
+            .filter(|longest| Some(*longest) > start.wait_max_ns.or(Some(0)))
+            .map(Duration::from_nanos);
         // Who still waits counts, too.
         let longest = longest.max(self.memory.stall.waiting.filter(|waiting| *waiting >= STALL));
         Waits { mean: mean.map(Duration::from_nanos), longest }

@@ -125,6 +125,20 @@ fn a_queue_cut_by_somaxconn_is_not_the_application_s_fault() {
 }
 
 #[test]
+fn a_limit_that_is_neither_the_argument_nor_somaxconn_comes_from_a_call_that_was_not_seen() {
+    // listen(fd, 160), seen; then listen(fd, 10), which was not.
+    let mut play = Play::new(4096);
+    let mut server = Server::new(100, "0.0.0.0:1080", 160);
+    server.listen(&mut play, task(6039, "delegated"), Some(160), 4096);
+    server.limit = 10;
+    server.run(&mut play, 14, 100, 5000);
+    let finding = play.only();
+    assert_eq!((finding.cause, finding.confidence), ("backlog-argument", Confidence::Likely));
+    assert!(finding.explanation.contains("listen() was not seen"), "{}", finding.explanation);
+    assert!(!finding.explanation.contains("cut"), "{}", finding.explanation);
+}
+
+#[test]
 fn slow_accepts_are_not_helped_by_a_longer_queue() {
     let mut play = Play::new(128);
     let mut server = server(&mut play, 128, 128);

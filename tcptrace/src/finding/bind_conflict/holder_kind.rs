@@ -13,6 +13,10 @@ pub(super) enum Kind {
     EphemeralGrab,
     Listener,
     TimeWait,
+    /// Closed here, and the peer has not closed, or not acknowledged it.
+    FinWait,
+    /// Closed on both sides, the last step not acknowledged.
+    LastAck,
     BoundSocket,
     InheritedFd,
     Wildcard,
@@ -25,6 +29,8 @@ impl Kind {
             Self::EphemeralGrab => "ephemeral-grab",
             Self::Listener => "listener",
             Self::TimeWait => "time-wait",
+            Self::FinWait => "fin-wait",
+            Self::LastAck => "last-ack",
             Self::BoundSocket => "bound-socket",
             Self::InheritedFd => "inherited-fd",
             Self::Wildcard => "wildcard",
@@ -35,8 +41,11 @@ impl Kind {
 
 impl Account<'_> {
     pub(super) fn kind(&self, holder: &PortHolder) -> Kind {
-        if holder.state == SocketState::TimeWait {
-            return Kind::TimeWait;
+        match holder.state {
+            SocketState::TimeWait => return Kind::TimeWait,
+            SocketState::FinWait1 | SocketState::FinWait2 if holder.is_remnant() => return Kind::FinWait,
+            SocketState::Closing | SocketState::LastAck if holder.is_remnant() => return Kind::LastAck,
+            _ => {}
         }
         let idle = matches!(holder.state, SocketState::Listen | SocketState::Bound);
         if idle && self.is_kernel_s(holder) {

@@ -2,7 +2,7 @@
 
 use crate::correlate::PortHolder;
 use crate::event::{PortRange, PortRanges, SocketState};
-use crate::finding::commands::sysctl;
+use crate::finding::commands::{self, inside, sysctl};
 use crate::finding::{Party, Remedy, own_words};
 use crate::software::Need;
 
@@ -28,9 +28,13 @@ impl Account<'_> {
             Kind::EphemeralGrab => self.reserve(port, held, requester),
             Kind::Listener => own_words::of(held, Need::Release)
                 .into_iter()
-                .chain([stop("which listens there"), Remedy::text(other_port)])
+                .chain([stop("which listens there")])
+                .chain(self.one_address(holder, requester))
+                .chain(self.one_device(holder, held))
+                .chain([Remedy::text(other_port)])
                 .chain(own_words::of(requester, Need::Listen))
                 .collect(),
+            Kind::FinWait | Kind::LastAck => self.outlive(holder, requester),
             Kind::TimeWait => {
                 let mut remedy = Vec::new();
                 if !self.conflict.options.reuseaddr() {
@@ -87,6 +91,84 @@ impl Account<'_> {
         }
     }
 
+    /// If only the requester's wildcard meets the holder: a bind to one address does not.
+    fn one_address(&self, holder: &PortHolder, requester: &Party) -> Option<Remedy> {
+        let wanted = self.conflict.endpoints.local;
+        let meets = wanted.ip().is_unspecified() && !holder.endpoints.local.ip().is_unspecified();
+        meets.then(|| {
+            Remedy::text(format!(
+                "or let {} bind one address instead of {wanted}: the one that its clients call, which is not {}",
+                process_of(requester),
+                holder.endpoints.local.ip()
+            ))
+        })
+    }
+
+    /// If the holder covers every device, and the requester wants one.
+    fn one_device(&self, holder: &PortHolder, held: &Party) -> Option<Remedy> {
+        let wanted = self.conflict.endpoints;
+        let device = self.world.device_name(wanted.netns, wanted.device)?;
+        (holder.endpoints.device == 0).then(|| {
+            Remedy::text(format!(
+                "or bind {} to a device of its own (SO_BINDTODEVICE), other than {device}, or to one address",
+                process_of(held)
+            ))
+        })
+    }
+
+    /// What to do about a connection that this side has closed, and that no process has any more.
+    fn outlive(&self, holder: &PortHolder, requester: &Party) -> Vec<Remedy> {
+        let netns = self.conflict.endpoints.netns;
+        let process = requester.process.as_ref();
+        let knobs = self.world.namespace(netns).map(|namespace| &namespace.knobs);
+        let mut remedy = vec![Remedy::text(if self.conflict.options.reuseaddr() {
+            "the socket that left the connection had no SO_REUSEADDR: set it there as well".to_owned()
+        } else {
+            format!(
+                "set SO_REUSEADDR in {} before bind(), as servers do: then it may start while old connections are still being \
+                 closed (theirs must have had it, too)",
+                process_of(requester)
+            )
+        })];
+        if holder.state == SocketState::FinWait2 {
+            let value = knobs.and_then(|knobs| knobs.fin_timeout);
+            let value = value.map_or_else(String::new, |value| format!(" (it is {value} s)"));
+            remedy.push(Remedy::command(
+                format!(
+                    "shorten the time that the kernel waits for the peer's end{value}, for connections that are closed from \
+                     then on"
+                ),
+                sysctl(netns, process, "net.ipv4.tcp_fin_timeout=10"),
+            ));
+        } else {
+            let retries = knobs.and_then(|knobs| knobs.orphan_retries);
+            let retries = match retries {
+                Some(0) => " (it is 0, which stands for 8)".to_owned(),
+                Some(retries) => format!(" (it is {retries})"),
+                None => String::new(),
+            };
+            remedy.push(Remedy::command(
+                format!("let the kernel give up sooner what the peer does not acknowledge{retries}"),
+                sysctl(netns, process, "net.ipv4.tcp_orphan_retries=2"),
+            ));
+        }
+        remedy.push(Remedy::command(
+            "or end what is left now; its peer gets an RST (kernels with CONFIG_INET_DIAG_DESTROY)",
+            inside(
+                netns,
+                process,
+                &format!("ss -K state {} 'sport = :{}'", holder.state, self.conflict.endpoints.local.port()),
+            ),
+        ));
+        if let Some(left) = holder.time_wait_left_ms {
+            remedy.push(Remedy::text(format!(
+                "or try again in {} s; if the peer closes before that, TIME_WAIT follows for 60 s more",
+                left.div_ceil(1000)
+            )));
+        }
+        remedy
+    }
+
     /// How to keep the kernel from handing the port out again, what is reserved already staying so.
     fn reserve(&self, port: u16, held: &Party, requester: &Party) -> Vec<Remedy> {
         let netns = self.conflict.endpoints.netns;
@@ -100,18 +182,10 @@ impl Account<'_> {
                 "port {port} is reserved by now: it will not be handed out again once {} gives it back",
                 process_of(held)
             ))),
-            reserved => {
-                // Not knowing what is reserved, the command must not be run as it is: it would undo that.
-                let merged =
-                    reserved.map_or_else(|| PortRanges::default().with(port), |reserved| reserved.with(port));
-                let known = reserved.is_some();
-                let text = format!(
-                    "reserve the port, so that the kernel does not hand it out{}",
-                    if known { "" } else { " (add what is reserved already)" }
-                );
-                let setting = format!("net.ipv4.ip_local_reserved_ports={merged}");
-                remedy.push(Remedy::command(text, sysctl(netns, process, &setting)));
-            }
+            _ => remedy.push(Remedy::command(
+                "reserve the port, so that the kernel does not hand it out; what is reserved already stays so",
+                commands::reserve(netns, process, &PortRanges::default().with(port), None),
+            )),
         }
         if let Some(range) = self.range().filter(|range| range.contains(port)) {
             let moved = beyond(range, port);

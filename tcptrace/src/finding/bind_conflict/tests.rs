@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::event::{
-    BindFail, BindStage, Endpoints, Holder, HolderReport, How, Kind as Event, Listen, ListenerRef, Owner,
-    OwnerConfidence, ReportedHolder, ReuseState, SocketOptions, SocketOwner, SocketState, Task,
+    BindFail, BindStage, Device, Endpoints, Holder, HolderReport, How, Kind as Event, Listen, ListenerRef,
+    Owner, OwnerConfidence, ReportedHolder, ReuseState, SocketOptions, SocketOwner, SocketState, Task,
 };
 use crate::finding::testing::{NETNS, Play, address, bind_fail, holder, ms, place, task};
 use crate::finding::{Confidence, Finding, State};
@@ -97,7 +97,7 @@ fn a_client_that_was_given_the_port() {
     assert_eq!(
         commands,
         [
-            "sysctl -w net.ipv4.ip_local_reserved_ports=8080,35010",
+            "sh -c 'sysctl -w net.ipv4.ip_local_reserved_ports=\"35010,$(sysctl -n net.ipv4.ip_local_reserved_ports)\"'",
             "sysctl -w net.ipv4.ip_local_port_range=\"35011 60999\""
         ]
     );
@@ -169,13 +169,29 @@ fn another_server() {
     child.taker = None;
     // Children of the listener are not the reason, and are listed all the same.
     let finding = one(bind_fail(WANTED, asks(), vec![child, listens]));
-    assert_eq!((finding.cause, finding.confidence), ("listener", Confidence::Certain));
+    assert_eq!((finding.cause, finding.confidence), ("listener", Confidence::Likely));
     assert!(finding.title.ends_with("other[300] listens on 0.0.0.0:35010"), "{}", finding.title);
     assert!(finding.explanation.contains("SO_REUSEPORT on both sides, which both lack"));
     let evidence = evidence(&finding);
     assert_eq!(evidence["holders"][0]["pid"], json!(300));
     assert_eq!(evidence["holders"].as_array().unwrap().len(), 2);
     assert_eq!(finding.remedy[0].command.as_deref(), Some("kill 300"));
+}
+
+/// Until it was looked up who has the socket now, its opener may have left it to another process.
+#[test]
+fn a_listener_is_certain_once_its_opener_was_found_to_have_it_still() {
+    let listens = || holder(WANTED, SocketState::Listen, How::Bind, Some(task(300, "other")));
+    let told = |owners: &[(u32, &str)]| {
+        let mut play = play(bind_fail(WANTED, asks(), vec![listens()]));
+        assert!(play.findings.iter().all(|finding| finding.confidence < Confidence::Certain));
+        play.send(150, report(vec![reported(WANTED, SocketState::Listen, owners)]));
+        play.ticks_until(2000);
+        let finding = play.only();
+        (finding.cause, finding.confidence)
+    };
+    assert_eq!(told(&[(300, "other")]), ("listener", Confidence::Certain));
+    assert_eq!(told(&[(301, "child")]), ("inherited-fd", Confidence::Likely));
 }
 
 #[test]
@@ -187,7 +203,7 @@ fn what_is_left_of_a_connection() {
     let mut fail = bind_fail(WANTED, asks(), vec![remnant.clone()]);
     fail.options = SocketOptions::NONE;
     let mut play = play(fail);
-    assert_eq!(play.only().cause, "time-wait");
+    assert!(play.findings.is_empty(), "FIN-WAIT-2 looks alike until sock_diag has named it");
     let mut seen = reported("127.0.0.1:35010", SocketState::TimeWait, &[]);
     seen.remote = remnant.endpoints.remote;
     seen.time_wait_left_ms = Some(41_200);
@@ -206,7 +222,7 @@ fn what_is_left_of_a_connection() {
 fn a_socket_that_is_bound_and_idle() {
     let idle = holder(WANTED, SocketState::Bound, How::Bind, Some(task(300, "idler")));
     let finding = one(bind_fail(WANTED, asks(), vec![idle]));
-    assert_eq!((finding.cause, finding.confidence), ("bound-socket", Confidence::Certain));
+    assert_eq!((finding.cause, finding.confidence), ("bound-socket", Confidence::Likely));
     assert!(finding.title.contains("idler[300] is bound to 0.0.0.0:35010"), "{}", finding.title);
 }
 
@@ -348,10 +364,13 @@ fn an_older_holder_is_named_from_what_the_kernel_remembers() {
     // What is left of its connection is said to have been left by it, no better known than that.
     older.state = SocketState::TimeWait;
     older.inode = 0;
-    let finding = one(bind_fail(WANTED, asks(), vec![older]));
-    let holder = &evidence(&finding)["holders"][0];
+    let mut play = play(bind_fail(WANTED, asks(), vec![older]));
+    play.ticks_until(2000);
+    let finding = play.only();
+    let holder = &evidence(finding)["holders"][0];
     assert_eq!((finding.cause, &holder["pid"]), ("time-wait", &json!(400)));
     assert_eq!(holder["confidence"], json!("bootstrapped"));
+    assert_eq!(finding.confidence, Confidence::Likely, "sock_diag did not name its state");
 }
 
 #[test]
@@ -492,6 +511,87 @@ fn reserved_by_now() {
     fail.holders[0].endpoints.local = address("127.0.0.1:8080");
     play.send(100, Event::BindFail(Box::new(fail)));
     assert!(play.only().remedy[0].text.contains("is reserved by now"), "{:?}", play.only().remedy);
+}
+
+#[test]
+fn what_sock_diag_names_fin_wait_is_not_called_time_wait() {
+    let mut remnant = holder("127.0.0.1:35010", SocketState::TimeWait, How::Unknown, None);
+    remnant.endpoints.remote = Some(address("127.0.0.1:40000"));
+    remnant.inode = 0;
+    remnant.uid = None;
+    remnant.options = Some(SocketOptions::NONE);
+    let mut fail = bind_fail(WANTED, asks(), vec![remnant]);
+    fail.options = SocketOptions::NONE;
+    let mut play = play(fail);
+    assert!(play.findings.is_empty(), "the kernel's table shows both alike");
+    let mut seen = reported("127.0.0.1:35010", SocketState::FinWait2, &[]);
+    seen.remote = Some(address("127.0.0.1:40000"));
+    seen.time_wait_left_ms = Some(41_200);
+    play.send(150, report(vec![seen]));
+    play.knobs(4096);
+    play.ticks_until(2000);
+    let finding = play.only();
+    assert_eq!((finding.cause, finding.confidence), ("fin-wait", Confidence::Certain));
+    assert!(finding.title.contains("is in FIN-WAIT-2: this side has closed it"), "{}", finding.title);
+    let commands: Vec<_> = finding.remedy.iter().filter_map(|remedy| remedy.command.as_deref()).collect();
+    assert!(commands[0].ends_with("net.ipv4.tcp_fin_timeout=10"), "{commands:?}");
+    assert!(finding.numbers[0].contains("42 s of FIN-WAIT-2 left"), "{:?}", finding.numbers);
+}
+
+#[test]
+fn an_unacknowledged_close_is_an_orphan_of_no_process() {
+    let mut remnant = holder("127.0.0.1:35010", SocketState::LastAck, How::Unknown, None);
+    remnant.endpoints.remote = Some(address("127.0.0.1:40000"));
+    remnant.inode = 0;
+    let mut fail = bind_fail(WANTED, asks(), vec![remnant]);
+    fail.options = SocketOptions::NONE;
+    let mut play = play(fail);
+    play.send(150, report(Vec::new()));
+    play.ticks_until(2000);
+    let finding = play.only();
+    assert_eq!(finding.cause, "last-ack");
+    assert!(finding.title.contains("LAST-ACK"), "{}", finding.title);
+}
+
+#[test]
+fn devices_are_named_where_they_decide() {
+    let listens = holder(WANTED, SocketState::Listen, How::Bind, Some(task(300, "bfdd")));
+    let mut fail = bind_fail(WANTED, asks(), vec![listens]);
+    fail.endpoints.device = 7;
+    let device = Device { netns: NETNS, index: 7, name: "mgmt0".to_owned(), kind: None, master: None };
+    let mut play = Play::new(4096);
+    play.send(99, Event::Device(Box::new(device)));
+    play.send(100, Event::BindFail(Box::new(fail)));
+    play.ticks_until(2000);
+    let finding = play.only();
+    assert!(finding.title.contains("cannot bind 0.0.0.0%mgmt0:35010"), "{}", finding.title);
+    assert!(
+        finding
+            .explanation
+            .contains("the holder is bound to no device and covers all of them, mgmt0 as well"),
+        "{}",
+        finding.explanation
+    );
+}
+
+#[test]
+fn a_client_of_its_own_port_is_connected_to_itself() {
+    let mut client = holder("127.0.0.1:35010", SocketState::Established, How::Connect, Some(task(300, "ds")));
+    client.endpoints.remote = Some(address("127.0.0.1:35010"));
+    let finding = one(bind_fail(WANTED, asks(), vec![client]));
+    assert_eq!(finding.cause, "ephemeral-grab");
+    assert!(finding.title.contains("ds[300] is connected to itself"), "{}", finding.title);
+}
+
+#[test]
+fn a_wildcard_that_meets_one_address_may_bind_another() {
+    let listens = holder("127.0.0.53:35010", SocketState::Listen, How::Bind, Some(task(300, "resolved")));
+    let finding = one(bind_fail(WANTED, asks(), vec![listens]));
+    assert!(
+        finding.remedy.iter().any(|remedy| remedy.text.contains("bind one address instead of 0.0.0.0:35010")),
+        "{:?}",
+        finding.remedy
+    );
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! A conflict in words.
 
-use std::time::Duration;
-
 use crate::correlate::{PortHolder, Reason, Verdict};
-use crate::event::{How, SocketState};
+use crate::event::{Endpoints, How, SocketState};
 use crate::finding::Party;
+use crate::finding::party::at_device;
 use crate::finding::words::{count, span};
 
 use super::holder_kind::Kind;
@@ -32,6 +31,7 @@ impl Account<'_> {
         } else {
             place
         };
+        let place = format!("{place}{}", self.devices(holder));
         let reason = match holder.verdict {
             Verdict::Conflict(Reason::Listening { requester_reuseport, holder_reuseport }) => {
                 let missing = lacks(requester_reuseport, holder_reuseport);
@@ -63,10 +63,50 @@ impl Account<'_> {
         format!("{place}{reason}{state}")
     }
 
+    /// What the devices of the two have to do with it.
+    fn devices(&self, holder: &PortHolder) -> String {
+        let netns = self.conflict.endpoints.netns;
+        let name = |ends: &Endpoints| self.world.device_name(netns, ends.device);
+        match (name(&self.conflict.endpoints), name(&holder.endpoints)) {
+            (None, None) => String::new(),
+            (Some(wanted), None) => {
+                format!("; the holder is bound to no device and covers all of them, {wanted} as well")
+            }
+            (None, Some(held)) => {
+                format!(
+                    "; the requester is bound to no device and wants all of them, the holder's {held} as well"
+                )
+            }
+            (Some(wanted), Some(held)) if wanted == held => format!("; both are bound to {held}"),
+            (Some(wanted), Some(held)) => {
+                format!("; the requester is bound to {wanted}, the holder to {held}")
+            }
+        }
+    }
+
+    /// Where a holder is, with its device.
+    fn place(&self, holder: &PortHolder) -> String {
+        let device = self.world.device_name(holder.endpoints.netns, holder.endpoints.device);
+        at_device(holder.endpoints.local, device.as_deref())
+    }
+
+    /// An old connection, by whom and to whom.
+    fn old_connection(&self, holder: &PortHolder) -> String {
+        let whose = match &holder.taker {
+            Some(taker) => format!(" of {}[{}]", self.world.processes().comm(taker), taker.pid),
+            None => String::new(),
+        };
+        let peer = holder.endpoints.remote.map_or_else(String::new, |remote| format!(" to {remote}"));
+        format!("an old connection{whose}{peer}")
+    }
+
     pub(super) fn has_it(&self, holder: &PortHolder, kind: Kind, held: &Party) -> String {
         let who = process_of(held);
-        let place = holder.endpoints.local;
+        let place = self.place(holder);
         match kind {
+            Kind::EphemeralGrab if holder.endpoints.remote == Some(holder.endpoints.local) => {
+                format!("{who} is connected to itself: its connect() was given the very port that it called")
+            }
             Kind::EphemeralGrab => {
                 let given = match holder.how {
                     How::Connect => "was given the port by connect()",
@@ -81,20 +121,32 @@ impl Account<'_> {
                 }
             }
             Kind::Listener => format!("{who} listens on {place}"),
-            Kind::TimeWait => {
-                let whose = match &holder.taker {
-                    Some(taker) => format!(" of {}[{}]", self.world.processes().comm(taker), taker.pid),
-                    None => String::new(),
-                };
-                let peer = holder.endpoints.remote.map_or_else(String::new, |remote| format!(" to {remote}"));
-                format!("an old connection{whose}{peer} is in TIME_WAIT")
-            }
+            Kind::TimeWait => format!("{} is in TIME_WAIT", self.old_connection(holder)),
+            Kind::FinWait if holder.state == SocketState::FinWait2 => format!(
+                "{} is in FIN-WAIT-2: this side has closed it, and its peer has not",
+                self.old_connection(holder)
+            ),
+            Kind::FinWait => format!(
+                "{} is in FIN-WAIT-1: this side has closed it, and its peer has not acknowledged that",
+                self.old_connection(holder)
+            ),
+            Kind::LastAck => format!(
+                "{} is in {}: both sides have closed it, and its peer has not acknowledged the last step",
+                self.old_connection(holder),
+                if holder.state == SocketState::Closing { "CLOSING" } else { "LAST-ACK" }
+            ),
             Kind::BoundSocket if holder.state == SocketState::Bound => {
                 format!("{who} is bound to {place} (neither listening nor connected)")
             }
             Kind::BoundSocket => {
                 let peer = holder.endpoints.remote.map_or_else(String::new, |remote| format!(" to {remote}"));
-                format!("{who} has a connection{peer} on it ({})", holder.state)
+                let closed = match holder.state {
+                    SocketState::CloseWait => {
+                        "close-wait: the peer has closed it, and this process has not".to_owned()
+                    }
+                    state => state.to_string(),
+                };
+                format!("{who} has a connection{peer} on it ({closed})")
             }
             Kind::InheritedFd => {
                 let from = self.heir_of(holder).map_or_else(String::new, |taker| {
@@ -120,8 +172,14 @@ impl Account<'_> {
             facts.push(format!("peer {remote}"));
         }
         if let Some(left) = holder.time_wait_left_ms {
-            facts
-                .push(format!("{:.0} s of TIME_WAIT left", Duration::from_millis(left).as_secs_f64().ceil()));
+            let name = if holder.state == SocketState::FinWait2 { "FIN-WAIT-2" } else { "TIME_WAIT" };
+            facts.push(format!("{} s of {name} left", left.div_ceil(1000)));
+        }
+        if holder.is_remnant() && holder.retransmits > 0 {
+            facts.push(format!(
+                "its last segment was sent again {}",
+                count(holder.retransmits.into(), "time", "times")
+            ));
         }
         let mut lines = vec![facts.join(", ")];
         let others = self.conflict.holders.len().saturating_sub(1);

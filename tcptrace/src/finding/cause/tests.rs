@@ -2,6 +2,8 @@
 //!
 //! `TCPTRACE_BLESS=1 cargo test -p tcptrace finding::cause` writes them.
 
+mod tiers;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,7 +71,8 @@ fn every_page_says_what_its_causes_rest_on() {
     for (code, causes) in Engine::default().causes() {
         let path = workspace(&format!("docs/findings/{code}.md"));
         let page = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        compare(&path, &with_tables(&page, &tables(causes)));
+        let generated = format!("{}\n{}", tables(causes), tiers::section(code));
+        compare(&path, &with_tables(&page, &generated));
     }
 }
 

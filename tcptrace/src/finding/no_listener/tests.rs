@@ -1,6 +1,6 @@
 use crate::event::{
-    ConnectResult, ConnectTotals, Endpoints, Kind, Listen, ListenerClosed, ListenerRef, ListenerReport,
-    NoListener, Owner, ReportedListener, SocketOptions,
+    ConnectResult, ConnectTotals, Device, Endpoints, Kind, Listen, ListenerClosed, ListenerRef,
+    ListenerReport, NoListener, Owner, ReportedListener, SocketOptions,
 };
 use crate::finding::testing::{NETNS, Play, address, connect, ms, place, task};
 use crate::finding::{Confidence, Severity};
@@ -36,12 +36,12 @@ impl Port {
             owners: vec![Owner { pid: 42, comm: "nginx".to_owned() }],
         });
         let report = ListenerReport {
+            called: Vec::new(),
             netns: NETNS,
             port,
             asked: ms(at),
             listeners: listeners.collect(),
             incomplete: None,
-            called: Vec::new(),
         };
         self.play.send(at, Kind::ListenerReport(Box::new(report)));
     }
@@ -141,4 +141,111 @@ fn a_client_of_this_host_is_named_here_and_not_told_of_again() {
     );
     let evidence = serde_json::to_value(&finding.evidence).unwrap();
     assert_eq!((&evidence["requester"]["pid"], &evidence["syns"]), (&77.into(), &5.into()));
+}
+
+/// Three SYNs that came by device 3 to `called`, while a listener there is bound to `device`.
+fn by_device_3(called: &str, local: &str, device: u32, vrf: bool) -> Play {
+    let mut port = Port::new();
+    port.play.knobs(4096);
+    for (index, name) in [(2, "mgmt0"), (3, "srv0")] {
+        let kind = (vrf && index == 3).then(|| "vrf".to_owned());
+        let device = Device { netns: NETNS, index, name: name.to_owned(), kind, master: None };
+        port.play.send(900, Kind::Device(Box::new(device)));
+    }
+    for nth in 0..3 {
+        let endpoints = Endpoints { device: 3, ..port.ends(called) };
+        port.play.send(1000 + nth, Kind::NoListener(NoListener { endpoints, total: nth + 1 }));
+    }
+    let listener = ReportedListener {
+        netns: NETNS,
+        local: address(local),
+        v6only: None,
+        device,
+        inode: 7,
+        owners: vec![Owner { pid: 42, comm: "sshd".to_owned() }],
+    };
+    let report = ListenerReport {
+        called: Vec::new(),
+        netns: NETNS,
+        port: 80,
+        asked: ms(1003),
+        listeners: vec![listener],
+        incomplete: None,
+    };
+    port.play.send(1003, Kind::ListenerReport(Box::new(report)));
+    port.play
+}
+
+#[test]
+fn a_listener_of_another_device_is_not_at_a_wrong_address() {
+    let play = by_device_3("10.0.0.1:80", "0.0.0.0:80", 2, false);
+    let finding = play.only();
+    assert_eq!((finding.cause, finding.confidence), ("other-device", Confidence::Certain));
+    assert!(
+        finding.explanation.contains("sshd[42] listens on 0.0.0.0:80, bound to device mgmt0"),
+        "{}",
+        finding.explanation
+    );
+    assert!(finding.explanation.contains("the SYNs came by device srv0"), "{}", finding.explanation);
+    let evidence = serde_json::to_value(&finding.evidence).unwrap();
+    assert_eq!((&evidence["device"], &evidence["holders"][0]["device"]), (&"srv0".into(), &"mgmt0".into()));
+    assert!(
+        !finding.remedy.iter().any(|remedy| remedy.text.contains("call 0.0.0.0")),
+        "{:?}",
+        finding.remedy
+    );
+}
+
+#[test]
+fn a_listener_outside_of_the_vrf_needs_the_knob() {
+    let play = by_device_3("10.0.0.1:80", "0.0.0.0:80", 0, true);
+    let finding = play.only();
+    assert_eq!(finding.cause, "other-device");
+    assert!(finding.explanation.contains("tcp_l3mdev_accept=1 (it is 0)"), "{}", finding.explanation);
+    let command = finding.remedy[0].command.as_deref().unwrap();
+    assert!(command.ends_with("net.ipv4.tcp_l3mdev_accept=1"), "{command}");
+}
+
+#[test]
+fn a_listener_that_takes_the_syns_was_started_since() {
+    let play = by_device_3("10.0.0.1:80", "0.0.0.0:80", 3, false);
+    assert_eq!((play.only().cause, play.only().confidence), ("listener-started", Confidence::Likely));
+}
+
+#[test]
+fn a_loopback_address_is_no_remedy_for_callers_from_outside() {
+    let play = by_device_3("10.0.0.1:80", "127.0.0.1:80", 0, false);
+    let finding = play.only();
+    assert_eq!(finding.cause, "wrong-address");
+    assert!(!finding.remedy.iter().any(|remedy| remedy.text.contains("call 127")), "{:?}", finding.remedy);
+}
+
+#[test]
+fn what_a_host_sends_to_its_own_address_counts_as_come_by_that_address_s_device() {
+    let mut port = Port::new();
+    port.play.knobs(4096);
+    for nth in 0..3 {
+        let endpoints = Endpoints { device: 1, ..port.ends("10.0.0.1:80") };
+        port.play.send(1000 + nth, Kind::NoListener(NoListener { endpoints, total: nth + 1 }));
+    }
+    let listener = ReportedListener {
+        netns: NETNS,
+        local: address("0.0.0.0:80"),
+        v6only: None,
+        device: 1,
+        inode: 7,
+        owners: vec![Owner { pid: 42, comm: "resolved".to_owned() }],
+    };
+    let report = ListenerReport {
+        called: Vec::new(),
+        netns: NETNS,
+        port: 80,
+        asked: ms(1003),
+        listeners: vec![listener],
+        incomplete: None,
+    };
+    port.play.send(1003, Kind::ListenerReport(Box::new(report)));
+    let finding = port.play.only();
+    assert_eq!(finding.cause, "other-device");
+    assert!(finding.explanation.contains("the device that has 10.0.0.1"), "{}", finding.explanation);
 }

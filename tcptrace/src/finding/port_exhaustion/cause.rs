@@ -61,7 +61,8 @@ impl Account<'_> {
             Some(lane) => u64::from(lane.ports),
             None => in_use.max(self.capacity().unwrap_or(0)),
         };
-        let counts = self.world.ports().user((self.netns, holder.owner.as_ref()?.pid));
+        let pid = holder.owner.as_ref()?.pid;
+        let counts = self.memory.users.get(&pid).or_else(|| self.world.ports().user((self.netns, pid)));
         most(holder.ports, whole).then_some((holder, counts))
     }
 

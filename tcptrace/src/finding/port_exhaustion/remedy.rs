@@ -1,7 +1,7 @@
 //! What to do when there is no port left: first what the application can do.
 
 use crate::event::{PortRange, PortRanges};
-use crate::finding::commands::sysctl;
+use crate::finding::commands::{reserve, sysctl};
 use crate::finding::{Party, Remedy, own_words};
 use crate::software::Need;
 
@@ -125,21 +125,18 @@ impl Account<'_> {
             .iter()
             .filter(|listener| listener.endpoints.netns == self.netns && listener.closed.is_none())
             .map(|listener| listener.endpoints.local.port())
-            .filter(|port| wide.contains(*port));
-        let kept: PortRanges = servers.fold(reserved.clone(), |kept, port| kept.with(port));
-        // Reserved first: in between, nobody must be given them.
-        let reserve = if kept == *reserved {
-            String::new()
-        } else {
-            format!("net.ipv4.ip_local_reserved_ports={kept} ")
-        };
+            .filter(|port| wide.contains(*port) && !reserved.contains(*port));
+        let kept: PortRanges = servers.map(|port| port..=port).collect();
+        let process = requester.process.as_ref();
+        let wider = format!("net.ipv4.ip_local_port_range=\"{} {}\"", wide.first, wide.last);
         Some(Remedy::command(
             format!("widen the range ({range}); ports of servers in it stay theirs"),
-            sysctl(
-                self.netns,
-                requester.process.as_ref(),
-                &format!("{reserve}net.ipv4.ip_local_port_range=\"{} {}\"", wide.first, wide.last),
-            ),
+            if kept.is_empty() {
+                sysctl(self.netns, process, &wider)
+            } else {
+                // Reserved first: in between, nobody must be given them.
+                reserve(self.netns, process, &kept, Some(&wider))
+            },
         ))
     }
 }

@@ -219,7 +219,34 @@ fn a_connection_that_exists_already_is_no_exhaustion() {
     play.send(200, Kind::NoPort(refused));
     play.ticks_until(5000);
     play.end();
-    assert!(play.findings.is_empty());
+    assert!(play.findings.iter().all(|finding| finding.code == "connection-exists"), "{:?}", play.findings);
+}
+
+#[test]
+fn the_process_that_leaked_is_named_though_it_was_killed_since() {
+    let mut play = Play::new(128);
+    let leak = |processes, time_wait| survey(time_wait, processes, vec![lane(DB, 100, 0)]);
+    for second in 0..8 {
+        play.send(1000 * second, counts(8, 40 + 8 * second, 0, 0, 0));
+    }
+    play.send(7100, refused(1));
+    play.send(7110, Kind::PortSurvey(Box::new(leak(vec![holders(8, 96), holders(9, 4)], 0))));
+    let Kind::NoPort(mut other) = refused(1) else { panic!() };
+    other.task = task(11, "cron");
+    play.send(7200, Kind::NoPort(other));
+    assert_eq!(play.only().cause, "leak");
+    // It is killed: it has given all back, and no process has what is left.
+    play.send(8000, counts(8, 96, 0, 0, 96));
+    play.send(8010, Kind::PortSurvey(Box::new(leak(vec![holders(0, 100)], 30))));
+    play.ticks_until(30_000);
+    play.end();
+    let finding = play.only();
+    assert_eq!((finding.state, finding.cause), (crate::finding::State::Closed, "leak"));
+    assert!(finding.explanation.starts_with("p8[8] has 96 ports"), "{}", finding.explanation);
+    let victims = finding.numbers.iter().find(|line| line.starts_with("found no port")).unwrap();
+    assert!(victims.contains("app[7]") && victims.contains("cron[11]"), "{victims}");
+    let json = Play::json(finding);
+    assert_eq!(json["evidence"]["found_no_port"][1]["pid"], 11);
 }
 
 #[test]

@@ -39,7 +39,9 @@ fn a_server_in_the_range_is_told_of_once() {
     // 8080 was reserved before.
     assert_eq!(
         finding.remedy[0].command.as_deref(),
-        Some("sysctl -w net.ipv4.ip_local_reserved_ports=8080,35010-35011")
+        Some(
+            "sh -c 'sysctl -w net.ipv4.ip_local_reserved_ports=\"35010-35011,$(sysctl -n net.ipv4.ip_local_reserved_ports)\"'"
+        )
     );
 }
 

@@ -63,7 +63,7 @@ pub fn is_loaded(netns: &Netns) -> bool {
 /// When the namespace cannot be entered, or the kernel refuses (`CAP_NET_ADMIN`).
 pub fn lookup(netns: &Netns, opened: Tuple) -> Result<Option<Connection>, NetfilterError> {
     let mut found = None;
-    let asked = ask(netns, request(opened), false, |_, _, attributes| found = connection(attributes));
+    let asked = ask(netns, &request(opened), false, |_, _, attributes| found = connection(attributes));
     match asked {
         Ok(_) => Ok(found),
         Err(NetfilterError::Ask { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Ok(None),
@@ -79,7 +79,7 @@ pub fn destinations(netns: &Netns, to: SocketAddr) -> Result<(Vec<(SocketAddr, u
     let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let request = Request::new(SUBSYSTEM, GET, libc::NLM_F_DUMP, u8::try_from(family).unwrap_or_default());
     let mut found: Vec<(SocketAddr, u32)> = Vec::new();
-    let whole = ask(netns, request, true, |_, _, attributes| {
+    let whole = ask(netns, &request, true, |_, _, attributes| {
         let Some(connection) = connection(attributes).filter(|found| found.original.to == to) else { return };
         match found.iter_mut().find(|(known, _)| *known == connection.reply.from) {
             Some((_, count)) => *count += 1,
@@ -149,7 +149,7 @@ mod tests {
 
     /// The attributes of the request for this tuple.
     fn encoded(tuple: Tuple) -> Vec<u8> {
-        let bytes = request(tuple).into_bytes(1);
+        let bytes = request(tuple).to_bytes(1);
         let Some(Some((_, Message::Object { attributes, .. }))) = messages(&bytes).next() else { panic!() };
         attributes.to_vec()
     }

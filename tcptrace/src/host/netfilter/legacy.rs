@@ -175,8 +175,7 @@ fn add(layout: &Layout, table: &str, info: &[u8], bytes: &[u8], into: &mut Rules
         _ => None,
     }));
     // The other hooks' chains end a chain as well.
-    let ends: BTreeSet<u32> =
-        (0..5).filter(|hook| valid & (1 << hook) != 0).filter_map(|hook| first_at(hook)).collect();
+    let ends: BTreeSet<u32> = (0..5).filter(|hook| valid & (1 << hook) != 0).filter_map(first_at).collect();
     for beginning in beginnings {
         for (number, (at, entry)) in all.range(beginning..).enumerate() {
             if number > 0 && ends.contains(at) {

@@ -33,7 +33,7 @@ pub(super) enum Whole {
 /// answered by one object, or by an error.
 pub(super) fn ask(
     netns: &Netns,
-    request: Request,
+    request: &Request,
     is_dump: bool,
     mut take: impl FnMut(u8, u8, &[u8]),
 ) -> Result<Whole, NetfilterError> {
@@ -41,7 +41,7 @@ pub(super) fn ask(
     let failed = |source: io::Error| NetfilterError::Ask { netns: netns.id(), source };
     let socket = in_netns(netns, open)?.map_err(|errno| failed(errno.into()))?;
     let fd = socket.as_raw_fd();
-    retry(|| send(fd, &request.clone().into_bytes(SEQUENCE), MsgFlags::empty())).map_err(failed)?;
+    retry(|| send(fd, &request.to_bytes(SEQUENCE), MsgFlags::empty())).map_err(failed)?;
     let mut buffer = vec![0; BUFFER_LEN];
     let mut taken = 0;
     loop {

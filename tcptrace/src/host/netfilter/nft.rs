@@ -36,7 +36,7 @@ pub(super) fn read(netns: &Netns, into: &mut Ruleset) -> Result<(), NetfilterErr
         return Ok(());
     }
     let dump = |message| Request::new(SUBSYSTEM, message, libc::NLM_F_DUMP, 0);
-    let asked = ask(netns, dump(GET_CHAIN), true, |_, family, attributes| {
+    let asked = ask(netns, &dump(GET_CHAIN), true, |_, family, attributes| {
         if let Some((chain, hook)) = base(family, attributes) {
             into.add_base(chain, hook);
         }
@@ -49,7 +49,7 @@ pub(super) fn read(netns: &Netns, into: &mut Ruleset) -> Result<(), NetfilterErr
     }
     let mut whole = asked?;
     if whole == Whole::Yes {
-        whole = ask(netns, dump(GET_RULE), true, |_, family, attributes| {
+        whole = ask(netns, &dump(GET_RULE), true, |_, family, attributes| {
             if let Some((chain, rule)) = rule(family, attributes) {
                 into.add_rule(chain, rule);
             }

@@ -308,7 +308,7 @@ mod tests {
         let mut rules = Ruleset::default();
         rules.add_base(chain("OUTPUT"), Hook::Output);
         rules.add_rule(chain("OUTPUT"), dnat(vec![to_port(80), Condition::Other], "10.0.0.2", 80));
-        assert_eq!(met(&rules, Hook::Output, "10.0.0.1:80", true)[0].1, false);
+        assert!(!met(&rules, Hook::Output, "10.0.0.1:80", true)[0].1);
         assert!(met(&rules, Hook::Prerouting, "10.0.0.1:80", true).is_empty());
     }
 

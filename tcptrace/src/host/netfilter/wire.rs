@@ -31,14 +31,14 @@ impl Request {
         self
     }
 
-    pub(super) fn into_bytes(self, sequence: u32) -> Vec<u8> {
+    pub(super) fn to_bytes(&self, sequence: u32) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_LEN + self.body.len());
         bytes.extend(u32::try_from(HEADER_LEN + self.body.len()).unwrap_or_default().to_ne_bytes());
         bytes.extend(self.kind.to_ne_bytes());
         bytes.extend(self.flags.to_ne_bytes());
         bytes.extend(sequence.to_ne_bytes());
         bytes.extend(0u32.to_ne_bytes());
-        bytes.extend(self.body);
+        bytes.extend(&self.body);
         bytes
     }
 }
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn a_request_reads_back_as_a_message() {
         let request = Request::new(1, 1, libc::NLM_F_DUMP, 2).nested(5, b"ab").nested(6, &[1, 2, 3, 4]);
-        let bytes = request.into_bytes(7);
+        let bytes = request.to_bytes(7);
         let all: Vec<_> = messages(&bytes).collect();
         let [Some((7, Message::Object { message: 1, family: 2, attributes: inner }))] = all.as_slice() else {
             panic!("{all:?}")

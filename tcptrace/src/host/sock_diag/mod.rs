@@ -116,6 +116,9 @@ pub struct DiagSocket {
     pub cgroup: Option<u64>,
     /// Options, where the kernel tells them.
     pub options: Option<SocketOptions>,
+    /// How long its peer has sent nothing, not even an acknowledgement, where that was asked for
+    /// ([`SockDiag::connections_of`]).
+    pub silent_for: Option<Duration>,
 }
 
 impl DiagSocket {
@@ -307,6 +310,34 @@ impl SockDiag {
         self.sockets(&Query { states: States::ALL, ports: Some(port..=port) })
     }
 
+    /// The connections that a listener of `port` has, or had: with the time for which each peer has been silent. Those that
+    /// no program has accepted have no inode.
+    ///
+    /// # Errors
+    /// See [`SockDiagError`].
+    pub fn connections_of(&mut self, port: u16) -> Result<Vec<DiagSocket>, SockDiagError> {
+        // Sockets in TIME_WAIT have nothing to tell.
+        let states = States::of(&[
+            TcpState::Established,
+            TcpState::SynRecv,
+            TcpState::FinWait1,
+            TcpState::FinWait2,
+            TcpState::CloseWait,
+            TcpState::LastAck,
+            TcpState::Closing,
+        ]);
+        let mut found: Vec<DiagSocket> = Vec::new();
+        let mut seen = HashSet::new();
+        for family in [Family::V4, Family::V6] {
+            self.dump.run(family, states.0, Some(&(port..=port)), true, &mut |socket: DiagSocket| {
+                if seen.insert((socket.cookie, socket.local, socket.remote)) {
+                    found.push(socket);
+                }
+            })?;
+        }
+        Ok(found)
+    }
+
     /// The sockets that `query` asks for, each once. A listing during which the kernel says that its tables changed is
     /// tried again, three times in all.
     ///
@@ -369,7 +400,7 @@ impl SockDiag {
         query: &Query,
         mut take: impl FnMut(DiagSocket),
     ) -> Result<bool, SockDiagError> {
-        self.dump.run(family, query.states.0, query.ports.as_ref(), &mut take)
+        self.dump.run(family, query.states.0, query.ports.as_ref(), false, &mut take)
     }
 }
 

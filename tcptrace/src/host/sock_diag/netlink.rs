@@ -46,6 +46,7 @@ impl Dump {
         family: Family,
         states: u32,
         ports: Option<&RangeInclusive<u16>>,
+        ages: bool,
         take: &mut impl FnMut(DiagSocket),
     ) -> Result<bool, SockDiagError> {
         let socket = match self.socket.take() {
@@ -53,7 +54,7 @@ impl Dump {
             None => open_socket(&self.netns)?,
         };
         self.sequence = self.sequence.wrapping_add(1);
-        let interrupted = self.converse(&socket, family, states, ports, take)?;
+        let interrupted = self.converse(&socket, family, states, ports, ages, take)?;
         self.socket = Some(socket);
         Ok(interrupted)
     }
@@ -64,10 +65,11 @@ impl Dump {
         family: Family,
         states: u32,
         ports: Option<&RangeInclusive<u16>>,
+        ages: bool,
         take: &mut impl FnMut(DiagSocket),
     ) -> Result<bool, SockDiagError> {
         let (netns, sequence) = (self.netns.id(), self.sequence);
-        let request = wire::request(family, states, ports, sequence);
+        let request = wire::request(family, states, ports, ages, sequence);
         retry(|| send(socket.as_raw_fd(), &request, MsgFlags::empty()))
             .map_err(|source| SockDiagError::Transfer { netns, what: "send the request", source })?;
         let mut interrupted = false;

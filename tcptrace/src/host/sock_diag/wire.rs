@@ -24,7 +24,10 @@ const REQUEST_LEN: usize = 56;
 const SOCKET_LEN: usize = 72;
 
 const INET_DIAG_REQ_BYTECODE: u16 = 1;
+const INET_DIAG_INFO: u16 = 2;
 const INET_DIAG_SKMEMINFO: u16 = 7;
+/// Where `struct tcp_info` has `tcpi_last_ack_recv`.
+const INFO_LAST_ACK_RECEIVED: usize = 56;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 const INET_DIAG_CGROUP_ID: u16 = 21;
 const INET_DIAG_SOCKOPT: u16 = 22;
@@ -64,12 +67,19 @@ pub struct Malformed(&'static str);
 
 /// A dump request for TCP sockets of one family.
 ///
-/// `states` is a mask of `1 << state`; `ports` restricts to local ports in that range, decided by the kernel.
-pub fn request(family: Family, states: u32, ports: Option<&RangeInclusive<u16>>, sequence: u32) -> Vec<u8> {
+/// `states` is a mask of `1 << state`; `ports` restricts to local ports in that range, decided by the kernel. With `ages`, the
+/// kernel tells when each connection last heard of its peer, for which it locks each socket.
+pub fn request(
+    family: Family,
+    states: u32,
+    ports: Option<&RangeInclusive<u16>>,
+    ages: bool,
+    sequence: u32,
+) -> Vec<u8> {
     let mut body = Vec::with_capacity(REQUEST_LEN + 24);
     body.push(family.number());
     body.push(IPPROTO_TCP);
-    body.push(1 << (INET_DIAG_SKMEMINFO - 1));
+    body.push(1 << (INET_DIAG_SKMEMINFO - 1) | u8::from(ages) << (INET_DIAG_INFO - 1));
     body.push(0);
     body.extend(states.to_ne_bytes());
     body.extend([0; 48]); // struct inet_diag_sockid: any
@@ -154,6 +164,10 @@ fn socket(body: &[u8]) -> Result<DiagSocket, Malformed> {
     while let Some((kind, value, after)) = take_attribute(rest) {
         let mut value = Reader(value);
         match kind {
+            INET_DIAG_INFO => {
+                value.skip(INFO_LAST_ACK_RECEIVED);
+                socket.silent_for = value.u32().map(|ms| Duration::from_millis(u64::from(ms)));
+            }
             INET_DIAG_SKMEMINFO => {
                 value.skip(4 * SK_MEMINFO_DROPS);
                 socket.drops = value.u32();
@@ -203,6 +217,7 @@ fn fixed_part(body: &[u8]) -> Option<Result<DiagSocket, Malformed>> {
         v6only: None,
         cgroup: None,
         options: None,
+        silent_for: None,
     }))
 }
 
@@ -382,10 +397,11 @@ mod tests {
 
     #[test]
     fn requests_are_laid_out_as_the_kernel_reads_them() {
-        let request = request(Family::V4, 1 << 10, Some(&(80..=90)), 3);
+        let request = request(Family::V4, 1 << 10, Some(&(80..=90)), true, 3);
         assert_eq!(request.len(), 16 + 56 + 4 + 16);
         assert_eq!(request[..4], 92u32.to_ne_bytes());
-        assert_eq!(request[16..20], [2, 6, 64, 0]);
+        // INET_DIAG_SKMEMINFO and INET_DIAG_INFO.
+        assert_eq!(request[16..20], [2, 6, 64 | 2, 0]);
         assert_eq!(request[20..24], 1024u32.to_ne_bytes());
     }
 

@@ -65,7 +65,7 @@ fn finding() {
             r#""cause":"backlog-argument","#,
             r#""evidence":{"syn_drops":297,"ack_drops":0,"queue":21,"queue_limit":20,"backlog":20,"somaxconn":4096,"#,
             r#""somaxconn_at_listen":4096,"arrivals_per_s":71.4,"accepts_per_s":8.0,"wait_max_ms":2625.0,"#,
-            r#""wait_mean_ms":2568.8,"kernel_ListenOverflows":297,"duration_s":4.7,"peers":297,"accept_threads":1,"#,
+            r#""wait_mean_ms":2568.8,"kernel_ListenOverflows":297,"duration_s":5.0,"peers":297,"accept_threads":1,"#,
             r#""abort_on_overflow":false,"syncookies":1,"max_syn_backlog":512,"#,
             r#""why":"the application's backlog: listen(fd, 20); somaxconn is 4096. "#,
             r#"Accepts are too slow for any backlog"},"#,

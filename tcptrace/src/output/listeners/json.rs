@@ -16,7 +16,9 @@ pub struct ListenerLine {
     netns_name: Option<String>,
     family: &'static str,
     v6only: Option<bool>,
-    device: Option<u32>,
+    /// Name of the device that it is bound to.
+    device: Option<String>,
+    device_index: Option<u32>,
     inode: Option<u64>,
     uid: u32,
     owners: Vec<OwnerLine>,
@@ -60,6 +62,8 @@ struct OwnerLine {
 struct SynQueueLine {
     requests: u32,
     retransmitted: u32,
+    /// Their final ACK has come, and they wait for data (`TCP_DEFER_ACCEPT`).
+    deferred: u32,
     /// These numbers are of the whole reuseport group.
     shared: bool,
     limit: u32,
@@ -148,7 +152,8 @@ impl ListenerLine {
                 crate::host::sock_diag::Family::V6 => "v6",
             },
             v6only: socket.v6only,
-            device: Some(socket.ifindex).filter(|index| *index != 0),
+            device: listener.device_name(),
+            device_index: Some(socket.ifindex).filter(|index| *index != 0),
             inode: Some(socket.inode).filter(|inode| *inode != 0),
             uid: socket.uid,
             owners: listener.owners.iter().map(OwnerLine::of).collect(),
@@ -163,6 +168,7 @@ impl ListenerLine {
             syn_queue: listener.half_open.map(|found| SynQueueLine {
                 requests: found.requests,
                 retransmitted: found.retransmitted,
+                deferred: found.deferred,
                 shared: found.shared,
                 limit: syn_queue_limit.limit,
                 limited_by: syn_queue_limit.set_by,
@@ -300,7 +306,7 @@ mod tests {
         let expected = concat!(
             r#"{"type":"listener","subject":{"kind":"listener","address":"0.0.0.0:80","port":80,"netns":4026531840,"#,
             r#""pid":100,"comm":"master","command":"/usr/sbin/master --serve","container":null,"confidence":"bootstrapped","#,
-            r#""also":[{"pid":101,"comm":"worker"}]},"netns_name":null,"family":"v4","v6only":null,"device":null,"#,
+            r#""also":[{"pid":101,"comm":"worker"}]},"netns_name":null,"family":"v4","v6only":null,"device":null,"device_index":null,"#,
             r#""inode":1000,"uid":0,"owners":[{"pid":100,"comm":"master","command":"/usr/sbin/master --serve","#,
             r#""container":null,"uid":0,"fds":[6],"stopped":false,"threads":0,"threads_running":0,"threads_blocked":0,"#,
             r#""threads_accepting":0,"threads_polling":0,"open_files":10,"open_files_limit":1024},{"pid":101,"#,
@@ -308,7 +314,7 @@ mod tests {
             r#""threads":1,"threads_running":0,"threads_blocked":0,"threads_accepting":1,"threads_polling":0,"#,
             r#""open_files":10,"open_files_limit":1024}],"queue":3,"queue_limit":511,"full":false,"#,
             r#""limited_by":"backlog-argument","limited_by_confidence":"likely","backlog":null,"somaxconn":4096,"#,
-            r#""socket_drops":0,"syn_queue":{"requests":2,"retransmitted":1,"shared":false,"limit":511,"#,
+            r#""socket_drops":0,"syn_queue":{"requests":2,"retransmitted":1,"deferred":0,"shared":false,"limit":511,"#,
             r#""limited_by":"accept-queue-limit","cookies":true},"fast_open_pending":0,"reuseport":{"members":2,"queued":5},"#,
             r#""ephemeral_port":null,"traced":null,"marks":[]}"#,
             "\n"

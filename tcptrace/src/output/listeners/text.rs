@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::finding::at_device;
 use crate::finding::words::{count, rate};
 use crate::output::table::{Column, Table, wrap};
 use crate::stock::{Gap, LimitedBy, Listener, MarkKind, Owner, Traced};
@@ -39,7 +40,9 @@ pub fn lines(
     }
     if listeners.iter().any(|listener| listener.socket.drops.unwrap_or(0) > 0) {
         notes.push(
-            "DROPS: the socket's own count since it was made; a final ACK at a full queue counts twice"
+            "DROPS: the socket's own count since it was made, which says nothing of the reason: a SYN at a full queue (1 each), a final \
+             ACK at a full accept queue (2 each), one that TCP_DEFER_ACCEPT puts aside or the reset of a half-open request (1 each), \
+             what a filter or a signature check refuses"
                 .to_owned(),
         );
     }
@@ -117,10 +120,7 @@ fn limited_by(by: LimitedBy) -> &'static str {
 
 fn address(listener: &Listener) -> String {
     let socket = &listener.socket;
-    let mut text = socket.local.to_string();
-    if socket.ifindex != 0 {
-        text.push_str(&format!(" device {}", socket.ifindex));
-    }
+    let mut text = at_device(socket.local, listener.device_name().as_deref());
     if socket.v6only == Some(true) && socket.local.ip().is_unspecified() {
         text.push_str(" v6only");
     }
@@ -157,6 +157,12 @@ fn below(listener: &Listener) -> Vec<String> {
     for mark in listener.marks() {
         let sign = if mark.kind.is_trouble() { "!!" } else { "! " };
         lines.push(format!("{sign} {}", mark.text));
+    }
+    if let Some(found) = listener.half_open.filter(|found| found.deferred > 0 && !found.shared) {
+        lines.push(format!(
+            "{} of {} half-open requests have completed their handshake and wait for data (TCP_DEFER_ACCEPT)",
+            found.deferred, found.requests
+        ));
     }
     let stopped = listener.marks().iter().any(|mark| mark.kind == MarkKind::ProcessStopped);
     if listener.socket.depth > 0 && !stopped {
@@ -275,6 +281,7 @@ mod tests {
     use super::*;
     use crate::event::{Distribution, ListenerTotals, SampleSource};
     use crate::identity::state::RunState;
+    use crate::stock::HalfOpen;
     use crate::stock::testing::{listener, owner, thread};
 
     fn shown(listeners: &[Listener], width: usize) -> String {
@@ -301,8 +308,10 @@ QUEUE LIMIT BY         HALF DROPS ADDRESS      NETNS      OWNER
 2 listeners in 2 network namespaces; 1 in trouble
   BY somaxconn?: the limit is exactly somaxconn, which probably cut the
     program's argument
-  DROPS: the socket's own count since it was made; a final ACK at a full queue
-    counts twice";
+  DROPS: the socket's own count since it was made, which says nothing of the
+    reason: a SYN at a full queue (1 each), a final ACK at a full accept queue
+    (2 each), one that TCP_DEFER_ACCEPT puts aside or the reset of a half-open
+    request (1 each), what a filter or a signature check refuses";
         assert_eq!(shown(&[full, other], 80), expected);
     }
 
@@ -341,6 +350,16 @@ QUEUE LIMIT BY         HALF DROPS ADDRESS      NETNS      OWNER
         busy.limit.backlog = None;
         busy.traced.as_mut().unwrap().totals = ListenerTotals::ZERO;
         assert!(!shown(&[busy], 200).contains("in 10.0 s"));
+    }
+
+    #[test]
+    fn requests_that_wait_for_data_are_told_from_handshakes_in_flight() {
+        let mut deferring = listener("0.0.0.0:80");
+        deferring.half_open = Some(HalfOpen { requests: 33, deferred: 20, ..HalfOpen::default() });
+        let text = shown(&[deferring.clone()], 200);
+        assert!(text.contains("20 of 33 half-open requests have completed their handshake"), "{text}");
+        deferring.half_open = Some(HalfOpen { requests: 33, ..HalfOpen::default() });
+        assert!(!shown(&[deferring], 200).contains("TCP_DEFER_ACCEPT"));
     }
 
     #[test]

@@ -34,7 +34,7 @@ fn an_overflow() {
         text(false, |to| drop(to.finding(play.only()))),
         "\
 19:40:05.999 CRITICAL accept-queue-overflow (updated)  delegated[6039] 0.0.0.0:1080
-    21 waiting, limit 20; 297 SYNs and 41 final ACKs dropped in 4.7 s (kernel: ListenOverflows +338)
+    21 waiting, limit 20; 297 SYNs and 41 final ACKs dropped in 5.0 s (kernel: ListenOverflows +338)
     arrivals 71/s (repeated SYNs included), accepts 8/s, longest wait 2.6 s; 1 thread accepts
   cause  backlog-argument: the application's backlog: listen(fd, 20); somaxconn is 4096. Accepts are too slow for any backlog
   do     raise the listen backlog of DeleGate: `MAXIMA=listen:1024` on its command line or in its configuration file, then restart it (default: 20); somaxconn (4096) needs no change
@@ -59,8 +59,8 @@ fn a_conflict() {
     held by cli\\x1b[2Jent[400] 127.0.0.1:35010: established, taken by connect 99 ms before, peer 127.0.0.1:9000
     1 attempt by uid 1000, options SO_REUSEADDR, at bind()
   cause  ephemeral-grab: 0.0.0.0:35010 covers 127.0.0.1:35010; they could share the port with SO_REUSEADDR on both sides, which the holder lacks
-  do     reserve the port, so that the kernel does not hand it out
-           sysctl -w net.ipv4.ip_local_reserved_ports=8080,35010
+  do     reserve the port, so that the kernel does not hand it out; what is reserved already stays so
+           sh -c 'sysctl -w net.ipv4.ip_local_reserved_ports=\"35010,$(sysctl -n net.ipv4.ip_local_reserved_ports)\"'
          or move the ephemeral range (32768-60999) away from it
            sysctl -w net.ipv4.ip_local_port_range=\"35011 60999\"
          until then: start again once cli\\x1b[2Jent[400] has closed its socket

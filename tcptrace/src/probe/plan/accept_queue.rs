@@ -86,7 +86,7 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
                     probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept4"]).one_call(),
                     probe("tp_exit_accept", Kind::SyscallTracepoint, &["sys_exit_accept"]).one_call(),
                 ],
-                "accept wait is measured at accept4's return; io_uring accepts are not seen; slows every system call a little",
+                "accept wait is measured at accept4's return; accepts by io_uring, of MPTCP connections and by 32-bit programs are not seen; slows every system call a little",
                 0,
             ),
         ],

@@ -7,6 +7,8 @@ use super::shared::STATE;
 use super::{BackEnd, Kind, Observation, Probe, Way, probe, tracepoint_way, way};
 
 const SYS_LISTEN: &[&str] = &["__x64_sys_listen", "__arm64_sys_listen"];
+/// What a hook on the system call itself does not see.
+const UNSEEN: &str = "that of io_uring and of 32-bit programs is not seen";
 const STATE_OF_TASK: &[Probe] = &[probe("tp_set_state_task", Kind::BtfTracepoint, STATE).harmless()];
 
 /// In the order in which coverage shows them.
@@ -44,11 +46,17 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
         name: "backlog",
         what: "the argument of listen() before somaxconn cuts it",
         ways: &[
-            way(Fexit, &[probe("fentry_sys_listen", Kind::Fentry, SYS_LISTEN)]),
-            way(Kprobe, &[probe("kprobe_sys_listen", Kind::Kprobe, SYS_LISTEN)]),
+            Way {
+                limit: Some(UNSEEN),
+                ..way(Fexit, &[probe("fentry_sys_listen", Kind::Fentry, SYS_LISTEN)])
+            },
+            Way {
+                limit: Some(UNSEEN),
+                ..way(Kprobe, &[probe("kprobe_sys_listen", Kind::Kprobe, SYS_LISTEN)])
+            },
             tracepoint_way(
                 &[probe("tp_enter_listen", Kind::SyscallTracepoint, &["sys_enter_listen"])],
-                "slows every system call of the host a little",
+                "that of io_uring and of 32-bit programs is not seen; slows every system call of the host a little",
                 0,
             ),
         ],

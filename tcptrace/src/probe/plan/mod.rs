@@ -169,6 +169,10 @@ const fn tracepoint_way(probes: &'static [Probe], limit: &'static str, serves: u
     Way { back_end: BackEnd::Tracepoint, probes, limit: Some(limit), serves, needs: None }
 }
 
+/// Observations that are made by programs of another one, and not where that one is made in another tier: those programs keep
+/// state for it, which the other tier's keep as well.
+pub const DEPENDENT: &[(&str, &str)] = &[(port::CONNECTION_EXISTS, "no-port")];
+
 /// Every observation, in the order in which coverage shows them.
 pub fn observations() -> impl Iterator<Item = &'static Observation> {
     let tables = [
@@ -180,6 +184,13 @@ pub fn observations() -> impl Iterator<Item = &'static Observation> {
         packet::OBSERVATIONS,
     ];
     tables.into_iter().flatten()
+}
+
+/// Whether a program at that function sees IPv6 alone.
+pub(super) fn is_ipv6(program: &str, target: &str) -> bool {
+    let mut probes = observations().flat_map(|o| o.ways).flat_map(|way| way.probes);
+    probes
+        .any(|probe| probe.program == program && probe.targets.contains(&target) && probe.spare == Some(IPV6))
 }
 
 /// Observations that are made only if every connection is to be shown: they cost a run of a program for each.

@@ -27,9 +27,12 @@ const RELEASE_BY_STATE: Way = tracepoint_way(
 );
 const NO_PORT_BY_STATE: Way = tracepoint_way(
     STATE_OF_PORT,
-    "that a bound socket's connection exists already is not seen",
+    "that a bound socket's connection exists already is not seen: see connection-exists",
     SERVE_CONNECT,
 );
+
+/// Made by the programs of `no-port`, and only where they stand for it: see [`super::DEPENDENT`].
+pub(super) const CONNECTION_EXISTS: &str = "connection-exists";
 
 /// In the order in which coverage shows them.
 pub(super) const OBSERVATIONS: &[Observation] = &[
@@ -128,6 +131,19 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
         ],
         polled: None,
         group: 3,
+    },
+    Observation {
+        name: CONNECTION_EXISTS,
+        what: "connects from a port of their own to what they are connected to already",
+        ways: &[way(
+            Fexit,
+            &[
+                probe("fexit_hash_connect_v4", Kind::Fexit, &["inet_hash_connect"]).one_call(),
+                probe6("fexit_hash_connect_v6", Kind::Fexit, &["inet6_hash_connect"]).one_call(),
+            ],
+        )],
+        polled: None,
+        group: 0,
     },
     Observation {
         name: "port-released",

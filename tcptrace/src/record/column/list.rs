@@ -15,16 +15,23 @@ pub(in super::super) struct Many;
 
 /// Collects lists of numbers.
 #[derive(Default)]
-pub(in super::super) struct Lists(Sparse<Vec<u64>>);
+pub(in super::super) struct Lists(Sparse<Vec<u64>>, usize);
 
 impl Lists {
     pub(in super::super) fn put(&mut self, row: usize, numbers: impl IntoIterator<Item = u64>) {
-        self.0.put(row, numbers.into_iter().collect());
+        let numbers: Vec<u64> = numbers.into_iter().collect();
+        self.1 += size_of_val(numbers.as_slice());
+        self.0.put(row, numbers);
     }
 }
 
 impl Build for Lists {
+    fn weight(&self) -> usize {
+        self.1
+    }
+
     fn finish(&mut self, order: &Order) -> Result<ArrayRef, ArrowError> {
+        self.1 = 0;
         let mut lists = ListBuilder::new(PrimitiveBuilder::<UInt64Type>::new());
         for numbers in self.0.drain_places(order) {
             lists.append_option(numbers.map(|numbers| numbers.into_iter().map(Some)));

@@ -43,6 +43,11 @@ pub(super) trait Build: Default {
     /// # Errors
     /// When the values do not make an array.
     fn finish(&mut self, order: &Order) -> Result<ArrayRef, ArrowError>;
+
+    /// About how many bytes are in it, if its values have no size of their own.
+    fn weight(&self) -> usize {
+        0
+    }
 }
 
 /// Gives the values of a column, and none for a column that is missing or has another type than it should.

@@ -13,17 +13,23 @@ pub(in super::super) struct Text;
 
 /// Collects texts.
 #[derive(Default)]
-pub(in super::super) struct Texts(Sparse<String>);
+pub(in super::super) struct Texts(Sparse<String>, usize);
 
 impl Texts {
     pub(in super::super) fn put(&mut self, row: usize, text: String) {
+        self.1 += text.len();
         self.0.put(row, text);
     }
 }
 
 impl Build for Texts {
     fn finish(&mut self, order: &Order) -> Result<ArrayRef, ArrowError> {
+        self.1 = 0;
         Ok(Arc::new(self.0.drain_places(order).collect::<StringArray>()))
+    }
+
+    fn weight(&self) -> usize {
+        self.1
     }
 }
 

@@ -21,6 +21,7 @@ pub(in super::super) struct Words {
     keys: Numbers<Int32Type>,
     known: AHashMap<Box<str>, i32>,
     values: StringBuilder,
+    weight: usize,
 }
 
 impl Words {
@@ -32,6 +33,7 @@ impl Words {
                 let next = next_key(self.known.len());
                 self.values.append_value(word);
                 self.known.insert(word.into(), next);
+                self.weight += word.len();
                 next
             }
         };
@@ -45,8 +47,13 @@ impl Words {
 }
 
 impl Build for Words {
+    fn weight(&self) -> usize {
+        self.weight
+    }
+
     fn finish(&mut self, order: &Order) -> Result<ArrayRef, ArrowError> {
         self.known.clear();
+        self.weight = 0;
         dictionary_of(self.keys.array(order)?, &mut self.values)
     }
 }

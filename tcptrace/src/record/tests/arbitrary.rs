@@ -305,6 +305,7 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                     errno,
                     open_files_limit,
                     total,
+                    accepted: 12,
                     host_files_limit: Some(9),
                     host_files: Some(10),
                 }))
@@ -453,6 +454,9 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                 in_poll: 6,
                 in_futex: 7,
                 calls_known: true,
+                acceptors: 9,
+                acceptors_in_epoll: 10,
+                acceptors_waiting: 11,
                 listener: 8,
                 watches: Some(Watch::Edge),
             })

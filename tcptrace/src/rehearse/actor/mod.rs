@@ -16,6 +16,7 @@ mod guard;
 mod order;
 mod packets;
 mod puppet;
+mod redial;
 mod service;
 mod sockets;
 mod storm;
@@ -43,8 +44,8 @@ use super::error::{During, Error, Result};
 use super::namespace::Namespace;
 pub(super) use bind::can_confine;
 pub(super) use order::{
-    Bind, BindAttempt, Crowd, CrowdTally, Damaged, Door, Guard, Habit, Hello, Load, Manner, Order, Place,
-    Race, Reply, Stamp, Storm, Take, Taken, Tally, Visit, Visits,
+    Accepting, Bind, BindAttempt, Crowd, CrowdTally, Damaged, Door, Guard, Habit, Hello, Load, Manner, Order,
+    Place, Race, Redial, Reply, Stamp, Storm, Take, Taken, Tally, Visit, Visits,
 };
 pub use puppet::actor_main;
 pub(super) use puppet::raise_fd_limit;
@@ -55,6 +56,10 @@ pub const ACTOR_SUBCOMMAND: &str = "__actor";
 
 /// Option of an actor that inherits a listening socket (as its stderr) from a parent that is about to go.
 const HEIR: &str = "--heir";
+
+/// Option of a process that only accepts, from a socket that it inherits likewise; then the milliseconds that it takes for a
+/// connection, and after how many it exits.
+const WORKER: &str = "--worker";
 
 /// How long an actor may take to answer. Generous: an emulated machine is twenty times slower than this one.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -195,6 +200,34 @@ impl Actor {
             child.try_wait().map(|status| status.is_some()).during("waiting for an actor to end")
         })?;
         if gone { Ok(()) } else { Err(self.problem("does not end".into())) }
+    }
+
+    /// Has the actor start processes that accept from its socket; who they are.
+    pub(super) fn hire(
+        &mut self,
+        name: &str,
+        workers: usize,
+        every_ms: u64,
+        customers: usize,
+    ) -> Result<Vec<Identity>> {
+        let order = Order::Hire { name: name.to_owned(), workers, every_ms, customers };
+        let pids: Vec<u32> = self.ask(&order)?;
+        let mut hired = Vec::with_capacity(pids.len());
+        for pid in pids {
+            // It takes its name when it begins.
+            let comm = || fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let begun = self.cancel.wait(PATIENCE, || Ok(comm().trim_end() == name))?;
+            if !begun {
+                return Err(self.problem(format!("its worker {pid} does not begin")));
+            }
+            hired.push(Identity {
+                role: name.to_owned(),
+                pid,
+                comm: name.to_owned(),
+                command: command_line(pid),
+            });
+        }
+        Ok(hired)
     }
 
     /// Keeps it to the first processor that this process may use.

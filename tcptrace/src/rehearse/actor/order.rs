@@ -25,6 +25,11 @@ pub(in crate::rehearse) enum Order {
     /// Accept in the background and keep what was accepted, until the process may have only `spare` more descriptors;
     /// answers that limit. From then on accept() is tried again and again in vain.
     Hoard { spare: u64 },
+    /// Accept in the background in a manner of its own; answers the limit on descriptors, 0 if it was not changed.
+    AcceptAs { manner: Accepting },
+    /// Start processes of this name that inherit the listening socket, accept, and take `every_ms` for a connection; each exits
+    /// after so many `customers` (0: never). Answers their pids.
+    Hire { name: String, workers: usize, every_ms: u64, customers: usize },
     /// How many connections the workers have accepted; answers `u64`.
     Accepted,
     /// How often accept() has failed for lack of descriptors; answers `u64`.
@@ -57,6 +62,9 @@ pub(in crate::rehearse) enum Order {
     Race(Race),
     /// Try to connect and close at once; answers the errno for each address, 0 for a connection.
     Knock { at: Vec<SocketAddr> },
+    /// Connect from a port of its own, to the same destination again and again; answers the errno of each time, 0 for a
+    /// connection.
+    Redial(Redial),
     /// Take ephemeral ports, one after the other, until there are none or as many as wanted; answers a [`Taken`].
     Take(Take),
     /// Play many clients in the background, in the clients' namespace of a pair.
@@ -69,6 +77,21 @@ pub(in crate::rehearse) enum Order {
     Storm(Storm),
     /// Send SYNs with a wrong checksum, from the clients' namespace of a pair; answers how many.
     Damaged(Damaged),
+}
+
+/// How a server accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::rehearse) enum Accepting {
+    /// In an event loop (epoll), until it has as many customers as it wants: then it takes the listener out of the loop.
+    Limited { customers: usize },
+    /// As libuv does: keeps connections until it may have only `spare` more descriptors; from then on it gives up a descriptor that
+    /// it keeps in reserve, accepts with it, and closes the connection at once.
+    Reserve { spare: u64 },
+    /// Likewise, but at the first failure it closes what it has and never accepts again.
+    GivesUp { spare: u64 },
+    /// Without ever waiting: it tries again every 10 ms whether there is a connection.
+    Impatient,
 }
 
 /// Why a listening socket discards what its clients send.
@@ -100,6 +123,18 @@ impl Door {
     pub(in crate::rehearse) fn at(address: SocketAddr, backlog: i32) -> Self {
         Self { address, backlog, reuseport: false, fastopen: 0, mptcp: false }
     }
+}
+
+/// Connections from one port to one destination, one after the other. With SO_REUSEADDR.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::rehearse) struct Redial {
+    pub(in crate::rehearse) from: SocketAddr,
+    pub(in crate::rehearse) to: SocketAddr,
+    pub(in crate::rehearse) times: u32,
+    /// Pause after each.
+    pub(in crate::rehearse) gap_ms: u64,
+    /// Keep the connections; otherwise each is closed at once.
+    pub(in crate::rehearse) keep: bool,
 }
 
 /// How to take ephemeral ports.

@@ -19,8 +19,8 @@ use serde_json::Value;
 
 use super::order::{Hello, Order, Reply};
 use super::{
-    ACTOR_SUBCOMMAND, HEIR, bind, browser, connections::Connections, crowd, damaged, guard, service, sockets,
-    storm, takings::Takings, web,
+    ACTOR_SUBCOMMAND, HEIR, WORKER, bind, browser, connections::Connections, crowd, damaged, guard, redial,
+    service, sockets, storm, takings::Takings, web,
 };
 
 /// How long a connection that the stage waits for may take.
@@ -32,7 +32,16 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 pub fn actor_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args = args.into_iter();
     let role = args.next().unwrap_or_default().to_string_lossy().into_owned();
-    let heir = args.next().is_some_and(|option| option == HEIR);
+    let option = args.next();
+    if option.as_ref().is_some_and(|option| option == WORKER) {
+        let mut number = || args.next()?.to_string_lossy().parse::<u64>().ok();
+        let (every, customers) = (number().unwrap_or_default(), number().unwrap_or_default());
+        return match work(&role, Duration::from_millis(every), customers) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
+    let heir = option.is_some_and(|option| option == HEIR);
     match perform(&role, heir) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -72,6 +81,23 @@ fn perform(role: &str, heir: bool) -> io::Result<()> {
             Err(error) => Reply::Failed(format!("cannot read the order {line:?}: {error}")),
         };
         answer(&reply)?;
+    }
+    Ok(())
+}
+
+/// What a hired process does: accepts from the socket that is its stderr.
+fn work(role: &str, every: Duration, customers: u64) -> io::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let name = std::ffi::CString::new(role)?;
+    prctl::set_name(&name)?;
+    let listener = TcpListener::from(io::stderr().as_fd().try_clone_to_owned()?);
+    let mut served = 0;
+    while customers == 0 || served < customers {
+        let (mut connection, _) = listener.accept()?;
+        served += 1;
+        std::thread::sleep(every);
+        // The client may have gone meanwhile.
+        let _ = connection.write(b"!");
     }
     Ok(())
 }
@@ -161,6 +187,14 @@ impl Puppet {
                 self.workers = Some(books);
                 limit.into()
             }
+            Order::AcceptAs { manner } => {
+                let (books, limit) = service::accept_as(self.listener()?, manner)?;
+                self.workers = Some(books);
+                limit.into()
+            }
+            Order::Hire { name, workers, every_ms, customers } => {
+                serde_json::to_value(self.hire(&name, workers, every_ms, customers)?)?
+            }
             Order::AcceptOne => {
                 self.kept.push(self.listener()?.accept()?.0);
                 Value::Null
@@ -204,6 +238,11 @@ impl Puppet {
             Order::Visit(order) => serde_json::to_value(web::visit(&order)?)?,
             Order::Race(order) => serde_json::to_value(browser::race(&order)?)?,
             Order::Knock { at } => serde_json::to_value(browser::knock(&at)?)?,
+            Order::Redial(order) => {
+                let (answers, kept) = redial::redial(&order)?;
+                self.kept.extend(kept);
+                serde_json::to_value(answers)?
+            }
             Order::Take(order) => serde_json::to_value(self.takings.take(&order)?)?,
             Order::Crowd(order) => {
                 self.crowd = Some(crowd::Loose::start(order)?);
@@ -230,6 +269,25 @@ impl Puppet {
 
     fn listener(&self) -> io::Result<TcpListener> {
         Ok(self.socket()?.try_clone()?.into())
+    }
+
+    /// Starts processes that accept from the socket.
+    fn hire(&self, name: &str, workers: usize, every_ms: u64, customers: usize) -> io::Result<Vec<u32>> {
+        (0..workers)
+            .map(|_| {
+                let mut child = Command::new("/proc/self/exe")
+                    .arg0(name)
+                    .args([ACTOR_SUBCOMMAND, name, WORKER, &every_ms.to_string(), &customers.to_string()])
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::from(self.socket()?.try_clone()?))
+                    .spawn()?;
+                let pid = child.id();
+                // One that has exited is to be gone, not a zombie.
+                std::thread::Builder::new().spawn(move || child.wait())?;
+                Ok(pid)
+            })
+            .collect()
     }
 
     /// The socket becomes the heir's stderr: the one inherited descriptor, beside the line, that std can pass on.

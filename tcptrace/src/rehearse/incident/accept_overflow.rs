@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Entry, Incident, Options, Variant};
 use crate::finding::Confidence;
-use crate::rehearse::actor::{Actor, Bind, BindAttempt, Load, Order, Tally};
+use crate::rehearse::actor::{Actor, Bind, BindAttempt, Identity, Load, Order, Tally};
 use crate::rehearse::counters;
 use crate::rehearse::error::{Error, Result};
 use crate::rehearse::stage::{Layout, Stage};
@@ -36,6 +36,14 @@ pub(super) const ENTRY: Entry = Entry {
         },
         Variant { name: "stopped", summary: "the server is stopped (SIGSTOP) in the middle of its work" },
         Variant { name: "not-accepting", summary: "the server never calls accept()" },
+        Variant {
+            name: "workers",
+            summary: "two slow worker processes accept, their parent never does: they are who it is about",
+        },
+        Variant {
+            name: "shrunk",
+            summary: "listen(16), then listen(10): the second call is not seen in every tier, and somaxconn cuts nothing",
+        },
     ],
     make: |variant, options| Ok(Box::new(AcceptOverflow::new(variant, options)?)),
 };
@@ -55,6 +63,10 @@ struct Recipe {
     worker_ms: Option<u64>,
     /// The server is stopped before the load begins.
     stopped: bool,
+    /// Processes that accept in its place; 0: its own thread does.
+    processes: usize,
+    /// The argument of a first listen(), before the one that counts.
+    first_backlog: Option<i32>,
     burst: usize,
     every_ms: u64,
     for_ms: u64,
@@ -79,6 +91,8 @@ impl Recipe {
             backlog: 20,
             worker_ms: Some(250),
             stopped: false,
+            processes: 0,
+            first_backlog: None,
             burst: 1,
             every_ms: 14,
             for_ms: 5000,
@@ -121,6 +135,8 @@ impl Recipe {
                 allow: &[STALL],
                 ..basic
             },
+            "workers" => Self { processes: 2, ..basic },
+            "shrunk" => Self { backlog: 10, first_backlog: Some(16), ..basic },
             _ => basic,
         }
     }
@@ -138,6 +154,8 @@ struct AcceptOverflow {
     /// Before the stage: actors go first.
     server: Option<Actor>,
     clients: Vec<Actor>,
+    /// The processes that accept in its place.
+    hired: Vec<Identity>,
     stage: Stage,
 }
 
@@ -145,23 +163,39 @@ impl AcceptOverflow {
     fn new(variant: &'static Variant, options: Options) -> Result<Self> {
         let stage = options.stage(Layout::Loopback)?;
         stage.set_sysctl("net.core.somaxconn", SOMAXCONN)?;
-        Ok(Self { variant, recipe: Recipe::of(variant), options, server: None, clients: Vec::new(), stage })
+        Ok(Self {
+            variant,
+            recipe: Recipe::of(variant),
+            options,
+            server: None,
+            clients: Vec::new(),
+            hired: Vec::new(),
+            stage,
+        })
     }
 
     /// A listening server at work.
-    fn open_for_business(&self) -> Result<Actor> {
+    fn open_for_business(&mut self) -> Result<Actor> {
         let mut server = self.stage.start_server("tt-proxy")?;
         let order = Bind {
             reuseaddr: true,
-            backlog: Some(self.recipe.backlog),
+            backlog: Some(self.recipe.first_backlog.unwrap_or(self.recipe.backlog)),
             ..Bind::to(self.options.family.any(PORT))
         };
         let attempts: Vec<BindAttempt> = server.ask(&Order::Bind(order))?;
         if let Some(errno) = attempts.last().and_then(|attempt| attempt.errno) {
             return Err(Error::NotStaged(format!("the server cannot listen (errno {errno})")));
         }
-        if let Some(every_ms) = self.recipe.worker_ms {
-            server.ask::<()>(&Order::Accept { workers: 1, every_ms })?;
+        if self.recipe.first_backlog.is_some() {
+            server.ask::<BindAttempt>(&Order::Listen { backlog: self.recipe.backlog })?;
+        }
+        match (self.recipe.worker_ms, self.recipe.processes) {
+            (None, _) => {}
+            (Some(every_ms), 0) => server.ask::<()>(&Order::Accept { workers: 1, every_ms })?,
+            (Some(every_ms), processes) => {
+                let every_ms = every_ms * u64::try_from(processes).unwrap_or(1);
+                self.hired = server.hire("tt-worker", processes, every_ms, 0)?;
+            }
         }
         Ok(server)
     }
@@ -203,13 +237,14 @@ impl Incident for AcceptOverflow {
     }
 
     fn play(&mut self) -> Result<GroundTruth> {
-        let (recipe, stage) = (self.recipe, &self.stage);
-        let to = self.options.family.call(stage, PORT);
-        let before = stage.counters()?;
+        let recipe = self.recipe;
+        let before = self.stage.counters()?;
         let server = match self.server.take() {
             Some(server) => server,
             None => self.open_for_business()?,
         };
+        let stage = &self.stage;
+        let to = self.options.family.call(stage, PORT);
         let server = self.server.insert(server);
         self.clients = vec![stage.start_client("tt-client")?, stage.start_client("tt-slow")?];
         let [client, slow] = self.clients.as_mut_slice() else {
@@ -249,7 +284,11 @@ impl Incident for AcceptOverflow {
         client.reply::<usize>()?;
         let seconds = begin.elapsed();
 
-        let accepted = if recipe.stopped { None } else { Some(server.ask::<u64>(&Order::Accepted)?) };
+        let accepted = if recipe.stopped || recipe.processes > 0 {
+            None
+        } else {
+            Some(server.ask::<u64>(&Order::Accepted)?)
+        };
         let tallies =
             [client.ask(&Order::HangUp { reset: true })?, slow.ask(&Order::HangUp { reset: true })?];
         let after = stage.settled_counters()?;
@@ -271,9 +310,13 @@ impl Incident for AcceptOverflow {
             overflows: counters::grown(&counters, "ListenOverflows")?,
         }
         .facts(cookies_only)?;
-        let listener = Party::of(server.identity(), "listener", self.options.family.any(PORT));
+        // Of several that accept, the one with the lowest pid is named.
+        let named = self.hired.iter().min_by_key(|worker| worker.pid).unwrap_or(server.identity());
+        let listener = Party::of(named, "listener", self.options.family.any(PORT));
+        let mut actors = vec![server.identity().clone(), client.identity().clone(), slow.identity().clone()];
+        actors.extend(self.hired.iter().cloned());
         Ok(GroundTruth {
-            actors: vec![server.identity().clone(), client.identity().clone(), slow.identity().clone()],
+            actors,
             expect: vec![Expectation::about("accept-queue-overflow", recipe.cause, listener).at_least(sure)],
             allow,
             counters,

@@ -1,15 +1,16 @@
 //! `accept-stall`: connections wait and nobody accepts them, long before the queue is full.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::{Entry, Incident, Options, Variant, facts, open};
-use crate::rehearse::actor::{Actor, Door, Load, Order};
+use crate::rehearse::actor::{Accepting, Actor, Door, Identity, Load, Order};
 use crate::rehearse::counters::{self, grown};
 use crate::rehearse::error::{Error, Result};
 use crate::rehearse::stage::{Layout, Stage};
-use crate::rehearse::truth::{Expectation, GroundTruth, Party};
+use crate::rehearse::truth::{Allowed, Expectation, GroundTruth, Party};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "accept-stall",
@@ -22,8 +23,24 @@ pub(super) const ENTRY: Entry = Entry {
             summary: "the server is stopped (SIGSTOP) after it has served for a while",
         },
         Variant {
-            name: "fd-limit",
-            summary: "the server has no descriptor left: accept() fails with EMFILE",
+            name: "workers",
+            summary: "both processes that accept are busy with their first connections; their parent never accepts",
+        },
+        Variant {
+            name: "not-interested",
+            summary: "an event loop that has as many connections as it wants takes the listener out",
+        },
+        Variant {
+            name: "gave-up",
+            summary: "accept() fails once with EMFILE, and the server never calls it again; its descriptors are free by then",
+        },
+        Variant {
+            name: "acceptor-exited",
+            summary: "the service that accepted has exited; its parent, which never accepts, keeps the socket",
+        },
+        Variant {
+            name: "inherited",
+            summary: "the process that opened the socket has left it to another one and exited; that one does not accept",
         },
     ],
     make: |variant, options| Ok(Box::new(AcceptStall::new(variant, options)?)),
@@ -38,42 +55,64 @@ const EVERY_MS: u64 = 40;
 const PATIENCE: Duration = Duration::from_secs(4);
 /// Descriptors that the server may have for connections.
 const SPARE: u64 = 8;
+/// Connections that it wants, where that is its own choice.
+const CUSTOMERS: usize = 10;
+/// Processes that accept, where there are several.
+const WORKERS: usize = 2;
 
 /// Why nobody accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     NotAccepting,
     Busy,
+    Workers,
     Stopped,
-    FdLimit,
+    NotInterested,
+    GaveUp,
+    AcceptorExited,
+    Inherited,
 }
 
 impl Kind {
     fn of(variant: &Variant) -> Self {
         match variant.name {
             "busy" => Self::Busy,
+            "workers" => Self::Workers,
             "stopped" => Self::Stopped,
-            "fd-limit" => Self::FdLimit,
+            "not-interested" => Self::NotInterested,
+            "gave-up" => Self::GaveUp,
+            "acceptor-exited" => Self::AcceptorExited,
+            "inherited" => Self::Inherited,
             _ => Self::NotAccepting,
         }
     }
 
     fn cause(self) -> &'static str {
         match self {
-            Self::NotAccepting | Self::Busy => "not-accepting",
+            Self::NotAccepting | Self::Inherited => "not-accepting",
+            Self::Busy | Self::Workers => "busy",
             Self::Stopped => "process-stopped",
-            Self::FdLimit => "fd-limit",
+            Self::NotInterested => "not-interested",
+            Self::GaveUp => "gave-up",
+            Self::AcceptorExited => "acceptor-exited",
         }
     }
 
     /// Connections that are accepted before the stall.
     fn served(self) -> usize {
         match self {
-            Self::NotAccepting => 0,
+            Self::NotAccepting | Self::Inherited => 0,
             Self::Busy => 1,
+            Self::Workers => WORKERS,
             Self::Stopped => 15,
-            Self::FdLimit => usize::try_from(SPARE).unwrap_or_default(),
+            Self::NotInterested | Self::AcceptorExited => CUSTOMERS,
+            Self::GaveUp => usize::try_from(SPARE).unwrap_or_default(),
         }
+    }
+
+    /// Whether the server itself keeps the books of what it accepts.
+    fn keeps_books(self) -> bool {
+        !matches!(self, Self::Stopped | Self::Workers | Self::AcceptorExited | Self::Inherited)
     }
 }
 
@@ -84,6 +123,8 @@ struct AcceptStall {
     /// Before the stage: actors go first.
     server: Option<Actor>,
     client: Option<Actor>,
+    /// The processes that accept in its place.
+    hired: Vec<Identity>,
     /// The server's limit of descriptors, if it was lowered.
     limit: Option<u64>,
     stage: Stage,
@@ -93,17 +134,36 @@ impl AcceptStall {
     fn new(variant: &'static Variant, options: Options) -> Result<Self> {
         let stage = options.stage(Layout::Loopback)?;
         stage.set_sysctl("net.core.somaxconn", 4096)?;
-        Ok(Self { variant, kind: Kind::of(variant), options, server: None, client: None, limit: None, stage })
+        Ok(Self {
+            variant,
+            kind: Kind::of(variant),
+            options,
+            server: None,
+            client: None,
+            hired: Vec::new(),
+            limit: None,
+            stage,
+        })
     }
 
     fn open_for_business(&mut self) -> Result<Actor> {
         let mut server = open(&self.stage, "tt-proxy", Door::at(self.options.family.any(PORT), BACKLOG))?;
         match self.kind {
-            Kind::NotAccepting => {}
+            // An inherited listener is left to another process when that one is known.
+            Kind::NotAccepting | Kind::Inherited => {}
             // Longer than any play.
             Kind::Busy => server.ask::<()>(&Order::Accept { workers: 1, every_ms: 600_000 })?,
             Kind::Stopped => server.ask::<()>(&Order::Accept { workers: 1, every_ms: 10 })?,
-            Kind::FdLimit => self.limit = Some(server.ask(&Order::Hoard { spare: SPARE })?),
+            Kind::Workers => self.hired = server.hire("tt-worker", WORKERS, 600_000, 0)?,
+            Kind::AcceptorExited => self.hired = server.hire("tt-service", 1, 10, CUSTOMERS)?,
+            Kind::NotInterested => {
+                let manner = Accepting::Limited { customers: CUSTOMERS };
+                server.ask::<u64>(&Order::AcceptAs { manner })?;
+            }
+            Kind::GaveUp => {
+                let manner = Accepting::GivesUp { spare: SPARE };
+                self.limit = Some(server.ask(&Order::AcceptAs { manner })?);
+            }
         }
         Ok(server)
     }
@@ -123,7 +183,15 @@ impl Incident for AcceptStall {
             Kind::NotAccepting => "it never accepts".to_owned(),
             Kind::Busy => "its one worker is busy with the first connection for good".to_owned(),
             Kind::Stopped => "it is stopped when it has served some clients".to_owned(),
-            Kind::FdLimit => format!("it keeps {SPARE} connections and may not have more descriptors"),
+            Kind::Workers => {
+                format!("its {WORKERS} worker processes are busy with their first connections for good")
+            }
+            Kind::NotInterested => format!("it wants {CUSTOMERS} connections, and no more"),
+            Kind::GaveUp => {
+                format!("after {SPARE} connections accept() fails with EMFILE, and it never accepts again")
+            }
+            Kind::AcceptorExited => format!("its service accepts {CUSTOMERS} connections and exits"),
+            Kind::Inherited => "it leaves the socket to tt-heir, which never accepts".to_owned(),
         };
         format!(
             "tt-proxy listens on {} with listen({BACKLOG}); {server}.\n\
@@ -153,6 +221,9 @@ impl Incident for AcceptStall {
         let (kind, stage, family) = (self.kind, &self.stage, self.options.family);
         let to = family.call(stage, PORT);
         let server = self.server.insert(server);
+        if kind == Kind::Inherited {
+            server.bequeath("tt-heir")?;
+        }
         let client = self.client.insert(stage.start_client("tt-client")?);
 
         if kind.served() > 0 {
@@ -165,6 +236,16 @@ impl Incident for AcceptStall {
         if kind == Kind::Stopped {
             server.stop()?;
         }
+        if kind == Kind::GaveUp {
+            // One more, for which there is no descriptor.
+            client.ask::<usize>(&Order::Load(Load { to, burst: 1, every_ms: 20, for_ms: 0, at_least: 1 }))?;
+            stage.await_that("accept() has failed", || Ok(server.ask::<u64>(&Order::Refused)? > 0))?;
+        }
+        if kind == Kind::AcceptorExited {
+            let pid = self.hired.first().map_or(0, |service| service.pid);
+            stage
+                .await_that("the service has exited", || Ok(!Path::new(&format!("/proc/{pid}")).exists()))?;
+        }
         let begin = Instant::now();
         let rest = Load { to, burst: 1, every_ms: EVERY_MS, for_ms: 0, at_least: WAITING };
         client.ask::<usize>(&Order::Load(rest))?;
@@ -173,23 +254,27 @@ impl Incident for AcceptStall {
         let waiting = stage.accept_queue(PORT)?;
         let counters = counters::growth(&before, &stage.settled_counters()?);
 
-        let (accepted, refused) = match kind {
-            Kind::Stopped => (None, None),
-            Kind::FdLimit => (Some(server.ask(&Order::Accepted)?), Some(server.ask::<u64>(&Order::Refused)?)),
-            Kind::NotAccepting | Kind::Busy => (Some(server.ask::<usize>(&Order::Accepted)?), None),
-        };
-        if waiting.and_then(|waiting| usize::try_from(waiting).ok()) != Some(WAITING)
+        let accepted = if kind.keeps_books() { Some(server.ask::<usize>(&Order::Accepted)?) } else { None };
+        let all = WAITING + usize::from(kind == Kind::GaveUp);
+        if waiting.and_then(|waiting| usize::try_from(waiting).ok()) != Some(all)
             || accepted.is_some_and(|accepted| accepted != kind.served())
-            || refused == Some(0)
             || grown(&counters, "ListenOverflows")? > 0
         {
             return Err(Error::NotStaged(format!(
-                "{waiting:?} connections wait, {accepted:?} were accepted, accept() was refused {refused:?} times"
+                "{waiting:?} connections wait, {accepted:?} were accepted"
             )));
         }
-        let subject = Party::of(server.identity(), "listener", family.any(PORT));
+        let mut actors = vec![server.identity().clone(), client.identity().clone()];
+        actors.extend(self.hired.iter().cloned());
+        // Of several that accept, the one with the lowest pid is named.
+        let named = self.hired.iter().min_by_key(|worker| worker.pid).unwrap_or(server.identity());
+        let subject = Party::of(named, "listener", family.any(PORT));
+        // The one failure that made it give up is true, and a finding of its own.
+        let failed = Allowed { code: "accept-failed", because: "accept() did fail, once" };
+        let allow = if kind == Kind::GaveUp { vec![failed] } else { Vec::new() };
         Ok(GroundTruth {
-            actors: vec![server.identity().clone(), client.identity().clone()],
+            actors,
+            allow,
             expect: vec![Expectation::about(ENTRY.name, kind.cause(), subject)],
             facts: facts(json!({
                 "backlog": BACKLOG,
@@ -198,7 +283,6 @@ impl Incident for AcceptStall {
                 "longest_wait_s": (longest_wait.as_secs_f64() * 10.0).round() / 10.0,
                 "accepted": kind.served(),
                 "fd_limit": self.limit,
-                "emfile": refused,
             })),
             counters,
             ..GroundTruth::of(ENTRY.name, self.variant.name, stage.netns_inode())

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::{Entry, Incident, Options, Variant, facts, open};
-use crate::rehearse::actor::{Actor, Door, Order};
+use crate::rehearse::actor::{Actor, Door, Load, Order};
 use crate::rehearse::counters::{self, grown};
 use crate::rehearse::error::{Error, Result};
 use crate::rehearse::stage::{Layout, Stage};
@@ -18,6 +18,10 @@ pub(super) const ENTRY: Entry = Entry {
     variants: &[
         Variant { name: "process-exit", summary: "the server's process is ended (SIGTERM)" },
         Variant { name: "close", summary: "the server closes the socket and lives on" },
+        Variant {
+            name: "restart",
+            summary: "its successor accepts at once; its connections come to lie in memory where lost ones had waited",
+        },
     ],
     make: |variant, options| Ok(Box::new(ListenerClosed::new(variant, options)?)),
 };
@@ -26,6 +30,10 @@ const PORT: u16 = 1080;
 const BACKLOG: i32 = 64;
 /// Connections in the queue in the end.
 const QUEUED: usize = 12;
+/// The same, where the server is restarted under load; how long they have waited by then, and how many the successor gets.
+const QUEUED_AT_RESTART: usize = 60;
+const WAITED: Duration = Duration::from_millis(1800);
+const LATER: usize = 400;
 /// Where another listener closes, with nobody in its queue: not worth a word.
 const OTHER_PORT: u16 = 1081;
 
@@ -61,7 +69,7 @@ impl Incident for ListenerClosed {
 
     fn describe(&self) -> String {
         let how = match self.variant.name {
-            "close" => "closes the socket",
+            "close" | "restart" => "closes the socket",
             _ => "is ended by SIGTERM",
         };
         format!(
@@ -94,10 +102,16 @@ impl Incident for ListenerClosed {
         let mut client = stage.start_client("tt-client")?;
 
         let begin = Instant::now();
-        client.ask::<Value>(&Order::Connect { to: family.call(stage, PORT), count: QUEUED })?;
+        let to = family.call(stage, PORT);
+        let restart = self.variant.name == "restart";
+        let count = if restart { QUEUED_AT_RESTART } else { QUEUED };
+        client.ask::<Value>(&Order::Connect { to, count })?;
+        if restart {
+            stage.cancel().sleep(WAITED)?;
+        }
         let queued = stage.accept_queue(PORT)?;
         match self.variant.name {
-            "close" => server.ask::<()>(&Order::Close)?,
+            "close" | "restart" => server.ask::<()>(&Order::Close)?,
             _ => {
                 server.signal(Signal::SIGTERM)?;
                 server.await_end()?;
@@ -105,28 +119,52 @@ impl Incident for ListenerClosed {
         }
         let waited = begin.elapsed();
         other.ask::<()>(&Order::Close)?;
+        let mut successors = Vec::new();
+        if restart {
+            let mut successor = open(stage, "tt-next", Door::at(family.any(PORT), BACKLOG))?;
+            successor.ask::<()>(&Order::Accept { workers: 4, every_ms: 0 })?;
+            let mut later = stage.start_client("tt-later")?;
+            let load = Load { to, burst: 10, every_ms: 20, for_ms: 0, at_least: LATER };
+            later.ask::<usize>(&Order::Load(load))?;
+            stage.await_that("the successor has accepted", || {
+                Ok(successor.ask::<usize>(&Order::Accepted)? >= LATER)
+            })?;
+            // Accept waits are looked at every five seconds.
+            stage.cancel().sleep(Duration::from_secs(5))?;
+            successors = vec![successor, later];
+        }
         // Long enough for a tracer to see that nothing more comes of it.
         stage.cancel().sleep(Duration::from_secs(1))?;
         let counters = counters::growth(&before, &stage.settled_counters()?);
         // Each side of each connection counts its own end.
-        if queued.and_then(|queued| usize::try_from(queued).ok()) != Some(QUEUED)
-            || grown(&counters, "EstabResets")? != 2 * QUEUED as u64
-            || stage.is_on(PORT)?
+        let resets = grown(&counters, "EstabResets")?;
+        if queued.and_then(|queued| usize::try_from(queued).ok()) != Some(count)
+            || (if restart {
+                resets < 2 * count as u64
+            } else {
+                resets != 2 * count as u64 || stage.is_on(PORT)?
+            })
         {
             return Err(Error::NotStaged(format!("{queued:?} connections were queued; {counters:?}")));
         }
-        let cause = if self.variant.name == "close" { "close" } else { "process-exit" };
+        let cause = if self.variant.name == "process-exit" { "process-exit" } else { "close" };
         let subject = Party::of(server.identity(), "listener", family.any(PORT));
         let stall =
             Allowed { code: "accept-stall", because: "this machine took its time: they waited for long" };
-        let actors = [&*server, &other, &client].map(|actor| actor.identity().clone());
+        let actors = [&*server, &other, &client].into_iter().chain(&successors);
+        let actors = actors.map(|actor| actor.identity().clone()).collect();
         self.others = vec![other, client];
+        self.others.extend(successors);
         Ok(GroundTruth {
-            actors: actors.to_vec(),
+            actors,
             expect: vec![Expectation::about(ENTRY.name, cause, subject)],
-            allow: if waited > Duration::from_millis(500) { vec![stall] } else { Vec::new() },
+            allow: if waited > Duration::from_millis(500) + if restart { WAITED } else { Duration::ZERO } {
+                vec![stall]
+            } else {
+                Vec::new()
+            },
             facts: facts(
-                json!({ "backlog": BACKLOG, "queue_limit": BACKLOG, "queued": QUEUED, "reset": QUEUED }),
+                json!({ "backlog": BACKLOG, "queue_limit": BACKLOG, "queued": count, "reset": count }),
             ),
             counters,
             ..GroundTruth::of(ENTRY.name, self.variant.name, stage.netns_inode())

@@ -1,10 +1,12 @@
 //! The incidents: one file each, and the catalogue that lists them.
 
+mod accept_failed;
 mod accept_overflow;
 mod accept_stall;
 mod backlog_capture;
 mod backlog_truncated;
 mod bind_refused;
+mod connection_exists;
 mod crowds;
 mod defer_accept;
 mod dropped;
@@ -182,6 +184,7 @@ pub fn catalogue() -> &'static [Entry] {
     &[
         accept_overflow::ENTRY,
         accept_stall::ENTRY,
+        accept_failed::ENTRY,
         slow_accept::ENTRY,
         backlog_capture::ENTRY,
         syn_queue_full::ENTRY,
@@ -194,6 +197,7 @@ pub fn catalogue() -> &'static [Entry] {
         dropped::ENTRY,
         port_grab::ENTRY,
         bind_refused::ENTRY,
+        connection_exists::ENTRY,
         port_exhaustion::ENTRY,
         port_leak::ENTRY,
         port_risk::ENTRY,

@@ -28,7 +28,10 @@ pub(super) const ENTRY: Entry = Entry {
 /// Every reason, and all of them at once.
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which sees every index")]
 const VARIANTS: [Variant; KINDS.len() + 1] = {
-    let all = Variant { name: "every", summary: "all of the above that this kernel allows, in one run" };
+    let all = Variant {
+        name: "every",
+        summary: "all of the above that this kernel allows and that need no translation, in one run",
+    };
     let mut variants = [all; KINDS.len() + 1];
     let mut at = 0;
     while at < KINDS.len() {
@@ -61,7 +64,8 @@ impl NoAnswer {
             Some(kind) => vec![kind],
             None => {
                 let possible = |kind: &Kind| {
-                    !(kind.is_ipv4_only() && ipv6) && (!kind.needs_reasons() || gives_reasons())
+                    let unfit = kind.is_translated() || (kind.is_ipv4_only() && ipv6);
+                    !unfit && (!kind.needs_reasons() || gives_reasons())
                 };
                 KINDS.iter().map(|(kind, _)| *kind).filter(possible).collect()
             }
@@ -80,7 +84,7 @@ impl NoAnswer {
         if kinds.contains(&Kind::OtherVrf) {
             match ground::make_vrf(&stage) {
                 Err(Error::NotSupported(_)) if kinds.len() > 1 => {
-                    kinds.retain(|kind| *kind != Kind::OtherVrf)
+                    kinds.retain(|kind| *kind != Kind::OtherVrf);
                 }
                 made => made?,
             }

@@ -68,7 +68,34 @@ pub(super) const ENTRY: Entry = Entry {
             name: "kernel-socket",
             summary: "the kernel itself listens on the port (for multipath TCP, since 5.12)",
         },
+        Variant { name: "self-connect", summary: "a client of the vacated port is connected to itself" },
+        Variant {
+            name: "fin-wait",
+            summary: "the server's own old connection, which its client has not closed, is in FIN-WAIT-2",
+        },
+        Variant { name: "fin-wait-1", summary: "as fin-wait, but the client does not acknowledge the close" },
+        Variant { name: "last-ack", summary: "as fin-wait-1, but the client has closed first" },
+        Variant {
+            name: "close-wait",
+            summary: "as accepted-child, and its client has closed the connection",
+        },
+        Variant {
+            name: "device",
+            summary: "the server binds a device, and a listener without one covers all",
+        },
+        Variant {
+            name: "device-wildcard",
+            summary: "the server wants all addresses, and a listener has one of them, on one device",
+        },
         Variant { name: "every", summary: "all of the above that can share a namespace, in one run" },
+        Variant {
+            name: "fin-wait-reuse",
+            summary: "as fin-wait, but both servers set SO_REUSEADDR: no conflict",
+        },
+        Variant {
+            name: "other-devices",
+            summary: "two listeners of one port, each for a device of its own: no conflict",
+        },
         Variant {
             name: "remedied",
             summary: "as basic; then the command printed is carried out, and the server tries again",
@@ -102,7 +129,8 @@ impl PortGrab {
         let kinds = kinds(variant.name, options.count)?;
         // Every actor of a series has a few descriptors of ours.
         raise_fd_limit();
-        let layout = if kinds.contains(&Kind::OtherNamespace) { Layout::Pair } else { Layout::Loopback };
+        let pair = |kind: &Kind| *kind == Kind::OtherNamespace || kind.needs_link();
+        let layout = if kinds.iter().any(pair) { Layout::Pair } else { Layout::Loopback };
         let stage = options.stage(layout)?;
         let has_ipv6 = has_ipv6(stage.server())?;
         if kinds == [Kind::Wildcard] && !has_ipv6 {
@@ -207,9 +235,23 @@ impl Incident for PortGrab {
                 format!("tt-other does not listen on port {port} any more, but keeps an accepted connection.")
             }
             Kind::KernelSocket => format!("the kernel itself listens on port {port}, for multipath TCP."),
+            Kind::SelfConnect => {
+                format!("tt-client calls port {port}, is given that port, and meets itself.")
+            }
+            Kind::FinWait | Kind::FinWait1 | Kind::LastAck | Kind::FinWaitReuse => {
+                format!("An earlier tt-server's connection on port {port} is still being closed.")
+            }
+            Kind::CloseWait => format!(
+                "tt-other does not listen on port {port} any more, but keeps a connection that its peer has closed."
+            ),
+            Kind::Device => format!("tt-other listens on port {port} of every device."),
+            Kind::DeviceWildcard => {
+                format!("tt-other listens on one address of the loopback device, port {port}.")
+            }
+            Kind::OtherDevices => format!("tt-other listens on port {port} of the loopback device."),
         };
         let server = match scene.kind {
-            Kind::OtherNamespace => format!("tt-server listens on {wanted} and nothing is wrong."),
+            kind if !kind.conflicts() => format!("tt-server listens on {wanted} and nothing is wrong."),
             Kind::AtListen => format!("tt-server's listen() on {wanted} gets EADDRINUSE."),
             Kind::Vanishing => {
                 format!("tt-server, configured to listen on {wanted}, tries once and gets EADDRINUSE.")
@@ -260,9 +302,9 @@ impl Incident for PortGrab {
             holder.into_iter().chain(server)
         };
         let Some(scene) = self.scene() else { return Err(Error::NotStaged("nothing was played".into())) };
-        let conflict = scene.kind != Kind::OtherNamespace;
+        let conflict = scene.kind.conflicts();
         let facts = json!({
-            "conflicts": self.scenes.iter().filter(|scene| scene.kind != Kind::OtherNamespace).count(),
+            "conflicts": self.scenes.iter().filter(|scene| scene.kind.conflicts()).count(),
             "attempts": self.scenes.iter().map(|scene| scene.attempts.len()).sum::<usize>(),
             "errno": if conflict { Some("EADDRINUSE") } else { None },
             "at": scene.attempts.last().map(|attempt| attempt.at.clone()),

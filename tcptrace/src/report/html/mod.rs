@@ -8,10 +8,10 @@ use jiff::tz::TimeZone;
 
 use crate::finding::Severity;
 use crate::output::{escape, json_text};
-use crate::record::Metadata;
+use crate::record::{Condition, Metadata};
 
 use super::across::{clock_line, stall_lines, told_elsewhere};
-use super::text::port_space;
+use super::text::{nothing, port_space};
 use super::when::{When, span};
 use super::{Across, ListenerReport, Report, Verdict};
 use chart::{Line, heat_map, lines, queue_and_drops};
@@ -23,7 +23,7 @@ const PICTURES: usize = 12;
 const LINES: usize = 6;
 
 /// One recording in the page: what it says of itself, what was wrong with its files, its report.
-pub type Section<'a> = (&'a Metadata, &'a [String], &'a Report);
+pub type Section<'a> = (&'a Metadata, &'a Condition, &'a Report);
 
 /// The page.
 pub fn html(sections: &[Section<'_>], across: &Across, zone: &TimeZone) -> String {
@@ -36,8 +36,8 @@ pub fn html(sections: &[Section<'_>], across: &Across, zone: &TimeZone) -> Strin
         include_str!("style.css")
     );
     Page { out: &mut out, when: When { zone } }.across(across);
-    for (metadata, damage, report) in sections {
-        Page { out: &mut out, when: When { zone } }.section(metadata, damage, report);
+    for (metadata, condition, report) in sections {
+        Page { out: &mut out, when: When { zone } }.section(metadata, condition, report);
     }
     let _ = write!(out, "<script>\n{}</script>\n</body></html>\n", include_str!("script.js"));
     out
@@ -91,7 +91,7 @@ impl Page<'_> {
         self.add("</section>\n");
     }
 
-    fn section(&mut self, metadata: &Metadata, damage: &[String], report: &Report) {
+    fn section(&mut self, metadata: &Metadata, condition: &Condition, report: &Report) {
         self.add(format!(
             "<header><h1>{}</h1><p>kernel {} · {} to {} ({}) · {} events</p>",
             safe(&metadata.host),
@@ -104,12 +104,16 @@ impl Page<'_> {
         if let Some(command) = &metadata.command {
             self.add(format!("<p>while this ran: <code>{}</code></p>", safe(&command.join(" "))));
         }
-        for damage in damage {
-            self.add(format!("<p class=\"damage\">{}</p>", safe(damage)));
+        if let Some(shortage) = condition.shortage() {
+            let line = format!("This recording is not complete: {shortage}");
+            self.add(format!("<p class=\"damage\"><b>{}</b></p>", safe(&line)));
+        }
+        for mark in &condition.marks {
+            self.add(format!("<p class=\"damage\">{}</p>", safe(&mark.to_string())));
         }
         self.add("</header>\n<section><h2>Found</h2>");
         if report.verdicts.is_empty() {
-            self.add("<p>Nothing was found.</p>");
+            self.add(format!("<p>{}.</p>", nothing(condition, report)));
         }
         report.verdicts.iter().for_each(|verdict| self.verdict(verdict));
         self.add("</section>\n");

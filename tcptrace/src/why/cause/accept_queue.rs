@@ -2,7 +2,7 @@
 
 use super::{as_found, name};
 use crate::finding::{Confidence, Remedy};
-use crate::stock::LimitedBy;
+use crate::stock::{LimitedBy, Listener};
 use crate::why::{AddressFacts, Facts, Found, Verdict};
 
 pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
@@ -13,7 +13,7 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     let numbers = format!("{} waiting, limit {}", fullest.socket.depth, fullest.socket.limit);
     if fullest.is_full() {
         if fullest.is_stopped() || fullest.owners.iter().any(|owner| owner.process.is_at_file_limit()) {
-            return Found::fine(format!("full ({numbers}), because nobody accepts: see below"));
+            return Found::fine(format!("full ({numbers}), because no process accepts: see below"));
         }
         let all = listeners.iter().all(|listener| listener.is_full());
         let confidence = if all { Confidence::Certain } else { Confidence::Likely };
@@ -40,8 +40,40 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     if let Some(finding) = facts.finding(address, &["accept-queue-overflow"]) {
         return as_found("accept-queue-overflow", finding);
     }
+    if let Some(found) = was_full(facts, &listeners) {
+        return found;
+    }
     let drops = fullest.socket.drops.filter(|drops| *drops > 0);
     let since =
         drops.map_or_else(String::new, |drops| format!("; {drops} drops counted since the socket was made"));
     Found::fine(format!("{numbers}{since}"))
+}
+
+/// A queue that was full for some of the time, and is not any more.
+fn was_full(facts: &Facts, listeners: &[&Listener]) -> Option<Found> {
+    let samples = &facts.seen.as_ref()?.samples;
+    let (listener, seen) = listeners
+        .iter()
+        .filter_map(|listener| Some((listener, samples.of(listener.netns, listener.socket.inode)?)))
+        .find(|(_, seen)| seen.full > 0)?;
+    let numbers = format!(
+        "the accept queue of {} was full in {} of {} looks (at most {} waiting, limit {}), and is not now ({})",
+        name(listener),
+        seen.full,
+        seen.looks,
+        seen.deepest,
+        listener.socket.limit,
+        listener.socket.depth
+    );
+    // The probes count every drop: without one, nothing was lost.
+    if listener.traced.as_ref().and_then(crate::stock::Traced::drops) == Some(0) {
+        return Some(Found::fine(format!("{numbers}; nothing was dropped at it")));
+    }
+    let verdict = Verdict::new(
+        "accept-queue-full",
+        Confidence::Likely,
+        format!("{numbers}: SYNs and final ACKs that came meanwhile were dropped"),
+    );
+    let remedy = "accept faster (more workers); for bursts raise the listen backlog and net.core.somaxconn";
+    Some(Found::Problem(verdict.advise(Remedy::text(remedy))))
 }

@@ -1,12 +1,16 @@
 //! Whether the owners accept: stopped, out of descriptors, stuck, or slow.
 
+use std::time::Duration;
+
 use super::{as_found, name};
 use crate::finding::{Confidence, Remedy};
+use crate::stock::Listener;
+use crate::why::far_end::{FarEnd, Fate};
 use crate::why::{AddressFacts, Facts, Found, Verdict};
 
 pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     let listeners: Vec<_> = facts.listeners_at(address).collect();
-    let Some(first) = listeners.first() else { return Found::unknown("nobody listens, so nobody accepts") };
+    let Some(first) = listeners.first() else { return Found::unknown("no process listens, so none accepts") };
     if let Some(stopped) = listeners.iter().find(|listener| listener.is_stopped()) {
         let pids: Vec<String> =
             stopped.owners.iter().map(|owner| owner.process.who.pid.to_string()).collect();
@@ -27,38 +31,126 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     });
     if let Some((listener, owner)) = at_limit {
         let pid = owner.process.who.pid;
+        // Another owner may still accept, and a program may give back a descriptor before it accepts the next time.
+        let alone = listener.owners.len() == 1;
+        let confidence =
+            if alone && listener.socket.depth > 0 { Confidence::Certain } else { Confidence::Likely };
         let text =
             format!("pid {pid} of {} is at its limit of open files, so accept() fails", name(listener));
-        let verdict = Verdict::new("fd-limit", Confidence::Certain, text);
+        let verdict = Verdict::new("fd-limit", confidence, text);
         return Found::Problem(verdict.advise(Remedy::command(
             "raise the limit on open files, then look for connections that are never closed",
             format!("prlimit --pid {pid} --nofile=65536"),
         )));
     }
-    if let Some(finding) = facts.finding(address, &["accept-stall", "slow-accept", "reuseport-imbalance"]) {
+    if let Some(finding) =
+        facts.finding(address, &["accept-stall", "accept-failed", "slow-accept", "reuseport-imbalance"])
+    {
         return as_found(finding.code, finding);
     }
     let waiting: u32 = listeners.iter().map(|listener| listener.socket.depth).sum();
-    let blocked = first.owners.iter().find(|owner| owner.process.uninterruptible() > 0);
-    if let Some(blocked) = blocked.filter(|_| waiting > 0) {
-        let text = format!(
-            "{waiting} connections wait while threads of pid {} are in uninterruptible sleep (disk, network file system)",
-            blocked.process.who.pid
-        );
-        return Found::Problem(Verdict::new("process-blocked", Confidence::Possible, text).advise(
-            Remedy::command(
-                "see what it waits for",
-                format!("cat /proc/{}/task/*/stack", blocked.process.who.pid),
-            ),
-        ));
+    if let Some(found) = not_accepting(facts, address, &listeners, waiting) {
+        return found;
     }
     if first.owners.is_empty() && !first.is_kernel_s() {
-        return Found::unknown("who should accept is not known");
+        return Found::unknown("which process should accept is not known");
     }
-    let accepted: Option<u64> = listeners
-        .iter()
-        .map(|listener| listener.traced.as_ref().and_then(|traced| traced.totals.accepted))
-        .sum();
-    let seen = accepted.map_or_else(String::new, |accepted| format!("; {accepted} accepted while watching"));
+    let accepted = accepted(&listeners);
+    let before: Option<u32> = listeners.iter().map(|listener| facts.depth_before(listener)).sum();
+    let seen = match (accepted, before) {
+        (Some(accepted), Some(before)) if before > 0 => {
+            format!("; {accepted} accepted while this was watched, and {before} had waited before")
+        }
+        (Some(accepted), _) => format!("; {accepted} accepted while this was watched"),
+        (None, _) => String::new(),
+    };
     Found::fine(format!("its processes are not stopped and may open files; {waiting} wait{seen}"))
+}
+
+/// Connections that were accepted while this was watched; `None` where the probes do not show it.
+pub(super) fn accepted(listeners: &[&Listener]) -> Option<u64> {
+    listeners.iter().map(|listener| listener.traced.as_ref().and_then(|traced| traced.totals.accepted)).sum()
+}
+
+/// A connection that waits for longer than this was not just about to be accepted.
+const LONG: Duration = Duration::from_secs(1);
+
+/// Connections wait, and no process takes them, though none of the reasons above holds.
+fn not_accepting(
+    facts: &Facts,
+    address: &AddressFacts,
+    listeners: &[&Listener],
+    waiting: u32,
+) -> Option<Found> {
+    let far_end = address.far_end();
+    if far_end.is_some_and(FarEnd::is_accepted) {
+        return None;
+    }
+    let kept = far_end.filter(|end| end.fate == Fate::Waiting && end.watched >= LONG);
+    let long = address.waiting.count > 0 && address.waiting.longest >= LONG;
+    // Accepted meanwhile: it is slow at most.
+    if kept.is_none() && !long || accepted(listeners).is_some_and(|accepted| accepted > 0) {
+        return None;
+    }
+    let samples = facts.seen.as_ref().map(|seen| &seen.samples);
+    let sampled = |listener: &&Listener| samples?.of(listener.netns, listener.socket.inode);
+    // Something waited at every look from the first to the last, and the queue never became shorter: nothing was accepted.
+    let never_fell = kept.is_some()
+        && listeners
+            .iter()
+            .all(|listener| sampled(listener).is_some_and(|seen| seen.looks > 2 && !seen.has_fallen))
+        && listeners.iter().any(|listener| sampled(listener).is_some_and(|seen| seen.shallowest > 0));
+    let confidence = if never_fell { Confidence::Certain } else { Confidence::Likely };
+    let first = listeners.first()?;
+    let ours = kept.map_or_else(String::new, |end| {
+        format!(
+            "; our own connection, which the kernel set up, was not accepted in {:.1} s",
+            end.watched.as_secs_f64()
+        )
+    });
+    let longest = if long {
+        format!(", one of them for at least {:.0} s", address.waiting.longest.as_secs_f64())
+    } else {
+        String::new()
+    };
+    let does = doing(first);
+    let text = format!(
+        "{} does not accept: {waiting} connections wait in its queue{longest}{ours}. The kernel completes handshakes by itself, so clients connect and get no answer{does}",
+        name(first)
+    );
+    let blocked = first.owners.iter().find(|owner| owner.process.uninterruptible() > 0);
+    if let Some(blocked) = blocked {
+        let pid = blocked.process.who.pid;
+        let text =
+            format!("{text}; threads of pid {pid} are in uninterruptible sleep (disk, network file system)");
+        return Some(Found::Problem(
+            Verdict::new("process-blocked", Confidence::Likely, text)
+                .advise(Remedy::command("see what it waits for", format!("cat /proc/{pid}/task/*/stack"))),
+        ));
+    }
+    let mut verdict = Verdict::new("not-accepting", confidence, text);
+    verdict = verdict.advise(Remedy::text(
+        "look into its log for the last accept() that failed (EMFILE, ENFILE): some programs give up their loop for good then; restart it, and raise its limit on open files if that was the cause",
+    ));
+    let pid = first.owners.first().map(|owner| owner.process.who.pid);
+    Some(Found::Problem(match pid {
+        Some(pid) => verdict.advise(Remedy::command(
+            "see what its threads do, and what its own limit of connections is",
+            format!("cat /proc/{pid}/task/*/wchan /proc/{pid}/limits"),
+        )),
+        None => verdict,
+    }))
+}
+
+/// What the threads of its owners do, as far as that bears on it.
+fn doing(listener: &Listener) -> String {
+    let accepting: Option<usize> = listener.owners.iter().map(crate::stock::Owner::accepting).sum();
+    let polling: Option<usize> = listener.owners.iter().map(crate::stock::Owner::polling).sum();
+    match (accepting, polling) {
+        (Some(0), Some(0)) => "; no thread of it sleeps in accept() or waits for events".to_owned(),
+        (Some(0), Some(polling)) => format!(
+            "; {polling} of its threads wait for events, none in accept(): it does not ask for this listener's events (its own limit of connections, or an error after which it gave up)"
+        ),
+        _ => String::new(),
+    }
 }

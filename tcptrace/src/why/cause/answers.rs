@@ -1,7 +1,10 @@
 //! What became of connections to it: our own, and those of others.
 
-use super::as_found;
+use std::time::Duration;
+
+use super::{as_found, name};
 use crate::finding::{Confidence, Remedy, Value};
+use crate::why::far_end::{FarEnd, Fate};
 use crate::why::{AddressFacts, Facts, Found, ProbeOutcome, Verdict};
 
 pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
@@ -12,13 +15,11 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
 }
 
 fn of_probe(facts: &Facts, address: &AddressFacts, probe: &ProbeOutcome) -> Found {
-    let here = address.server.is_some();
+    // Translated to an address on a link of this host: what that means is said where the translation is.
+    let is_neighbour = address.steered.known.as_ref().is_some_and(|known| known.is_neighbour);
+    let here = address.server.is_some() || is_neighbour;
     match probe {
-        ProbeOutcome::Connected(after) => Found::Answers(Verdict::new(
-            "answers",
-            Confidence::Certain,
-            format!("a connection of our own was set up in {:.1} ms", after.as_secs_f64() * 1000.0),
-        )),
+        ProbeOutcome::Connected { after, end } => of_handshake(facts, address, *after, end.as_ref()),
         ProbeOutcome::NotMade(why) => {
             Found::unknown(format!("no connection of our own could be tried: {why}"))
         }
@@ -35,13 +36,16 @@ fn of_probe(facts: &Facts, address: &AddressFacts, probe: &ProbeOutcome) -> Foun
         }
         ProbeOutcome::Failed { errno, .. } if *errno == libc::ECONNREFUSED => {
             let text = "a connection of our own was refused (RST)";
-            if here {
+            if address.server.is_some() {
                 return Found::fine(format!("{text}: why is said above"));
             }
-            let text = format!("{text}: that host is up, and nobody listens there, or a firewall rejects it");
+            let text =
+                format!("{text}: that host is up, and no process listens there, or a firewall rejects it");
             Found::Problem(Verdict::new("refused", Confidence::Certain, text).advise(look_there(facts)))
         }
-        ProbeOutcome::Failed { errno, .. } if here && facts.listeners_at(address).next().is_some() => {
+        ProbeOutcome::Failed { errno, .. }
+            if is_neighbour || here && facts.listeners_at(address).next().is_some() =>
+        {
             let name = nix::errno::Errno::from_raw(*errno).desc();
             Found::fine(format!("a connection of our own failed ({name}): why is said above"))
         }
@@ -57,40 +61,90 @@ fn of_probe(facts: &Facts, address: &AddressFacts, probe: &ProbeOutcome) -> Foun
     }
 }
 
+/// The kernel answers for the program: what counts is whether one accepted.
+fn of_handshake(facts: &Facts, address: &AddressFacts, after: Duration, end: Option<&FarEnd>) -> Found {
+    let set_up = format!("a connection of our own was set up in {:.1} ms", after.as_secs_f64() * 1000.0);
+    let Some(end) = end else {
+        return Found::unknown(format!("{set_up}; what became of it is not known"));
+    };
+    let place = end.place.as_ref().map_or_else(String::new, |place| format!(" in {place}"));
+    let led = if end.at == address.to {
+        String::new()
+    } else {
+        let by = address.steered.known.as_ref().map_or("a translation", |known| known.by.as_str());
+        format!("; its other end is {}{place}, where {by} leads it", end.at)
+    };
+    let seconds = end.watched.as_secs_f64();
+    match &end.fate {
+        Fate::Accepted(by) => {
+            let by = by.as_deref().unwrap_or("a program whose name may not be looked at");
+            let text = format!("{set_up} and accepted by {by}{led}");
+            Found::Answers(Verdict::new("answers", Confidence::Certain, text))
+        }
+        Fate::Answered(how) => {
+            let listener = facts.listeners_at(address).next().map(name);
+            let whose = listener.map_or_else(String::new, |name| format!(" of {name}"));
+            let text = format!("{set_up}, and the program at the other end{whose} {how}{led}");
+            Found::Answers(Verdict::new("answers", Confidence::Certain, text))
+        }
+        Fate::Waiting => Found::unknown(format!(
+            "{set_up} by the kernel alone: no process accepted it in {seconds:.1} s{led}"
+        )),
+        Fate::HalfOpen => Found::unknown(format!(
+            "{set_up} as far as the client can tell; for {seconds:.1} s the server's kernel has held it back from the program: the listener waits for data first (TCP_DEFER_ACCEPT), or the final ACK is dropped{led}"
+        )),
+        Fate::Reset => {
+            let text = format!(
+                "{set_up}, and then reset by its other end: the listener was closed, the program aborted it, or a middlebox did{led}"
+            );
+            let remedy =
+                Remedy::text("look into the server's log: it may refuse this client, or be restarting");
+            Found::Problem(Verdict::new("reset", Confidence::Likely, text).advise(remedy))
+        }
+        Fate::NotSeen => {
+            let text = format!(
+                "{set_up}; its other end is on no namespace of this host that may be looked into, so whether a program accepted it cannot be seen{led}"
+            );
+            Found::Answers(Verdict::new("answers", Confidence::Likely, text))
+        }
+    }
+}
+
 fn of_others(facts: &Facts, address: &AddressFacts) -> Found {
     if let Some(finding) = facts.finding(address, &["connect-refused"]) {
         return as_found("refused", finding);
     }
     if let Some(finding) = facts.finding(address, &["syn-unanswered"]) {
-        // Somebody on the way said so, or nobody said anything.
+        // A host on the way said so, or there was no word at all.
         let errno = finding.evidence.get("errno");
         let said = matches!(errno, Some(Value::Text(errno)) if errno != "ETIMEDOUT");
         return as_found(if said { "unreachable" } else { "no-answer" }, finding);
     }
     let pending = &address.pending;
-    if pending.syn_again > 0 && pending.established == 0 {
+    let again = facts.syn_again(address);
+    if again > 0 && pending.established == 0 {
         let text = format!(
-            "{} of {} connections that are being set up from {} have had their SYN sent again: nothing answers",
-            pending.syn_again, pending.syn_sent, facts.client
+            "{again} connections that are being set up from {} have had their SYN sent again: nothing answers",
+            facts.client
         );
         if address.server.is_some() {
             return Found::fine(text);
         }
         return Found::Problem(Verdict::new("no-answer", Confidence::Likely, text).advise(look_there(facts)));
     }
-    let accepted: u64 = facts
-        .listeners_at(address)
-        .filter_map(|listener| listener.traced.as_ref().and_then(|traced| traced.totals.accepted))
-        .sum();
+    let listeners: Vec<_> = facts.listeners_at(address).collect();
+    let accepted = super::accepting::accepted(&listeners).unwrap_or(0);
     if accepted > 0 {
-        let text = format!("{accepted} connections were accepted while watching");
+        let text = format!("{accepted} connections were accepted while this was watched");
         return Found::Answers(Verdict::new("answers", Confidence::Likely, text));
     }
-    if pending.established > 0 {
-        let text = format!("{} connections to it are established from {}", pending.established, facts.client);
+    // Those that wait to be accepted are established as well, and show nothing.
+    let established = pending.established.saturating_sub(address.waiting.count);
+    if established > 0 {
+        let text = format!("{established} connections to it are established from {}", facts.client);
         return Found::Answers(Verdict::new("answers", Confidence::Possible, text));
     }
-    Found::unknown("nobody was seen to connect to it; --probe opens one connection")
+    Found::unknown("no connection to it was seen; --probe opens one")
 }
 
 fn look_there(facts: &Facts) -> Remedy {

@@ -37,7 +37,7 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
         return Found::unknown(format!("no {what} in {span:.1} s"));
     }
     let text = format!(
-        "it listens, and no SYN has arrived in {span:.1} s: nobody tried, or it is lost before it reaches this host"
+        "it listens, and no SYN has arrived in {span:.1} s: no client tried, or it is lost before it reaches this host"
     );
     let verdict = Verdict::new("nothing-arrives", Confidence::Possible, text);
     Found::Problem(verdict.advise(Remedy::text(

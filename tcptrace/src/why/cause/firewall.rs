@@ -8,7 +8,7 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     if let Some(finding) = facts.finding(address, &["handshake-dropped"]) {
         return match (as_found("handshake-dropped", finding), &address.probe) {
             // Somebody is kept out, as a firewall may well mean to; not us.
-            (Found::Problem(verdict), Some(ProbeOutcome::Connected(_))) => {
+            (Found::Problem(verdict), Some(ProbeOutcome::Connected { .. })) => {
                 Found::Problem(Verdict { confidence: Confidence::Possible, ..verdict })
             }
             (found, _) => found,
@@ -19,10 +19,11 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     };
     let grown = facts.seen.iter().flat_map(|seen| &seen.counters).find(|(netns, _)| *netns == server.netns);
     let by_rp_filter = grown.and_then(|(_, counters)| counters.rp_filter_drops).unwrap_or(0);
+    let again = facts.syn_again(address);
     let unanswered = match &address.probe {
         Some(ProbeOutcome::NoAnswer(_)) => true,
         Some(_) => false,
-        None => address.pending.syn_again > 0 && address.pending.established == 0,
+        None => again > 0 || facts.finding(address, &["syn-unanswered"]).is_some(),
     };
     let rejected = matches!(&address.probe, Some(ProbeOutcome::Failed { .. }));
     if by_rp_filter > 0 {
@@ -38,7 +39,7 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     }
     let mut listeners = facts.listeners_at(address).peekable();
     if listeners.peek().is_none() {
-        return Found::unknown("nobody listens: nothing is there to be kept away from");
+        return Found::unknown("no process listens: nothing is there to be kept away from");
     }
     // A queue that drops explains silence by itself.
     let queues_drop = listeners.any(|listener| {
@@ -49,26 +50,47 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
                     found.requests >= listener.socket.limit.min(listener.syn_queue_limit().limit)
                 }))
     });
-    if unanswered && !queues_drop {
-        let text = "a SYN to it is not answered, though it listens and has room: the SYN or its answer is dropped on this host, by a firewall as a rule";
-        return Found::Problem(
-            Verdict::new("dropped-on-this-host", Confidence::Likely, text).advise(rules(server)),
+    if unanswered && !queues_drop && !was_full(facts, address) {
+        // Other clients get through: what is dropped is dropped for some only.
+        let others = address.pending.established;
+        let confidence = if others > 0 { Confidence::Possible } else { Confidence::Likely };
+        let some = if others > 0 {
+            format!(", while {others} other connections are established")
+        } else {
+            String::new()
+        };
+        let text = format!(
+            "SYNs to it are sent again without an answer{some}, though it listens and has room: both ends are on this host, so this host drops the SYN or its answer, whether or not the probes show where. It may be a firewall rule, a queue of NFQUEUE that no program reads, a filter of the control group, a TCP MD5 key or socket filter of the listener, tc or XDP"
         );
+        return Found::Problem(Verdict::new("dropped-on-this-host", confidence, text).advise(rules(server)));
+    }
+    if rejected && facts.before(address).is_some_and(|before| before.is_empty()) {
+        return Found::unknown("a SYN to it was refused; the listener came only while this was watched");
     }
     if rejected {
-        let text = "a SYN to it is refused, though it listens: a firewall on this host rejects it (or the listener has just come or gone)";
+        let text = "a SYN to it is refused, though it listens: a firewall on this host rejects it, or the listener was not there at that moment";
         return Found::Problem(Verdict::new("rejected", Confidence::Likely, text).advise(rules(server)));
     }
     match &facts.seen {
         Some(seen) if seen.sees_drops => Found::fine(format!(
-            "nothing of it was dropped before the listener in {:.1} s",
+            "no drop before the listener was seen in {:.1} s, and no SYN was sent again",
             seen.span.as_secs_f64()
         )),
         Some(_) => Found::unknown(
-            "rp_filter dropped nothing; the probes of this host do not show what a firewall drops",
+            "rp_filter dropped nothing; the probes of this host do not show what else drops packets",
         ),
         None => Found::unknown("what is dropped before the listener is only seen while watching (--for)"),
     }
+}
+
+/// Whether a queue of its listeners was full at any look while this was watched: that explains silence by itself.
+fn was_full(facts: &Facts, address: &AddressFacts) -> bool {
+    let Some(seen) = &facts.seen else { return false };
+    facts
+        .listeners_at(address)
+        .filter_map(|listener| seen.samples.of(listener.netns, listener.socket.inode))
+        .any(|sampled| sampled.full > 0)
+        || facts.finding(address, &["accept-queue-overflow", "syn-queue-full"]).is_some()
 }
 
 fn rules(server: &crate::why::Place) -> Remedy {

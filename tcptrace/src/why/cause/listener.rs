@@ -1,76 +1,174 @@
-//! Whether anybody listens: at this address, of this family, in this namespace.
+//! Whether a process listens: at this address, of this family, in this namespace.
 
 use super::{as_found, name};
 use crate::finding::{Confidence, Remedy};
 use crate::stock::Listener;
 use crate::why::facts::Fit;
-use crate::why::{AddressFacts, Facts, Found, Verdict};
+use crate::why::far_end::Fate;
+use crate::why::{AddressFacts, Facts, Found, Place, ProbeOutcome, Verdict};
 
 pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
+    let end = address.at();
     let Some(server) = &address.server else {
         return Found::unknown(format!(
-            "{} is no address of this host, or of a namespace that may not be looked into: who listens there cannot be seen",
-            address.to.ip()
+            "{} is no address of this host, or of a namespace that may not be looked into: which process listens there cannot be seen",
+            end.ip()
         ));
     };
-    let covering: Vec<String> = facts.listeners_at(address).map(name).collect();
-    if let Some(first) = covering.first() {
-        let more = covering.len() - 1;
-        let more = if more > 0 { format!(", and {more} more (SO_REUSEPORT)") } else { String::new() };
-        return Found::fine(format!("{first} listens{more}"));
+    let covering: Vec<&Listener> = facts.listeners_at(address).collect();
+    if let Some((first, others)) = covering.split_first() {
+        let more = if others.is_empty() {
+            String::new()
+        } else {
+            format!(", and {} more (SO_REUSEPORT)", others.len())
+        };
+        let before = facts.before(address);
+        let since = match &before {
+            Some(before) if before.is_empty() => "; it began to listen while this was watched",
+            Some(before) if before.iter().all(|then| covering.iter().all(|now| !is_same(then, now))) => {
+                "; it has taken the place of another one while this was watched"
+            }
+            _ => "",
+        };
+        let place = if server.netns == facts.client.netns { String::new() } else { format!(" in {server}") };
+        return Found::fine(format!("{} listens{place}{more}{since}", name(first)));
     }
-    let port = address.to.port();
-    // What may not be looked at could be the listener.
+    // A connection that was seen to end here needs no listener that is seen.
+    if let Some(end) = address.far_end().filter(|end| end.place.is_some()) {
+        let by = match &end.fate {
+            Fate::Accepted(Some(by)) => format!("is {by}"),
+            _ => "is a socket".to_owned(),
+        };
+        return Found::fine(format!(
+            "no listener has this address and port, and yet the other end of our own connection {by} at {} in {}: a BPF sk_lookup program or a TPROXY rule chose it, or its listener has gone since",
+            end.at,
+            end.place.as_ref().unwrap_or(server)
+        ));
+    }
+    let port = end.port();
+    let sure = certainty(facts, address);
+    let but = match (&address.probe, address.steered.doubts()) {
+        (Some(ProbeOutcome::Connected { .. }), _) => {
+            "; yet a connection was set up, so something leads it elsewhere that could not be looked into"
+                .to_owned()
+        }
+        (_, Some(doubts)) => format!("; not certain, because {doubts}"),
+        (_, None) => String::new(),
+    };
+    let to_here = match &address.steered.known {
+        Some(known) => format!(", and {} still leads connections to {} there", known.by, address.to),
+        None => String::new(),
+    };
+    match missing(facts, address, server, port, sure) {
+        Found::Problem(mut verdict) => {
+            verdict.text = format!("{}{to_here}{but}", verdict.text);
+            Found::Problem(verdict)
+        }
+        other => other,
+    }
+}
+
+/// How sure the absence of a listener can be the cause.
+fn certainty(facts: &Facts, address: &AddressFacts) -> Confidence {
+    let steered = &address.steered;
+    // An answer outweighs what could not be seen.
+    if matches!(address.probe, Some(ProbeOutcome::Connected { .. })) || !steered.may.is_empty() {
+        return Confidence::Possible;
+    }
+    // What may not be looked at could be the listener, or lead to it; a rule that was read may have been passed by.
     let blind = facts.gaps.iter().any(|gap| gap.what == "listeners");
-    let sure = if blind { Confidence::Likely } else { Confidence::Certain };
+    let by_rule = steered.known.as_ref().is_some_and(|known| !known.seen);
+    if blind || by_rule || !steered.unread.is_empty() { Confidence::Likely } else { Confidence::Certain }
+}
+
+fn is_same(one: &Listener, other: &Listener) -> bool {
+    (one.netns, one.socket.cookie) == (other.netns, other.socket.cookie)
+}
+
+/// Why no listener takes the connection.
+fn missing(facts: &Facts, address: &AddressFacts, server: &Place, port: u16, sure: Confidence) -> Found {
+    let to = address.at();
     let with = |fit: Fit| facts.listeners.iter().filter(move |listener| address.fit(listener) == fit);
 
-    let closed = facts.seen.iter().flat_map(|seen| &seen.closed).find(|closed| closed.netns == server.netns);
+    let closed = facts
+        .seen
+        .iter()
+        .flat_map(|seen| &seen.closed)
+        .find(|closed| closed.netns == server.netns && closed.local.port() == port);
     if let Some(closed) = closed {
         let who = closed.who.clone().unwrap_or_else(|| "a process".to_owned());
         let how = if closed.exiting == Some(true) { "exited" } else { "closed it" };
-        let text = format!("nobody listens any more: {who} {how} at {} ({})", closed.when, closed.local);
+        let text = format!("no process listens any more: {who} {how} at {} ({})", closed.when, closed.local);
         let verdict = Verdict::new("listener-exited", sure, text);
         return Found::Problem(
             verdict.advise(Remedy::text(format!("start {who} again, and look at why it ended"))),
+        );
+    }
+    // Without probes, the listeners of before and after are compared.
+    if let Some(gone) = facts.before(address).and_then(|before| before.first().copied()) {
+        let text = format!("no process listens any more: {} did when this was begun", name(gone));
+        let verdict = Verdict::new("listener-exited", sure, text);
+        return Found::Problem(
+            verdict.advise(Remedy::text(format!("start {} again, and look at why it ended", program(gone)))),
         );
     }
     // Closed longer ago, while it was traced.
     if let Some(finding) = facts.finding(address, &["no-listener"]).filter(|f| f.cause == "listener-exited") {
         return as_found("listener-exited", finding);
     }
+    if let Some(finding) = facts.finding(address, &["no-listener"]).filter(|f| f.cause == "other-device") {
+        return as_found("other-device", finding);
+    }
+    if let Some(other) = with(Fit::OtherDevice).next() {
+        let device = facts.device_name(other);
+        let by = address.arrival.as_ref().map_or("another", |device| device.name.as_str());
+        let text = format!(
+            "{} takes connections by device {device} only (SO_BINDTODEVICE), and those from {} come by {by}",
+            name(other),
+            facts.client
+        );
+        // From another namespace, the device is that of the route back: SYNs may come by another one.
+        let by_loopback = server.netns == facts.client.netns;
+        let confidence = if by_loopback { sure } else { Confidence::Likely.min(sure) };
+        let verdict = Verdict::new("other-device", confidence, text);
+        return Found::Problem(verdict.advise(Remedy::text(format!(
+            "let {} listen without a device, or on {by} as well (its configuration; of a systemd socket BindToDevice=), or come by {device}",
+            program(other)
+        ))));
+    }
     if let Some(other) = with(Fit::OtherAddress).next() {
         let text = format!(
-            "nobody listens on {}: {} takes connections to its own address only",
-            address.to,
+            "no process listens on {}: {} takes connections to its own address only",
+            to,
             name(other)
         );
         let verdict = Verdict::new("wrong-address", sure, text);
         return Found::Problem(verdict.advise(Remedy::text(format!(
             "let {} listen on {} or on all addresses (its configuration), or connect to {}",
             program(other),
-            address.to.ip(),
+            to.ip(),
             other.socket.local
         ))));
     }
     if let Some(other) = with(Fit::OtherFamily).next() {
-        let (wanted, has) = if address.to.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
+        let (wanted, has) = if to.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
         let only = if other.socket.v6only == Some(true) { " (IPV6_V6ONLY)" } else { "" };
-        let text = format!("nobody listens for {wanted}: {} takes {has} only{only}", name(other));
+        let text = format!("no process listens for {wanted}: {} takes {has} only{only}", name(other));
         let verdict = Verdict::new("other-family", sure, text);
         return Found::Problem(verdict.advise(Remedy::text(format!(
-            "let {} listen for {wanted}, too, or connect by {has}",
+            "let {} also listen for {wanted}, or connect by {has}",
             program(other)
         ))));
     }
     // Of another namespace only those that would take the connection if they were here.
-    let elsewhere = with(Fit::OtherNamespace).find(|listener| {
+    // Where connections are led elsewhere, that very namespace counts: many containers have a listener of the same port.
+    let elsewhere = with(Fit::OtherNamespace).filter(|_| address.steered.known.is_none()).find(|listener| {
         let at = listener.socket.local.ip().to_canonical();
-        at.is_unspecified() || at.is_loopback() || at == address.to.ip().to_canonical()
+        at.is_unspecified() || at.is_loopback() || at == to.ip().to_canonical()
     });
     if let Some(other) = elsewhere {
         let text = format!(
-            "nobody listens on port {port} in {server}: {} does, in network namespace {}",
+            "no process listens on port {port} in {server}: {} does, in network namespace {}",
             name(other),
             other
                 .netns_name
@@ -86,10 +184,12 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     let servers_port = address.knobs.is_ephemeral(port) == Some(false);
     if address.left_over.connected > 0 && servers_port {
         let text = format!(
-            "nobody listens on port {port} any more: {} of its connections are left, so something did until lately",
+            "no process listens on port {port} any more: {} of its connections are left, so something did until lately",
             address.left_over.connected
         );
-        return Found::Problem(Verdict::new("listener-exited", Confidence::Likely, text).advise(start(port)));
+        return Found::Problem(
+            Verdict::new("listener-exited", Confidence::Likely.min(sure), text).advise(start(port)),
+        );
     }
     if address.left_over.bound > 0 {
         let text = format!(
@@ -100,8 +200,9 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
                 .advise(Remedy::command("see who has it", format!("tcptrace who {port}"))),
         );
     }
-    let text =
-        format!("nobody listens on port {port} in {server}, nor in any other namespace that was looked into");
+    let text = format!(
+        "no process listens on port {port} in {server}, nor in any other namespace that was looked into"
+    );
     Found::Problem(Verdict::new("no-listener", sure, text).advise(start(port)))
 }
 

@@ -7,6 +7,7 @@ pub(super) mod arrivals;
 pub(super) mod firewall;
 pub(super) mod listener;
 pub(super) mod route;
+pub(super) mod steered;
 pub(super) mod syn_queue;
 pub(super) mod way_back;
 
@@ -14,6 +15,7 @@ use crate::finding::Finding;
 use crate::stock::Listener;
 
 use super::verdict::{Found, Verdict};
+use super::{AddressFacts, Facts};
 
 /// `nginx[17] 0.0.0.0:80`, or the address alone.
 fn name(listener: &Listener) -> String {
@@ -31,4 +33,21 @@ fn as_found(verdict: &'static str, finding: &Finding) -> Found {
     let mut said = Verdict::new(verdict, finding.confidence, text);
     said.remedy.clone_from(&finding.remedy);
     Found::Problem(said)
+}
+
+/// Two looks that cannot both be right. It is said; which of them is wrong is not known.
+pub(super) fn contradiction(facts: &Facts, address: &AddressFacts) -> Option<Found> {
+    let listeners: Vec<&Listener> = facts.listeners_at(address).collect();
+    let accepted = accepting::accepted(&listeners)?;
+    // Each that is accepted was completed while it was watched, or had waited before.
+    let before: u32 = listeners.iter().map(|listener| facts.depth_before(listener)).sum::<Option<u32>>()?;
+    let completed: u64 = listeners
+        .iter()
+        .map(|listener| listener.traced.as_ref().and_then(|traced| traced.totals.enqueued))
+        .sum::<Option<u64>>()?;
+    (accepted > completed + u64::from(before)).then(|| {
+        Found::unknown(format!(
+            "{accepted} connections were accepted, more than were completed ({completed}) and had waited before ({before}): these counts are not all complete"
+        ))
+    })
 }

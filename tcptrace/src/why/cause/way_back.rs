@@ -17,12 +17,19 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
             let text = format!(
                 "{server} has no route back to {source}, the address of {client}: SYNs are dropped before they are answered"
             );
-            let verdict = Verdict::new("no-route-back", Confidence::Certain, text);
+            // What translates the destination may translate the source as well.
+            let (confidence, text) = match &address.steered.known {
+                Some(known) => {
+                    (Confidence::Likely, format!("{text}, unless {} also translates that address", known.at))
+                }
+                None => (Confidence::Certain, text),
+            };
+            let verdict = Verdict::new("no-route-back", confidence, text);
             Found::Problem(verdict.advise(Remedy::text(format!(
                 "add a route to {source} there (ip route get {source} shows what decides)"
             ))))
         }
-        Route::Local => Found::fine(format!("{source} is an address of {server}, too")),
+        Route::Local => Found::fine(format!("{source} is also an address of {server}")),
         Route::Unicast { device, .. } => Found::fine(format!("{server} answers {source} by device {device}")),
     }
 }

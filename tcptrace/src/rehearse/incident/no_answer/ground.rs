@@ -10,6 +10,9 @@ use crate::rehearse::netlink::{self, End, Via};
 use crate::rehearse::nft::{self, Chain, Hook, Match, Verdict};
 use crate::rehearse::stage::{ABROAD_V4, ABROAD_V6, CLIENT_LINK, Stage};
 
+/// What a published port's own number lacks to that of its server.
+pub(super) const PUBLISHED: u16 = 1000;
+
 /// The second link, by which clients come in, and by which the server's routes do not lead back.
 const DETOUR_SERVER: End = End { name: "tt-detour", mac: [0x02, b't', b't', 0, 0, 3] };
 const DETOUR_CLIENT: End = End { name: "tt-detour", mac: [0x02, b't', b't', 0, 0, 4] };
@@ -37,6 +40,8 @@ pub(super) fn called(kind: Kind, stage: &Stage, ipv6: bool) -> SocketAddr {
         Kind::Upstream => abroad(ipv6, 7),
         Kind::Blackhole => abroad(ipv6, 9),
         Kind::RpFilter => DETOUR_SERVER_IP.into(),
+        Kind::OtherDeviceHere if ipv6 => Ipv6Addr::LOCALHOST.into(),
+        Kind::OtherDeviceHere => Ipv4Addr::LOCALHOST.into(),
         Kind::OtherVrf => vrf_address(ipv6, 1),
         Kind::NoWayBack if ipv6 => ESTRANGED_V6.into(),
         Kind::NoWayBack => ESTRANGED_V4.into(),
@@ -66,6 +71,10 @@ pub(super) fn obstruct(kind: Kind, stage: &Stage, ipv6: bool) -> Result<()> {
         Kind::AckDrop => rule(false, nft(Hook::Input), Match::BareAckTo(port), Verdict::Drop),
         Kind::Reject => rule(true, nft(Hook::Input), Match::To(port), Verdict::PortUnreachable),
         Kind::Unreachable => rule(true, nft(Hook::Input), Match::To(port), Verdict::HostUnreachable),
+        Kind::Published | Kind::PublishedGone => {
+            let to = SocketAddr::new(stage.client_address(ipv6), port + PUBLISHED);
+            stage.server().run(move || nft::translate(port, to))?.map_err(no_firewall)
+        }
         Kind::RpFilter => detour(stage),
         Kind::OtherVrf => enter_vrf(stage, ipv6),
         Kind::NoWayBack => estrange(stage, ipv6),

@@ -30,10 +30,12 @@ pub(super) enum Kind {
     Stopped,
     Upstream,
     FarClosedPort,
+    Published,
+    PublishedGone,
 }
 
 /// All of them, with their variants: the n-th is played on the n-th port.
-pub(super) const KINDS: [(Kind, Variant); 25] = [
+pub(super) const KINDS: [(Kind, Variant); 27] = [
     (Kind::ClosedPort, variant("closed-port", "nobody has ever listened on the port")),
     (Kind::ListenerExited, variant("listener-exited", "the server was ended a moment ago")),
     (Kind::WrongAddress, variant("wrong-address", "the server listens on the loopback address only")),
@@ -62,6 +64,14 @@ pub(super) const KINDS: [(Kind, Variant); 25] = [
     (Kind::Stopped, variant("stopped", "the server's process is stopped (SIGSTOP)")),
     (Kind::Upstream, variant("upstream", "the SYNs are lost outside this host")),
     (Kind::FarClosedPort, variant("far-closed-port", "nobody listens on the far side")),
+    (
+        Kind::Published,
+        variant("published", "the port is only translated to a server in another namespace, and works"),
+    ),
+    (
+        Kind::PublishedGone,
+        variant("published-gone", "the port is translated to another namespace, whose server was ended"),
+    ),
     (Kind::OtherDevice, variant("other-device", "the server listens for the loopback device only")),
     (
         Kind::OtherDeviceHere,
@@ -124,7 +134,9 @@ impl Kind {
             | Self::AcceptQueue
             | Self::Stopped
             | Self::Upstream
-            | Self::FarClosedPort => true,
+            | Self::FarClosedPort
+            | Self::Published
+            | Self::PublishedGone => true,
             Self::WrongAddress
             | Self::OtherFamily
             | Self::OtherDevice
@@ -143,7 +155,13 @@ impl Kind {
     pub(super) fn server_is_far(self) -> bool {
         matches!(
             self,
-            Self::OtherNetns | Self::OutputDrop | Self::IptablesOutput | Self::Reject | Self::Unreachable
+            Self::OtherNetns
+                | Self::OutputDrop
+                | Self::IptablesOutput
+                | Self::Reject
+                | Self::Unreachable
+                | Self::Published
+                | Self::PublishedGone
         )
     }
 
@@ -160,13 +178,21 @@ impl Kind {
                 | Self::OtherVrf
                 | Self::OtherNetns
                 | Self::FarClosedPort
+                | Self::PublishedGone
         )
+    }
+
+    /// Whether it works only by a translation, for which the kernel tracks every connection of the namespace: it is not played
+    /// beside the others.
+    pub(super) fn is_translated(self) -> bool {
+        matches!(self, Self::Published | Self::PublishedGone)
     }
 
     /// What `tcptrace why` must answer.
     pub(super) fn verdict(self) -> &'static str {
         match self {
-            Self::ClosedPort | Self::FarClosedPort => "no-listener",
+            Self::ClosedPort | Self::FarClosedPort | Self::PublishedGone => "no-listener",
+            Self::Published => "answers",
             Self::ListenerExited => "listener-exited",
             Self::WrongAddress => "wrong-address",
             Self::OtherFamily => "other-family",

@@ -68,6 +68,7 @@ impl Scene {
             Kind::ClosedPort | Kind::Upstream | Kind::FarClosedPort | Kind::Blackhole => None,
             Kind::WrongAddress => Some(SocketAddr::new(loopback, port)),
             Kind::OtherFamily => Some(SocketAddr::new(other, port)),
+            Kind::Published | Kind::PublishedGone => Some(self.family.any(port + ground::PUBLISHED)),
             _ => Some(self.family.any(port)),
         }
     }
@@ -92,6 +93,10 @@ impl Scene {
         let server = if self.kind.server_is_far() {
             let mut server = stage.start_client("tt-server")?;
             server.ask::<()>(&Order::Open(door))?;
+            if self.kind == Kind::Published {
+                // The only one that is to serve.
+                server.ask::<()>(&Order::Accept { workers: 2, every_ms: 0 })?;
+            }
             server
         } else if self.kind == Kind::OtherFamily {
             bind_and_listen(stage, Bind { v6only: true, ..Bind::to(address) })?
@@ -106,7 +111,11 @@ impl Scene {
 
     /// What makes the connects fail, once everything stands.
     pub(super) fn obstruct(&mut self, stage: &Stage) -> Result<()> {
-        if let (Kind::ListenerExited, Some(server)) = (self.kind, &mut self.server) {
+        if self.kind == Kind::PublishedGone {
+            // A namespace in which no process is left is found by no one.
+            self.crowd = Some(stage.start_client("tt-neighbour")?);
+        }
+        if let (Kind::ListenerExited | Kind::PublishedGone, Some(server)) = (self.kind, &mut self.server) {
             server.signal(Signal::SIGTERM)?;
             server.await_end()?;
         }
@@ -139,6 +148,7 @@ impl Scene {
                 from: if traced { stage.server().inode() } else { stage.client().inode() },
                 target: self.called(stage),
                 verdict: self.kind.verdict(),
+                probe: self.kind.is_translated(),
             },
             opened,
             tally,
@@ -202,6 +212,7 @@ impl Scene {
         let as_meant = match self.kind {
             // The handshake is complete for the client: what counts is that nobody answers.
             Kind::AckDrop | Kind::AcceptQueue | Kind::Stopped => tally.answered == 0,
+            Kind::Published => tally.established == opened,
             kind if kind.is_refused() || kind == Kind::Blackhole => tally.failed == opened,
             _ => tally.established == 0,
         };
@@ -254,8 +265,12 @@ impl Scene {
                 let needs = Some(observation::NO_WAY_BACK);
                 (vec![Expectation { needs, ..dropped("no-route") }], vec![])
             }
+            Kind::Published => (vec![], vec![]),
             Kind::Reject => (vec![of_client("connect-refused", "reject")], vec![]),
-            Kind::FarClosedPort => (vec![of_client("connect-refused", "no-listener")], vec![]),
+            // The RST comes from another namespace.
+            Kind::FarClosedPort | Kind::PublishedGone => {
+                (vec![of_client("connect-refused", "no-listener")], vec![])
+            }
             Kind::Blackhole => {
                 let needs = Some(observation::CONNECT_ERROR);
                 (vec![Expectation { needs, ..of_client("handshake-dropped", "no-route") }], vec![])

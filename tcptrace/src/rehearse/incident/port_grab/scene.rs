@@ -1,15 +1,17 @@
 //! One conflict: somebody has a port, and a server that wants it fails to start.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use serde_json::Value;
 
 use super::kind::Kind;
 use crate::event::observation;
 use crate::rehearse::actor::{Actor, Bind, BindAttempt, Identity, Order, Tally};
+use crate::rehearse::counters;
 use crate::rehearse::error::{Error, Result};
 use crate::rehearse::incident::Family;
 use crate::rehearse::mptcp;
+use crate::rehearse::nft::{self, Chain, Hook, Match, Verdict};
 use crate::rehearse::stage::Stage;
 use crate::rehearse::truth::{Expectation, Party};
 
@@ -42,10 +44,10 @@ pub(super) struct Holder {
     /// None: the process has gone and only its sockets are left.
     pub(super) actor: Option<Actor>,
     /// The other end of its connection.
-    #[expect(dead_code, reason = "dropping it would end the connection")]
     peer: Option<Actor>,
     address: SocketAddr,
     remote: Option<SocketAddr>,
+    device: Option<&'static str>,
     state: &'static str,
 }
 
@@ -57,6 +59,7 @@ impl Holder {
             peer: None,
             address,
             remote: None,
+            device: None,
             state,
         }
     }
@@ -66,7 +69,7 @@ impl Holder {
             Some(identity) => Party::of(identity, "process", self.address),
             None => Party { kind: "process", address: Some(self.address), ..Party::default() },
         };
-        let party = party.in_state(self.state);
+        let party = party.in_state(self.state).on_device(self.device);
         match self.remote {
             Some(remote) => party.connected_to(remote),
             None => party,
@@ -100,7 +103,7 @@ impl Scene {
                 Holder { state: "time-wait", ..holder }
             }
             Kind::TimeWaitRestart => self.restart(stage)?,
-            Kind::Listener => self.take(stage, "tt-other", wanted, Some(64))?,
+            Kind::Listener | Kind::Device => self.take(stage, "tt-other", wanted, Some(64))?,
             Kind::BoundSocket => self.take(stage, "tt-other", wanted, None)?,
             // It becomes a listener when both have bound.
             Kind::AtListen => Holder { state: "listen", ..self.take(stage, "tt-other", wanted, None)? },
@@ -121,6 +124,33 @@ impl Scene {
                 Holder::alive(actor, wanted, "listen")
             }
             Kind::AcceptedChild => self.accept(stage)?,
+            Kind::SelfConnect => self.meet_itself(stage)?,
+            Kind::FinWait | Kind::FinWait1 | Kind::LastAck | Kind::FinWaitReuse => self.leave(stage)?,
+            Kind::CloseWait => {
+                let mut holder = self.accept(stage)?;
+                if let Some(peer) = &mut holder.peer {
+                    peer.ask::<Tally>(&Order::HangUp { reset: false })?;
+                }
+                self.await_state(stage, counters::CLOSE_WAIT, "close-wait")?;
+                Holder { state: "close-wait", ..holder }
+            }
+            Kind::DeviceWildcard | Kind::OtherDevices => {
+                let mut actor = stage.start_server("tt-other")?;
+                let device = self.kind.holder_device();
+                let own = match (self.kind, self.family) {
+                    (Kind::OtherDevices, _) => wanted,
+                    (_, Family::V4) => SocketAddr::from(([127, 0, 0, 53], self.port)),
+                    _ => SocketAddr::from((Ipv6Addr::LOCALHOST, self.port)),
+                };
+                let order = Bind {
+                    device: device.map(str::to_owned),
+                    reuseaddr: true,
+                    backlog: Some(64),
+                    ..Bind::to(own)
+                };
+                take_port(&mut actor, order)?;
+                Holder { device, ..Holder::alive(actor, own, "listen") }
+            }
             Kind::KernelSocket => self.open_in_kernel(stage)?,
         };
         self.holder = Some(holder);
@@ -154,7 +184,15 @@ impl Scene {
         stage.server().run(move || mptcp::announce(address))?.map_err(|error| {
             Error::NotSupported(format!("multipath TCP does not listen for itself here: {error}"))
         })?;
-        Ok(Holder { identity: None, actor: None, peer: None, address, remote: None, state: "listen" })
+        Ok(Holder {
+            identity: None,
+            actor: None,
+            peer: None,
+            address,
+            remote: None,
+            device: None,
+            state: "listen",
+        })
     }
 
     /// A client whose connection to the upstream server was given the port.
@@ -193,8 +231,64 @@ impl Scene {
             peer: None,
             address: to,
             remote: from.first().copied(),
+            device: None,
             state: "time-wait",
         })
+    }
+
+    /// A client whose connect() to the vacated port is given that very port.
+    fn meet_itself(&self, stage: &Stage) -> Result<Holder> {
+        let to = self.family.call(stage, self.port);
+        let mut client = stage.start_client("tt-client")?;
+        let address = connect_from(stage, &mut client, to, &format!("{0} {0}", self.port))?;
+        if address != to {
+            return Err(Error::NotStaged(format!("the client of {to} was given {address}")));
+        }
+        Ok(Holder { remote: Some(to), ..Holder::alive(client, address, "established") })
+    }
+
+    /// A server that goes, and whose connection its client does not close, or does not let be closed.
+    fn leave(&self, stage: &Stage) -> Result<Holder> {
+        let mut old = stage.start_server("tt-server")?;
+        bind_with(&mut old, self.wanted(), Some(64), self.kind.server_reuses())?;
+        let mut client = stage.start_client("tt-client")?;
+        let to = self.family.call(stage, self.port);
+        let from: Vec<SocketAddr> = client.ask(&Order::Connect { to, count: 1 })?;
+        old.ask::<()>(&Order::AcceptOne)?;
+        if self.kind == Kind::LastAck {
+            client.ask::<Tally>(&Order::HangUp { reset: false })?;
+            self.await_state(stage, counters::CLOSE_WAIT, "close-wait")?;
+        }
+        if matches!(self.kind, Kind::FinWait1 | Kind::LastAck) {
+            // What the client acknowledges does not arrive.
+            let port = self.port;
+            let rule = move || nft::rule(Chain::nft(Hook::Input), Match::To(port), Verdict::Drop);
+            stage.server().run(rule)?.map_err(|error| {
+                Error::NotSupported(format!("this kernel's firewall cannot be used: {error}"))
+            })?;
+        }
+        let identity = old.identity().clone();
+        // It is killed, and its sockets are closed.
+        drop(old);
+        let (number, state) = match self.kind {
+            Kind::FinWait1 => (counters::FIN_WAIT1, "fin-wait-1"),
+            Kind::LastAck => (counters::LAST_ACK, "last-ack"),
+            _ => (counters::FIN_WAIT2, "fin-wait-2"),
+        };
+        self.await_state(stage, number, state)?;
+        Ok(Holder {
+            identity: Some(identity),
+            actor: None,
+            peer: Some(client),
+            address: to,
+            remote: from.first().copied(),
+            device: None,
+            state,
+        })
+    }
+
+    fn await_state(&self, stage: &Stage, number: u8, name: &str) -> Result<()> {
+        stage.await_that(&format!("the connection is in {name}"), || stage.is_in_state(self.port, number))
     }
 
     fn await_time_wait(&self, stage: &Stage) -> Result<()> {
@@ -213,6 +307,7 @@ impl Scene {
         let order = Bind {
             reuseaddr: kind.server_reuses(),
             reuseport: kind == Kind::OtherUser,
+            device: kind.server_device().map(str::to_owned),
             backlog: if kind == Kind::AtListen { None } else { Some(128) },
             attempts: kind.attempts(),
             gap_ms: 300,
@@ -235,7 +330,7 @@ impl Scene {
             }
             _ => {}
         }
-        let expected = (kind != Kind::OtherNamespace).then_some(libc::EADDRINUSE);
+        let expected = kind.conflicts().then_some(libc::EADDRINUSE);
         if attempts.iter().any(|attempt| attempt.errno != expected) {
             return Err(Error::NotStaged(format!("taking {wanted} came out as {attempts:?}")));
         }
@@ -250,17 +345,19 @@ impl Scene {
         let wanted = self.wanted();
         let (cause, holder) = match self.kind {
             // Nobody can tell any more who left it, or that its opener was another.
-            Kind::TimeWait | Kind::TimeWaitRestart if self.older => {
+            kind if self.older && (kind == Kind::TimeWait || kind.is_left()) => {
                 (self.kind.cause(), Party { pid: None, comm: None, command: None, ..holder.party() })
             }
             Kind::InheritedFd if self.older => (Kind::Listener.cause(), holder.party()),
             _ => (self.kind.cause(), holder.party()),
         };
-        (self.kind != Kind::OtherNamespace).then(|| Expectation {
+        self.kind.conflicts().then(|| Expectation {
             code: "bind-conflict",
             cause,
             subject: Party::port(wanted),
-            requester: Some(Party::of(server.identity(), "process", wanted)),
+            requester: Some(
+                Party::of(server.identity(), "process", wanted).on_device(self.kind.server_device()),
+            ),
             holder: Some(holder),
             needs: (self.kind == Kind::AtListen).then_some(observation::LISTEN_FAIL),
             without: None,
