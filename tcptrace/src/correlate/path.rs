@@ -237,7 +237,15 @@ impl Paths {
             if let Some(next_hop) = facts.next_hop.filter(|_| known.neighbours.len() < NAMED) {
                 known.neighbours.insert(next_hop);
             }
-            known.facts = Some(facts.clone());
+            let mut facts = facts.clone();
+            // A table that was seen full was full, also if it was read a little late now.
+            let before = known.facts.as_ref().and_then(|facts| facts.neighbours);
+            if before.is_some_and(|table| table.is_full())
+                && facts.neighbours.is_some_and(|table| !table.is_full())
+            {
+                facts.neighbours = before;
+            }
+            known.facts = Some(facts);
         }
         if let Some(task) = drop.task.as_ref().filter(|_| known.clients.len() < NAMED) {
             known.clients.insert(task.pid, task.clone());

@@ -119,6 +119,13 @@ pub struct NeighbourFacts {
     pub overflowed: bool,
 }
 
+impl NeighbourFacts {
+    /// Whether there was no room for a new entry.
+    pub fn is_full(&self) -> bool {
+        self.overflowed || self.limit.is_some_and(|limit| self.entries >= limit)
+    }
+}
+
 /// A control group, and the programs that filter its sockets' packets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -113,28 +113,19 @@ impl Surroundings {
     }
 
     fn follow(&mut self, netns: &Netns) {
-        let open = || {
-            let reader = ConntrackReader::open(netns)
-                .inspect_err(|error| log::debug!("connection tracking of namespace {}: {error}", netns.id()))
-                .ok()??;
-            Some(Tracking {
-                reader,
-                dropped: GrownCounter::default(),
-                invalid: GrownCounter::default(),
-                base: 0,
-            })
-        };
-        if self.tracking.len() >= REMEMBERED {
+        let known = self.tracking.get(&netns.id());
+        if known.is_some_and(Option::is_some) || (known.is_none() && self.tracking.len() >= REMEMBERED) {
             return;
         }
-        self.tracking.entry(netns.id()).or_insert_with(|| {
-            let mut tracking = open()?;
-            let read = tracking.reader.read().ok()?;
-            tracking.base = read.dropped.unwrap_or(0);
-            tracking.dropped.note(Timestamp::default(), tracking.base);
-            tracking.invalid.note(Timestamp::default(), read.invalid.unwrap_or(0));
-            Some(tracking)
-        });
+        // The module may come later, with the first rule that asks for it; then it has counted nothing before.
+        let came_later = known.is_some();
+        let tracking = self.is_tracked().then(|| Tracking::open(netns, came_later)).flatten();
+        self.tracking.insert(netns.id(), tracking);
+    }
+
+    /// Whether the module that tracks connections is there at all.
+    fn is_tracked(&self) -> bool {
+        self.procfs.root().join("sys/net/netfilter/nf_conntrack_max").exists()
     }
 
     /// What bears on the reason of a drop. `now` is when this is asked.
@@ -350,6 +341,20 @@ impl Surroundings {
 }
 
 impl Tracking {
+    /// `new`: what it has counted so far, it has counted since it was last looked for.
+    fn open(netns: &Netns, new: bool) -> Option<Self> {
+        let reader = ConntrackReader::open(netns)
+            .inspect_err(|error| log::debug!("connection tracking of namespace {}: {error}", netns.id()))
+            .ok()??;
+        let read = reader.read().inspect_err(|error| log::debug!("connection tracking: {error}")).ok()?;
+        let base = if new { 0 } else { read.dropped.unwrap_or(0) };
+        let mut tracking =
+            Self { reader, dropped: GrownCounter::default(), invalid: GrownCounter::default(), base };
+        tracking.dropped.note(Timestamp::default(), base);
+        tracking.invalid.note(Timestamp::default(), if new { 0 } else { read.invalid.unwrap_or(0) });
+        Some(tracking)
+    }
+
     fn read(&mut self, now: Timestamp) -> Option<firewall::Conntrack> {
         let read =
             self.reader.read().inspect_err(|error| log::debug!("connection tracking: {error}")).ok()?;

@@ -70,9 +70,9 @@ impl Account<'_> {
             C::ConntrackFull => rule.is_none(),
             C::QueueUnread => facts.is_some_and(|facts| facts.queues.as_ref().is_some_and(Vec::is_empty)),
             C::QueueFull | C::ConntrackInvalid | C::QueueVerdict | C::SocketFilter | C::Unknown => false,
-            C::NeighbourTable => facts.and_then(|facts| facts.neighbours).is_some_and(|table| {
-                table.overflowed || table.limit.is_some_and(|limit| table.entries >= limit)
-            }),
+            C::NeighbourTable => {
+                facts.and_then(|facts| facts.neighbours).is_some_and(|table| table.is_full())
+            }
             // The control group's programs were seen; a filter of the socket's own could still be what dropped it.
             C::CgroupFilter => self.drops.reason.as_deref() != Some("SOCKET_FILTER"),
             // Before 5.17 the function alone tells.

@@ -3,13 +3,21 @@
 use crate::event::NetfilterQueue;
 use crate::host::netns::{Netns, NetnsError, in_netns};
 
-/// The queues of a namespace that have a reader; `None` where the kernel does not show them.
+/// The queues of a namespace that have a reader; `None` where they may not be read. Without the module that hands packets to
+/// programs there are none.
 ///
 /// # Errors
 /// When the namespace cannot be entered.
 pub fn queues(netns: &Netns) -> Result<Option<Vec<NetfilterQueue>>, NetnsError> {
-    let read = || std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue").ok();
-    Ok(in_netns(netns, read)?.map(|text| parse(&text)))
+    let read = || match std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue") {
+        Ok(text) => Some(parse(&text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(Vec::new()),
+        Err(error) => {
+            log::debug!("netfilter queues of namespace {}: {error}", netns.id());
+            None
+        }
+    };
+    in_netns(netns, read)
 }
 
 /// `queue_number peer_portid queue_total copy_mode copy_range queue_dropped user_dropped id_sequence 1`
