@@ -233,13 +233,18 @@ pub const VERDICTS: &[CauseRule] = &[
     CauseRule {
         code: "rp-filter",
         means: "the reverse-path filter drops the SYNs",
-        certain: Some("its counter grew while SYNs went unanswered, and the listener has room"),
-        likely: None,
-        possible: Some("its counter grew, and it is not known whether for these SYNs"),
-        told_apart: &[Apart {
-            from: "a firewall",
-            by: "the counter `IPReversePathFilter` counts nothing else",
-        }],
+        certain: None,
+        likely: Some("its counter grew while SYNs went unanswered, and the listener has room"),
+        possible: Some(
+            "its counter grew, and these SYNs were answered, or a full queue explains their silence",
+        ),
+        told_apart: &[
+            Apart { from: "a firewall", by: "the counter `IPReversePathFilter` counts nothing else" },
+            Apart {
+                from: "packets for another server of the namespace",
+                by: "nothing: the counter is the namespace's; a drop that was seen for this one is `handshake-dropped`",
+            },
+        ],
     },
     CauseRule {
         code: "dropped-on-this-host",

@@ -208,7 +208,7 @@ fn drops_and_rejections_on_the_way_to_a_listener_with_room() {
     let mut filtered = facts(vec![probed(address("10.0.0.1:80"), no_answer())], healthy());
     let counters = Counters { rp_filter_drops: Some(3), ..Counters::default() };
     filtered.seen = Some(Seen { counters: vec![(HERE, counters)], ..Seen::default() });
-    assert_eq!(verdict(&filtered), ("rp-filter", Certain, Some(false)));
+    assert_eq!(verdict(&filtered), ("rp-filter", Likely, Some(false)));
 }
 
 /// A finding about this address, as a trace would tell it.

@@ -1,7 +1,7 @@
 //! Whether something inside this host drops or rejects the handshake before it reaches the listener.
 
 use super::as_found;
-use crate::finding::{Confidence, Remedy};
+use crate::finding::{Confidence, Remedy, Value};
 use crate::why::{AddressFacts, Facts, Found, ProbeOutcome, Verdict};
 
 pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
@@ -23,22 +23,13 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     let unanswered = match &address.probe {
         Some(ProbeOutcome::NoAnswer(_)) => true,
         Some(_) => false,
+        // An ICMP error is an answer, which the step of answers reports.
+        None if is_told_by_icmp(facts, address) => false,
         None => again > 0 || facts.finding(address, &["syn-unanswered"]).is_some(),
     };
     let rejected = matches!(&address.probe, Some(ProbeOutcome::Failed { .. }));
-    if by_rp_filter > 0 {
-        let text = format!(
-            "rp_filter dropped {by_rp_filter} packets in {server} meanwhile: their source is not where the route to it leads"
-        );
-        let confidence = if unanswered { Confidence::Certain } else { Confidence::Possible };
-        let verdict = Verdict::new("rp-filter", confidence, text).advise(Remedy::command(
-            "mend the route back to the client, or check the source loosely on the device that it comes in by",
-            server.command("sysctl -w net.ipv4.conf.DEVICE.rp_filter=2 net.ipv4.conf.all.rp_filter=2"),
-        ));
-        return Found::Problem(verdict);
-    }
     let mut listeners = facts.listeners_at(address).peekable();
-    if listeners.peek().is_none() {
+    if listeners.peek().is_none() && by_rp_filter == 0 {
         return Found::unknown("no process listens: nothing is there to be kept away from");
     }
     // A queue that drops explains silence by itself.
@@ -50,7 +41,21 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
                     found.requests >= listener.socket.limit.min(listener.syn_queue_limit().limit)
                 }))
     });
-    if unanswered && !queues_drop && !was_full(facts, address) {
+    let full = queues_drop || was_full(facts, address);
+    if by_rp_filter > 0 {
+        let text = format!(
+            "rp_filter dropped {by_rp_filter} packets in {server} meanwhile: their source is not where the route to it leads"
+        );
+        // The counter is of the whole namespace: what it counted may have been for another server. Certain is only the drop of
+        // a packet for this one, which a finding reports.
+        let confidence = if unanswered && !full { Confidence::Likely } else { Confidence::Possible };
+        let verdict = Verdict::new("rp-filter", confidence, text).advise(Remedy::command(
+            "mend the route back to the client, or check the source loosely on the device that it comes in by",
+            server.command("sysctl -w net.ipv4.conf.DEVICE.rp_filter=2 net.ipv4.conf.all.rp_filter=2"),
+        ));
+        return Found::Problem(verdict);
+    }
+    if unanswered && !full {
         // Other clients get through: what is dropped is dropped for some only.
         let others = address.pending.established;
         let confidence = if others > 0 { Confidence::Possible } else { Confidence::Likely };
@@ -91,6 +96,13 @@ fn was_full(facts: &Facts, address: &AddressFacts) -> bool {
         .filter_map(|listener| seen.samples.of(listener.netns, listener.socket.inode))
         .any(|sampled| sampled.full > 0)
         || facts.finding(address, &["accept-queue-overflow", "syn-queue-full"]).is_some()
+}
+
+/// Whether connects to it end by an ICMP error.
+fn is_told_by_icmp(facts: &Facts, address: &AddressFacts) -> bool {
+    let finding = facts.finding(address, &["syn-unanswered"]);
+    let errno = finding.and_then(|finding| finding.evidence.get("errno"));
+    matches!(errno, Some(Value::Text(errno)) if errno != "ETIMEDOUT")
 }
 
 fn rules(server: &crate::why::Place) -> Remedy {
