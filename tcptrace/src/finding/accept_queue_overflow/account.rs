@@ -199,10 +199,13 @@ impl<'a> Account<'a> {
         self.drops.inferred > 0 && self.listener.inferred.shared
     }
 
-    /// Growth of ListenOverflows of the namespace since before the first drop, once it was read after the last.
+    /// Growth of ListenOverflows of the namespace since before the first drop, once it was read after the last. A growth by
+    /// less than was dropped is of a shorter time, as where the counter was first read after the first drop: it is not known
+    /// then. Whether all counts agree, the summary says.
     fn kernel_growth(&self) -> Option<u64> {
         let (time, grown) = kernel_overflows(self.listener, self.world)?;
-        (time >= self.memory.last).then(|| grown.saturating_sub(self.memory.kernel_before.unwrap_or(0)))
+        let grown = grown.saturating_sub(self.memory.kernel_before.unwrap_or(0));
+        (time >= self.memory.last && grown >= self.drops.total()).then_some(grown)
     }
 
     fn waits(&self) -> Waits {
