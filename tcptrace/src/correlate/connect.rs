@@ -20,6 +20,8 @@ const SERVER_SIDES: usize = 8192;
 /// Times that are remembered of what decides whether there is something to tell.
 const STAMPS: usize = 16;
 
+/// How many ends of unanswered connects are remembered of a destination.
+const UNANSWERED_ENDS: usize = 16;
 /// What happened longer ago does not count any more.
 const WINDOW: Duration = Duration::from_secs(60);
 /// So many refusals are no accident.
@@ -67,6 +69,8 @@ pub struct Destination {
     pub refused_by_icmp: u64,
     /// What happened at the other end, if that is on this host.
     pub server_side: Option<ServerSide>,
+    /// The clients' ends of the last connects that had to send their SYN again.
+    unanswered_ends: VecDeque<SocketAddr>,
     /// The listener of this host that has the address, if there is one.
     pub here: Option<Here>,
     /// The SYN of the last connect that was refused had been dropped by this host's netfilter: a rule rejects.
@@ -141,9 +145,19 @@ impl Destination {
             errno: None,
             refused_by_icmp: 0,
             server_side: None,
+            unanswered_ends: VecDeque::new(),
             here: None,
             rejected_here: false,
             dropped_in: None,
+        }
+    }
+
+    fn note_unanswered_end(&mut self, end: SocketAddr) {
+        if !self.unanswered_ends.contains(&end) {
+            if self.unanswered_ends.len() >= UNANSWERED_ENDS {
+                self.unanswered_ends.pop_front();
+            }
+            self.unanswered_ends.push_back(end);
         }
     }
 
@@ -231,6 +245,18 @@ impl Destinations {
         *self.server_sides.get_or_insert_with((client, server), || what) = what;
     }
 
+    /// Whether a SYN of each of the last connects that went unanswered was seen to be dropped by this host. What is known of a
+    /// destination from earlier connects, or from its listener's counts, is no proof for these.
+    pub(super) fn drops_were_seen(&self, key: &DestinationKey) -> bool {
+        let dropped = |end: &SocketAddr| {
+            let side = self.server_sides.get(&(*end, key.remote));
+            side.is_some_and(|side| !matches!(side, ServerSide::NoListener(_)))
+        };
+        self.all.get(key).is_some_and(|destination| {
+            !destination.unanswered_ends.is_empty() && destination.unanswered_ends.iter().all(dropped)
+        })
+    }
+
     /// Connects to this destination wait because that listener's accept queue is full.
     pub(super) fn note_full_listener(&mut self, key: &DestinationKey, listener: ListenerId) {
         if let Some(destination) = self.all.get_mut(key) {
@@ -311,6 +337,9 @@ impl Destinations {
         destination.most_syns_again = destination.most_syns_again.max(connect.syns_again);
         if connect.result != ConnectResult::Established {
             destination.longest_ns = destination.longest_ns.max(connect.age_ns.unwrap_or(0));
+        }
+        if connect.syns_again > 0 && connect.result != ConnectResult::Established {
+            destination.note_unanswered_end(connect.endpoints.local);
         }
         destination.errno = connect.errno.or(destination.errno);
         let by_icmp = connect.result != ConnectResult::Refused && connect.errno == Some(ECONNREFUSED);

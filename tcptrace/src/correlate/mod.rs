@@ -188,6 +188,11 @@ impl Correlator {
         self.destinations.get(key)
     }
 
+    /// Whether a SYN of each of the last unanswered connects to a destination was seen to be dropped by this host.
+    pub fn drops_were_seen(&self, key: &DestinationKey) -> bool {
+        self.destinations.drops_were_seen(key)
+    }
+
     /// All such destinations, in no order.
     pub fn destinations(&self) -> impl Iterator<Item = (&DestinationKey, &Destination)> {
         self.destinations.iter()

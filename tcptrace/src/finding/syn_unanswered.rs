@@ -37,9 +37,13 @@ impl Trouble for SynUnanswered {
         CauseRule {
             code: "local-drop",
             means: "this host itself drops the SYN, at a listener's full queue or on its way",
-            certain: Some("the drop was seen, with the addresses and ports of this connect"),
+            certain: Some(
+                "of each of the last 16 connects that had to send their SYN again, a drop of that SYN was seen, with its addresses \
+                 and ports",
+            ),
             likely: Some(
-                "a listener of this host has the address and room, the SYN was sent again, and no drop was seen with a reason",
+                "drops of earlier connects, or the listener's own count of drops, were seen; or a listener of this host has the \
+                 address and room, and no drop was seen with a reason",
             ),
             possible: None,
             told_apart: &[Apart {
@@ -110,7 +114,9 @@ impl Account<'_> {
                     "this host itself drops the SYNs on their way (see handshake-dropped)".to_owned()
                 }
             };
-            return ("local-drop", Confidence::Certain, explanation);
+            let seen = self.world.drops_were_seen(self.key);
+            let confidence = if seen { Confidence::Certain } else { Confidence::Likely };
+            return ("local-drop", confidence, explanation);
         }
         if let Some(explanation) = self.lost_here() {
             return ("local-drop", Confidence::Likely, explanation);

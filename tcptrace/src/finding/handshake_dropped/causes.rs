@@ -152,7 +152,7 @@ pub(super) const CAUSES: &[CauseRule] = &[
         code: "tcp-md5",
         means: "its MD5 signature is missing, unexpected or wrong for the socket's key",
         certain: Some(
-            "the packet was freed for that reason, or (before 5.18) a counter of it grew at that moment",
+            "the packet was freed for that reason; before 5.18 no kernel names it, and nothing is reported",
         ),
         likely: None,
         possible: None,
@@ -173,7 +173,7 @@ pub(super) const CAUSES: &[CauseRule] = &[
         code: "min-ttl",
         means: "its TTL is less than the socket demands",
         certain: Some(
-            "the packet was freed for the reason TCP_MINTTL, or (before 5.18) its counter grew at that moment",
+            "the packet was freed for the reason TCP_MINTTL; before 5.18 no kernel names it, and nothing is reported",
         ),
         likely: None,
         possible: None,

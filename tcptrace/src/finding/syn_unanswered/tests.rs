@@ -171,3 +171,25 @@ fn an_icmp_message_from_elsewhere_is_no_local_drop() {
     client.play.ticks_until(5000);
     assert_eq!(client.play.only().cause, "no-answer");
 }
+
+/// The drop of one connect's SYN proves nothing for the next one.
+#[test]
+fn what_was_seen_of_an_earlier_connect_makes_the_next_no_more_than_likely() {
+    let told = |also_lost_elsewhere: bool| {
+        let mut client = Client::new();
+        let mut drop = handshake_drop(Packet::Syn, false);
+        drop.reason_name = Some("NETFILTER_DROP".to_owned());
+        client.play.send(900, Kind::HandshakeDrop(Box::new(drop)));
+        for (at, syns_again) in [(1000, 1), (3000, 2), (7000, 3)] {
+            client.tell(at, 40000, ConnectResult::SynAgain, syns_again);
+            if also_lost_elsewhere {
+                client.tell(at + 1, 40001, ConnectResult::SynAgain, syns_again);
+            }
+        }
+        client.play.ticks_until(9000);
+        let finding = client.play.only_of("syn-unanswered");
+        (finding.cause, finding.confidence)
+    };
+    assert_eq!(told(false), ("local-drop", Confidence::Certain));
+    assert_eq!(told(true), ("local-drop", Confidence::Likely));
+}
