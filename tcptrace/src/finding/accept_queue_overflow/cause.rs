@@ -17,6 +17,9 @@ const SHORT_QUEUE: u32 = 128;
 /// A full queue that drains faster than this rides out bursts if it is made longer; a slower one only makes clients wait.
 const DRAINS_SOON: Duration = Duration::from_secs(5);
 
+/// A server that empties a full queue faster than this accepts fast enough, whatever is dropped in a burst.
+const EMPTIED_AT_ONCE: Duration = Duration::from_millis(500);
+
 /// The cause, and how it is told.
 pub(super) struct Cause {
     pub(super) code: &'static str,
@@ -200,14 +203,22 @@ impl Account<'_> {
         }
     }
 
-    /// Whether clearly less is accepted than arrives (repeated SYNs count as arrivals: they are not all new).
+    /// Whether clearly less is accepted than arrives (repeated SYNs count as arrivals: they are not all new), though the queue is
+    /// not emptied at once: a server that does empty it is only met by bursts, and no more of them would help.
     fn falls_behind(&self) -> bool {
-        matches!((self.accepts, self.arrivals), (Some(accepts), Some(arrivals)) if accepts * 1.5 < arrivals)
+        let bursts = self.limit.is_some_and(|limit| self.drains_within(limit.limit, EMPTIED_AT_ONCE));
+        !bursts
+            && matches!((self.accepts, self.arrivals), (Some(accepts), Some(arrivals)) if accepts * 1.5 < arrivals)
     }
 
     fn drains_soon(&self, limit: u32) -> bool {
+        self.drains_within(limit, DRAINS_SOON)
+    }
+
+    /// Whether a full queue is empty after this time at the rate of accepts.
+    fn drains_within(&self, limit: u32, time: Duration) -> bool {
         let places = f64::from(limit) + 1.0;
-        self.accepts.is_some_and(|accepts| accepts > 0.0 && places / accepts < DRAINS_SOON.as_secs_f64())
+        self.accepts.is_some_and(|accepts| accepts > 0.0 && places / accepts < time.as_secs_f64())
     }
 
     /// Knobs that people turn in vain, with their values; `but` are not mentioned.

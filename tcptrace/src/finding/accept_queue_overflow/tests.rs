@@ -79,6 +79,20 @@ fn who_is_not_known_gets_the_general_words_and_a_worker_s_server_a_number() {
     assert!(slow.iter().all(|remedy| !remedy.text.contains("raise the listen backlog")), "{slow:?}");
 }
 
+/// 500 are accepted a second: a queue of four is empty in 10 ms, and more workers would not keep a burst from being dropped.
+#[test]
+fn a_server_that_empties_its_queue_at_once_needs_no_workers() {
+    let mut play = Play::new(4096);
+    let mut server = Server::new(100, "0.0.0.0:8080", 4);
+    server.listen(&mut play, task(17, "ours"), Some(4), 4096);
+    server.run(&mut play, 1, 2, 4000);
+    play.end();
+    let finding = play.only_of("accept-queue-overflow");
+    assert_eq!(finding.cause, "backlog-argument");
+    assert!(!finding.explanation.contains("too slow"), "{}", finding.explanation);
+    assert!(finding.remedy.iter().all(|remedy| !remedy.text.contains("workers")), "{:?}", finding.remedy);
+}
+
 #[test]
 fn updates_come_at_most_once_a_second_and_quiet_closes() {
     let mut play = Play::new(4096);
