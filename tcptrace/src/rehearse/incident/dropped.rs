@@ -136,7 +136,10 @@ impl Dropped {
             }
             // One cause is one finding: its connects have none of their own.
             Kind::NeighbourSilent => {
-                (vec![certain(of_process("handshake-dropped", "neighbour-unresolved"))], vec![])
+                let unresolved = of_process("handshake-dropped", "neighbour-unresolved");
+                // Before 5.18 the function that frees the packet tells, and it frees others as well.
+                let named = has_word("NEIGH_FAILED");
+                (vec![if named { certain(unresolved) } else { likely(unresolved) }], vec![])
             }
             Kind::NeighbourTable => {
                 (vec![certain(of_process("handshake-dropped", "neighbour-table"))], vec![])
