@@ -354,6 +354,8 @@ kernel_layout! {
     // Tracepoint prototypes: `btf_trace_NAME` is a typedef of a pointer to a function whose first parameter is `void *`.
     /// Parameters of `kfree_skb` with the leading context: 3 up to 5.16, 4 with a reason, 5 with the receiving socket (6.11).
     params_trace_kfree_skb: Params("btf_trace_kfree_skb"),
+    /// Parameters of `tcp_retransmit_skb` with the leading context: 3 up to 6.16, 4 with an error number since.
+    params_trace_tcp_retransmit_skb: Params("btf_trace_tcp_retransmit_skb"),
 
     // Names of drop reasons.
     /// No reason given.

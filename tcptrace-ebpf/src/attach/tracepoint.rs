@@ -25,6 +25,7 @@ use crate::{
 };
 
 const EADDRINUSE: i64 = 98;
+const EBUSY: i32 = 16;
 
 // `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, in three programs with a stand-in for
 // those that have work in softirq: the kernel skips a program that would interrupt itself on the same CPU (since 6.1), and a
@@ -188,9 +189,18 @@ fn tp_retransmit_synack(ctx: BtfTracePointContext) -> u32 {
 }
 
 /// `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb[, int err])`, for all tiers. Up to 6.16 it tells of what
-/// was sent; since, also of what could not be sent, which is a loss like any other for the one who waits.
+/// was sent; since, also of what could not be sent, which is a loss like any other for the one who waits. But where the last
+/// copy still waits in a queue of this host (until a neighbour has answered, for instance), `__tcp_retransmit_skb` sends none
+/// (`skb_still_in_host_queue`, EBUSY): none is lost, and `TCPSynRetrans` counts none.
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 fn tp_retransmit_skb(ctx: BtfTracePointContext) -> u32 {
+    // The leading context counts.
+    if layout!(params_trace_tcp_retransmit_skb) == 4 {
+        let error: i32 = ctx.arg(2);
+        if error == -EBUSY {
+            return 0;
+        }
+    }
     connect::retransmitted(Sock::<Direct>::at(ctx.arg(0)));
     0
 }

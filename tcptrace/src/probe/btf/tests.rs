@@ -121,6 +121,9 @@ fn small_kernel() -> Builder {
     let prototype = builder.prototype(0, &[pointer, pointer, int]);
     let probe = builder.ptr(prototype);
     builder.refer(kind::TYPEDEF, "btf_trace_kfree_skb", probe);
+    let prototype = builder.prototype(0, &[pointer, pointer, pointer, int]);
+    let probe = builder.ptr(prototype);
+    builder.refer(kind::TYPEDEF, "btf_trace_tcp_retransmit_skb", probe);
     builder.enumeration("skb_drop_reason", false, &[("SKB_DROP_REASON_TCP_LISTEN_OVERFLOW", 40)]);
     builder.enumeration("", false, &[("INET_FLAGS_FREEBIND", 11)]);
     builder
@@ -140,6 +143,7 @@ fn a_small_kernel_resolves() {
         inet_flag_freebind: 11,
         params_inet_csk_accept: 2,
         params_trace_kfree_skb: 3,
+        params_trace_tcp_retransmit_skb: 4,
         drop_tcp_listen_overflow: 40,
         ..KernelLayout::NOTHING
     };
