@@ -214,13 +214,13 @@ impl Incident for AcceptOverflow {
         let Recipe { backlog, worker_ms, stopped, burst, every_ms, .. } = self.recipe;
         let worker = match worker_ms {
             Some(_) if stopped => "its one worker is then stopped".to_owned(),
-            Some(time) => format!("its one worker takes {time} ms for each connection"),
-            None => "nothing in it ever accepts".to_owned(),
+            Some(time) => format!("one worker takes {time} ms a connection"),
+            None => "nothing ever accepts".to_owned(),
         };
         let rate = burst as u64 * 1000 / every_ms.max(1);
         format!(
-            "tt-proxy listens on {} with listen({backlog}) under somaxconn {SOMAXCONN}; {worker}.\n\
-             tt-client opens {rate} connections a second; {SLOW_CLIENTS} slow clients complete their handshakes late.",
+            "tt-proxy at {}: listen({backlog}), somaxconn {SOMAXCONN}, {worker}. tt-client opens {rate} a second; \
+             {SLOW_CLIENTS} more complete their handshakes late.",
             self.options.family.any(PORT),
         )
     }
