@@ -6,6 +6,7 @@
 /// compare-and-store that another CPU can overtake, so either may be low by one observation.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct ListenerState {
     /// SYNs that reached the listener (`tcp_conn_request`), retransmitted ones included.
     pub syns: u64,
@@ -106,6 +107,7 @@ pub const PREFIX_BITS_V6: u8 = 64;
 /// Key of the connections counted by prefix.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct PrefixKey {
     /// The listener's address in memory.
     pub listener: u64,
@@ -129,6 +131,7 @@ pub const HISTOGRAM_BUCKETS: usize =
 /// A log-linear histogram of times.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Histogram {
     /// Counts by bucket; see [`bucket_of`].
     pub counts: [u32; HISTOGRAM_BUCKETS],

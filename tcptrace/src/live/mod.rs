@@ -32,8 +32,7 @@ use tcptrace_common::record::KINDS;
 use crate::{
     event::{
         self, ClockOffset, ConnectTotals, Endpoints, Event, Holder, Kind, ListenerRef, OwnerConfidence,
-        PlaceFilter, RetransmitCause, Task, Timestamp,
-        decode::{decode_connect_sample, decode_record},
+        PlaceFilter, RetransmitCause, Task, Timestamp, connect_sample, decode_record,
     },
     host::{
         kallsyms::Kallsyms,
@@ -496,17 +495,14 @@ impl Live {
     fn connect_samples(&mut self) -> Vec<Kind> {
         let mut kinds = Vec::new();
         let mut said = HashMap::new();
-        for (key, bytes) in self.tracer.connects() {
-            match decode_connect_sample(&key, &bytes, self.clock) {
-                Ok(sample) => {
-                    let whose = (sample.netns, sample.pid, sample.remote);
-                    if self.said_connects.get(&whose) != Some(&sample.totals) {
-                        kinds.push(Kind::ConnectSample(Box::new(sample)));
-                    }
-                    said.insert(whose, sample.totals);
-                }
-                Err(error) => log::error!("counts of connects cannot be decoded: {error}"),
+        for (key, totals) in self.tracer.connects() {
+            let sample = connect_sample(&key, &totals, self.clock);
+            let whose = (sample.netns, sample.pid, sample.remote);
+            let totals = sample.totals;
+            if self.said_connects.get(&whose) != Some(&totals) {
+                kinds.push(Kind::ConnectSample(Box::new(sample)));
             }
+            said.insert(whose, totals);
         }
         self.said_connects = said;
         kinds
