@@ -69,36 +69,17 @@ impl Live {
     fn known_by_port(&self, totals: ListenerTotals) -> ListenerTotals {
         let sees = |name: &str| self.tracer.coverage().back_end(name).is_some();
         ListenerTotals {
-            syns: None,
-            syn_drops_accept_queue: None,
-            syn_drops_syn_queue: None,
             ack_drops_accept_queue: totals.ack_drops_accept_queue.filter(|_| sees("ack-drop")),
-            ack_drops_other: None,
             enqueued: totals.enqueued.filter(|_| sees("enqueue")),
             accepted: totals.accepted.filter(|_| sees("accept")),
-            depth_max: None,
-            // What only the full tiers count.
-            syn_drops_max_syn_backlog: None,
-            syn_drops_no_route: None,
-            cookies_sent: None,
-            cookies_at_limit: None,
-            cookies_dropped: None,
-            cookies_dropped_at_limit: None,
-            cookies_valid: None,
-            cookies_invalid: None,
-            cookies_accepted: None,
-            fast_opens: None,
-            retransmits_timer: None,
-            retransmits_duplicate_syn: None,
-            expired: None,
-            resets: None,
-            aborts: None,
-            icmp_ends: None,
-            joins: None,
-            deferred: None,
-            orphans: None,
-            syn_queue_max: None,
-            ..totals
+            wait_total_ns: totals.wait_total_ns,
+            waits: totals.waits,
+            wait_max_ns: totals.wait_max_ns,
+            last_accept: totals.last_accept,
+            last_enqueue: totals.last_enqueue,
+            last_acceptor: totals.last_acceptor,
+            // The rest is counted by the full tiers only.
+            ..ListenerTotals::default()
         }
     }
 

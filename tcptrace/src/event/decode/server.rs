@@ -158,42 +158,20 @@ pub(super) fn listener_closed(from: &record::ListenerClosed, clock: ClockOffset)
 /// The counts of a `ListenerState`.
 pub(super) fn totals(from: &ListenerState, clock: ClockOffset) -> ListenerTotals {
     let (pid, tid) = (from.last_acceptor_tgid, from.last_acceptor_tid);
-    ListenerTotals {
-        syns: Some(from.syns),
-        syn_drops_accept_queue: Some(from.syn_drops_accept_queue),
-        syn_drops_syn_queue: Some(from.syn_drops_syn_queue),
-        syn_drops_max_syn_backlog: Some(from.syn_drops_max_syn_backlog),
-        syn_drops_no_route: Some(from.syn_drops_no_route),
-        cookies_sent: Some(from.cookies_sent),
-        retransmits_timer: Some(from.retransmits_timer),
-        retransmits_duplicate_syn: Some(from.retransmits_duplicate_syn),
-        expired: Some(from.expired),
-        resets: Some(from.resets),
-        aborts: Some(from.aborts),
-        icmp_ends: Some(from.icmp_ends),
-        joins: Some(from.joins),
-        deferred: Some(from.deferred),
-        cookies_accepted: Some(from.cookies_accepted),
-        cookies_valid: Some(from.cookies_valid),
-        cookies_invalid: Some(from.cookies_invalid),
-        fast_opens: Some(from.fast_opens),
-        orphans: Some(from.orphans),
-        cookies_dropped: Some(from.cookies_dropped),
-        cookies_dropped_at_limit: Some(from.cookies_dropped_at_limit),
-        cookies_at_limit: Some(from.cookies_at_limit),
-        ack_drops_accept_queue: Some(from.ack_drops),
-        ack_drops_other: Some(from.ack_drops_other),
-        enqueued: Some(from.enqueued),
-        accepted: Some(from.accepted),
-        wait_total_ns: Some(from.wait_total_ns),
-        waits: Some(from.waits),
-        wait_max_ns: Some(from.wait_max_ns),
-        last_accept: clock.wall_unless_zero(from.last_accept_ns),
-        last_enqueue: clock.wall_unless_zero(from.last_enqueue_ns),
-        last_retransmit: clock.wall_unless_zero(from.last_retransmit_ns),
-        depth_max: Some(from.depth_max),
-        syn_queue_max: Some(from.syn_queue_max),
-        last_acceptor: (pid != 0).then_some(Acceptor { pid, tid }),
-        ..ListenerTotals::default()
+    macro_rules! totals {
+        ($($(#[$doc:meta])* $count:ident,)*) => {
+            ListenerTotals {
+                $($count: Some(from.$count),)*
+                wait_max_ns: Some(from.wait_max_ns),
+                last_accept: clock.wall_unless_zero(from.last_accept_ns),
+                last_enqueue: clock.wall_unless_zero(from.last_enqueue_ns),
+                last_retransmit: clock.wall_unless_zero(from.last_retransmit_ns),
+                depth_max: Some(from.depth_max),
+                syn_queue_max: Some(from.syn_queue_max),
+                last_acceptor: (pid != 0).then_some(Acceptor { pid, tid }),
+                ..ListenerTotals::default()
+            }
+        };
     }
+    tcptrace_common::listener_counters!(totals)
 }

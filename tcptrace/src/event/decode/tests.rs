@@ -78,7 +78,7 @@ fn some_state() -> ListenerState {
         cookies_dropped: 50,
         cookies_dropped_at_limit: 51,
         cookies_at_limit: 52,
-        ack_drops: 4,
+        ack_drops_accept_queue: 4,
         ack_drops_other: 5,
         enqueued: 6,
         accepted: 7,
