@@ -228,6 +228,12 @@ impl Default for Destinations {
 }
 
 impl Destinations {
+    /// Nothing is known any more of this namespace.
+    pub(super) fn forget(&mut self, netns: u32) {
+        self.all.retain(|key, _| key.netns != netns);
+        self.waiting.retain(|(_, key, _)| key.netns != netns);
+    }
+
     pub(super) fn get(&self, key: &DestinationKey) -> Option<&Destination> {
         self.all.get(key)
     }

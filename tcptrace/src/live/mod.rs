@@ -288,6 +288,10 @@ impl Live {
             {
                 self.places.explain_address(fail);
             }
+            if let Some(netns) = event.kind.about().netns {
+                // Before the event: what was known of another namespace with this number must not be told of this one.
+                into.extend(self.places.meet(netns).into_iter().map(|kind| Event { time: event.time, kind }));
+            }
             self.introduce(&event, into);
             self.ports.note(&event.kind);
             if let Some(refused) = Refused::of(event.time, &event.kind)
@@ -436,6 +440,10 @@ impl Live {
         kinds.extend(self.owners_of_the_troubled());
         kinds.extend(self.absence.look(&mut self.places, &mut self.people));
         kinds.extend(self.places.second());
+        for gone in self.places.take_gone() {
+            self.acceptors.retain(|(netns, _), _| *netns != gone);
+            self.ports.forget(gone);
+        }
         self.ports_of_second(into);
         kinds.extend(self.lost(now));
         kinds.push(Kind::Tick);

@@ -84,6 +84,12 @@ struct Look {
 }
 
 impl Ports {
+    /// A namespace is gone, and its number may be given to another one.
+    pub(super) fn forget(&mut self, netns: u32) {
+        self.looks.remove(&netns);
+        self.wanted.remove(&netns);
+    }
+
     /// Takes in an event of the kernel side.
     pub(super) fn note(&mut self, kind: &Kind) {
         match kind {
