@@ -1,0 +1,52 @@
+//! Under sudo, what a user hands to `record` runs as that user, with none of what tracing needs, and the file is the user's.
+
+mod common;
+
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use common::stage;
+
+/// As sudo leaves it for user 65534, who called it: the command's words of itself, and the owner of the recording.
+fn recorded(extra: &[&str]) -> Result<Option<(String, (u32, u32, u32))>> {
+    let Some((_stage, netns)) = stage()? else { return Ok(None) };
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("run.arrows");
+    let script = "echo ids $(id -u) $(id -g); grep -E '^(CapPrm|CapEff|CapAmb|Groups)' /proc/self/status; \
+                  echo descriptors $(ls /proc/self/fd | wc -l)";
+    let output = Command::new(env!("CARGO_BIN_EXE_tcptrace"))
+        .args(["record", "--netns", &netns.id().to_string(), "-o"])
+        .arg(&path)
+        .args(extra)
+        .args(["--", "sh", "-c", script])
+        .env("SUDO_UID", "65534")
+        .env("SUDO_GID", "65533")
+        .output()?;
+    ensure!(output.status.success(), "{output:?}");
+    let file = std::fs::metadata(&path).context("no recording")?;
+    Ok(Some((String::from_utf8(output.stdout)?, (file.uid(), file.gid(), file.mode() & 0o777))))
+}
+
+#[test]
+fn the_command_is_run_as_who_called_sudo_and_the_file_is_theirs() -> Result<()> {
+    let Some((said, file)) = recorded(&[])? else { return Ok(()) };
+    ensure!(said.contains("ids 65534 65533\n"), "{said}");
+    ensure!(said.contains("Groups:\t65533 \n"), "root's groups are left: {said}");
+    for set in ["CapPrm", "CapEff", "CapAmb"] {
+        ensure!(said.contains(&format!("{set}:\t0000000000000000\n")), "{said}");
+    }
+    // Those of stdin, stdout, stderr, and of ls itself.
+    ensure!(said.contains("descriptors 4\n"), "a descriptor of ours is left: {said}");
+    ensure!(file == (65534, 65533, 0o600), "{file:?}");
+    Ok(())
+}
+
+#[test]
+fn as_root_where_that_is_asked_for() -> Result<()> {
+    let Some((said, file)) = recorded(&["--as-root"])? else { return Ok(()) };
+    ensure!(said.contains("ids 0 "), "{said}");
+    ensure!(said.contains("descriptors 4\n"), "a descriptor of ours is left: {said}");
+    ensure!(file == (65534, 65533, 0o600), "{file:?}");
+    Ok(())
+}
