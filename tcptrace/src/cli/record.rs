@@ -46,7 +46,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<Exit, Failure> {
     plan(args).check().map_err(|error| cannot_make(&args.output, &error))?;
     let invoker = if args.as_root { None } else { Invoker::find() };
     if let Some(program) = args.command.first() {
-        runnable(program, search_path(invoker.as_ref()))?;
+        runnable(program, &search_path(invoker.as_ref()))?;
     }
     trace::runtime()?.block_on(record(args, invoker, &options))
 }
@@ -70,12 +70,12 @@ fn search_path(invoker: Option<&Invoker>) -> OsString {
 }
 
 /// Whether there is a program of that name that may be run, as execvp(3) looks for it.
-fn runnable(program: &OsStr, path: OsString) -> Result<(), Failure> {
+fn runnable(program: &OsStr, path: &OsStr) -> Result<(), Failure> {
     let shown = program.to_string_lossy();
     let candidates: Vec<PathBuf> = if program.as_encoded_bytes().contains(&b'/') {
         vec![PathBuf::from(program)]
     } else {
-        std::env::split_paths(&path).map(|directory| directory.join(program)).collect()
+        std::env::split_paths(path).map(|directory| directory.join(program)).collect()
     };
     let there: Vec<&PathBuf> = candidates.iter().filter(|path| path.is_file()).collect();
     if there.iter().any(|path| access(path.as_path(), AccessFlags::X_OK).is_ok()) {
