@@ -83,14 +83,14 @@ impl Course {
         };
         let life = finding.time.since(said.opened);
         let due = said.is_due(life);
-        let mut changes = said.changes(finding);
-        let closed = finding.state == State::Closed;
-        changes.closed = closed.then_some(life);
-        if closed {
+        let changes = said.changes(finding, life);
+        if changes.closed.is_some() {
             self.open.remove(&finding.id);
             return Tale::Changed(changes);
         }
-        if !changes.is_urgent() && (!due || changes.numbers.is_empty()) {
+        // A finding that another one explains goes on with it.
+        let due = due && !said.explained && !changes.numbers.is_empty();
+        if !changes.is_urgent() && !due {
             return Tale::Nothing;
         }
         said.take_over(finding, life);
@@ -138,32 +138,50 @@ impl Said {
     }
 
     fn take_over(&mut self, finding: &Finding, life: Duration) {
-        *self = Self { opened: self.opened, past: self.past, ..Self::of(finding) };
+        let mut said = Self { opened: self.opened, past: self.past, ..Self::of(finding) };
+        // What was held back stands as it was said.
+        if self.says_more(finding) {
+            said.explanation = std::mem::take(&mut self.explanation);
+        }
+        if self.new_remedies(finding).is_empty() {
+            said.remedies = std::mem::take(&mut self.remedies);
+        }
+        *self = said;
         while self.is_due(life) {
             self.past += 1;
         }
     }
 
-    fn changes<'a>(&self, finding: &'a Finding) -> Changes<'a> {
+    fn changes<'a>(&self, finding: &'a Finding, life: Duration) -> Changes<'a> {
         let explained = finding.explained_by.is_some();
+        let closed = finding.state == State::Closed;
         Changes {
-            closed: None,
+            closed: closed.then_some(life),
             severity: (finding.severity != self.severity).then_some(finding.severity),
             numbers: clauses(finding)
                 .filter(|clause| !self.numbers.iter().any(|said| said == clause))
                 .collect(),
             // What explains it says why, and what to do.
-            cause: self.cause(finding).filter(|_| !explained),
-            remedies: self.remedies(finding),
+            cause: self.cause(finding, closed).filter(|_| !explained),
+            remedies: self.remedies(finding, closed),
             explained: explained && !self.explained,
         }
     }
 
-    fn cause<'a>(&self, finding: &'a Finding) -> Option<Cause<'a>> {
+    /// Whether the same was said, and more: what is not known at the moment (a rate, while nothing happens) often comes back, so
+    /// that it is taken back only at the end.
+    fn says_more(&self, finding: &Finding) -> bool {
+        finding.cause == self.cause
+            && finding.confidence == self.confidence
+            && self.explanation.len() > finding.explanation.len()
+            && self.explanation.starts_with(&finding.explanation)
+    }
+
+    fn cause<'a>(&self, finding: &'a Finding, closed: bool) -> Option<Cause<'a>> {
         if finding.cause != self.cause || finding.confidence != self.confidence {
             return Some(Cause::Other);
         }
-        if alike(&finding.explanation, &self.explanation) {
+        if alike(&finding.explanation, &self.explanation) || self.says_more(finding) && !closed {
             return None;
         }
         let more = finding.explanation.strip_prefix(self.explanation.as_str());
@@ -171,15 +189,25 @@ impl Said {
         Some(more.map_or(Cause::Other, Cause::More))
     }
 
-    fn remedies<'a>(&self, finding: &'a Finding) -> Vec<&'a Remedy> {
-        let same = |one: &Remedy, other: &Remedy| {
-            one.command == other.command && one.not == other.not && alike(&one.text, &other.text)
-        };
-        let known = |remedy: &Remedy| self.remedies.iter().any(|said| same(said, remedy));
-        let stands = |said: &Remedy| finding.remedy.iter().any(|remedy| same(remedy, said));
-        let new: Vec<&Remedy> = finding.remedy.iter().filter(|remedy| !known(remedy)).collect();
-        if self.remedies.iter().all(stands) { new } else { finding.remedy.iter().collect() }
+    fn new_remedies<'a>(&self, finding: &'a Finding) -> Vec<&'a Remedy> {
+        let known = |remedy: &Remedy| self.remedies.iter().any(|said| are_the_same(said, remedy));
+        finding.remedy.iter().filter(|remedy| !known(remedy)).collect()
     }
+
+    /// Those that are new; all, if one that was said is no longer right.
+    fn remedies<'a>(&self, finding: &'a Finding, closed: bool) -> Vec<&'a Remedy> {
+        let stands = |said: &Remedy| finding.remedy.iter().any(|remedy| are_the_same(remedy, said));
+        let new = self.new_remedies(finding);
+        let explained = finding.explained_by.is_some();
+        if explained || self.remedies.iter().all(stands) || new.is_empty() && !closed {
+            return new;
+        }
+        finding.remedy.iter().collect()
+    }
+}
+
+fn are_the_same(one: &Remedy, other: &Remedy) -> bool {
+    one.command == other.command && one.not == other.not && alike(&one.text, &other.text)
 }
 
 /// The numbers of a finding in clauses, each of which changes by itself.
