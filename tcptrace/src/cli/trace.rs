@@ -81,8 +81,8 @@ pub(super) fn here() -> String {
     format!(
         "tcptrace {} on {}, kernel {}, {}",
         env!("CARGO_PKG_VERSION"),
-        word(name.as_ref().map(|name| name.nodename())),
-        word(name.as_ref().map(|name| name.release())),
+        word(name.as_ref().map(nix::sys::utsname::UtsName::nodename)),
+        word(name.as_ref().map(nix::sys::utsname::UtsName::release)),
         zone::moment_and_zone(&zone::local(), super::tape::now())
     )
 }

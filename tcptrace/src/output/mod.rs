@@ -50,7 +50,7 @@ pub enum Output<W: Write> {
     /// One JSON object a line.
     Json(JsonWriter<W>),
     /// For people.
-    Text(TextWriter<W>),
+    Text(Box<TextWriter<W>>),
 }
 
 impl<W: Write> Output<W> {
