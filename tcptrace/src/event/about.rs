@@ -2,8 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Endpoints, Kind, ListenerRef};
-use crate::host::port_set::PortSet;
+use super::{Endpoints, Kind, ListenerRef, PortSet};
 
 /// Ports and network namespaces that were asked for; empty: all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -12,13 +12,11 @@ pub mod knobs;
 pub mod neighbours;
 pub mod netfilter;
 pub mod netns;
-pub mod port_set;
 pub mod procfs;
 pub mod route;
 pub mod sock_diag;
 pub mod sockstat;
 pub mod steering;
-pub mod tcp_state;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -32,12 +32,11 @@ use tcptrace_common::record::KINDS;
 use crate::{
     event::{
         self, ClockOffset, ConnectTotals, Endpoints, Event, Holder, Kind, ListenerRef, OwnerConfidence,
-        PlaceFilter, RetransmitCause, Task, Timestamp, connect_sample, decode_record,
+        PlaceFilter, PortSet, RetransmitCause, Task, Timestamp, connect_sample, decode_record,
     },
     host::{
         kallsyms::Kallsyms,
         netns::{Netns, NetnsError, standpoint},
-        port_set::PortSet,
         procfs::Procfs,
     },
     probe::{self, BackEnd, ProbeError, Tracer},
