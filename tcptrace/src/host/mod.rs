@@ -6,14 +6,15 @@
 pub mod addresses;
 pub mod counters;
 pub mod devices;
-pub mod firewall;
 pub mod kallsyms;
 pub mod knobs;
 pub mod neighbours;
 pub mod netfilter;
 pub mod netns;
 pub mod procfs;
+pub mod rewriting;
 pub mod route;
+mod rtnetlink;
 pub mod sock_diag;
 pub mod sockstat;
 pub mod steering;

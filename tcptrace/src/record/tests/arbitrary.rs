@@ -33,7 +33,12 @@ prop_compose! {
 
 /// All values distinct, so that none can be taken for another.
 fn any_facts(seed: u64) -> DropFacts {
-    let rule = |handle: u64, deed, queue| FoundRule { place: format!("handle {handle}"), deed, queue };
+    let rule = |handle: u64, deed, queue| FoundRule {
+        place: format!("handle {handle}"),
+        deed,
+        queue,
+        open: (seed % 2 == 0).then(|| "ct state".to_owned()),
+    };
     DropFacts {
         device: Some(format!("dev{seed}")),
         next_hop: Some([10, 1, 2, 3].into()),
@@ -49,7 +54,7 @@ fn any_facts(seed: u64) -> DropFacts {
         rules: Some(RuleFacts {
             rule: Some(rule(seed, RuleDeed::Queue, Some(9))),
             candidates: vec![rule(8, RuleDeed::Reject, None)],
-            legacy: true,
+            unread: vec!["set bad".to_owned()],
         }),
         neighbours: Some(NeighbourFacts { entries: 11, limit: Some(12), overflowed: true }),
         cgroup: Some(CgroupFacts {
