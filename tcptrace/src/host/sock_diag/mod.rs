@@ -351,23 +351,6 @@ impl SockDiag {
         Ok(answer)
     }
 
-    /// Hands over the sockets that `query` asks for one by one, without keeping them; a socket may come twice. Returns
-    /// whether the kernel's tables changed meanwhile (sockets may be missing or doubled).
-    ///
-    /// # Errors
-    /// See [`SockDiagError`]; sockets may have been handed over before.
-    pub fn each_socket(
-        &mut self,
-        query: &Query,
-        mut take: impl FnMut(DiagSocket),
-    ) -> Result<bool, SockDiagError> {
-        let mut interrupted = false;
-        for family in [Family::V4, Family::V6] {
-            interrupted |= self.each_of(family, query, &mut take)?;
-        }
-        Ok(interrupted)
-    }
-
     fn each_of(
         &mut self,
         family: Family,
