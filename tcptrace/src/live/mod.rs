@@ -287,7 +287,7 @@ impl Live {
             {
                 self.places.explain_address(fail);
             }
-            if let Some(netns) = event.kind.about().netns {
+            if let Some(netns) = event.kind.netns_of_record() {
                 // Before the event: what was known of another namespace with this number must not be told of this one.
                 into.extend(self.places.meet(netns).into_iter().map(|kind| Event { time: event.time, kind }));
             }
