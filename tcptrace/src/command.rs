@@ -33,6 +33,9 @@ impl Standpoint {
         if self.own == Some(netns) {
             return command.to_owned();
         }
+        // Of several commands all belong there, and not the first alone.
+        let several = [";", "|", "&", "$("].iter().any(|sign| command.contains(sign));
+        let command = &if several { format!("sh -c {}", quoted(command)) } else { command.to_owned() };
         if self.host == Some(netns) {
             return format!("nsenter -t 1 -n {command}");
         }
@@ -88,6 +91,12 @@ mod tests {
         assert_eq!(way(None, Some("blue")), "ip netns exec blue x");
         let found = "nsenter -t \"$(lsns -nt net -o NS,PID | awk '$1==42{print $2}')\" -n x";
         assert_eq!(way(None, None), found);
+    }
+
+    #[test]
+    fn several_commands_are_all_run_there() {
+        let place = Inside { netns: 42, pid: Some(9), name: None };
+        assert_eq!(here().inside(place, "x 1; y"), "nsenter -t 9 -n sh -c 'x 1; y'");
     }
 
     #[test]

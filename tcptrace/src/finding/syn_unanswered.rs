@@ -103,9 +103,13 @@ impl Account<'_> {
 
     fn cause(&self, server: Option<&Party>) -> (&'static str, Confidence, String) {
         if let (Some(side), Some(server)) = (self.destination.server_side, server) {
+            let led = server.address.filter(|at| at.port() != self.key.remote.port());
+            let led = led.map_or_else(String::new, |_| {
+                format!(", to which a rule or program leads connects to {},", self.key.remote)
+            });
             let full = |queue, finding| {
                 format!(
-                    "the other end is on this host: {server} drops the SYNs because its {queue} is full (see {finding})"
+                    "the other end is on this host: {server}{led} drops the SYNs because its {queue} is full (see {finding})"
                 )
             };
             let explanation = match side {

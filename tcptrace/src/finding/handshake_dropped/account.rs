@@ -64,7 +64,7 @@ impl Account<'_> {
         let certain = match self.key.cause {
             C::Netfilter | C::Reject => {
                 self.is_by_rule()
-                    || (rule.is_some()
+                    || (rule.is_some_and(|_| self.is_alone())
                         && tracking.is_none_or(|tracking| tracking.counted && !tracking.dropped))
             }
             C::ConntrackFull => rule.is_none(),
@@ -91,6 +91,12 @@ impl Account<'_> {
     /// Whether nf_tables' own code dropped it.
     pub(super) fn is_by_rule(&self) -> bool {
         self.drops.function.as_deref() == Some(BY_RULE)
+    }
+
+    /// Whether no other rule may have done it, and all rules could be read.
+    fn is_alone(&self) -> bool {
+        let rules = self.drops.facts.as_ref().and_then(|facts| facts.rules.as_ref());
+        rules.is_some_and(|rules| rules.candidates.is_empty() && rules.unread.is_empty())
     }
 
     pub(super) fn tracking(&self) -> Option<ConntrackFacts> {

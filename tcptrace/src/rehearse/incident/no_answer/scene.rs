@@ -115,7 +115,7 @@ impl Scene {
 
     /// What makes the connects fail, once everything stands.
     pub(super) fn obstruct(&mut self, stage: &Stage) -> Result<()> {
-        if self.kind == Kind::PublishedGone {
+        if matches!(self.kind, Kind::PublishedGone | Kind::FarClosedPort) {
             // A namespace in which no process is left is found by no one.
             self.crowd = Some(stage.start_client("tt-neighbour")?);
         }
