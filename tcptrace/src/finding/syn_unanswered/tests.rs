@@ -80,7 +80,7 @@ fn a_syn_to_a_loopback_address_is_not_lost_on_the_way() {
                 ..ConnectTotals::default()
             };
             let mut connect = connect(ConnectResult::SynAgain, None, totals);
-            connect.endpoints.remote = remote.parse().unwrap();
+            connect.endpoints.remote = Some(remote.parse().unwrap());
             (connect.age_ns, connect.syns_again) = (Some(at * 1_000_000), syns_again);
             play.send(at, Kind::Connect(Box::new(connect)));
         }
