@@ -539,6 +539,18 @@ fn what_was_seen_contradicts_what_was_listed() {
 }
 
 #[test]
+fn what_the_kernel_answered_outweighs_a_listener_that_seems_to_fit() {
+    let seen = |state, probe| {
+        let by_vrf = Finding { cause: "other-device", state, ..finding("no-listener", "10.0.0.1:80", HERE) };
+        verdict(&with_finding(address("10.0.0.1:80"), probe, by_vrf))
+    };
+    assert_eq!(seen(State::Opened, None), ("other-device", Certain, Some(false)));
+    // Another time, or another way in.
+    assert_ne!(seen(State::Closed, None).0, "other-device");
+    assert_eq!(seen(State::Opened, Some(connected())), ("answers", Certain, Some(true)));
+}
+
+#[test]
 fn a_queue_that_was_full_for_some_of_the_time() {
     let mut watched = facts(vec![address("10.0.0.1:80")], vec![listener("0.0.0.0:80")]);
     let mut seen = Seen::default();
