@@ -237,6 +237,12 @@ fn client_of(netns: u32, client: SocketAddr) -> (u32, SocketAddr) {
 }
 
 impl Destinations {
+    /// Nothing is known any more of this namespace.
+    pub(super) fn forget(&mut self, netns: u32) {
+        self.all.retain(|key, _| key.netns != netns);
+        self.waiting.retain(|(_, key, _)| key.netns != netns);
+    }
+
     pub(super) fn get(&self, key: &DestinationKey) -> Option<&Destination> {
         self.all.get(key)
     }

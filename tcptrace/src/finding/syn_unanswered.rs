@@ -43,7 +43,8 @@ impl Trouble for SynUnanswered {
             ),
             likely: Some(
                 "drops of earlier connects, or the listener's own count of drops, were seen; or a listener of this host has the \
-                 address and room, and no drop was seen with a reason",
+                 address and room, and no drop was seen with a reason; or a loopback address was called, and neither an answer nor an \
+                 RST came back",
             ),
             possible: None,
             told_apart: &[Apart {
@@ -125,6 +126,14 @@ impl Account<'_> {
         if let Some(explanation) = self.lost_here() {
             return ("local-drop", Confidence::Likely, explanation);
         }
+        if self.never_leaves() {
+            let called = self.key.remote;
+            let explanation = format!(
+                "the SYN never leaves this host, so this host drops it, or a full queue does of a listener that it is steered to: \
+                 no listener of {called} itself was found, and where there is none, an RST would come back"
+            );
+            return ("local-drop", Confidence::Likely, explanation);
+        }
         let explanation = match self.destination.errno {
             Some(errno) if errno != 110 => format!(
                 "{}: {}; nothing answered the SYN itself",
@@ -136,6 +145,12 @@ impl Account<'_> {
                 .to_owned(),
         };
         ("no-answer", Confidence::Likely, explanation)
+    }
+
+    /// Whether a loopback address was called, and no error came back.
+    fn never_leaves(&self) -> bool {
+        let unreachable = self.destination.errno.is_some_and(|errno| errno != 110);
+        self.key.remote.ip().to_canonical().is_loopback() && !unreachable
     }
 
     /// The listener of this host that does not answer, if it has room: where its SYNs were last seen, in words.
@@ -230,6 +245,16 @@ impl Account<'_> {
                 Remedy::command(
                     "see on which device it is last seen",
                     format!("tcpdump -ni any 'tcp port {port} and tcp[tcpflags] & tcp-syn != 0'"),
+                ),
+            ],
+            None if self.never_leaves() => vec![
+                Remedy::command(
+                    "look for what takes the SYNs: BPF programs that steer connections to another listener (sk_lookup), TPROXY and \
+                     other rules",
+                    "bpftool link show; nft list ruleset",
+                ),
+                Remedy::text(
+                    "look at the accept queue of the listener that they are steered to, if they are",
                 ),
             ],
             None => vec![
