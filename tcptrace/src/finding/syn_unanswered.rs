@@ -50,7 +50,7 @@ impl Trouble for SynUnanswered {
             told_apart: &[Apart {
                 from: "`no-answer`: a loss elsewhere",
                 by: "the other end is on this host, and its drop was seen; where it is only likely, another host could have the \
-                     same address",
+                     same address, unless the caller's neighbour entry has the link-layer address of this one",
             }],
         },
     ];

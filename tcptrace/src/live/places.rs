@@ -14,8 +14,10 @@ use crate::{
         counters::CounterReader,
         devices,
         knobs::Knobs,
+        neighbours::link_address,
         netns::{Netns, NetnsError, NetnsTable},
         procfs::Procfs,
+        route::{Route, route},
         sock_diag::{DiagSocket, Listener, Query, SockDiag, States},
     },
 };
@@ -371,13 +373,23 @@ impl Places {
         (found, complete)
     }
 
-    /// Those of `among` that have this address.
-    pub(super) fn holders_of(&self, address: IpAddr, among: &BTreeSet<u32>) -> Vec<u32> {
+    /// Those of `among` that have this address for `caller`: another host may have it as well, and where the caller has a neighbour
+    /// entry for it, its link-layer address tells.
+    pub(super) fn holders_of(&self, address: IpAddr, among: &BTreeSet<u32>, caller: u32) -> Vec<u32> {
         let has = |netns: &&Netns| {
             let found = addresses(netns).inspect_err(|error| log::debug!("{error}")).unwrap_or_default();
             found.contains(&address.to_canonical())
         };
-        self.table.iter().filter(|netns| among.contains(&netns.id())).filter(has).map(Netns::id).collect()
+        let neighbour = self.netns(caller).and_then(|caller| match route(caller, address) {
+            Ok(Route::Unicast { gateway: None, device, .. }) => link_address(caller, device, address),
+            _ => None,
+        });
+        let is_neighbour = |netns: &&Netns| {
+            let Some(neighbour) = neighbour.as_ref().filter(|_| netns.id() != caller) else { return true };
+            devices::devices(netns).unwrap_or_default().iter().any(|device| device.address == *neighbour)
+        };
+        let among = self.table.iter().filter(|netns| among.contains(&netns.id()));
+        among.filter(has).filter(is_neighbour).map(Netns::id).collect()
     }
 
     /// Every listener of every namespace.

@@ -8,8 +8,9 @@ use super::steered;
 use super::{AddressFacts, Facts, Pending, Place, Seen, Target};
 use crate::event::{CounterSample, ObservationStatus, SocketState, canonical};
 use crate::finding::Finding;
+use crate::host::addresses::device_of;
 use crate::host::counters;
-use crate::host::devices::{Device, device};
+use crate::host::devices::{Device, device, devices};
 use crate::host::knobs::Knobs;
 use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns};
 use crate::host::procfs::Procfs;
@@ -193,9 +194,10 @@ fn of_address(
         }
         _ => None,
     };
+    let vrf = server.as_ref().and_then(|server| vrf_of(server, at.ip()));
     let way_back = server.as_ref().zip(source).and_then(|(server, source)| {
         // Beside the point where it cannot be asked for: what the server drops is seen, too.
-        Some((source, route(server, source).ok()?))
+        Some((source, route_by(server, source, vrf.as_ref().map(|vrf| vrf.index)).ok()?))
     });
     // From its own namespace by the loopback device, the first of every namespace; from another one by the device that leads back.
     let index = match (&server, &way_back) {
@@ -207,6 +209,7 @@ fn of_address(
     AddressFacts {
         to,
         arrival,
+        vrf,
         way_back,
         route: way,
         knobs: server.as_ref().and_then(|server| Knobs::of(server).ok()).unwrap_or_default(),
@@ -218,6 +221,14 @@ fn of_address(
         waiting,
         probe: None,
     }
+}
+
+/// The VRF that an address of the namespace is in.
+fn vrf_of(server: &Netns, ip: IpAddr) -> Option<Device> {
+    let name = device_of(server, ip)?;
+    let all = devices(server).ok()?;
+    let master = all.iter().find(|device| device.name == name)?.master?;
+    all.into_iter().find(|device| device.index == master && device.kind.as_deref() == Some("vrf"))
 }
 
 /// Connections that wait for accept(): they have no inode yet.

@@ -10,7 +10,7 @@ use crate::host::netfilter::ruleset::{How, Steering};
 use crate::host::netfilter::{self, Hook, ipvs};
 use crate::host::netns::{Netns, NetnsTable};
 use crate::host::route::{Route, route, route_by};
-use crate::host::{devices, neighbours, rewriting, steering};
+use crate::host::{addresses, devices, neighbours, rewriting, steering};
 
 /// What leads connections elsewhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,11 +43,6 @@ pub struct Known {
 }
 
 impl Steered {
-    /// Whether the called address is known to be where connections end.
-    pub fn is_excluded(&self) -> bool {
-        self.known.is_none() && self.may.is_empty() && self.unread.is_empty() && self.rewriting.is_empty()
-    }
-
     /// What leaves it open where connections end, in words.
     pub fn doubts(&self) -> Option<String> {
         let may = self.may.iter().map(|what| format!("{what} may lead connections elsewhere"));
@@ -171,7 +166,12 @@ fn look_at_devices(found: &mut Steered, way: &Way<'_>, netns: &Netns, here: &Pla
 fn owners<'t>(table: &'t NetnsTable, ip: IpAddr, but: &Netns) -> impl Iterator<Item = &'t Netns> {
     let but = but.id();
     let others = table.iter().filter(move |netns| netns.id() != but && !ip.is_loopback());
-    others.filter(move |netns| route(netns, ip).is_ok_and(|found| found == Route::Local))
+    others.filter(move |netns| has_address(netns, ip))
+}
+
+/// Whether an address is one of the namespace's own, in whichever VRF.
+pub(super) fn has_address(netns: &Netns, ip: IpAddr) -> bool {
+    route(netns, ip).is_ok_and(|found| found == Route::Local) || addresses::device_of(netns, ip).is_some()
 }
 
 /// A namespace of this host that has an address which another one calls.
@@ -189,11 +189,10 @@ pub(super) fn holder(table: &NetnsTable, from: &Netns, to: IpAddr, device: Optio
     let mut at = from.clone();
     let mut is_sure = true;
     for step in 0..GATEWAYS {
-        let way = route_by(&at, to, device.filter(|_| step == 0));
-        let (gateway, device) = match way {
-            Ok(Route::Local) if step > 0 => {
-                return Some(Holder { doubt: (!is_sure).then(|| doubt(to, &at)), netns: at });
-            }
+        if step > 0 && has_address(&at, to) {
+            return Some(Holder { doubt: (!is_sure).then(|| doubt(to, &at)), netns: at });
+        }
+        let (gateway, device) = match route_by(&at, to, device.filter(|_| step == 0)) {
             Ok(Route::Unicast { gateway, device, .. }) => (gateway, device),
             _ => break,
         };
@@ -229,7 +228,7 @@ fn translation(
     here: &Place,
     to: SocketAddr,
 ) -> Option<Known> {
-    let is_local = route(netns, to.ip()).is_ok_and(|found| found == Route::Local);
+    let is_local = has_address(netns, to.ip());
     let rules = netfilter::rules(netns);
     found.unread.extend(rules.unread.into_iter().map(|what| format!("the {what}")));
     let tracks = conntrack::is_loaded(netns);
@@ -360,10 +359,9 @@ mod tests {
 
     #[test]
     fn doubts_are_put_into_words() {
-        assert!(Steered::default().is_excluded() && Steered::default().doubts().is_none());
+        assert!(Steered::default().doubts().is_none());
         let doubtful =
             Steered { may: vec!["a rule".into()], unread: vec!["IPVS".into()], ..Steered::default() };
-        assert!(!doubtful.is_excluded());
         let doubts = doubtful.doubts().unwrap();
         assert!(doubts.contains("a rule may lead") && doubts.contains("looked into IPVS"), "{doubts}");
     }

@@ -23,6 +23,7 @@ pub(super) fn address(to: &str) -> AddressFacts {
     AddressFacts {
         to: to.parse().unwrap(),
         arrival: None,
+        vrf: None,
         way_back: None,
         route: Ok(Route::Local),
         server: Some(here()),

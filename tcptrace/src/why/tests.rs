@@ -401,6 +401,23 @@ fn programs_at_a_device_of_the_way_leave_it_open_where_connections_end() {
 }
 
 #[test]
+fn a_listener_outside_of_the_vrf_takes_nothing_of_it() {
+    let of_vrf = |accept, bound| {
+        let vrf =
+            Device { index: 9, name: "red".to_owned(), kind: Some("vrf".to_owned()), ..Device::default() };
+        let arrival = Device { index: 3, master: Some(9), ..Device::default() };
+        let mut to = AddressFacts { vrf: Some(vrf), arrival: Some(arrival), ..address("10.0.0.1:80") };
+        to.knobs.tcp_l3mdev_accept = accept;
+        let mut there = listener("0.0.0.0:80");
+        there.socket.ifindex = bound;
+        of(probed(to, refused()), vec![there]).0
+    };
+    assert_eq!(of_vrf(Some(0), 0), "other-device");
+    assert_ne!(of_vrf(Some(1), 0), "other-device");
+    assert_ne!(of_vrf(Some(0), 9), "other-device");
+}
+
+#[test]
 fn another_host_may_have_the_address_of_a_namespace() {
     let doubtful = |probe| AddressFacts {
         server_doubt: Some("another host may have the same address".to_owned()),

@@ -21,7 +21,7 @@ impl Account<'_> {
         let other_port = format!("or let {} use another port than {port}", process_of(requester));
         let stop = |what: &str| match held.process.as_ref().and_then(|process| process.pid) {
             Some(pid) => Remedy::command(format!("stop {} {what}", process_of(held)), format!("kill {pid}")),
-            None => Remedy::text(format!("stop the process that {what}")),
+            None => Remedy::text(format!("stop the process {what}")),
         };
         let reuseaddr = format!("set SO_REUSEADDR in {} before bind()", process_of(requester));
         match kind {

@@ -40,7 +40,7 @@ pub(super) const CAUSES: &[CauseRule] = &[
         code: "conntrack-full",
         means: "connection tracking has no room for a new entry",
         certain: Some(
-            "the `drop` counter of connection tracking grew with the packet, its table was at its limit, and no rule was read that drops the packet",
+            "the `drop` counter of connection tracking grew with the packet, its table was at its limit, all rules were read, and none drops the packet or may drop it",
         ),
         likely: Some("the same, and a rule that matches exists as well"),
         possible: None,

@@ -246,6 +246,12 @@ fn a_rule_that_may_have_come_first_leaves_it_likely_and_is_named() {
     let unread =
         RuleFacts { rule: Some(rule(7, None)), unread: vec!["set bad".into()], ..RuleFacts::default() };
     assert_eq!(play(unread).only().confidence, Confidence::Likely);
+    // Nor is a full table certain to have dropped it then.
+    let full = ConntrackFacts { count: 9, max: 9, dropped: true, invalid: false, drops: 9, counted: true };
+    let rules = Some(RuleFacts { candidates: vec![rule(5, Some("ct state"))], ..RuleFacts::default() });
+    let facts = DropFacts { conntrack: Some(full), rules, ..DropFacts::default() };
+    let both = dropped_twice("NETFILTER_DROP", "nf_hook_slow", facts);
+    assert_eq!((both.only().cause, both.only().confidence), ("conntrack-full", Confidence::Likely));
 }
 
 #[test]

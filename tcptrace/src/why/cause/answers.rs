@@ -19,12 +19,14 @@ fn of_probe(facts: &Facts, address: &AddressFacts, probe: &ProbeOutcome) -> Foun
     // Translated to an address on a link of this host: what that means is said where the translation is.
     let is_neighbour = address.steered.known.as_ref().is_some_and(|known| known.is_neighbour);
     let here = address.server.is_some() || is_neighbour;
+    let is_dropped_here = facts.finding(address, &["handshake-dropped"]).is_some();
     match probe {
         ProbeOutcome::Connected { after, end } => of_handshake(facts, address, *after, end.as_ref()),
         ProbeOutcome::NotMade(why) => {
             Found::unknown(format!("no connection of our own could be tried: {why}"))
         }
-        ProbeOutcome::NoAnswer(after) if here => Found::fine(format!(
+        // A drop on this host that was seen, its own firewall's as a rule, is said where drops are.
+        ProbeOutcome::NoAnswer(after) if here || is_dropped_here => Found::fine(format!(
             "a connection of our own got no answer in {:.1} s: why is said above",
             after.as_secs_f64()
         )),

@@ -128,6 +128,29 @@ fn missing(facts: &Facts, address: &AddressFacts, server: &Place, port: u16, sur
     if let Some(finding) = facts.finding(address, &["no-listener"]).filter(|f| f.cause == "other-device") {
         return as_found("other-device", finding);
     }
+    let outside = with(Fit::OtherDevice).find(|other| other.socket.ifindex == 0);
+    if let Some((other, vrf)) = outside.zip(address.vrf.as_ref()) {
+        let text = format!(
+            "{} listens outside of the VRF {} that {} is in: without net.ipv4.tcp_l3mdev_accept it takes no connections of it",
+            name(other),
+            vrf.name,
+            to.ip()
+        );
+        let verdict = Verdict::new("other-device", Confidence::Likely.min(sure), text);
+        let accept = server.command("sysctl -w net.ipv4.tcp_l3mdev_accept=1");
+        return Found::Problem(
+            verdict
+                .advise(Remedy::command(
+                    "let listeners without a device take the connections of every VRF",
+                    accept,
+                ))
+                .advise(Remedy::text(format!(
+                    "or start {} in the VRF: ip vrf exec {} COMMAND",
+                    program(other),
+                    vrf.name
+                ))),
+        );
+    }
     if let Some(other) = with(Fit::OtherDevice).next() {
         let device = facts.device_name(other);
         let by = address.arrival.as_ref().map_or("another", |device| device.name.as_str());
