@@ -468,8 +468,8 @@ mod tests {
         for pid in [6041, 6042] {
             server.client();
             server.accept(2100, crate::event::Acceptor { pid, tid: pid }, 1);
+            play.send(2100, server.sample());
         }
-        play.send(2100, server.sample());
         let at_work = |pid| ProcessState {
             pid,
             acceptors_in_epoll: 0,
