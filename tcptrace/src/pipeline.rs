@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     correlate::Correlator,
-    event::{Coverage, Event, Kind},
+    event::{Coverage, Event, Kind, Timestamp},
     finding::{Engine, Finding, Severity},
     output::{Counted, Output, Selection, Summary, Written},
 };
@@ -24,6 +24,10 @@ pub struct Pipeline<W: Write> {
     also: Vec<String>,
     worst: Option<Severity>,
     muted: bool,
+    /// Whether it is of now, so that a person may wait for what comes.
+    live: bool,
+    /// When what is observed was last said: what is known at that time is what is watched.
+    covered: Option<Timestamp>,
 }
 
 impl<W: Write> Pipeline<W> {
@@ -38,7 +42,14 @@ impl<W: Write> Pipeline<W> {
             also: Vec::new(),
             worst: None,
             muted: false,
+            live: false,
+            covered: None,
         }
+    }
+
+    /// It is of now, and goes on until it is interrupted.
+    pub fn live(&mut self) {
+        self.live = true;
     }
 
     /// Names what else leaves something out, as the user wrote it: a time.
@@ -78,11 +89,17 @@ impl<W: Write> Pipeline<W> {
     ) -> Written {
         let mut findings = Vec::new();
         for event in events {
+            if self.covered.is_some_and(|covered| event.time > covered) {
+                self.covered = None;
+                go_on(self.output.watching(Some(self.engine.world()), self.live)?)?;
+            }
             match &event.kind {
                 Kind::Coverage(coverage) => {
-                    go_on(self.output.coverage(&self.asked_for(coverage), event.time)?)?;
+                    go_on(self.output.coverage(&self.asked_for(coverage))?)?;
+                    self.covered = Some(event.time);
                 }
                 Kind::Lost(lost) if !self.muted => go_on(self.output.lost(lost)?)?,
+                Kind::Tick if self.live => go_on(self.output.heartbeat(self.engine.world())?)?,
                 _ => {}
             }
             self.engine.on_event(event, |finding| findings.push(finding));
@@ -109,6 +126,18 @@ impl<W: Write> Pipeline<W> {
         self.output.flush()
     }
 
+    /// All that is there has been fed: now is what is watched.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    pub fn begun(&mut self) -> Written {
+        self.covered = None;
+        match self.output.watching(Some(self.engine.world()), self.live)? {
+            ControlFlow::Continue(()) => self.output.flush(),
+            gone => Ok(gone),
+        }
+    }
+
     /// The coverage, with what was asked for here beside what was asked for when it was traced.
     fn asked_for<'a>(&self, coverage: &'a Coverage) -> Cow<'a, Coverage> {
         if !self.leaves_something_out() {
@@ -125,6 +154,9 @@ impl<W: Write> Pipeline<W> {
     /// # Errors
     /// When the output cannot be written.
     pub fn finish(&mut self) -> Written {
+        if self.covered.take().is_some() {
+            go_on(self.output.watching(Some(self.engine.world()), self.live)?)?;
+        }
         let summary = if self.leaves_something_out() {
             Summary::of_selected(&self.engine, &self.selection, &self.counted, self.words())
         } else {

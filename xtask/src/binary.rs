@@ -12,14 +12,19 @@ const PROFILE: &str = "guest";
 
 /// Builds it and gives its file.
 pub(crate) fn build() -> Result<PathBuf> {
+    build_as(PROFILE)
+}
+
+/// Builds it in this profile and gives its file.
+pub(crate) fn build_as(profile: &str) -> Result<PathBuf> {
     let target_dir = paths::target()?.join("xtask/static");
     tool::run(
         paths::cargo()
             .current_dir(paths::workspace()?)
             .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
-            .args(["build", "--quiet", "--package", "tcptrace", "--profile", PROFILE, "--target", TARGET])
+            .args(["build", "--quiet", "--package", "tcptrace", "--profile", profile, "--target", TARGET])
             .arg("--target-dir")
             .arg(&target_dir),
     )?;
-    Ok(target_dir.join(TARGET).join(PROFILE).join("tcptrace"))
+    Ok(target_dir.join(TARGET).join(profile).join("tcptrace"))
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod binary;
+mod dist;
 mod ebpf;
 mod fuzz;
 mod paths;
@@ -33,6 +34,8 @@ enum Command {
     Setup(setup::Args),
     /// Builds `tcptrace` as a static program, for guests, and prints where it is.
     Static,
+    /// Builds what people install: a static, stripped program, with completions and manual pages beside it, and prints where.
+    Dist,
     /// Builds the committed eBPF object, or checks it.
     Ebpf(ebpf::Args),
     /// Tests everything: units, then the tracer live, in guests and on this machine.
@@ -82,6 +85,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Setup(args) => setup::run(&args)?,
         Command::Static => println!("{}", binary::build()?.display()),
+        Command::Dist => println!("{}", dist::build()?.display()),
         Command::Ebpf(args) => ebpf::run(&args)?,
         Command::Test(args) => return test::run(&args),
         Command::Servers(args) => return servers::run(&args),

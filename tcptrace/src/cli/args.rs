@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::moment::Moment;
 use crate::{
+    event::PortSet,
     finding::Severity,
-    host::port_set::PortSet,
     probe::{BackEnd, Tier},
     record::Rotation,
 };
@@ -24,6 +24,20 @@ pub struct Cli {
     /// How to watch.
     #[command(flatten)]
     pub watch: WatchArgs,
+    /// How everything is to look.
+    #[command(flatten)]
+    pub look: LookArgs,
+}
+
+/// How everything is to look.
+#[derive(Args, Clone, Debug)]
+pub struct LookArgs {
+    /// Colours: always, never, or (auto) on a terminal, unless NO_COLOR or TERM=dumb says no; CLICOLOR_FORCE says yes
+    #[arg(long, global = true, default_value_t, value_name = "WHEN")]
+    pub color: clap::ColorChoice,
+    /// Tell times in UTC, not in the local time zone (TZ, else the system's)
+    #[arg(long, global = true)]
+    pub utc: bool,
 }
 
 /// What to do.
@@ -57,6 +71,26 @@ pub enum Command {
     Check(CheckArgs),
     /// The page that explains a finding: what opens it, its causes and what each rests on, what to do
     Explain(ExplainArgs),
+    /// What a shell needs to complete command lines: `tcptrace completions bash`, to be sourced or put where it looks for such
+    Completions(CompletionsArgs),
+    /// The manual page, of tcptrace or of a subcommand: `tcptrace man record | man -l -`
+    Man(ManArgs),
+}
+
+/// For which shell.
+#[derive(Args, Clone, Debug)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// Which manual page.
+#[derive(Args, Clone, Debug)]
+pub struct ManArgs {
+    /// The subcommand; without it, the page of tcptrace itself
+    #[arg(value_name = "SUBCOMMAND")]
+    pub subcommand: Option<String>,
 }
 
 /// Which finding to explain.
@@ -95,6 +129,9 @@ pub struct OutputArgs {
     /// With --all: every SYN, too, with both queues as it left them
     #[arg(long, requires = "all")]
     pub syns: bool,
+    /// At the end: list every counter of the kernel beside ours, not only those that differ and should not
+    #[arg(long)]
+    pub counters: bool,
 }
 
 /// How to watch.
@@ -139,7 +176,7 @@ pub struct FilterArgs {
     #[arg(long, value_name = "PORTS", value_parser = ports)]
     pub port: Vec<PortSet>,
     /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns; one is filtered in the kernel
-    #[arg(long, value_name = "NETNS")]
+    #[arg(long, value_name = "NETNS", value_delimiter = ',')]
     pub netns: Vec<String>,
 }
 
@@ -161,7 +198,7 @@ pub struct SelectionArgs {
     #[command(flatten)]
     pub parties: PartyArgs,
     /// Only these findings
-    #[arg(long, value_name = "CODE", value_delimiter = ',')]
+    #[arg(long, visible_alias = "code", value_name = "CODE", value_delimiter = ',')]
     pub finding: Vec<String>,
 }
 
@@ -172,13 +209,13 @@ pub struct PartyArgs {
     #[arg(long, value_name = "PID", value_delimiter = ',')]
     pub pid: Vec<u32>,
     /// Only what concerns processes of these names (as the kernel has them: 15 bytes at most)
-    #[arg(long, value_name = "NAME", value_parser = comm)]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = comm)]
     pub comm: Vec<String>,
     /// Only what concerns these containers, pods or units (part of the name)
-    #[arg(long, visible_alias = "cgroup", value_name = "NAME")]
+    #[arg(long, visible_alias = "cgroup", value_name = "NAME", value_delimiter = ',', value_parser = part_of_a_name)]
     pub container: Vec<String>,
     /// Only what concerns remote addresses in these networks
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub peer: Vec<crate::output::Network>,
 }
 
@@ -235,6 +272,9 @@ pub struct ReplayArgs {
     /// Print the events behind the findings, too
     #[arg(long)]
     pub events: bool,
+    /// At the end: list every counter of the kernel beside ours, not only those that differ and should not
+    #[arg(long)]
+    pub counters: bool,
     /// Of which time.
     #[command(flatten)]
     pub period: PeriodArgs,
@@ -346,16 +386,16 @@ pub struct ListenersArgs {
     #[arg(long, value_name = "PORTS", value_parser = ports)]
     pub port: Vec<PortSet>,
     /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns
-    #[arg(long, value_name = "NETNS")]
+    #[arg(long, value_name = "NETNS", value_delimiter = ',')]
     pub netns: Vec<String>,
     /// Only listeners that these processes have open
     #[arg(long, value_name = "PID", value_delimiter = ',')]
     pub pid: Vec<u32>,
     /// Only listeners that processes of these names have open (as the kernel has them: 15 bytes at most)
-    #[arg(long, value_name = "NAME", value_parser = comm)]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = comm)]
     pub comm: Vec<String>,
     /// Only listeners of these containers, pods or units (part of the name)
-    #[arg(long, visible_alias = "cgroup", value_name = "NAME")]
+    #[arg(long, visible_alias = "cgroup", value_name = "NAME", value_delimiter = ',', value_parser = part_of_a_name)]
     pub container: Vec<String>,
     /// How to trace, with --for.
     #[command(flatten)]
@@ -443,7 +483,7 @@ pub struct PortsArgs {
     #[arg(long)]
     pub json: bool,
     /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns
-    #[arg(long, value_name = "NETNS")]
+    #[arg(long, value_name = "NETNS", value_delimiter = ',')]
     pub netns: Vec<String>,
     /// All processes and destinations, not only the first ten
     #[arg(long)]
@@ -479,7 +519,7 @@ pub struct CheckArgs {
     #[arg(long)]
     pub json: bool,
     /// Only this network namespace: its inode number, a pid in it, or a name in /run/netns
-    #[arg(long, value_name = "NETNS")]
+    #[arg(long, value_name = "NETNS", value_delimiter = ',')]
     pub netns: Vec<String>,
     /// Ports of servers that are still to be started, as 35000-36000,40000: checked like those that listen now
     #[arg(long, value_name = "PORTS")]
@@ -566,6 +606,11 @@ fn comm(text: &str) -> Result<String, String> {
         }
         Some(_) => Ok(text.to_owned()),
     }
+}
+
+/// Part of the name of a container, pod or unit. An empty part would be in every name.
+fn part_of_a_name(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("no name is given".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 /// 4096, 64k, 64M, 1G, 1T: powers of 1024.

@@ -148,7 +148,7 @@ fn show(
     }
     go_on(out.flush())?;
     drop(out);
-    let mut output = stdout_output(false);
+    let mut output = stdout_output(false, false);
     for finding in findings {
         go_on(output.finding(finding))?;
     }

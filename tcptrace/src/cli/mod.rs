@@ -1,4 +1,4 @@
-//! Arguments, and one file per subcommand; nothing else.
+//! Arguments, and one file for each subcommand: it asks the room that knows, and prints the answer.
 
 pub mod args;
 mod check;
@@ -16,15 +16,17 @@ mod rehearse;
 mod replay;
 mod report;
 mod selection;
+mod shell;
+mod stderr;
 mod tape;
 mod trace;
 mod watch;
 mod who;
 mod why;
 
-use std::{io::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{ColorChoice, Parser as _};
 
 pub use exit::{Exit, Failure};
 
@@ -38,23 +40,18 @@ pub fn main() -> ExitCode {
         return crate::rehearse::actor_main(arguments);
     }
     let cli = Cli::parse();
-    env_logger::Builder::from_env(
-        env_logger::Env::default().default_filter_or("warn,aya=error,aya_obj=error"),
-    )
-    .format(|out, record| {
-        let time = out.timestamp_millis();
-        let level = record.level();
-        let style = out.default_level_style(level);
-        for line in record.args().to_string().lines() {
-            // What is told of names foreign to us.
-            let line = crate::output::escape(line);
-            writeln!(out, "[{time} {style}{level:<5}{style:#} {}] {line}", record.target())?;
-        }
-        Ok(())
-    })
-    .init();
+    match cli.look.color {
+        ColorChoice::Auto => anstream::ColorChoice::Auto,
+        ColorChoice::Always => anstream::ColorChoice::Always,
+        ColorChoice::Never => anstream::ColorChoice::Never,
+    }
+    .write_global();
+    stderr::begin();
+    if cli.look.utc {
+        crate::output::zone::tell_utc();
+    }
     if let Err(error) = crate::software::add_user_files() {
-        log::error!("{error}");
+        stderr::error(&error.to_string());
         return Exit::Usage.into();
     }
     let outcome = match cli.command {
@@ -73,11 +70,13 @@ pub fn main() -> ExitCode {
         Some(Command::Who(args)) => who::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Ports(args)) => ports::run(&args),
+        Some(Command::Completions(args)) => shell::completions(&args),
+        Some(Command::Man(args)) => shell::manual(&args),
     };
     match outcome {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            log::error!("{}", failure.message);
+            stderr::error(&failure.message);
             failure.exit.into()
         }
     }

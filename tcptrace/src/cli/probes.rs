@@ -10,7 +10,7 @@ use super::{
     trace,
 };
 use crate::{
-    event::{ClockOffset, Timestamp, decode_record},
+    event::{ClockOffset, decode_record},
     host::netns::Netns,
     output::{Output, go_on, stdout_output},
     probe::{self, BackEnd, Tracer},
@@ -149,10 +149,10 @@ fn compare(tracer: &mut Tracer, known: Vec<Expected>, family: &'static str) -> V
 
 /// Prints coverage, attachments and, of a self-test, its records; how many should have fired and did not.
 fn print(tracer: &Tracer, tested: Option<&SelfTest>, json: bool) -> io::Result<usize> {
-    let now =
-        Timestamp::from_nanos(u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or_default());
-    let mut output = stdout_output(json);
-    go_on(output.coverage(&crate::live::coverage(tracer.coverage(), Vec::new(), Vec::new()), now))?;
+    let mut output = stdout_output(json, false);
+    go_on(output.opening(&trace::here()))?;
+    go_on(output.coverage(&crate::live::coverage(tracer.coverage(), Vec::new(), Vec::new())))?;
+    go_on(output.watching(None, false))?;
     if let Output::Text(out) = &mut output {
         for observed in &tracer.coverage().observations {
             let status = match observed.status {

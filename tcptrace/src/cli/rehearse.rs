@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{
     args::RehearseArgs,
     exit::{Exit, Failure},
-    record, trace,
+    record, tape, trace,
 };
 use crate::{
     correlate::ReconciliationStatus,
@@ -19,7 +19,7 @@ use crate::{
         Live,
         drive::{Ending, drive},
     },
-    output::{Selection, Summary, ended, go_on, json_text, stdout_json, stdout_lines, stdout_output},
+    output::{Output, Selection, Summary, ended, go_on, json_text, stdout_lines, stdout_output, zone},
     pipeline::Pipeline,
     rehearse::{self, Claims, GroundTruth, Incident},
 };
@@ -85,26 +85,37 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
         actor_executable: None,
     };
     let mut incident = rehearse::incident(name, &options)?;
+    let mut output = stdout_output(args.output.json, args.output.counters);
+    let what = incident.describe();
+    let opening = format!(
+        "rehearsing {} ({}), {}: {}",
+        incident.name(),
+        incident.variant(),
+        zone::moment_and_zone(&zone::local(), tape::now()),
+        what.lines().collect::<Vec<_>>().join(" ")
+    );
+    let gone = trace::at_once(&mut output, &opening).map_err(|error| trace::cannot_write(&error))?;
+    if gone.is_break() {
+        return Ok(Told::Interrupted);
+    }
     incident.prepare()?;
     let netns = Netns::from_path(&incident.stage().server().path())
         .map_err(|error| Failure::new(Exit::NotPermitted, error))?;
     let cancel = incident.stage().cancel().clone();
     let filters = trace::Filters { netns: vec![netns.clone()], ..Default::default() };
     let options = trace::options(&args.trace, trace::streams(args.output.all, args.output.syns), filters);
-    if !args.output.json {
-        let told =
-            say(&format!("rehearsing {} ({})\n{}", incident.name(), incident.variant(), incident.describe()));
-        ended(told).map_err(|error| trace::cannot_write(&error))?;
-    }
+    output.at_home(netns.id());
     let events = args.output.events || args.output.all;
-    let mut pipeline = Pipeline::new(stdout_output(args.output.json), Selection::default(), events);
+    let mut pipeline = Pipeline::new(output, Selection::default(), events);
+    pipeline.live();
     let (live, first) = Live::start(&options)?;
     let mut recorder = args.record.as_deref().map(|path| record::begin(path, &live, &first)).transpose()?;
     let mut claims = Claims::default();
     let mut disagreeing = BTreeSet::new();
     let mut asked = incident.is_asked_why().then(|| Asked::begin(&netns, &first));
     // From here on everything is traced; a reader that is gone must not keep us from cleaning up.
-    let started = pipeline.feed(&first);
+    let started =
+        pipeline.feed(&first).and_then(|fed| if fed.is_break() { Ok(fed) } else { pipeline.begun() });
 
     let (done, played) = tokio::sync::oneshot::channel::<()>();
     let actors = std::thread::spawn(move || {
@@ -201,7 +212,8 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
         not_observable: &not_observable,
         false_certains: false_certains.len(),
     };
-    ended(tell(&truth, &verdict, args.output.json)).map_err(|error| trace::cannot_write(&error))?;
+    let told = tell(&truth, &verdict, pipeline.output());
+    ended(told).map_err(|error| trace::cannot_write(&error))?;
     let _gone = pipeline.finish().map_err(|error| trace::cannot_write(&error))?;
     Ok(if problems.is_empty() { Told::Diagnosed } else { Told::NotDiagnosed })
 }
@@ -228,12 +240,6 @@ fn remedy(
     Ok(came_back.then(|| format!("{} came back after its remedy: {command}", expected.code)))
 }
 
-fn say(text: &str) -> io::Result<()> {
-    let mut out = stdout_lines();
-    go_on(out.text(text))?;
-    go_on(out.flush())
-}
-
 /// The line of a rehearsal in JSON output.
 #[derive(Serialize)]
 struct Line<'a> {
@@ -258,25 +264,47 @@ struct Verdict<'a> {
 }
 
 /// What really happened, and whether the findings said so.
-fn tell(truth: &GroundTruth, verdict: &Verdict<'_>, json: bool) -> io::Result<()> {
-    if json {
-        let mut out = stdout_json();
+fn tell<W: io::Write>(truth: &GroundTruth, verdict: &Verdict<'_>, output: &mut Output<W>) -> io::Result<()> {
+    if let Output::Json(out) = output {
         go_on(out.made(&json_text(&Line { truth, verdict })))?;
         return go_on(out.flush());
     }
-    let made: Vec<String> = truth.expect.iter().map(|e| format!("{} ({})", e.code, e.cause)).collect();
-    let made = if made.is_empty() { "nothing wrong".to_owned() } else { made.join(", ") };
-    if !verdict.problems.is_empty() {
-        return say(&format!(
-            "rehearsed: {made}; NOT diagnosed as such:\n    {}",
-            verdict.problems.join("\n    ")
-        ));
+    let made = made(truth);
+    let (headline, details) = match (verdict.problems, verdict.not_observable) {
+        ([], []) => (format!("diagnosed, and nothing else claimed: {made}"), [].as_slice()),
+        ([], hidden) => (format!("not observable here, and nothing else claimed: {made}"), hidden),
+        (problems, _) => (format!("NOT diagnosed: {made}"), problems),
+    };
+    go_on(output.verdict(verdict.problems.is_empty(), &headline))?;
+    for detail in details {
+        go_on(output.note(&format!("  {detail}")))?;
     }
-    if verdict.not_observable.is_empty() {
-        return say(&format!("rehearsed: {made}; diagnosed as such, and nothing else was claimed"));
+    go_on(output.flush())
+}
+
+/// What was made: `2 no-listener (never-listened, wrong-address), accept-stall (process-stopped)`.
+fn made(truth: &GroundTruth) -> String {
+    let mut codes: Vec<(&str, Vec<(&str, usize)>)> = Vec::new();
+    for expected in &truth.expect {
+        let known = codes.iter_mut().find(|(code, _)| *code == expected.code);
+        let causes = match known {
+            Some((_, causes)) => causes,
+            None => &mut codes.push_mut((expected.code, Vec::new())).1,
+        };
+        match causes.iter_mut().find(|(cause, _)| *cause == expected.cause) {
+            Some((_, count)) => *count += 1,
+            None => causes.push((expected.cause, 1)),
+        }
     }
-    say(&format!(
-        "rehearsed: {made}; not observable here, and nothing else was claimed:\n    {}",
-        verdict.not_observable.join("\n    ")
-    ))
+    if codes.is_empty() {
+        return "nothing wrong".to_owned();
+    }
+    let times = |count: usize| if count > 1 { format!("{count} ") } else { String::new() };
+    let words = codes.iter().map(|(code, causes)| {
+        let all = causes.iter().map(|(_, count)| count).sum();
+        let causes: Vec<String> =
+            causes.iter().map(|(cause, count)| format!("{}{cause}", times(*count))).collect();
+        format!("{}{code} ({})", times(all), causes.join(", "))
+    });
+    words.collect::<Vec<_>>().join(", ")
 }

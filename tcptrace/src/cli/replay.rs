@@ -10,7 +10,7 @@ use super::{
 use crate::{
     event::{Event, PlaceFilter, Timestamp},
     finding::Severity,
-    output::{Selection, ended, escape, go_on, json_text, stdout_json, stdout_lines, stdout_output},
+    output::{Selection, ended, escape, go_on, json_text, stdout_json, stdout_lines, stdout_output, zone},
     pipeline::Pipeline,
     record::{Condition, Tape},
 };
@@ -20,10 +20,28 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     let selection = Selection { place, ..selection::of(&args.selection)? };
     let mut recording = tape::only(&args.files)?;
     let span = tape::span(&args.files, args.period.from, args.period.to)?;
-    let mut pipeline = Pipeline::new(stdout_output(args.json), selection, args.events);
     let moments = [("--from", &args.period.from), ("--to", &args.period.to)];
     let moments = moments.into_iter().filter_map(|(name, moment)| Some((name, moment.as_ref()?)));
-    pipeline.only(moments.map(|(name, moment)| format!("{name} {moment}")).collect());
+    let moments: Vec<String> = moments.map(|(name, moment)| format!("{name} {moment}")).collect();
+    let words: Vec<String> = selection.words().into_iter().chain(moments.iter().cloned()).collect();
+    let mut output = stdout_output(args.json, args.counters);
+    if let [only] = args.netns.as_slice() {
+        output.at_home(*only);
+    }
+    let of = recording.metadata();
+    let opening = format!(
+        "replaying a recording of {}, kernel {}, begun {}{}",
+        escape(&of.host),
+        escape(&of.kernel),
+        zone::moment_and_zone(&zone::local(), of.started),
+        selection::only(&words)
+    );
+    let gone = trace::at_once(&mut output, &opening).map_err(|error| trace::cannot_write(&error))?;
+    if gone.is_break() {
+        return Ok(Exit::Done);
+    }
+    let mut pipeline = Pipeline::new(output, selection, args.events);
+    pipeline.only(moments);
     let mut met = BTreeSet::new();
     let played = play(&mut recording, &mut pipeline, span, &mut met)?;
     let condition = recording.condition();

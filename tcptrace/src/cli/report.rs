@@ -14,7 +14,7 @@ use super::{
 use crate::{
     event::Timestamp,
     finding::Severity,
-    output::{ended, go_on, stdout_json, stdout_lines, zone},
+    output::{columns, ended, go_on, stdout_json, stdout_lines, zone},
     record::{self, Condition, Metadata, Tape},
     report::{Across, Digest, PortQuestion, Report, across_json, across_text, html, join, json, text},
 };
@@ -71,7 +71,7 @@ fn print_json(read: &[Read], across: &Across) -> io::Result<()> {
 fn print_text(read: &[Read], across: &Across, zone: &TimeZone) -> io::Result<()> {
     let mut out = stdout_lines();
     let joined = (read.len() > 1).then(|| across_text(across, zone));
-    let each = read.iter().map(|of| text(&of.metadata, &of.condition, &of.report, zone));
+    let each = read.iter().map(|of| text(&of.metadata, &of.condition, &of.report, zone, columns()));
     for (number, part) in joined.into_iter().chain(each).enumerate() {
         if number > 0 {
             go_on(out.line(""))?;
@@ -90,7 +90,7 @@ pub(super) fn only(files: &[PathBuf]) -> Result<(Report, Condition), Failure> {
 /// The text of a report on one recording, for the end of `record -- CMD`.
 pub(super) fn of_file(files: &[PathBuf]) -> Result<String, Failure> {
     let read = digest(tape::only(files)?, (None, None), None, false)?;
-    Ok(text(&read.metadata, &read.condition, &read.report, &zone::local()))
+    Ok(text(&read.metadata, &read.condition, &read.report, &zone::local(), columns()))
 }
 
 /// Writes a page, down to the disk. Half a page is none.

@@ -36,3 +36,8 @@ pub(super) fn are_there(args: &PartyArgs) -> Result<(), Failure> {
         None => Ok(()),
     }
 }
+
+/// What is left out of what is to come, in words for the first line: `; only --port 80 --comm nginx`.
+pub(super) fn only(words: &[String]) -> String {
+    if words.is_empty() { String::new() } else { format!("; only {}", words.join(" ")) }
+}

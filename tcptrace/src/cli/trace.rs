@@ -13,8 +13,11 @@ use super::{
     netns,
 };
 use crate::{
-    host::{netns::Netns, port_set::PortSet},
-    live, probe,
+    event::PortSet,
+    host::netns::Netns,
+    live,
+    output::{Output, Written, zone},
+    probe,
 };
 
 /// Filters of what is traced.
@@ -70,6 +73,27 @@ pub(super) fn options(trace: &TraceArgs, flags: u32, filters: Filters) -> live::
         filters: filters.words,
         scope: filters.scope,
     }
+}
+
+/// This program, host and moment, for the first line.
+pub(super) fn here() -> String {
+    let name = nix::sys::utsname::uname().ok();
+    let word = |of: Option<&std::ffi::OsStr>| of.unwrap_or_default().to_string_lossy().into_owned();
+    format!(
+        "tcptrace {} on {}, kernel {}, {}",
+        env!("CARGO_PKG_VERSION"),
+        word(name.as_ref().map(|name| name.nodename())),
+        word(name.as_ref().map(|name| name.release())),
+        zone::moment_and_zone(&zone::local(), super::tape::now())
+    )
+}
+
+/// Prints the first line, and passes it on.
+pub(super) fn at_once<W: io::Write>(output: &mut Output<W>, opening: &str) -> Written {
+    if output.opening(opening)?.is_break() {
+        return Ok(std::ops::ControlFlow::Break(()));
+    }
+    output.flush()
 }
 
 /// The runtime that everything runs on: one thread.

@@ -32,6 +32,7 @@ pub(super) fn live_or_recorded(args: &WatchFilesArgs) -> Result<Exit, Failure> {
         files: files.clone(),
         json: watch.output.json,
         events: watch.output.events || watch.output.all,
+        counters: watch.output.counters,
         period: PeriodArgs::default(),
         port: watch.filter.port.clone(),
         netns,
@@ -42,15 +43,31 @@ pub(super) fn live_or_recorded(args: &WatchFilesArgs) -> Result<Exit, Failure> {
 
 pub(super) fn run(args: &WatchArgs) -> Result<Exit, Failure> {
     selection::are_there(&args.selection.parties)?;
+    let selection = selection::of(&args.selection)?;
     let filters = trace::Filters::of(&args.filter.port, &args.filter.netns)?;
+    let mut output = stdout_output(args.output.json, args.output.counters);
+    if let [only] = filters.netns.as_slice() {
+        output.at_home(only.id());
+    }
+    let words: Vec<String> =
+        filters.scope.iter().chain(&filters.words).cloned().chain(selection.words()).collect();
+    let opening = format!("{}{}: attaching", trace::here(), selection::only(&words));
+    // Before anything that takes time: a person sees at once that something happens.
+    let gone = trace::at_once(&mut output, &opening).map_err(|error| trace::cannot_write(&error))?;
+    if gone.is_break() {
+        return Ok(Exit::Done);
+    }
     let options = trace::options(&args.trace, trace::streams(args.output.all, args.output.syns), filters);
-    trace::runtime()?.block_on(watch(args, &options))
+    let mut pipeline = Pipeline::new(output, selection, args.output.events || args.output.all);
+    pipeline.live();
+    trace::runtime()?.block_on(watch(args, &options, &mut pipeline))
 }
 
-async fn watch(args: &WatchArgs, options: &live::Options) -> Result<Exit, Failure> {
-    let selection = selection::of(&args.selection)?;
-    let events = args.output.events || args.output.all;
-    let mut pipeline = Pipeline::new(stdout_output(args.output.json), selection, events);
+async fn watch<W: io::Write>(
+    args: &WatchArgs,
+    options: &live::Options,
+    pipeline: &mut Pipeline<W>,
+) -> Result<Exit, Failure> {
     let (live, first) = Live::start(options)?;
     let over = async {
         match args.limit {
@@ -58,7 +75,8 @@ async fn watch(args: &WatchArgs, options: &live::Options) -> Result<Exit, Failur
             None => std::future::pending().await,
         }
     };
-    let ending = match pipeline.feed(&first) {
+    let begun = pipeline.feed(&first).and_then(|fed| if fed.is_break() { Ok(fed) } else { pipeline.begun() });
+    let ending = match begun {
         Ok(ControlFlow::Continue(())) => drive(live, over, |events| pipeline.feed(events)).await,
         Ok(ControlFlow::Break(())) => Ok(Ending::OutputClosed),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::OutputClosed),

@@ -173,7 +173,7 @@ fn describe(listener: &Listener, memory: &Failing, world: &Correlator) -> Option
     let knobs = world.namespace(listener.endpoints.netns).map(|namespace| &namespace.knobs);
     let value = |value: Option<u32>| value.map_or_else(String::new, |value| format!(" ({value})"));
     let mut remedy = reason.remedy;
-    remedy.push(Remedy::text(format!(
+    remedy.push(Remedy::not(format!(
         "neither the backlog{} nor net.core.somaxconn{} is the cause: a longer queue only lets more wait",
         value(listener.limit_seen.then_some(listener.limit)),
         value(knobs.and_then(|knobs| knobs.somaxconn)),

@@ -264,7 +264,7 @@ fn describe(listener: &Listener, memory: &Stall, world: &Correlator) -> Descript
         remedy: [reason.remedy]
             .into_iter()
             .chain(memory.owner.lasting_remedy(&subject))
-            .chain([Remedy::text(not_the_limit)])
+            .chain([Remedy::not(not_the_limit)])
             .collect(),
         subject,
         explanation,

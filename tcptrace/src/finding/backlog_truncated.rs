@@ -132,7 +132,7 @@ fn describe(listener: &Listener, asked: u32, limit: u32, listeners: u64, world: 
     }];
     let max_syn_backlog = knobs.and_then(|knobs| knobs.max_syn_backlog);
     let value = max_syn_backlog.map_or_else(String::new, |value| format!(" ({value})"));
-    remedy.push(Remedy::text(format!(
+    remedy.push(Remedy::not(format!(
         "the application's own setting ({asked}) is not the limit, nor is net.ipv4.tcp_max_syn_backlog{value}"
     )));
     let more = if listeners > 1 {

@@ -186,7 +186,7 @@ fn remedy(listener: &Listener, limit: Option<u32>) -> Vec<Remedy> {
         handover.to_owned()
     }));
     let limit = limit.map_or_else(String::new, |limit| format!(" ({limit})"));
-    remedy.push(Remedy::text(format!("the queue limit{limit} is not the cause: a longer queue loses more")));
+    remedy.push(Remedy::not(format!("the queue limit{limit} is not the cause: a longer queue loses more")));
     remedy
 }
 

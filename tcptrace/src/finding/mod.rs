@@ -191,6 +191,9 @@ pub struct Remedy {
     /// The command that does it, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
+    /// Whether it names what is not to be changed: a setting that people try, and that is not the limit.
+    #[serde(skip)]
+    pub not: bool,
     /// Where the command is to run, until the way there is part of it.
     #[serde(skip)]
     place: Option<CommandPlace>,
@@ -199,13 +202,18 @@ pub struct Remedy {
 impl Remedy {
     /// In words only.
     pub fn text(text: impl Into<String>) -> Self {
-        Self { text: text.into(), command: None, place: None }
+        Self { text: text.into(), command: None, not: false, place: None }
+    }
+
+    /// What is not to be changed, since it is not the limit.
+    pub(crate) fn not(text: impl Into<String>) -> Self {
+        Self { not: true, ..Self::text(text) }
     }
 
     /// With the command that does it.
     pub(crate) fn command(text: impl Into<String>, command: impl Into<CommandLine>) -> Self {
         let CommandLine { line, place } = command.into();
-        Self { text: text.into(), command: Some(line), place }
+        Self { text: text.into(), command: Some(line), not: false, place }
     }
 
     /// Adds the way to where the command is to run.

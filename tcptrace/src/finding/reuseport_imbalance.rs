@@ -164,7 +164,7 @@ fn describe(listener: &Listener, memory: &Trouble, world: &Correlator) -> Descri
         "let the members share one listener (accept from one queue), or choose the member by load \
          (SO_ATTACH_REUSEPORT_EBPF); a member that cannot accept should close its listener",
     ));
-    remedy.push(Remedy::text(format!(
+    remedy.push(Remedy::not(format!(
         "neither the backlog{} nor net.core.somaxconn{} is the cause: the other queues are empty",
         value(limit),
         value(knobs.and_then(|knobs| knobs.somaxconn))

@@ -188,7 +188,7 @@ fn describe(listener: &Listener, memory: &Slow, waits: Waits, world: &Correlator
             &format!(": {who} {}{against}", rate(accepts)),
         )
         .into_iter()
-        .chain([Remedy::text(format!(
+        .chain([Remedy::not(format!(
                 "nothing is dropped: neither the backlog{} nor net.core.somaxconn{} is the limit, and a longer queue only \
                  makes clients wait longer",
                 value(limit),

@@ -297,7 +297,7 @@ impl<'a> Account<'a> {
                     "raise net.ipv4.tcp_max_syn_backlog",
                     self.sysctl(&format!("net.ipv4.tcp_max_syn_backlog={wanted}")),
                 ),
-                Remedy::text(format!(
+                Remedy::not(format!(
                     "neither the backlog{} nor net.core.somaxconn{} is the limit",
                     value(limit.map(|limit| limit.limit)),
                     value(somaxconn)
@@ -349,7 +349,7 @@ impl<'a> Account<'a> {
         );
         let Some(limit) = self.limit else {
             let explanation = format!("{queue} is full; its limit is not known");
-            return ("backlog-argument", Confidence::Possible, explanation, vec![Remedy::text(not_it)]);
+            return ("backlog-argument", Confidence::Possible, explanation, vec![Remedy::not(not_it)]);
         };
         let somaxconn = limit.somaxconn_now.or(limit.somaxconn_then);
         let raise = Remedy::command(
@@ -365,7 +365,7 @@ impl<'a> Account<'a> {
                     limit.asked_in_words().unwrap_or_default(),
                     limit.limit
                 ),
-                vec![raise, Remedy::text(not_it)],
+                vec![raise, Remedy::not(not_it)],
             ),
             SetBy::Argument { seen, somaxconn_allows_more } => {
                 let rest = match somaxconn {
@@ -379,7 +379,7 @@ impl<'a> Account<'a> {
                     "raise the application's own listen backlog (its configuration)",
                     &rest,
                 );
-                remedy.push(Remedy::text(not_it));
+                remedy.push(Remedy::not(not_it));
                 let how = if seen { "" } else { " (its listen() was not seen)" };
                 let explanation = format!(
                     "the application's backlog, {}{how}, limits the SYN queue as well: more handshakes are in flight than it holds",
@@ -406,7 +406,7 @@ impl<'a> Account<'a> {
                         "raise the application's own listen backlog as well",
                         ": the lower of both counts",
                     ))
-                    .chain([Remedy::text(not_it)])
+                    .chain([Remedy::not(not_it)])
                     .collect(),
             ),
         }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Dice, Paper, Target, assert_harmless};
 use crate::event::{Event, Timestamp};
-use crate::output::{JsonWriter, Output, Selection, TextWriter};
+use crate::output::{JsonWriter, Look, Output, Selection, TextWriter};
 use crate::pipeline::Pipeline;
 use crate::record::export::{Format, export};
 use crate::record::{Condition, Mark, Metadata, Reader, Writer, forge};
@@ -186,7 +186,7 @@ fn report(bytes: &[u8]) {
     let (mut events, mut digest) = (Vec::new(), Digest::new(None, None, None));
     let papers = [Paper::default(), Paper::default()];
     let [for_text, for_lines] = papers.clone();
-    let to_text = Output::Text(TextWriter::new(for_text, TimeZone::UTC, false));
+    let to_text = Output::Text(TextWriter::new(for_text, Look::plain(TimeZone::UTC)));
     let mut said = Pipeline::new(to_text, Selection::default(), true);
     let mut lines = Pipeline::new(Output::Json(JsonWriter::new(for_lines)), Selection::default(), true);
     while reader.next_events(&mut events).is_ok_and(|more| more) {
@@ -202,7 +202,7 @@ fn report(bytes: &[u8]) {
     let marks = reader.damage().iter().map(|damage| Mark::new(Some(path), damage)).collect();
     let (condition, report) = (Condition { marks }, digest.finish());
     assert_harmless(&condition.shortage().unwrap_or_default());
-    assert_harmless(&text(reader.metadata(), &condition, &report, &TimeZone::UTC));
+    assert_harmless(&text(reader.metadata(), &condition, &report, &TimeZone::UTC, 100));
     json(reader.metadata(), &condition, &report).iter().for_each(|line| assert_harmless(line));
     let page = html(&[(reader.metadata(), &condition, &report)], &Across::default(), &TimeZone::UTC);
     assert!(page.matches("<b>").count() <= 3 + 8 * report.verdicts.len() + 2, "markup of others");

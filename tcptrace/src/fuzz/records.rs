@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 use super::dice::changed;
 use super::{Paper, Target};
 use crate::event::{ClockOffset, decode_record};
-use crate::output::{Output, Selection, TextWriter};
+use crate::output::{Look, Output, Selection, TextWriter};
 use crate::pipeline::Pipeline;
 
 pub(super) fn target() -> Target {
@@ -41,7 +41,7 @@ fn seeds() -> Vec<Vec<u8>> {
 fn run(bytes: &[u8]) {
     let Ok(event) = decode_record(bytes, ClockOffset::default()) else { return };
     let paper = Paper::default();
-    let to_text = Output::Text(TextWriter::new(paper.clone(), TimeZone::UTC, false));
+    let to_text = Output::Text(TextWriter::new(paper.clone(), Look::plain(TimeZone::UTC)));
     let mut said = Pipeline::new(to_text, Selection::default(), true);
     let _said = said.feed(&[event]);
     let _said = said.finish();

@@ -3,18 +3,14 @@
 //! Every line is made harmless here, whatever it was put together from: a process, a container or a file is called what
 //! somebody chose. Whoever makes a line escapes a name before that only where a line end in it must not end the line.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 
 use super::escape::escape;
+use super::meaning::Meaning;
 use super::sink::{LineSink, Written};
 use super::stdout::go_on;
-
-/// SGR codes.
-pub(super) const RED: &str = "1;31";
-pub(super) const YELLOW: &str = "1;33";
-pub(super) const BLUE: &str = "1;34";
-pub(super) const DIM: &str = "2";
 
 /// Writes lines of text.
 #[derive(Debug)]
@@ -58,18 +54,40 @@ impl<W: Write> Lines<W> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// One line of parts, each with the code of its colour.
-    pub(super) fn parts(&mut self, parts: &[(Option<&str>, &str)]) -> Written {
+    /// One line of parts, each in the colour of its meaning.
+    pub(super) fn parts(&mut self, parts: &[(Option<Meaning>, &str)]) -> Written {
+        let mut line = self.coloured(parts);
+        line.push('\n');
+        self.to.write(line.as_bytes())
+    }
+
+    /// A line that is not over, at the end of which the cursor stays. For terminals.
+    pub(super) fn unended(&mut self, parts: &[(Option<Meaning>, &str)]) -> Written {
+        let line = self.coloured(parts);
+        self.to.write(line.as_bytes())
+    }
+
+    /// Takes back the line that the cursor is in, and `above` lines above it. For terminals.
+    pub(super) fn take_back(&mut self, above: usize) -> Written {
+        let mut codes = String::from("\r\u{1b}[K");
+        codes.extend(std::iter::repeat_n("\u{1b}[1A\u{1b}[K", above));
+        self.to.write(codes.as_bytes())
+    }
+
+    fn coloured(&self, parts: &[(Option<Meaning>, &str)]) -> String {
         let mut line = String::new();
-        for (code, text) in parts {
+        for (meaning, text) in parts {
             let text = escape(text);
-            match code.filter(|_| self.colour) {
-                Some(code) => line.extend(["\u{1b}[", code, "m", &text, "\u{1b}[0m"]),
+            match meaning.filter(|_| self.colour && !text.trim().is_empty()) {
+                Some(meaning) => {
+                    let style = meaning.style();
+                    // Writing to a String does not fail.
+                    let _ = write!(line, "{style}{text}{style:#}");
+                }
                 None => line.push_str(&text),
             }
         }
-        line.push('\n');
-        self.to.write(line.as_bytes())
+        line
     }
 
     /// Passes on what was written.
@@ -110,7 +128,8 @@ mod tests {
 
     #[test]
     fn only_our_own_colours_are_colours() {
-        let said = written(true, |to| drop(to.parts(&[(Some(RED), "x"), (None, "\u{1b}[31my")])));
-        assert_eq!(said, "\u{1b}[1;31mx\u{1b}[0m\\x1b[31my\n");
+        let said =
+            written(true, |to| drop(to.parts(&[(Some(Meaning::Critical), "x"), (None, "\u{1b}[31my")])));
+        assert_eq!(said, "\u{1b}[1m\u{1b}[31mx\u{1b}[0m\\x1b[31my\n");
     }
 }

@@ -1,10 +1,14 @@
 //! Text and JSON.
 
+mod account;
+mod course;
 mod escape;
 mod event_line;
 mod json;
 mod lines;
 pub mod listeners;
+mod meaning;
+mod screen;
 mod select;
 mod sink;
 mod stdout;
@@ -13,22 +17,31 @@ mod table;
 mod text;
 mod units;
 pub mod why;
+mod wrap;
 pub mod zone;
 
+pub use account::account;
 pub use escape::escape;
 pub use json::{JsonWriter, json_text, try_json_text};
 pub use lines::Lines;
+pub(crate) use meaning::Meaning;
+pub use screen::Screen;
+pub(crate) use screen::shows_colour;
 pub use select::{Network, Selection};
 pub use sink::{LineSink, Written};
-pub use stdout::{ended, go_on, stdout_export, stdout_json, stdout_lines, stdout_output, terminal_width};
+pub use stdout::{
+    columns, ended, go_on, stdout_export, stdout_json, stdout_lines, stdout_output, terminal_width,
+};
 pub use summary::{Counted, Counts, Summary};
-pub use text::{TextWriter, account};
+pub use text::{Look, TextWriter};
 pub use units::bytes_in_words;
+pub(crate) use wrap::wrap;
 
 use std::io::Write;
+use std::ops::ControlFlow;
 
 use crate::correlate::Correlator;
-use crate::event::{Coverage, Event, Lost, Timestamp};
+use crate::event::{Coverage, Event, Lost};
 use crate::finding::Finding;
 
 /// Either form, behind one face. Every method returns `Break` once nobody reads any more.
@@ -41,14 +54,79 @@ pub enum Output<W: Write> {
 }
 
 impl<W: Write> Output<W> {
-    /// What is observed, from `time` on.
+    /// What is about to happen: the first line, for people.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn coverage(&mut self, coverage: &Coverage, time: Timestamp) -> Written {
+    pub fn opening(&mut self, text: &str) -> Written {
+        match self {
+            Self::Json(_) => Ok(ControlFlow::Continue(())),
+            Self::Text(to) => to.opening(text),
+        }
+    }
+
+    /// A line between the others, for people.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn note(&mut self, text: &str) -> Written {
+        match self {
+            Self::Json(_) => Ok(ControlFlow::Continue(())),
+            Self::Text(to) => to.note(text),
+        }
+    }
+
+    /// A verdict, for people: as it should be, or not.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn verdict(&mut self, good: bool, text: &str) -> Written {
+        match self {
+            Self::Json(_) => Ok(ControlFlow::Continue(())),
+            Self::Text(to) => to.verdict(good, text),
+        }
+    }
+
+    /// What is observed.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn coverage(&mut self, coverage: &Coverage) -> Written {
         match self {
             Self::Json(to) => to.coverage(coverage),
-            Self::Text(to) => to.coverage(coverage, time),
+            Self::Text(to) => {
+                to.coverage(coverage);
+                Ok(ControlFlow::Continue(()))
+            }
+        }
+    }
+
+    /// Everything is about this network namespace, which need not be named with each finding.
+    pub fn at_home(&mut self, netns: u32) {
+        if let Self::Text(to) = self {
+            to.at_home(netns);
+        }
+    }
+
+    /// For people, once it is known what there is to watch: how much that is, and how. `live`: it goes on until it is interrupted.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn watching(&mut self, world: Option<&Correlator>, live: bool) -> Written {
+        match self {
+            Self::Json(_) => Ok(ControlFlow::Continue(())),
+            Self::Text(to) => to.watching(world, live),
+        }
+    }
+
+    /// For people at a terminal: that it goes on.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn heartbeat(&mut self, world: &Correlator) -> Written {
+        match self {
+            Self::Json(_) => Ok(ControlFlow::Continue(())),
+            Self::Text(to) => to.heartbeat(world),
         }
     }
 

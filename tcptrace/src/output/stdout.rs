@@ -6,8 +6,9 @@ use std::ops::ControlFlow;
 
 use super::json::JsonWriter;
 use super::lines::Lines;
+use super::screen::Screen;
 use super::sink::Written;
-use super::text::TextWriter;
+use super::text::{Look, TextWriter};
 use super::{Output, zone};
 
 #[expect(clippy::disallowed_methods, reason = "the one place that opens it")]
@@ -18,7 +19,7 @@ fn stdout() -> io::Stdout {
 /// Lines of text on standard output.
 pub fn stdout_lines() -> Lines<impl Write> {
     let out = stdout();
-    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colour = Screen::of_stdout(&out).colour;
     Lines::new(BufWriter::new(out), colour)
 }
 
@@ -32,20 +33,26 @@ pub fn stdout_export() -> impl Write + Send {
     BufWriter::new(stdout())
 }
 
-/// Columns of the terminal that standard output is; `None` if it is none.
+/// Columns of the terminal that standard output is; `None` if it is none, where a table may be as wide as it likes.
 pub fn terminal_width() -> Option<usize> {
-    terminal_size::terminal_size().filter(|_| stdout().is_terminal()).map(|(width, _)| usize::from(width.0))
+    let out = stdout();
+    out.is_terminal().then(|| Screen::of_stdout(&out).columns())
 }
 
-/// Standard output in the form asked for.
-pub fn stdout_output(json: bool) -> Output<impl Write> {
+/// Columns of standard output: of the terminal that it is, else as many as texts have there.
+pub fn columns() -> usize {
+    Screen::of_stdout(&stdout()).columns()
+}
+
+/// Standard output in the form asked for. With `counters` the summary lists every kernel counter.
+pub fn stdout_output(json: bool, counters: bool) -> Output<impl Write> {
     let out = stdout();
-    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let screen = Screen::of_stdout(&out);
     let out = BufWriter::new(out);
     if json {
         Output::Json(JsonWriter::new(out))
     } else {
-        Output::Text(TextWriter::new(out, zone::local(), colour))
+        Output::Text(TextWriter::new(out, Look { zone: zone::local(), screen, counters }))
     }
 }
 

@@ -8,9 +8,10 @@ use serde::{Serialize, Serializer};
 
 use crate::correlate::{Reconciliation, ReconciliationStatus};
 use crate::event::{Event, PlaceFilter, Timestamp};
-use crate::finding::{Engine, Finding};
+use crate::finding::{Engine, Finding, words::count};
 
 use super::Selection;
+use super::meaning::Meaning;
 
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -96,6 +97,14 @@ fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok
     serializer.serialize_f64((duration.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 
+fn row_in_words(row: &Reconciliation) -> String {
+    let observed =
+        row.observed.map_or_else(|| "not observable".to_owned(), |count| format!("observed {count}"));
+    let reason = row.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+    let (counter, kernel, netns) = (row.counter, row.kernel, row.netns);
+    format!("  {counter} +{kernel} in netns {netns}, {observed}: {}{reason}", row.status.name())
+}
+
 impl Summary {
     /// What in its numbers cannot be, one sentence each; nothing if they agree.
     pub fn contradictions(&self) -> Vec<String> {
@@ -110,6 +119,75 @@ impl Summary {
         };
         let rows = self.reconciliation.iter().filter(|row| wrong(row));
         rows.map(|row| format!("the summary contradicts itself: {} is {row:?}", row.counter)).collect()
+    }
+
+    /// For people: how long and what was found; how our counts compare with the kernel's; what was lost. With `counters`, every
+    /// count is listed.
+    pub(super) fn in_words(&self, counters: bool) -> Vec<(Option<Meaning>, String)> {
+        let only = if self.filters.is_empty() {
+            String::new()
+        } else {
+            format!("; only {}", self.filters.join(" "))
+        };
+        let found: u64 = self.findings.0.iter().map(|(_, count)| count).sum();
+        let colon = if found == 0 { "" } else { ": " };
+        let mut lines = vec![(
+            Some(Meaning::Label),
+            format!(
+                "{:.1} s traced; {}{colon}{}{only}",
+                self.duration.as_secs_f64(),
+                count(found, "finding", "findings"),
+                self.findings.in_words()
+            ),
+        )];
+        if counters && !self.events.is_empty() {
+            lines.push((None, format!("events: {}", self.events.in_words())));
+        }
+        lines.extend(self.counters_in_words(counters));
+        lines.push(self.losses_in_words());
+        lines
+    }
+
+    /// Mismatches are always listed.
+    fn counters_in_words(&self, all: bool) -> Vec<(Option<Meaning>, String)> {
+        let of = |status| self.reconciliation.iter().filter(move |row| row.status == status);
+        let (equal, wrong) = (ReconciliationStatus::Exact, ReconciliationStatus::Mismatch);
+        let others =
+            self.reconciliation.iter().filter(|row| row.status != equal && row.status != wrong).count();
+        let mut words = vec![format!("{} equal", of(equal).count())];
+        if of(wrong).count() > 0 {
+            words.push(format!("{} NOT EQUAL", of(wrong).count()));
+        }
+        if others > 0 {
+            words.push(format!("{others} not comparable here"));
+        }
+        let hint = if all || others == 0 { "" } else { " (--counters lists them)" };
+        let none = self.reconciliation.is_empty();
+        let words = if none { "none was read".to_owned() } else { words.join(", ") };
+        let mut lines = vec![(None, format!("kernel counters: {words}{hint}"))];
+        for row in &self.reconciliation {
+            let mismatch = row.status == wrong;
+            // Namespaces where nothing happened, and we agree, are no news.
+            let quiet = row.kernel == 0 && row.observed.unwrap_or(0) == 0;
+            if mismatch || all && !quiet {
+                lines.push((mismatch.then_some(Meaning::Critical), row_in_words(row)));
+            }
+        }
+        lines
+    }
+
+    fn losses_in_words(&self) -> (Option<Meaning>, String) {
+        let mut words = vec![];
+        if !self.lost.is_empty() {
+            words.push(format!("lost: {}", self.lost.in_words()));
+        }
+        if !self.forgotten.is_empty() {
+            words.push(format!("forgotten (too many): {}", self.forgotten.in_words()));
+        }
+        if words.is_empty() {
+            return (None, "lost: none".to_owned());
+        }
+        (Some(Meaning::Warning), words.join("; "))
     }
 
     /// Of everything that `engine` has taken in.

@@ -1,8 +1,7 @@
 //! Text in columns and paragraphs, fitted to the width of the terminal if there is one.
 
-use std::fmt::Write as _;
-
 use super::escape::escape;
+use super::wrap::cells as cells_of;
 
 /// A column of a table.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +41,7 @@ impl Table {
             .enumerate()
             .map(|(index, column)| {
                 let cells = self.rows.iter().filter_map(|(cells, _)| cells.get(index));
-                cells.map(|cell| cell.chars().count()).chain([column.title.len()]).max().unwrap_or(0)
+                cells.map(|cell| cells_of(cell)).chain([column.title.len()]).max().unwrap_or(0)
             })
             .collect();
         let titles: Vec<String> = self.columns.iter().map(|column| column.title.to_owned()).collect();
@@ -60,43 +59,32 @@ impl Table {
             if index > 0 {
                 line.push(' ');
             }
-            // Writing to a String does not fail.
-            let _ = if column.right { write!(line, "{cell:>wide$}") } else { write!(line, "{cell:<wide$}") };
+            let padding = " ".repeat(wide.saturating_sub(cells_of(cell)));
+            let parts = if column.right { [padding.as_str(), cell] } else { [cell, padding.as_str()] };
+            line.extend(parts);
         }
         cut(line.trim_end(), width)
     }
 }
 
-/// At most `width` characters of `line`, with an ellipsis where something was cut.
+/// At most `width` cells of `line`, with an ellipsis where something was cut.
 pub(super) fn cut(line: &str, width: Option<usize>) -> String {
-    match width {
-        Some(width) if line.chars().count() > width => {
-            line.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    let Some(width) = width.filter(|width| cells_of(line) > *width) else { return line.to_owned() };
+    let mut short = String::new();
+    for character in line.chars() {
+        short.push(character);
+        if cells_of(&short) >= width {
+            short.pop();
+            break;
         }
-        _ => line.to_owned(),
     }
+    short.push('…');
+    short
 }
 
-/// `text` in lines of at most `width` characters, broken at blanks; all lines stand in by `indent`, those that continue by
-/// two more.
+/// `text` in lines of at most `width` cells; all lines stand in by `indent`, those that continue by two more.
 pub(super) fn wrap(text: &str, indent: &str, width: Option<usize>) -> Vec<String> {
-    let room = width.unwrap_or(usize::MAX).max(40);
-    let mut lines = Vec::new();
-    let mut line = indent.to_owned();
-    let mut empty = true;
-    for word in text.split(' ') {
-        if !empty && line.chars().count() + 1 + word.chars().count() > room {
-            lines.push(std::mem::replace(&mut line, format!("{indent}  ")));
-            empty = true;
-        }
-        if !empty {
-            line.push(' ');
-        }
-        line.push_str(word);
-        empty = false;
-    }
-    lines.push(line);
-    lines
+    super::wrap::wrap(text, indent, &format!("{indent}  "), width.unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]
@@ -129,7 +117,7 @@ mod tests {
             let mut table = table();
             table.row(vec!["1".into(), "b".into(), long.clone()], vec![long]);
             for line in table.lines(Some(width)) {
-                assert!(line.chars().count() <= width, "{width}: {line:?}");
+                assert!(cells_of(&line) <= width, "{width}: {line:?}");
             }
         }
     }

@@ -1,97 +1,341 @@
-//! For people: one finding is a few lines that can be pasted into an incident channel.
+//! For people: a finding is printed whole once, then in one line what has changed, ever more seldom, and one line when it is over.
+//!
+//! Every line fits the screen. On a terminal a line about a finding takes the place of the line before it, if that is about the
+//! same finding; and the last line shows that the trace goes on.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
 use crate::correlate::Correlator;
 use crate::event::{Coverage, Event, Kind, Lost, ObservationStatus, Timestamp};
-use crate::finding::{Finding, Severity, State, Value};
+use crate::finding::words::{count, span};
+use crate::finding::{Confidence, Finding, Severity, Value};
 
+use super::account::{self, Row};
+use super::course::{Cause, Changes, Course, Tale};
 use super::escape::escape;
 use super::event_line::EventLine;
-use super::lines::{BLUE, DIM, Lines, RED, YELLOW};
+use super::lines::Lines;
+use super::meaning::Meaning;
+use super::screen::Screen;
 use super::sink::Written;
 use super::summary::Summary;
-use super::zone;
+use super::wrap::{cells, fit, wrap};
+
+/// How text is to look.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// In which times are told.
+    pub zone: TimeZone,
+    /// What it is printed on.
+    pub screen: Screen,
+    /// Whether the summary lists every counter of the kernel.
+    pub counters: bool,
+}
+
+impl Look {
+    /// On no terminal.
+    pub fn plain(zone: TimeZone) -> Self {
+        Self { zone, screen: Screen::plain(super::screen::COLUMNS), counters: false }
+    }
+}
 
 /// Writes text.
 #[derive(Debug)]
 pub struct TextWriter<W: Write> {
     to: Lines<W>,
-    zone: TimeZone,
+    look: Look,
+    coverage: Option<Coverage>,
+    /// The namespace that all is about, which is not named again with each finding.
+    home: Option<u32>,
+    watching: bool,
+    course: Course,
+    /// The finding that the last line is about, if that line can be written anew.
+    last: Option<u64>,
+    /// What has changed and is not yet said.
+    changes: Vec<Change>,
+    /// Whether the cursor is in a heartbeat.
+    beating: bool,
 }
 
+/// What has changed of a finding.
+#[derive(Debug)]
+struct Change {
+    id: u64,
+    code: &'static str,
+    time: Timestamp,
+    /// How long it was open, if it is over.
+    closed: Option<Duration>,
+    severity: Option<Severity>,
+    meaning: Meaning,
+    /// The number that changed first.
+    first: String,
+    /// All numbers that changed.
+    numbers: String,
+    /// Cause and remedy, if they are others.
+    rows: Vec<Row>,
+}
+
+/// More changes than this at the same moment are said together.
+const TOGETHER: usize = 3;
+
+/// Nothing more is in the way.
+const GO_ON: Written = Ok(ControlFlow::Continue(()));
+
+/// How far a text that begins with a time stands in where it continues.
+const BELOW: &str = "    ";
+
 impl<W: Write> TextWriter<W> {
-    /// Writes to `to`, with times in `zone` and with colours if `colour`.
-    pub fn new(to: W, zone: TimeZone, colour: bool) -> Self {
-        Self { to: Lines::new(to, colour), zone }
+    /// Writes to `to`.
+    pub fn new(to: W, look: Look) -> Self {
+        Self {
+            to: Lines::new(to, look.screen.colour),
+            look,
+            coverage: None,
+            home: None,
+            watching: false,
+            course: Course::default(),
+            last: None,
+            changes: Vec::new(),
+            beating: false,
+        }
     }
 
-    /// What is observed from `time` on, in one line.
+    /// The first line: what is about to happen.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn coverage(&mut self, coverage: &Coverage, time: Timestamp) -> Written {
-        let with = |status: ObservationStatus| {
-            let names: Vec<&str> = coverage
-                .observations
-                .iter()
-                .filter(|observation| observation.status == status)
-                .map(|observation| observation.name.as_str())
-                .collect();
-            names
-        };
-        let attached = with(ObservationStatus::Attached);
-        let mut line = format!(
-            "tcptrace on {}, tier {}: {} of {} observations attached",
-            escape(&coverage.kernel),
-            coverage.tier.name(),
-            attached.len(),
-            coverage.observations.len()
-        );
-        for (words, names) in
-            [("polled", with(ObservationStatus::Polled)), ("missing", with(ObservationStatus::Missing))]
-        {
-            if !names.is_empty() {
-                let _ = write!(line, "; {words}: {}", escape(&names.join(", ")));
-            }
-        }
-        for hindrance in &coverage.hindrances {
-            let _ = write!(line, "; {}", escape(hindrance));
-        }
-        let only: Vec<&str> = coverage.scope.iter().chain(&coverage.filters).map(String::as_str).collect();
-        if !only.is_empty() {
-            let _ = write!(line, "; only {}", escape(&only.join(" ")));
-        }
-        let _ = write!(line, "; times are {}", zone::in_words(&self.zone, time));
-        self.to.parts(&[(Some(DIM), &line)])
+    pub fn opening(&mut self, text: &str) -> Written {
+        self.paragraph(None, text)
     }
 
-    /// A finding.
+    /// A line of another kind, for which there is no more to do than to go on.
+    ///
+    /// # Errors
+    /// When it cannot be written, or is not read.
+    pub fn say(&mut self, text: std::fmt::Arguments<'_>) -> std::io::Result<()> {
+        let _gone = self.settle()?;
+        self.to.say(text)
+    }
+
+    /// A paragraph of another kind.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn note(&mut self, text: &str) -> Written {
+        self.paragraph(None, text)
+    }
+
+    /// Everything is about this network namespace.
+    pub(super) fn at_home(&mut self, netns: u32) {
+        self.home = Some(netns);
+    }
+
+    /// A verdict: as it should be, or not.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn verdict(&mut self, good: bool, text: &str) -> Written {
+        self.paragraph(Some(if good { Meaning::Good } else { Meaning::Critical }), text)
+    }
+
+    /// What is observed: said once it is known of how much.
+    pub(super) fn coverage(&mut self, coverage: &Coverage) {
+        self.coverage = Some(coverage.clone());
+        self.watching = false;
+    }
+
+    /// What is watched, and how.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn watching(&mut self, world: Option<&Correlator>, live: bool) -> Written {
+        let Some(coverage) = self.coverage.as_ref().filter(|_| !self.watching) else { return GO_ON };
+        self.watching = true;
+        let text = watched(coverage, world, live);
+        self.paragraph(Some(Meaning::Faint), &text)
+    }
+
+    /// That it goes on. For terminals.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn heartbeat(&mut self, world: &Correlator) -> Written {
+        if !self.look.screen.terminal {
+            return GO_ON;
+        }
+        let _gone = self.say_changes()?;
+        let _gone = self.stop_beating()?;
+        let lasting = world.now().since(world.start());
+        let open = match self.course.open() {
+            0 => "nothing is wrong now".to_owned(),
+            open => format!(
+                "{} open",
+                count(u64::try_from(open).unwrap_or(u64::MAX), "finding is", "findings are")
+            ),
+        };
+        let text = format!("{} … watching for {} s; {open}", self.clock(world.now()), lasting.as_secs());
+        let text = fit(&text, self.columns().saturating_sub(1)).into_owned();
+        self.beating = true;
+        self.to.unended(&[(Some(Meaning::Faint), &text)])
+    }
+
+    /// A finding: all of it, or what has changed of it.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn finding(&mut self, finding: &Finding) -> Written {
+        let mut course = std::mem::take(&mut self.course);
+        let written = match course.next(finding) {
+            Tale::Nothing => GO_ON,
+            Tale::Whole { page } => self.whole(finding, page),
+            Tale::Changed(changes) => self.changed(finding, &changes),
+        };
+        self.course = course;
+        written
+    }
+
+    fn whole(&mut self, finding: &Finding, page: bool) -> Written {
+        let _gone = self.settle()?;
+        let width = self.columns();
         let severity = finding.severity.name().to_uppercase();
-        let colour = match finding.severity {
-            Severity::Critical => RED,
-            Severity::Warning => YELLOW,
-            Severity::Info => BLUE,
-        };
-        let state = match finding.state {
-            State::Opened => String::new(),
-            state => format!(" ({})", state.name()),
-        };
         let time = format!("{} ", self.clock(finding.time));
-        let rest = format!(" {}{state}  {}", finding.code, finding.headline());
-        let parts = [(None, time.as_str()), (Some(colour), severity.as_str()), (None, rest.as_str())];
-        if self.to.parts(&parts)?.is_break() {
-            return Ok(ControlFlow::Break(()));
+        let place = self.place(finding);
+        let headline = escape(&finding.headline()).into_owned();
+        let rest = format!("{} #{}  {headline}{}", finding.code, finding.id, escape(&place));
+        let lead = format!("{time}{severity} ");
+        let mut lines = wrap(&rest, &lead, BELOW, width).into_iter();
+        let first = lines.next().unwrap_or_default();
+        let rest = first.strip_prefix(lead.as_str()).unwrap_or_default();
+        let meaning = Meaning::from(finding.severity);
+        let _gone = self.to.parts(&[(None, &time), (Some(meaning), &severity), (None, " "), (None, rest)])?;
+        for line in lines {
+            let _gone = self.to.line(&line)?;
         }
-        self.lines(&account(finding))
+        let mut rows = account::numbers(finding, width);
+        let page = page.then(|| account::page(finding));
+        match &finding.explained_by {
+            // What explains it was printed above, with what to do.
+            Some(by) => {
+                let sure = match finding.confidence {
+                    Confidence::Certain => "",
+                    confidence => &format!(", {}", confidence.name()),
+                };
+                let related = format!("#{} {} explains it ({}{sure})", by.id, by.code, finding.cause);
+                rows.extend(account::labelled("see", [related], width));
+            }
+            None => {
+                rows.extend(account::cause(finding, width));
+                rows.extend(account::remedies(&finding.remedy.iter().collect::<Vec<_>>(), width));
+                rows.extend(account::labelled("see", page, width));
+            }
+        }
+        self.rows(&rows)
+    }
+
+    /// What has changed waits for the end of the batch: what changes at the same moment may be said together.
+    fn changed(&mut self, finding: &Finding, changes: &Changes<'_>) -> Written {
+        let width = self.columns();
+        let mut rows = Vec::new();
+        match &changes.cause {
+            Some(Cause::Other) => rows.extend(account::cause(finding, width)),
+            Some(Cause::More(more)) => {
+                rows.extend(account::labelled("cause", [format!("also: {more}")], width));
+            }
+            None => {}
+        }
+        if let Some(by) = finding.explained_by.as_ref().filter(|_| changes.explained) {
+            let related = format!("#{} {} explains it; what is to be done is said there", by.id, by.code);
+            rows.extend(account::labelled("see", [related], width));
+        }
+        rows.extend(account::remedies(&changes.remedies, width));
+        let first = changes.numbers.first().and_then(|clause| clause.split(", ").next());
+        self.changes.push(Change {
+            id: finding.id,
+            code: finding.code,
+            time: finding.time,
+            closed: changes.closed,
+            severity: changes.severity,
+            meaning: Meaning::from(finding.severity),
+            first: first.unwrap_or_default().to_owned(),
+            numbers: changes.numbers.join("; "),
+            rows,
+        });
+        GO_ON
+    }
+
+    /// Says what has changed: a line each, or, if much has changed in the same way, all together.
+    fn say_changes(&mut self) -> Written {
+        let mut changes = std::mem::take(&mut self.changes);
+        let alone = |change: &Change| !change.rows.is_empty();
+        for change in changes.extract_if(.., |change| alone(change)) {
+            let _gone = self.change(&change)?;
+        }
+        for closed in [false, true] {
+            let of: Vec<Change> =
+                changes.extract_if(.., |change| change.closed.is_some() == closed).collect();
+            if of.len() > TOGETHER {
+                let _gone = self.together(&of)?;
+            } else {
+                for change in &of {
+                    let _gone = self.change(change)?;
+                }
+            }
+        }
+        GO_ON
+    }
+
+    fn change(&mut self, change: &Change) -> Written {
+        let what = match change.closed {
+            Some(life) => format!("closed #{} {}, {}", change.id, change.code, span(life)),
+            None => format!("update #{} {}", change.id, change.code),
+        };
+        let severity = change.severity.map(|severity| severity.name().to_uppercase()).unwrap_or_default();
+        let gap = if severity.is_empty() { "" } else { ", now " };
+        let time = format!("{} ", self.clock(change.time));
+        let colon = if change.numbers.is_empty() { "" } else { ": " };
+        let room = self.columns().saturating_sub(cells(&format!("{time}{what}{gap}{severity}{colon}")));
+        let numbers = escape(&change.numbers).into_owned();
+        let numbers = fit(&numbers, room);
+        let _gone = self.stop_beating()?;
+        if self.last == Some(change.id) && self.look.screen.terminal {
+            let _gone = self.to.take_back(1)?;
+        }
+        let parts = [
+            (None, time.as_str()),
+            (Some(Meaning::Label), what.as_str()),
+            (None, gap),
+            (Some(change.meaning), severity.as_str()),
+            (None, colon),
+            (None, &*numbers),
+        ];
+        let _gone = self.to.parts(&parts)?;
+        self.last = change.rows.is_empty().then_some(change.id);
+        self.rows(&change.rows)
+    }
+
+    /// Of each what has changed most: `update: #6 8 SYNs from 1 address; #7 …`.
+    fn together(&mut self, changes: &[Change]) -> Written {
+        let of = |change: &Change| {
+            let now = change.severity.map(|severity| format!(" now {}:", severity.name().to_uppercase()));
+            let first = if change.first.is_empty() { "as before" } else { &change.first };
+            format!("#{}{} {first}", change.id, now.unwrap_or_default())
+        };
+        let Some(first) = changes.first() else { return GO_ON };
+        let what = if first.closed.is_some() { "closed" } else { "update" };
+        let items: Vec<String> = changes.iter().map(of).collect();
+        let text = format!("{} {what}: {}", self.clock(first.time), items.join("; "));
+        self.last = None;
+        let _gone = self.stop_beating()?;
+        for line in wrap(&escape(&text), "", BELOW, self.columns()) {
+            let _gone = self.to.line(&line)?;
+        }
+        GO_ON
     }
 
     /// An event that the kernel side reported; others are no lines of output. `world` names containers.
@@ -102,10 +346,10 @@ impl<W: Write> TextWriter<W> {
         if let Kind::Lost(lost) = &event.kind {
             return self.lost(lost);
         }
-        let Some(line) = EventLine::of(event, world) else { return Ok(ControlFlow::Continue(())) };
+        let Some(line) = EventLine::of(event, world) else { return GO_ON };
         let mut text = format!("{} {}", self.clock(line.time), line.event);
         if let (Some(comm), Some(pid)) = (&line.comm, line.pid) {
-            let _ = write!(text, " {}[{pid}]", escape(comm));
+            let _ = write!(text, " {comm}[{pid}]");
         }
         let _ = write!(text, " {}", line.local);
         if let Some(remote) = line.remote {
@@ -113,10 +357,10 @@ impl<W: Write> TextWriter<W> {
         }
         for (name, value) in line.facts.iter() {
             if let Some(value) = plain(value) {
-                let _ = write!(text, " {name}={}", escape(&value));
+                let _ = write!(text, " {name}={value}");
             }
         }
-        self.to.line(&text)
+        self.paragraph(None, &text)
     }
 
     /// Events that were lost.
@@ -124,14 +368,9 @@ impl<W: Write> TextWriter<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn lost(&mut self, lost: &Lost) -> Written {
-        let line = format!(
-            "{} lost {} {} at the {}",
-            self.clock(lost.to),
-            lost.count,
-            escape(&lost.what),
-            lost.place.name()
-        );
-        self.to.parts(&[(Some(YELLOW), &line)])
+        let line =
+            format!("{} lost {} {} at the {}", self.clock(lost.to), lost.count, lost.what, lost.place.name());
+        self.paragraph(Some(Meaning::Warning), &line)
     }
 
     /// The last words.
@@ -139,106 +378,137 @@ impl<W: Write> TextWriter<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn summary(&mut self, summary: &Summary) -> Written {
-        let or_none =
-            |words: String| if words.is_empty() { "none".to_owned() } else { escape(&words).into_owned() };
-        let only = if summary.filters.is_empty() {
-            String::new()
-        } else {
-            format!("; only {}", escape(&summary.filters.join(" ")))
-        };
-        let mut lines = vec![
-            format!(
-                "{:.1} s traced; findings: {}{only}",
-                summary.duration.as_secs_f64(),
-                or_none(summary.findings.in_words())
-            ),
-            format!(
-                "  events: {}; lost: {}",
-                or_none(summary.events.in_words()),
-                or_none(summary.lost.in_words())
-            ),
-        ];
-        if !summary.forgotten.is_empty() {
-            lines.push(format!("  forgotten (too many): {}", escape(&summary.forgotten.in_words())));
+        for (meaning, text) in summary.in_words(self.look.counters) {
+            let _gone = self.paragraph(meaning, &text)?;
         }
-        for row in &summary.reconciliation {
-            // Namespaces where nothing happened, and we agree, are no news.
-            if row.kernel == 0 && row.observed.unwrap_or(0) == 0 {
-                continue;
-            }
-            let observed =
-                row.observed.map_or_else(|| "not observable".to_owned(), |count| format!("observed {count}"));
-            let reason =
-                row.reason.as_ref().map_or_else(String::new, |reason| format!(" ({})", escape(reason)));
-            lines.push(format!(
-                "  kernel {} +{} in netns {}, {observed}: {}{reason}",
-                row.counter,
-                row.kernel,
-                row.netns,
-                row.status.name()
-            ));
-        }
-        self.lines(&lines)
+        GO_ON
     }
 
-    /// A line of another kind.
-    ///
-    /// # Errors
-    /// When it cannot be written, or is not read.
-    pub fn say(&mut self, text: std::fmt::Arguments<'_>) -> std::io::Result<()> {
-        self.to.say(text)
-    }
-
-    /// Passes on what was written.
+    /// Passes on what was written so far.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn flush(&mut self) -> Written {
+        let _gone = self.say_changes()?;
         self.to.flush()
     }
 
     /// The writer.
-    pub fn into_inner(self) -> W {
+    pub fn into_inner(mut self) -> W {
+        // A writer that has gone needs to hear no more.
+        let _gone = self.say_changes();
         self.to.into_inner()
     }
 
     /// Time of day: `19:40:12.031`.
     fn clock(&self, time: Timestamp) -> String {
         match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
-            Ok(timestamp) => timestamp.to_zoned(self.zone.clone()).strftime("%H:%M:%S.%3f").to_string(),
+            Ok(timestamp) => timestamp.to_zoned(self.look.zone.clone()).strftime("%H:%M:%S.%3f").to_string(),
             Err(_) => time.to_string(),
         }
     }
 
-    fn lines(&mut self, lines: &[String]) -> Written {
-        for line in lines {
-            if self.to.line(line)?.is_break() {
+    fn columns(&self) -> usize {
+        self.look.screen.columns()
+    }
+
+    /// Where a finding is, if that is not the host's own place: ` in docker:4c01db0b339c, netns 4026532943`.
+    fn place(&self, finding: &Finding) -> String {
+        let subject = &finding.subject;
+        let container = subject.process.as_ref().and_then(|process| process.container.as_deref());
+        let host = self.coverage.as_ref().and_then(|coverage| coverage.host_netns.or(coverage.own_netns));
+        let home = self.home.or(host);
+        let elsewhere = subject.netns.filter(|netns| home.is_some_and(|home| home != *netns));
+        let netns = elsewhere.map(|netns| format!("netns {netns}"));
+        let places: Vec<String> = container.map(str::to_owned).into_iter().chain(netns).collect();
+        if places.is_empty() { String::new() } else { format!(" in {}", places.join(", ")) }
+    }
+
+    /// A text that may hold anything, which continues further in.
+    fn paragraph(&mut self, meaning: Option<Meaning>, text: &str) -> Written {
+        let _gone = self.settle()?;
+        for line in wrap(&escape(text), "", BELOW, self.columns()) {
+            if self.to.parts(&[(meaning, &line)])?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(ControlFlow::Continue(()))
+        GO_ON
+    }
+
+    fn rows(&mut self, rows: &[Row]) -> Written {
+        for row in rows {
+            let parts = [(Some(Meaning::Label), row.lead.as_str()), (row.meaning, row.text.as_str())];
+            if self.to.parts(&parts)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        GO_ON
+    }
+
+    /// What comes now comes below what is there.
+    fn settle(&mut self) -> Written {
+        let _gone = self.say_changes()?;
+        self.last = None;
+        self.stop_beating()
+    }
+
+    fn stop_beating(&mut self) -> Written {
+        if std::mem::take(&mut self.beating) {
+            return self.to.take_back(0);
+        }
+        GO_ON
     }
 }
 
-/// A finding in words: its numbers, its cause, what to do about it; harmless to a terminal.
-pub fn account(finding: &Finding) -> Vec<String> {
-    let mut lines: Vec<String> = finding.numbers.iter().map(|line| format!("    {}", escape(line))).collect();
-    let sure = match finding.confidence {
-        crate::finding::Confidence::Certain => String::new(),
-        confidence => format!("{}: ", confidence.name()),
+/// `watching 12 listeners in 3 namespaces, tier fexit, 22 of 22; Ctrl-C ends`.
+fn watched(coverage: &Coverage, world: Option<&Correlator>, live: bool) -> String {
+    let with = |status: ObservationStatus| -> Vec<&str> {
+        let of = coverage.observations.iter().filter(|observation| observation.status == status);
+        of.map(|observation| observation.name.as_str()).collect()
     };
-    lines.push(format!("  cause  {}: {sure}{}", finding.cause, escape(&finding.explanation)));
-    if let Some(by) = &finding.explained_by {
-        lines.push(format!("  see    {}: {}", by.code, escape(&by.headline)));
-    }
-    for (index, remedy) in finding.remedy.iter().enumerate() {
-        let label = if index == 0 { "do    " } else { "      " };
-        lines.push(format!("  {label} {}", escape(&remedy.text)));
-        if let Some(command) = &remedy.command {
-            lines.push(format!("           {}", escape(command)));
+    let of_what = match world {
+        Some(world) => format!("{} {}", if live { "watching" } else { "watched:" }, listeners(world)),
+        None => "observed".to_owned(),
+    };
+    let mut text = format!(
+        "{of_what}, tier {}, {} of {}",
+        coverage.tier.name(),
+        with(ObservationStatus::Attached).len(),
+        coverage.observations.len()
+    );
+    for (words, names) in
+        [("polled", with(ObservationStatus::Polled)), ("missing", with(ObservationStatus::Missing))]
+    {
+        if !names.is_empty() {
+            let _ = write!(text, "; {words}: {}", names.join(", "));
         }
     }
-    lines
+    for hindrance in &coverage.hindrances {
+        let _ = write!(text, "; {hindrance}");
+    }
+    let only: Vec<&str> = coverage.scope.iter().chain(&coverage.filters).map(String::as_str).collect();
+    if !only.is_empty() {
+        let _ = write!(text, "; only {}", only.join(" "));
+    }
+    if live {
+        text.push_str("; Ctrl-C ends");
+    }
+    text
+}
+
+/// `12 listeners in 3 namespaces`.
+fn listeners(world: &Correlator) -> String {
+    let number = |of: usize| u64::try_from(of).unwrap_or(u64::MAX);
+    let places: Vec<u32> = world.listeners().iter().map(|listener| listener.endpoints.netns).collect();
+    let spaces: BTreeSet<u32> = places.iter().copied().collect();
+    if places.is_empty() {
+        return "for listeners (there is none yet)".to_owned();
+    }
+    format!(
+        "{} in {}",
+        count(number(places.len()), "listener", "listeners"),
+        count(number(spaces.len()), "namespace", "namespaces")
+    )
 }
 
 fn plain(value: &Value) -> Option<String> {

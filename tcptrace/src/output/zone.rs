@@ -8,8 +8,14 @@ use crate::event::Timestamp;
 
 /// The time zone of this process (`TZ`, else the system's). One that is not known is UTC, and a warning says so, once.
 pub fn local() -> TimeZone {
-    static LOCAL: OnceLock<TimeZone> = OnceLock::new();
     LOCAL.get_or_init(find).clone()
+}
+
+static LOCAL: OnceLock<TimeZone> = OnceLock::new();
+
+/// From now on times are told in UTC, wherever this process is.
+pub fn tell_utc() {
+    LOCAL.get_or_init(|| TimeZone::UTC);
 }
 
 fn find() -> TimeZone {
@@ -53,6 +59,17 @@ pub fn in_words(zone: &TimeZone, time: Timestamp) -> String {
 pub fn moment(zone: &TimeZone, time: Timestamp) -> String {
     match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
         Ok(at) => at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S.%3f").to_string(),
+        Err(_) => time.to_string(),
+    }
+}
+
+/// Date, time to the second, and the offset of the zone: `2026-11-22 19:40:12 UTC+09:00 (Asia/Tokyo)`.
+pub fn moment_and_zone(zone: &TimeZone, time: Timestamp) -> String {
+    match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
+        Ok(at) => {
+            let at = at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string();
+            format!("{at} {}", in_words(zone, time))
+        }
         Err(_) => time.to_string(),
     }
 }

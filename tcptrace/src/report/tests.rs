@@ -164,7 +164,7 @@ fn ports_in_use_are_known_from_sums_too() {
     assert_eq!((all.port_spaces[0].in_use_max, all.port_spaces[0].in_use_max_at), (40, at(3)));
     let part = report(&events, Some(2), None, None);
     assert_eq!((part.users[0].taken, part.users[0].released), (50, 55));
-    let page = text(&Metadata::default(), &Condition::default(), &all, &TimeZone::UTC);
+    let page = text(&Metadata::default(), &Condition::default(), &all, &TimeZone::UTC, 100);
     assert!(page.contains("40 of the 28232 ephemeral ports (32768-60999) in use"), "{page}");
 }
 
@@ -193,7 +193,7 @@ fn hostile_names_are_harmless_everywhere() {
     let page = html(&[(&metadata, &damage, &report)], &Across::default(), &TimeZone::UTC);
     assert_eq!(page.matches("<script>").count(), 1, "only our own");
     assert!(!page.contains('\u{1b}'));
-    assert!(!text(&metadata, &damage, &report, &TimeZone::UTC).contains('\u{1b}'));
+    assert!(!text(&metadata, &damage, &report, &TimeZone::UTC, 100).contains('\u{1b}'));
     for line in json(&metadata, &damage, &report) {
         assert!(!line.contains('\u{1b}') && !line.contains('\n'));
         serde_json::from_str::<serde_json::Value>(&line).unwrap();

@@ -14,9 +14,15 @@ use super::{Across, PortSpace, Report, Verdict};
 /// So many lines of each table are shown; the rest is in JSON and HTML.
 const LINES: usize = 20;
 
-/// The text for one recording, ends with a line end, with what is wrong with its files.
-pub fn text(metadata: &Metadata, condition: &Condition, report: &Report, zone: &TimeZone) -> String {
-    let page = Page { when: When { zone } };
+/// The text for one recording, ends with a line end, with what is wrong with its files. Findings are `width` columns wide.
+pub fn text(
+    metadata: &Metadata,
+    condition: &Condition,
+    report: &Report,
+    zone: &TimeZone,
+    width: usize,
+) -> String {
+    let page = Page { when: When { zone }, width };
     let mut out = Sheet::default();
     page.heading(&mut out, metadata, condition, report);
     if let Some((question, holdings)) = &report.holdings {
@@ -89,6 +95,7 @@ pub fn across_text(across: &Across, zone: &TimeZone) -> String {
 
 struct Page<'a> {
     when: When<'a>,
+    width: usize,
 }
 
 impl Page<'_> {
@@ -142,7 +149,7 @@ impl Page<'_> {
             self.when.clock(verdict.until),
             span(verdict.opened, verdict.until)
         ));
-        for line in account(&verdict.finding) {
+        for line in account(&verdict.finding, self.width) {
             out.line(format_args!("{line}"));
         }
         for elsewhere in &verdict.elsewhere {

@@ -65,7 +65,7 @@ impl Account<'_> {
         };
         let mut remedy = vec![reason.remedy];
         remedy.extend(stall.owner.lasting_remedy(&self.subject));
-        remedy.push(Remedy::text(format!("no queue is long enough for that: {}", self.not_the_limit(&[]))));
+        remedy.push(Remedy::not(format!("no queue is long enough for that: {}", self.not_the_limit(&[]))));
         let seen = reason.observed && (stall.owner.stopped || self.accepts.is_some());
         let confidence = if seen { Confidence::Certain } else { Confidence::Likely };
         Cause { code: "accept-stalled", confidence, explanation, remedy }
@@ -87,7 +87,7 @@ impl Account<'_> {
             ),
         }];
         remedy.extend(self.more_workers());
-        remedy.push(Remedy::text(self.not_the_limit(&["somaxconn"])));
+        remedy.push(Remedy::not(self.not_the_limit(&["somaxconn"])));
         Cause { code: "somaxconn", confidence, explanation, remedy }
     }
 
@@ -114,7 +114,7 @@ impl Account<'_> {
             &format!("; somaxconn ({somaxconn}) needs no change"),
         );
         remedy.extend(self.more_workers());
-        remedy.push(Remedy::text(format!("{} either", self.not_the_limit(&["somaxconn"]))));
+        remedy.push(Remedy::not(format!("{} either", self.not_the_limit(&["somaxconn"]))));
         Cause { code: "backlog-argument", confidence, explanation, remedy }
     }
 
@@ -142,7 +142,7 @@ impl Account<'_> {
             ": the lower of both counts",
         ));
         remedy.extend(self.more_workers());
-        remedy.push(Remedy::text(self.not_the_limit(&["somaxconn"])));
+        remedy.push(Remedy::not(self.not_the_limit(&["somaxconn"])));
         Cause { code: "somaxconn", confidence: Confidence::Possible, explanation, remedy }
     }
 
@@ -168,7 +168,7 @@ impl Account<'_> {
             ));
         }
         let limit = self.limit.map_or_else(String::new, |limit| format!(" ({})", limit.limit));
-        remedy.push(Remedy::text(format!(
+        remedy.push(Remedy::not(format!(
             "a longer queue{limit} would only make clients wait longer; {}",
             self.not_the_limit(&[])
         )));

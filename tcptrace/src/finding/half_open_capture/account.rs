@@ -242,7 +242,7 @@ impl<'a> Account<'a> {
             None => {}
         }
         let value = |value: Option<u32>| value.map_or_else(String::new, |value| format!(" ({value})"));
-        remedy.push(Remedy::text(format!(
+        remedy.push(Remedy::not(format!(
             "the backlog{}, net.core.somaxconn{} and net.ipv4.tcp_max_syn_backlog{} are not the cause: a longer queue fills up as well",
             value(self.limit()),
             value(self.knobs.and_then(|knobs| knobs.somaxconn)),

@@ -6,8 +6,9 @@ use super::*;
 use crate::event::{How, LossPlace, ObservationStatus, SocketState, Tier};
 use crate::finding::testing::{Play, Server, address, bind_fail, coverage, holder, ms, task};
 
-fn text(colour: bool, write: impl FnOnce(&mut TextWriter<Vec<u8>>)) -> String {
-    let mut writer = TextWriter::new(Vec::new(), TimeZone::fixed(Offset::constant(9)), colour);
+fn text(screen: Screen, write: impl FnOnce(&mut TextWriter<Vec<u8>>)) -> String {
+    let look = Look { zone: TimeZone::fixed(Offset::constant(9)), screen, counters: false };
+    let mut writer = TextWriter::new(Vec::new(), look);
     write(&mut writer);
     String::from_utf8(writer.into_inner()).unwrap()
 }
@@ -31,15 +32,20 @@ fn overflow() -> Play {
 fn an_overflow() {
     let play = overflow();
     assert_eq!(
-        text(false, |to| drop(to.finding(play.only()))),
+        text(Screen::plain(100), |to| drop(to.finding(play.only()))),
         "\
-19:40:05.999 CRITICAL accept-queue-overflow (updated)  delegated[6039] 0.0.0.0:1080
+19:40:05.999 CRITICAL accept-queue-overflow #1  delegated[6039] 0.0.0.0:1080
     21 waiting, limit 20; 297 SYNs and 41 final ACKs dropped in 5.0 s (kernel: ListenOverflows +338)
     arrivals 71/s (repeated SYNs included), accepts 8/s, longest wait 2.6 s; 1 thread accepts
-  cause  backlog-argument: the application's backlog: listen(fd, 20); somaxconn is 4096. Accepts are too slow for any backlog
-  do     raise the listen backlog of DeleGate: `MAXIMA=listen:1024` on its command line or in its configuration file, then restart it (default: 20); somaxconn (4096) needs no change
-         give DeleGate more workers: `MAXIMA=delegated:N` on its command line or in its configuration file, then restart it (default: 64; N: more than now): 1 thread accepts 8/s against 71/s arriving
-         net.ipv4.tcp_max_syn_backlog (512) is not the limit either
+  cause  backlog-argument: the application's backlog: listen(fd, 20); somaxconn is 4096. Accepts are
+         too slow for any backlog
+  do     raise the listen backlog of DeleGate: `MAXIMA=listen:1024` on its command line or in its
+         configuration file, then restart it (default: 20); somaxconn (4096) needs no change
+         give DeleGate more workers: `MAXIMA=delegated:N` on its command line or in its
+         configuration file, then restart it (default: 64; N: more than now): 1 thread accepts 8/s
+         against 71/s arriving
+  not    net.ipv4.tcp_max_syn_backlog (512) is not the limit either
+  see    tcptrace explain accept-queue-overflow
 "
     );
 }
@@ -53,17 +59,21 @@ fn a_conflict() {
     let fail = bind_fail("0.0.0.0:35010", task(500, "server"), vec![held]);
     play.send(100, Kind::BindFail(Box::new(fail)));
     assert_eq!(
-        text(false, |to| drop(to.finding(play.only()))),
+        text(Screen::plain(100), |to| drop(to.finding(play.only()))),
         "\
-19:40:00.100 CRITICAL bind-conflict  server[500] cannot bind 0.0.0.0:35010: cli\\x1b[2Jent[400] was given the port by connect() (connection to 127.0.0.1:9000)
-    held by cli\\x1b[2Jent[400] 127.0.0.1:35010: established, taken by connect 99 ms before, peer 127.0.0.1:9000
-    1 attempt by uid 1000, options SO_REUSEADDR, at bind()
-  cause  ephemeral-grab: 0.0.0.0:35010 covers 127.0.0.1:35010; they could share the port with SO_REUSEADDR on both sides, which the holder lacks
-  do     reserve the port, so that the kernel does not hand it out; what is reserved already stays so
+19:40:00.100 CRITICAL bind-conflict #1  server[500] cannot bind 0.0.0.0:35010: cli\\x1b[2Jent[400]
+    was given the port by connect() (connection to 127.0.0.1:9000)
+    held by cli\\x1b[2Jent[400] 127.0.0.1:35010: established, taken by connect 99 ms before, peer
+      127.0.0.1:9000; 1 attempt by uid 1000, options SO_REUSEADDR, at bind()
+  cause  ephemeral-grab: 0.0.0.0:35010 covers 127.0.0.1:35010; they could share the port with
+         SO_REUSEADDR on both sides, which the holder lacks
+  do     reserve the port, so that the kernel does not hand it out; what is reserved already stays
+         so
            sh -c 'sysctl -w net.ipv4.ip_local_reserved_ports=\"35010,$(sysctl -n net.ipv4.ip_local_reserved_ports)\"'
          or move the ephemeral range (32768-60999) away from it
            sysctl -w net.ipv4.ip_local_port_range=\"35011 60999\"
          until then: start again once cli\\x1b[2Jent[400] has closed its socket
+  see    tcptrace explain bind-conflict
 "
     );
 }
@@ -80,30 +90,98 @@ fn the_rest() {
         Lost { what: "accept".into(), count: 7, place: LossPlace::RingBuffer, from: ms(0), to: ms(10) };
     play.send(6000, Kind::Lost(Box::new(lost.clone())));
     let listen = Event { time: ms(4), kind: Server::new(1, "0.0.0.0:80", 5).syn_drop() };
-    let out = text(false, |to| {
-        let _ = to.coverage(&coverage, ms(0));
+    let out = |screen: Screen, counters: bool| {
+        let look = Look { zone: TimeZone::fixed(Offset::constant(9)), screen, counters };
+        let mut to = TextWriter::new(Vec::new(), look);
+        let _ = to.opening("tcptrace on here: attaching");
+        to.coverage(&coverage);
+        let _ = to.watching(Some(play.engine.world()), true);
         let _ = to.event(&listen, play.engine.world());
         let _ = to.lost(&lost);
         let _ = to.summary(&Summary::of(&play.engine));
-    });
+        String::from_utf8(to.into_inner()).unwrap()
+    };
     assert_eq!(
-        out,
+        out(Screen::plain(100), false),
         "\
-tcptrace on 6.12.1, tier kprobe: 10 of 11 observations attached; polled: syn-drop; only --netns blue --port 1080; times are UTC+09:00
-19:40:00.004 syn-drop 0.0.0.0:80 <-> 10.0.0.0:40000 queue=0 queue_limit=5 syn_queue=0 cause=accept-queue syncookies=1 total=0
+tcptrace on here: attaching
+watching 1 listener in 1 namespace, tier kprobe, 10 of 11; polled: syn-drop; only --netns blue
+    --port 1080; Ctrl-C ends
+19:40:00.004 syn-drop 0.0.0.0:80 <-> 10.0.0.0:40000 queue=0 queue_limit=5 syn_queue=0
+    cause=accept-queue syncookies=1 total=0
 19:40:00.010 lost 7 accept at the ring-buffer
-6.0 s traced; findings: 1 accept-queue-overflow, 1 events-lost
-  events: 41 ack-drop, 1 listen, 297 syn-drop; lost: 7 accept
-  kernel ListenOverflows +338 in netns 4026531840, observed 338: exact
-  kernel ListenDrops +338 in netns 4026531840, observed 338: exact
+6.0 s traced; 2 findings: 1 accept-queue-overflow, 1 events-lost
+kernel counters: 2 equal
+lost: 7 accept
 "
+    );
+    assert!(
+        out(Screen::plain(100), true)
+            .contains("  ListenOverflows +338 in netns 4026531840, observed 338: exact\n  ListenDrops +338")
     );
 }
 
+/// On a terminal only our own colours and our own moves of the cursor are there, and they come from nothing foreign.
 #[test]
 fn colours_only_if_asked_for() {
     let play = overflow();
-    let coloured = text(true, |to| drop(to.finding(play.only())));
-    assert!(coloured.contains("\u{1b}[1;31mCRITICAL\u{1b}[0m"), "{coloured}");
-    assert!(!text(false, |to| drop(to.finding(play.only()))).contains('\u{1b}'));
+    let coloured = text(Screen::terminal(100), |to| drop(to.finding(play.only())));
+    assert!(coloured.contains("\u{1b}[1m\u{1b}[31mCRITICAL\u{1b}[0m"), "{coloured}");
+    assert!(!text(Screen::plain(100), |to| drop(to.finding(play.only()))).contains('\u{1b}'));
+}
+
+/// A finding that was told, updated and closed, with nothing between: on a terminal the last line is the only one below it.
+#[test]
+fn a_line_takes_the_place_of_the_one_before_it_on_a_terminal_only() {
+    let mut play = overflow();
+    play.end();
+    let told = |screen: Screen| {
+        text(screen, |to| {
+            for finding in &play.findings {
+                let _ = to.finding(finding);
+            }
+        })
+    };
+    let plain = told(Screen::plain(80));
+    let lines = |of: &str| plain.lines().filter(|line| line.contains(of)).count();
+    assert_eq!((lines("CRITICAL"), lines("closed #1")), (1, 1), "{plain}");
+    assert!(lines("update #1") >= 1, "{plain}");
+    assert!(!plain.contains('\u{1b}'));
+    let terminal = told(Screen::terminal(80));
+    assert!(terminal.contains("\u{1b}[1A\u{1b}[K"), "{terminal:?}");
+}
+
+#[test]
+fn a_heartbeat_is_for_terminals_and_leaves_nothing_behind() {
+    let play = overflow();
+    let beats = |screen: Screen| {
+        text(screen, |to| {
+            let _ = to.heartbeat(play.engine.world());
+            let _ = to.note("and on");
+        })
+    };
+    assert_eq!(beats(Screen::plain(80)), "and on\n");
+    let terminal = beats(Screen::terminal(80));
+    assert!(terminal.contains("watching for") && terminal.ends_with("\r\u{1b}[Kand on\n"), "{terminal:?}");
+}
+
+/// Where something is, is said unless it is the host's own place.
+#[test]
+fn a_headline_names_container_and_namespace_where_they_are_not_the_host_s_own() {
+    let play = overflow();
+    let mut finding = play.only().clone();
+    finding.subject.process.as_mut().unwrap().container = Some("docker:4c01db0b339c".into());
+    let mut coverage = coverage(Tier::Fexit, ObservationStatus::Attached);
+    let headline = |coverage: &Coverage, finding: &Finding| {
+        let said = text(Screen::plain(100), |to| {
+            to.coverage(coverage);
+            let _ = to.finding(finding);
+        });
+        said.lines().next().unwrap().to_owned()
+    };
+    coverage.host_netns = finding.subject.netns;
+    assert!(headline(&coverage, &finding).ends_with("0.0.0.0:1080 in docker:4c01db0b339c"));
+    coverage.host_netns = Some(1);
+    finding.subject.process.as_mut().unwrap().container = None;
+    assert!(headline(&coverage, &finding).ends_with("0.0.0.0:1080 in netns 4026531840"));
 }

@@ -237,15 +237,11 @@ impl Incident for AcceptOverflow {
         let Recipe { backlog, worker_ms, stopped, burst, every_ms, .. } = self.recipe;
         let worker = match worker_ms {
             Some(_) if stopped => "its one worker is then stopped".to_owned(),
-            Some(time) => format!("its one worker takes {time} ms for each connection"),
-            None => "nothing in it ever accepts".to_owned(),
+            Some(time) => format!("one worker takes {time} ms each"),
+            None => "nothing ever accepts".to_owned(),
         };
         let rate = burst as u64 * 1000 / every_ms.max(1);
-        format!(
-            "tt-proxy listens on {} with listen({backlog}) under somaxconn {SOMAXCONN}; {worker}.\n\
-             tt-client opens {rate} connections a second; {SLOW_CLIENTS} slow clients complete their handshakes late.",
-            self.options.family.any(PORT),
-        )
+        format!("tt-proxy has listen({backlog}), {worker}; tt-client connects {rate} times a second",)
     }
 
     fn stage(&self) -> &Stage {

@@ -1,0 +1,100 @@
+//! A finding in full: its numbers, its cause, and three labels: `do` (what to change), `not` (what not to change) and `see` (what
+//! else to read). The report and the live text print it alike.
+
+use crate::finding::{Confidence, Finding, Remedy};
+
+use super::escape::escape;
+use super::meaning::Meaning;
+use super::wrap::{cells, wrap};
+
+/// A line: its lead (a label, or the indent below one), and its text. Both are harmless to a terminal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) lead: String,
+    pub(crate) text: String,
+    pub(crate) meaning: Option<Meaning>,
+}
+
+impl Row {
+    /// Without colours.
+    pub(crate) fn line(&self) -> String {
+        format!("{}{}", self.lead, self.text)
+    }
+}
+
+/// How far texts with a label stand in, and their commands.
+const INDENT: &str = "         ";
+const COMMAND: &str = "           ";
+
+/// A finding in words for a report: `width` columns wide but for commands, which are to be copied and stay whole.
+pub fn account(finding: &Finding, width: usize) -> Vec<String> {
+    let mut rows = numbers(finding, width);
+    rows.extend(cause(finding, width));
+    rows.extend(remedies(&finding.remedy.iter().collect::<Vec<_>>(), width));
+    let related = finding.explained_by.as_ref().map(|by| format!("{}: {}", by.code, by.headline));
+    rows.extend(labelled("see", related.into_iter().chain([page(finding)]), width));
+    rows.iter().map(Row::line).collect()
+}
+
+/// How to read on about a kind of finding.
+pub(crate) fn page(finding: &Finding) -> String {
+    format!("tcptrace explain {}", finding.code)
+}
+
+/// The numbers, as few lines as they need.
+pub(crate) fn numbers(finding: &Finding, width: usize) -> Vec<Row> {
+    let mut lines: Vec<String> = Vec::new();
+    let room = width.saturating_sub(4);
+    for line in finding.numbers.iter().map(|line| escape(line)) {
+        // Short ones share a line.
+        match lines.last_mut() {
+            Some(last) if cells(last) + 2 + cells(&line) <= room => last.extend(["; ", &*line]),
+            _ => lines.extend(wrap(&line, "", "  ", room)),
+        }
+    }
+    lines.into_iter().map(|text| Row { lead: "    ".to_owned(), text, meaning: None }).collect()
+}
+
+/// The cause, and how sure it is.
+pub(crate) fn cause(finding: &Finding, width: usize) -> Vec<Row> {
+    labelled("cause", [format!("{}{}", why(finding), finding.explanation)], width)
+}
+
+/// The cause's code, and how sure it is if it is not certain: `no-answer: likely: `.
+pub(crate) fn why(finding: &Finding) -> String {
+    match finding.confidence {
+        Confidence::Certain => format!("{}: ", finding.cause),
+        confidence => format!("{}: {}: ", finding.cause, confidence.name()),
+    }
+}
+
+/// What to do, and after it what not to.
+pub(crate) fn remedies(remedies: &[&Remedy], width: usize) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (label, not) in [("do", false), ("not", true)] {
+        let mut label = label;
+        for remedy in remedies.iter().filter(|remedy| remedy.not == not) {
+            rows.extend(labelled(label, [remedy.text.clone()], width));
+            label = "";
+            // Not broken, so that it can be copied.
+            rows.extend(remedy.command.iter().map(|command| Row {
+                lead: COMMAND.to_owned(),
+                text: escape(command).into_owned(),
+                meaning: Some(Meaning::Command),
+            }));
+        }
+    }
+    rows
+}
+
+/// Paragraphs below one label.
+pub(crate) fn labelled(label: &str, texts: impl IntoIterator<Item = String>, width: usize) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    for text in texts {
+        for text in wrap(&escape(&text), "", "", width.saturating_sub(INDENT.len())) {
+            let lead = if rows.is_empty() { format!("  {label:<7}") } else { INDENT.to_owned() };
+            rows.push(Row { lead, text, meaning: None });
+        }
+    }
+    rows
+}

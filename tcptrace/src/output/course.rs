@@ -1,0 +1,276 @@
+//! What live text says of a finding in the course of its life: all of it once, then only what has changed, ever more seldom.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::event::Timestamp;
+use crate::finding::{Confidence, Finding, Remedy, Severity, State};
+
+/// When in its life a finding's numbers are said again, seconds.
+const SCHEDULE: [u64; 5] = [1, 5, 30, 300, 1800];
+/// After that: every hour.
+const LATER: u64 = 3600;
+
+/// What has been said of the findings that are open.
+#[derive(Debug, Default)]
+pub(super) struct Course {
+    open: BTreeMap<u64, Said>,
+    /// Kinds of findings whose page has been named.
+    pages: BTreeSet<&'static str>,
+}
+
+/// What is to be said of a report of a finding.
+#[derive(Debug, PartialEq)]
+pub(super) enum Tale<'a> {
+    /// All of it; and its page, unless that was named before.
+    Whole { page: bool },
+    /// Nothing: it was said lately, or is as it was.
+    Nothing,
+    /// What has changed.
+    Changed(Changes<'a>),
+}
+
+/// What has changed since it was said.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Changes<'a> {
+    /// Of a finding that is over: how long it was open.
+    pub(super) closed: Option<Duration>,
+    /// The severity, if it is another.
+    pub(super) severity: Option<Severity>,
+    /// The numbers that are others, a clause each.
+    pub(super) numbers: Vec<&'a str>,
+    /// The cause, if it is another or another is possible.
+    pub(super) cause: Option<Cause<'a>>,
+    /// Remedies that are new; all of them if one is no longer right.
+    pub(super) remedies: Vec<&'a Remedy>,
+    /// The finding that explains it, if none did before.
+    pub(super) explained: bool,
+}
+
+/// A cause that has changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Cause<'a> {
+    /// It is another.
+    Other,
+    /// More is known of it: what has been added.
+    More(&'a str),
+}
+
+#[derive(Debug)]
+struct Said {
+    opened: Timestamp,
+    /// How many times of [`SCHEDULE`] are past.
+    past: usize,
+    severity: Severity,
+    confidence: Confidence,
+    cause: &'static str,
+    explanation: String,
+    numbers: Vec<String>,
+    remedies: Vec<Remedy>,
+    explained: bool,
+}
+
+impl Course {
+    /// What is to be said of `finding`, which is then taken for said.
+    pub(super) fn next<'a>(&mut self, finding: &'a Finding) -> Tale<'a> {
+        let Some(said) = self.open.get_mut(&finding.id) else {
+            if finding.state != State::Closed {
+                self.open.insert(finding.id, Said::of(finding));
+            }
+            // What explains it is where its page would lead.
+            let page = finding.explained_by.is_none() && self.pages.insert(finding.code);
+            return Tale::Whole { page };
+        };
+        let life = finding.time.since(said.opened);
+        let due = said.is_due(life);
+        let changes = said.changes(finding, life);
+        if changes.closed.is_some() {
+            self.open.remove(&finding.id);
+            return Tale::Changed(changes);
+        }
+        // A finding that another one explains goes on with it.
+        let due = due && !said.explained && !changes.numbers.is_empty();
+        if !changes.is_urgent() && !due {
+            return Tale::Nothing;
+        }
+        said.take_over(finding, life);
+        Tale::Changed(changes)
+    }
+
+    /// How many findings are open.
+    pub(super) fn open(&self) -> usize {
+        self.open.len()
+    }
+}
+
+impl Changes<'_> {
+    /// Whether more has changed than the numbers.
+    fn is_urgent(&self) -> bool {
+        self.severity.is_some() || self.cause.is_some() || !self.remedies.is_empty() || self.explained
+    }
+}
+
+impl Said {
+    fn of(finding: &Finding) -> Self {
+        Self {
+            opened: finding.time,
+            past: 0,
+            severity: finding.severity,
+            confidence: finding.confidence,
+            cause: finding.cause,
+            explanation: finding.explanation.clone(),
+            numbers: clauses(finding).map(str::to_owned).collect(),
+            remedies: finding.remedy.clone(),
+            explained: finding.explained_by.is_some(),
+        }
+    }
+
+    fn is_due(&self, life: Duration) -> bool {
+        // Updates come with the ticks of a second, which may be a little early.
+        life + Duration::from_millis(50) >= self.next()
+    }
+
+    fn next(&self) -> Duration {
+        Duration::from_secs(SCHEDULE.get(self.past).copied().unwrap_or_else(|| {
+            let hours = u64::try_from(self.past - SCHEDULE.len()).unwrap_or(u64::MAX);
+            hours.saturating_add(1).saturating_mul(LATER)
+        }))
+    }
+
+    fn take_over(&mut self, finding: &Finding, life: Duration) {
+        let mut said = Self { opened: self.opened, past: self.past, ..Self::of(finding) };
+        // What was held back stands as it was said.
+        if self.says_more(finding) {
+            said.explanation = std::mem::take(&mut self.explanation);
+        }
+        if self.new_remedies(finding).is_empty() {
+            said.remedies = std::mem::take(&mut self.remedies);
+        }
+        *self = said;
+        while self.is_due(life) {
+            self.past += 1;
+        }
+    }
+
+    fn changes<'a>(&self, finding: &'a Finding, life: Duration) -> Changes<'a> {
+        let explained = finding.explained_by.is_some();
+        let closed = finding.state == State::Closed;
+        Changes {
+            closed: closed.then_some(life),
+            severity: (finding.severity != self.severity).then_some(finding.severity),
+            numbers: clauses(finding)
+                .filter(|clause| !self.numbers.iter().any(|said| said == clause))
+                .collect(),
+            // What explains it says why, and what to do.
+            cause: self.cause(finding, closed).filter(|_| !explained),
+            remedies: self.remedies(finding, closed),
+            explained: explained && !self.explained,
+        }
+    }
+
+    /// Whether the same was said, and more: what is not known at the moment (a rate, while nothing happens) often comes back, so
+    /// that it is taken back only at the end.
+    fn says_more(&self, finding: &Finding) -> bool {
+        finding.cause == self.cause
+            && finding.confidence == self.confidence
+            && self.explanation.len() > finding.explanation.len()
+            && self.explanation.starts_with(&finding.explanation)
+    }
+
+    fn cause<'a>(&self, finding: &'a Finding, closed: bool) -> Option<Cause<'a>> {
+        if finding.cause != self.cause || finding.confidence != self.confidence {
+            return Some(Cause::Other);
+        }
+        if alike(&finding.explanation, &self.explanation) || self.says_more(finding) && !closed {
+            return None;
+        }
+        let more = finding.explanation.strip_prefix(self.explanation.as_str());
+        let more = more.and_then(|more| more.strip_prefix(". ").or_else(|| more.strip_prefix("; ")));
+        Some(more.map_or(Cause::Other, Cause::More))
+    }
+
+    fn new_remedies<'a>(&self, finding: &'a Finding) -> Vec<&'a Remedy> {
+        let known = |remedy: &Remedy| self.remedies.iter().any(|said| are_the_same(said, remedy));
+        finding.remedy.iter().filter(|remedy| !known(remedy)).collect()
+    }
+
+    /// Those that are new; all, if one that was said is no longer right.
+    fn remedies<'a>(&self, finding: &'a Finding, closed: bool) -> Vec<&'a Remedy> {
+        let stands = |said: &Remedy| finding.remedy.iter().any(|remedy| are_the_same(remedy, said));
+        let new = self.new_remedies(finding);
+        let explained = finding.explained_by.is_some();
+        if explained || self.remedies.iter().all(stands) || new.is_empty() && !closed {
+            return new;
+        }
+        finding.remedy.iter().collect()
+    }
+}
+
+fn are_the_same(one: &Remedy, other: &Remedy) -> bool {
+    one.command == other.command && one.not == other.not && alike(&one.text, &other.text)
+}
+
+/// The numbers of a finding in clauses, each of which changes by itself.
+fn clauses(finding: &Finding) -> impl Iterator<Item = &str> {
+    finding.numbers.iter().flat_map(|line| split(line))
+}
+
+/// `line` at its semicolons, but for those within parentheses.
+fn split(line: &str) -> impl Iterator<Item = &str> {
+    let mut left = Some(line);
+    std::iter::from_fn(move || {
+        let text = left.take()?;
+        let mut deep = 0_i32;
+        for (at, character) in text.char_indices() {
+            match character {
+                '(' => deep += 1,
+                ')' => deep -= 1,
+                ';' if deep <= 0 => {
+                    let (clause, rest) = text.split_at(at);
+                    left = rest.strip_prefix("; ");
+                    // A semicolon that ends nothing belongs to its word.
+                    return Some(if left.is_some() { clause } else { text });
+                }
+                _ => {}
+            }
+        }
+        Some(text)
+    })
+}
+
+/// Whether two texts say the same but for amounts and times that go on changing. Numbers that belong to a name (a pid, a port, a
+/// handle) are compared.
+fn alike(one: &str, other: &str) -> bool {
+    one == other || without_amounts(one) == without_amounts(other)
+}
+
+fn without_amounts(text: &str) -> String {
+    let is_amount = |word: &str| {
+        let word = word.trim_matches(|c: char| "(),.;:".contains(c));
+        let number = word.trim_end_matches("/s").trim_end_matches('%');
+        number.starts_with(|c: char| c.is_ascii_digit())
+            && number.chars().all(|c| c.is_ascii_digit() || c == '.' || c == ',')
+    };
+    let is_unit =
+        |word: &str| matches!(word.trim_matches(|c: char| "(),.;:".contains(c)), "ms" | "s" | "min");
+    let mut plain = String::new();
+    let mut amount = false;
+    for word in text.split(' ') {
+        if is_amount(word) {
+            amount = true;
+            plain.push_str("# ");
+            continue;
+        }
+        if amount && is_unit(word) {
+            continue;
+        }
+        // One thread, two threads.
+        let word = if amount { word.trim_end_matches('s') } else { word };
+        amount = false;
+        plain.extend([word, " "]);
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests;
