@@ -34,7 +34,8 @@ impl Standpoint {
             return command.to_owned();
         }
         // Of several commands all belong there, and not the first alone.
-        let several = [";", "|", "&", "$("].iter().any(|sign| command.contains(sign));
+        let several =
+            [";", "|", "&", "$("].iter().any(|sign| command.contains(sign)) && !command.starts_with("sh -c ");
         let command = &if several { format!("sh -c {}", quoted(command)) } else { command.to_owned() };
         if self.host == Some(netns) {
             return format!("nsenter -t 1 -n {command}");
@@ -97,6 +98,7 @@ mod tests {
     fn several_commands_are_all_run_there() {
         let place = Inside { netns: 42, pid: Some(9), name: None };
         assert_eq!(here().inside(place, "x 1; y"), "nsenter -t 9 -n sh -c 'x 1; y'");
+        assert_eq!(here().inside(place, "sh -c 'x 1; y'"), "nsenter -t 9 -n sh -c 'x 1; y'");
     }
 
     #[test]

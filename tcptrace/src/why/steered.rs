@@ -38,7 +38,8 @@ pub struct Known {
     pub seen: bool,
     /// The namespace that translates.
     pub at: Place,
-    /// Whether the address is on a link of that namespace: if no namespace of this host has it, it may have had one until lately.
+    /// Whether the address is on a link of that namespace, or it has no route there (any more): if no namespace of this host has it,
+    /// one may have had it until lately.
     pub is_neighbour: bool,
 }
 
@@ -251,7 +252,10 @@ fn translation(
         by,
         seen,
         at: here.clone(),
-        is_neighbour: matches!(route(netns, to.ip()), Ok(Route::Unicast { gateway: None, .. })),
+        is_neighbour: matches!(
+            route(netns, to.ip()),
+            Ok(Route::Unicast { gateway: None, .. } | Route::Nowhere(_))
+        ),
     };
     let service = services.iter().find(|service| service.address == Some(to));
     if let Some(service) = service {
@@ -284,6 +288,11 @@ fn translation(
         match conntrack::destinations(netns, to) {
             Ok((seen, _)) => {
                 let elsewhere: Vec<_> = seen.iter().filter(|(end, _)| *end != to).collect();
+                // From another place the same rule may lead elsewhere: to a loopback address from this very namespace.
+                let by_rule = steer.filter(|rule| rule.open.is_empty()).and_then(|rule| end(rule, hook, to));
+                if let Some((end, _)) = elsewhere.iter().find(|(end, _)| Some(*end) == by_rule) {
+                    return Some(known(*end, by.unwrap_or_default(), true));
+                }
                 if let [(end, _)] = elsewhere.as_slice() {
                     let by = by.unwrap_or_else(|| format!("a translation of {here}"));
                     return Some(known(*end, by, true));

@@ -112,6 +112,16 @@ fn of_handshake(facts: &Facts, address: &AddressFacts, after: Duration, end: Opt
                 Verdict::new("closed-at-once", Confidence::Likely, text).advise(Remedy::text(remedy)),
             )
         }
+        // A program or rule chose its listener, which is not known: that no process accepts is known all the same.
+        Fate::Waiting if facts.listeners_at(address).next().is_none() && seconds >= 1.0 => {
+            let text = format!(
+                "{set_up} by the kernel alone, and no process accepted it in {seconds:.1} s{led}; at which listener it waits is not known"
+            );
+            let remedy = "see which listener the rule or program leads to (tcptrace listeners), and whether its process runs";
+            Found::Problem(
+                Verdict::new("not-accepting", Confidence::Likely, text).advise(Remedy::text(remedy)),
+            )
+        }
         Fate::Waiting => Found::unknown(format!(
             "{set_up} by the kernel alone: no process accepted it in {seconds:.1} s{led}"
         )),

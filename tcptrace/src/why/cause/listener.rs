@@ -217,7 +217,8 @@ fn missing(facts: &Facts, address: &AddressFacts, server: &Place, port: u16, sur
     }
     // In the ephemeral range they may as well be clients' own.
     let servers_port = address.knobs.is_ephemeral(port) == Some(false);
-    if address.left_over.connected > 0 && servers_port {
+    // Where a program or rule may choose another listener, the port has connections without one of its own.
+    if address.left_over.connected > 0 && servers_port && address.steered.may.is_empty() {
         let text = format!(
             "no process listens on port {port} any more: {} of its connections are left, so something did until lately",
             address.left_over.connected
