@@ -186,8 +186,9 @@ impl Destination {
         lately(&self.failed) > 0 || lately(&self.stubborn) >= STUBBORN
     }
 
-    fn is_refused(&self, now: Timestamp) -> bool {
-        self.refused.iter().filter(|&&time| now.since(time) < WINDOW).count() >= REFUSALS
+    /// Whether at least `needed` connects were refused lately.
+    fn is_refused(&self, now: Timestamp, needed: usize) -> bool {
+        self.refused.iter().filter(|&&time| now.since(time) < WINDOW).count() >= needed
     }
 }
 
@@ -215,6 +216,8 @@ pub(super) struct Destinations {
     server_sides: BoundedMap<(SocketAddr, SocketAddr), ServerSide>,
     /// Connects that go unanswered, since when, and their own ends: the drop that explains it may come a little later.
     waiting: Vec<(Timestamp, DestinationKey, SocketAddr)>,
+    /// From how many refused connects on that is reported.
+    refusals: usize,
 }
 
 impl Default for Destinations {
@@ -223,11 +226,17 @@ impl Default for Destinations {
             all: BoundedMap::new(DESTINATIONS),
             server_sides: BoundedMap::new(SERVER_SIDES),
             waiting: Vec::new(),
+            refusals: REFUSALS,
         }
     }
 }
 
 impl Destinations {
+    /// Every single refusal is reported from now on.
+    pub(super) fn report_each(&mut self) {
+        self.refusals = 1;
+    }
+
     pub(super) fn get(&self, key: &DestinationKey) -> Option<&Destination> {
         self.all.get(key)
     }
@@ -362,7 +371,7 @@ impl Destinations {
         let waits = destination.refused_by_icmp == 0 && connect.result != ConnectResult::Established;
         let meaning = Meaning {
             unanswered: waits && !refused && destination.is_unanswered(time),
-            refused: refused && destination.is_refused(time),
+            refused: refused && destination.is_refused(time, self.refusals),
         };
         Some((key, meaning, grown))
     }

@@ -234,6 +234,14 @@ fn exited(listener: &Listener, accepted: &[(u32, Timestamp)], world: &Correlator
     };
     let Some((pid, time)) = accepted.first() else { return Why::Unknown };
     let holder = listener.owners.iter().map(|owner| owner.pid).find(|pid| processes.exited(*pid).is_none());
+    // Its exit closes the socket in a moment, unless another process has it.
+    let just_now = accepted
+        .iter()
+        .filter_map(|(pid, _)| processes.exited(*pid))
+        .any(|exit| world.now().since(exit) < RECENT);
+    if listener.closed.is_some() || (holder.is_none() && just_now) {
+        return Why::Unknown;
+    }
     Why::Exited { last: (name(*pid), *time), holder: holder.map(name) }
 }
 
@@ -411,7 +419,16 @@ pub(super) fn more_files(pid: Option<u32>, limit: Option<u64>) -> Remedy {
              never closed",
             format!("prlimit --pid {pid} --nofile={}", limit.saturating_mul(4)),
         ),
-        None => Remedy::text("raise the limit on open files (RLIMIT_NOFILE)"),
+        // It is gone, or its number is not known: its next run needs the higher limit.
+        None => {
+            let value = limit.map_or_else(String::new, |limit| {
+                format!(", {limit}, to {} for example", limit.saturating_mul(4))
+            });
+            Remedy::text(format!(
+                "raise the limit on open files (RLIMIT_NOFILE{value}; LimitNOFILE= of its unit, or ulimit -n), then look for \
+                 connections that are never closed"
+            ))
+        }
     }
 }
 

@@ -71,6 +71,11 @@ struct Read {
 }
 
 impl Tracing {
+    /// For a question about one server, where a single drop is an answer.
+    pub fn of_one_server() -> Self {
+        Self { engine: Engine::of_one_server(), ..Self::default() }
+    }
+
     /// Takes in what came of the trace, in order.
     pub fn feed(&mut self, events: &[Event]) {
         for event in events {

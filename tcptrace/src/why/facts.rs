@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::command::{Inside, Standpoint};
+use crate::event::NetfilterQueue;
 use crate::finding::Finding;
 use crate::host::counters::Counters;
 use crate::host::devices::Device;
@@ -124,6 +125,8 @@ pub struct AddressFacts {
     pub steered: Steered,
     /// Connections that no program has accepted yet.
     pub waiting: Waiting,
+    /// Netfilter queues of the server's and the client's namespace in which packets wait for the program that reads them.
+    pub holding: Vec<(Place, NetfilterQueue)>,
     /// What became of a connection of our own.
     pub probe: Option<ProbeOutcome>,
 }

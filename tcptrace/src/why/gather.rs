@@ -10,6 +10,7 @@ use crate::event::{ObservationStatus, canonical};
 use crate::finding::Finding;
 use crate::host::counters::Counters;
 use crate::host::devices::device;
+use crate::host::firewall::queues;
 use crate::host::knobs::Knobs;
 use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns};
 use crate::host::procfs::Procfs;
@@ -175,8 +176,16 @@ fn of_address(
         _ => None,
     };
     let arrival = server.as_ref().zip(index).and_then(|(server, index)| device(server, index).ok()?);
+    let mut ends = vec![&scope.client];
+    ends.extend(server.as_ref().filter(|server| server.id() != scope.client.id()));
+    let holding = ends.into_iter().flat_map(|netns| {
+        let queues = queues(netns).ok().flatten().unwrap_or_default();
+        queues.into_iter().filter(|queue| queue.waiting > 0).map(move |queue| (place(netns), queue))
+    });
+    let holding = holding.collect();
     AddressFacts {
         to,
+        holding,
         arrival,
         way_back,
         route: way,

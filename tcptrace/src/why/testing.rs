@@ -7,7 +7,7 @@ use crate::host::knobs::{Knobs, PortRange};
 use crate::host::route::Route;
 use crate::stock::{self, Listener};
 
-pub(super) use crate::stock::testing::{owner, thread};
+pub(super) use crate::stock::testing::{blocked_in, owner, thread};
 
 /// Where everything is.
 pub(super) const HERE: u32 = 4_026_531_840;
@@ -33,6 +33,7 @@ pub(super) fn address(to: &str) -> AddressFacts {
         pending: Pending::default(),
         steered: Steered::default(),
         waiting: Waiting::default(),
+        holding: Vec::new(),
         probe: None,
     }
 }
