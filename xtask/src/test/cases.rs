@@ -124,6 +124,11 @@ pub(crate) const CASES: [Case; 29] = [
     rehearsal("dropped-cgroup-out", &["rehearse", "dropped", "--variant", "cgroup-out"], BEST),
     rehearsal("dropped-reject-reset", &["rehearse", "dropped", "--variant", "reject-reset"], BEST),
     rehearsal("dropped-neighbour-silent", &["rehearse", "dropped", "--variant", "neighbour-silent"], BEST),
+    rehearsal(
+        "dropped-neighbour-silent-v6",
+        &["rehearse", "dropped", "--variant", "neighbour-silent", "--family", "6"],
+        BEST,
+    ),
     rehearsal("dropped-neighbour-table", &["rehearse", "dropped", "--variant", "neighbour-table"], BEST),
     rehearsal("dropped-conntrack-full", &["rehearse", "dropped", "--variant", "conntrack-full"], BEST),
     rehearsal("dropped-xdp-driver", &["rehearse", "dropped", "--variant", "xdp-driver"], BEST),

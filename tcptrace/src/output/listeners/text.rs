@@ -323,6 +323,7 @@ QUEUE LIMIT BY         HALF DROPS ADDRESS      NETNS      OWNER
         busy.limit.backlog = Some(511);
         busy.traced = Some(Traced {
             span: Duration::from_secs(10),
+            accepted_then: None,
             totals: ListenerTotals {
                 syns: Some(1560),
                 accepted: Some(39),

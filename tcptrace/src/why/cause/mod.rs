@@ -45,7 +45,10 @@ fn as_explained(facts: &Facts, address: &AddressFacts, finding: &Finding) -> Opt
 /// Two looks that cannot both be right. It is said; which of them is wrong is not known.
 pub(super) fn contradiction(facts: &Facts, address: &AddressFacts) -> Option<Found> {
     let listeners: Vec<&Listener> = facts.listeners_at(address).collect();
-    let accepted = accepting::accepted(&listeners)?;
+    let accepted: u64 = listeners
+        .iter()
+        .map(|listener| listener.traced.as_ref().and_then(|traced| traced.accepted_then))
+        .sum::<Option<u64>>()?;
     // Each that is accepted was completed while it was watched, or had waited before.
     let before: u32 = listeners.iter().map(|listener| facts.depth_before(listener)).sum::<Option<u32>>()?;
     let completed: u64 = listeners
