@@ -18,6 +18,7 @@ pub const SERVE_CONNECT: u32 = 1 << 2;
 /// The in-kernel part of the trace configuration.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct TraceConfig {
     /// Bit set of [`STREAM_ALL`] and [`STREAM_SYNS`].
     pub flags: u32,

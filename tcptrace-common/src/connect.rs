@@ -19,6 +19,7 @@ pub const CONNECT_ERROR: u32 = 7;
 /// Key of what is counted: who connects where to.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct ConnectKey {
     /// Remote address, IPv4 mapped into IPv6.
     pub peer: [u8; 16],
@@ -36,6 +37,7 @@ const _: () = assert!(size_of::<ConnectKey>() == 32);
 /// What was counted of one process's connects to one destination. Connects that are answered at once are not counted.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct ConnectTotals {
     /// Since when (`CLOCK_MONOTONIC`, ns): another time means that counting began anew.
     pub since_ns: u64,

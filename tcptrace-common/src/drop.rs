@@ -21,6 +21,7 @@ pub const DROPS_STREAMED: u32 = 64;
 /// Key of what is counted.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct DropKey {
     /// Where in the kernel it was dropped.
     pub location: u64,
@@ -42,6 +43,7 @@ const _: () = assert!(size_of::<DropKey>() == 24);
 /// What was counted.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct DropTotals {
     /// How many.
     pub count: u64,

@@ -30,6 +30,7 @@ macro_rules! kernel_layout {
         /// Offsets, argument counts and enumerator values of the running kernel; [`ABSENT`] where it has none.
         #[repr(C)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
         pub struct KernelLayout {
             $(
                 $(#[doc = $doc])*

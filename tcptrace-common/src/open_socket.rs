@@ -6,6 +6,7 @@ use crate::wire::Endpoints;
 /// has several rows.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct OpenSocket {
     /// Addresses and namespace.
     pub endpoints: Endpoints,
@@ -43,6 +44,7 @@ const _: () = assert!(size_of::<OpenSocket>() == 48 + 24 + 24);
 /// What the iterator is asked for, a read-only global.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct OpenSocketQuery {
     /// First local port of interest.
     pub first: u16,

@@ -34,6 +34,7 @@ pub const FOUND_HISTORY: u8 = 2;
 /// The process that took a port, and how.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Taker {
     /// Who.
     pub task: Task,
@@ -57,6 +58,7 @@ const _: () = assert!(size_of::<Taker>() == 64);
 /// Key of what is counted of a process's ephemeral ports.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct PortUseKey {
     /// Network namespace.
     pub netns: u32,
@@ -68,6 +70,7 @@ const _: () = assert!(size_of::<PortUseKey>() == 8);
 /// What was counted of the ephemeral ports of one process in one namespace: those that the kernel chose.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct PortUse {
     /// Since when (`CLOCK_MONOTONIC`, ns): another time means that counting began anew.
     pub since_ns: u64,
@@ -102,6 +105,7 @@ pub const REFUSALS_STREAMED: u64 = 32;
 /// One holder of a port in a bind-conflict record.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Holder {
     /// Addresses and namespace.
     pub endpoints: Endpoints,

@@ -7,9 +7,6 @@ use crate::{
     wire::{Endpoints, Task},
 };
 
-/// Version of this record format; the agent refuses an object that speaks another.
-pub const WIRE_VERSION: u32 = 1;
-
 /// A listener began to listen, or changed its backlog: [`Listen`].
 pub const LISTEN: u16 = 1;
 /// A SYN was dropped at a queue check: [`SynDrop`].
@@ -52,6 +49,7 @@ pub const KINDS: usize = 19;
 /// Starts every record.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Header {
     /// When (`CLOCK_MONOTONIC`, ns).
     pub time_ns: u64,
@@ -67,6 +65,7 @@ const _: () = assert!(size_of::<Header>() == 16);
 /// Identity and state of a listener at the time of an event.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct ListenerRef {
     /// Address of the socket in kernel memory: an identity while it lives, not to be followed.
     pub sk: u64,
@@ -86,6 +85,7 @@ const _: () = assert!(size_of::<ListenerRef>() == 32);
 /// Body of [`LISTEN`]. Process context.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Listen {
     /// Starts every record.
     pub header: Header,
@@ -121,6 +121,7 @@ pub const SYN_FAST_OPEN: u32 = 3;
 /// Body of [`SYN`] (with [`crate::config::STREAM_SYNS`] only). Softirq context: names no task.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Syn {
     /// Starts every record.
     pub header: Header,
@@ -150,6 +151,7 @@ pub const SYN_DROP_NO_ROUTE: u32 = 5;
 /// Body of [`SYN_DROP`]. Softirq context: names no task.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct SynDrop {
     /// Starts every record.
     pub header: Header,
@@ -174,6 +176,7 @@ pub const ACK_DROP_OTHER: u32 = 2;
 /// Body of [`ACK_DROP`]. Softirq context: names no task.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct AckDrop {
     /// Starts every record.
     pub header: Header,
@@ -193,6 +196,7 @@ const _: () = assert!(size_of::<AckDrop>() == 16 + 48 + 32 + 16);
 /// Body of [`ENQUEUE`] (streamed with [`crate::config::STREAM_ALL`] only). Softirq context.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Enqueue {
     /// Starts every record.
     pub header: Header,
@@ -224,6 +228,7 @@ pub const WAIT_UNKNOWN: u64 = u64::MAX;
 /// Body of [`ACCEPT`] (streamed with [`crate::config::STREAM_ALL`] only). Process context.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Accept {
     /// Starts every record.
     pub header: Header,
@@ -253,6 +258,7 @@ pub const STAGE_SECURITY: u32 = 3;
 /// Body of [`BIND_FAIL`]. Process context.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct BindFail {
     /// Starts every record.
     pub header: Header,
@@ -292,6 +298,7 @@ pub const REUSE_STATE_UNKNOWN: u32 = u32::MAX;
 /// connect in the tracepoint tier, where `task` is the one that called connect().
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct PortTaken {
     /// Starts every record.
     pub header: Header,
@@ -311,6 +318,7 @@ const _: () = assert!(size_of::<PortTaken>() == 16 + 48 + 40 + 16);
 /// Body of [`PORT_RELEASED`] (with [`crate::config::STREAM_ALL`] only). Any context: names the taker, not a task.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct PortReleased {
     /// Starts every record.
     pub header: Header,
@@ -337,6 +345,7 @@ pub const LIMIT_UNKNOWN: u64 = u64::MAX - 1;
 /// Body of [`ACCEPT_FAIL`]. Process context.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct AcceptFail {
     /// Starts every record.
     pub header: Header,
@@ -362,6 +371,7 @@ const _: () = assert!(size_of::<AcceptFail>() == 16 + 48 + 32 + 40 + 32);
 /// Body of [`LISTENER_CLOSED`]. Process context.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct ListenerClosed {
     /// Starts every record.
     pub header: Header,
@@ -387,6 +397,7 @@ pub const RETRANSMIT_DUPLICATE_SYN: u32 = 2;
 /// Body of [`SYNACK_RETRANSMIT`]. Softirq context: names no task.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct SynAckRetransmit {
     /// Starts every record.
     pub header: Header,
@@ -430,6 +441,7 @@ pub const END_JOINED: u32 = 6;
 /// Body of [`REQUEST_END`]. Softirq context: names no task.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct RequestEnd {
     /// Starts every record.
     pub header: Header,
@@ -455,6 +467,7 @@ const _: () = assert!(size_of::<RequestEnd>() == 16 + 48 + 32 + 32);
 /// Body of [`NO_PORT`]. Process context: the current task called connect(), which fails with EADDRNOTAVAIL.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct NoPort {
     /// Starts every record.
     pub header: Header,
@@ -480,6 +493,7 @@ pub const CONNECT_AGE_UNKNOWN: u64 = u64::MAX;
 /// Body of [`CONNECT`]. Any context: `task` is the process that called connect(), `tgid` 0 if that was not seen.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Connect {
     /// Starts every record.
     pub header: Header,
@@ -509,6 +523,7 @@ const _: () = assert!(size_of::<Connect>() == 16 + 48 + 40 + 24 + 16 + size_of::
 /// Body of [`ESTABLISHED`] (with [`crate::config::STREAM_ALL`] only): what of a [`Connect`] is to be said when all went well.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Established {
     /// Starts every record.
     pub header: Header,
@@ -529,6 +544,7 @@ const _: () = assert!(size_of::<Established>() == 16 + 48 + 40 + 24);
 /// SYN made here.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct HandshakeDrop {
     /// Starts every record.
     pub header: Header,
@@ -559,6 +575,7 @@ const _: () = assert!(size_of::<HandshakeDrop>() == 16 + 48 + 40 + 24 + 16 + 8);
 /// Body of [`NO_LISTENER`]. Softirq context: names no task.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct NoListener {
     /// Starts every record.
     pub header: Header,

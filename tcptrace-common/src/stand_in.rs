@@ -16,6 +16,7 @@ pub const MARKS: usize = 8;
 /// Per CPU and pair.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Attended {
     /// The events for which the first program was there and the second one was not yet, each in the place that its value
     /// gives.

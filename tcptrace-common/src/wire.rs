@@ -14,6 +14,7 @@ pub const AF_INET6: u16 = 10;
 /// a v4-mapped peer of an IPv6 listener reads as the IPv4 peer that it is. `family` stays that of the socket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Endpoints {
     /// Local address, network byte order.
     pub local: [u8; 16],
@@ -45,6 +46,7 @@ pub const TASK_KERNEL: u32 = 1 << 2;
 /// current task is whoever was interrupted.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 pub struct Task {
     /// Process id (thread group id) in the initial pid namespace; 0 for "not known".
     pub tgid: u32,

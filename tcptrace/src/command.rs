@@ -61,10 +61,9 @@ fn is_one(command: &str) -> bool {
     for c in command.chars() {
         match quote {
             Some(open) if c == open => quote = None,
-            Some(_) => {}
             None if c == '\'' || c == '"' => quote = Some(c),
             None if ";|&<>".contains(c) => return false,
-            None => {}
+            _ => {}
         }
     }
     true

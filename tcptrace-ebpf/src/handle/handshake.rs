@@ -206,8 +206,8 @@ pub fn child_made<A: Access>(sk: Sock<A>, skb: Skb<A>, request: u64, child: u64)
         add(&raw mut state.ack_drops_other, 1);
         (ACK_DROP_OTHER, state.ack_drops_other)
     } else {
-        add(&raw mut state.ack_drops, 1);
-        (ACK_DROP_ACCEPT_QUEUE, state.ack_drops)
+        add(&raw mut state.ack_drops_accept_queue, 1);
+        (ACK_DROP_ACCEPT_QUEUE, state.ack_drops_accept_queue)
     };
     debug!((), "final ACK for port {} dropped: cause {}, accept queue {} of {}", port, cause, depth, limit);
     let Some(mut record) = emit::reserve::<AckDrop>() else { return };
@@ -379,11 +379,11 @@ pub fn ack_overflowed<A: Access>(sk: Sock<A>, skb: Skb<A>) {
         return;
     }
     let Some(state) = listener::state_by_port(sk, port) else { return };
-    add(&raw mut state.ack_drops, 1);
+    add(&raw mut state.ack_drops_accept_queue, 1);
     let Some(mut record) = emit::reserve::<AckDrop>() else { return };
     record.endpoints = skb.received(sk);
     record.listener = sk.as_listener();
     record.cause = ACK_DROP_ACCEPT_QUEUE;
-    record.total = state.ack_drops;
+    record.total = state.ack_drops_accept_queue;
     record.submit();
 }

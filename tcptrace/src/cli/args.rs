@@ -215,6 +215,9 @@ pub struct RecordArgs {
     /// How to trace.
     #[command(flatten)]
     pub trace: TraceArgs,
+    /// Run the command as root, and not as the user who called sudo
+    #[arg(long, requires = "command")]
+    pub as_root: bool,
     /// Record while this command runs, then report; ends with the command's exit code
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io::{self, IsTerminal as _, Write as _},
     ops::ControlFlow,
     os::unix::process::ExitStatusExt as _,
@@ -13,7 +13,7 @@ use std::{
 
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::{AccessFlags, Pid, access},
+    unistd::{AccessFlags, Pid, access, setgroups, setresgid, setresuid},
 };
 use tokio::process::{Child, Command};
 
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     correlate::{Change, Correlator},
     event::{Event, Kind, Timestamp},
+    identity::invoker::Invoker,
     live::{
         self, Live,
         drive::{Ending, drive},
@@ -43,10 +44,11 @@ pub(super) fn run(args: &RecordArgs) -> Result<Exit, Failure> {
     let options = trace::options(&args.trace, trace::streams(args.all, args.syns), filters);
     // Before anything is attached: what would fail in the end fails at once, and leaves no file.
     plan(args).check().map_err(|error| cannot_make(&args.output, &error))?;
+    let invoker = if args.as_root { None } else { Invoker::find() };
     if let Some(program) = args.command.first() {
-        runnable(program)?;
+        runnable(program, &search_path(invoker.as_ref()))?;
     }
-    trace::runtime()?.block_on(record(args, &options))
+    trace::runtime()?.block_on(record(args, invoker, &options))
 }
 
 fn plan(args: &RecordArgs) -> Plan {
@@ -61,14 +63,19 @@ fn cannot_make(path: &Path, error: &io::Error) -> Failure {
     Failure::new(exit, format!("{}: {}", path.display(), write_failure(error)))
 }
 
+/// Where the command is looked for: in the user's own PATH, if it is to run as the user.
+fn search_path(invoker: Option<&Invoker>) -> OsString {
+    let own = invoker.and_then(|invoker| invoker.variable("PATH")).map(OsStr::to_owned);
+    own.or_else(|| std::env::var_os("PATH")).unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into())
+}
+
 /// Whether there is a program of that name that may be run, as execvp(3) looks for it.
-fn runnable(program: &OsStr) -> Result<(), Failure> {
+fn runnable(program: &OsStr, path: &OsStr) -> Result<(), Failure> {
     let shown = program.to_string_lossy();
     let candidates: Vec<PathBuf> = if program.as_encoded_bytes().contains(&b'/') {
         vec![PathBuf::from(program)]
     } else {
-        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-        std::env::split_paths(&path).map(|directory| directory.join(program)).collect()
+        std::env::split_paths(path).map(|directory| directory.join(program)).collect()
     };
     let there: Vec<&PathBuf> = candidates.iter().filter(|path| path.is_file()).collect();
     if there.iter().any(|path| access(path.as_path(), AccessFlags::X_OK).is_ok()) {
@@ -127,13 +134,17 @@ pub(super) fn failed(error: &io::Error) -> Failure {
     )
 }
 
-async fn record(args: &RecordArgs, options: &live::Options) -> Result<Exit, Failure> {
+async fn record(
+    args: &RecordArgs,
+    invoker: Option<Invoker>,
+    options: &live::Options,
+) -> Result<Exit, Failure> {
     let (live, first) = Live::start(options)?;
     let words = args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let mut sieve = Sieve::new(selection::of_parties(&args.parties));
     let mut recorder = start(plan(args), words, &live, &first, &mut sieve)?;
     // Only now, so that its first connection is traced, too.
-    let mut child = match spawn(args) {
+    let mut child = match spawn(args, invoker) {
         Ok(child) => child,
         Err(failure) => {
             // A file in which nothing happened would only be in the way of the next try.
@@ -199,16 +210,47 @@ async fn record(args: &RecordArgs, options: &live::Options) -> Result<Exit, Fail
     Ok(Exit::Command(exit_code(status)))
 }
 
-fn spawn(args: &RecordArgs) -> Result<Option<Child>, Failure> {
+fn spawn(args: &RecordArgs, invoker: Option<Invoker>) -> Result<Option<Child>, Failure> {
     let Some((program, arguments)) = args.command.split_first() else { return Ok(None) };
-    let child = Command::new(program).args(arguments).kill_on_drop(true).spawn();
-    child.map(Some).map_err(|error| {
+    let mut command = Command::new(program);
+    command.args(arguments).kill_on_drop(true);
+    give_up_privileges(&mut command, invoker);
+    command.spawn().map(Some).map_err(|error| {
         let exit = match error.kind() {
             io::ErrorKind::NotFound => Exit::NoSuchCommand,
             _ => Exit::NotRunnable,
         };
         Failure::new(exit, format!("{} cannot be run: {error}", program.to_string_lossy()))
     })
+}
+
+/// The command gets none of what tracing needs: it runs as the user who called sudo, and without the capabilities that a user who
+/// is not root was given for us. (All our descriptors close at exec.)
+fn give_up_privileges(command: &mut Command, invoker: Option<Invoker>) {
+    if let Some(invoker) = &invoker {
+        command.envs(invoker.environment.iter().map(|(name, value)| (name, value)));
+    }
+    let give_up = move || {
+        if let Some(Invoker { uid, gid, groups, .. }) = &invoker {
+            setgroups(groups)?;
+            setresgid(*gid, *gid, *gid)?;
+            setresuid(*uid, *uid, *uid)?;
+        }
+        let unused: libc::c_ulong = 0;
+        // SAFETY: prctl(2) with four numbers; it touches no memory.
+        unsafe {
+            libc::prctl(
+                libc::PR_CAP_AMBIENT,
+                libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong,
+                unused,
+                unused,
+                unused,
+            )
+        };
+        Ok(())
+    };
+    // SAFETY: between fork and exec, where only this thread is left: it makes system calls alone, and takes no lock and no memory.
+    unsafe { command.pre_exec(give_up) };
 }
 
 /// Asks the command to end, and waits for it.

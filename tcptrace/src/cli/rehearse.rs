@@ -216,7 +216,7 @@ fn remedy(
     let Some(command) = claims.remedy(expected.code) else {
         return Ok(Some(format!("{}: its remedy has no command", expected.code)));
     };
-    let output = match std::process::Command::new("sh").args(["-c", command]).output() {
+    let output = match std::process::Command::new("/bin/sh").args(["-c", command]).output() {
         Ok(output) => output,
         Err(error) => return Ok(Some(format!("its remedy cannot be carried out: {command}: {error}"))),
     };

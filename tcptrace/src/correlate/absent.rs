@@ -128,6 +128,12 @@ impl Default for Absences {
 }
 
 impl Absences {
+    /// Nothing is known any more of this namespace.
+    pub(super) fn forget(&mut self, netns: u32) {
+        self.ports.retain(|(of, _), _| *of != netns);
+        self.former.retain(|(of, _), _| *of != netns);
+    }
+
     /// How many were forgotten because the table was full.
     pub(super) fn forgotten(&self) -> u64 {
         self.ports.forgotten() + self.former.forgotten()

@@ -322,6 +322,11 @@ impl Default for Conflicts {
 }
 
 impl Conflicts {
+    /// Nothing is known any more of this namespace.
+    pub(super) fn forget(&mut self, netns: u32) {
+        self.by_key.retain(|key, _| key.netns != netns);
+    }
+
     /// The conflict of that name, while it is remembered.
     pub(super) fn get(&self, key: &ConflictKey) -> Option<&Conflict> {
         self.by_key.get(key)

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::event::{
-    Connect, ConnectResult, ConnectSample, ConnectTotals, ListenerReport, ReportedListener, Task, Timestamp,
+    Connect, ConnectResult, ConnectSample, ConnectTotals, Endpoints, ListenerReport, ReportedListener, Task,
+    Timestamp,
 };
 
 use super::bounded::BoundedMap;
@@ -214,6 +215,8 @@ pub(super) struct Destinations {
     all: BoundedMap<DestinationKey, Destination>,
     /// What was done on this host with the SYN of a client, by its two ends, the client's first.
     server_sides: BoundedMap<(SocketAddr, SocketAddr), ServerSide>,
+    /// The same by the client's end alone, with the server that it was translated to; on loopback addresses also by namespace.
+    translated: BoundedMap<(u32, SocketAddr), (SocketAddr, ServerSide)>,
     /// Connects that go unanswered, since when, and their own ends: the drop that explains it may come a little later.
     waiting: Vec<(Timestamp, DestinationKey, SocketAddr)>,
     /// From how many refused connects on that is reported.
@@ -225,16 +228,28 @@ impl Default for Destinations {
         Self {
             all: BoundedMap::new(DESTINATIONS),
             server_sides: BoundedMap::new(SERVER_SIDES),
+            translated: BoundedMap::new(SERVER_SIDES),
             waiting: Vec::new(),
             refusals: REFUSALS,
         }
     }
 }
 
+/// A client's end; loopback addresses are every namespace's own.
+fn client_of(netns: u32, client: SocketAddr) -> (u32, SocketAddr) {
+    (if client.ip().to_canonical().is_loopback() { netns } else { 0 }, client)
+}
+
 impl Destinations {
     /// Every single refusal is reported from now on.
     pub(super) fn report_each(&mut self) {
         self.refusals = 1;
+    }
+
+    /// Nothing is known any more of this namespace.
+    pub(super) fn forget(&mut self, netns: u32) {
+        self.all.retain(|key, _| key.netns != netns);
+        self.waiting.retain(|(_, key, _)| key.netns != netns);
     }
 
     pub(super) fn get(&self, key: &DestinationKey) -> Option<&Destination> {
@@ -252,6 +267,25 @@ impl Destinations {
     /// This host dropped or refused a SYN: `client` and `server` are its ends.
     pub(super) fn note_server_side(&mut self, client: SocketAddr, server: SocketAddr, what: ServerSide) {
         *self.server_sides.get_or_insert_with((client, server), || what) = what;
+    }
+
+    /// The same for a listener at which a full queue drops the SYN: translated on the way, it has another server's address than
+    /// the connect.
+    pub(super) fn note_full_queue(&mut self, called: &Endpoints, client: SocketAddr, what: ServerSide) {
+        let known = (called.local, what);
+        *self.translated.get_or_insert_with(client_of(called.netns, client), || known) = known;
+    }
+
+    /// What was done on this host with the SYN of a connect of `key` from `local`.
+    fn side(&self, key: &DestinationKey, local: SocketAddr) -> Option<ServerSide> {
+        let exact = self.server_sides.get(&(local, key.remote)).copied();
+        // From one end there may be connects to several servers: what happens to those of another one is no news of this.
+        let is_called = |remote: SocketAddr| self.all.iter().any(|(known, _)| known.remote == remote);
+        let led = || {
+            let (server, side) = self.translated.get(&client_of(key.netns, local))?;
+            (*server != key.remote && !is_called(*server)).then_some(*side)
+        };
+        exact.or_else(led)
     }
 
     /// Whether a SYN of each of the last connects that went unanswered was seen to be dropped by this host. What is known of a
@@ -290,7 +324,7 @@ impl Destinations {
         self.waiting = waiting;
         let mut settled: Vec<DestinationKey> = Vec::new();
         for (_, key, local) in over {
-            let server_side = self.server_sides.get(&(local, key.remote)).copied();
+            let server_side = self.side(&key, local);
             if let Some(destination) = self.all.get_mut(&key) {
                 destination.server_side = server_side.or(destination.server_side);
             }
@@ -333,7 +367,7 @@ impl Destinations {
         if orderly && connect.syns_again == 0 {
             return None;
         }
-        let server_side = self.server_sides.get(&(connect.endpoints.local, remote)).copied();
+        let server_side = self.side(&key, connect.endpoints.local);
         let destination = self.all.get_or_insert_with(key, || Destination::new(time));
         if time.since(destination.last) >= WINDOW {
             // Long ago and forgotten: a new incident.
@@ -419,5 +453,24 @@ mod tests {
         // Late, and of the entry before.
         assert_eq!(client.note(&totals(1, 5)).refused, 0);
         assert_eq!(client.totals().refused, 7);
+    }
+
+    #[test]
+    fn a_connect_that_is_translated_is_found_by_its_own_end() {
+        let mut all = Destinations::default();
+        let (client, what) = ("10.0.0.9:40000".parse().unwrap(), ServerSide::NoListener((8, 80)));
+        let called = crate::finding::testing::place("172.17.0.2:80");
+        all.note_full_queue(&called, client, what);
+        let key = |remote: &str| DestinationKey { netns: called.netns + 1, remote: remote.parse().unwrap() };
+        assert_eq!(all.side(&key("10.0.0.1:8080"), client), Some(what));
+        assert_eq!(all.side(&key("10.0.0.1:8080"), "10.0.0.9:40001".parse().unwrap()), None);
+        // From the same end a connect goes to that server itself: it is this one's SYN that was dropped.
+        all.all.get_or_insert_with(key("172.17.0.2:80"), || Destination::new(Timestamp::from_nanos(1)));
+        assert_eq!(all.side(&key("10.0.0.1:8080"), client), None);
+        // A loopback address is that of one namespace.
+        let (client, called) =
+            ("127.0.0.1:40000".parse().unwrap(), crate::finding::testing::place("127.0.0.1:81"));
+        all.note_full_queue(&called, client, what);
+        assert_eq!(all.side(&key("127.0.0.1:8080"), client), None);
     }
 }

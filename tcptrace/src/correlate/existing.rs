@@ -64,6 +64,11 @@ impl Default for ExistingTuples {
 }
 
 impl ExistingTuples {
+    /// Nothing is known any more of this namespace.
+    pub(super) fn forget(&mut self, netns: u32) {
+        self.by_key.retain(|key, _| key.netns != netns);
+    }
+
     pub(super) fn get(&self, key: &TupleKey) -> Option<&Existing> {
         self.by_key.get(key)
     }

@@ -16,6 +16,7 @@ mod deferred;
 mod drop_reason;
 mod existing;
 mod half_open;
+mod identity;
 mod inference;
 mod limiter;
 mod listener;

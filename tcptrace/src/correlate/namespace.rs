@@ -14,6 +14,8 @@ const READINGS: usize = 8;
 /// One network namespace.
 #[derive(Clone, Debug, Default)]
 pub struct Namespace {
+    /// Its cookie, where the kernel tells it.
+    pub(super) cookie: Option<u64>,
     /// Its knobs, as last read; all unknown if they were not.
     pub knobs: KnobSample,
     /// First reading of its counters, and when.
@@ -104,6 +106,11 @@ impl Namespace {
                 self.overflows.push_back((read, grown));
             }
         }
+    }
+
+    /// Whether its counters are higher than those of a later reading: then that one is of another namespace.
+    pub(super) fn outgrows(&self, time: Timestamp, later: &CounterSample) -> bool {
+        self.latest.as_ref().is_some_and(|(read, latest)| *read < time && later.fell_since(latest))
     }
 
     /// Our probes counted more at `time`.

@@ -62,11 +62,13 @@ impl Correlator {
                 }
             }
             Kind::CounterSample(sample) => {
+                self.identify(time, sample.netns, sample.cookie, Some(sample));
                 let late = time.since(self.start()) > START;
                 self.namespace_mut(sample.netns).note_counters(time, **sample, late);
                 changes.push(Change::Learnt);
             }
             Kind::KnobSample(sample) => {
+                self.identify(time, sample.netns, sample.cookie, None);
                 self.namespace_mut(sample.netns).knobs = (**sample).clone();
                 changes.push(Change::Learnt);
             }

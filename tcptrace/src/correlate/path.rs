@@ -203,6 +203,12 @@ impl Paths {
         self.needed = 1;
     }
 
+    /// Nothing is known any more of this namespace.
+    pub(super) fn forget(&mut self, netns: u32) {
+        self.all.retain(|key, _| key.netns != netns);
+        self.separate.retain(|(of, ..), _| *of != netns);
+    }
+
     /// How many were forgotten because the table was full.
     pub(super) fn forgotten(&self) -> u64 {
         self.all.forgotten()

@@ -256,6 +256,12 @@ impl PortSpace {
 }
 
 impl Ports {
+    /// Nothing is known any more of this namespace.
+    pub(super) fn forget(&mut self, netns: u32) {
+        self.users.retain(|(of, _), _| *of != netns);
+        self.spaces.remove(&netns);
+    }
+
     /// What a process does with ports.
     pub fn user(&self, user: PortUser) -> Option<&ProcessPorts> {
         self.users.get(&user)

@@ -58,6 +58,11 @@ impl Default for Refusals {
 }
 
 impl Refusals {
+    /// Nothing is known any more of this namespace.
+    pub(super) fn forget(&mut self, netns: u32) {
+        self.by_key.retain(|key, _| key.netns != netns);
+    }
+
     pub(super) fn get(&self, key: &RefusalKey) -> Option<&Refusal> {
         self.by_key.get(key)
     }

@@ -53,6 +53,11 @@ pub struct Grab {
 }
 
 impl Served {
+    /// Nothing is known any more of this namespace.
+    pub(super) fn forget(&mut self, netns: u32) {
+        self.ports.retain(|(of, _), _| *of != netns);
+    }
+
     /// Who asked for a port.
     pub fn get(&self, port: ServedPort) -> Option<&Server> {
         self.ports.get(&port)

@@ -110,6 +110,9 @@ impl Correlator {
                 _ => ServerSide::SynQueueFull(id),
             };
             self.destinations.note_server_side(client, drop.endpoints.local, what);
+            if !matches!(what, ServerSide::Dropped(_)) {
+                self.destinations.note_full_queue(&drop.endpoints, client, what);
+            }
         }
     }
 

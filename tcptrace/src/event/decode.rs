@@ -1,7 +1,8 @@
-//! From the bytes of the kernel side to events.
+//! From what the kernel side writes to events.
 //!
-//! A record that cannot be decoded is an error of that record alone: the caller counts it as lost and goes on. Numbers that
-//! stand for a choice and are not known here decode to the "unknown" or "other" of their type, where there is one.
+//! A record is read as the type that its kind names, and taken over by name. One that is not as long as its type is an error of that
+//! record alone: the caller counts it as lost and goes on. Numbers that stand for a choice and are not known here decode to the
+//! "unknown" or "other" of their type, where there is one.
 
 mod client;
 mod parts;
@@ -10,15 +11,15 @@ mod server;
 
 use std::net::SocketAddr;
 
-use tcptrace_common::{connect, record, wire};
+use tcptrace_common::listener::ListenerState;
+use tcptrace_common::record::{self, Header};
+use tcptrace_common::{connect, port as ports};
+use zerocopy::FromBytes;
 
-use super::cursor::{Cursor, Ended};
 use super::socket::address;
-use super::{ClockOffset, ConnectSample, Event, Family, ListenerSample, PortUse};
-use client::{established, handshake_drop};
+use super::{ClockOffset, ConnectSample, Event, Family, ListenerRef, ListenerSample, PortUse, SampleSource};
 use parts::comm;
-pub(super) use parts::{options, read_endpoints};
-use server::{accept_fail, no_listener, syn};
+pub(super) use parts::{endpoints, options};
 
 /// Why a record could not be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,37 +71,43 @@ impl DecodeError {
 }
 
 /// What the kernel side counted of a process's ephemeral ports: a key and a value of its map.
-///
-/// # Errors
-/// When they are not as long as they should be.
-pub fn decode_port_use(key: &[u8], counts: &[u8], clock: ClockOffset) -> Result<PortUse, DecodeError> {
-    let short = |Ended| DecodeError::Short { kind: 0, len: key.len() + counts.len() };
-    let mut key_from = Cursor::new(key);
-    let mut from = Cursor::new(counts);
-    let mut decode = || {
-        let (netns, pid) = (key_from.u32()?, key_from.u32()?);
-        let since = clock.wall(from.u64()?);
-        let (by_connect, by_bind, bound_connects) = (from.u64()?, from.u64()?, from.u64()?);
-        let (released, time_wait, refused) = (from.u64()?, from.u64()?, from.u64()?);
-        let (late, own_range) = (from.u64()?, from.u64()?);
-        from.skip::<16>()?;
-        let comm = comm(&from.array::<{ wire::COMM_LEN }>()?);
-        Ok(PortUse {
-            netns,
-            pid,
-            comm: comm.into(),
-            since,
-            by_connect,
-            by_bind,
-            bound_connects,
-            released,
-            time_wait,
-            refused,
-            late,
-            own_range,
-        })
-    };
-    decode().map_err(short)
+pub fn port_use(key: &ports::PortUseKey, counts: &ports::PortUse, clock: ClockOffset) -> PortUse {
+    PortUse {
+        netns: key.netns,
+        pid: key.tgid,
+        comm: comm(&counts.comm).into(),
+        since: clock.wall(counts.since_ns),
+        by_connect: counts.by_connect,
+        by_bind: counts.by_bind,
+        bound_connects: counts.bound_connects,
+        released: counts.released,
+        time_wait: counts.time_wait,
+        refused: counts.refused,
+        late: counts.late,
+        own_range: counts.own_range,
+    }
+}
+
+/// What the kernel side counted of a listener, as a sample; `sk` is the key of its map.
+pub fn listener_sample(sk: u64, state: &ListenerState, clock: ClockOffset) -> ListenerSample {
+    ListenerSample {
+        endpoints: endpoints(&state.endpoints),
+        listener: ListenerRef { sk, inode: state.ino, depth: state.depth, limit: state.limit, syn_queue: 0 },
+        source: SampleSource::Observed,
+        totals: server::totals(state, clock),
+        waits: None,
+        handshakes: None,
+    }
+}
+
+/// What the kernel side counted of a process's connects to one destination: a key and a value of its map.
+pub fn connect_sample(
+    key: &connect::ConnectKey,
+    totals: &connect::ConnectTotals,
+    clock: ClockOffset,
+) -> ConnectSample {
+    let remote = SocketAddr::new(address(key.peer, Family::V6), key.port);
+    ConnectSample { netns: key.netns, pid: key.tgid, remote, totals: client::connect_totals(totals, clock) }
 }
 
 /// Name in output of a record kind (`tcptrace_common::record`), for counts of losses by kind.
@@ -135,99 +142,53 @@ pub fn record_name(kind: u16) -> &'static str {
 /// When the bytes are not exactly one record of a known kind.
 pub fn decode_record(bytes: &[u8], clock: ClockOffset) -> Result<Event, DecodeError> {
     let len = bytes.len();
-    let mut cursor = Cursor::new(bytes);
-    let header = header(&mut cursor).map_err(|Ended| DecodeError::Short { kind: 0, len })?;
-    let kind = header.kind;
-    if usize::from(header.len) != len {
-        return Err(DecodeError::Length { kind, claimed: header.len, len });
-    }
-    let body = Body { clock };
-    let from = &mut cursor;
-    let decoded = match kind {
-        record::LISTEN => body.listen(from),
-        record::SYN => syn(from),
-        record::SYN_DROP => body.syn_drop(from),
-        record::ACK_DROP => body.ack_drop(from),
-        record::ENQUEUE => body.enqueue(from),
-        record::ACCEPT => body.accept(from),
-        record::BIND_FAIL => body.bind_fail(from),
-        record::PORT_TAKEN => body.port_taken(from),
-        record::PORT_RELEASED => body.port_released(from),
-        record::LISTENER_CLOSED => body.listener_closed(from),
-        record::SYNACK_RETRANSMIT => body.synack_retransmit(from),
-        record::REQUEST_END => body.request_end(from),
-        record::NO_PORT => body.no_port(from),
-        record::CONNECT => body.connect(from),
-        record::ESTABLISHED => established(from),
-        record::HANDSHAKE_DROP => handshake_drop(from),
-        record::NO_LISTENER => no_listener(from),
-        record::ACCEPT_FAIL => accept_fail(from),
-        _ => return Err(DecodeError::UnknownKind { kind }),
+    let Ok((header, _)) = Header::read_from_prefix(bytes) else {
+        return Err(DecodeError::Short { kind: 0, len });
     };
-    let event_kind = decoded.map_err(|Ended| DecodeError::Short { kind, len })?;
-    match cursor.left() {
-        0 => Ok(Event { time: clock.wall(header.time_ns), kind: event_kind }),
-        extra => Err(DecodeError::Trailing { kind, extra }),
+    if usize::from(header.len) != len {
+        return Err(DecodeError::Length { kind: header.kind, claimed: header.len, len });
     }
+    let of = Body { kind: header.kind, bytes };
+    let kind = match header.kind {
+        record::LISTEN => server::listen(&of.read()?),
+        record::SYN => server::syn(&of.read()?),
+        record::SYN_DROP => server::syn_drop(&of.read()?),
+        record::ACK_DROP => server::ack_drop(&of.read()?),
+        record::ENQUEUE => server::enqueue(&of.read()?),
+        record::ACCEPT => server::accept(&of.read()?),
+        record::BIND_FAIL => port::bind_fail(&of.read()?, clock),
+        record::PORT_TAKEN => port::port_taken(&of.read()?),
+        record::PORT_RELEASED => port::port_released(&of.read()?),
+        record::LISTENER_CLOSED => server::listener_closed(&of.read()?, clock),
+        record::SYNACK_RETRANSMIT => server::synack_retransmit(&of.read()?),
+        record::REQUEST_END => server::request_end(&of.read()?),
+        record::NO_PORT => port::no_port(&of.read()?),
+        record::CONNECT => client::connect(&of.read()?, clock),
+        record::ESTABLISHED => client::established(&of.read()?),
+        record::HANDSHAKE_DROP => client::handshake_drop(&of.read()?),
+        record::NO_LISTENER => server::no_listener(&of.read()?),
+        record::ACCEPT_FAIL => server::accept_fail(&of.read()?),
+        kind => return Err(DecodeError::UnknownKind { kind }),
+    };
+    Ok(Event { time: clock.wall(header.time_ns), kind })
 }
 
-/// One value of the kernel side's map of listeners, as a sample; `sk` is the value's key.
-///
-/// # Errors
-/// When the bytes are not exactly one `ListenerState`.
-pub fn decode_listener_state(
-    sk: u64,
-    bytes: &[u8],
-    clock: ClockOffset,
-) -> Result<ListenerSample, DecodeError> {
-    let len = bytes.len();
-    let mut cursor = Cursor::new(bytes);
-    let state =
-        Body { clock }.listener_state(&mut cursor).map_err(|Ended| DecodeError::Short { kind: 0, len })?;
-    match cursor.left() {
-        0 => Ok(state.into_sample(sk)),
-        extra => Err(DecodeError::Trailing { kind: 0, extra }),
-    }
-}
-
-/// One value of the kernel side's map of connects, as a sample; `key` is its key.
-///
-/// # Errors
-/// When the bytes are not exactly one `ConnectTotals`.
-pub fn decode_connect_sample(
-    key: &connect::ConnectKey,
-    bytes: &[u8],
-    clock: ClockOffset,
-) -> Result<ConnectSample, DecodeError> {
-    let len = bytes.len();
-    let mut cursor = Cursor::new(bytes);
-    let totals =
-        Body { clock }.connect_totals(&mut cursor).map_err(|Ended| DecodeError::Short { kind: 0, len })?;
-    match cursor.left() {
-        0 => {
-            let remote = SocketAddr::new(address(key.peer, Family::V6), key.port);
-            Ok(ConnectSample { netns: key.netns, pid: key.tgid, remote, totals })
-        }
-        extra => Err(DecodeError::Trailing { kind: 0, extra }),
-    }
-}
-
-/// What starts every record.
-struct Header {
-    time_ns: u64,
+/// A record whose kind is known, and its type not yet.
+struct Body<'a> {
     kind: u16,
-    len: u16,
+    bytes: &'a [u8],
 }
 
-fn header(from: &mut Cursor<'_>) -> Result<Header, Ended> {
-    let header = Header { time_ns: from.u64()?, kind: from.u16()?, len: from.u16()? };
-    from.u32()?; // The CPU: of use only to those who debug the kernel side.
-    Ok(header)
-}
-
-/// Decodes bodies, in the order of the members in `tcptrace_common`.
-struct Body {
-    clock: ClockOffset,
+impl Body<'_> {
+    fn read<T: FromBytes>(&self) -> Result<T, DecodeError> {
+        T::read_from_bytes(self.bytes).map_err(|_wrong_size| {
+            let (kind, len) = (self.kind, self.bytes.len());
+            match len.checked_sub(size_of::<T>()) {
+                None => DecodeError::Short { kind, len },
+                Some(extra) => DecodeError::Trailing { kind, extra },
+            }
+        })
+    }
 }
 
 #[cfg(test)]

@@ -74,10 +74,10 @@ pub struct NetfilterQueue {
 pub struct RuleFacts {
     /// The rule that drops, rejects or queues it, every expression of which was understood and matches the packet.
     pub rule: Option<FoundRule>,
-    /// Rules that may do so: not all of their expressions are understood.
+    /// Rules that may do so as well: what they ask for could not all be told.
     pub candidates: Vec<FoundRule>,
-    /// Old iptables tables (`iptables-legacy`) are in use, whose rules were not read.
-    pub legacy: bool,
+    /// Rules that could not be read, in words.
+    pub unread: Vec<String>,
 }
 
 /// A rule, or a chain's policy.
@@ -89,6 +89,9 @@ pub struct FoundRule {
     pub deed: RuleDeed,
     /// The number of the queue, for one that queues.
     pub queue: Option<u16>,
+    /// What it asks for that could not be told: `ct state`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<String>,
 }
 
 /// What a rule does with a packet that it matches.

@@ -15,6 +15,9 @@ macro_rules! counter_sample {
         pub struct CounterSample {
             /// Network namespace.
             pub netns: u32,
+            /// Its cookie, which no other namespace has while the host runs; since 5.14. Inode numbers are used again.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub cookie: Option<u64>,
             $(
                 $(#[$doc])*
                 #[doc = concat!("\n\n`", $name, "`.")]
@@ -27,7 +30,15 @@ macro_rules! counter_sample {
             /// The same counters at zero: those of a namespace when it was made.
             #[must_use]
             pub fn at_birth(&self) -> Self {
-                Self { netns: self.netns, $($counter: self.$counter.map(|_| 0),)* }
+                Self { netns: self.netns, cookie: self.cookie, $($counter: self.$counter.map(|_| 0),)* }
+            }
+
+            /// Whether a counter is lower than in `earlier`: then they are not of one namespace, for counters only grow.
+            #[must_use]
+            pub fn fell_since(&self, earlier: &Self) -> bool {
+                [$((self.$counter, earlier.$counter),)*]
+                    .into_iter()
+                    .any(|(now, then)| now.zip(then).is_some_and(|(now, then)| now < then))
             }
 
             /// The counters that were read, under their names in the kernel.
@@ -78,6 +89,9 @@ counter_sample! {
 pub struct KnobSample {
     /// Network namespace.
     pub netns: u32,
+    /// Its cookie, as in [`CounterSample::cookie`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<u64>,
     /// `net.core.somaxconn`.
     pub somaxconn: Option<u32>,
     /// `net.ipv4.tcp_max_syn_backlog`.

@@ -80,85 +80,35 @@ macro_rules! listener_totals {
     };
 }
 
-listener_totals! {
-    /// SYNs that reached the listener, retransmitted ones included.
-    syns,
-    /// SYNs dropped because the accept queue was full.
-    syn_drops_accept_queue,
-    /// SYNs dropped at the SYN-queue check, or for want of memory.
-    syn_drops_syn_queue,
-    /// SYNs dropped because the rest of `tcp_max_syn_backlog` is kept for known peers.
-    syn_drops_max_syn_backlog,
-    /// SYNs dropped because there is no route for the answer.
-    syn_drops_no_route,
-    /// SYNs answered with a cookie.
-    cookies_sent,
-    /// Of these: because the SYN queue was exactly at its limit, so that is full in this release.
-    cookies_at_limit,
-    /// SYNs that were granted a cookie, and then dropped at a full accept queue.
-    cookies_dropped,
-    /// The same with the SYN queue exactly at its limit: whether that is full depends on the release.
-    cookies_dropped_at_limit,
-    /// Valid cookies that came back.
-    cookies_valid,
-    /// ACKs for no request and with no valid cookie.
-    cookies_invalid,
-    /// Connections enqueued by a cookie; they are among `enqueued`.
-    cookies_accepted,
-    /// Connections enqueued by their SYN (TCP Fast Open); they are among `enqueued`.
-    fast_opens,
-    /// SYN-ACKs sent again because no final ACK came.
-    retransmits_timer,
-    /// SYN-ACKs sent again because the SYN came again.
-    retransmits_duplicate_syn,
-    /// SYN-ACKs sent again for one of these reasons, where they are not told apart.
-    retransmits_unknown,
-    /// Half-open requests whose timer ran out for the last time.
-    expired,
-    /// Half-open requests that the peer reset.
-    resets,
-    /// Half-open requests that we reset at a full accept queue.
-    aborts,
-    /// Half-open requests that an ICMP error ended.
-    icmp_ends,
-    /// Half-open requests that became subflows of MPTCP connections.
-    joins,
-    /// Half-open requests that `TCP_DEFER_ACCEPT` kept waiting for data until their first time-out. Polled: how many such
-    /// requests were in the SYN queue at that moment.
-    deferred,
-    /// Final ACKs dropped because the accept queue was full.
-    ack_drops_accept_queue,
-    /// Final ACKs dropped for another reason.
-    ack_drops_other,
-    /// Children that were made and then not enqueued: another CPU was first, or the listener was just being closed.
-    orphans,
-    /// Connections put into the accept queue.
-    enqueued,
-    /// Connections taken from it.
-    accepted,
-    /// Sum of the accept waits of `waits` connections, ns.
-    wait_total_ns,
-    /// How many accepted connections had a known accept wait.
-    waits,
-    ;
-    /// The kernel's own `sk_drops` of the listener, polled: every SYN-stage drop once, every final-ACK-stage drop twice, and
-    /// whatever else the socket threw away. Counts from the listener's birth, not from the tracer's start.
-    socket_drops: u64,
-    /// Longest accept wait, ns.
-    wait_max_ns: u64,
-    /// Deepest accept queue seen.
-    depth_max: u32,
-    /// Most requests seen in the SYN queue at a drop, a cookie or a retransmission.
-    syn_queue_max: u32,
-    /// When a SYN-ACK was last sent again.
-    last_retransmit: Timestamp,
-    /// When a connection was last accepted, since the tracer attached.
-    last_accept: Timestamp,
-    /// When a connection was last enqueued.
-    last_enqueue: Timestamp,
-    /// Who accepted last.
-    last_acceptor: Acceptor,
+/// What the kernel side counts, and what user space makes of it.
+macro_rules! with_the_counters {
+    ($($counters:tt)*) => {
+        listener_totals! {
+            $($counters)*
+            /// SYN-ACKs sent again because no final ACK came or because the SYN came again, where these are not told apart.
+            retransmits_unknown,
+            ;
+            /// The kernel's own `sk_drops` of the listener, polled: every SYN-stage drop once, every final-ACK-stage drop twice, and
+            /// whatever else the socket threw away. Counts from the listener's birth, not from the tracer's start.
+            socket_drops: u64,
+            /// Longest accept wait, ns.
+            wait_max_ns: u64,
+            /// Deepest accept queue seen.
+            depth_max: u32,
+            /// Most requests seen in the SYN queue at a drop, a cookie or a retransmission.
+            syn_queue_max: u32,
+            /// When a SYN-ACK was last sent again.
+            last_retransmit: Timestamp,
+            /// When a connection was last accepted, since the tracer attached.
+            last_accept: Timestamp,
+            /// When a connection was last enqueued.
+            last_enqueue: Timestamp,
+            /// Who accepted last.
+            last_acceptor: Acceptor,
+        }
+    };
 }
+tcptrace_common::listener_counters!(with_the_counters);
 
 /// A thread that accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

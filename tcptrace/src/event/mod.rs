@@ -6,7 +6,6 @@
 
 mod about;
 mod connect;
-mod cursor;
 pub mod decode;
 mod device;
 mod drop;
@@ -24,9 +23,7 @@ mod trace;
 
 pub use about::{About, PlaceFilter};
 pub use connect::{Connect, ConnectResult, ConnectSample, ConnectTotals};
-pub use decode::{
-    DecodeError, decode_connect_sample, decode_listener_state, decode_port_use, decode_record, record_name,
-};
+pub use decode::{DecodeError, connect_sample, decode_record, listener_sample, port_use, record_name};
 pub use device::Device;
 pub use drop::{CalledAddress, HandshakeDrop, ListenerReport, NoListener, Packet, ReportedListener};
 pub use drop_facts::{

@@ -1,9 +1,9 @@
 //! Sockets that processes have open, as the kernel side's iterator lists them.
 
 use tcptrace_common::open_socket::{OpenSocket as Row, PORT_LOCKED};
+use zerocopy::FromBytes as _;
 
-use super::cursor::{Cursor, Ended};
-use super::decode::{options, read_endpoints};
+use super::decode::{endpoints, options};
 use super::{DecodeError, Endpoints, SocketOptions, SocketState};
 
 /// A process's descriptor for a TCP socket that has a port. A socket that is shared or duplicated comes once for each
@@ -44,73 +44,83 @@ pub struct OpenSocket {
 /// When the bytes are not a whole number of rows: another version of the kernel side wrote them.
 pub fn decode_open_sockets(bytes: &[u8]) -> Result<Vec<OpenSocket>, DecodeError> {
     let rows = bytes.chunks(size_of::<Row>());
-    rows.map(|row| decode(row).map_err(|Ended| DecodeError::Short { kind: 0, len: row.len() })).collect()
+    rows.map(|row| {
+        let row = Row::read_from_bytes(row)
+            .map_err(|_wrong_size| DecodeError::Short { kind: 0, len: row.len() })?;
+        Ok(open_socket(&row))
+    })
+    .collect()
 }
 
-fn decode(row: &[u8]) -> Result<OpenSocket, Ended> {
-    let from = &mut Cursor::new(row);
-    Ok(OpenSocket {
-        endpoints: read_endpoints(from)?,
-        sk: from.u64()?,
-        inode: from.u64()?,
-        cookie: from.u64()?,
-        pid: from.u32()?,
-        fd: from.u32()?,
-        uid: from.u32()?,
-        depth: from.u32()?,
-        limit: from.u32()?,
-        state: SocketState::from_kernel(from.u8()?),
-        options: options(from.u8()?.into()),
-        mptcp: from.u8()? != 0,
-        port_by_number: from.u8()? & PORT_LOCKED != 0,
-    })
+fn open_socket(from: &Row) -> OpenSocket {
+    OpenSocket {
+        endpoints: endpoints(&from.endpoints),
+        sk: from.sk,
+        inode: from.ino,
+        cookie: from.cookie,
+        pid: from.tgid,
+        fd: from.fd,
+        uid: from.uid,
+        depth: from.depth,
+        limit: from.limit,
+        state: SocketState::from_kernel(from.state),
+        options: options(from.options.into()),
+        mptcp: from.mptcp != 0,
+        port_by_number: from.locks & PORT_LOCKED != 0,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use proptest::prelude::*;
+    use tcptrace_common::wire;
+    use zerocopy::IntoBytes as _;
 
     use super::*;
 
-    /// A row as the kernel side writes it, field by field.
-    fn row(pid: u32, port: u16) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        bytes.extend([0; 10]);
-        bytes.extend([0xff, 0xff, 127, 0, 0, 1]);
-        bytes.extend([0; 16]);
-        for word in [port, 0, 2, 0] {
-            bytes.extend(word.to_ne_bytes());
+    fn row(pid: u32, port: u16) -> Row {
+        Row {
+            endpoints: wire::Endpoints {
+                local: Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets(),
+                local_port: port,
+                family: wire::AF_INET,
+                netns: 4_026_531_840,
+                ..wire::Endpoints::default()
+            },
+            sk: 0xffff_8880_0000_1000,
+            ino: 77,
+            cookie: 99,
+            tgid: pid,
+            fd: 5,
+            uid: 1000,
+            depth: 2,
+            limit: 128,
+            state: 10,
+            options: 1,
+            mptcp: 0,
+            locks: PORT_LOCKED,
         }
-        for word in [4_026_531_840_u32, 0] {
-            bytes.extend(word.to_ne_bytes());
-        }
-        for word in [0xffff_8880_0000_1000_u64, 77, 0] {
-            bytes.extend(word.to_ne_bytes());
-        }
-        for word in [pid, 5, 1000, 2, 128] {
-            bytes.extend(word.to_ne_bytes());
-        }
-        bytes.extend([10, 1, 0, PORT_LOCKED]);
-        bytes
     }
 
     #[test]
     fn rows_follow_each_other() {
-        let bytes = [row(1, 80), row(2, 443)].concat();
-        let sockets = decode_open_sockets(&bytes).unwrap();
+        let sockets = decode_open_sockets([row(1, 80), row(2, 443)].as_bytes()).unwrap();
         let [first, second] = sockets.as_slice() else { panic!("{sockets:?}") };
         assert_eq!(first.endpoints.local, "127.0.0.1:80".parse().unwrap());
         assert_eq!((first.endpoints.remote, first.endpoints.netns), (None, 4_026_531_840));
         assert_eq!((first.pid, first.fd, first.inode, first.uid), (1, 5, 77, 1000));
         assert_eq!((first.depth, first.limit, first.state), (2, 128, SocketState::Listen));
+        assert_eq!((first.sk, first.cookie), (0xffff_8880_0000_1000, 99));
         assert!(first.options.reuseaddr() && !first.mptcp && first.port_by_number);
         assert_eq!((second.pid, second.endpoints.local.port()), (2, 443));
     }
 
     #[test]
     fn a_cut_row_is_an_error() {
-        let bytes = row(1, 80);
-        assert!(decode_open_sockets(bytes.get(..95).unwrap()).is_err());
+        let row = row(1, 80);
+        assert!(decode_open_sockets(row.as_bytes().get(..95).unwrap()).is_err());
         assert_eq!(decode_open_sockets(&[]), Ok(Vec::new()));
     }
 

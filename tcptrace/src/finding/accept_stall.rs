@@ -124,15 +124,15 @@ impl Diagnosis for AcceptStall {
         },
         CauseRule {
             code: "busy",
-            means: "every process that accepts is at work on something else: none waits in accept() or for events",
+            means: "every process that accepts is at work on something else, or stopped: none waits in accept() or for events",
             certain: Some(
-                "accepts are observed and there was none for 3 s; the threads that were seen accepting were looked at, and none waits in accept(), epoll, poll or select",
+                "accepts are observed and there was none for 3 s; the threads that were seen accepting were looked at, and none waits in accept(), epoll, poll or select. Those that are stopped are named",
             ),
             likely: Some("accepts are polled, or counted by port"),
             possible: None,
             told_apart: &[
                 Apart { from: "`not-interested`", by: "no thread that accepts sleeps in an event loop" },
-                Apart { from: "`process-stopped`", by: "no thread is stopped" },
+                Apart { from: "`process-stopped`", by: "one process at least is not stopped" },
                 Apart { from: "`fd-limit`", by: "the open files are below the limit" },
             ],
         },
@@ -453,6 +453,49 @@ mod tests {
         let idle = ProcessState { acceptors_waiting: 1, ..at_work(6041) };
         play.send(play.now, Kind::ProcessState(idle));
         assert_eq!(Play::json(play.only())["subject"]["also"][0]["pid"], json!(6041));
+    }
+
+    #[test]
+    fn a_stopped_worker_among_busy_ones_is_named_and_to_be_continued() {
+        let mut play = Play::new(4096);
+        let server = Server::new(100, "0.0.0.0:1080", 128);
+        server.listen(&mut play, task(5000, "gunicorn"), Some(128), 4096);
+        for pid in [6039, 6041, 6042] {
+            play.process(pid, "worker", "gunicorn: worker");
+        }
+        let mut server = server;
+        server.run(&mut play, 100, 50, 2000);
+        for pid in [6041, 6042] {
+            server.client();
+            server.accept(2100, crate::event::Acceptor { pid, tid: pid }, 1);
+        }
+        play.send(2100, server.sample());
+        let at_work = |pid| ProcessState {
+            pid,
+            acceptors_in_epoll: 0,
+            acceptors_waiting: 0,
+            in_epoll: 0,
+            watches: Some(Watch::NoEpoll),
+            ..asleep()
+        };
+        let paused = ProcessState { stopped: asleep().threads, ..at_work(6042) };
+        for second in 3..=8 {
+            server.run(&mut play, 300, 0, second * 1000);
+            for state in [at_work(6039), at_work(6041), paused] {
+                play.send(play.now, Kind::ProcessState(state));
+            }
+        }
+        let finding = play.only();
+        assert_eq!((finding.cause, finding.confidence), ("busy", Confidence::Certain));
+        let explanation = &finding.explanation;
+        assert!(explanation.contains("of 3 processes that accept, worker[6042] is stopped"), "{explanation}");
+        assert!(explanation.contains("the other 2 are at work on something else"), "{explanation}");
+        assert_eq!(finding.remedy[0].command.as_deref(), Some("kill -CONT 6042"));
+        assert!(
+            finding.remedy.iter().any(|remedy| remedy.text.contains("--workers")),
+            "{:?}",
+            finding.remedy
+        );
     }
 
     #[test]

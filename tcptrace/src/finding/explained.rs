@@ -150,13 +150,19 @@ fn servers_of(finding: &Finding) -> impl Iterator<Item = Server> {
         Some(Value::Party(party)) => party.address.map(|address| Server { address, netns: party.netns }),
         _ => None,
     };
+    // The port that is called, where a program or rule chose the listener for it.
+    let called = match finding.evidence.get("steered_from") {
+        Some(Value::Text(text)) => text.parse().ok(),
+        _ => None,
+    };
+    let called = called.map(|address| Server { address, netns: subject.netns });
     // What hits many servers alike names them in a list.
     let several = match finding.evidence.get("servers") {
         Some(Value::Parties(parties)) => parties.as_slice(),
         _ => &[],
     };
     let several = several.iter().filter_map(|p| Some(Server { address: p.address?, netns: p.netns }));
-    of_subject.into_iter().chain(named).chain(several)
+    of_subject.into_iter().chain(named).chain(called).chain(several)
 }
 
 #[cfg(test)]

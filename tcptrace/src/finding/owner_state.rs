@@ -59,6 +59,8 @@ enum Why {
         processes: usize,
         /// How many of their threads run.
         running: u32,
+        /// Those of them that are stopped, by name and pid: the rest is at work.
+        stopped: Vec<(String, u32)>,
     },
     /// It is a socket of the kernel itself.
     Kernel {
@@ -81,6 +83,10 @@ pub(super) struct Reason {
 impl OwnerState {
     /// As of `since` or later.
     pub(super) fn of(listener: &Listener, since: Timestamp, world: &Correlator) -> Self {
+        // It ended with its processes, or they closed it: what they do now says nothing about why they did not accept.
+        if listener.closed.is_some() {
+            return Self::default();
+        }
         let processes = world.processes();
         let state_of = |pid: u32| {
             let (time, state) = processes.get(pid)?.state?;
@@ -123,9 +129,11 @@ impl OwnerState {
         } else if all(&|(pid, state)| watch_of(*pid) == Some(Watch::No) && (loops(state) || is_asleep(state)))
         {
             Why::NotInterested { seen: seen && states.iter().all(|(_, state)| loops(state)) }
-        } else if seen && all(&|(_, state)| is_at_work(state)) {
+        } else if seen && all(&|(_, state)| is_at_work(state) || state.is_stopped()) {
             let running = states.iter().map(|(_, state)| state.running).sum();
-            Why::Busy { processes: states.len(), running }
+            let stopped = states.iter().filter(|(_, state)| state.is_stopped());
+            let stopped = stopped.map(|(pid, _)| (name_of(listener, *pid, world), *pid)).collect();
+            Why::Busy { processes: states.len(), running, stopped }
         } else {
             Why::Unknown
         };
@@ -156,7 +164,10 @@ impl OwnerState {
             Why::Unknown | Why::Busy { .. } if state.is_at_file_limit() => {
                 Reason::at_file_limit(&who, pid, state.open_files_limit)
             }
-            Why::Busy { processes, running } => Reason::busy(&who, pid, *processes, *running, &state),
+            Why::Busy { processes, running, stopped } if !stopped.is_empty() => {
+                Reason::partly_stopped(stopped, *processes, *running, &state)
+            }
+            Why::Busy { processes, running, .. } => Reason::busy(&who, pid, *processes, *running, &state),
             Why::Unknown => Reason::unknown(&who, pid, &state),
         }
     }
@@ -228,21 +239,35 @@ fn is_at_work(state: &ProcessState) -> bool {
 
 fn exited(listener: &Listener, accepted: &[(u32, Timestamp)], world: &Correlator) -> Why {
     let processes = world.processes();
-    let name = |pid: u32| {
-        let comm = listener.owners.iter().find(|owner| owner.pid == pid).map_or("", |owner| &owner.comm);
-        ProcessName::observed(pid, comm, processes).to_string()
-    };
+    let name = |pid: u32| name_of(listener, pid, world);
     let Some((pid, time)) = accepted.first() else { return Why::Unknown };
     let holder = listener.owners.iter().map(|owner| owner.pid).find(|pid| processes.exited(*pid).is_none());
-    // Its exit closes the socket in a moment, unless another process has it.
-    let just_now = accepted
-        .iter()
-        .filter_map(|(pid, _)| processes.exited(*pid))
-        .any(|exit| world.now().since(exit) < RECENT);
-    if listener.closed.is_some() || (holder.is_none() && just_now) {
+    // A process's end is seen before its listener's. Who is not known to keep it open must have kept it for a while.
+    let kept = || {
+        let read = listener.readings.latest().map(|reading| reading.time);
+        let gone = processes.exited(*pid);
+        read.zip(gone).is_some_and(|(read, gone)| read >= gone.after(RECENT))
+    };
+    if listener.closed.is_some() || (holder.is_none() && !kept()) {
         return Why::Unknown;
     }
     Why::Exited { last: (name(*pid), *time), holder: holder.map(name) }
+}
+
+fn name_of(listener: &Listener, pid: u32, world: &Correlator) -> String {
+    let comm = listener.owners.iter().find(|owner| owner.pid == pid).map_or("", |owner| &owner.comm);
+    ProcessName::observed(pid, comm, world.processes()).to_string()
+}
+
+/// What processes that are at work do, as far as it shows.
+fn doing(running: u32, state: &ProcessState) -> String {
+    if running > 0 {
+        format!("{} running", count(running.into(), "thread", "threads"))
+    } else if state.blocked > 0 {
+        "in uninterruptible sleep: disk, network file system, a kernel lock".to_owned()
+    } else {
+        "waiting for something else".to_owned()
+    }
 }
 
 impl Reason {
@@ -354,14 +379,39 @@ impl Reason {
         }
     }
 
-    fn busy(who: &str, pid: Option<u32>, processes: usize, running: u32, state: &ProcessState) -> Self {
-        let doing = if running > 0 {
-            format!("{} running", count(running.into(), "thread", "threads"))
-        } else if state.blocked > 0 {
-            "in uninterruptible sleep: disk, network file system, a kernel lock".to_owned()
-        } else {
-            "waiting for something else".to_owned()
+    /// Some are stopped, and the others are busy: the stopped ones could accept at once.
+    fn partly_stopped(
+        stopped: &[(String, u32)],
+        processes: usize,
+        running: u32,
+        state: &ProcessState,
+    ) -> Self {
+        let names: Vec<&str> = stopped.iter().map(|(name, _)| name.as_str()).collect();
+        let names = names.join(" and ");
+        let (is, it, others) = match (stopped.len(), processes - stopped.len()) {
+            (1, 1) => ("is", "it", "the other is".to_owned()),
+            (1, many) => ("is", "it", format!("the other {many} are")),
+            (_, 1) => ("are", "they", "the other is".to_owned()),
+            (_, many) => ("are", "they", format!("the other {many} are")),
         };
+        let doing = doing(running, state);
+        let pids: Vec<String> = stopped.iter().map(|(_, pid)| pid.to_string()).collect();
+        Self {
+            code: "busy",
+            words: format!(
+                ": of {processes} processes that accept, {names} {is} stopped (by a signal or a debugger), and {others} at work on \
+                 something else ({doing})"
+            ),
+            remedy: Remedy::command(
+                format!("continue {names}: {it} could accept, and {others} busy"),
+                format!("kill -CONT {}", pids.join(" ")),
+            ),
+            observed: true,
+        }
+    }
+
+    fn busy(who: &str, pid: Option<u32>, processes: usize, running: u32, state: &ProcessState) -> Self {
+        let doing = doing(running, state);
         let words = match processes {
             1 => format!(": {who}, which accepts, is at work on something else ({doing})"),
             many => format!(": all {many} processes that accept are at work on something else ({doing})"),

@@ -44,7 +44,8 @@ impl Trouble for SynUnanswered {
             ),
             likely: Some(
                 "drops of earlier connects, or the listener's own count of drops, were seen; or a listener of this host has the \
-                 address and room, and no drop was seen with a reason",
+                 address and room, and no drop was seen with a reason; or a loopback address was called, and neither an answer nor an \
+                 RST came back",
             ),
             possible: None,
             told_apart: &[Apart {
@@ -117,9 +118,13 @@ impl Account<'_> {
 
     fn cause(&self, server: Option<&Party>) -> (&'static str, Confidence, String) {
         if let (Some(side), Some(server)) = (self.side(), server) {
+            let led = server.address.filter(|at| at.port() != self.key.remote.port());
+            let led = led.map_or_else(String::new, |_| {
+                format!(", to which a rule or program leads connects to {},", self.key.remote)
+            });
             let full = |queue, finding| {
                 format!(
-                    "the other end is on this host: {server} drops the SYNs because its {queue} is full (see {finding})"
+                    "the other end is on this host: {server}{led} drops the SYNs because its {queue} is full (see {finding})"
                 )
             };
             let explanation = match side {
@@ -136,6 +141,14 @@ impl Account<'_> {
         if let Some(explanation) = self.lost_here() {
             return ("local-drop", Confidence::Likely, explanation);
         }
+        if self.never_leaves() {
+            let called = self.key.remote;
+            let explanation = format!(
+                "the SYN never leaves this host, so this host drops it, or a full queue does of a listener that it is steered to: \
+                 no listener of {called} itself was found, and where there is none, an RST would come back"
+            );
+            return ("local-drop", Confidence::Likely, explanation);
+        }
         let explanation = match self.destination.errno {
             Some(errno) if errno != 110 => format!(
                 "{}: {}; nothing answered the SYN itself",
@@ -147,6 +160,12 @@ impl Account<'_> {
                 .to_owned(),
         };
         ("no-answer", Confidence::Likely, explanation)
+    }
+
+    /// Whether a loopback address was called, and no error came back.
+    fn never_leaves(&self) -> bool {
+        let unreachable = self.destination.errno.is_some_and(|errno| errno != 110);
+        self.key.remote.ip().to_canonical().is_loopback() && !unreachable
     }
 
     /// The listener of this host that does not answer, if it has room: where its SYNs were last seen, in words.
@@ -254,6 +273,16 @@ impl Account<'_> {
                 Remedy::command(
                     "see on which device it is last seen",
                     format!("tcpdump -ni any 'tcp port {port} and tcp[tcpflags] & tcp-syn != 0'"),
+                ),
+            ],
+            None if self.never_leaves() => vec![
+                Remedy::command(
+                    "look for what takes the SYNs: BPF programs that steer connections to another listener (sk_lookup), TPROXY and \
+                     other rules",
+                    "bpftool link show; nft list ruleset",
+                ),
+                Remedy::text(
+                    "look at the accept queue of the listener that they are steered to, if they are",
                 ),
             ],
             None => vec![

@@ -142,6 +142,7 @@ impl Play {
     pub(crate) fn knobs_with(&mut self, somaxconn: u32, syncookies: u32) {
         let knobs = KnobSample {
             netns: NETNS,
+            cookie: None,
             somaxconn: Some(somaxconn),
             max_syn_backlog: Some(512),
             syncookies: Some(syncookies),

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::netns::{Netns, NetnsError, in_netns};
+use super::netns::{Netns, NetnsError, cookie_here, in_netns};
 
 /// Why the counters of a namespace could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -163,6 +163,7 @@ fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[derive(Debug)]
 pub struct CounterReader {
     netns: u32,
+    cookie: Option<u64>,
     netstat: File,
     snmp: File,
     buffer: Vec<u8>,
@@ -179,13 +180,20 @@ impl CounterReader {
     /// When the namespace cannot be entered or the files cannot be opened.
     pub fn open(netns: &Netns) -> Result<Self, CountersError> {
         let id = netns.id();
-        let (netstat, snmp) = in_netns(netns, || (File::open(NETSTAT), File::open(SNMP)))?;
+        let (netstat, snmp, cookie) =
+            in_netns(netns, || (File::open(NETSTAT), File::open(SNMP), cookie_here()))?;
         Ok(Self {
             netns: id,
+            cookie,
             netstat: netstat.map_err(|source| CountersError::Read { file: NETSTAT, netns: id, source })?,
             snmp: snmp.map_err(|source| CountersError::Read { file: SNMP, netns: id, source })?,
             buffer: vec![0; 16 * 1024],
         })
+    }
+
+    /// The namespace's cookie; see [`cookie_here`].
+    pub fn cookie(&self) -> Option<u64> {
+        self.cookie
     }
 
     /// The counters as they are now.

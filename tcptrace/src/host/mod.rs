@@ -6,7 +6,6 @@
 pub mod addresses;
 pub mod counters;
 pub mod devices;
-pub mod firewall;
 pub mod kallsyms;
 pub mod knobs;
 pub mod neighbours;
@@ -14,7 +13,9 @@ pub mod netfilter;
 pub mod netns;
 pub mod port_set;
 pub mod procfs;
+pub mod rewriting;
 pub mod route;
+mod rtnetlink;
 pub mod sock_diag;
 pub mod sockstat;
 pub mod steering;

@@ -1,8 +1,11 @@
 //! The neighbour tables (ARP, NDP), which all network namespaces share. Only the initial namespace shows them.
 
 use std::fs;
+use std::net::IpAddr;
 
-use super::firewall::column;
+use super::netfilter::column;
+use super::netns::{Netns, in_netns};
+use super::rtnetlink::{attributes, get};
 
 /// A neighbour table at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +32,35 @@ impl NeighbourTable {
             overflows: column(&text, "table_fulls"),
         })
     }
+}
+
+/// `struct ndmsg`, and the attributes of a neighbour.
+const NDMSG: usize = 12;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+
+/// The link-layer address of a neighbour, as `netns` knows it; `None` if it was not asked for lately, does not answer, or the device
+/// needs none.
+pub fn link_address(netns: &Netns, device: u32, neighbour: IpAddr) -> Option<Vec<u8>> {
+    let (family, bytes) = match neighbour {
+        IpAddr::V4(v4) => (libc::AF_INET, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (libc::AF_INET6, v6.octets().to_vec()),
+    };
+    let mut body = vec![u8::try_from(family).ok()?, 0, 0, 0];
+    body.extend(device.to_ne_bytes());
+    body.resize(NDMSG, 0);
+    body.extend(u16::try_from(4 + bytes.len()).ok()?.to_ne_bytes());
+    body.extend(NDA_DST.to_ne_bytes());
+    body.extend(bytes);
+    let ask = || {
+        let mut found = None;
+        let asked = get(libc::RTM_GETNEIGH, &body, |body| {
+            let of = attributes(body.get(NDMSG..).unwrap_or_default());
+            found = of.filter(|(kind, _)| *kind == NDA_LLADDR).map(|(_, value)| value.to_vec()).next();
+        });
+        asked.inspect_err(|error| log::debug!("neighbour {neighbour}: {error}")).ok().and(found)
+    };
+    in_netns(netns, ask).ok().flatten().filter(|address| address.iter().any(|byte| *byte != 0))
 }
 
 /// The same number stands in the line of every CPU.

@@ -3,6 +3,8 @@
 //! A namespace's id is the inode of its nsfs file (`/proc/PID/ns/net`), which is also `net->ns.inum` in the kernel, and
 //! so the `netns` of every event.
 //!
+//! The kernel uses such a number again as soon as its namespace is gone. [`cookie_here`] is the identity that it does not.
+//!
 //! An open handle keeps its namespace alive in the kernel (with its interfaces: the host's end of a container's veth
 //! pair stays, too). [`NetnsTable::refresh`] therefore lets go of every namespace that nothing else refers to any more;
 //! callers drop what they opened in those ([`Refresh::gone`]) for the same reason.
@@ -18,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
+use nix::{getsockopt_impl, sockopt_impl};
 
 use super::procfs::{Procfs, link_inode};
 use crate::command::Standpoint;
@@ -155,6 +159,25 @@ pub fn standpoint() -> Standpoint {
 pub fn current_id() -> io::Result<u32> {
     let inode = std::fs::metadata("/proc/thread-self/ns/net")?.ino();
     u32::try_from(inode).map_err(|_| not_a_namespace())
+}
+
+sockopt_impl!(
+    /// The cookie of a socket's network namespace (`SO_NETNS_COOKIE`, since 5.14).
+    NetnsCookie,
+    GetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_NETNS_COOKIE,
+    u64
+);
+
+/// Cookie of the calling thread's network namespace: a number that no other namespace is given while the host runs. `None` before
+/// 5.14, or where no socket can be opened.
+pub fn cookie_here() -> Option<u64> {
+    let of_socket = || -> nix::Result<u64> {
+        let any = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+        getsockopt(&any, NetnsCookie)
+    };
+    of_socket().inspect_err(|errno| log::debug!("SO_NETNS_COOKIE: {errno}")).ok()
 }
 
 /// Runs `visit` inside the namespace, on a thread of its own: the caller's namespace never changes. File descriptors that
@@ -405,6 +428,27 @@ mod tests {
         assert_ne!(netns.id(), before);
         assert_eq!(in_netns(&netns, || current_id().unwrap()).unwrap(), netns.id());
         assert_eq!(current_id().unwrap(), before);
+    }
+
+    /// Numbers are given again at once, the lowest free one first: what makes the cookie necessary.
+    #[test]
+    fn a_number_is_used_again_and_a_cookie_is_not() {
+        let _turn = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(first) = private_netns() else { return };
+        let cookie = |netns: &Netns| in_netns(netns, cookie_here).unwrap();
+        let (id, of_first) = (first.id(), cookie(&first));
+        if of_first.is_none() {
+            return println!("skipped: this kernel does not tell the cookie of a namespace");
+        }
+        assert_eq!(cookie(&first), of_first);
+        drop(first);
+        let mut kept = Vec::new();
+        let again = wait_for(|| {
+            kept.extend(private_netns());
+            kept.last().is_some_and(|netns| netns.id() == id)
+        });
+        assert!(again, "{id} was not used again by {} namespaces", kept.len());
+        assert_ne!(cookie(kept.last().unwrap()), of_first);
     }
 
     #[test]

@@ -83,6 +83,14 @@ const RTMSG: usize = 12;
 /// # Errors
 /// When the namespace cannot be entered, or the kernel not be asked. That there is no route is an answer.
 pub fn route(netns: &Netns, to: IpAddr) -> Result<Route, RouteError> {
+    route_by(netns, to, None)
+}
+
+/// The route that `netns` has to `to` by a device: link-local addresses have one each.
+///
+/// # Errors
+/// As for [`route`].
+pub fn route_by(netns: &Netns, to: IpAddr, device: Option<u32>) -> Result<Route, RouteError> {
     let ask = || -> io::Result<Route> {
         let netlink = socket(
             AddressFamily::Netlink,
@@ -91,7 +99,7 @@ pub fn route(netns: &Netns, to: IpAddr) -> Result<Route, RouteError> {
             SockProtocol::NetlinkRoute,
         )?;
         setsockopt(&netlink, sockopt::ReceiveTimeout, &TimeVal::new(5, 0))?;
-        send(netlink.as_raw_fd(), &request(to), MsgFlags::empty())?;
+        send(netlink.as_raw_fd(), &request(to, device), MsgFlags::empty())?;
         let mut reply = vec![0; 8192];
         let length = recv(netlink.as_raw_fd(), &mut reply, MsgFlags::empty())?;
         answer(reply.get(..length).unwrap_or_default())
@@ -99,7 +107,7 @@ pub fn route(netns: &Netns, to: IpAddr) -> Result<Route, RouteError> {
     in_netns(netns, ask)?.map_err(|source| RouteError::Ask { netns: netns.id(), to, source })
 }
 
-fn request(to: IpAddr) -> Vec<u8> {
+fn request(to: IpAddr, device: Option<u32>) -> Vec<u8> {
     let (family, bytes) = match to {
         IpAddr::V4(v4) => (libc::AF_INET, v4.octets().to_vec()),
         IpAddr::V6(v6) => (libc::AF_INET6, v6.octets().to_vec()),
@@ -110,6 +118,11 @@ fn request(to: IpAddr) -> Vec<u8> {
     body.extend(u16::try_from(4 + bytes.len()).unwrap_or_default().to_ne_bytes());
     body.extend(libc::RTA_DST.to_ne_bytes());
     body.extend(bytes);
+    if let Some(device) = device {
+        body.extend(8_u16.to_ne_bytes());
+        body.extend(libc::RTA_OIF.to_ne_bytes());
+        body.extend(device.to_ne_bytes());
+    }
     let mut message = Vec::new();
     message.extend(u32::try_from(HEADER + body.len()).unwrap_or_default().to_ne_bytes());
     message.extend(libc::RTM_GETROUTE.to_ne_bytes());

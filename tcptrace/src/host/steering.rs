@@ -29,12 +29,13 @@ struct QueryAttr {
 }
 
 fn count(target: &impl AsFd, attach_type: u32, query_flags: u32) -> io::Result<u32> {
-    let mut attr = QueryAttr {
-        target_fd: u32::try_from(target.as_fd().as_raw_fd()).map_err(io::Error::other)?,
-        attach_type,
-        query_flags,
-        ..QueryAttr::default()
-    };
+    let target_fd = u32::try_from(target.as_fd().as_raw_fd()).map_err(io::Error::other)?;
+    query(target_fd, attach_type, query_flags)
+}
+
+/// `target_fd` is a device's index where the attach type is one of devices.
+fn query(target_fd: u32, attach_type: u32, query_flags: u32) -> io::Result<u32> {
+    let mut attr = QueryAttr { target_fd, attach_type, query_flags, ..QueryAttr::default() };
     // SAFETY: the kernel reads and writes `attr`, which outlives the call; no buffer for ids is given, so it writes the count alone.
     let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut attr, size_of::<QueryAttr>()) };
     if result == 0 { Ok(attr.prog_cnt) } else { Err(io::Error::last_os_error()) }
@@ -57,6 +58,11 @@ pub fn connect_programs(ipv6: bool) -> io::Result<u32> {
     let group = std::fs::File::open(path)?;
     let attach_type = if ipv6 { CGROUP_INET6_CONNECT } else { CGROUP_INET4_CONNECT };
     none_where_unknown(count(&group, attach_type, EFFECTIVE))
+}
+
+/// How many programs of this type are attached to a device of the calling thread's namespace.
+pub(super) fn programs_of_device(index: u32, attach_type: u32) -> io::Result<u32> {
+    none_where_unknown(query(index, attach_type, 0))
 }
 
 /// A kernel that does not know the attach type has no such programs.

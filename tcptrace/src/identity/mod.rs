@@ -4,6 +4,7 @@ pub mod cache;
 pub mod cgroup;
 pub mod cgroup_programs;
 pub mod cgroup_tree;
+pub mod invoker;
 pub mod process;
 pub mod sockets;
 pub mod state;

@@ -135,11 +135,12 @@ impl ProcessState {
                 Err(error) => return Err(error),
             }
         }
+        let limit = dir.read("limits", 16 * 1024).ok().and_then(|limits| soft_nofile(&limits));
         Ok(Self {
             threads,
             threads_left_out: tids.len().saturating_sub(THREADS_LIMIT),
-            open_files: open_files(&dir),
-            open_files_limit: dir.read("limits", 16 * 1024).ok().and_then(|limits| soft_nofile(&limits)),
+            open_files: open_files(&dir, limit),
+            open_files_limit: limit,
         })
     }
 
@@ -148,6 +149,11 @@ impl ProcessState {
         let mut living = self.threads.iter().filter(|thread| thread.state != RunState::Dead).peekable();
         living.peek().is_some()
             && living.all(|thread| matches!(thread.state, RunState::Stopped | RunState::Traced))
+    }
+
+    /// Whether one of its threads is stopped by a tracer, which may be for a moment (strace, at each system call).
+    pub fn is_traced(&self) -> bool {
+        self.threads.iter().any(|thread| thread.state == RunState::Traced)
     }
 
     /// Threads in uninterruptible sleep.
@@ -162,7 +168,7 @@ impl ProcessState {
 
     /// Whether the process can open no further file, so that accept() fails with EMFILE.
     pub fn is_at_file_limit(&self) -> Option<bool> {
-        // The kernel compares the lowest free descriptor with the limit. Without gaps that is the count.
+        // The kernel compares the lowest free descriptor with the limit.
         Some(self.open_files? >= self.open_files_limit?)
     }
 }
@@ -243,7 +249,16 @@ fn blocked_in(text: &[u8]) -> Option<Syscall> {
     Some(Syscall { number, first_argument })
 }
 
-fn open_files(dir: &ProcessDir) -> Option<u64> {
+/// How many files are open. At the limit only those count whose descriptors are below it: a limit that was lowered later leaves
+/// higher ones open, and lower ones may be free.
+fn open_files(dir: &ProcessDir, limit: Option<u64>) -> Option<u64> {
+    let count = count_of_files(dir)?;
+    let Some(limit) = limit.filter(|limit| count >= *limit) else { return Some(count) };
+    let below = |number: &&u32| u64::from(**number) < limit;
+    u64::try_from(dir.directory("fd").ok()?.entries().ok()?.iter().filter(below).count()).ok()
+}
+
+fn count_of_files(dir: &ProcessDir) -> Option<u64> {
     // Kernels from 6.2 give the count as the directory's size; 0 before.
     let size = dir.stat("fd").ok().and_then(|stat| u64::try_from(stat.st_size).ok());
     let entries = dir.directory("fd").ok()?;

@@ -6,14 +6,15 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use tcptrace_common::listener::{HISTOGRAM_BUCKETS, ListenerState, PREFIX_BITS_V4, PREFIX_BITS_V6};
+use zerocopy::IntoBytes as _;
 
 use super::polled::ByPort;
 use super::{Live, places};
 use crate::event::{
     Distribution, Event, Kind, ListenerRef, ListenerSample, ListenerTotals, OwnerConfidence, PrefixSample,
-    Timestamp, decode::decode_listener_state,
+    Timestamp, listener_sample,
 };
-use crate::probe::{BackEnd, ListenerBytes};
+use crate::probe::BackEnd;
 
 /// Seconds between two looks at the histograms.
 const IN_FULL: u64 = 5;
@@ -52,10 +53,9 @@ impl Live {
     /// What the tracepoint tier counted by namespace and port.
     fn by_port(&self) -> ByPort {
         let mut by_port = ByPort::new();
-        self.each_listener(|key, bytes| {
-            if is_port_key(key)
-                && let Some(sample) = self.sample(key, bytes)
-            {
+        self.each_listener(|key, state| {
+            if is_port_key(key) {
+                let sample = listener_sample(key, state, self.clock);
                 by_port.insert(
                     (sample.endpoints.netns, sample.endpoints.local.port()),
                     (self.known_by_port(sample.totals), self.tracer.waits(key).map(distribution)),
@@ -69,70 +69,42 @@ impl Live {
     fn known_by_port(&self, totals: ListenerTotals) -> ListenerTotals {
         let sees = |name: &str| self.tracer.coverage().back_end(name).is_some();
         ListenerTotals {
-            syns: None,
-            syn_drops_accept_queue: None,
-            syn_drops_syn_queue: None,
             ack_drops_accept_queue: totals.ack_drops_accept_queue.filter(|_| sees("ack-drop")),
-            ack_drops_other: None,
             enqueued: totals.enqueued.filter(|_| sees("enqueue")),
             accepted: totals.accepted.filter(|_| sees("accept")),
-            depth_max: None,
-            // What only the full tiers count.
-            syn_drops_max_syn_backlog: None,
-            syn_drops_no_route: None,
-            cookies_sent: None,
-            cookies_at_limit: None,
-            cookies_dropped: None,
-            cookies_dropped_at_limit: None,
-            cookies_valid: None,
-            cookies_invalid: None,
-            cookies_accepted: None,
-            fast_opens: None,
-            retransmits_timer: None,
-            retransmits_duplicate_syn: None,
-            expired: None,
-            resets: None,
-            aborts: None,
-            icmp_ends: None,
-            joins: None,
-            deferred: None,
-            orphans: None,
-            syn_queue_max: None,
-            ..totals
+            wait_total_ns: totals.wait_total_ns,
+            waits: totals.waits,
+            wait_max_ns: totals.wait_max_ns,
+            last_accept: totals.last_accept,
+            last_enqueue: totals.last_enqueue,
+            last_acceptor: totals.last_acceptor,
+            // The rest is counted by the full tiers only.
+            ..ListenerTotals::default()
         }
     }
 
     /// Hands every listener in the kernel's map to `each`.
-    fn each_listener(&self, mut each: impl FnMut(u64, &ListenerBytes)) {
+    fn each_listener(&self, mut each: impl FnMut(u64, &ListenerState)) {
         if let Err(error) = self.tracer.listeners(&mut each) {
             log::error!("the listeners' counters cannot be read: {error}");
         }
-    }
-
-    /// A listener in the terms of events.
-    fn sample(&self, key: u64, bytes: &ListenerBytes) -> Option<ListenerSample> {
-        decode_listener_state(key, bytes, self.clock)
-            .inspect_err(|error| log::error!("a listener's counters cannot be decoded: {error}"))
-            .ok()
     }
 
     /// The listeners whose counters changed since the last second, and those with connections that wait.
     fn news_of_listeners(&mut self) -> Vec<(u64, bool, ListenerSample)> {
         let mut news = Vec::new();
         let mut said = HashMap::with_capacity(self.said_listeners.len());
-        self.each_listener(|key, bytes| {
+        self.each_listener(|key, state| {
             if is_port_key(key) {
                 return;
             }
             let mut digest = DefaultHasher::new();
-            bytes.hash(&mut digest);
+            state.as_bytes().hash(&mut digest);
             let digest = digest.finish();
             let changed = self.said_listeners.get(&key) != Some(&digest);
             said.insert(key, digest);
-            if (changed || waiting_in(bytes) > 0 || self.changed.contains(&key))
-                && let Some(sample) = self.sample(key, bytes)
-            {
-                news.push((key, changed, sample));
+            if changed || state.depth > 0 || self.changed.contains(&key) {
+                news.push((key, changed, listener_sample(key, state, self.clock)));
             }
         });
         self.said_listeners = said;
@@ -199,8 +171,7 @@ impl Live {
 
     /// The namespace of a listener; 0 if it is gone.
     pub(super) fn netns_of(&self, listener: u64) -> u32 {
-        let sample = self.tracer.listener(listener).and_then(|bytes| self.sample(listener, &bytes));
-        sample.map_or(0, |sample| sample.endpoints.netns)
+        self.tracer.listener(listener).map_or(0, |state| state.endpoints.netns)
     }
 }
 
@@ -214,12 +185,6 @@ fn is_waiting(sample: &ListenerSample, now: Timestamp) -> bool {
     let last = sample.totals.last_accept.max(sample.totals.last_enqueue);
     let stuck = sample.totals.last_accept.is_none_or(|accept| now.since(accept) >= WAITING);
     sample.listener.depth > 0 && stuck && last.is_some()
-}
-
-/// How many connections wait in the accept queue of a listener in the kernel side's own terms.
-fn waiting_in(bytes: &ListenerBytes) -> u32 {
-    let depth = bytes.get(std::mem::offset_of!(ListenerState, depth)..).and_then(<[u8]>::first_chunk);
-    depth.map_or(0, |depth| u32::from_ne_bytes(*depth))
 }
 
 /// Keys of counts by port (tracepoint tier) are small; addresses of sockets are in the kernel's half.

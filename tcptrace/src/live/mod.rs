@@ -32,8 +32,7 @@ use tcptrace_common::record::KINDS;
 use crate::{
     event::{
         self, ClockOffset, ConnectTotals, Endpoints, Event, Holder, Kind, ListenerRef, OwnerConfidence,
-        PlaceFilter, RetransmitCause, Task, Timestamp,
-        decode::{decode_connect_sample, decode_record},
+        PlaceFilter, RetransmitCause, Task, Timestamp, connect_sample, decode_record,
     },
     host::{
         kallsyms::Kallsyms,
@@ -289,6 +288,10 @@ impl Live {
             {
                 self.places.explain_address(fail);
             }
+            if let Some(netns) = event.kind.about().netns {
+                // Before the event: what was known of another namespace with this number must not be told of this one.
+                into.extend(self.places.meet(netns).into_iter().map(|kind| Event { time: event.time, kind }));
+            }
             self.introduce(&event, into);
             self.ports.note(&event.kind);
             if let Some(refused) = Refused::of(event.time, &event.kind)
@@ -437,6 +440,10 @@ impl Live {
         kinds.extend(self.owners_of_the_troubled());
         kinds.extend(self.absence.look(&mut self.places, &mut self.people));
         kinds.extend(self.places.second());
+        for gone in self.places.take_gone() {
+            self.acceptors.retain(|(netns, _), _| *netns != gone);
+            self.ports.forget(gone);
+        }
         self.ports_of_second(into);
         kinds.extend(self.lost(now));
         kinds.push(Kind::Tick);
@@ -496,17 +503,14 @@ impl Live {
     fn connect_samples(&mut self) -> Vec<Kind> {
         let mut kinds = Vec::new();
         let mut said = HashMap::new();
-        for (key, bytes) in self.tracer.connects() {
-            match decode_connect_sample(&key, &bytes, self.clock) {
-                Ok(sample) => {
-                    let whose = (sample.netns, sample.pid, sample.remote);
-                    if self.said_connects.get(&whose) != Some(&sample.totals) {
-                        kinds.push(Kind::ConnectSample(Box::new(sample)));
-                    }
-                    said.insert(whose, sample.totals);
-                }
-                Err(error) => log::error!("counts of connects cannot be decoded: {error}"),
+        for (key, totals) in self.tracer.connects() {
+            let sample = connect_sample(&key, &totals, self.clock);
+            let whose = (sample.netns, sample.pid, sample.remote);
+            let totals = sample.totals;
+            if self.said_connects.get(&whose) != Some(&totals) {
+                kinds.push(Kind::ConnectSample(Box::new(sample)));
             }
+            said.insert(whose, totals);
         }
         self.said_connects = said;
         kinds

@@ -35,6 +35,12 @@ const DEVICE_FRESH: Duration = Duration::from_secs(5);
 /// Knobs that were read so long ago are read again where a finding rests on them.
 const KNOBS_FRESH: Duration = Duration::from_millis(200);
 
+/// How long a namespace that could not be found is not looked for again.
+const UNFOUND: Duration = Duration::from_secs(2);
+
+/// Time between two looks for namespaces that events name, as a multiple of what the last one took.
+const MEETING_FACTOR: u32 = 10;
+
 /// How many devices with IPv6 off are named.
 const NAMED: usize = 16;
 
@@ -51,13 +57,27 @@ struct Place {
 }
 
 impl Place {
+    /// Its counters, if they have changed since they were last said.
+    fn counters(&mut self, netns: u32) -> Option<Kind> {
+        let reader = self.counters.as_mut()?;
+        let counters =
+            reader.read().inspect_err(|error| log::debug!("counters of namespace {netns}: {error}")).ok()?;
+        let sample = CounterSample { cookie: reader.cookie(), ..counter_sample(netns, &counters) };
+        if self.said_counters == Some(sample) {
+            return None;
+        }
+        self.said_counters = Some(sample);
+        Some(Kind::CounterSample(Box::new(sample)))
+    }
+
     /// Its knobs, if they have changed since they were last said.
     fn knobs(&mut self, netns: u32) -> Option<Kind> {
         self.read_knobs = Some(Instant::now());
         let knobs = Knobs::of(&self.netns)
             .inspect_err(|error| log::debug!("knobs of namespace {netns}: {error}"))
             .ok()?;
-        let sample = knob_sample(netns, &knobs);
+        let cookie = self.counters.as_ref().and_then(CounterReader::cookie);
+        let sample = KnobSample { cookie, ..knob_sample(netns, &knobs) };
         if self.said_knobs.as_ref() == Some(&sample) {
             return None;
         }
@@ -76,6 +96,12 @@ pub(super) struct Places {
     /// Devices that were introduced, by namespace and index, and when they were last looked at.
     devices: BTreeMap<(u32, u32), (Instant, Option<Device>)>,
     places: BTreeMap<u32, Place>,
+    /// Namespaces that went since that was last asked.
+    gone: Vec<u32>,
+    /// Namespaces that events named and that were not found, and when they were looked for.
+    unfound: BTreeMap<u32, Instant>,
+    /// When all processes were last looked through, and how long that took.
+    looked: Option<(Instant, Duration)>,
     seconds: u64,
     once: Once,
 }
@@ -90,6 +116,9 @@ impl Places {
             addresses: BTreeMap::new(),
             devices: BTreeMap::new(),
             places: BTreeMap::new(),
+            gone: Vec::new(),
+            unfound: BTreeMap::new(),
+            looked: None,
             seconds: 0,
             once: Once::default(),
         };
@@ -120,11 +149,14 @@ impl Places {
 
     /// Finds namespaces that came and lets go of those that went.
     fn look_around(&mut self) {
+        let begin = Instant::now();
         match self.table.refresh() {
             Ok(refresh) => {
                 for gone in &refresh.gone {
                     self.places.remove(gone);
+                    self.addresses.remove(gone);
                 }
+                self.gone.extend(&refresh.gone);
                 if !refresh.gone.is_empty() {
                     self.devices.retain(|(netns, _), _| !refresh.gone.contains(netns));
                 }
@@ -142,6 +174,32 @@ impl Places {
         for netns in &new {
             self.open(netns);
         }
+        self.looked = Some((Instant::now(), begin.elapsed()));
+    }
+
+    /// Namespaces that went since this was last asked: their numbers may be given to others.
+    pub(super) fn take_gone(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// What a namespace begins with that an event names and that is not known: it was made a moment ago, and its number may have
+    /// been another one's before.
+    pub(super) fn meet(&mut self, netns: u32) -> Vec<Kind> {
+        if self.only || self.places.contains_key(&netns) {
+            return Vec::new();
+        }
+        self.unfound.retain(|_, looked| looked.elapsed() < UNFOUND);
+        // Where namespaces come and go all the time, looking for them must not be all that is done.
+        let too_soon = self.looked.is_some_and(|(looked, took)| looked.elapsed() < took * MEETING_FACTOR);
+        if too_soon || self.unfound.contains_key(&netns) {
+            return Vec::new();
+        }
+        self.look_around();
+        let Some(place) = self.places.get_mut(&netns) else {
+            self.unfound.insert(netns, Instant::now());
+            return Vec::new();
+        };
+        place.counters(netns).into_iter().chain(place.knobs(netns)).collect()
     }
 
     /// The namespaces, by id.
@@ -170,23 +228,7 @@ impl Places {
 
     /// Counters of every namespace, where they changed since last said.
     pub(super) fn counters(&mut self) -> Vec<Kind> {
-        let mut events = Vec::new();
-        for (&netns, place) in &mut self.places {
-            let Some(reader) = &mut place.counters else { continue };
-            let counters = match reader.read() {
-                Ok(counters) => counters,
-                Err(error) => {
-                    log::debug!("counters of namespace {netns}: {error}");
-                    continue;
-                }
-            };
-            let sample = counter_sample(netns, &counters);
-            if place.said_counters != Some(sample) {
-                place.said_counters = Some(sample);
-                events.push(Kind::CounterSample(Box::new(sample)));
-            }
-        }
-        events
+        self.places.iter_mut().filter_map(|(netns, place)| place.counters(*netns)).collect()
     }
 
     /// Knobs of every namespace, where they changed since last said.
@@ -358,6 +400,7 @@ impl Places {
 fn counter_sample(netns: u32, counters: &Counters) -> CounterSample {
     CounterSample {
         netns,
+        cookie: None,
         listen_overflows: counters.listen_overflows,
         listen_drops: counters.listen_drops,
         req_queue_full_drop: counters.req_queue_full_drop,
@@ -380,6 +423,7 @@ fn counter_sample(netns: u32, counters: &Counters) -> CounterSample {
 fn knob_sample(netns: u32, knobs: &Knobs) -> KnobSample {
     KnobSample {
         netns,
+        cookie: None,
         somaxconn: knobs.somaxconn,
         max_syn_backlog: knobs.tcp_max_syn_backlog,
         syncookies: knobs.tcp_syncookies,

@@ -3,7 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::event::{BindFailure, Event, Kind, Owner, PortSurvey, PortUse, decode_port_use};
+use tcptrace_common::port::PortUseKey;
+
+use crate::event::{BindFailure, Event, Kind, Owner, PortSurvey, PortUse, port_use};
 use crate::host::sock_diag::{self, Query, States};
 use crate::stock;
 
@@ -82,6 +84,12 @@ struct Look {
 }
 
 impl Ports {
+    /// A namespace is gone, and its number may be given to another one.
+    pub(super) fn forget(&mut self, netns: u32) {
+        self.looks.remove(&netns);
+        self.wanted.remove(&netns);
+    }
+
     /// Takes in an event of the kernel side.
     pub(super) fn note(&mut self, kind: &Kind) {
         match kind {
@@ -185,7 +193,7 @@ impl Live {
         }
     }
 
-    fn port_uses(&self) -> Vec<(crate::probe::PortUseKeyBytes, PortUse)> {
+    fn port_uses(&self) -> Vec<(PortUseKey, PortUse)> {
         let entries = match self.tracer.port_use() {
             Ok(entries) => entries,
             Err(error) => {
@@ -193,13 +201,7 @@ impl Live {
                 return Vec::new();
             }
         };
-        let decoded = entries.into_iter().filter_map(|(key, counts)| {
-            let latest = decode_port_use(&key, &counts, self.clock)
-                .inspect_err(|error| log::error!("counts of ports cannot be decoded: {error}"))
-                .ok()?;
-            Some((key, latest))
-        });
-        decoded.collect()
+        entries.into_iter().map(|(key, counts)| (key, port_use(&key, &counts, self.clock))).collect()
     }
 
     /// Who has the ephemeral ports of a namespace: all its sockets, and a pass over all processes.

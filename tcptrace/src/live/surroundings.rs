@@ -12,12 +12,12 @@ use crate::event::{
     CgroupFacts, ConntrackFacts, DropFacts, HandshakeDrop, NeighbourFacts, NetfilterQueue, Packet, RuleDeed,
     RuleFacts, Timestamp,
 };
-use crate::host::firewall::{ConntrackReader, FirewallPacket, FirewallRules, queues};
+use crate::host::devices;
 use crate::host::neighbours::NeighbourTable;
+use crate::host::netfilter::{self, ConntrackReader, Hook, RulePacket, Rules, queues};
 use crate::host::netns::Netns;
 use crate::host::procfs::Procfs;
 use crate::host::route::{Route, route};
-use crate::host::{devices, firewall};
 use crate::identity::cgroup_programs::{self, Direction};
 use crate::identity::cgroup_tree::CgroupTree;
 
@@ -57,7 +57,7 @@ pub(super) struct Surroundings {
     procfs: Procfs,
     tracking: BTreeMap<u32, Option<Tracking>>,
     queues: HashMap<u32, (Instant, Option<Vec<NetfilterQueue>>)>,
-    rules: HashMap<u32, (Instant, Option<FirewallRules>)>,
+    rules: HashMap<u32, (Instant, Rules)>,
     ways: HashMap<(u32, IpAddr), (Instant, Way)>,
     names: HashMap<(u32, u32), (Instant, Option<String>)>,
     asked_ways: usize,
@@ -222,15 +222,12 @@ impl Surroundings {
         device: Option<&str>,
         not: &[RuleDeed],
     ) -> Option<RuleFacts> {
-        let read = || {
-            let read = FirewallRules::read(netns);
-            (Instant::now(), read.inspect_err(|error| log::debug!("{error}")).ok())
-        };
+        let read = || (Instant::now(), netfilter::rules(netns));
         let (read_at, known) = self.rules.entry(netns.id()).or_insert_with(read);
         if read_at.elapsed() >= RULES_FRESH {
             (*read_at, *known) = read();
         }
-        let mut facts = known.as_ref()?.about(&packet(drop, device));
+        let mut facts = known.about(&packet(drop, device));
         facts.rule = facts.rule.filter(|rule| !not.contains(&rule.deed));
         facts.candidates.retain(|rule| !not.contains(&rule.deed));
         Some(facts)
@@ -355,7 +352,7 @@ impl Tracking {
         Some(tracking)
     }
 
-    fn read(&mut self, now: Timestamp) -> Option<firewall::Conntrack> {
+    fn read(&mut self, now: Timestamp) -> Option<netfilter::Conntrack> {
         let read =
             self.reader.read().inspect_err(|error| log::debug!("connection tracking: {error}")).ok()?;
         if let Some(dropped) = read.dropped {
@@ -379,19 +376,21 @@ fn forget_old<K, V>(map: &mut HashMap<K, (Instant, V)>, after: Duration) {
 
 /// The packet as rules look at it. On the loopback device the route is known from the start: what was dropped in PREROUTING
 /// looks as if it was in INPUT.
-fn packet(drop: &HandshakeDrop, device: Option<&str>) -> FirewallPacket {
+fn packet(drop: &HandshakeDrop, device: Option<&str>) -> RulePacket {
     let local = drop.endpoints.local;
     let remote = drop.endpoints.remote.unwrap_or(local);
     let (source, destination) = if drop.outgoing { (local, remote) } else { (remote, local) };
-    let hooks: &[u32] = match (drop.outgoing, drop.input, drop.input_name.as_deref()) {
-        (true, ..) => &[3, 4],
-        (false, 0, _) => &[0],
-        (false, _, Some("ip_forward" | "ip6_forward")) => &[2, 4],
-        (false, ..) => &[1, 0],
+    // What comes in is for this namespace, or goes through it, as soon as that is decided.
+    let (hooks, is_local): (&[Hook], _) = match (drop.outgoing, drop.input, drop.input_name.as_deref()) {
+        (true, ..) => (&[Hook::Output, Hook::Postrouting], None),
+        (false, 0, _) => (&[Hook::Prerouting], None),
+        (false, _, Some("ip_forward" | "ip6_forward")) => (&[Hook::Forward, Hook::Postrouting], Some(false)),
+        (false, ..) => (&[Hook::Prerouting, Hook::Input], Some(true)),
     };
-    FirewallPacket {
-        source,
+    RulePacket {
+        source: Some(source),
         destination,
+        is_local,
         packet: drop.packet,
         outgoing: drop.outgoing,
         hooks,

@@ -54,7 +54,10 @@ impl<'a> WhySummary<'a> {
             target: facts.target.to_string(),
             healthy: decisive.map_or(Some(false), |answer| answer.healthy),
             verdict: decisive.map_or("no-address", |answer| answer.verdict.verdict),
-            confidence: decisive.map(|answer| answer.verdict.confidence.name()),
+            confidence: decisive.map_or_else(
+                || Some(if facts.client.own { "certain" } else { "likely" }),
+                |answer| Some(answer.verdict.confidence.name()),
+            ),
             text: decisive.map_or(unresolved, |answer| &answer.verdict.text),
             watched_s: facts.seen.as_ref().map(|seen| seen.span.as_secs_f64()),
             missing: &facts.gaps,
@@ -111,7 +114,13 @@ pub fn lines(
         }
         None => {
             let why = facts.addresses.as_ref().err().map_or("it stands for no address", String::as_str);
-            paragraph(&mut lines, "", &format!("NOT HEALTHY: no-address, certain: {why}"));
+            // The client's processes may have other files to resolve names by.
+            let (confidence, but) = if facts.client.own {
+                ("certain", "")
+            } else {
+                ("likely", "; it was looked up with this shell's /etc/resolv.conf and /etc/hosts")
+            };
+            paragraph(&mut lines, "", &format!("NOT HEALTHY: no-address, {confidence}: {why}{but}"));
             paragraph(&mut lines, "  ", "do    mend the name (DNS, /etc/hosts), or ask for the address");
         }
     }

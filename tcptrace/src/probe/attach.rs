@@ -405,8 +405,10 @@ pub(super) fn explain(error: &ProgramError, kind: Kind) -> String {
                 !line.trim().is_empty() && !statistics.iter().any(|word| line.starts_with(word))
             });
             log::debug!("verifier: {log}");
-            // The helpers that read kernel memory are not there under lockdown: "cannot use helper bpf_probe_read#4".
-            if is_confidential() && last.is_some_and(|line| line.contains("bpf_probe_read")) {
+            // The helpers that read kernel memory are there in every kernel, but not under lockdown: "cannot use helper
+            // bpf_probe_read#4", before 6.12 "unknown func bpf_probe_read#4".
+            let lacks = ["use helper bpf_probe_read", "unknown func bpf_probe_read"];
+            if last.is_some_and(|line| lacks.iter().any(|words| line.contains(words))) {
                 return LOCKDOWN.to_owned();
             }
             format!("the verifier refused it ({io_error}): {}", last.unwrap_or("no word from it"))

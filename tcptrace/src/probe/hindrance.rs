@@ -4,7 +4,16 @@ use std::path::Path;
 
 /// What the kernel is locked down to, if it is: `confidentiality` or `integrity`.
 fn lockdown() -> Option<String> {
-    locked_down_to(&std::fs::read_to_string("/sys/kernel/security/lockdown").ok()?)
+    match std::fs::read_to_string("/sys/kernel/security/lockdown") {
+        Ok(line) => locked_down_to(&line),
+        // No securityfs is mounted, as in a container. Then it can only have been asked for at boot.
+        Err(_) => asked_for(&std::fs::read_to_string("/proc/cmdline").ok()?),
+    }
+}
+
+/// What the kernel's command line locks it down to.
+fn asked_for(command_line: &str) -> Option<String> {
+    command_line.split_whitespace().rev().find_map(|word| word.strip_prefix("lockdown=")).map(str::to_owned)
 }
 
 /// The file's line is `none [integrity] confidentiality`.
@@ -87,5 +96,12 @@ mod tests {
         assert_eq!(locked_down_to("none [integrity] confidentiality\n").as_deref(), Some("integrity"));
         assert_eq!(locked_down_to("[none] integrity confidentiality\n"), None);
         assert_eq!(locked_down_to(""), None);
+    }
+
+    #[test]
+    fn without_securityfs_the_command_line_tells() {
+        let line = "root=/dev/sda1 lockdown=integrity quiet lockdown=confidentiality panic=-1\n";
+        assert_eq!(asked_for(line).as_deref(), Some("confidentiality"));
+        assert_eq!(asked_for("root=/dev/sda1 nolockdown=1\n"), None);
     }
 }

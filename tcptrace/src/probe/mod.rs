@@ -20,4 +20,4 @@ pub use coverage::{Coverage, Observed, Status};
 pub use error::ProbeError;
 pub use hindrance::hindrances;
 pub use plan::BackEnd;
-pub use tracer::{ListenerBytes, Options, PortUseBytes, PortUseKeyBytes, Tracer};
+pub use tracer::{Options, Tracer};

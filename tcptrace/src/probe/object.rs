@@ -1,4 +1,4 @@
-//! The embedded eBPF object, and the bytes of its globals.
+//! The embedded eBPF object, and what loads it.
 
 use std::thread;
 
@@ -7,10 +7,6 @@ use nix::{
     sched::{CloneFlags, unshare},
     unistd::chroot,
 };
-use tcptrace_common::{
-    KernelLayout, TraceConfig, connect::ConnectKey, listener::PrefixKey, open_socket::OpenSocketQuery,
-};
-
 /// The committed object that `cargo xtask ebpf` made; aligned as an ELF reader wants it.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/tcptrace.bpf.o");
 
@@ -58,59 +54,4 @@ pub(super) fn quick_loader() -> EbpfLoader<'static> {
         loader.map_max_entries(map, least);
     }
     loader
-}
-
-/// The layout as the eBPF side's global has it: its members in order, each a native-endian u32.
-#[must_use]
-pub(super) fn bytes_of_layout(layout: &KernelLayout) -> Vec<u8> {
-    layout.values().iter().flat_map(|value| value.to_ne_bytes()).collect()
-}
-
-/// The configuration as the eBPF side's global has it.
-#[must_use]
-pub(super) fn bytes_of_config(config: &TraceConfig) -> Vec<u8> {
-    let TraceConfig { flags, netns, port_count, pad, ports } = *config;
-    let words = [flags, netns, port_count, pad];
-    words.iter().flat_map(|w| w.to_ne_bytes()).chain(ports.iter().flat_map(|p| p.to_ne_bytes())).collect()
-}
-
-/// What the iterator over open sockets is asked for, as its global has it.
-#[must_use]
-pub(super) fn bytes_of_query(query: &OpenSocketQuery) -> Vec<u8> {
-    let OpenSocketQuery { first, last, remember } = *query;
-    [first, last].iter().flat_map(|port| port.to_ne_bytes()).chain(remember.to_ne_bytes()).collect()
-}
-
-/// A key of `PREFIXES`.
-pub(super) fn prefix_key(bytes: [u8; size_of::<PrefixKey>()]) -> Option<PrefixKey> {
-    let (listener, prefix) = bytes.split_first_chunk::<8>()?;
-    Some(PrefixKey { listener: u64::from_ne_bytes(*listener), prefix: prefix.try_into().ok()? })
-}
-
-/// A key of `CONNECTS`.
-pub(super) fn connect_key(bytes: [u8; size_of::<ConnectKey>()]) -> Option<ConnectKey> {
-    let (peer, rest) = bytes.split_first_chunk::<16>()?;
-    let (netns, rest) = rest.split_first_chunk::<4>()?;
-    let (tgid, rest) = rest.split_first_chunk::<4>()?;
-    let (port, _) = rest.split_first_chunk::<2>()?;
-    Some(ConnectKey {
-        peer: *peer,
-        netns: u32::from_ne_bytes(*netns),
-        tgid: u32::from_ne_bytes(*tgid),
-        port: u16::from_ne_bytes(*port),
-        pad: [0; 3],
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn globals_are_as_long_as_their_types() {
-        assert_eq!(bytes_of_layout(&KernelLayout::NOTHING).len(), size_of::<KernelLayout>());
-        let query = OpenSocketQuery { first: 1, last: 2, remember: 3 };
-        assert_eq!(bytes_of_query(&query).len(), size_of::<OpenSocketQuery>());
-        assert_eq!(bytes_of_config(&TraceConfig::default()).len(), size_of::<TraceConfig>());
-    }
 }

@@ -15,6 +15,7 @@ use tcptrace_common::{
     TraceConfig,
     open_socket::{OpenSocket as Row, OpenSocketQuery},
 };
+use zerocopy::IntoBytes as _;
 
 use super::{
     attach::explain,
@@ -56,15 +57,13 @@ pub fn read(ports: &RangeInclusive<u16>, each: impl FnMut(OpenSocket)) -> Result
     let aya_btf = btf.extract_function(&format!("bpf_iter_{ITERATOR}")).ok_or_else(|| {
         ProbeError::NothingAttached(format!("iter {ITERATOR}: this kernel has no such iterator"))
     })?;
-    let layout = object::bytes_of_layout(&resolution.layout);
-    let config = object::bytes_of_config(&TraceConfig::default());
+    let config = TraceConfig::default();
     let query = OpenSocketQuery { first: *ports.start(), last: *ports.end(), remember: 0 };
-    let query = object::bytes_of_query(&query);
     let mut loader = object::quick_loader();
     loader
-        .override_global("LAYOUT", layout.as_slice(), true)
-        .override_global("CONFIG", config.as_slice(), true)
-        .override_global("OPEN_SOCKETS", query.as_slice(), true)
+        .override_global("LAYOUT", resolution.layout.as_bytes(), true)
+        .override_global("CONFIG", config.as_bytes(), true)
+        .override_global("OPEN_SOCKETS", query.as_bytes(), true)
         .override_global("AYA_LOG_LEVEL", &0_u8, true);
     let mut ebpf = loader.load(object::OBJECT).map_err(|error| ProbeError::load(&error))?;
     read_with(&mut ebpf, &aya_btf, &resolution.missing, each)

@@ -23,6 +23,7 @@ use tcptrace_common::{
     record::KINDS,
     stand_in::Attended,
 };
+use zerocopy::{IntoBytes as _, transmute, transmute_ref};
 
 use super::{
     attach::{self, Attached, Outcome, Tier},
@@ -39,15 +40,16 @@ use crate::event::OpenSocket;
 /// Bytes of the ring buffer unless said otherwise.
 pub const RING_BYTES: u32 = 4 << 20;
 
-/// A listener's counters as the kernel side keeps them.
-pub type ListenerBytes = [u8; size_of::<ListenerState>()];
-
-/// Key and value of what a process did with ephemeral ports, as the kernel side keeps them.
-pub type PortUseKeyBytes = [u8; size_of::<PortUseKey>()];
+/// A listener's counters, the way they come out of the map.
+type ListenerBytes = [u8; size_of::<ListenerState>()];
+/// Key and value of what a process did with ephemeral ports.
+type PortUseKeyBytes = [u8; size_of::<PortUseKey>()];
 /// See [`PortUseKeyBytes`].
-pub type PortUseBytes = [u8; size_of::<PortUse>()];
-/// The counts of a process's connects to one destination as the kernel side keeps them.
-pub type ConnectBytes = [u8; size_of::<ConnectTotals>()];
+type PortUseBytes = [u8; size_of::<PortUse>()];
+/// Key and value of the counts of a process's connects to one destination.
+type ConnectKeyBytes = [u8; size_of::<ConnectKey>()];
+/// See [`ConnectKeyBytes`].
+type ConnectBytes = [u8; size_of::<ConnectTotals>()];
 
 /// A listener's distribution of times as the kernel side keeps it.
 type HistogramBytes = [u32; HISTOGRAM_BUCKETS];
@@ -84,7 +86,7 @@ pub struct Tracer {
     waits: HashMap<MapData, u64, HistogramBytes>,
     handshakes: HashMap<MapData, u64, HistogramBytes>,
     prefixes: HashMap<MapData, [u8; size_of::<PrefixKey>()], u64>,
-    connects: HashMap<MapData, [u8; size_of::<ConnectKey>()], ConnectBytes>,
+    connects: HashMap<MapData, ConnectKeyBytes, ConnectBytes>,
     lost: Array<MapData, [u64; KINDS]>,
     attended: PerCpuArray<MapData, AttendedWords>,
     drop_reasons: BTreeMap<u32, String>,
@@ -128,16 +130,13 @@ impl Tracer {
         if !resolution.ambiguous.is_empty() {
             log::warn!("this kernel's BTF is ambiguous about {:?}", resolution.ambiguous);
         }
-        let layout = object::bytes_of_layout(&resolution.layout);
-        let config = object::bytes_of_config(&options.config);
         let query = OpenSocketQuery { first: 0, last: u16::MAX, remember: 1 };
-        let query = object::bytes_of_query(&query);
         // 0: the log statements are pruned from the programs.
         let log_level = if options.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = loader
-            .override_global("LAYOUT", layout.as_slice(), true)
-            .override_global("CONFIG", config.as_slice(), true)
-            .override_global("OPEN_SOCKETS", query.as_slice(), true)
+            .override_global("LAYOUT", resolution.layout.as_bytes(), true)
+            .override_global("CONFIG", options.config.as_bytes(), true)
+            .override_global("OPEN_SOCKETS", query.as_bytes(), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("EVENTS", options.ring_bytes)
             .load(object::OBJECT)
@@ -230,23 +229,22 @@ impl Tracer {
     }
 
     /// Hands the counters of every listener that had traffic or began since the start to `each`, by key: the listener's address in the kernel;
-    /// in the tracepoint tier namespace and port. Each is the bytes of a
-    /// [`ListenerState`](tcptrace_common::listener::ListenerState).
+    /// in the tracepoint tier namespace and port.
     ///
     /// # Errors
     ///
     /// When the map cannot be read.
-    pub fn listeners(&self, mut each: impl FnMut(u64, &ListenerBytes)) -> Result<(), ProbeError> {
+    pub fn listeners(&self, mut each: impl FnMut(u64, &ListenerState)) -> Result<(), ProbeError> {
         match &self.listeners {
-            Some(map) => Ok(map.read(each)?),
-            None => each_entry(&self.listener, |key, bytes| each(key, &bytes)),
+            Some(map) => Ok(map.read(|key, bytes| each(key, &transmute!(*bytes)))?),
+            None => each_entry(&self.listener, |key, bytes| each(key, &transmute!(bytes))),
         }
     }
 
     /// The same of one listener; `None` if it is gone.
     #[must_use]
-    pub fn listener(&self, key: u64) -> Option<ListenerBytes> {
-        self.listener.get(&key, 0).ok()
+    pub fn listener(&self, key: u64) -> Option<ListenerState> {
+        self.listener.get(&key, 0).ok().map(|bytes| transmute!(bytes))
     }
 
     /// How long connections of the listener with this key waited to be accepted, by bucket; `None` if none did.
@@ -265,24 +263,26 @@ impl Tracer {
     #[must_use]
     pub fn prefixes(&self) -> Vec<(PrefixKey, u64)> {
         let entries = self.prefixes.iter().filter_map(Result::ok);
-        entries.filter_map(|(key, completed)| Some((object::prefix_key(key)?, completed))).collect()
+        entries.map(|(key, completed)| (transmute!(key), completed)).collect()
     }
 
-    /// What each process did with ephemeral ports: keys and values of the kernel side's map, in its bytes.
+    /// What each process did with ephemeral ports.
     ///
     /// # Errors
     ///
     /// When the map cannot be read.
-    pub fn port_use(&self) -> Result<Vec<(PortUseKeyBytes, PortUseBytes)>, ProbeError> {
+    pub fn port_use(&self) -> Result<Vec<(PortUseKey, PortUse)>, ProbeError> {
         let mut uses = Vec::new();
-        each_entry(&self.port_use, |key, bytes| uses.push((key, bytes)))?;
+        each_entry(&self.port_use, |key: PortUseKeyBytes, counts: PortUseBytes| {
+            uses.push((transmute!(key), transmute!(counts)));
+        })?;
         Ok(uses)
     }
 
     /// Forgets the counts of a process: it holds no port.
-    pub fn forget_port_use(&mut self, key: &PortUseKeyBytes) {
+    pub fn forget_port_use(&mut self, key: &PortUseKey) {
         // An error means that it is gone already.
-        let _ = self.port_use.remove(key);
+        let _ = self.port_use.remove(transmute_ref!(key));
     }
 
     /// Tells the kernel side which ports servers have or had (bit n of the 65536 is port n): a client that is given one of
@@ -297,9 +297,9 @@ impl Tracer {
 
     /// The counts of connects that were not answered at once, by process and destination.
     #[must_use]
-    pub fn connects(&self) -> Vec<(ConnectKey, ConnectBytes)> {
+    pub fn connects(&self) -> Vec<(ConnectKey, ConnectTotals)> {
         let entries = self.connects.iter().filter_map(Result::ok);
-        entries.filter_map(|(key, totals)| Some((object::connect_key(key)?, totals))).collect()
+        entries.map(|(key, totals)| (transmute!(key), transmute!(totals))).collect()
     }
 
     /// This kernel's name for a reason to drop a packet; `None` if it has none for that number.

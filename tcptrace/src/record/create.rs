@@ -6,8 +6,10 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-/// A file that only its owner may read: command lines are in it. Over one that exists only by `force`. A pipe or a device is
-/// opened as it is.
+use crate::identity::invoker::Invoker;
+
+/// A file that only its owner may read: command lines are in it. The owner is the user who called sudo, who will want to read it
+/// without. Over one that exists only by `force`. A pipe or a device is opened as it is.
 ///
 /// In a directory that others can write, nothing that was laid there is followed: neither a symbolic link nor somebody else's
 /// pipe.
@@ -39,7 +41,15 @@ pub fn create(path: &Path, force: bool) -> io::Result<File> {
         // It is not there: what else is wrong is said when it is made.
         Err(_) => {}
     }
-    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    if let Some(invoker) = Invoker::find()
+        && let Err(error) =
+            std::os::unix::fs::fchown(&file, Some(invoker.uid.as_raw()), Some(invoker.gid.as_raw()))
+    {
+        // A file system without owners, or one where root is not trusted: the file is as good.
+        log::debug!("{} stays root's: {error}", path.display());
+    }
+    Ok(file)
 }
 
 /// That a file is there, and what to do.

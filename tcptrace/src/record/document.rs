@@ -4,7 +4,7 @@ use super::decode;
 use super::frame::{CHECKSUM, FILE, FIRST_ROW, LONGEST_GROUP};
 use super::metadata::{FORMAT_MAJOR, FORMAT_MINOR, KEYS};
 use super::order::MOST_ROWS;
-use super::schema::DESCRIPTIONS;
+use super::schema::{self, DESCRIPTIONS};
 use super::writer::SPAN;
 
 /// The page.
@@ -15,7 +15,12 @@ pub fn document() -> String {
     }
     let mut columns = String::new();
     for column in DESCRIPTIONS {
-        columns.push_str(&format!("| `{}` | {} | {} |\n", column.name, column.kind, column.text.trim()));
+        columns.push_str(&format!(
+            "| `{}` | {} | {} |\n",
+            schema::name(column.name),
+            column.kind,
+            column.text.trim()
+        ));
     }
     include_str!("document.md")
         .replace("{version}", &format!("{FORMAT_MAJOR}.{FORMAT_MINOR}"))

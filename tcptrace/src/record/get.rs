@@ -267,7 +267,6 @@ impl Rows {
             ($($field:ident)+) => {
                 ListenerTotals {
                     $( $field: views.$field.get(row), )+
-                    deferred: views.deferred_requests.get(row),
                     last_retransmit: views.last_retransmit.get(row).map(Timestamp::from_nanos),
                     last_accept: views.last_accept.get(row).map(Timestamp::from_nanos),
                     last_enqueue: views.last_enqueue.get(row).map(Timestamp::from_nanos),

@@ -347,10 +347,9 @@ fn totals(columns: &mut Builders, row: usize, counts: &ListenerTotals) {
     // Taken apart by name, so that a new count does not compile before it has a column.
     macro_rules! put {
         ($($field:ident)+) => {{
-            let ListenerTotals { $($field,)+ deferred, last_retransmit, last_accept, last_enqueue, last_acceptor } =
+            let ListenerTotals { $($field,)+ last_retransmit, last_accept, last_enqueue, last_acceptor } =
                 counts;
             $( columns.$field.put(row, *$field); )+
-            columns.deferred_requests.put(row, *deferred);
             columns.last_retransmit.put(row, last_retransmit.map(Timestamp::nanos));
             columns.last_accept.put(row, last_accept.map(Timestamp::nanos));
             columns.last_enqueue.put(row, last_enqueue.map(Timestamp::nanos));

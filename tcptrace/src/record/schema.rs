@@ -15,9 +15,23 @@ use super::order::{Order, others_between};
 /// A column, for the documentation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Description {
+    /// Of the member; see [`name`].
     pub(super) name: &'static str,
     pub(super) kind: &'static str,
     pub(super) text: &'static str,
+}
+
+/// A count that is named `deferred`, and whose column has had this name since format 1: names of columns stay.
+const DEFERRED: (&str, &str) = ("deferred", "deferred_requests");
+
+/// The name of the column of a member.
+pub(super) fn name(member: &'static str) -> &'static str {
+    if member == DEFERRED.0 { DEFERRED.1 } else { member }
+}
+
+/// The member of the column of that name.
+fn member(name: &str) -> &str {
+    if name == DEFERRED.1 { DEFERRED.0 } else { name }
 }
 
 macro_rules! columns {
@@ -59,7 +73,7 @@ macro_rules! columns {
             pub(super) fn new(batch: &RecordBatch) -> Self {
                 let mut views = Self::default();
                 for (field, array) in batch.schema_ref().fields().iter().zip(batch.columns()) {
-                    match field.name().as_str() {
+                    match member(field.name()) {
                         $( stringify!($name) => views.$name = <$kind as Column>::View::new(array), )+
                         // Of a later minor version.
                         _ => {}
@@ -79,206 +93,152 @@ macro_rules! columns {
         ];
 
         fn fields() -> Vec<Field> {
-            vec![$( Field::new(stringify!($name), <$kind as Column>::data_type(), true), )+]
+            vec![$( Field::new(name(stringify!($name)), <$kind as Column>::data_type(), true), )+]
         }
     };
 }
 
-columns! {
-    /// When it happened, or was read.
-    time: Time,
-    /// What happened: the name of the kind of event.
-    event: Word,
-    /// Network namespace: inode number of `/proc/PID/ns/net`.
-    netns: U32,
-    /// Process that acted. In rows of softirq context (drops, retransmissions, `enqueue`), where nobody acts, and in samples:
-    /// the process that is known to have the listener.
-    pid: U32,
-    /// Its thread that acted.
-    tid: U32,
-    /// Its real user id.
-    uid: U32,
-    /// Its control group (v2): inode number of the directory; 0 if unknown.
-    cgroup: U64,
-    /// Its name. Whatever the process set: escape it before showing it.
-    comm: Word,
-    /// Its container, pod or unit, if it has been looked at.
-    container: Word,
-    /// Address family of the socket: 4 or 6.
-    family: U8,
-    /// Local address; for a bind that failed, the requested one.
-    local_ip: Address,
-    /// Local port; 0 where none is bound.
-    local_port: U16,
-    /// Remote address. Of `prefix-sample`: the network.
-    remote_ip: Address,
-    /// Remote port.
-    remote_port: U16,
-    /// Index of the device that the socket is bound to; 0 for none.
-    device: U32,
-    /// Address in kernel memory of the socket, or of the listener: an identity while it lives.
-    sk: U64,
-    /// Inode number of that socket's file; 0 if it has none.
-    inode: U64,
-    /// Address in kernel memory of the connection that was enqueued or accepted.
-    child: U64,
-    /// Connections in the listener's accept queue.
-    queue: U32,
-    /// Limit of the accept queue: it is full when `queue > queue_limit`.
-    queue_limit: U32,
-    /// Requests in the listener's SYN queue.
-    syn_queue: U32,
-    /// Why: of a drop, of a retransmission.
-    cause: Word,
-    /// How: a port was taken, a connection was enqueued, a request or a connect ended, a sample was made, bind or listen failed.
-    how: Word,
-    /// The listener's count of this kind of event, this one included; of `lost`, how many; of `port-survey`, ports in use; of `prefix-sample`, connections.
-    total: U64,
-    /// Of `accept`: time in the accept queue; of `enqueue`: since the first SYN-ACK; of `port-released`: how long it was held; of `synack-retransmit` and
-    /// `request-end`: since the request's first SYN-ACK; of `connect`: since connect() was called. Nanoseconds.
-    duration_ns: U64,
-    /// How often the request's timer had run out; of `connect`: how often its SYN was sent again.
-    timeouts: U32,
-    /// Socket options, a bit set: 1 SO_REUSEADDR, 2 SO_REUSEPORT, 4 IPV6_V6ONLY, 8 IP_FREEBIND, 16 IP_TRANSPARENT.
-    options: U8,
-    /// `net.ipv4.tcp_syncookies` at a SYN drop.
-    syncookies: U32,
-    /// Argument of listen().
-    backlog: U32,
-    /// errno of what failed.
-    errno: U32,
-    /// The port goes on being held by a TIME_WAIT remnant.
-    time_wait: Flag,
-    /// This row repeats what was known when this part of a rotated recording began.
-    carried: Flag,
-    /// Of `listener-sample`, all since the tracer attached: SYNs that reached the listener.
-    syns: U64,
-    /// SYNs dropped because the accept queue was full.
-    syn_drops_accept_queue: U64,
-    /// SYNs dropped at the SYN-queue check, or for want of memory.
-    syn_drops_syn_queue: U64,
-    /// SYNs dropped because the rest of `tcp_max_syn_backlog` is kept for known peers.
-    syn_drops_max_syn_backlog: U64,
-    /// SYNs dropped because there is no route for the answer.
-    syn_drops_no_route: U64,
-    /// SYNs answered with a cookie.
-    cookies_sent: U64,
-    /// SYN-ACKs sent again because no final ACK came.
-    retransmits_timer: U64,
-    /// SYN-ACKs sent again because the SYN came again.
-    retransmits_duplicate_syn: U64,
-    /// Half-open requests whose timer ran out for the last time.
-    expired: U64,
-    /// Final ACKs dropped because the accept queue was full.
-    ack_drops_accept_queue: U64,
-    /// Final ACKs dropped for another reason.
-    ack_drops_other: U64,
-    /// The kernel's `sk_drops` of the listener, since its birth.
-    socket_drops: U64,
-    /// Connections put into the accept queue.
-    enqueued: U64,
-    /// Connections taken from it.
-    accepted: U64,
-    /// Sum of the accept waits of `waits` connections, ns.
-    wait_total_ns: U64,
-    /// How many accepted connections had a known accept wait.
-    waits: U64,
-    /// Longest accept wait, ns.
-    wait_max_ns: U64,
-    /// Deepest accept queue seen.
-    depth_max: U32,
-    /// Most requests seen in the SYN queue.
-    syn_queue_max: U32,
-    /// When a SYN-ACK was last sent again.
-    last_retransmit: Time,
-    /// When a connection was last accepted.
-    last_accept: Time,
-    /// When a connection was last enqueued.
-    last_enqueue: Time,
-    /// Process that accepted last.
-    last_acceptor_pid: U32,
-    /// Thread that accepted last.
-    last_acceptor_tid: U32,
-    /// Histogram of accept waits since the tracer attached: start of each bucket that is not empty, ns. A bucket ends at
-    /// most 6.25 % above its start.
-    wait_bucket_ns: Many,
-    /// Histogram of accept waits: how many in each of these buckets.
-    wait_bucket_count: Many,
-    /// Histogram of handshake times (first SYN-ACK to final ACK): start of each bucket that is not empty, ns.
-    handshake_bucket_ns: Many,
-    /// Histogram of handshake times: how many in each of these buckets.
-    handshake_bucket_count: Many,
-    /// Of `connect` and `connect-sample`, of this process's connects to this destination: since when is counted.
-    connects_since: Time,
-    /// SYNs sent again.
-    connects_syns_again: U64,
-    /// Connects whose SYN was sent again.
-    connects_unanswered: U64,
-    /// Of these: established in the end.
-    connects_established: U64,
-    /// Connects answered by RST.
-    connects_refused: U64,
-    /// Connects ended by another error.
-    connects_unreachable: U64,
-    /// Connects that nothing answered.
-    connects_timed_out: U64,
-    /// Connects called off after their SYN was sent again.
-    connects_cancelled: U64,
-    /// connect() calls that failed at once.
-    connects_errors: U64,
-    /// Of `synack-retransmit` and `request-end`: the final ACK has come, and was put aside.
-    acked: Flag,
-    /// Of these: the listener has TCP_DEFER_ACCEPT.
-    defers_accept: Flag,
-    /// Of `request-end`: type and code of the ICMP message that ended it, as 256 × type + code.
-    icmp: U16,
-    /// Of these: because the SYN queue was exactly at its limit.
-    cookies_at_limit: U64,
-    /// SYNs that were granted a cookie, and then dropped at a full accept queue.
-    cookies_dropped: U64,
-    /// The same, with the SYN queue exactly at its limit.
-    cookies_dropped_at_limit: U64,
-    /// Valid cookies that came back.
-    cookies_valid: U64,
-    /// ACKs for no request and with no valid cookie.
-    cookies_invalid: U64,
-    /// Connections enqueued by a cookie.
-    cookies_accepted: U64,
-    /// Connections enqueued by their SYN (TCP Fast Open).
-    fast_opens: U64,
-    /// SYN-ACKs sent again for one of these reasons, where they are not told apart.
-    retransmits_unknown: U64,
-    /// Half-open requests that the peer reset.
-    resets: U64,
-    /// Half-open requests that were reset at a full accept queue.
-    aborts: U64,
-    /// Half-open requests that an ICMP error ended.
-    icmp_ends: U64,
-    /// Half-open requests that became subflows of MPTCP connections.
-    joins: U64,
-    /// Half-open requests that TCP_DEFER_ACCEPT kept waiting for data.
-    deferred_requests: U64,
-    /// Children that were made and then not enqueued.
-    orphans: U64,
-    /// How many events of other kinds came between the row before, if it is of the same kind, and this one; of a batch's first row of its
-    /// kind: how many came before it in the batch.
-    others_between: U16,
-    /// Of rare events: all of it, as JSON. Such a row is read back from here; its other columns are for queries.
-    detail: Text,
-}
+/// All columns, the counts of a listener among them.
+macro_rules! with_the_counters {
+    ($( $(#[doc = $doc:literal])+ $count:ident, )+) => {
+        columns! {
+            /// When it happened, or was read.
+            time: Time,
+            /// What happened: the name of the kind of event.
+            event: Word,
+            /// Network namespace: inode number of `/proc/PID/ns/net`.
+            netns: U32,
+            /// Process that acted. In rows of softirq context (drops, retransmissions, `enqueue`), where nobody acts, and in samples:
+            /// the process that is known to have the listener.
+            pid: U32,
+            /// Its thread that acted.
+            tid: U32,
+            /// Its real user id.
+            uid: U32,
+            /// Its control group (v2): inode number of the directory; 0 if unknown.
+            cgroup: U64,
+            /// Its name. Whatever the process set: escape it before showing it.
+            comm: Word,
+            /// Its container, pod or unit, if it has been looked at.
+            container: Word,
+            /// Address family of the socket: 4 or 6.
+            family: U8,
+            /// Local address; for a bind that failed, the requested one.
+            local_ip: Address,
+            /// Local port; 0 where none is bound.
+            local_port: U16,
+            /// Remote address. Of `prefix-sample`: the network.
+            remote_ip: Address,
+            /// Remote port.
+            remote_port: U16,
+            /// Index of the device that the socket is bound to; 0 for none.
+            device: U32,
+            /// Address in kernel memory of the socket, or of the listener: an identity while it lives.
+            sk: U64,
+            /// Inode number of that socket's file; 0 if it has none.
+            inode: U64,
+            /// Address in kernel memory of the connection that was enqueued or accepted.
+            child: U64,
+            /// Connections in the listener's accept queue.
+            queue: U32,
+            /// Limit of the accept queue: it is full when `queue > queue_limit`.
+            queue_limit: U32,
+            /// Requests in the listener's SYN queue.
+            syn_queue: U32,
+            /// Why: of a drop, of a retransmission.
+            cause: Word,
+            /// How: a port was taken, a connection was enqueued, a request or a connect ended, a sample was made, bind or listen failed.
+            how: Word,
+            /// The listener's count of this kind of event, this one included; of `lost`, how many; of `port-survey`, ports in use; of `prefix-sample`, connections.
+            total: U64,
+            /// Of `accept`: time in the accept queue; of `enqueue`: since the first SYN-ACK; of `port-released`: how long it was held; of `synack-retransmit` and
+            /// `request-end`: since the request's first SYN-ACK; of `connect`: since connect() was called. Nanoseconds.
+            duration_ns: U64,
+            /// How often the request's timer had run out; of `connect`: how often its SYN was sent again.
+            timeouts: U32,
+            /// Socket options, a bit set: 1 SO_REUSEADDR, 2 SO_REUSEPORT, 4 IPV6_V6ONLY, 8 IP_FREEBIND, 16 IP_TRANSPARENT.
+            options: U8,
+            /// `net.ipv4.tcp_syncookies` at a SYN drop.
+            syncookies: U32,
+            /// Argument of listen().
+            backlog: U32,
+            /// errno of what failed.
+            errno: U32,
+            /// The port goes on being held by a TIME_WAIT remnant.
+            time_wait: Flag,
+            /// This row repeats what was known when this part of a rotated recording began.
+            carried: Flag,
+            /// Of `listener-sample`: the kernel's `sk_drops` of the listener, since its birth. Like all counts of a listener that follow, which
+            /// are since the tracer attached, it only grows.
+            socket_drops: U64,
+            $( $(#[doc = $doc])+ $count: U64, )+
+            /// Longest accept wait, ns.
+            wait_max_ns: U64,
+            /// Deepest accept queue seen.
+            depth_max: U32,
+            /// Most requests seen in the SYN queue.
+            syn_queue_max: U32,
+            /// When a SYN-ACK was last sent again.
+            last_retransmit: Time,
+            /// When a connection was last accepted.
+            last_accept: Time,
+            /// When a connection was last enqueued.
+            last_enqueue: Time,
+            /// Process that accepted last.
+            last_acceptor_pid: U32,
+            /// Thread that accepted last.
+            last_acceptor_tid: U32,
+            /// Histogram of accept waits since the tracer attached: start of each bucket that is not empty, ns. A bucket ends at
+            /// most 6.25 % above its start.
+            wait_bucket_ns: Many,
+            /// Histogram of accept waits: how many in each of these buckets.
+            wait_bucket_count: Many,
+            /// Histogram of handshake times (first SYN-ACK to final ACK): start of each bucket that is not empty, ns.
+            handshake_bucket_ns: Many,
+            /// Histogram of handshake times: how many in each of these buckets.
+            handshake_bucket_count: Many,
+            /// Of `connect` and `connect-sample`, of this process's connects to this destination: since when is counted.
+            connects_since: Time,
+            /// SYNs sent again.
+            connects_syns_again: U64,
+            /// Connects whose SYN was sent again.
+            connects_unanswered: U64,
+            /// Of these: established in the end.
+            connects_established: U64,
+            /// Connects answered by RST.
+            connects_refused: U64,
+            /// Connects ended by another error.
+            connects_unreachable: U64,
+            /// Connects that nothing answered.
+            connects_timed_out: U64,
+            /// Connects called off after their SYN was sent again.
+            connects_cancelled: U64,
+            /// connect() calls that failed at once.
+            connects_errors: U64,
+            /// Of `synack-retransmit` and `request-end`: the final ACK has come, and was put aside.
+            acked: Flag,
+            /// Of these: the listener has TCP_DEFER_ACCEPT.
+            defers_accept: Flag,
+            /// Of `request-end`: type and code of the ICMP message that ended it, as 256 × type + code.
+            icmp: U16,
+            /// SYN-ACKs sent again for one of these reasons, where they are not told apart.
+            retransmits_unknown: U64,
+            /// How many events of other kinds came between the row before, if it is of the same kind, and this one; of a batch's first row of its
+            /// kind: how many came before it in the batch.
+            others_between: U16,
+            /// Of rare events: all of it, as JSON. Such a row is read back from here; its other columns are for queries.
+            detail: Text,
+        }
 
-/// The counts of a listener that have a column of their own name.
-macro_rules! for_each_count {
-    ($each:ident) => {
-        $each! {
-            syns syn_drops_no_route syn_drops_accept_queue syn_drops_syn_queue syn_drops_max_syn_backlog cookies_sent retransmits_timer
-            retransmits_duplicate_syn expired ack_drops_accept_queue ack_drops_other socket_drops enqueued accepted
-            wait_total_ns waits wait_max_ns depth_max syn_queue_max cookies_at_limit cookies_dropped
-            cookies_dropped_at_limit cookies_valid cookies_invalid cookies_accepted fast_opens retransmits_unknown resets
-            aborts icmp_ends joins orphans
+        /// The counts of a listener, each of which has a column of its own name.
+        macro_rules! for_each_count {
+            ($each:ident) => {
+                $each! { $($count)+ retransmits_unknown socket_drops wait_max_ns depth_max syn_queue_max }
+            };
         }
     };
 }
+tcptrace_common::listener_counters!(with_the_counters);
 pub(super) use for_each_count;
 
 /// The column that says in which order the rows of a batch came.
@@ -301,5 +261,7 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), DESCRIPTIONS.len());
         assert!(DESCRIPTIONS.iter().all(|column| column.text.trim().ends_with('.')));
+        assert!(DESCRIPTIONS.iter().all(|column| member(name(column.name)) == column.name));
+        assert!(schema().field_with_name("deferred_requests").is_ok());
     }
 }

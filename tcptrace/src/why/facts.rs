@@ -1,11 +1,11 @@
 //! What is known about a destination, before anybody judges.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::command::{Inside, Standpoint};
 use crate::event::NetfilterQueue;
-use crate::finding::Finding;
+use crate::finding::{Finding, Value};
 use crate::host::counters::Counters;
 use crate::host::devices::Device;
 use crate::host::knobs::Knobs;
@@ -29,8 +29,23 @@ impl std::str::FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("{text:?} is not HOST:PORT: write web.example:443, 10.0.0.5:80 or [2001:db8::5]:80");
+        let wrong = || {
+            let what = if text.contains("://") {
+                "leave out the scheme and the path"
+            } else if text.starts_with('/') || text.starts_with("unix:") {
+                "a Unix socket is no TCP destination"
+            } else {
+                "the port is missing or no number"
+            };
+            let what = if text.matches(':').count() > 1 && !text.contains(['[', '/']) {
+                "an IPv6 address stands in brackets"
+            } else {
+                what
+            };
+            format!(
+                "{text:?} is not HOST:PORT ({what}): write web.example:443, 10.0.0.5:80 or [2001:db8::5]:80"
+            )
+        };
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -38,7 +53,13 @@ impl std::str::FromStr for Target {
         if host.is_empty() || (bare.is_none() && host.contains(':')) {
             return Err(wrong());
         }
-        Ok(Self { host: bare.unwrap_or(host).to_owned(), port })
+        let host = bare.unwrap_or(host).to_owned();
+        if host.parse().is_ok_and(|ip: Ipv6Addr| ip.is_unicast_link_local()) {
+            return Err(format!(
+                "{host} is a link-local address, which every device has its own of: say which, as [{host}%eth0]:{port}"
+            ));
+        }
+        Ok(Self { host, port })
     }
 }
 
@@ -46,6 +67,8 @@ impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.host.parse::<IpAddr>() {
             Ok(address) => write!(f, "{}", SocketAddr::new(address, self.port)),
+            // With a zone.
+            Err(_) if self.host.contains(':') => write!(f, "[{}]:{}", self.host, self.port),
             Err(_) => write!(f, "{}:{}", self.host, self.port),
         }
     }
@@ -113,6 +136,8 @@ pub struct AddressFacts {
     /// The namespace of this host that has the address at which connections end ([`AddressFacts::at`]). `None`: none that could
     /// be looked into, so it is elsewhere.
     pub server: Option<Place>,
+    /// Why that may not be the namespace, or the host, that is reached.
+    pub server_doubt: Option<String>,
     /// The device of that namespace that connections come by; `None` if that is not known.
     pub arrival: Option<Device>,
     /// Settings of that namespace.
@@ -250,6 +275,13 @@ impl AddressFacts {
         }
     }
 
+    /// Why it is not sure that the server is the one that is reached; none if our own connection ended there.
+    pub fn doubt_of_server(&self) -> Option<&str> {
+        let seen = self.far_end().and_then(|end| end.place.as_ref());
+        let proven = seen.is_some() && seen.map(|at| at.netns) == self.server.as_ref().map(|at| at.netns);
+        self.server_doubt.as_deref().filter(|_| !proven)
+    }
+
     /// `10.0.0.5:80`, and where connections to it are led.
     pub fn end_in_words(&self) -> String {
         match &self.steered.known {
@@ -302,6 +334,12 @@ impl Facts {
         known.map_or_else(|| format!("with index {index}"), |(_, device)| device.name.clone())
     }
 
+    /// The name of a device of a namespace, or its index.
+    pub fn device_named(&self, netns: u32, index: u32) -> String {
+        let known = self.devices.iter().find(|(place, device)| (*place, device.index) == (netns, index));
+        known.map_or_else(|| index.to_string(), |(_, device)| device.name.clone())
+    }
+
     /// The listeners that take connections to `address`.
     pub fn listeners_at<'f>(&'f self, address: &'f AddressFacts) -> impl Iterator<Item = &'f Listener> {
         self.listeners.iter().filter(|listener| address.fit(listener) == Fit::Covers)
@@ -330,24 +368,40 @@ impl Facts {
     /// What was seen of findings of `code` about a listener of this address's namespace, or about it as a destination.
     pub fn finding<'f>(&'f self, address: &'f AddressFacts, codes: &'f [&'f str]) -> Option<&'f Finding> {
         let of_this = |finding: &Finding| {
-            let port = finding
-                .subject
-                .address
-                .map(|at| at.port())
-                .or(finding.subject.port)
-                .is_some_and(|port| port == address.to.port() || port == address.at().port());
-            let ip = finding.subject.address.map(|at| at.ip().to_canonical());
-            let ends = [address.to.ip().to_canonical(), address.at().ip().to_canonical()];
-            let here = ip.is_none_or(|ip| ip.is_unspecified() || ends.contains(&ip));
+            let ends = [address.to, address.at()];
+            let is = |ip: Option<IpAddr>, port: u16| {
+                let same = |end: &SocketAddr| end.ip().to_canonical();
+                ends.iter().any(|end| {
+                    end.port() == port && ip.is_none_or(|ip| ip.is_unspecified() || same(end) == ip)
+                })
+            };
+            let here = ends_of(finding).into_iter().any(|(ip, port)| is(ip, port));
             let server = address.server.as_ref().map(|server| server.netns);
             let netns = finding.subject.netns;
-            port && here && (netns.is_none() || netns == server || netns == Some(self.client.netns))
+            here && (netns.is_none() || netns == server || netns == Some(self.client.netns))
         };
         let seen = self.seen.as_ref()?;
         codes
             .iter()
             .find_map(|code| seen.findings.iter().find(|finding| finding.code == *code && of_this(finding)))
     }
+}
+
+/// Whether two addresses are one; a zone, which not every source of them knows, does not count.
+pub(super) fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    (one.ip(), one.port()) == (other.ip(), other.port())
+}
+
+/// Where the servers are that a finding is about: its subject, or those that it names where it hits several alike.
+pub(super) fn ends_of(finding: &Finding) -> Vec<(Option<IpAddr>, u16)> {
+    let subject = &finding.subject;
+    let at = |at: SocketAddr| (Some(at.ip().to_canonical()), at.port());
+    let own = subject.address.map(at).or_else(|| subject.port.map(|port| (None, port)));
+    let several = match finding.evidence.get("servers") {
+        Some(Value::Parties(parties)) => parties.as_slice(),
+        _ => &[],
+    };
+    own.into_iter().chain(several.iter().filter_map(|party| party.address.map(at))).collect()
 }
 
 #[cfg(test)]
@@ -361,9 +415,12 @@ mod tests {
         assert_eq!(target("web.example:443"), Ok(Target { host: "web.example".into(), port: 443 }));
         assert_eq!(target("[::1]:80").unwrap().to_string(), "[::1]:80");
         assert_eq!(target("10.0.0.1:80").unwrap().to_string(), "10.0.0.1:80");
-        for wrong in ["web", "web:0", "web:x", ":80", "::1:80", "web:70000", ""] {
+        assert_eq!(target("[fe80::1%eth0]:80").unwrap().to_string(), "[fe80::1%eth0]:80");
+        for wrong in ["web", "web:0", "web:x", ":80", "::1:80", "web:70000", "", "[fe80::1]:80"] {
             assert!(target(wrong).is_err(), "{wrong}");
         }
+        assert!(target("http://web:80/").unwrap_err().contains("scheme"));
+        assert!(target("/run/web.sock").unwrap_err().contains("Unix"));
     }
 
     #[test]

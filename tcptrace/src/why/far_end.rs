@@ -40,8 +40,10 @@ pub struct FarEnd {
 pub enum Fate {
     /// A program took it over with accept(): `nginx[17]`, or `None` where its name may not be looked at.
     Accepted(Option<String>),
-    /// A program there sent data, or closed it: what it has to accept it for.
-    Answered(&'static str),
+    /// A program there sent data: what it has to accept it for.
+    Answered,
+    /// A program took it over, and closed it without a byte: `nginx[17]`, where it could be seen.
+    Closed(Option<String>),
     /// The handshake is complete, and it waits in the accept queue.
     Waiting,
     /// The server's kernel still waits for the last step, or for data (`TCP_DEFER_ACCEPT`).
@@ -55,12 +57,14 @@ pub enum Fate {
 impl FarEnd {
     /// Whether a program was seen to take it over.
     pub fn is_accepted(&self) -> bool {
-        matches!(self.fate, Fate::Accepted(_) | Fate::Answered(_))
+        matches!(self.fate, Fate::Accepted(_) | Fate::Answered | Fate::Closed(_))
     }
 }
 
 /// Between two looks.
 const STEP: Duration = Duration::from_millis(20);
+/// A program that can serve nobody closes what it accepts at once.
+const AFTERWARDS: Duration = Duration::from_millis(250);
 /// A far end that is on this host is found at once; the last step of the handshake may take its time.
 const APPEARS: Duration = Duration::from_millis(150);
 
@@ -77,9 +81,17 @@ pub(super) fn follow(client: &Netns, connection: BorrowedFd<'_>, patience: Durat
     let opened = Tuple { from: local, to: rewritten(client, local).unwrap_or(called) };
     let tuple = translated(client, &table, opened, &mut unread);
     let mut found: Option<(Netns, DiagSocket)> = None;
+    let mut accepted: Option<(Instant, u64)> = None;
     let fate = loop {
         if let Some(fate) = heard(connection) {
             break fate;
+        }
+        if let Some((since, _)) = accepted {
+            if since.elapsed() >= AFTERWARDS {
+                break Fate::Accepted(None);
+            }
+            std::thread::sleep(STEP);
+            continue;
         }
         let now = match &found {
             Some((netns, _)) => socket_of(netns, tuple).map(|socket| (netns.clone(), socket)),
@@ -87,10 +99,10 @@ pub(super) fn follow(client: &Netns, connection: BorrowedFd<'_>, patience: Durat
         };
         match now {
             Some(seen) => {
-                let is_accepted = seen.1.inode != 0;
+                let inode = seen.1.inode;
                 found = Some(seen);
-                if is_accepted {
-                    break Fate::Accepted(None);
+                if inode != 0 {
+                    accepted = Some((Instant::now(), inode));
                 }
             }
             // It is gone again: what was sent before comes with the next look.
@@ -109,6 +121,7 @@ pub(super) fn follow(client: &Netns, connection: BorrowedFd<'_>, patience: Durat
     };
     let fate = match (fate, &found) {
         (Fate::Accepted(_), Some((_, socket))) => Fate::Accepted(owner(socket.inode)),
+        (Fate::Closed(_), _) => Fate::Closed(accepted.and_then(|(_, inode)| owner(inode))),
         (fate, _) => fate,
     };
     let place = found.map(|(netns, _)| Place {
@@ -121,6 +134,7 @@ pub(super) fn follow(client: &Netns, connection: BorrowedFd<'_>, patience: Durat
 
 fn address(from: SockaddrStorage) -> Option<SocketAddr> {
     let v4 = from.as_sockaddr_in().map(|v4| SocketAddr::from((v4.ip(), v4.port())));
+    // Without the zone, which sock_diag's addresses do not have.
     v4.or_else(|| from.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), v6.port())))).map(canonical)
 }
 
@@ -128,8 +142,8 @@ fn address(from: SockaddrStorage) -> Option<SocketAddr> {
 fn heard(connection: BorrowedFd<'_>) -> Option<Fate> {
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     match recv(connection.as_fd().as_raw_fd(), &mut [0], flags) {
-        Ok(0) => Some(Fate::Answered("closed it")),
-        Ok(_) => Some(Fate::Answered("sent data")),
+        Ok(0) => Some(Fate::Closed(None)),
+        Ok(_) => Some(Fate::Answered),
         Err(Errno::EAGAIN | Errno::EINTR) => None,
         Err(_) => Some(Fate::Reset),
     }

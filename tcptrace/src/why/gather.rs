@@ -2,19 +2,19 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 
-use super::facts::{ClosedListener, LeftOver, Waiting};
+use super::facts::{ClosedListener, LeftOver, Waiting, ends_of, is_same};
 use super::sampler::Samples;
 use super::steered;
 use super::{AddressFacts, Facts, Pending, Place, Seen, Target};
 use crate::event::{ObservationStatus, canonical};
 use crate::finding::Finding;
 use crate::host::counters::Counters;
-use crate::host::devices::device;
-use crate::host::firewall::queues;
+use crate::host::devices::{Device, device};
 use crate::host::knobs::Knobs;
+use crate::host::netfilter::queues;
 use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns};
 use crate::host::procfs::Procfs;
-use crate::host::route::{Route, route};
+use crate::host::route::{Route, route, route_by};
 use crate::host::sock_diag::{Query, SockDiag, SockDiagError, States};
 use crate::host::tcp_state::TcpState;
 use crate::stock::{self, Gap, Tracing};
@@ -59,7 +59,21 @@ pub fn look(scope: &Scope) -> Result<Facts, NetnsError> {
             let found = device(table.get(listener.netns)?, listener.socket.ifindex).ok()??;
             Some((listener.netns, found))
         });
-    let devices = devices.collect();
+    let mut devices: Vec<(u32, Device)> = devices.collect();
+    for address in addresses.iter().flatten() {
+        let way = (Some(scope.client.id()), address.route.as_ref().ok());
+        let back = (
+            address.server.as_ref().map(|server| server.netns),
+            address.way_back.as_ref().map(|back| &back.1),
+        );
+        for (netns, route) in [way, back] {
+            if let (Some(netns), Some(Route::Unicast { device: index, .. })) = (netns, route) {
+                let of = if netns == scope.client.id() { Some(&scope.client) } else { table.get(netns) };
+                let found = of.and_then(|of| device(of, *index).ok()?);
+                devices.extend(found.map(|found| (netns, found)));
+            }
+        }
+    }
     Ok(Facts {
         target: scope.target.clone(),
         client: place(&scope.client),
@@ -103,9 +117,14 @@ fn resolve(scope: &Scope) -> Result<Vec<SocketAddr>, String> {
     let ask = || (target.host.as_str(), target.port).to_socket_addrs();
     let found = in_netns(&scope.client, ask)
         .map_err(|error| error.to_string())?
-        .map_err(|error| format!("{} stands for no address: {error}", target.host))?;
+        .map_err(|error| format!("{} cannot be resolved: {error}", target.host))?;
     let mut addresses: Vec<SocketAddr> = Vec::new();
-    for address in found.map(canonical) {
+    // The zone of a link-local address stays.
+    let with_zone = |address: SocketAddr| match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => address,
+        other => canonical(other),
+    };
+    for address in found.map(with_zone) {
         if !addresses.contains(&address) {
             addresses.push(address);
         }
@@ -120,18 +139,27 @@ fn of_address(
     place: &impl Fn(&Netns) -> Place,
     gaps: &mut Vec<Gap>,
 ) -> AddressFacts {
-    let way = route(&scope.client, to.ip()).map_err(|error| error.to_string());
+    let zone = match to {
+        SocketAddr::V6(v6) => Some(v6.scope_id()).filter(|zone| *zone != 0),
+        SocketAddr::V4(_) => None,
+    };
+    let way = route_by(&scope.client, to.ip(), zone).map_err(|error| error.to_string());
+    let mut server_doubt = None;
     let called = if way == Ok(Route::Local) || to.ip().is_unspecified() {
         Some(scope.client.clone())
     } else {
-        steered::owner_of(table, to.ip(), &scope.client).cloned()
+        let holder = steered::holder(table, &scope.client, to.ip(), zone);
+        server_doubt = holder.as_ref().and_then(|holder| holder.doubt.clone());
+        holder.map(|holder| holder.netns)
     };
     let joined = scope.joined.iter().find(|(called, _)| *called == to).map(|(_, end)| *end);
-    let gateway = match &way {
-        Ok(Route::Unicast { gateway, .. }) => *gateway,
-        _ => None,
+    // By the loopback device, the first of every namespace, if by no other.
+    let (gateway, by, from) = match &way {
+        Ok(Route::Unicast { gateway, device, source }) => (*gateway, *device, *source),
+        _ => (None, 1, None),
     };
-    let on_the_way = steered::Way { client: &scope.client, server: called.as_ref(), gateway };
+    let on_the_way =
+        steered::Way { client: &scope.client, server: called.as_ref(), gateway, device: by, source: from };
     let (steered, last) = steered::look(&on_the_way, to, joined, table, place);
     let at = steered.known.as_ref().map_or(to, |known| known.to);
     let server = if steered.known.is_none() {
@@ -139,7 +167,9 @@ fn of_address(
     } else if at.ip().is_loopback() || route(&last, at.ip()).is_ok_and(|found| found == Route::Local) {
         Some(last)
     } else {
-        steered::owner_of(table, at.ip(), &last).cloned()
+        let holder = steered::holder(table, &last, at.ip(), None);
+        server_doubt = holder.as_ref().and_then(|holder| holder.doubt.clone()).or(server_doubt);
+        holder.map(|holder| holder.netns)
     };
     let left_over = match &server {
         Some(server) => left_over(server, at.port()).unwrap_or_else(|error| {
@@ -191,6 +221,7 @@ fn of_address(
         route: way,
         knobs: server.as_ref().and_then(|server| Knobs::of(server).ok()).unwrap_or_default(),
         server: server.as_ref().map(place),
+        server_doubt,
         left_over,
         pending,
         steered,
@@ -228,7 +259,7 @@ pub(super) fn pending(client: &Netns, to: SocketAddr) -> Result<Pending, SockDia
     let mut found = Pending::default();
     let states = States::of(&[TcpState::SynSent, TcpState::Established]);
     for socket in SockDiag::open(client)?.sockets(&Query { states, ports: None })?.sockets {
-        if canonical(socket.remote) != to {
+        if !is_same(canonical(socket.remote), to) {
             continue;
         }
         match socket.state {
@@ -254,10 +285,7 @@ fn observes(tracing: &Tracing, name: &str) -> bool {
 /// What a trace has seen of the port, and by how much the counters have grown since `before`.
 fn what_was_seen(facts: &Facts, tracing: &Tracing, before: &[(Netns, Counters)]) -> Seen {
     let ports = ports(facts.target.port, facts.addresses.as_deref().unwrap_or_default());
-    let about = |finding: &&Finding| {
-        let port = finding.subject.address.map(|at| at.port()).or(finding.subject.port);
-        port.is_some_and(|port| ports.contains(&port))
-    };
+    let about = |finding: &&Finding| ends_of(finding).iter().any(|(_, port)| ports.contains(port));
     let world = tracing.engine().world();
     let closed = world
         .listeners()

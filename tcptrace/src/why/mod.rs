@@ -21,6 +21,9 @@ pub use rules::VERDICTS;
 pub use sampler::{Samples, sample};
 pub use verdict::{Answer, Found, Step, Verdict};
 
+/// Steps that look at the server's namespace.
+const OF_SERVER: [&str; 5] = ["way-back", "listener", "syn-queue", "accept-queue", "accepting"];
+
 /// Walks the candidate causes for one address of the target.
 pub fn judge(facts: &Facts, address: &AddressFacts) -> Answer {
     let steps = [
@@ -37,6 +40,12 @@ pub fn judge(facts: &Facts, address: &AddressFacts) -> Answer {
     ];
     let mut steps: Vec<Step> =
         steps.into_iter().map(|(name, judge)| Step { name, found: judge(facts, address) }).collect();
+    if let Some(doubt) = address.doubt_of_server() {
+        steps
+            .iter_mut()
+            .filter(|step| OF_SERVER.contains(&step.name))
+            .for_each(|step| step.found.doubt(doubt));
+    }
     steps.extend(cause::contradiction(facts, address).map(|found| Step { name: "contradiction", found }));
     Answer::of(address.to, steps)
 }

@@ -11,8 +11,10 @@ pub const VERDICTS: &[CauseRule] = &[
     CauseRule {
         code: "no-address",
         means: "the name stands for no address",
-        certain: Some("getaddrinfo in the client's namespace found none"),
-        likely: None,
+        certain: Some("getaddrinfo found none"),
+        likely: Some(
+            "the same, and the client's namespace is another one: its processes may have other files (/etc/resolv.conf, /etc/hosts) than tcptrace",
+        ),
         possible: None,
         told_apart: &[Apart {
             from: "a name server that cannot be reached",
@@ -23,7 +25,7 @@ pub const VERDICTS: &[CauseRule] = &[
         code: "no-route",
         means: "the client's namespace has no route to the address",
         certain: Some("the kernel's own answer (rtnetlink), policy rules included"),
-        likely: None,
+        likely: Some("the same, and BPF programs of the control group may change what is connected to"),
         possible: None,
         told_apart: &[Apart {
             from: "a host that does not answer",
@@ -34,7 +36,7 @@ pub const VERDICTS: &[CauseRule] = &[
         code: "blackhole-route",
         means: "a blackhole route of the client swallows the packets",
         certain: Some("the kernel's own answer (rtnetlink)"),
-        likely: None,
+        likely: Some("the same, and BPF programs of the control group may change what is connected to"),
         possible: None,
         told_apart: &[Apart { from: "a firewall", by: "the route's type" }],
     },
@@ -42,7 +44,7 @@ pub const VERDICTS: &[CauseRule] = &[
         code: "unreachable-route",
         means: "an unreachable route of the client refuses the address",
         certain: Some("the kernel's own answer (rtnetlink)"),
-        likely: None,
+        likely: Some("the same, and BPF programs of the control group may change what is connected to"),
         possible: None,
         told_apart: &[Apart { from: "an ICMP message of a router", by: "the route's type" }],
     },
@@ -50,7 +52,7 @@ pub const VERDICTS: &[CauseRule] = &[
         code: "prohibit-route",
         means: "a prohibit route of the client forbids the address",
         certain: Some("the kernel's own answer (rtnetlink)"),
-        likely: None,
+        likely: Some("the same, and BPF programs of the control group may change what is connected to"),
         possible: None,
         told_apart: &[Apart { from: "an ICMP message of a firewall", by: "the route's type" }],
     },
@@ -88,7 +90,7 @@ pub const VERDICTS: &[CauseRule] = &[
             "the kernel's own answer (rtnetlink) in the server's namespace, for the address that the client takes",
         ),
         likely: Some(
-            "the same, and connections are translated on the way, so the client's address may be as well",
+            "the same, and connections are translated on the way, so the client's address may be as well; or it is not sure that the server is this namespace",
         ),
         possible: None,
         told_apart: &[Apart {
@@ -199,7 +201,7 @@ pub const VERDICTS: &[CauseRule] = &[
             "all listeners of the server's namespace were listed, no rule, IPVS service, sk_lookup or connect program leads connections elsewhere, and no connection was set up",
         ),
         likely: Some(
-            "listeners, rules or programs could not all be read; or connections are led there by a rule that was only read",
+            "listeners, rules or programs could not all be read; connections are led there by a rule that was only read; programs at a device may rewrite packets; or it is not sure that the server is this namespace",
         ),
         possible: Some(
             "a rule or program may lead connections elsewhere, or a connection was set up all the same",
@@ -214,8 +216,12 @@ pub const VERDICTS: &[CauseRule] = &[
                 by: "no listener is there whatever the firewall does",
             },
             Apart {
+                from: "another host, or another namespace, with the same address",
+                by: "from another namespace: the link-layer address that the client knows is one of the server's; likely at most where that is not so",
+            },
+            Apart {
                 from: "tc or XDP programs that rewrite addresses",
-                by: "not looked at: with `--probe`, an answer shows them",
+                by: "programs and filters at the devices of the way are looked for: likely at most where there are any",
             },
         ],
     },
@@ -352,8 +358,10 @@ pub const VERDICTS: &[CauseRule] = &[
     CauseRule {
         code: "process-stopped",
         means: "all owners of the listener are stopped",
-        certain: Some("the state of all their threads"),
-        likely: Some("the same for some of several listeners"),
+        certain: Some("a signal has stopped all their threads (state `T`)"),
+        likely: Some(
+            "the same for some of several listeners; or a tracer has (state `t`), which may be for a moment; or it is not sure that the server is this namespace",
+        ),
         possible: None,
         told_apart: &[
             Apart { from: "a program that is busy or blocked", by: "the state is `T` or `t`" },
@@ -366,7 +374,9 @@ pub const VERDICTS: &[CauseRule] = &[
     CauseRule {
         code: "fd-limit",
         means: "an owner has as many files open as it may, so accept() fails",
-        certain: Some("open files equal the limit, it is the only owner, and connections wait"),
+        certain: Some(
+            "as many descriptors below the limit are open as there are, it is the only owner, and connections wait",
+        ),
         likely: Some("other owners may still accept, or nothing waits"),
         possible: None,
         told_apart: &[Apart {
@@ -450,7 +460,7 @@ pub const VERDICTS: &[CauseRule] = &[
         code: "answers",
         means: "a program serves: connections are accepted",
         certain: Some(
-            "our own connection was set up, and was accepted by a process (its socket there has a file), or the program sent data or closed it",
+            "our own connection was set up, and was accepted by a process (its socket there has a file) and not closed at once, or the program sent data",
         ),
         likely: Some(
             "our own connection was set up, and its other end is not on this host; or others' connections were accepted while this was watched",
@@ -465,12 +475,28 @@ pub const VERDICTS: &[CauseRule] = &[
         ],
     },
     CauseRule {
+        code: "closed-at-once",
+        means: "a program accepts the connection, and closes it without a byte",
+        certain: None,
+        likely: Some("our own connection was closed by its other end within the watch, and nothing was sent"),
+        possible: None,
+        told_apart: &[
+            Apart { from: "a program that serves", by: "it would wait for the client to ask" },
+            Apart {
+                from: "a limit of the program, a client that it refuses, a proxy whose own server fails, a protocol that ends so",
+                by: "nothing excludes any: its log tells",
+            },
+        ],
+    },
+    CauseRule {
         code: "no-answer",
         means: "SYNs to another host stay without an answer",
         certain: Some(
-            "our own SYN had no answer until `--timeout`; or the finding `syn-unanswered` was certain",
+            "our own SYN had no answer until `--timeout`, and no packet was seen to be dropped on this host, where that is seen; or the finding `syn-unanswered` was certain",
         ),
-        likely: Some("others' SYNs were sent again, and none is answered"),
+        likely: Some(
+            "the same where drops are not seen, or programs at a device may drop packets; or others' SYNs were sent again, and none is answered",
+        ),
         possible: Some(FINDING),
         told_apart: &[Apart {
             from: "whether the SYN or its answer is lost, or a firewall there drops it",
@@ -479,12 +505,12 @@ pub const VERDICTS: &[CauseRule] = &[
     },
     CauseRule {
         code: "refused",
-        means: "another host answers by RST",
+        means: "connects are refused, and the server is none of this host",
         certain: Some("our own connection was refused; or the finding `connect-refused` was certain"),
         likely: Some(FINDING),
         possible: Some(FINDING),
         told_apart: &[Apart {
-            from: "whether no process listens there or a firewall rejects it",
+            from: "whether no process listens there, or a firewall rejects it there, on the way or on this host",
             by: "nothing excludes either: ask there",
         }],
     },

@@ -4,12 +4,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Place;
+use super::facts::is_same;
 use crate::host::netfilter::conntrack;
-use crate::host::netfilter::ruleset::{Hook, How, Steering};
-use crate::host::netfilter::{self, ipvs};
+use crate::host::netfilter::ruleset::{How, Steering};
+use crate::host::netfilter::{self, Hook, ipvs};
 use crate::host::netns::{Netns, NetnsTable};
-use crate::host::route::{Route, route};
-use crate::host::steering;
+use crate::host::route::{Route, route, route_by};
+use crate::host::{devices, neighbours, rewriting, steering};
 
 /// What leads connections elsewhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +21,10 @@ pub struct Steered {
     pub may: Vec<String>,
     /// What could not be looked into, in words.
     pub unread: Vec<String>,
+    /// What may rewrite packets at a device of the way, in words.
+    pub rewriting: Vec<String>,
+    /// Programs of the control group may change what is connected to, or could not be asked for.
+    pub may_rewrite_connects: bool,
 }
 
 /// Where connections really go.
@@ -40,14 +45,15 @@ pub struct Known {
 impl Steered {
     /// Whether the called address is known to be where connections end.
     pub fn is_excluded(&self) -> bool {
-        self.known.is_none() && self.may.is_empty() && self.unread.is_empty()
+        self.known.is_none() && self.may.is_empty() && self.unread.is_empty() && self.rewriting.is_empty()
     }
 
     /// What leaves it open where connections end, in words.
     pub fn doubts(&self) -> Option<String> {
         let may = self.may.iter().map(|what| format!("{what} may lead connections elsewhere"));
         let unread = self.unread.iter().map(|what| format!("it could not be looked into {what}"));
-        let all: Vec<String> = may.chain(unread).collect();
+        let rewriting = self.rewriting.iter().map(|what| format!("{what} may rewrite packets"));
+        let all: Vec<String> = may.chain(unread).chain(rewriting).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 }
@@ -59,6 +65,10 @@ pub(super) struct Way<'a> {
     pub(super) server: Option<&'a Netns>,
     /// The first neighbour that packets go to.
     pub(super) gateway: Option<IpAddr>,
+    /// The device by which they leave.
+    pub(super) device: u32,
+    /// The address that the client takes.
+    pub(super) source: Option<IpAddr>,
 }
 
 /// Looks for what leads connections to `to` elsewhere; `joined` is where one was seen to end.
@@ -79,6 +89,7 @@ pub(super) fn look(
             last = netns.clone();
             found.known = Some(known);
         }
+        look_at_devices(&mut found, way, netns, &here, at);
         match steering::socket_lookups(netns) {
             Ok(0) => {}
             // A socket lookup program decides about packets that arrive, at whichever address.
@@ -86,7 +97,9 @@ pub(super) fn look(
             Err(error) => found.unread.push(format!("the BPF sk_lookup programs of {here} ({error})")),
         }
     }
-    match steering::connect_programs(to.is_ipv6()) {
+    let programs = steering::connect_programs(to.is_ipv6());
+    found.may_rewrite_connects = !matches!(programs, Ok(0));
+    match programs {
         Ok(0) => {}
         Ok(programs) => found.may.push(format!(
             "{programs} BPF program(s) of the control group, which may change what its processes connect to,"
@@ -95,7 +108,7 @@ pub(super) fn look(
             found.unread.push(format!("the BPF programs that may change what is connected to ({error})"));
         }
     }
-    if let Some(joined) = joined.filter(|joined| *joined != to) {
+    if let Some(joined) = joined.filter(|joined| !is_same(*joined, to)) {
         let by = found.known.take().filter(|known| known.to == joined).map(|known| known.by);
         let route = route(&last, joined.ip());
         found.known = Some(Known {
@@ -112,7 +125,7 @@ pub(super) fn look(
 /// The client's own namespace, then the one that the packets come to, where it is on this host.
 fn hops<'a>(way: &Way<'a>, table: &'a NetnsTable) -> Vec<(&'a Netns, Hook)> {
     let mut hops = vec![(way.client, Hook::Output)];
-    let gateway = way.gateway.and_then(|gateway| owner_of(table, gateway, way.client));
+    let gateway = way.gateway.and_then(|gateway| owners(table, gateway, way.client).next());
     for next in [gateway, way.server].into_iter().flatten() {
         if hops.iter().all(|(known, _)| known.id() != next.id()) {
             hops.push((next, Hook::Prerouting));
@@ -121,13 +134,91 @@ fn hops<'a>(way: &Way<'a>, table: &'a NetnsTable) -> Vec<(&'a Netns, Hook)> {
     hops
 }
 
-/// The namespace of this host, other than `but`, that has an address.
-pub(super) fn owner_of<'t>(table: &'t NetnsTable, ip: IpAddr, but: &Netns) -> Option<&'t Netns> {
-    if ip.is_loopback() {
-        return None;
+/// What is at the devices that packets pass in one namespace.
+fn look_at_devices(found: &mut Steered, way: &Way<'_>, netns: &Netns, here: &Place, to: SocketAddr) {
+    const LOOPBACK: u32 = 1;
+    let device = |to: IpAddr| match route(netns, to) {
+        Ok(Route::Unicast { device, .. }) => Some(device),
+        _ => None,
+    };
+    let is_client = netns.id() == way.client.id();
+    let (first, then) =
+        (if is_client { Some(way.device) } else { way.source.and_then(device) }, device(to.ip()));
+    let all = match devices::devices(netns) {
+        Ok(all) => all,
+        Err(error) => return found.unread.push(format!("the devices of {here} ({error})")),
+    };
+    let passed: Vec<&devices::Device> = match first {
+        Some(first) => [Some(first), then]
+            .into_iter()
+            .flatten()
+            .flat_map(|index| devices::passed_with(&all, index))
+            .collect(),
+        // By which one they come is not known.
+        None => all.iter().filter(|device| device.index != LOOPBACK).collect(),
+    };
+    for device in passed {
+        match rewriting::at(netns, device) {
+            Ok(what) => found.rewriting.extend(what.into_iter().map(|what| format!("{what} of {here}"))),
+            Err(error) => found.unread.push(format!("the programs of device {} ({error})", device.name)),
+        }
     }
-    let mut others = table.iter().filter(|netns| netns.id() != but.id());
-    others.find(|netns| route(netns, ip).is_ok_and(|found| found == Route::Local))
+    found.rewriting.sort_unstable();
+    found.rewriting.dedup();
+}
+
+/// The namespaces of this host, other than `but`, that have an address.
+fn owners<'t>(table: &'t NetnsTable, ip: IpAddr, but: &Netns) -> impl Iterator<Item = &'t Netns> {
+    let but = but.id();
+    let others = table.iter().filter(move |netns| netns.id() != but && !ip.is_loopback());
+    others.filter(move |netns| route(netns, ip).is_ok_and(|found| found == Route::Local))
+}
+
+/// A namespace of this host that has an address which another one calls.
+pub(super) struct Holder {
+    pub(super) netns: Netns,
+    /// Why it may be another host, or another namespace, that has it for the caller.
+    pub(super) doubt: Option<String>,
+}
+
+/// Gateways of this host that are followed.
+const GATEWAYS: usize = 4;
+
+/// The namespace of this host that has an address for `from`: the way there is followed by the link-layer addresses of neighbours.
+pub(super) fn holder(table: &NetnsTable, from: &Netns, to: IpAddr, device: Option<u32>) -> Option<Holder> {
+    let mut at = from.clone();
+    let mut is_sure = true;
+    for step in 0..GATEWAYS {
+        let way = route_by(&at, to, device.filter(|_| step == 0));
+        let (gateway, device) = match way {
+            Ok(Route::Local) if step > 0 => {
+                return Some(Holder { doubt: (!is_sure).then(|| doubt(to, &at)), netns: at });
+            }
+            Ok(Route::Unicast { gateway, device, .. }) => (gateway, device),
+            _ => break,
+        };
+        let next = gateway.unwrap_or(to);
+        let have: Vec<&Netns> = owners(table, next, &at).collect();
+        let address = neighbours::link_address(&at, device, next);
+        let has = |netns: &&&Netns| {
+            let all = devices::devices(netns).unwrap_or_default();
+            address.as_ref().is_some_and(|address| all.iter().any(|device| device.address == *address))
+        };
+        let proven = have.iter().find(has).copied();
+        let Some(next) = proven.or_else(|| have.first().copied()) else { break };
+        is_sure &= proven.is_some();
+        at = next.clone();
+    }
+    // It cannot be followed: whichever namespace has the address.
+    let netns = owners(table, to, from).next()?.clone();
+    Some(Holder { doubt: Some(doubt(to, &netns)), netns })
+}
+
+fn doubt(ip: IpAddr, netns: &Netns) -> String {
+    let name = netns.name().map_or_else(|| netns.id().to_string(), str::to_owned);
+    format!(
+        "that network namespace {name} is the one that is reached at {ip} is not proven (no neighbour entry of the client has a link-layer address of it): another host may have the same address"
+    )
 }
 
 /// What one namespace does to connections to `to`.
@@ -178,7 +269,16 @@ fn translation(
     if services.iter().any(|service| service.address.is_none()) {
         found.may.push(format!("an IPVS service of {here} by firewall mark"));
     }
-    let steer = met.iter().find(|rule| rule.surely_met).or(met.first());
+    let steer = met.iter().find(|rule| rule.open.is_empty()).or(met.first());
+    // Another rule comes first, if what it asks for holds.
+    for before in met.iter().take_while(|rule| Some(*rule) != steer) {
+        found.may.push(format!(
+            "{} by {} of {here}, {}",
+            before.how.name(),
+            before.rule,
+            if_it_holds(before)
+        ));
+    }
     let by = steer.map(|rule| format!("{} by {} of {here}", rule.how.name(), rule.rule));
     // What was seen outweighs what rules say.
     if tracks && (steer.is_some() || !found.unread.is_empty()) {
@@ -204,8 +304,8 @@ fn translation(
     let by = by.unwrap_or_default();
     match end(rule, hook, to) {
         Some(end) => {
-            if !rule.surely_met {
-                found.may.push(format!("{by}, if its other conditions hold,"));
+            if !rule.open.is_empty() {
+                found.may.push(format!("{by}, {}", if_it_holds(rule)));
             }
             Some(known(end, by, false))
         }
@@ -214,6 +314,11 @@ fn translation(
             None
         }
     }
+}
+
+/// What a rule asks for that could not be told.
+fn if_it_holds(rule: &Steering) -> String {
+    format!("if what it asks for holds ({}),", rule.open.join(", "))
 }
 
 /// Where a rule leads connections to `to`, if it says so itself.
@@ -236,7 +341,7 @@ mod tests {
 
     fn rule(how: How, to: Option<&str>, port: Option<u16>) -> Steering {
         let to = to.map(|to| to.parse().unwrap());
-        Steering { how, to, port, rule: String::new(), surely_met: true }
+        Steering { how, to, port, rule: String::new(), open: Vec::new() }
     }
 
     #[test]
@@ -256,7 +361,8 @@ mod tests {
     #[test]
     fn doubts_are_put_into_words() {
         assert!(Steered::default().is_excluded() && Steered::default().doubts().is_none());
-        let doubtful = Steered { may: vec!["a rule".into()], unread: vec!["IPVS".into()], known: None };
+        let doubtful =
+            Steered { may: vec!["a rule".into()], unread: vec!["IPVS".into()], ..Steered::default() };
         assert!(!doubtful.is_excluded());
         let doubts = doubtful.doubts().unwrap();
         assert!(doubts.contains("a rule may lead") && doubts.contains("looked into IPVS"), "{doubts}");

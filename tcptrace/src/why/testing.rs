@@ -25,6 +25,7 @@ pub(super) fn address(to: &str) -> AddressFacts {
         way_back: None,
         route: Ok(Route::Local),
         server: Some(here()),
+        server_doubt: None,
         knobs: Knobs {
             ip_local_port_range: Some(PortRange { first: 32768, last: 60999 }),
             ..Knobs::default()

@@ -376,7 +376,17 @@ fn overflow() -> Finding {
 
 #[test]
 fn other_hosts() {
-    assert_eq!(of(probed(remote("192.0.2.1:80"), no_answer()), vec![]), ("no-answer", Certain, Some(false)));
+    // Without probes it may be this host itself that drops it.
+    assert_eq!(of(probed(remote("192.0.2.1:80"), no_answer()), vec![]), ("no-answer", Likely, Some(false)));
+    let watched = |rewriting: &[&str]| {
+        let mut to = probed(remote("192.0.2.1:80"), no_answer());
+        to.steered.rewriting = rewriting.iter().map(|what| (*what).to_owned()).collect();
+        let mut facts = facts(vec![to], vec![]);
+        facts.seen = Some(Seen { sees_drops: true, ..Seen::default() });
+        verdict(&facts)
+    };
+    assert_eq!(watched(&[]), ("no-answer", Certain, Some(false)));
+    assert_eq!(watched(&["an XDP program on device eth0"]), ("no-answer", Likely, Some(false)));
     assert_eq!(of(probed(remote("192.0.2.1:80"), refused()), vec![]), ("refused", Certain, Some(false)));
     // The other host's kernel has answered; whether a program has accepted is not seen from here.
     assert_eq!(
@@ -474,6 +484,63 @@ fn a_translated_port_is_judged_where_it_ends() {
 }
 
 #[test]
+fn programs_at_a_device_of_the_way_leave_it_open_where_connections_end() {
+    let mut to = probed(address("10.0.0.1:80"), refused());
+    to.steered.rewriting.push("filters of traffic control (bpf) on device lo".to_owned());
+    assert_eq!(of(to.clone(), vec![]), ("no-listener", Likely, Some(false)));
+    let text = text_of(&facts(vec![to], vec![]));
+    assert!(text.contains("on device lo may rewrite packets"), "{text}");
+}
+
+#[test]
+fn another_host_may_have_the_address_of_a_namespace() {
+    let doubtful = |probe| AddressFacts {
+        server_doubt: Some("another host may have the same address".to_owned()),
+        ..probed(address("10.0.0.1:80"), probe)
+    };
+    assert_eq!(of(doubtful(refused()), vec![]), ("no-listener", Likely, Some(false)));
+    assert_eq!(of(doubtful(refused()), vec![full()]).1, Likely);
+    let text = text_of(&facts(vec![doubtful(refused())], vec![]));
+    assert!(text.contains("not certain, because another host"), "{text}");
+    // Our own connection ended there.
+    assert_eq!(of(doubtful(kept_waiting()), vec![full()]), ("accept-queue-full", Certain, Some(false)));
+}
+
+#[test]
+fn programs_that_change_what_is_called_leave_a_missing_route_likely() {
+    let mut to = remote("192.0.2.1:80");
+    to.route = Ok(Route::Nowhere(Nowhere::NoRoute));
+    to.steered.may_rewrite_connects = true;
+    assert_eq!(of(to, vec![]), ("no-route", Likely, Some(false)));
+}
+
+#[test]
+fn what_is_closed_without_a_byte_is_not_served() {
+    let closed = || ended(Fate::Closed(Some("node[7]".to_owned())));
+    let to = probed(address("10.0.0.1:80"), closed());
+    assert_eq!(of(to.clone(), vec![listener("0.0.0.0:80")]), ("closed-at-once", Likely, Some(false)));
+    assert!(text_of(&facts(vec![to], vec![listener("0.0.0.0:80")])).contains("by node[7]"));
+    assert_eq!(
+        of(probed(address("10.0.0.1:80"), ended(Fate::Answered)), vec![listener("0.0.0.0:80")]),
+        ("answers", Certain, Some(true))
+    );
+}
+
+#[test]
+fn a_finding_about_many_servers_is_about_each_of_them() {
+    let about = |server: &str| {
+        let party = Party { kind: "destination", address: Some(server.parse().unwrap()), ..Party::default() };
+        let mut shared = finding("handshake-dropped", "10.0.0.9:9", HERE);
+        shared.subject.address = None;
+        shared.evidence = Evidence::new().with("servers", vec![party]);
+        verdict(&with_finding(address("10.0.0.1:80"), None, shared)).0
+    };
+    assert_eq!(about("10.0.0.1:80"), "handshake-dropped");
+    assert_ne!(about("10.0.0.1:81"), "handshake-dropped");
+    assert_ne!(about("10.0.0.2:80"), "handshake-dropped");
+}
+
+#[test]
 fn a_translation_to_an_address_that_no_namespace_has() {
     let gone = |probe| {
         let mut to = led("172.17.0.2:8080", true);
@@ -494,7 +561,7 @@ fn a_translation_to_an_address_that_no_namespace_has() {
 fn the_absence_of_a_listener_shows_nothing_where_packets_may_be_led_elsewhere() {
     let steered = |may: &[&str], unread: &[&str]| {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        let steered = Steered { known: None, may: texts(may), unread: texts(unread) };
+        let steered = Steered { may: texts(may), unread: texts(unread), ..Steered::default() };
         AddressFacts { steered, ..address("10.0.0.1:80") }
     };
     assert_eq!(of(steered(&["a BPF program"], &[]), vec![]), ("no-listener", Possible, Some(false)));
@@ -598,7 +665,8 @@ fn listeners_that_come_and_go_while_it_is_watched() {
 
 #[test]
 fn a_listener_that_is_bound_to_another_device() {
-    let device = |index, name: &str, master| Device { index, name: name.to_owned(), kind: None, master };
+    let device =
+        |index, name: &str, master| Device { index, name: name.to_owned(), master, ..Device::default() };
     let mut bound = listener("0.0.0.0:80");
     bound.socket.ifindex = 5;
     let by = |arrival: Option<Device>| {

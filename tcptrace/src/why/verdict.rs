@@ -38,6 +38,16 @@ impl Found {
         Self::Unknown { text: text.into() }
     }
 
+    /// A certain problem is likely at most, because of `doubt`.
+    pub(super) fn doubt(&mut self, doubt: &str) {
+        if let Self::Problem(verdict) = self
+            && verdict.confidence == Confidence::Certain
+        {
+            verdict.confidence = Confidence::Likely;
+            verdict.text = format!("{}; not certain, because {doubt}", verdict.text);
+        }
+    }
+
     /// What was seen, in words.
     pub fn text(&self) -> &str {
         match self {

@@ -1,4 +1,6 @@
-//! What the live suite runs, as data: every case on every kernel in every tier.
+//! What the live suite runs, as data: cases that every run plays on every kernel, and a rotation of which each run plays a part.
+//!
+//! Every variant of every rehearsal is in one of the two: `tcptrace/tests/suite.rs` compares them with the catalogue.
 
 use std::time::Duration;
 
@@ -57,6 +59,10 @@ pub(crate) enum Judge {
     Rehearsal,
     /// Every probe is named, and fired unless it says why it is not attached.
     SelfTest,
+    /// The same, where IPv6 is off: what needs it was not tried, and says so.
+    SelfTestWithoutIpv6,
+    /// Little is attached, and the coverage names the kernel's lockdown as the reason.
+    Lockdown,
 }
 
 /// One command.
@@ -85,7 +91,7 @@ const BEST: &[Tier] = &[Tier::Auto];
 /// What takes programs of its own in each of the full tiers.
 const FULL: &[Tier] = &[Tier::Auto, Tier::Kprobe];
 
-pub(crate) const CASES: [Case; 29] = [
+pub(crate) const CASES: [Case; 30] = [
     rehearsal("accept-overflow", &["rehearse", "accept-overflow"], &Tier::ALL),
     // The tracepoint tier does not see listen() fail.
     rehearsal("port-grab", &["rehearse", "port-grab"], &[Tier::Tracepoint]),
@@ -134,7 +140,201 @@ pub(crate) const CASES: [Case; 29] = [
     rehearsal("dropped-xdp-driver", &["rehearse", "dropped", "--variant", "xdp-driver"], BEST),
 ];
 
+/// A machine on which something is switched off at boot, and what is asked there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Boot {
+    /// For the kernel's command line.
+    pub(crate) argument: &'static str,
+    pub(crate) case: Case,
+}
+
+/// Such machines, one in each turn of the rotation.
+pub(crate) const BOOTS: [Boot; 2] = [
+    Boot {
+        argument: "ipv6.disable=1",
+        case: Case {
+            name: "self-test-without-ipv6",
+            arguments: &["probes", "--self-test"],
+            judge: Judge::SelfTestWithoutIpv6,
+            timeout: TIMEOUT,
+            tiers: FULL,
+        },
+    },
+    Boot {
+        argument: "lockdown=confidentiality",
+        case: Case {
+            name: "coverage-under-lockdown",
+            arguments: &["probes"],
+            judge: Judge::Lockdown,
+            timeout: TIMEOUT,
+            tiers: BEST,
+        },
+    },
+];
+
+/// A variant of a rehearsal in the rotation, in the tiers that follow; none: in all of them.
+macro_rules! turn {
+    ($incident:literal, $variant:literal) => {
+        turn!($incident, $variant, &Tier::ALL)
+    };
+    ($incident:literal, $variant:literal, $tiers:expr) => {
+        rehearsal(concat!($incident, "-", $variant), &["rehearse", $incident, "--variant", $variant], $tiers)
+    };
+}
+
+/// What no run plays whole; see [`super::rotation`].
+pub(crate) const ROTATION: &[Case] = &[
+    turn!("accept-overflow", "accept-slow"),
+    turn!("accept-overflow", "somaxconn"),
+    turn!("accept-overflow", "stopped"),
+    turn!("accept-overflow", "not-accepting"),
+    turn!("accept-overflow", "workers"),
+    turn!("accept-overflow", "shrunk"),
+    turn!("accept-overflow", "steered"),
+    turn!("accept-overflow", "pre-forked"),
+    turn!("accept-stall", "busy"),
+    turn!("accept-stall", "stopped"),
+    turn!("accept-stall", "workers"),
+    turn!("accept-stall", "not-interested"),
+    turn!("accept-stall", "gave-up"),
+    turn!("accept-stall", "acceptor-exited"),
+    turn!("accept-stall", "inherited"),
+    turn!("accept-stall", "worker-stopped"),
+    turn!("accept-stall", "smc"),
+    turn!("accept-failed", "emfile"),
+    turn!("accept-failed", "reserve-descriptor"),
+    turn!("accept-failed", "eagain"),
+    turn!("slow-accept", "burst"),
+    turn!("backlog-capture", "stateful-firewall"),
+    turn!("backlog-capture", "silent"),
+    turn!("backlog-capture", "client-gave-up"),
+    turn!("backlog-capture", "client-gone"),
+    turn!("backlog-capture", "syn-flood"),
+    turn!("backlog-capture", "slow-client"),
+    turn!("syn-queue-full", "cookies"),
+    turn!("syn-queue-full", "somaxconn"),
+    turn!("syn-queue-full", "max-syn-backlog"),
+    turn!("syn-queue-full", "flood"),
+    turn!("defer-accept", "full"),
+    turn!("defer-accept", "full-drop"),
+    turn!("defer-accept", "idle"),
+    turn!("defer-accept", "distant"),
+    turn!("backlog-truncated", "negative"),
+    turn!("listener-closed", "close"),
+    turn!("listener-closed", "restart"),
+    turn!("listener-closed", "io-uring"),
+    turn!("listener-closed", "io-uring-close"),
+    turn!("reuseport-imbalance", "uneven-hash"),
+    turn!("storm", "small"),
+    turn!("no-answer", "closed-port"),
+    turn!("no-answer", "listener-exited"),
+    turn!("no-answer", "wrong-address"),
+    turn!("no-answer", "other-family"),
+    turn!("no-answer", "other-netns"),
+    turn!("no-answer", "input-drop"),
+    turn!("no-answer", "output-drop"),
+    turn!("no-answer", "iptables-input"),
+    turn!("no-answer", "iptables-output"),
+    turn!("no-answer", "synack-drop"),
+    turn!("no-answer", "ack-drop"),
+    turn!("no-answer", "reject"),
+    turn!("no-answer", "unreachable"),
+    turn!("no-answer", "rp-filter"),
+    turn!("no-answer", "checksum"),
+    turn!("no-answer", "no-way-back"),
+    turn!("no-answer", "blackhole"),
+    turn!("no-answer", "syn-queue"),
+    turn!("no-answer", "accept-queue"),
+    turn!("no-answer", "stopped"),
+    turn!("no-answer", "upstream"),
+    turn!("no-answer", "far-closed-port"),
+    turn!("no-answer", "published"),
+    turn!("no-answer", "published-gone"),
+    turn!("no-answer", "other-device"),
+    turn!("no-answer", "other-device-here"),
+    turn!("no-answer", "other-vrf"),
+    turn!("dropped", "md5"),
+    turn!("dropped", "min-ttl"),
+    turn!("dropped", "socket-filter"),
+    turn!("dropped", "cgroup-in"),
+    turn!("dropped", "reject-icmp"),
+    turn!("dropped", "xdp-generic"),
+    turn!("port-grab", "listener"),
+    turn!("port-grab", "bound-socket"),
+    turn!("port-grab", "time-wait"),
+    turn!("port-grab", "time-wait-restart"),
+    turn!("port-grab", "inherited-fd"),
+    turn!("port-grab", "wildcard"),
+    turn!("port-grab", "older-holder"),
+    turn!("port-grab", "vanishing"),
+    turn!("port-grab", "at-listen"),
+    turn!("port-grab", "other-namespace"),
+    turn!("port-grab", "other-user"),
+    turn!("port-grab", "accepted-child"),
+    turn!("port-grab", "kernel-socket"),
+    turn!("port-grab", "self-connect"),
+    turn!("port-grab", "fin-wait"),
+    turn!("port-grab", "fin-wait-1"),
+    turn!("port-grab", "last-ack"),
+    turn!("port-grab", "close-wait"),
+    turn!("port-grab", "device"),
+    turn!("port-grab", "device-wildcard"),
+    turn!("port-grab", "fin-wait-reuse"),
+    turn!("port-grab", "other-devices"),
+    turn!("port-grab", "remedied-listener"),
+    turn!("bind-refused", "address-missing"),
+    turn!("bind-refused", "privileged-port"),
+    turn!("bind-refused", "multipath"),
+    turn!("bind-refused", "security-module"),
+    turn!("bind-refused", "cgroup-program"),
+    turn!("bind-refused", "tentative"),
+    turn!("bind-refused", "duplicate"),
+    turn!("bind-refused", "loopback-off"),
+    turn!("bind-refused", "ipv6-off"),
+    turn!("bind-refused", "untested"),
+    turn!("bind-refused", "nonlocal"),
+    turn!("connection-exists", "time-wait"),
+    turn!("connection-exists", "closing"),
+    turn!("connection-exists", "open"),
+    turn!("connection-exists", "every"),
+    turn!("connection-exists", "timestamps"),
+    turn!("connection-exists", "other-port"),
+    turn!("port-exhaustion", "churn"),
+    turn!("port-exhaustion", "small-range"),
+    turn!("port-exhaustion", "hot-destination"),
+    turn!("port-exhaustion", "own-range"),
+    turn!("port-exhaustion", "bind-any"),
+    turn!("port-leak", "basic"),
+    turn!("port-leak", "close-wait"),
+    turn!("port-leak", "bound"),
+    turn!("port-leak", "container"),
+    turn!("port-leak", "pool"),
+    turn!("port-leak", "turnover"),
+    turn!("port-risk", "range-overlap"),
+    turn!("port-risk", "reserved"),
+    turn!("healthy", "short"),
+    turn!("healthy", "keep-alive"),
+    turn!("healthy", "restart"),
+    turn!("healthy", "eagain"),
+    turn!("healthy", "port-scan"),
+    turn!("healthy", "fast-open"),
+    turn!("healthy", "mptcp"),
+    turn!("healthy", "reuseport-even"),
+    turn!("healthy", "attach-loaded"),
+    turn!("healthy", "namespaces"),
+    turn!("healthy", "happy-eyeballs"),
+];
+
 impl Case {
+    /// The rehearsal that it plays, and the variant if it names one.
+    pub(crate) fn rehearsal(&self) -> Option<(&'static str, Option<&'static str>)> {
+        match self.arguments {
+            ["rehearse", incident, "--variant", variant, ..] => Some((incident, Some(variant))),
+            ["rehearse", incident, ..] => Some((incident, None)),
+            _ => None,
+        }
+    }
+
     /// The whole command.
     pub(crate) fn command(&self, program: &str, tier: Tier) -> Vec<String> {
         std::iter::once(program)

@@ -19,7 +19,9 @@ pub(crate) fn problems(judge: Judge, tier: Tier, stdout: &[u8]) -> Vec<String> {
     }
     match judge {
         Judge::Rehearsal => rehearsal(&lines, tier, &mut problems),
-        Judge::SelfTest => self_test(&lines, tier, &mut problems),
+        Judge::SelfTest => self_test(&lines, tier, false, &mut problems),
+        Judge::SelfTestWithoutIpv6 => self_test(&lines, tier, true, &mut problems),
+        Judge::Lockdown => lockdown(&lines, &mut problems),
     }
     problems.0
 }
@@ -322,15 +324,43 @@ fn reconciliation(lines: &Lines, problems: &mut Problems) {
     }
 }
 
+/// `probes`, where the kernel is locked down to confidentiality: BPF programs may not read its memory.
+fn lockdown(lines: &Lines, problems: &mut Problems) {
+    let Some(coverage) = lines.of_type("coverage").next() else {
+        problems.add("there is no coverage");
+        return;
+    };
+    let named = |value: &Value| value.as_str().is_some_and(|text| text.contains("lockdown"));
+    problems.unless(array(&coverage["hindrances"]).iter().any(named), || {
+        format!("the coverage does not name the lockdown: {}", coverage["hindrances"])
+    });
+    let missing: Vec<&Value> = array(&coverage["observations"])
+        .iter()
+        .filter(|observation| observation["status"] == "missing")
+        .collect();
+    problems.unless(!missing.is_empty(), || "nothing is missing, though the kernel is locked down".into());
+    for observation in missing {
+        problems.unless(named(&observation["reason"]), || {
+            format!("{} is missing for another reason: {}", observation["name"], observation["reason"])
+        });
+    }
+}
+
 /// `probes --self-test`: one line a probe.
-fn self_test(lines: &Lines, tier: Tier, problems: &mut Problems) {
+fn self_test(lines: &Lines, tier: Tier, without_ipv6: bool, problems: &mut Problems) {
     coverage(lines, tier, problems);
     let probes: Vec<&Value> = lines.of_type("probe").collect();
     problems.unless(!probes.is_empty(), || "the self-test names no probe".into());
+    let is_off =
+        |probe: &Value| probe["not_tried"].as_str().is_some_and(|why| why.starts_with("IPv6 is off"));
+    problems.unless(probes.iter().any(|probe| is_off(probe)) == without_ipv6, || {
+        format!("IPv6 is {}, and the self-test says otherwise", if without_ipv6 { "off" } else { "on" })
+    });
     for probe in probes {
         let name = &probe["name"];
         match (probe["attached"].as_bool(), probe["fired"].as_bool()) {
             (Some(true), Some(true)) => {}
+            (Some(true), None) if without_ipv6 && is_off(probe) => {}
             (Some(true), _) => problems.add(format!("the probe {name} is attached and did not fire")),
             (Some(false), _) => {
                 let has_reason = probe["reason"].as_str().is_some_and(|reason| !reason.is_empty());

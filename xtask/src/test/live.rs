@@ -1,4 +1,4 @@
-//! All cases on all kernels, in a guest for each.
+//! What is played on the kernels of the matrix, in a guest for each.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::cases::{Case, Tier};
 use super::tally::Tally;
-use super::{Run, runs, seconds};
-use crate::vm::{Guest, Hardware, HostCopy, Job, JobReport, Kernel, Observer, Series, run_batch};
+use super::{Guests, Run, seconds};
+use crate::vm::{Guest, Hardware, HostCopy, Job, JobReport, Kernel, Observer, run_batch};
 
 /// Where the guest has the tracer; on its PATH.
 const PROGRAM: &str = "/usr/local/bin/tcptrace";
@@ -34,7 +33,7 @@ impl Observer for Reporter<'_, '_> {
 
     fn ended(&mut self, job: usize, report: &JobReport) {
         let Some(run) = self.runs.get(job) else { return };
-        let problems = run.problems(report);
+        let problems = if run.lacking(report).is_some() { Vec::new() } else { run.problems(report) };
         match &mut self.again {
             Some(again) if !problems.is_empty() && report.ending.is_some() => {
                 println!("again {}: {}", run.name(self.place), problems.join("; "));
@@ -45,27 +44,20 @@ impl Observer for Reporter<'_, '_> {
     }
 }
 
-/// Every case on every kernel: one boot for each, several at a time. Cases that fail get one more try in another boot, when
+/// Each kernel's cases: one boot for each kernel, several at a time. Cases that fail get one more try in another boot, when
 /// nothing else runs: emulation stretches microseconds to milliseconds, and a kprobe skipped while another one is preempted is
 /// a count that is off by one there. What is broken is broken twice.
-pub(crate) fn run(
-    kernels: &[Series],
-    memory: &str,
-    program: &Path,
-    cases: &[&'static Case],
-    tally: &mut Tally,
-) -> Result<()> {
-    let runs = runs(cases, &Tier::ALL);
+pub(super) fn run(plan: &[Guests], memory: &str, program: &Path, tally: &mut Tally) -> Result<()> {
     let tally = Mutex::new(tally);
-    let waiting = Mutex::new(kernels.iter());
-    let worker = || -> Result<Vec<(Series, Vec<Run>)>> {
+    let waiting = Mutex::new(plan.iter().filter(|guests| !guests.runs.is_empty()));
+    let worker = || -> Result<Vec<(&Guests, Vec<Run>)>> {
         let mut again = Vec::new();
         loop {
             // A statement of its own: the lock is given back before the guest boots.
             let next = lock(&waiting).next();
-            let Some(&series) = next else { return Ok(again) };
-            let failed = boot(&guest(series, memory, program)?, series.name(), &runs, true, &tally)?;
-            again.push((series, failed));
+            let Some(next) = next else { return Ok(again) };
+            let failed = boot(&guest(next, memory, program)?, &next.name(), &next.runs, true, &tally)?;
+            again.push((next, failed));
         }
     };
     let workers = thread::scope(|scope| {
@@ -75,18 +67,22 @@ pub(crate) fn run(
             .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect::<Result<Vec<_>>>()
     })?;
-    for (series, runs) in workers.into_iter().flatten().filter(|(_, runs)| !runs.is_empty()) {
-        let place = format!("{} (second try)", series.name());
-        boot(&guest(series, memory, program)?, &place, &runs, false, &tally)?;
+    for (guests, runs) in workers.into_iter().flatten().filter(|(_, runs)| !runs.is_empty()) {
+        let place = format!("{} (second try)", guests.name());
+        boot(&guest(guests, memory, program)?, &place, &runs, false, &tally)?;
     }
     Ok(())
 }
 
-fn guest(series: Series, memory: &str, program: &Path) -> Result<Guest> {
+fn guest(guests: &Guests, memory: &str, program: &Path) -> Result<Guest> {
     Ok(Guest {
-        hardware: Hardware { memory: memory.to_owned(), ..Hardware::default() },
+        hardware: Hardware {
+            memory: memory.to_owned(),
+            kernel_arguments: guests.argument.map(str::to_owned).into_iter().collect(),
+            ..Hardware::default()
+        },
         copies: vec![HostCopy { host: program.to_path_buf(), guest: PathBuf::from(PROGRAM) }],
-        ..Guest::new(Kernel::of_series(series)?)
+        ..Guest::new(Kernel::of_series(guests.series)?)
     })
 }
 

@@ -5,6 +5,7 @@ mod check;
 mod lines;
 mod live;
 pub(crate) mod native;
+mod rotation;
 pub(crate) mod tally;
 mod units;
 
@@ -15,12 +16,13 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args as ClapArgs;
 
-use self::cases::{CASES, Case, Tier};
+use self::cases::{BOOTS, Boot, CASES, Case, ROTATION, Tier};
+use self::rotation::{Place, Turn};
 use self::tally::Tally;
 use crate::vm::{Ending, JobReport, Series};
 use crate::{binary, software};
 
-/// All kernels, all tiers, all cases, unless told otherwise.
+/// All kernels, all tiers, all cases that are not in the rotation, and one turn of that, unless told otherwise.
 #[derive(ClapArgs)]
 pub(crate) struct Args {
     /// Only this kernel; may be given several times.
@@ -29,9 +31,16 @@ pub(crate) struct Args {
     /// Unit tests, this machine, and one kernel: to know soon that nothing is badly broken.
     #[arg(long, conflicts_with = "kernels")]
     fast: bool,
-    /// Only live cases whose name contains this; no unit tests.
+    /// Only the live case of this name or, if there is none, those whose names contain this, wherever they can be played; no
+    /// unit tests.
     #[arg(long, value_name = "NAME")]
     case: Option<String>,
+    /// Play this turn of the rotation, instead of the one that belongs to the commit.
+    #[arg(long, value_name = "N", conflicts_with_all = ["case", "full"])]
+    turn: Option<u64>,
+    /// Play the whole rotation as well, on every kernel and in every tier: this takes hours.
+    #[arg(long, conflicts_with = "case")]
+    full: bool,
     /// Test this static `tcptrace` instead of building one.
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
@@ -45,12 +54,27 @@ pub(crate) struct Args {
 struct Run {
     case: &'static Case,
     tier: Tier,
+    /// The kernel need not have what the case takes: then it is skipped.
+    may_lack: bool,
 }
+
+/// Exit status of a rehearsal that this kernel cannot play.
+const NOT_SUPPORTED: i32 = 4;
 
 impl Run {
     /// Judges what came out, and tells.
     fn judge(&self, place: &str, report: &JobReport, tally: &mut Tally) {
+        if let Some(lacking) = self.lacking(report) {
+            tally.skip(&self.name(place), &lacking);
+            return;
+        }
         tally.case(&self.name(place), report, &self.problems(report));
+    }
+
+    /// What this kernel lacks for the case, if it is one that it need not be able to play.
+    fn lacking(&self, report: &JobReport) -> Option<String> {
+        let lacks = self.may_lack && report.ending == Some(Ending::Exited(NOT_SUPPORTED));
+        lacks.then(|| String::from_utf8_lossy(&report.stderr).lines().last().unwrap_or_default().to_owned())
     }
 
     /// What is wrong with what came out.
@@ -80,14 +104,7 @@ impl Run {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let kernels = match (args.fast, args.kernels.as_slice()) {
-        // The one that most hosts of today are nearest to.
-        (true, _) => vec![Series::V6_12],
-        (false, []) => Series::ALL.to_vec(),
-        (false, some) => some.to_vec(),
-    };
-    let cases: Vec<&'static Case> =
-        CASES.iter().filter(|case| args.case.as_ref().is_none_or(|part| case.name.contains(part))).collect();
+    let plan = Plan::of(args);
     let mut tally = Tally::new()?;
     if args.case.is_none() {
         units::run(&mut tally);
@@ -96,16 +113,120 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Some(program) => program.clone(),
         None => binary::build()?,
     };
-    native::run(&program, &cases, &mut tally)?;
+    native::run(&program, &plan.native, &mut tally)?;
     software::suite(&program, args.case.as_deref(), &mut tally)?;
-    live::run(&kernels, &args.memory, &program, &cases, &mut tally)?;
+    live::run(&plan.guests, &args.memory, &program, &mut tally)?;
+    if let Some(turn) = plan.turn {
+        println!(
+            "rotation: this was turn {} (again: cargo xtask test --turn {0}; one case: --case REHEARSAL-VARIANT; all: --full). \
+             It left out: {}",
+            turn.0,
+            turn.left_out()
+        );
+    }
     Ok(tally.close())
 }
 
+/// What is played where.
+struct Plan {
+    native: Vec<Run>,
+    guests: Vec<Guests>,
+    /// Which part of the rotation is in it, if a part is.
+    turn: Option<Turn>,
+}
+
+/// What is played in one boot.
+struct Guests {
+    series: Series,
+    /// What is switched off there, for the kernel's command line.
+    argument: Option<&'static str>,
+    runs: Vec<Run>,
+}
+
+impl Guests {
+    fn of(series: Series, runs: Vec<Run>) -> Self {
+        Self { series, argument: None, runs }
+    }
+
+    fn with(boot: &'static Boot) -> Self {
+        let run = |tier: &Tier| Run { case: &boot.case, tier: *tier, may_lack: false };
+        Self {
+            series: Series::V6_12,
+            argument: Some(boot.argument),
+            runs: boot.case.tiers.iter().map(run).collect(),
+        }
+    }
+
+    /// For people.
+    fn name(&self) -> String {
+        match self.argument {
+            Some(argument) => format!("{} ({argument})", self.series.name()),
+            None => self.series.name().to_owned(),
+        }
+    }
+}
+
+impl Plan {
+    fn of(args: &Args) -> Self {
+        let kernels = match (args.fast, args.kernels.as_slice()) {
+            // The one that most hosts of today are nearest to.
+            (true, _) => vec![Series::V6_12],
+            (false, []) => Series::ALL.to_vec(),
+            (false, some) => some.to_vec(),
+        };
+        let cases: Vec<&'static Case> = match &args.case {
+            Some(part) => named(part),
+            None if args.full => CASES.iter().chain(ROTATION).collect(),
+            None => CASES.iter().collect(),
+        };
+        let native = runs(&cases, &[Tier::Tracepoint], Place::Native);
+        let guests: Vec<_> = kernels
+            .into_iter()
+            .map(|kernel| Guests::of(kernel, runs(&cases, &Tier::ALL, Place::Guest(kernel))))
+            .collect();
+        let mut plan = Self { native, guests, turn: None };
+        let asked =
+            |boot: &&Boot| args.full || args.case.as_ref().is_some_and(|part| boot.case.name.contains(part));
+        plan.guests.extend(BOOTS.iter().filter(asked).map(Guests::with));
+        if args.case.is_none() && !args.full {
+            plan.add(args.turn.map_or_else(Turn::of_this_commit, Turn));
+        }
+        plan
+    }
+
+    /// Adds a part of the rotation, as far as it is on kernels that are asked for.
+    fn add(&mut self, turn: Turn) {
+        for (place, run) in turn.cases() {
+            match place {
+                Place::Native => self.native.push(run),
+                Place::Guest(series) => {
+                    let asked = self.guests.iter_mut().filter(|guests| guests.series == series);
+                    asked.for_each(|guests| guests.runs.push(run));
+                }
+            }
+        }
+        if self.guests.iter().any(|guests| guests.series == Series::V6_12) {
+            self.guests.extend(turn.boot().map(Guests::with));
+        }
+        self.turn = Some(turn);
+    }
+}
+
+/// The case of this name or, without one, those whose names contain it.
+fn named(part: &str) -> Vec<&'static Case> {
+    let all = || CASES.iter().chain(ROTATION);
+    let exactly: Vec<_> = all().filter(|case| case.name == part).collect();
+    if exactly.is_empty() { all().filter(|case| case.name.contains(part)).collect() } else { exactly }
+}
+
 /// All of a place's runs, the better tiers first.
-fn runs(cases: &[&'static Case], tiers: &[Tier]) -> Vec<Run> {
+fn runs(cases: &[&'static Case], tiers: &[Tier], place: Place) -> Vec<Run> {
+    let run = |case: &'static Case, tier| {
+        let in_rotation = !CASES.iter().any(|fixed| fixed.name == case.name);
+        Run { case, tier, may_lack: in_rotation && place.may_lack() }
+    };
     let asked = |tier: Tier| cases.iter().filter(move |case| case.tiers.contains(&tier));
-    tiers.iter().flat_map(|&tier| asked(tier).map(move |case| Run { case, tier })).collect()
+    tiers.iter().flat_map(|&tier| asked(tier).map(move |case| run(case, tier))).collect()
 }
 
 /// The path of a program as an argument.

@@ -11,17 +11,16 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, Uid};
 
-use super::cases::{Case, Tier};
 use super::tally::Tally;
-use super::{runs, text};
+use super::{Run, text};
 use crate::vm::{Ending, JobReport};
 
 const PLACE: &str = "native";
 /// How long a job may take to end by itself when asked to, before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
-pub(crate) fn run(program: &Path, cases: &[&'static Case], tally: &mut Tally) -> Result<()> {
-    for run in runs(cases, &[Tier::Tracepoint]) {
+pub(super) fn run(program: &Path, runs: &[Run], tally: &mut Tally) -> Result<()> {
+    for run in runs {
         if Uid::effective().is_root() {
             let report = execute(&run.case.command(&text(program), run.tier), run.case.timeout)?;
             run.judge(PLACE, &report, tally);

@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// Its modules: /lib/modules/RELEASE, or a tree that has one.
     #[arg(long, value_name = "DIR", requires = "vmlinuz")]
     modules: Option<PathBuf>,
+    /// More for the kernel's command line, e.g. `ipv6.disable=1`; may be given several times.
+    #[arg(long = "kernel-argument", value_name = "ARG")]
+    kernel_arguments: Vec<String>,
     /// Print the kernel's messages in the end even if all went well.
     #[arg(long)]
     console: bool,
@@ -79,7 +82,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         _ => Kernel::of_series(args.kernel)?,
     };
     let guest = Guest {
-        hardware: Hardware { memory: args.memory.clone(), cpus: args.cpus, ..Hardware::default() },
+        hardware: Hardware {
+            memory: args.memory.clone(),
+            cpus: args.cpus,
+            kernel_arguments: args.kernel_arguments.clone(),
+            ..Hardware::default()
+        },
         copies: args.copy.clone(),
         ..Guest::new(kernel)
     };

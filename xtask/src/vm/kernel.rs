@@ -9,10 +9,8 @@ use clap::ValueEnum;
 use super::apt::Apt;
 use super::unpacked::Unpacked;
 
-/// Debian's virtual package of the newest cloud kernel in a suite: small, with BTF, made for virtual machines.
-const META_PACKAGE: &str = "linux-image-cloud-amd64";
-
-/// The kernels of the test matrix: the oldest that is supported, two long-term ones, and whatever is newest.
+/// The kernels of the test matrix: the oldest that is supported, two long-term ones, and whatever is newest. Beside them one that
+/// is asked for by name only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Series {
     #[value(name = "5.10")]
@@ -23,6 +21,9 @@ pub(crate) enum Series {
     V6_12,
     #[value(name = "newest")]
     Newest,
+    /// 6.12 with PREEMPT_RT: softirqs are threads, and a lock may sleep.
+    #[value(name = "rt")]
+    Realtime,
 }
 
 impl Series {
@@ -35,6 +36,7 @@ impl Series {
             Self::V6_1 => "6.1",
             Self::V6_12 => "6.12",
             Self::Newest => "newest",
+            Self::Realtime => "rt",
         }
     }
 
@@ -43,8 +45,17 @@ impl Series {
         match self {
             Self::V5_10 => "bullseye",
             Self::V6_1 => "bookworm",
-            Self::V6_12 => "trixie",
+            Self::V6_12 | Self::Realtime => "trixie",
             Self::Newest => "sid",
+        }
+    }
+
+    /// Debian's virtual package of its newest kernel of this kind in a suite. The cloud kernels are small, with BTF, and made for
+    /// virtual machines.
+    fn meta_package(self) -> &'static str {
+        match self {
+            Self::Realtime => "linux-image-rt-amd64",
+            _ => "linux-image-cloud-amd64",
         }
     }
 }
@@ -65,7 +76,11 @@ impl Kernel {
     pub(crate) fn of_series(series: Series) -> Result<Self> {
         let unpacked = Unpacked::new("kernels", series.name())?;
         let tree = unpacked
-            .tree(series.suite(), packages, |tree| Self::in_tree(series.name(), tree).map(drop))
+            .tree(
+                series.suite(),
+                |apt| packages(apt, series.meta_package()),
+                |tree| Self::in_tree(series.name(), tree).map(drop),
+            )
             .with_context(|| format!("fetching the {} kernel", series.name()))?;
         Self::in_tree(series.name(), tree)
     }
@@ -104,12 +119,12 @@ impl Kernel {
 }
 
 /// The packages that make up a suite's newest kernel.
-fn packages(apt: &Apt) -> Result<Vec<String>> {
+fn packages(apt: &Apt, meta_package: &str) -> Result<Vec<String>> {
     let image = apt
-        .dependencies(META_PACKAGE, &["linux-image-"])?
+        .dependencies(meta_package, &["linux-image-"])?
         .into_iter()
         .next()
-        .with_context(|| format!("Debian names no kernel in {META_PACKAGE}"))?;
+        .with_context(|| format!("Debian names no kernel in {meta_package}"))?;
     // Since 7.x the image package is a shell around these two.
     let parts = apt.dependencies(&image, &["linux-binary-", "linux-modules-"])?;
     Ok(std::iter::once(image).chain(parts).collect())

@@ -32,19 +32,23 @@ const FOLDERS: [&str; 14] = [
     "kernel/net/tls",
     "kernel/net/unix",
 ];
-/// Single modules: virtual devices, and what the harness itself needs.
-const NAMES: [&str; 12] = [
+/// Single modules: virtual devices, servers of the kernel's own, and what the harness itself needs.
+const NAMES: [&str; 16] = [
     "bonding",
     "dummy",
     "ifb",
     "ipvlan",
     "macvlan",
+    "nfsd",
     "nlmon",
     "overlay",
+    "rds_tcp",
+    "smc",
     "tun",
     "veth",
     "virtio_console",
     "virtio_pci",
+    "vrf",
     "vxlan",
 ];
 

@@ -26,14 +26,19 @@ pub(crate) struct Hardware {
     /// The guest's clock advances by one nanosecond an instruction, and jumps while all is idle: what else this machine
     /// does changes nothing, and a time in the guest is a number of instructions. Slower, as its processors take turns.
     pub(crate) counts_instructions: bool,
+    /// More for the kernel's command line: `ipv6.disable=1`.
+    pub(crate) kernel_arguments: Vec<String>,
 }
 
 const EMULATION: &[&str] = &["-accel", "tcg,thread=multi"];
 const INSTRUCTION_CLOCK: &[&str] = &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"];
 
+const KERNEL_ARGUMENTS: &str =
+    "console=ttyS0 panic=-1 oops=panic unknown_nmi_panic mitigations=off no_timer_check tsc=reliable";
+
 impl Default for Hardware {
     fn default() -> Self {
-        Self { memory: "1G".into(), cpus: 2, counts_instructions: false }
+        Self { memory: "1G".into(), cpus: 2, counts_instructions: false, kernel_arguments: Vec::new() }
     }
 }
 
@@ -77,10 +82,7 @@ impl Machine {
             .arg("-kernel")
             .arg(image)
             .args(["-initrd", &path_of(&initramfs)])
-            .args([
-                "-append",
-                "console=ttyS0 panic=-1 oops=panic unknown_nmi_panic mitigations=off no_timer_check tsc=reliable",
-            ])
+            .args(["-append", &[KERNEL_ARGUMENTS, &hardware.kernel_arguments.join(" ")].join(" ")])
             .args(["-chardev", &format!("file,id=console,path={}", path_of(&console))])
             .args(["-serial", "chardev:console"])
             .args(["-device", "virtio-serial-pci"])

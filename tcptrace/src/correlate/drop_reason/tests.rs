@@ -80,8 +80,12 @@ fn connection_tracking_is_told_from_a_rule_by_its_own_counter() {
 fn a_queue_is_unread_unless_a_program_reads_it() {
     let with = |reads: &[u16], rule: Option<u16>| {
         let queue = |&number: &u16| NetfilterQueue { number, reader: 7, waiting: 0, dropped: 0, unread: 0 };
-        let rule =
-            rule.map(|number| FoundRule { place: String::new(), deed: RuleDeed::Queue, queue: Some(number) });
+        let rule = rule.map(|number| FoundRule {
+            place: String::new(),
+            deed: RuleDeed::Queue,
+            queue: Some(number),
+            open: None,
+        });
         let rules = Some(RuleFacts { rule, ..RuleFacts::default() });
         let queues = Some(reads.iter().map(queue).collect());
         caused_by("NOT_SPECIFIED", DropFacts { queues, rules, ..DropFacts::default() })

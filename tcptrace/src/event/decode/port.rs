@@ -1,129 +1,95 @@
 //! Records of ports taken, refused and given back.
 
-use tcptrace_common::{port, record, wire};
+use tcptrace_common::{port, record};
 
-use super::Body;
-use super::parts::{comm, options, read_endpoints, task};
-use crate::event::cursor::{Cursor, Ended};
+use super::parts::{comm, endpoints, options, task};
 use crate::event::{
-    BindFail, BindStage, Found, Holder, How, Kind, NoPort, PortRange, PortReleased, PortTaken, ReuseState,
-    SocketOptions, SocketState, Taker,
+    BindFail, BindStage, ClockOffset, Found, Holder, How, Kind, NoPort, PortRange, PortReleased, PortTaken,
+    ReuseState, SocketOptions, SocketState, Taker,
 };
 
-impl Body {
-    pub(super) fn bind_fail(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
-        let endpoints = read_endpoints(from)?;
-        let task = task(from)?;
-        let sk = from.u64()?;
-        let errno = from.u32()?;
-        let stage = match from.u32()? {
+pub(super) fn bind_fail(from: &record::BindFail, clock: ClockOffset) -> Kind {
+    let filled = usize::try_from(from.holders_len).unwrap_or(usize::MAX);
+    Kind::BindFail(Box::new(BindFail {
+        endpoints: endpoints(&from.endpoints),
+        task: task(&from.task),
+        sk: from.sk,
+        errno: from.errno,
+        stage: match from.stage {
             record::STAGE_LISTEN => BindStage::Listen,
             record::STAGE_SECURITY => BindStage::Security,
             _ => BindStage::Bind,
-        };
-        let options = options(from.u32()?);
-        let holders_met = from.u32()?;
-        let filled = from.u32()?;
-        let reuse_state = match from.u32()? {
-            record::REUSE_STATE_UNKNOWN => None,
-            state => {
-                let [fastreuse, fastreuseport, ..] =
-                    state.to_ne_bytes().map(|byte| i8::from_ne_bytes([byte]));
-                Some(ReuseState { fastreuse, fastreuseport })
-            }
-        };
-        let own_range = own_range(from.u32()?);
-        from.skip::<4>()?;
-        let mut holders = Vec::new();
-        for index in 0..record::HOLDERS {
-            let holder = self.holder(from)?;
-            if u32::try_from(index).is_ok_and(|index| index < filled) {
-                holders.push(holder);
-            }
-        }
-        Ok(Kind::BindFail(Box::new(BindFail {
-            endpoints,
-            task,
-            sk,
-            errno,
-            stage,
-            options,
-            holders_met,
-            reuse_state,
-            own_range,
-            holders,
-            addresses: None,
-            unusable: None,
-            ipv6_off: None,
-        })))
-    }
+        },
+        options: options(from.options),
+        holders_met: from.holders_met,
+        reuse_state: (from.reuse_state != record::REUSE_STATE_UNKNOWN).then(|| {
+            let [fastreuse, fastreuseport, ..] =
+                from.reuse_state.to_ne_bytes().map(|byte| i8::from_ne_bytes([byte]));
+            ReuseState { fastreuse, fastreuseport }
+        }),
+        own_range: own_range(from.own_range),
+        holders: from.holders.iter().take(filled).map(|of| holder(of, clock)).collect(),
+        addresses: None,
+        unusable: None,
+        ipv6_off: None,
+    }))
+}
 
-    fn holder(&self, from: &mut Cursor<'_>) -> Result<Holder, Ended> {
-        let endpoints = read_endpoints(from)?;
-        let taker = self.taker(from)?;
-        let sk = from.u64()?;
-        let inode = from.u64()?;
-        let uid = from.u32()?;
-        let state = SocketState::from_kernel(from.u8()?);
-        let options = SocketOptions::from_bits(from.u8()?);
-        let found = if from.u8()? == port::FOUND_HISTORY { Found::History } else { Found::BindHash };
-        from.skip::<1>()?;
-        Ok(Holder {
-            endpoints,
-            taker: (taker.task.pid != 0).then_some(taker),
-            sk,
-            inode,
-            uid: (uid != u32::MAX && state != SocketState::TimeWait).then_some(uid),
-            state,
-            options: Some(options),
-            found,
-        })
+fn holder(from: &port::Holder, clock: ClockOffset) -> Holder {
+    let state = SocketState::from_kernel(from.state);
+    Holder {
+        endpoints: endpoints(&from.endpoints),
+        taker: (from.taker.task.tgid != 0).then(|| taker(&from.taker, clock)),
+        sk: from.sk,
+        inode: from.ino,
+        uid: (from.uid != u32::MAX && state != SocketState::TimeWait).then_some(from.uid),
+        state,
+        options: Some(SocketOptions::from_bits(from.options)),
+        found: if from.found == port::FOUND_HISTORY { Found::History } else { Found::BindHash },
     }
+}
 
-    fn taker(&self, from: &mut Cursor<'_>) -> Result<Taker, Ended> {
-        let taker = Taker {
-            task: task(from)?,
-            since: self.clock.wall(from.u64()?),
-            released: self.clock.wall_unless_zero(from.u64()?),
-            how: how(from.u8()?.into()),
-            bootstrapped: from.u8()? != 0,
-        };
-        from.skip::<6>()?;
-        Ok(taker)
+fn taker(from: &port::Taker, clock: ClockOffset) -> Taker {
+    Taker {
+        task: task(&from.task),
+        since: clock.wall(from.since_ns),
+        released: clock.wall_unless_zero(from.released_ns),
+        how: how(from.how.into()),
+        bootstrapped: from.bootstrapped != 0,
     }
+}
 
-    pub(super) fn port_taken(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
-        Ok(Kind::PortTaken(Box::new(PortTaken {
-            endpoints: read_endpoints(from)?,
-            task: task(from)?,
-            sk: from.u64()?,
-            how: how(from.u32()?),
-            options: options(from.u32()?),
-        })))
-    }
+pub(super) fn port_taken(from: &record::PortTaken) -> Kind {
+    Kind::PortTaken(Box::new(PortTaken {
+        endpoints: endpoints(&from.endpoints),
+        task: task(&from.task),
+        sk: from.sk,
+        how: how(from.how),
+        options: options(from.options),
+    }))
+}
 
-    pub(super) fn no_port(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
-        let no_port = NoPort {
-            endpoints: read_endpoints(from)?,
-            task: task(from)?,
-            sk: from.u64()?,
-            total: from.u64()?,
-            options: options(from.u32()?),
-            own_range: own_range(from.u32()?),
-        };
-        Ok(Kind::NoPort(Box::new(no_port)))
-    }
+pub(super) fn no_port(from: &record::NoPort) -> Kind {
+    Kind::NoPort(Box::new(NoPort {
+        endpoints: endpoints(&from.endpoints),
+        task: task(&from.task),
+        sk: from.sk,
+        total: from.total,
+        options: options(from.options),
+        own_range: own_range(from.own_range),
+    }))
+}
 
-    pub(super) fn port_released(&self, from: &mut Cursor<'_>) -> Result<Kind, Ended> {
-        let endpoints = read_endpoints(from)?;
-        let sk = from.u64()?;
-        let held_ns = from.u64()?;
-        let pid = from.u32()?;
-        let how = how(from.u16()?.into());
-        let time_wait = from.u16()? != 0;
-        let comm = comm(&from.array::<{ wire::COMM_LEN }>()?);
-        Ok(Kind::PortReleased(Box::new(PortReleased { endpoints, sk, held_ns, pid, comm, how, time_wait })))
-    }
+pub(super) fn port_released(from: &record::PortReleased) -> Kind {
+    Kind::PortReleased(Box::new(PortReleased {
+        endpoints: endpoints(&from.endpoints),
+        sk: from.sk,
+        held_ns: from.held_ns,
+        pid: from.tgid,
+        comm: comm(&from.comm),
+        how: how(from.how.into()),
+        time_wait: from.time_wait != 0,
+    }))
 }
 
 /// A socket's own range of ports. A side of 0 is the namespace's, and nearly always both are given.

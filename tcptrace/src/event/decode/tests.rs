@@ -1,125 +1,18 @@
-//! Every kind from bytes that a test encoder makes of the wire structs; and no bytes at all make decoding panic.
+//! Every kind from the bytes of its type; and no bytes at all make decoding panic.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
-use tcptrace_common::listener::ListenerState;
-use tcptrace_common::record::Header;
-use tcptrace_common::{connect, drop, port};
+use tcptrace_common::{connect, drop, port, wire};
+use zerocopy::{Immutable, IntoBytes};
 
 use super::parts::endpoints;
 use super::*;
 use crate::event::*;
 
-/// Writes the members of wire structs as `repr(C)` lays them out.
-#[derive(Default)]
-struct Encoder(Vec<u8>);
-
-impl Encoder {
-    fn u8(mut self, value: u8) -> Self {
-        self.0.push(value);
-        self
-    }
-    fn u16(mut self, value: u16) -> Self {
-        self.0.extend(value.to_ne_bytes());
-        self
-    }
-    fn u32(mut self, value: u32) -> Self {
-        self.0.extend(value.to_ne_bytes());
-        self
-    }
-    fn u64(mut self, value: u64) -> Self {
-        self.0.extend(value.to_ne_bytes());
-        self
-    }
-    fn bytes(mut self, bytes: &[u8]) -> Self {
-        self.0.extend(bytes);
-        self
-    }
-    fn endpoints(self, it: &wire::Endpoints) -> Self {
-        self.bytes(&it.local)
-            .bytes(&it.remote)
-            .u16(it.local_port)
-            .u16(it.remote_port)
-            .u16(it.family)
-            .u16(it.pad)
-            .u32(it.netns)
-            .u32(it.device)
-    }
-    fn listener(self, it: &record::ListenerRef) -> Self {
-        self.u64(it.sk).u64(it.ino).u32(it.depth).u32(it.limit).u32(it.syn_queue).u32(it.pad)
-    }
-    fn task(self, it: &wire::Task) -> Self {
-        self.u32(it.tgid).u32(it.tid).u32(it.uid).u32(it.flags).u64(it.cgroup).bytes(&it.comm)
-    }
-    fn state(self, it: &ListenerState) -> Self {
-        self.u64(it.syns)
-            .u64(it.syn_drops_accept_queue)
-            .u64(it.syn_drops_syn_queue)
-            .u64(it.syn_drops_max_syn_backlog)
-            .u64(it.syn_drops_no_route)
-            .u64(it.cookies_sent)
-            .u64(it.retransmits_timer)
-            .u64(it.retransmits_duplicate_syn)
-            .u64(it.expired)
-            .u64(it.resets)
-            .u64(it.aborts)
-            .u64(it.icmp_ends)
-            .u64(it.joins)
-            .u64(it.deferred)
-            .u64(it.cookies_accepted)
-            .u64(it.cookies_valid)
-            .u64(it.cookies_invalid)
-            .u64(it.fast_opens)
-            .u64(it.orphans)
-            .u64(it.cookies_dropped)
-            .u64(it.cookies_dropped_at_limit)
-            .u64(it.cookies_at_limit)
-            .u64(it.ack_drops)
-            .u64(it.ack_drops_other)
-            .u64(it.enqueued)
-            .u64(it.accepted)
-            .u64(it.wait_total_ns)
-            .u64(it.waits)
-            .u64(it.wait_max_ns)
-            .u64(it.last_accept_ns)
-            .u64(it.last_enqueue_ns)
-            .u64(it.last_retransmit_ns)
-            .u32(it.depth_max)
-            .u32(it.depth)
-            .u32(it.limit)
-            .u32(it.last_acceptor_tid)
-            .u32(it.last_acceptor_tgid)
-            .u32(it.syn_queue_max)
-            .endpoints(&it.endpoints)
-            .u64(it.ino)
-            .bytes(&it.acceptors.iter().flat_map(|slot| slot.to_ne_bytes()).collect::<Vec<u8>>())
-    }
-    fn holder(self, it: &port::Holder) -> Self {
-        self.endpoints(&it.endpoints)
-            .task(&it.taker.task)
-            .u64(it.taker.since_ns)
-            .u64(it.taker.released_ns)
-            .u8(it.taker.how)
-            .u8(it.taker.bootstrapped)
-            .u8(it.taker.syns_again)
-            .u8(it.taker.told)
-            .bytes(&it.taker.pad)
-            .u64(it.sk)
-            .u64(it.ino)
-            .u32(it.uid)
-            .u8(it.state)
-            .u8(it.options)
-            .u8(it.found)
-            .u8(it.pad)
-    }
-}
-
-/// A record with a header in front of the body that `body` writes.
-fn encode(kind: u16, time_ns: u64, body: impl FnOnce(Encoder) -> Encoder) -> Vec<u8> {
-    let body = body(Encoder::default()).0;
-    let len = u16::try_from(body.len() + size_of::<Header>()).unwrap();
-    Encoder::default().u64(time_ns).u16(kind).u16(len).u32(3).bytes(&body).0
+/// The header of a record of type `T`.
+fn header<T>(kind: u16) -> Header {
+    Header { time_ns: 42, kind, len: u16::try_from(size_of::<T>()).unwrap(), cpu: 3 }
 }
 
 fn ends() -> wire::Endpoints {
@@ -167,7 +60,7 @@ fn some_state() -> ListenerState {
         syn_drops_accept_queue: 2,
         syn_drops_syn_queue: 3,
         syn_drops_max_syn_backlog: 31,
-        syn_drops_no_route: 33,
+        syn_drops_no_route: 38,
         cookies_sent: 32,
         retransmits_timer: 33,
         retransmits_duplicate_syn: 34,
@@ -185,7 +78,7 @@ fn some_state() -> ListenerState {
         cookies_dropped: 50,
         cookies_dropped_at_limit: 51,
         cookies_at_limit: 52,
-        ack_drops: 4,
+        ack_drops_accept_queue: 4,
         ack_drops_other: 5,
         enqueued: 6,
         accepted: 7,
@@ -207,37 +100,70 @@ fn some_state() -> ListenerState {
     }
 }
 
+fn some_totals() -> ListenerTotals {
+    ListenerTotals {
+        syns: Some(1),
+        syn_drops_accept_queue: Some(2),
+        syn_drops_syn_queue: Some(3),
+        syn_drops_max_syn_backlog: Some(31),
+        syn_drops_no_route: Some(38),
+        cookies_sent: Some(32),
+        retransmits_timer: Some(33),
+        retransmits_duplicate_syn: Some(34),
+        retransmits_unknown: None,
+        expired: Some(35),
+        resets: Some(40),
+        aborts: Some(41),
+        icmp_ends: Some(42),
+        joins: Some(43),
+        deferred: Some(44),
+        cookies_accepted: Some(45),
+        cookies_valid: Some(46),
+        cookies_invalid: Some(47),
+        fast_opens: Some(48),
+        orphans: Some(49),
+        cookies_dropped: Some(50),
+        cookies_dropped_at_limit: Some(51),
+        cookies_at_limit: Some(52),
+        ack_drops_accept_queue: Some(4),
+        ack_drops_other: Some(5),
+        enqueued: Some(6),
+        accepted: Some(7),
+        wait_total_ns: Some(8),
+        waits: Some(9),
+        wait_max_ns: Some(10),
+        last_accept: Some(Timestamp::from_nanos(1_000_011)),
+        last_enqueue: None,
+        last_retransmit: Some(Timestamp::from_nanos(1_000_036)),
+        depth_max: Some(13),
+        syn_queue_max: Some(37),
+        last_acceptor: Some(Acceptor { pid: 17, tid: 16 }),
+        socket_drops: None,
+    }
+}
+
 fn clock() -> ClockOffset {
     ClockOffset::from_readings(1_000_000, 0)
 }
 
-fn kind_of(bytes: &[u8]) -> Kind {
-    let event = decode_record(bytes, clock()).unwrap();
+fn kind_of(record: &(impl IntoBytes + Immutable)) -> Kind {
+    let event = decode_record(record.as_bytes(), clock()).unwrap();
     assert_eq!(event.time, Timestamp::from_nanos(1_000_042));
     event.kind
 }
 
 #[test]
-fn the_encoder_writes_as_many_bytes_as_the_structs_have() {
-    assert_eq!(Encoder::default().endpoints(&ends()).0.len(), size_of::<wire::Endpoints>());
-    assert_eq!(Encoder::default().state(&some_state()).0.len(), size_of::<ListenerState>());
-    assert_eq!(Encoder::default().holder(&port::Holder::default()).0.len(), size_of::<port::Holder>());
-}
-
-#[test]
 fn listen() {
-    let record = |backlog: u32, somaxconn: u32, flags: u32| {
-        encode(record::LISTEN, 42, |to| {
-            to.endpoints(&ends())
-                .listener(&listener())
-                .task(&some_task())
-                .u32(backlog)
-                .u32(somaxconn)
-                .u32(0b11)
-                .u32(flags)
-        })
+    let record = |backlog: u32, somaxconn: u32, flags: u32| record::Listen {
+        header: header::<record::Listen>(record::LISTEN),
+        endpoints: ends(),
+        listener: listener(),
+        task: some_task(),
+        backlog,
+        somaxconn,
+        options: 0b11,
+        flags,
     };
-    assert_eq!(record(0, 0, 0).len(), size_of::<record::Listen>());
     let Kind::Listen(listen) = kind_of(&record(20, 4096, 0b11)) else { panic!() };
     let expected = Listen {
         endpoints: ends_decoded(),
@@ -258,92 +184,169 @@ fn listen() {
 
 #[test]
 fn half_open_requests() {
-    let body = |kind, how: u32, age: u64| {
-        encode(kind, 42, |to| {
-            let to = to.endpoints(&ends()).listener(&listener()).u64(age).u32(how).u32(2).u64(9);
-            to.u32(record::REQUEST_ACKED).u32(0x0301)
-        })
+    let again = record::SynAckRetransmit {
+        header: header::<record::SynAckRetransmit>(record::SYNACK_RETRANSMIT),
+        endpoints: ends(),
+        listener: listener(),
+        age_ns: 7,
+        cause: record::RETRANSMIT_DUPLICATE_SYN,
+        timeouts: 2,
+        total: 9,
+        flags: record::REQUEST_DEFERRED,
+        pad: 0,
     };
-    let Kind::SynAckRetransmit(again) =
-        kind_of(&body(record::SYNACK_RETRANSMIT, record::RETRANSMIT_DUPLICATE_SYN, 7))
-    else {
-        panic!()
+    let expected = SynAckRetransmit {
+        endpoints: ends_decoded(),
+        listener: listener_decoded(),
+        cause: RetransmitCause::DuplicateSyn,
+        age_ns: Some(7),
+        timeouts: 2,
+        total: 9,
+        acked: false,
+        deferred: true,
     };
-    assert_eq!((again.cause, again.age_ns), (RetransmitCause::DuplicateSyn, Some(7)));
-    assert_eq!((again.endpoints, again.timeouts, again.total), (ends_decoded(), 2, 9));
-    let Kind::RequestEnd(end) = kind_of(&body(record::REQUEST_END, record::END_EXPIRED, record::AGE_UNKNOWN))
-    else {
-        panic!()
+    assert_eq!(kind_of(&again), Kind::SynAckRetransmit(expected));
+
+    let end = |how: u32, age_ns: u64| record::RequestEnd {
+        header: header::<record::RequestEnd>(record::REQUEST_END),
+        endpoints: ends(),
+        listener: listener(),
+        age_ns,
+        how,
+        timeouts: 2,
+        total: 9,
+        flags: record::REQUEST_ACKED,
+        icmp: 0x0301,
     };
-    assert_eq!((end.how, end.age_ns, end.listener), (RequestEnding::Expired, None, listener_decoded()));
-    assert_eq!((end.acked, end.deferred, end.icmp), (true, false, None));
-    let Kind::RequestEnd(end) = kind_of(&body(record::REQUEST_END, record::END_ICMP, 7)) else { panic!() };
-    assert_eq!((end.how, end.icmp), (RequestEnding::Icmp, Some((3, 1))));
+    let expected = RequestEnd {
+        endpoints: ends_decoded(),
+        listener: listener_decoded(),
+        how: RequestEnding::Expired,
+        age_ns: None,
+        timeouts: 2,
+        total: 9,
+        acked: true,
+        deferred: false,
+        icmp: None,
+    };
+    assert_eq!(kind_of(&end(record::END_EXPIRED, record::AGE_UNKNOWN)), Kind::RequestEnd(expected));
+    let Kind::RequestEnd(end) = kind_of(&end(record::END_ICMP, 7)) else { panic!() };
+    assert_eq!((end.how, end.age_ns, end.icmp), (RequestEnding::Icmp, Some(7), Some((3, 1))));
 }
 
 #[test]
 fn connects() {
-    let totals = |to: Encoder| {
-        // since, then the eight counts, then what is the kernel side's own.
-        (1..=9_u64).fold(to, Encoder::u64).u64(77).u64(78)
+    let totals = connect::ConnectTotals {
+        since_ns: 1,
+        syns_again: 2,
+        unanswered: 3,
+        established: 4,
+        refused: 5,
+        unreachable: 6,
+        timed_out: 7,
+        cancelled: 8,
+        errors: 9,
+        window_ns: 77,
+        streamed: 78,
     };
-    let record = |task: wire::Task, age: u64, result: u32| {
-        encode(record::CONNECT, 42, |to| {
-            totals(
-                to.endpoints(&ends()).task(&task).u64(5).u64(6).u64(age).u32(result).u32(111).u32(2).u32(0),
-            )
-        })
+    let totals_decoded = ConnectTotals {
+        since: Timestamp::from_nanos(1_000_001),
+        syns_again: 2,
+        unanswered: 3,
+        established: 4,
+        refused: 5,
+        unreachable: 6,
+        timed_out: 7,
+        cancelled: 8,
+        errors: 9,
+    };
+    let record = |task: wire::Task, age_ns: u64, result: u32| record::Connect {
+        header: header::<record::Connect>(record::CONNECT),
+        endpoints: ends(),
+        task,
+        sk: 5,
+        ino: 6,
+        age_ns,
+        result,
+        errno: 111,
+        syns_again: 12,
+        pad: 0,
+        totals,
+    };
+    let expected = Connect {
+        endpoints: ends_decoded(),
+        task: Some(task_decoded()),
+        sk: 5,
+        inode: 6,
+        age_ns: Some(9),
+        result: ConnectResult::Refused,
+        errno: Some(111),
+        syns_again: 12,
+        totals: totals_decoded,
     };
     let refused = record(some_task(), 9, connect::CONNECT_REFUSED);
-    assert_eq!(refused.len(), size_of::<record::Connect>());
-    let Kind::Connect(connect) = kind_of(&refused) else { panic!() };
-    assert_eq!((connect.endpoints, connect.task.clone()), (ends_decoded(), Some(task_decoded())));
-    assert_eq!((connect.result, connect.errno, connect.syns_again), (ConnectResult::Refused, Some(111), 2));
-    assert_eq!((connect.sk, connect.inode, connect.age_ns), (5, 6, Some(9)));
-    let counts = connect.totals;
-    assert_eq!(counts.since, Timestamp::from_nanos(1_000_001));
-    assert_eq!((counts.syns_again, counts.refused, counts.timed_out, counts.errors), (2, 5, 7, 9));
+    assert_eq!(kind_of(&refused), Kind::Connect(Box::new(expected)));
 
     let strange = record(wire::Task::default(), record::CONNECT_AGE_UNKNOWN, connect::CONNECT_SYN_AGAIN);
     let Kind::Connect(connect) = kind_of(&strange) else { panic!() };
     assert_eq!((connect.task, connect.age_ns, connect.result), (None, None, ConnectResult::SynAgain));
 
     let key = connect::ConnectKey { peer: ends().remote, netns: 77, tgid: 8, port: 80, pad: [0; 3] };
-    let sample = decode_connect_sample(&key, &totals(Encoder::default()).0, clock()).unwrap();
-    assert_eq!((sample.pid, sample.remote.to_string()), (8, "10.0.0.2:80".to_owned()));
-    assert_eq!(sample.totals, counts);
-    assert!(decode_connect_sample(&key, &[0; 7], clock()).is_err());
+    let sample = connect_sample(&key, &totals, clock());
+    assert_eq!((sample.netns, sample.pid, sample.remote.to_string()), (77, 8, "10.0.0.2:80".to_owned()));
+    assert_eq!(sample.totals, totals_decoded);
 }
 
 #[test]
 fn packets_dropped_on_their_way() {
-    let record = encode(record::HANDSHAKE_DROP, 42, |to| {
-        let to = to.endpoints(&ends()).task(&some_task()).u64(0xff01).u64(0xff02).u64(3).u32(8);
-        to.u32(u32::from(drop::PACKET_SYN_ACK))
-            .u32(u32::from(drop::DIRECTION_OUT))
-            .u32(drop::HANDSHAKE)
-            .u64(5)
-    });
-    assert_eq!(record.len(), size_of::<record::HandshakeDrop>());
-    let Kind::HandshakeDrop(dropped) = kind_of(&record) else { panic!() };
-    assert_eq!((dropped.endpoints, dropped.task.clone()), (ends_decoded(), Some(task_decoded())));
-    assert_eq!((dropped.packet, dropped.outgoing, dropped.handshake), (Packet::SynAck, true, true));
-    assert_eq!((dropped.location, dropped.input, dropped.reason, dropped.total), (0xff01, 0xff02, 8, 5));
-
-    let Kind::NoListener(absent) =
-        kind_of(&encode(record::NO_LISTENER, 42, |to| to.endpoints(&ends()).u64(9)))
-    else {
-        panic!()
+    let record = record::HandshakeDrop {
+        header: header::<record::HandshakeDrop>(record::HANDSHAKE_DROP),
+        endpoints: ends(),
+        task: some_task(),
+        location: 0xff01,
+        input: 0xff02,
+        sk: 3,
+        reason: 8,
+        packet: drop::PACKET_SYN_ACK.into(),
+        direction: drop::DIRECTION_OUT.into(),
+        flags: drop::HANDSHAKE,
+        total: 5,
     };
-    assert_eq!(absent, NoListener { endpoints: ends_decoded(), total: 9 });
+    let expected = HandshakeDrop {
+        endpoints: ends_decoded(),
+        task: Some(task_decoded()),
+        packet: Packet::SynAck,
+        outgoing: true,
+        handshake: true,
+        reason: 8,
+        reason_name: None,
+        location: 0xff01,
+        function: None,
+        input: 0xff02,
+        input_name: None,
+        total: 5,
+        facts: None,
+    };
+    assert_eq!(kind_of(&record), Kind::HandshakeDrop(Box::new(expected)));
+
+    let record = record::NoListener {
+        header: header::<record::NoListener>(record::NO_LISTENER),
+        endpoints: ends(),
+        total: 9,
+    };
+    assert_eq!(kind_of(&record), Kind::NoListener(NoListener { endpoints: ends_decoded(), total: 9 }));
 }
 
 #[test]
 fn drops() {
-    let record = encode(record::SYN_DROP, 42, |to| {
-        to.endpoints(&ends()).listener(&listener()).u32(record::SYN_DROP_SYN_QUEUE).u32(1).u64(9)
-    });
-    assert_eq!(record.len(), size_of::<record::SynDrop>());
+    let record = record::SynDrop {
+        header: header::<record::SynDrop>(record::SYN_DROP),
+        endpoints: ends(),
+        listener: listener(),
+        cause: record::SYN_DROP_SYN_QUEUE,
+        syncookies: 1,
+        total: 9,
+    };
     let expected = SynDrop {
         endpoints: ends_decoded(),
         listener: listener_decoded(),
@@ -353,10 +356,14 @@ fn drops() {
     };
     assert_eq!(kind_of(&record), Kind::SynDrop(expected));
 
-    let record = encode(record::ACK_DROP, 42, |to| {
-        to.endpoints(&ends()).listener(&listener()).u32(record::ACK_DROP_ACCEPT_QUEUE).u32(0).u64(10)
-    });
-    assert_eq!(record.len(), size_of::<record::AckDrop>());
+    let record = record::AckDrop {
+        header: header::<record::AckDrop>(record::ACK_DROP),
+        endpoints: ends(),
+        listener: listener(),
+        cause: record::ACK_DROP_ACCEPT_QUEUE,
+        pad: 0,
+        total: 10,
+    };
     let expected = AckDrop {
         endpoints: ends_decoded(),
         listener: listener_decoded(),
@@ -368,32 +375,55 @@ fn drops() {
 
 #[test]
 fn established() {
-    let record = encode(record::ESTABLISHED, 42, |to| {
-        to.endpoints(&ends()).task(&some_task()).u64(9).u64(8).u64(record::CONNECT_AGE_UNKNOWN)
-    });
-    assert_eq!(record.len(), size_of::<record::Established>());
-    let Kind::Connect(connect) = kind_of(&record) else { panic!("it is a connect") };
-    assert_eq!((connect.result, connect.sk, connect.inode), (ConnectResult::Established, 9, 8));
-    assert_eq!((connect.age_ns, connect.totals), (None, ConnectTotals::default()));
-    assert_eq!(connect.endpoints, ends_decoded());
+    let record = record::Established {
+        header: header::<record::Established>(record::ESTABLISHED),
+        endpoints: ends(),
+        task: some_task(),
+        sk: 9,
+        ino: 8,
+        age_ns: record::CONNECT_AGE_UNKNOWN,
+    };
+    let expected = Connect {
+        endpoints: ends_decoded(),
+        task: Some(task_decoded()),
+        sk: 9,
+        inode: 8,
+        age_ns: None,
+        result: ConnectResult::Established,
+        errno: None,
+        syns_again: 0,
+        totals: ConnectTotals::default(),
+    };
+    assert_eq!(kind_of(&record), Kind::Connect(Box::new(expected)));
 }
 
 #[test]
 fn syn() {
-    let record = encode(record::SYN, 42, |to| {
-        to.endpoints(&ends()).listener(&listener()).u32(record::SYN_COOKIE).u32(0)
-    });
-    assert_eq!(record.len(), size_of::<record::Syn>());
+    let record = record::Syn {
+        header: header::<record::Syn>(record::SYN),
+        endpoints: ends(),
+        listener: listener(),
+        answer: record::SYN_COOKIE,
+        pad: 0,
+    };
     let expected = Syn { endpoints: ends_decoded(), listener: listener_decoded(), answer: SynAnswer::Cookie };
     assert_eq!(kind_of(&record), Kind::Syn(expected));
 }
 
+fn enqueued() -> record::Enqueue {
+    record::Enqueue {
+        header: header::<record::Enqueue>(record::ENQUEUE),
+        endpoints: ends(),
+        listener: listener(),
+        child: 99,
+        handshake_ns: 5,
+        how: record::ENQUEUE_COOKIE,
+        pad: 0,
+    }
+}
+
 #[test]
 fn enqueue_and_accept() {
-    let record = encode(record::ENQUEUE, 42, |to| {
-        to.endpoints(&ends()).listener(&listener()).u64(99).u64(5).u32(2).u32(0)
-    });
-    assert_eq!(record.len(), size_of::<record::Enqueue>());
     let expected = Enqueue {
         endpoints: ends_decoded(),
         listener: listener_decoded(),
@@ -401,17 +431,25 @@ fn enqueue_and_accept() {
         how: EnqueuedBy::Cookie,
         handshake_ns: Some(5),
     };
-    assert_eq!(kind_of(&record), Kind::Enqueue(expected));
+    assert_eq!(kind_of(&enqueued()), Kind::Enqueue(expected));
 
-    let record = |wait: u64| {
-        encode(record::ACCEPT, 42, |to| {
-            to.endpoints(&ends()).listener(&listener()).task(&some_task()).u64(wait).u64(99)
-        })
-    };
-    assert_eq!(record(0).len(), size_of::<record::Accept>());
-    for (wait, decoded) in [(5, Some(5)), (0, Some(0)), (record::WAIT_UNKNOWN, None)] {
-        let Kind::Accept(accept) = kind_of(&record(wait)) else { panic!() };
-        assert_eq!((accept.wait_ns, accept.child, accept.task), (decoded, 99, task_decoded()));
+    for (wait_ns, decoded) in [(5, Some(5)), (0, Some(0)), (record::WAIT_UNKNOWN, None)] {
+        let record = record::Accept {
+            header: header::<record::Accept>(record::ACCEPT),
+            endpoints: ends(),
+            listener: listener(),
+            task: some_task(),
+            wait_ns,
+            child: 99,
+        };
+        let expected = Accept {
+            endpoints: ends_decoded(),
+            listener: listener_decoded(),
+            task: task_decoded(),
+            wait_ns: decoded,
+            child: 99,
+        };
+        assert_eq!(kind_of(&record), Kind::Accept(Box::new(expected)));
     }
 }
 
@@ -424,140 +462,246 @@ fn bind_fail() {
             since_ns: 30,
             released_ns: 0,
             how: port::HOW_CONNECT,
-            syns_again: 0,
-            told: 0,
+            syns_again: 3,
+            told: 1,
             bootstrapped: 0,
             pad: [0; 4],
         },
         sk: 8,
         ino: 9,
-        uid: 1000,
+        uid: 1001,
         state: 1,
         options: port::OPT_REUSEADDR,
-        found: port::FOUND_BIND_HASH,
+        found: port::FOUND_HISTORY,
         pad: 0,
     };
     let remnant = port::Holder { endpoints: ends(), state: 6, uid: u32::MAX, found: 1, ..Default::default() };
-    let record = encode(record::BIND_FAIL, 42, |to| {
-        let to = to.endpoints(&ends()).task(&some_task()).u64(7).u32(98).u32(record::STAGE_LISTEN).u32(1);
-        let state = u32::from_ne_bytes([0xff, 2, 0, 0]);
-        let to = to.u32(300).u32(2).u32(state).u32(40009 << 16 | 40000).u32(0).holder(&held).holder(&remnant);
-        (2..record::HOLDERS).fold(to, |to, _| to.holder(&port::Holder::default()))
-    });
-    assert_eq!(record.len(), size_of::<record::BindFail>());
+    let mut record = record::BindFail {
+        header: header::<record::BindFail>(record::BIND_FAIL),
+        endpoints: ends(),
+        task: some_task(),
+        sk: 7,
+        errno: 98,
+        stage: record::STAGE_LISTEN,
+        options: port::OPT_V6ONLY.into(),
+        holders_met: 300,
+        holders_len: 2,
+        reuse_state: u32::from_ne_bytes([0xff, 2, 0, 0]),
+        own_range: 40009 << 16 | 40000,
+        pad: 0,
+        holders: [port::Holder::default(); record::HOLDERS],
+    };
+    record.holders[..2].copy_from_slice(&[held, remnant]);
+    let taker = Taker {
+        task: task_decoded(),
+        since: Timestamp::from_nanos(1_000_030),
+        released: None,
+        how: How::Connect,
+        bootstrapped: false,
+    };
+    let expected = BindFail {
+        endpoints: ends_decoded(),
+        task: task_decoded(),
+        sk: 7,
+        errno: 98,
+        stage: BindStage::Listen,
+        options: SocketOptions::from_bits(port::OPT_V6ONLY),
+        holders_met: 300,
+        reuse_state: Some(ReuseState { fastreuse: -1, fastreuseport: 2 }),
+        own_range: Some(PortRange { first: 40000, last: 40009 }),
+        holders: vec![
+            Holder {
+                endpoints: ends_decoded(),
+                taker: Some(taker),
+                sk: 8,
+                inode: 9,
+                uid: Some(1001),
+                state: SocketState::Established,
+                options: Some(SocketOptions::from_bits(port::OPT_REUSEADDR)),
+                found: Found::History,
+            },
+            Holder {
+                endpoints: ends_decoded(),
+                taker: None,
+                sk: 0,
+                inode: 0,
+                uid: None,
+                state: SocketState::TimeWait,
+                options: Some(SocketOptions::from_bits(0)),
+                found: Found::BindHash,
+            },
+        ],
+        addresses: None,
+        unusable: None,
+        ipv6_off: None,
+    };
+    assert_eq!(kind_of(&record), Kind::BindFail(Box::new(expected.clone())));
+    // More than there is room for: as many as there are.
+    record.holders_len = u32::MAX;
     let Kind::BindFail(fail) = kind_of(&record) else { panic!() };
-    assert_eq!((fail.errno, fail.stage, fail.holders_met, fail.sk), (98, BindStage::Listen, 300, 7));
-    assert_eq!(fail.reuse_state, Some(ReuseState { fastreuse: -1, fastreuseport: 2 }));
-    assert_eq!(fail.own_range, Some(PortRange { first: 40000, last: 40009 }));
-    let [first, second] = fail.holders.as_slice() else { panic!("{:?}", fail.holders) };
-    let taker = first.taker.as_ref().unwrap();
-    assert_eq!(
-        (taker.how, taker.since, taker.released),
-        (How::Connect, Timestamp::from_nanos(1_000_030), None)
-    );
-    assert_eq!((first.state, first.uid, first.inode), (SocketState::Established, Some(1000), 9));
-    assert_eq!((second.state, second.uid, &second.taker), (SocketState::TimeWait, None, &None));
+    assert_eq!((fail.holders.len(), &fail.holders[..2]), (record::HOLDERS, &expected.holders[..]));
 }
 
 #[test]
 fn ports_taken_and_released() {
-    let record = encode(record::PORT_TAKEN, 42, |to| {
-        to.endpoints(&ends()).task(&some_task()).u64(7).u32(u32::from(port::HOW_BIND_ANY)).u32(2)
-    });
-    assert_eq!(record.len(), size_of::<record::PortTaken>());
-    let Kind::PortTaken(taken) = kind_of(&record) else { panic!() };
-    assert_eq!((taken.how, taken.sk, taken.options.reuseport()), (How::BindAny, 7, true));
+    let record = record::PortTaken {
+        header: header::<record::PortTaken>(record::PORT_TAKEN),
+        endpoints: ends(),
+        task: some_task(),
+        sk: 7,
+        how: port::HOW_BIND_ANY.into(),
+        options: port::OPT_REUSEPORT.into(),
+    };
+    let expected = PortTaken {
+        endpoints: ends_decoded(),
+        task: task_decoded(),
+        sk: 7,
+        how: How::BindAny,
+        options: SocketOptions::from_bits(port::OPT_REUSEPORT),
+    };
+    assert_eq!(kind_of(&record), Kind::PortTaken(Box::new(expected)));
 
-    let record = encode(record::PORT_RELEASED, 42, |to| {
-        to.endpoints(&ends()).u64(7).u64(1234).u32(6039).u16(3).u16(1).bytes(b"abcdefghijklmno\0")
-    });
-    assert_eq!(record.len(), size_of::<record::PortReleased>());
-    let Kind::PortReleased(released) = kind_of(&record) else { panic!() };
-    assert_eq!((released.how, released.held_ns, released.time_wait), (How::Connect, 1234, true));
-    assert_eq!((released.pid, released.comm.as_str()), (6039, "abcdefghijklmno"));
+    let record = record::PortReleased {
+        header: header::<record::PortReleased>(record::PORT_RELEASED),
+        endpoints: ends(),
+        sk: 7,
+        held_ns: 1234,
+        tgid: 6039,
+        how: port::HOW_CONNECT.into(),
+        time_wait: 1,
+        comm: *b"abcdefghijklmno\0",
+    };
+    let expected = PortReleased {
+        endpoints: ends_decoded(),
+        sk: 7,
+        held_ns: 1234,
+        pid: 6039,
+        comm: "abcdefghijklmno".into(),
+        how: How::Connect,
+        time_wait: true,
+    };
+    assert_eq!(kind_of(&record), Kind::PortReleased(Box::new(expected)));
 }
 
 #[test]
 fn connects_without_a_port_and_what_processes_do_with_ports() {
-    let record = encode(record::NO_PORT, 42, |to| {
-        to.endpoints(&ends()).task(&some_task()).u64(7).u64(3).u32(1).u32(0)
-    });
-    assert_eq!(record.len(), size_of::<record::NoPort>());
-    let Kind::NoPort(refused) = kind_of(&record) else { panic!() };
-    assert_eq!((refused.endpoints, refused.task), (ends_decoded(), task_decoded()));
-    assert_eq!((refused.sk, refused.total, refused.options.reuseaddr()), (7, 3, true));
+    let record = record::NoPort {
+        header: header::<record::NoPort>(record::NO_PORT),
+        endpoints: ends(),
+        task: some_task(),
+        sk: 7,
+        total: 3,
+        options: port::OPT_REUSEADDR.into(),
+        own_range: 50000,
+    };
+    let expected = NoPort {
+        endpoints: ends_decoded(),
+        task: task_decoded(),
+        sk: 7,
+        total: 3,
+        options: SocketOptions::from_bits(port::OPT_REUSEADDR),
+        own_range: Some(PortRange { first: 50000, last: u16::MAX }),
+    };
+    assert_eq!(kind_of(&record), Kind::NoPort(Box::new(expected)));
 
-    let key = Encoder::default().u32(4).u32(6039).0;
-    let counts = (1..=11).fold(Encoder::default(), Encoder::u64).bytes(b"abc\0\0\0\0\0\0\0\0\0\0\0\0\0").0;
-    assert_eq!((key.len(), counts.len()), (size_of::<port::PortUseKey>(), size_of::<port::PortUse>()));
-    let uses = decode_port_use(&key, &counts, clock()).unwrap();
-    assert_eq!((uses.netns, uses.pid, uses.comm.as_str()), (4, 6039, "abc"));
-    assert_eq!((uses.since, uses.taken(), uses.held()), (Timestamp::from_nanos(1_000_001), 5, 0));
-    assert_eq!((uses.bound_connects, uses.released, uses.time_wait, uses.refused), (4, 5, 6, 7));
-    assert_eq!((uses.late, uses.own_range), (8, 9));
-    assert!(decode_port_use(&key, &counts[1..], clock()).is_err());
+    let counts = port::PortUse {
+        since_ns: 1,
+        by_connect: 2,
+        by_bind: 3,
+        bound_connects: 4,
+        released: 5,
+        time_wait: 6,
+        refused: 7,
+        late: 8,
+        own_range: 9,
+        window_ns: 10,
+        streamed: 11,
+        comm: *b"abc\0\0\0\0\0\0\0\0\0\0\0\0\0",
+    };
+    let expected = PortUse {
+        netns: 4,
+        pid: 6039,
+        comm: "abc".into(),
+        since: Timestamp::from_nanos(1_000_001),
+        by_connect: 2,
+        by_bind: 3,
+        bound_connects: 4,
+        released: 5,
+        time_wait: 6,
+        refused: 7,
+        late: 8,
+        own_range: 9,
+    };
+    assert_eq!(port_use(&port::PortUseKey { netns: 4, tgid: 6039 }, &counts, clock()), expected);
 }
 
 #[test]
 fn accept_failures() {
-    let record = |limit: u64| {
-        encode(record::ACCEPT_FAIL, 42, |to| {
-            to.endpoints(&ends())
-                .listener(&listener())
-                .task(&some_task())
-                .u32(24)
-                .u32(0)
-                .u64(limit)
-                .u64(59)
-                .u64(7)
-        })
+    let record = |limit: u64| record::AcceptFail {
+        header: header::<record::AcceptFail>(record::ACCEPT_FAIL),
+        endpoints: ends(),
+        listener: listener(),
+        task: some_task(),
+        errno: 24,
+        pad: 0,
+        limit,
+        total: 59,
+        accepted: 7,
     };
-    assert_eq!(record(40).len(), size_of::<record::AcceptFail>());
-    let Kind::AcceptFail(fail) = kind_of(&record(40)) else { panic!() };
-    assert_eq!((fail.endpoints, &fail.task), (ends_decoded(), &task_decoded()));
-    assert_eq!((fail.errno, fail.open_files_limit, fail.total), (24, Some(40), 59));
-    assert_eq!(fail.accepted, 7);
-    let Kind::AcceptFail(fail) = kind_of(&record(record::LIMIT_UNKNOWN)) else { panic!() };
-    assert_eq!(fail.open_files_limit, None);
+    let expected = |open_files_limit: Option<u64>| AcceptFail {
+        endpoints: ends_decoded(),
+        listener: listener_decoded(),
+        task: task_decoded(),
+        errno: 24,
+        open_files_limit,
+        total: 59,
+        accepted: 7,
+        host_files_limit: None,
+        host_files: None,
+    };
+    assert_eq!(kind_of(&record(40)), Kind::AcceptFail(Box::new(expected(Some(40)))));
+    assert_eq!(kind_of(&record(record::LIMIT_UNKNOWN)), Kind::AcceptFail(Box::new(expected(None))));
+}
+
+fn closed(task: wire::Task, last: ListenerState) -> record::ListenerClosed {
+    record::ListenerClosed {
+        header: header::<record::ListenerClosed>(record::LISTENER_CLOSED),
+        endpoints: ends(),
+        listener: listener(),
+        task,
+        last,
+    }
 }
 
 #[test]
 fn who_closes_a_listener_may_be_the_kernel() {
-    let closed = |flags: u32| {
-        let task = wire::Task { flags, ..some_task() };
-        let record = encode(record::LISTENER_CLOSED, 42, |to| {
-            to.endpoints(&ends()).listener(&listener()).task(&task).state(&some_state())
-        });
-        let Kind::ListenerClosed(closed) = kind_of(&record) else { panic!() };
+    let by = |flags: u32| {
+        let Kind::ListenerClosed(closed) =
+            kind_of(&closed(wire::Task { flags, ..some_task() }, some_state()))
+        else {
+            panic!()
+        };
+        assert_eq!((closed.endpoints, closed.listener), (ends_decoded(), listener_decoded()));
+        assert_eq!(closed.task, task_decoded());
         (closed.exiting, closed.by_kernel)
     };
-    assert_eq!(closed(0), (None, false));
-    assert_eq!(closed(wire::TASK_FLAGS_SEEN | wire::TASK_KERNEL), (Some(false), true));
-    assert_eq!(closed(wire::TASK_FLAGS_SEEN | wire::TASK_EXITING), (Some(true), false));
+    assert_eq!(by(0), (None, false));
+    assert_eq!(by(wire::TASK_FLAGS_SEEN | wire::TASK_KERNEL), (Some(false), true));
+    assert_eq!(by(wire::TASK_FLAGS_SEEN | wire::TASK_EXITING), (Some(true), false));
 }
 
 #[test]
 fn listener_closed_and_its_state() {
-    let record = |state: &ListenerState| {
-        encode(record::LISTENER_CLOSED, 42, |to| {
-            to.endpoints(&ends()).listener(&listener()).task(&some_task()).state(state)
-        })
+    let last = |state: ListenerState| {
+        let Kind::ListenerClosed(closed) = kind_of(&closed(some_task(), state)) else { panic!() };
+        closed.last
     };
-    assert_eq!(record(&some_state()).len(), size_of::<record::ListenerClosed>());
-    let Kind::ListenerClosed(closed) = kind_of(&record(&some_state())) else { panic!() };
-    let last = closed.last.unwrap();
-    assert_eq!((last.syns, last.ack_drops_accept_queue, last.depth_max), (Some(1), Some(4), Some(13)));
-    assert_eq!((last.last_accept, last.last_enqueue), (Some(Timestamp::from_nanos(1_000_011)), None));
-    assert_eq!(last.last_acceptor, Some(Acceptor { pid: 17, tid: 16 }));
-    let Kind::ListenerClosed(closed) = kind_of(&record(&ListenerState::default())) else { panic!() };
-    assert_eq!(closed.last, None);
+    assert_eq!(last(some_state()), Some(some_totals()));
+    assert_eq!(last(ListenerState::default()), None);
 
-    let sample = decode_listener_state(5, &Encoder::default().state(&some_state()).0, clock()).unwrap();
-    let totals = sample.totals;
-    assert_eq!((totals.expired, totals.resets, totals.cookies_at_limit), (Some(35), Some(40), Some(52)));
-    assert_eq!((totals.fast_opens, totals.wait_max_ns, totals.syn_queue_max), (Some(48), Some(10), Some(37)));
-    assert_eq!((sample.listener.sk, sample.listener.inode, sample.listener.depth), (5, 18, 14));
-    assert_eq!((sample.totals, sample.endpoints), (last, ends_decoded()));
+    let sample = listener_sample(5, &some_state(), clock());
+    assert_eq!(sample.listener, ListenerRef { sk: 5, inode: 18, depth: 14, limit: 15, syn_queue: 0 });
+    assert_eq!((sample.totals, sample.endpoints), (some_totals(), ends_decoded()));
 }
 
 #[test]
@@ -586,21 +730,19 @@ fn hostile_names_become_text() {
 
 #[test]
 fn damage_is_reported_by_kind() {
-    let good = encode(record::ENQUEUE, 42, |to| {
-        to.endpoints(&ends()).listener(&listener()).u64(99).u64(5).u32(2).u32(0)
-    });
     let decode = |bytes: &[u8]| decode_record(bytes, clock()).unwrap_err();
+    let good = enqueued();
     assert_eq!(decode(&[]), DecodeError::Short { kind: 0, len: 0 });
-    let cut = &good[..good.len() - 1];
-    assert!(matches!(decode(cut), DecodeError::Length { kind: record::ENQUEUE, .. }));
-    let cut = encode(record::ENQUEUE, 42, |to| to.endpoints(&ends()));
-    assert_eq!(decode(&cut), DecodeError::Short { kind: record::ENQUEUE, len: 64 });
-    let long = encode(record::ENQUEUE, 42, |to| {
-        to.endpoints(&ends()).listener(&listener()).u64(99).u64(5).u32(2).u32(0).u8(0)
-    });
+    let cut = &good.as_bytes()[..119];
+    assert_eq!(decode(cut), DecodeError::Length { kind: record::ENQUEUE, claimed: 120, len: 119 });
+    let cut =
+        record::NoListener { header: header::<record::NoListener>(record::ENQUEUE), ..Default::default() };
+    assert_eq!(decode(cut.as_bytes()), DecodeError::Short { kind: record::ENQUEUE, len: 72 });
+    let mut long = [good.as_bytes(), &[0]].concat();
+    long[10] += 1;
     assert_eq!(decode(&long), DecodeError::Trailing { kind: record::ENQUEUE, extra: 1 });
-    assert_eq!(decode(&encode(77, 42, |to| to)), DecodeError::UnknownKind { kind: 77 });
-    assert!(decode_listener_state(1, &[0; 7], clock()).is_err());
+    let unknown = header::<Header>(77);
+    assert_eq!(decode(unknown.as_bytes()), DecodeError::UnknownKind { kind: 77 });
 }
 
 proptest! {
@@ -608,37 +750,24 @@ proptest! {
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..1400), offset in any::<u64>()) {
         let clock = ClockOffset::from_readings(offset, 0);
         let _ = decode_record(&bytes, clock);
-        let _ = decode_listener_state(1, &bytes, clock);
+        if let Ok((state, _)) = ListenerState::read_from_prefix(&bytes) {
+            let _ = listener_sample(1, &state, clock);
+        }
     }
 
     #[test]
     fn any_body_of_the_right_length_decodes(
         kind in 1..u16::try_from(record::KINDS).unwrap(),
         noise in proptest::collection::vec(any::<u8>(), 1400),
-        time in any::<u64>(),
+        time_ns in any::<u64>(),
     ) {
-        let len = match kind {
-            record::LISTEN => size_of::<record::Listen>(),
-            record::SYN => size_of::<record::Syn>(),
-            record::SYN_DROP => size_of::<record::SynDrop>(),
-            record::ACK_DROP => size_of::<record::AckDrop>(),
-            record::ENQUEUE => size_of::<record::Enqueue>(),
-            record::ACCEPT => size_of::<record::Accept>(),
-            record::BIND_FAIL => size_of::<record::BindFail>(),
-            record::PORT_TAKEN => size_of::<record::PortTaken>(),
-            record::PORT_RELEASED => size_of::<record::PortReleased>(),
-            record::SYNACK_RETRANSMIT => size_of::<record::SynAckRetransmit>(),
-            record::REQUEST_END => size_of::<record::RequestEnd>(),
-            record::NO_PORT => size_of::<record::NoPort>(),
-            record::CONNECT => size_of::<record::Connect>(),
-            record::ESTABLISHED => size_of::<record::Established>(),
-            record::HANDSHAKE_DROP => size_of::<record::HandshakeDrop>(),
-            record::NO_LISTENER => size_of::<record::NoListener>(),
-            record::ACCEPT_FAIL => size_of::<record::AcceptFail>(),
-            _ => size_of::<record::ListenerClosed>(),
-        };
-        let bytes = encode(kind, time, |to| to.bytes(&noise[..len - size_of::<Header>()]));
-        let event = decode_record(&bytes, ClockOffset::default()).unwrap();
+        // Which length is right, only the decoder knows.
+        let decoded = (size_of::<Header>()..noise.len()).find_map(|len| {
+            let header = Header { time_ns, kind, len: u16::try_from(len).unwrap(), cpu: 3 };
+            let bytes = [header.as_bytes(), &noise[size_of::<Header>()..len]].concat();
+            decode_record(&bytes, ClockOffset::default()).ok()
+        });
+        let event = decoded.unwrap();
         prop_assert_eq!(event.kind.name(), record_name(kind));
         // What was decoded goes through serde unchanged, whatever it is.
         let json = crate::output::json_text(&event);

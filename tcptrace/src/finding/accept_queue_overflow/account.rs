@@ -13,6 +13,9 @@ use crate::finding::{Confidence, Evidence, Party, Severity};
 use super::stall::STALL;
 use super::{Overflow, kernel_overflows};
 
+/// A shorter wait is not printed: it would read as none.
+const TOLD: Duration = Duration::from_millis(1);
+
 /// All that is said about an overflow, computed once.
 pub(super) struct Account<'a> {
     pub(super) listener: &'a Listener,
@@ -158,9 +161,10 @@ impl<'a> Account<'a> {
             rates.push(format!("accepts {}", rate(accepts)));
         }
         let waits = self.waits();
-        if let Some(longest) = waits.longest {
+        // What was accepted at once, before the queue filled, says nothing about those that wait now.
+        if let Some(longest) = waits.longest.filter(|longest| *longest >= TOLD) {
             rates.push(format!("longest wait {}", span(longest)));
-        } else if let Some(mean) = waits.mean {
+        } else if let Some(mean) = waits.mean.filter(|mean| *mean >= TOLD) {
             rates.push(format!("mean wait {}", span(mean)));
         }
         let mut lines = vec![queue];

@@ -60,6 +60,38 @@ fn a_short_backlog_is_blamed_with_all_its_numbers() {
 }
 
 #[test]
+fn a_process_that_ends_with_its_listener_has_left_it_to_no_other() {
+    let mut play = Play::new(4096);
+    let mut server = server(&mut play, 20, 4096);
+    server.run(&mut play, 14, 125, 4000);
+    server.run(&mut play, 14, 0, 7900);
+    let before = play.only_of("accept-queue-overflow").explanation.clone();
+    // Its end is seen first, and its listener's after that.
+    play.send(8000, Kind::ProcessState(ProcessState { pid: 6039, ..ProcessState::default() }));
+    play.send(8010, server.closed(task(6039, "delegated")));
+    play.ticks_until(9000);
+    play.end();
+    let finding = play.only_of("accept-queue-overflow");
+    assert!(!finding.explanation.contains("keeps the socket open"), "{} after {before}", finding.explanation);
+    assert!(!finding.remedy[0].text.contains("start it again"), "{:?}", finding.remedy);
+}
+
+#[test]
+fn a_wait_of_less_than_a_millisecond_is_not_printed_as_none() {
+    let mut play = Play::new(4096);
+    let mut server = server(&mut play, 20, 4096);
+    for at in (0..1000).step_by(100) {
+        server.client();
+        server.accept(at, Acceptor { pid: 6039, tid: 6039 }, 0);
+        server.totals.wait_max_ns = Some(200_000);
+        play.send(at, server.sample());
+    }
+    server.run(&mut play, 20, 0, 3000);
+    let lines = play.only_of("accept-queue-overflow").numbers.clone();
+    assert!(lines.iter().all(|line| !line.contains("0 ms")), "{lines:?}");
+}
+
+#[test]
 fn who_is_not_known_gets_the_general_words_and_a_worker_s_server_a_number() {
     let said = |comm: &str, command: &str, backlog: u32| {
         let mut play = Play::new(4096);

@@ -64,7 +64,7 @@ impl Account<'_> {
         let certain = match self.key.cause {
             C::Netfilter | C::Reject => {
                 self.is_by_rule()
-                    || (rule.is_some()
+                    || (rule.is_some_and(|_| self.is_alone())
                         && tracking.is_none_or(|tracking| tracking.counted && !tracking.dropped))
             }
             C::ConntrackFull => rule.is_none(),
@@ -99,6 +99,12 @@ impl Account<'_> {
     fn is_by_failed_neighbour(&self) -> bool {
         const ONLY: [&str; 3] = ["neigh_invalidate", "arp_error_report", "ndisc_error_report"];
         self.drops.reason.is_some() && self.drops.function.as_deref().is_some_and(|name| ONLY.contains(&name))
+    }
+
+    /// Whether no other rule may have done it, and all rules could be read.
+    fn is_alone(&self) -> bool {
+        let rules = self.drops.facts.as_ref().and_then(|facts| facts.rules.as_ref());
+        rules.is_some_and(|rules| rules.candidates.is_empty() && rules.unread.is_empty())
     }
 
     pub(super) fn tracking(&self) -> Option<ConntrackFacts> {

@@ -7,10 +7,10 @@ pub(super) const CAUSES: &[CauseRule] = &[
         code: "netfilter",
         means: "a netfilter rule drops it in the hook that is named",
         certain: Some(
-            "nf_tables' own code freed the packet (nft_do_chain()); or netfilter freed it with a drop verdict, a rule (or a chain's policy) of that hook was read that matches it and drops it, and connection tracking's own counter of drops did not grow",
+            "nf_tables' own code freed the packet (nft_do_chain()); or netfilter freed it with a drop verdict, all rules were read, one (or a chain's policy) of that hook matches it and drops it, no other one may have done so, and connection tracking's own counter of drops did not grow",
         ),
         likely: Some(
-            "the packet was freed by netfilter with a drop verdict, and no rule was read that is known to match it (rules that cannot be read or understood, the old iptables)",
+            "the packet was freed by netfilter with a drop verdict, and no rule was read that is known to match it, or another one may have done it (a rule that asks for something that cannot be told: `ct state`, a limit, a set that could not be read)",
         ),
         possible: None,
         told_apart: &[

@@ -185,9 +185,15 @@ fn rules(account: &Account<'_>) -> Vec<Remedy> {
     let hook = account.drops.hook.name().to_lowercase();
     let known = account.rule(&[RuleDeed::Drop, RuleDeed::Policy, RuleDeed::Reject]);
     if let Some(rule) = known {
+        // Those of the old iptables are shown by its own tools alone.
+        let list = match (rule.contains("(iptables-legacy)"), rule.starts_with("table ip6")) {
+            (false, _) => "nft -a list ruleset",
+            (true, false) => "iptables-legacy-save -c",
+            (true, true) => "ip6tables-legacy-save -c",
+        };
         return vec![Remedy::command(
             format!("if it is not meant so, accept these packets before this rule, or delete it: {rule}"),
-            commands::inside(netns, process, "nft -a list ruleset"),
+            commands::inside(netns, process, list),
         )];
     }
     vec![

@@ -214,6 +214,7 @@ fn a_rule_is_certain_only_if_one_was_read_that_matches() {
             place: "table inet filter, chain input, handle 7".to_owned(),
             deed,
             queue: None,
+            open: None,
         });
         let rules = Some(RuleFacts { rule, ..RuleFacts::default() });
         dropped_twice("NETFILTER_DROP", "nf_hook_slow", DropFacts { rules, ..DropFacts::default() })
@@ -225,6 +226,36 @@ fn a_rule_is_certain_only_if_one_was_read_that_matches() {
     assert_eq!((unknown.only().cause, unknown.only().confidence), ("netfilter", Confidence::Likely));
     assert!(unknown.only().explanation.contains("IPVS"), "{}", unknown.only().explanation);
     assert_eq!(rule(Some(RuleDeed::Reject)).only().cause, "reject");
+}
+
+#[test]
+fn a_rule_that_may_have_come_first_leaves_it_likely_and_is_named() {
+    let rule = |handle: u8, open: Option<&str>| FoundRule {
+        place: format!("table inet filter, chain input, handle {handle}"),
+        deed: RuleDeed::Drop,
+        queue: None,
+        open: open.map(str::to_owned),
+    };
+    let play = |rules| {
+        dropped_twice(
+            "NETFILTER_DROP",
+            "nf_hook_slow",
+            DropFacts { rules: Some(rules), ..DropFacts::default() },
+        )
+    };
+    let facts = RuleFacts {
+        rule: Some(rule(7, None)),
+        candidates: vec![rule(5, Some("ct state"))],
+        ..RuleFacts::default()
+    };
+    let two = play(facts);
+    assert_eq!((two.only().cause, two.only().confidence), ("netfilter", Confidence::Likely));
+    for part in ["handle 7", "handle 5", "ct state"] {
+        assert!(two.only().explanation.contains(part), "{}", two.only().explanation);
+    }
+    let unread =
+        RuleFacts { rule: Some(rule(7, None)), unread: vec!["set bad".into()], ..RuleFacts::default() };
+    assert_eq!(play(unread).only().confidence, Confidence::Likely);
 }
 
 #[test]

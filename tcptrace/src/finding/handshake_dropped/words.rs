@@ -1,7 +1,7 @@
 //! What each cause means, with the setting's value of that time.
 
 use crate::correlate::{DropCause, REASONS};
-use crate::event::RuleDeed;
+use crate::event::{FoundRule, RuleDeed};
 
 use super::account::Account;
 
@@ -209,33 +209,48 @@ pub(super) fn explanation(account: &Account<'_>) -> String {
     }
 }
 
+/// Rules that may do so, each with what it asks for that could not be told.
+fn candidates(rules: &[FoundRule]) -> String {
+    let one = |rule: &FoundRule| match &rule.open {
+        Some(open) => format!("{} (if its condition holds, which cannot be told here: {open})", rule.place),
+        None => rule.place.clone(),
+    };
+    rules.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
 fn netfilter(account: &Account<'_>) -> String {
     let hook = account.drops.hook.name();
+    let rules = account.drops.facts.as_ref().and_then(|facts| facts.rules.as_ref());
+    let others = rules.map_or_else(String::new, |rules| candidates(&rules.candidates));
+    let or_others =
+        if others.is_empty() { String::new() } else { format!("; unless it was one of these: {others}") };
     if let Some(rule) = account.rule(&[RuleDeed::Drop]) {
-        return format!("a firewall rule matches it and drops it in the {hook} hook: {rule}");
+        return format!("a firewall rule matches it and drops it in the {hook} hook: {rule}{or_others}");
     }
     if let Some(rule) = account.rule(&[RuleDeed::Policy]) {
         return format!(
-            "no firewall rule accepts it, and the chain's policy drops it in the {hook} hook: {rule}"
+            "no firewall rule accepts it, and the chain's policy drops it in the {hook} hook: {rule}{or_others}"
         );
     }
     if account.is_by_rule() {
+        let which = if others.is_empty() {
+            "it asks for something that is not understood here, or could not be read".to_owned()
+        } else {
+            format!("it may be {others}")
+        };
         return format!(
-            "a rule of nf_tables (iptables-nft's are among them) drops it in the {hook} hook; which one is not known: it asks for \
-             something that is not understood here, or its rules could not be read"
+            "a rule of nf_tables (iptables-nft's are among them) drops it in the {hook} hook; which one is not known: {which}"
         );
     }
     let mut text = format!("netfilter drops it in the {hook} hook");
-    let rules = account.drops.facts.as_ref().and_then(|facts| facts.rules.as_ref());
     match rules {
-        Some(rules) if !rules.candidates.is_empty() => {
-            let places: Vec<&str> = rules.candidates.iter().map(|rule| rule.place.as_str()).collect();
-            text.push_str(&format!("; rules that may do so: {}", places.join("; ")));
+        Some(_) if !others.is_empty() => {
+            text.push_str(&format!("; rules that may do so: {others}"));
         }
-        Some(rules) if rules.legacy => {
-            text.push_str("; old iptables rules are in use, which are not read here");
+        Some(rules) if !rules.unread.is_empty() => {
+            text.push_str(&format!("; not all rules could be read ({})", rules.unread.join("; ")));
         }
-        Some(_) => text.push_str("; no rule of nf_tables was found that does so"),
+        Some(_) => text.push_str("; no rule of nf_tables or iptables was found that does so"),
         None => text.push_str(", a rule as a rule"),
     }
     let tracking = match account.tracking() {

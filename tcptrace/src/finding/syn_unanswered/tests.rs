@@ -67,6 +67,33 @@ fn a_connect_that_waits_long_is_told_once_and_updated() {
 }
 
 #[test]
+fn a_syn_to_a_loopback_address_is_not_lost_on_the_way() {
+    for (remote, cause) in
+        [("127.0.0.1:1081", "local-drop"), ("[::1]:1081", "local-drop"), ("192.0.2.1:1081", "no-answer")]
+    {
+        let mut play = Play::new(4096);
+        for (at, syns_again) in [(1000, 1), (3000, 2), (7000, 3)] {
+            let totals = ConnectTotals {
+                since: ms(0),
+                syns_again: syns_again.into(),
+                unanswered: 1,
+                ..ConnectTotals::default()
+            };
+            let mut connect = connect(ConnectResult::SynAgain, None, totals);
+            connect.endpoints.remote = Some(remote.parse().unwrap());
+            (connect.age_ns, connect.syns_again) = (Some(at * 1_000_000), syns_again);
+            play.send(at, Kind::Connect(Box::new(connect)));
+        }
+        play.ticks_until(9000);
+        let finding = play.only();
+        assert_eq!((finding.cause, finding.confidence), (cause, Confidence::Likely), "{remote}");
+        let advice = &finding.remedy[0].text;
+        assert_eq!(advice.contains("sk_lookup"), cause == "local-drop", "{advice}");
+        assert_eq!(advice.contains("at the destination"), cause == "no-answer", "{advice}");
+    }
+}
+
+#[test]
 fn connects_that_are_called_off_count_if_there_are_several() {
     let mut client = Client::new();
     for port in 0..3 {

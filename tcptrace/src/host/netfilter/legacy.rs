@@ -6,10 +6,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use super::Rules;
-use super::ruleset::{Action, ChainKey, Condition, Family, Hook, Rule, Ruleset};
+use super::expression::{Decision, Expression, decision};
+use super::packet::{Hook, META_IIFNAME, META_L4PROTO, META_OIFNAME, NETWORK};
+use super::ruleset::{Base, IPV4, IPV6, Named, Place, Rule, Ruleset};
 use super::wire::{array, text, u16_at, u32_at};
-use super::{address, xtables};
+use super::{Rules, xtables};
+use crate::event::RuleDeed;
 use crate::host::netns::{Netns, in_netns};
 
 /// `IPT_SO_GET_INFO` and `IPT_SO_GET_ENTRIES`; IPv6's are the same numbers.
@@ -25,16 +27,20 @@ const LARGEST: usize = 64 << 20;
 
 /// The layout of an entry of one family.
 struct Layout {
-    family: Family,
+    family: u8,
     level: libc::c_int,
     domain: AddressFamily,
     names: &'static str,
-    /// Where the destination, its mask, the protocol and the inversions are.
-    destination: usize,
-    mask: usize,
     address_len: usize,
+    /// Where the addresses are in the entry (source, destination, then their masks), and in a packet's header.
+    addresses: [usize; 2],
+    header: [u32; 2],
+    /// Where the names of the devices are (in, out, then their masks), the protocol, flags and inversions.
+    devices: usize,
     protocol: usize,
-    inversions: usize,
+    flags: usize,
+    /// The bit of the flags that makes a jump one without return.
+    goto: u8,
     /// Where the offset of the target is; that of the next entry follows.
     target: usize,
     /// Where matches begin.
@@ -42,34 +48,42 @@ struct Layout {
 }
 
 const V4: Layout = Layout {
-    family: Family::V4,
+    family: IPV4,
     level: libc::IPPROTO_IP,
     domain: AddressFamily::Inet,
     names: "/proc/thread-self/net/ip_tables_names",
-    destination: 4,
-    mask: 12,
     address_len: 4,
+    addresses: [0, 4],
+    header: [12, 16],
+    devices: 16,
     protocol: 80,
-    inversions: 83,
+    flags: 82,
+    goto: 2,
     target: 88,
     matches: 112,
 };
 
 const V6: Layout = Layout {
-    family: Family::V6,
+    family: IPV6,
     level: libc::IPPROTO_IPV6,
     domain: AddressFamily::Inet6,
     names: "/proc/thread-self/net/ip6_tables_names",
-    destination: 16,
-    mask: 48,
     address_len: 16,
+    addresses: [0, 16],
+    header: [8, 24],
+    devices: 64,
     protocol: 128,
-    inversions: 132,
+    flags: 131,
+    goto: 4,
     target: 140,
     matches: 168,
 };
 
-/// Adds the tables that translate (`nat`) or steer (`mangle`), if they are in use in the namespace.
+/// The tables, and the priorities of their chains: at the last hook `nat` comes later, which changes nothing here.
+const TABLES: [(&str, i32); 5] =
+    [("raw", -300), ("mangle", -150), ("nat", -100), ("filter", 0), ("security", 50)];
+
+/// Adds the tables that are in use in the namespace.
 pub(super) fn read(netns: &Netns, into: &mut Rules) {
     for layout in [&V4, &V6] {
         let names = in_netns(netns, || std::fs::read_to_string(layout.names));
@@ -87,14 +101,17 @@ pub(super) fn read(netns: &Netns, into: &mut Rules) {
             }
         };
         // To ask for a table that is not in use would put it into use.
-        for table in names.lines().filter(|name| matches!(*name, "nat" | "mangle")) {
+        for (table, priority) in TABLES {
+            if !names.lines().any(|name| name == table) {
+                continue;
+            }
             let read = in_netns(netns, || entries(layout, table));
             match read
                 .map_err(|error| error.to_string())
                 .and_then(|read| read.map_err(|error| error.to_string()))
             {
                 Ok((info, bytes)) => {
-                    if add(layout, table, &info, &bytes, &mut into.rules).is_none() {
+                    if add(layout, (table, priority), &info, &bytes, &mut into.rules).is_none() {
                         into.unread.push(format!("legacy iptables' table {table}: it makes no sense"));
                     }
                 }
@@ -136,122 +153,184 @@ fn option(socket: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &mut [
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// One entry: where it begins, what it asks for, what it does.
+/// One entry: what it asks for, what it does.
 struct Entry {
-    conditions: Vec<Condition>,
-    action: Step,
+    expressions: Vec<Expression>,
+    step: Step,
 }
 
 enum Step {
-    Is(Action),
-    /// To the entry at this offset.
-    Jump(u32),
-    /// The head of a chain that a user made, or the end of the table.
-    Boundary,
+    Is(Expression),
+    /// To the entry at this offset, without return if so.
+    Jump(u32, bool),
+    /// The head of a chain that a user made, with its name, or the end of the table.
+    Boundary(String),
 }
 
-/// Adds a table's rules: a chain for each place at which one begins. `None` if the bytes make no sense.
-fn add(layout: &Layout, table: &str, info: &[u8], bytes: &[u8], into: &mut Ruleset) -> Option<()> {
+/// The hooks, in the order of their numbers.
+const HOOKS: [(Hook, &str); 5] = [
+    (Hook::Prerouting, "PREROUTING"),
+    (Hook::Input, "INPUT"),
+    (Hook::Forward, "FORWARD"),
+    (Hook::Output, "OUTPUT"),
+    (Hook::Postrouting, "POSTROUTING"),
+];
+
+/// Adds a table's rules: a chain for each hook, and for each head. `None` if the bytes make no sense.
+fn add(
+    layout: &Layout,
+    (table, priority): (&str, i32),
+    info: &[u8],
+    bytes: &[u8],
+    into: &mut Ruleset,
+) -> Option<()> {
+    let chain = |name: &str| Named {
+        family: layout.family,
+        table: format!("{table} (iptables-legacy)"),
+        name: name.to_owned(),
+    };
+    // `valid_hooks`, then the offset of each hook's first entry, then that of its policy.
+    let valid = u32_at(info, NAME_LEN)?;
+    let number = |at: usize| u32_at(info, NAME_LEN + 4 + at * 4);
     let mut all: BTreeMap<u32, Entry> = BTreeMap::new();
+    // The chains, by where their first rule is.
+    let mut heads: BTreeMap<u32, String> = BTreeMap::new();
+    let mut policies: BTreeSet<u32> = BTreeSet::new();
+    let mut hooks: Vec<(Hook, &str, u32)> = Vec::new();
+    for (at, (hook, name)) in HOOKS.into_iter().enumerate().filter(|(at, _)| valid & (1 << at) != 0) {
+        heads.insert(number(at)?, name.to_owned());
+        policies.insert(number(5 + at)?);
+        hooks.push((hook, name, number(5 + at)?));
+    }
     let mut at = 0;
     while at < bytes.len() {
         let (found, length) = entry(layout, bytes.get(at..)?)?;
-        all.insert(u32::try_from(at).ok()?, found);
+        let (begin, end) = (u32::try_from(at).ok()?, u32::try_from(at + length).ok()?);
+        if let Step::Boundary(name) = &found.step {
+            heads.insert(end, name.clone());
+        }
+        all.insert(begin, found);
         at += length;
     }
-    // `valid_hooks`, then the offset of each hook's first entry.
-    let valid = u32_at(info, NAME_LEN)?;
-    let first_at = |hook: usize| u32_at(info, NAME_LEN + 4 + hook * 4);
-    let mut beginnings: BTreeSet<u32> = BTreeSet::new();
-    for (number, hook) in [(0, Hook::Prerouting), (3, Hook::Output)] {
-        if valid & (1 << number) != 0 {
-            let first = first_at(number)?;
-            beginnings.insert(first);
-            into.add_base(chain(layout, table, first), hook);
-        }
+    for (hook, name, policy) in hooks {
+        // A chain of no rules is there all the same.
+        let drops = all.get(&policy).is_some_and(|entry| {
+            matches!(&entry.step, Step::Is(Expression::Decide(Decision::Ends(RuleDeed::Drop, _))))
+        });
+        into.add_base(Base { chain: chain(name), place: Place::Hook(hook), priority, drops });
     }
-    beginnings.extend(all.values().filter_map(|entry| match entry.action {
-        Step::Jump(to) => Some(to),
-        _ => None,
-    }));
-    // The other hooks' chains end a chain as well.
-    let ends: BTreeSet<u32> = (0..5).filter(|hook| valid & (1 << hook) != 0).filter_map(first_at).collect();
-    for beginning in beginnings {
-        for (number, (at, entry)) in all.range(beginning..).enumerate() {
-            if number > 0 && ends.contains(at) {
+    for (begin, name) in &heads {
+        for (count, (at, entry)) in all.range(begin..).enumerate() {
+            // The policy is the last of a hook's chain; the head of another chain ends a user's.
+            if policies.contains(at) || (count > 0 && heads.contains_key(at)) {
                 break;
             }
-            let action = match &entry.action {
-                Step::Boundary => break,
-                Step::Is(action) => action.clone(),
-                Step::Jump(to) => Action::Jump(name(*to)),
+            let step = match &entry.step {
+                Step::Boundary(_) => break,
+                Step::Is(expression) => expression.clone(),
+                Step::Jump(to, goto) => {
+                    let name = heads.get(to).cloned().unwrap_or_else(|| format!("at offset {to}"));
+                    let decision = if *goto { Decision::Goto(name) } else { Decision::Jump(name) };
+                    Expression::Decide(decision)
+                }
             };
-            let rule =
-                Rule { label: format!("rule {}", number + 1), conditions: entry.conditions.clone(), action };
-            into.add_rule(chain(layout, table, beginning), rule);
+            let expressions = entry.expressions.iter().cloned().chain([step]).collect();
+            into.add_rule(chain(name), Rule { label: format!("rule {}", count + 1), expressions });
         }
     }
     Some(())
 }
 
-fn name(at: u32) -> String {
-    format!("at offset {at}")
-}
-
-fn chain(layout: &Layout, table: &str, at: u32) -> ChainKey {
-    ChainKey { family: layout.family, table: format!("{table} (iptables-legacy)"), chain: name(at) }
-}
-
 /// An entry and its length.
 fn entry(layout: &Layout, bytes: &[u8]) -> Option<(Entry, usize)> {
-    const INVERTED_DESTINATION: u8 = 0x10;
-    const INVERTED_PROTOCOL: u8 = 0x40;
     let target_at = usize::from(u16_at(bytes, layout.target)?);
     let length = usize::from(u16_at(bytes, layout.target + 2)?);
     if target_at < layout.matches || length <= target_at {
         return None;
     }
     let bytes = bytes.get(..length)?;
-    let mut conditions = Vec::new();
-    let part = |at: usize| bytes.get(at..at + layout.address_len);
-    let (to, mask) = (part(layout.destination)?, part(layout.mask)?);
-    let inverted = *bytes.get(layout.inversions)?;
-    let protocol = u16_at(bytes, layout.protocol)?;
-    if mask.iter().any(|byte| *byte != 0) {
-        let prefix: u32 = mask.iter().map(|byte| byte.count_ones()).sum();
-        let negated = inverted & INVERTED_DESTINATION != 0;
-        conditions.push(Condition::To { ip: address(to)?, prefix: u8::try_from(prefix).ok()?, negated });
-    }
-    if protocol != 0 {
-        let known = u8::try_from(protocol).ok().filter(|_| inverted & INVERTED_PROTOCOL == 0);
-        conditions.push(known.map_or(Condition::Other, Condition::Protocol));
-    }
-    // Source, and the devices that it came by or goes by: everything before the protocol that is neither destination nor its mask.
-    let rest = bytes.get(..layout.protocol)?.iter().enumerate().any(|(at, byte)| {
-        let covered = |from: usize| (from..from + layout.address_len).contains(&at);
-        *byte != 0 && !covered(layout.destination) && !covered(layout.mask)
-    });
-    if rest || inverted & !(INVERTED_DESTINATION | INVERTED_PROTOCOL) != 0 {
-        conditions.push(Condition::Other);
-    }
+    let mut expressions = conditions(layout, bytes)?;
     let mut at = layout.matches;
     while at < target_at {
         let (name, revision, info, size) = extension(bytes.get(at..target_at)?)?;
-        conditions.extend(xtables::matches(&name, revision, info));
+        let read = xtables::matches(&name, revision, info);
+        expressions.push(read.unwrap_or_else(|| Expression::Open(format!("match {name}"))));
         at += size;
     }
     let (name, revision, info, _) = extension(bytes.get(target_at..)?)?;
-    let action = match name.as_str() {
-        "ERROR" => Step::Boundary,
+    let step = match name.as_str() {
+        "ERROR" => Step::Boundary(text(info)),
         // The standard target: a jump, or a verdict.
         "" => match u32_at(info, 0)?.cast_signed() {
             // To the entry that follows: no jump at all.
-            to if to >= 0 => Step::Jump(to.cast_unsigned()),
-            _ => Step::Is(Action::None),
+            to if to >= 0 => Step::Jump(to.cast_unsigned(), bytes.get(layout.flags)? & layout.goto != 0),
+            -5 => Step::Is(Expression::Decide(Decision::Return)),
+            verdict => Step::Is(
+                decision(verdict.saturating_add(1).saturating_neg().cast_unsigned(), None)
+                    .map_or_else(|| Expression::Open("a verdict".to_owned()), Expression::decide),
+            ),
         },
-        name => Step::Is(xtables::target(name, revision, info).unwrap_or(Action::None)),
+        name => Step::Is(
+            xtables::target(name, revision, info)
+                .unwrap_or_else(|| Expression::Open(format!("target {name}"))),
+        ),
     };
-    Some((Entry { conditions, action }, length))
+    Some((Entry { expressions, step }, length))
+}
+
+/// What an entry asks for before its matches: addresses, devices, the protocol.
+fn conditions(layout: &Layout, bytes: &[u8]) -> Option<Vec<Expression>> {
+    const DEVICE_NAME: usize = 16;
+    const REGISTER: u32 = 1;
+    let inversions = *bytes.get(layout.flags + 1)?;
+    let mut found = Vec::new();
+    let mut asks = |load: Expression, value: &[u8], mask: &[u8], inversion: u8| {
+        if mask.iter().all(|byte| *byte == 0) {
+            return;
+        }
+        let value = value.iter().zip(mask).map(|(byte, mask)| byte & mask).collect();
+        found.extend([
+            load,
+            Expression::Bitwise {
+                source: REGISTER,
+                register: REGISTER,
+                mask: mask.to_vec(),
+                xor: vec![0; mask.len()],
+            },
+            Expression::Compare {
+                register: REGISTER,
+                operation: u32::from(inversions & inversion != 0),
+                value,
+            },
+        ]);
+    };
+    let length = layout.address_len;
+    for ((at, offset), inversion) in layout.addresses.into_iter().zip(layout.header).zip([0x08, 0x10]) {
+        let load = Expression::Payload {
+            register: REGISTER,
+            base: NETWORK,
+            offset,
+            length: u32::try_from(length).ok()?,
+        };
+        let mask_at = at + 2 * length;
+        asks(load, bytes.get(at..at + length)?, bytes.get(mask_at..mask_at + length)?, inversion);
+    }
+    for ((number, key), inversion) in [META_IIFNAME, META_OIFNAME].into_iter().enumerate().zip([0x01, 0x02]) {
+        let at = layout.devices + number * DEVICE_NAME;
+        let mask_at = at + 2 * DEVICE_NAME;
+        let load = Expression::Meta { register: REGISTER, key };
+        asks(load, bytes.get(at..at + DEVICE_NAME)?, bytes.get(mask_at..mask_at + DEVICE_NAME)?, inversion);
+    }
+    if let protocol @ 1.. = u16_at(bytes, layout.protocol)? {
+        let load = Expression::Meta { register: REGISTER, key: META_L4PROTO };
+        asks(load, &[u8::try_from(protocol).ok()?], &[u8::MAX], 0x40);
+    }
+    // Fragments and the type of service.
+    let rest = bytes.get(layout.flags)? & if layout.family == IPV4 { 0x01 } else { 0x02 };
+    if rest != 0 || inversions & 0x24 != 0 {
+        found.push(Expression::Open("fragments or the type of service".to_owned()));
+    }
+    Some(found)
 }
 
 /// `struct xt_entry_match` or `xt_entry_target`: size, name, revision, then its own bytes.
@@ -291,35 +370,53 @@ mod tests {
     }
 
     #[test]
-    fn a_table_with_a_jump_to_a_chain_that_translates() {
+    fn a_table_with_a_jump_to_a_chain_that_translates_and_one_that_drops() {
         let jump = |to: i32| extension_bytes("", 0, &[to.to_ne_bytes(), [0; 4]].concat());
         let mut range = 1_u32.to_ne_bytes().to_vec();
         range.extend(3_u32.to_ne_bytes());
         range.extend([10, 0, 0, 2, 10, 0, 0, 2]);
         range.extend([80_u16.to_be_bytes(), 80_u16.to_be_bytes()].concat());
-        // PREROUTING: policy; OUTPUT: a jump to the third chain, policy; its head, its rule.
-        let policy = entry_bytes([0; 4], &jump(-2));
-        let first = policy.len();
-        let head = entry_bytes([0; 4], &extension_bytes("ERROR", 0, &[0; 32]));
-        let chain_at = i32::try_from(first + 2 * policy.len() + head.len()).unwrap();
+        // INPUT: what comes to 10.0.0.3 is dropped, policy drop; OUTPUT: a jump to the third chain, policy accept; its head, its rule.
+        let (accepts, drops) = (entry_bytes([0; 4], &jump(-2)), entry_bytes([0; 4], &jump(-1)));
+        let size = accepts.len();
+        let mut name = b"DOCKER".to_vec();
+        name.resize(32, 0);
+        let head = entry_bytes([0; 4], &extension_bytes("ERROR", 0, &name));
+        let chain_at = i32::try_from(4 * size + head.len()).unwrap();
         let bytes = [
-            policy.clone(),
+            entry_bytes([10, 0, 0, 3], &jump(-2)),
+            drops,
             entry_bytes([10, 0, 0, 1], &jump(chain_at)),
-            policy.clone(),
+            accepts.clone(),
             head,
             entry_bytes([0; 4], &extension_bytes("DNAT", 0, &range)),
-            policy,
+            accepts,
         ]
         .concat();
         let mut info = vec![0; INFO_LEN];
-        info[32..36].copy_from_slice(&0b1001_u32.to_ne_bytes());
-        info[36 + 12..36 + 16].copy_from_slice(&u32::try_from(first).unwrap().to_ne_bytes());
+        info[32..36].copy_from_slice(&0b1010_u32.to_ne_bytes());
+        let mut put = |hook: usize, first: usize, policy: usize| {
+            for (at, value) in [(36 + 4 * hook, first), (56 + 4 * hook, policy)] {
+                info[at..at + 4].copy_from_slice(&u32::try_from(value * size).unwrap().to_ne_bytes());
+            }
+        };
+        put(1, 0, 1);
+        put(3, 2, 3);
         let mut rules = Ruleset::default();
-        add(&V4, "nat", &info, &bytes, &mut rules).unwrap();
+        add(&V4, ("nat", 0), &info, &bytes, &mut rules).unwrap();
         let met = |hook, to: &str| rules.steering(hook, to.parse().unwrap(), true);
-        assert_eq!(met(Hook::Output, "10.0.0.1:8080")[0].port, Some(80));
+        let found = met(Hook::Output, "10.0.0.1:8080");
+        assert_eq!(found[0].port, Some(80));
+        assert_eq!(found[0].rule, "table ip nat (iptables-legacy), chain DOCKER, rule 1");
         assert!(met(Hook::Output, "10.0.0.9:8080").is_empty());
         assert!(met(Hook::Prerouting, "10.0.0.1:8080").is_empty());
+        let dropped = |to: &str| rules.about(&crate::host::netfilter::packet::testing::packet(to)).rule;
+        assert_eq!(dropped("10.0.0.3:80"), None);
+        let policy = dropped("10.0.0.4:80").unwrap();
+        assert_eq!(
+            (policy.deed, policy.place.as_str()),
+            (RuleDeed::Policy, "table ip nat (iptables-legacy), chain INPUT, policy drop")
+        );
     }
 
     proptest! {
@@ -327,7 +424,7 @@ mod tests {
         fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..600),
                      info in proptest::collection::vec(any::<u8>(), 0..100)) {
             for layout in [&V4, &V6] {
-                let _ = (entry(layout, &bytes), add(layout, "nat", &info, &bytes, &mut Ruleset::default()));
+                let _ = (entry(layout, &bytes), add(layout, ("nat", 0), &info, &bytes, &mut Ruleset::default()));
             }
         }
     }

@@ -1,44 +1,35 @@
 //! Rules of nf_tables, by its netlink. Those that iptables-nft makes stand there as well, with matches and targets of xtables.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::io;
 
-use super::NetfilterError;
+use super::expression::{Expression, decision};
 use super::netlink::{Whole, ask};
-use super::ruleset::{Action, ChainKey, Condition, Family, Hook, How, Rule, Ruleset};
-use super::wire::{Request, attribute, attributes, be16, be32, text};
-use super::{address, xtables};
+use super::packet::Hook;
+use super::ruleset::{Base, INET, NETDEV, Named, Place, Rule};
+use super::set::{Data, Listed, Set, elements};
+use super::wire::{Attributes, Request};
+use super::{NetfilterError, Rules};
 use crate::host::netns::Netns;
 
 // linux/netfilter/nfnetlink.h and nf_tables.h.
 const SUBSYSTEM: u8 = 10;
 const GET_CHAIN: u8 = 4;
 const GET_RULE: u8 = 7;
-const CHAIN_TABLE: u16 = 1;
-const CHAIN_NAME: u16 = 3;
-const CHAIN_HOOK: u16 = 4;
-const HOOK_NUM: u16 = 1;
-const RULE_TABLE: u16 = 1;
-const RULE_CHAIN: u16 = 2;
-const RULE_HANDLE: u16 = 3;
-const RULE_EXPRESSIONS: u16 = 4;
-const EXPRESSION_NAME: u16 = 1;
-const EXPRESSION_DATA: u16 = 2;
-const DATA_VALUE: u16 = 1;
-const DATA_VERDICT: u16 = 2;
-const VERDICT_CODE: u16 = 1;
-const VERDICT_CHAIN: u16 = 2;
-const JUMP: i32 = -3;
-const GOTO: i32 = -4;
+const GET_SET: u8 = 10;
+const GET_ELEMENTS: u8 = 13;
+
+/// Elements of all sets that are read at most. What is beyond is not looked at, and rules that ask for it are left open.
+const ELEMENTS: usize = 300_000;
 
 /// Adds the rules of a namespace. Where nf_tables is not loaded there are none, and the question would load it.
-pub(super) fn read(netns: &Netns, into: &mut Ruleset) -> Result<(), NetfilterError> {
+pub(super) fn read(netns: &Netns, into: &mut Rules) -> Result<(), NetfilterError> {
     if !is_loaded() {
         return Ok(());
     }
-    let dump = |message| Request::new(SUBSYSTEM, message, libc::NLM_F_DUMP, 0);
-    let asked = ask(netns, &dump(GET_CHAIN), true, |_, family, attributes| {
-        if let Some((chain, hook)) = base(family, attributes) {
-            into.add_base(chain, hook);
+    let asked = dump(netns, GET_CHAIN, |family, of| {
+        if let Some(base) = base(family, of) {
+            into.rules.add_base(base);
         }
     });
     // Kernels without nf_tables, or without the last of its modules.
@@ -47,21 +38,40 @@ pub(super) fn read(netns: &Netns, into: &mut Ruleset) -> Result<(), NetfilterErr
     {
         return Ok(());
     }
-    let mut whole = asked?;
-    if whole == Whole::Yes {
-        whole = ask(netns, &dump(GET_RULE), true, |_, family, attributes| {
-            if let Some((chain, rule)) = rule(family, attributes) {
-                into.add_rule(chain, rule);
-            }
-        })?;
+    asked?;
+    dump(netns, GET_RULE, |family, of| {
+        if let Some((chain, rule)) = rule(family, of) {
+            into.rules.add_rule(chain, rule);
+        }
+    })?;
+    let wanted: BTreeSet<Named> = into.rules.wanted_sets().collect();
+    if wanted.is_empty() {
+        return Ok(());
     }
-    match whole {
-        Whole::Yes => Ok(()),
-        Whole::Cut => {
-            let source = std::io::Error::other("there are too many to read them all");
-            Err(NetfilterError::Ask { netns: netns.id(), source })
+    let mut shapes: HashMap<Named, Shape> = HashMap::new();
+    dump(netns, GET_SET, |family, of| shapes.extend(shape(family, of)))?;
+    let mut left = ELEMENTS;
+    for name in wanted {
+        let Some(shape) = shapes.get(&name) else { continue };
+        match read_set(netns, &name, shape, &mut left) {
+            Ok(set) => into.rules.add_set(name, set),
+            Err(error) => into.unread.push(format!("set {} of table {}: {error}", name.name, name.table)),
         }
     }
+    Ok(())
+}
+
+fn dump(netns: &Netns, message: u8, mut each: impl FnMut(u8, &Attributes<'_>)) -> Result<(), NetfilterError> {
+    let request = Request::new(SUBSYSTEM, message, libc::NLM_F_DUMP, 0);
+    let whole = ask(netns, &request, true, |_, family, bytes| each(family, &Attributes(bytes)))?;
+    match whole {
+        Whole::Yes => Ok(()),
+        Whole::Cut => Err(too_many(netns)),
+    }
+}
+
+fn too_many(netns: &Netns) -> NetfilterError {
+    NetfilterError::Ask { netns: netns.id(), source: io::Error::other("there are too many to read them all") }
 }
 
 /// Whether nf_tables is in the kernel already: as a module, or built in.
@@ -85,240 +95,102 @@ fn is_a_module(name: &str) -> bool {
         .any(|file| file.strip_prefix(name).is_some_and(|ending| ending.starts_with(".ko")))
 }
 
-fn family(number: u8) -> Option<Family> {
-    match number {
-        1 => Some(Family::Both),
-        2 => Some(Family::V4),
-        10 => Some(Family::V6),
-        _ => None,
-    }
-}
-
-/// A chain that is called at one of the hooks that matter.
-fn base(number: u8, attributes: &[u8]) -> Option<(ChainKey, Hook)> {
-    let hook = attribute(attribute(attributes, CHAIN_HOOK)?, HOOK_NUM).and_then(be32)?;
-    let hook = match hook {
-        0 => Hook::Prerouting,
-        3 => Hook::Output,
-        _ => return None,
+/// A chain that the kernel calls itself.
+fn base(family: u8, of: &Attributes<'_>) -> Option<Base> {
+    let hook = of.nested(4);
+    let number = hook.number(1)?;
+    let place = match (family, number) {
+        // Of a device: ingress 0, egress 1; of the family inet: ingress 5.
+        (NETDEV, 0 | 1) | (INET, 5) => {
+            let mut names: Vec<String> = hook.list(4).map(|name| super::wire::text(name.0)).collect();
+            names.extend(hook.text(3));
+            Place::Device { outgoing: (family, number) == (NETDEV, 1), names }
+        }
+        _ => Place::Hook(Hook::of(number)?),
     };
-    let chain = ChainKey {
-        family: family(number)?,
-        table: text(attribute(attributes, CHAIN_TABLE)?),
-        chain: text(attribute(attributes, CHAIN_NAME)?),
-    };
-    Some((chain, hook))
+    Some(Base {
+        chain: Named { family, table: of.text(1)?, name: of.text(3)? },
+        place,
+        priority: hook.number(2).map_or(0, u32::cast_signed),
+        drops: of.number(5) == Some(0),
+    })
 }
 
 /// A rule and its chain.
-fn rule(number: u8, attributes: &[u8]) -> Option<(ChainKey, Rule)> {
-    let chain = ChainKey {
-        family: family(number)?,
-        table: text(attribute(attributes, RULE_TABLE)?),
-        chain: text(attribute(attributes, RULE_CHAIN)?),
-    };
-    let handle = attribute(attributes, RULE_HANDLE)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map_or(0, u64::from_be_bytes);
-    let mut reading = Reading::default();
-    for (_, expression) in self::attributes(attribute(attributes, RULE_EXPRESSIONS).unwrap_or_default()) {
-        let name = attribute(expression, EXPRESSION_NAME).map(text).unwrap_or_default();
-        reading.expression(&name, attribute(expression, EXPRESSION_DATA).unwrap_or_default());
-    }
-    let rule = Rule {
-        label: format!("handle {handle}"),
-        conditions: reading.conditions,
-        action: reading.action.unwrap_or(Action::None),
-    };
+fn rule(family: u8, of: &Attributes<'_>) -> Option<(Named, Rule)> {
+    let chain = Named { family, table: of.text(1)?, name: of.text(2)? };
+    let handle = of.bytes(3).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+    let expression = |one: Attributes<'_>| Expression::read(&one.text(1).unwrap_or_default(), &one.nested(2));
+    let rule = Rule { label: format!("handle {handle}"), expressions: of.list(4).map(expression).collect() };
     Some((chain, rule))
 }
 
-/// What a register holds.
-#[derive(Debug, Clone)]
-enum Held {
-    Port,
-    Address { v4: bool, prefix: u8 },
-    Protocol,
-    IsLocal,
-    Bytes(Vec<u8>),
-    Something,
+/// What a set is like, without its elements.
+struct Shape {
+    fields: Vec<usize>,
+    /// Each of its keys begins a range.
+    ranges: bool,
 }
 
-#[derive(Default)]
-struct Reading {
-    registers: HashMap<u32, Held>,
-    conditions: Vec<Condition>,
-    action: Option<Action>,
+fn shape(family: u8, of: &Attributes<'_>) -> Option<(Named, Shape)> {
+    const INTERVAL: u32 = 4;
+    const CONCATENATED: u32 = 0x80;
+    let name = Named { family, table: of.text(1)?, name: of.text(2)? };
+    let size = |length: u32| usize::try_from(length).ok().filter(|length| *length <= 64);
+    let flags = of.number(3).unwrap_or(0);
+    let mut fields: Vec<usize> =
+        of.nested(9).list(2).map(|field| size(field.number(1)?)).collect::<Option<_>>()?;
+    if fields.is_empty() {
+        fields.push(size(of.number(5)?)?);
+    }
+    Some((name, Shape { fields, ranges: flags & INTERVAL != 0 && flags & CONCATENATED == 0 }))
 }
 
-impl Reading {
-    fn expression(&mut self, name: &str, data: &[u8]) {
-        let number = |kind| attribute(data, kind).and_then(be32);
-        let register = |kind| number(kind).map(canonical);
-        match name {
-            "payload" => self.set(register(1), payload(number(2), number(3), number(4))),
-            // NFT_META_L4PROTO
-            "meta" if number(2) == Some(16) => self.set(register(1), Held::Protocol),
-            // NFT_META_NFPROTO: both families have chains of their own here.
-            "meta" => self.set(register(1), Held::Something),
-            // The type of the destination (NFTA_FIB_F_DADDR, NFT_FIB_RESULT_ADDRTYPE), and of nothing else.
-            "fib" if number(2) == Some(3) && number(3) == Some(2) => self.set(register(1), Held::IsLocal),
-            "bitwise" => self.mask(register(1), register(2), data),
-            "cmp" => self.compare(register(1), number(2), attribute(data, 3)),
-            "range" => self.range(register(1), number(2), attribute(data, 3), attribute(data, 4)),
-            "immediate" => self.immediate(register(1), attribute(data, 2).unwrap_or_default()),
-            "lookup" => self.lookup(register(3)),
-            "nat" if number(1) == Some(1) => self.steer(How::Dnat, register(3), register(5)),
-            "nat" | "masq" | "counter" | "log" | "notrack" | "objref" => {}
-            "redir" => self.steer(How::Redirect, None, register(1)),
-            "tproxy" => self.steer(How::Tproxy, register(2), register(3)),
-            "match" => {
-                let (name, revision) = (attribute(data, 1).map(text).unwrap_or_default(), number(2));
-                let info = attribute(data, 3).unwrap_or_default();
-                self.conditions.extend(xtables::matches(&name, revision.unwrap_or(0), info));
+fn read_set(netns: &Netns, name: &Named, shape: &Shape, left: &mut usize) -> Result<Set, NetfilterError> {
+    let zero_ended = |text: &str| [text.as_bytes(), &[0]].concat();
+    let request = Request::new(SUBSYSTEM, GET_ELEMENTS, libc::NLM_F_DUMP, name.family)
+        .with(1, &zero_ended(&name.table))
+        .with(2, &zero_ended(&name.name));
+    let mut set = Set { fields: shape.fields.clone(), ..Set::default() };
+    let (key_len, mut listed, mut strange) = (set.key_len(), Vec::new(), false);
+    let whole = ask(netns, &request, true, |_, _, bytes| {
+        for one in Attributes(bytes).list(3) {
+            if listed.len() >= *left {
+                strange = true;
+                return;
             }
-            "target" => {
-                let (name, revision) = (attribute(data, 1).map(text).unwrap_or_default(), number(2));
-                let info = attribute(data, 3).unwrap_or_default();
-                self.action = xtables::target(&name, revision.unwrap_or(0), info).or(self.action.take());
-            }
-            // It writes registers, or lets packets through on conditions of its own.
-            _ => {
-                if let Some(register) = register(1) {
-                    self.registers.insert(register, Held::Something);
-                }
-                self.conditions.push(Condition::Other);
+            match element(&one, key_len) {
+                Some(Ok(element)) => listed.push(element),
+                Some(Err(others)) => set.others = Some(others),
+                None => strange = true,
             }
         }
+    })?;
+    if whole == Whole::Cut || strange {
+        return Err(too_many(netns));
     }
-
-    fn set(&mut self, register: Option<u32>, held: Held) {
-        if let Some(register) = register {
-            self.registers.insert(register, held);
-        }
-    }
-
-    fn held(&self, register: Option<u32>) -> Held {
-        register.and_then(|register| self.registers.get(&register)).cloned().unwrap_or(Held::Something)
-    }
-
-    fn mask(&mut self, from: Option<u32>, to: Option<u32>, data: &[u8]) {
-        let mask = attribute(data, 4).and_then(|mask| attribute(mask, DATA_VALUE));
-        let held = match (self.held(from), mask.and_then(prefix_of)) {
-            (Held::Address { v4, .. }, Some(prefix)) => Held::Address { v4, prefix },
-            _ => Held::Something,
-        };
-        self.set(to, held);
-    }
-
-    fn compare(&mut self, register: Option<u32>, operation: Option<u32>, data: Option<&[u8]>) {
-        let value = data.and_then(|data| attribute(data, DATA_VALUE)).unwrap_or_default();
-        // NFT_CMP_LTE and NFT_CMP_GTE: a range of ports, half of it each.
-        if let (Held::Port, Some(operation @ (3 | 5)), Some(port)) =
-            (self.held(register), operation, be16(value))
-        {
-            let (first, last) = if operation == 3 { (0, port) } else { (port, u16::MAX) };
-            return self.conditions.push(Condition::Port { first, last, negated: false });
-        }
-        // NFT_CMP_EQ and NFT_CMP_NEQ.
-        let negated = match operation {
-            Some(0) => false,
-            Some(1) => true,
-            _ => return self.conditions.push(Condition::Other),
-        };
-        let condition = match (self.held(register), negated) {
-            (Held::Port, _) => be16(value).map(|port| Condition::Port { first: port, last: port, negated }),
-            (Held::Address { v4, prefix }, _) => {
-                let mut padded = value.to_vec();
-                padded.resize(if v4 { 4 } else { 16 }, 0);
-                address(&padded).map(|ip| Condition::To { ip, prefix, negated })
-            }
-            (Held::Protocol, false) => value.first().map(|protocol| Condition::Protocol(*protocol)),
-            (Held::IsLocal, _) => {
-                const LOCAL: u32 = libc::RTN_LOCAL as u32;
-                (value == LOCAL.to_ne_bytes()).then_some(Condition::ToLocal { negated })
-            }
-            _ => None,
-        };
-        self.conditions.push(condition.unwrap_or(Condition::Other));
-    }
-
-    fn range(
-        &mut self,
-        register: Option<u32>,
-        operation: Option<u32>,
-        from: Option<&[u8]>,
-        to: Option<&[u8]>,
-    ) {
-        let bound = |data: Option<&[u8]>| attribute(data?, DATA_VALUE).and_then(be16);
-        let condition = match (self.held(register), operation, bound(from), bound(to)) {
-            (Held::Port, Some(operation @ 0..=1), Some(first), Some(last)) => {
-                Condition::Port { first, last, negated: operation == 1 }
-            }
-            _ => Condition::Other,
-        };
-        self.conditions.push(condition);
-    }
-
-    fn immediate(&mut self, register: Option<u32>, data: &[u8]) {
-        if let Some(value) = attribute(data, DATA_VALUE) {
-            return self.set(register, Held::Bytes(value.to_vec()));
-        }
-        let Some(verdict) = attribute(data, DATA_VERDICT) else { return };
-        let code = attribute(verdict, VERDICT_CODE).and_then(be32).map(u32::cast_signed);
-        if let (Some(JUMP | GOTO), Some(chain)) = (code, attribute(verdict, VERDICT_CHAIN)) {
-            self.action = Some(Action::Jump(text(chain)));
-        }
-    }
-
-    /// A set is a condition; a map gives a value, or a verdict (register 0).
-    fn lookup(&mut self, to: Option<u32>) {
-        match to {
-            Some(0) => self.action = Some(Action::JumpSomewhere),
-            Some(register) => self.set(Some(register), Held::Something),
-            None => {}
-        }
-        self.conditions.push(Condition::Other);
-    }
-
-    fn steer(&mut self, how: How, ip: Option<u32>, port: Option<u32>) {
-        let bytes = |register: Option<u32>| match self.held(register) {
-            Held::Bytes(bytes) => Some(bytes),
-            _ => None,
-        };
-        let port = bytes(port).and_then(|bytes| be16(bytes.get(..2)?));
-        let to = bytes(ip).and_then(|bytes| address(&bytes));
-        self.action = Some(Action::Steer { how, to, port });
-    }
+    *left = left.saturating_sub(listed.len());
+    set.elements = elements(listed, shape.ranges);
+    Ok(set)
 }
 
-/// The four registers of 16 bytes are the same memory as those of 4 bytes, which are counted from 8.
-fn canonical(register: u32) -> u32 {
-    match register {
-        1..=4 => 8 + 4 * (register - 1),
-        other => other,
+/// An element, or what keys have that are none.
+fn element(of: &Attributes<'_>, key_len: usize) -> Option<Result<Listed, Data>> {
+    const ENDS: u32 = 1;
+    const CATCH_ALL: u32 = 2;
+    let flags = of.number(3).unwrap_or(0);
+    let verdict = of.nested(2).nested(2);
+    let data = match (verdict.number(1), of.nested(2).bytes(1)) {
+        (Some(code), _) => Data::Decides(decision(code, verdict.text(2))?),
+        (None, Some(value)) => Data::Value(value.to_vec()),
+        (None, None) => Data::Nothing,
+    };
+    if flags & CATCH_ALL != 0 {
+        return Some(Err(data));
     }
-}
-
-fn payload(base: Option<u32>, offset: Option<u32>, length: Option<u32>) -> Held {
-    let prefix = |length: u32| u8::try_from(length * 8).unwrap_or(u8::MAX);
-    match (base, offset, length) {
-        (Some(2), Some(2), Some(2)) => Held::Port,
-        (Some(1), Some(16), Some(length @ 1..=4)) => Held::Address { v4: true, prefix: prefix(length) },
-        (Some(1), Some(24), Some(length @ 1..=16)) => Held::Address { v4: false, prefix: prefix(length) },
-        (Some(1), Some(9), Some(1)) => Held::Protocol,
-        _ => Held::Something,
-    }
-}
-
-/// The length of a mask whose ones come first.
-fn prefix_of(mask: &[u8]) -> Option<u8> {
-    let ones: u32 = mask.iter().take_while(|byte| **byte == 0xff).map(|_| 8).sum();
-    let last = mask.get(usize::try_from(ones / 8).ok()?).copied().unwrap_or(0);
-    let rest = mask.get(usize::try_from(ones / 8).ok()? + 1..).unwrap_or_default();
-    let contiguous =
-        last.leading_ones() + last.trailing_zeros().min(8) >= 8 && rest.iter().all(|byte| *byte == 0);
-    contiguous.then(|| u8::try_from(ones + last.leading_ones()).ok()).flatten()
+    let key = |kind| of.nested(kind).bytes(1).map(<[u8]>::to_vec);
+    let whole = key(1).filter(|key| key.len() >= key_len)?;
+    Some(Ok(Listed { key: whole, last: key(10), ends: flags & ENDS != 0, data }))
 }
 
 #[cfg(test)]

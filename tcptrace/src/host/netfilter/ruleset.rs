@@ -1,82 +1,65 @@
-//! Rules as far as they bear on where a connection ends, whichever tool made them, and which of them a connection meets.
+//! Rules, whichever tool made them, and which of them a packet meets: what drops it, and what leads it elsewhere.
+//!
+//! Only what rules say about addresses, ports, flags, devices, protocol numbers and sets is understood; whatever else a rule asks
+//! for (connection states, limits) is left open, and such a rule is only a candidate.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+
+use super::expression::{Answer, Decision, Expression, Outcome, Registers};
+use super::packet::{Hook, RulePacket};
+use super::set::Set;
+use crate::event::{FoundRule, Packet, RuleDeed, RuleFacts};
 
 /// Chains and their rules.
 #[derive(Debug, Clone, Default)]
 pub struct Ruleset {
     bases: Vec<Base>,
-    chains: HashMap<ChainKey, Vec<Rule>>,
+    chains: HashMap<Named, Vec<Rule>>,
+    sets: HashMap<Named, Set>,
 }
 
 /// A chain that the kernel calls at a hook.
 #[derive(Debug, Clone)]
-struct Base {
-    chain: ChainKey,
-    hook: Hook,
+pub(super) struct Base {
+    pub(super) chain: Named,
+    pub(super) place: Place,
+    pub(super) priority: i32,
+    /// What no rule decides is dropped.
+    pub(super) drops: bool,
 }
 
-/// A chain within its table.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct ChainKey {
-    pub(super) family: Family,
+/// Where the kernel calls a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    Hook(Hook),
+    /// At devices of these names.
+    Device {
+        outgoing: bool,
+        names: Vec<String>,
+    },
+}
+
+/// A chain or set within its table.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Named {
+    /// `NFPROTO_*`.
+    pub(super) family: u8,
     pub(super) table: String,
-    pub(super) chain: String,
+    pub(super) name: String,
 }
 
-/// The address family of a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Family {
-    V4,
-    V6,
-    Both,
-}
-
-/// Where packets meet a chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hook {
-    /// Packets that come in by a device.
-    Prerouting,
-    /// Packets that a program of the namespace sends.
-    Output,
-}
+pub(super) const INET: u8 = 1;
+pub(super) const IPV4: u8 = 2;
+pub(super) const NETDEV: u8 = 5;
+pub(super) const IPV6: u8 = 10;
 
 /// One rule.
 #[derive(Debug, Clone)]
 pub(super) struct Rule {
     /// How to find it: `handle 4`.
     pub(super) label: String,
-    pub(super) conditions: Vec<Condition>,
-    pub(super) action: Action,
-}
-
-/// What a packet must be like.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Condition {
-    /// Of this protocol.
-    Protocol(u8),
-    /// To (or not to) a port from the first to the last.
-    Port { first: u16, last: u16, negated: bool },
-    /// To (or not to) an address of this range.
-    To { ip: IpAddr, prefix: u8, negated: bool },
-    /// To (or not to) one of the namespace's own addresses.
-    ToLocal { negated: bool },
-    /// Anything else: whether a packet is like that is not known.
-    Other,
-}
-
-/// What becomes of a packet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Nothing that matters here.
-    None,
-    /// It meets the rules of another chain of the table.
-    Jump(String),
-    /// It may meet any other chain of the table: a map decides.
-    JumpSomewhere,
-    /// Its destination is changed, or a socket is chosen for it.
-    Steer { how: How, to: Option<IpAddr>, port: Option<u16> },
+    pub(super) expressions: Vec<Expression>,
 }
 
 /// How a rule changes where a connection ends.
@@ -106,239 +89,285 @@ impl How {
 pub struct Steering {
     /// What it does.
     pub how: How,
-    /// Where to: `None` if the rule keeps the address, or a map decides.
+    /// Where to: `None` if the rule keeps the address, or a map decides that could not be read.
     pub to: Option<IpAddr>,
     /// The port, likewise.
     pub port: Option<u16>,
     /// The rule: `table ip nat, chain DOCKER, handle 4`.
     pub rule: String,
-    /// Whether all its conditions are known to hold.
-    pub surely_met: bool,
+    /// What it asks for that could not be told, and what a rule before it did by which the connection may not meet it; empty if
+    /// the connection meets it for sure.
+    pub open: Vec<String>,
 }
 
 /// Rules are visited at most this often for one connection.
 const VISITS: usize = 100_000;
 /// The kernel allows 16 jumps deep.
 const DEPTH: usize = 16;
+/// Candidates that are named.
+const CANDIDATES: usize = 4;
 
 impl Ruleset {
-    pub(super) fn add_base(&mut self, chain: ChainKey, hook: Hook) {
-        self.bases.push(Base { chain, hook });
+    pub(super) fn add_base(&mut self, base: Base) {
+        self.bases.push(base);
     }
 
-    pub(super) fn add_rule(&mut self, chain: ChainKey, rule: Rule) {
+    pub(super) fn add_rule(&mut self, chain: Named, rule: Rule) {
         self.chains.entry(chain).or_default().push(rule);
+    }
+
+    pub(super) fn add_set(&mut self, name: Named, set: Set) {
+        self.sets.insert(name, set);
+    }
+
+    /// The sets that rules ask for.
+    pub(super) fn wanted_sets(&self) -> impl Iterator<Item = Named> {
+        self.chains.iter().flat_map(|(chain, rules)| {
+            let expressions = rules.iter().flat_map(|rule| &rule.expressions);
+            expressions.filter_map(|expression| match expression {
+                Expression::Lookup { set, .. } => Some(Named { name: set.clone(), ..chain.clone() }),
+                _ => None,
+            })
+        })
     }
 
     /// The rules that may steer a connection to `to` at `hook`, in the order in which it meets them, those that cannot be met left
     /// out. `is_local`: whether the address is one of the namespace's own.
     pub fn steering(&self, hook: Hook, to: SocketAddr, is_local: bool) -> Vec<Steering> {
-        let mut walk = Walk { to, is_local, found: Vec::new(), visits: 0 };
-        for base in self.bases.iter().filter(|base| base.hook == hook) {
-            if base.chain.family.has(to.ip()) {
-                self.visit(&base.chain, true, 0, &mut walk);
+        let hooks: &'static [Hook] = match hook {
+            Hook::Output => &[Hook::Output],
+            _ => &[Hook::Prerouting],
+        };
+        let packet = RulePacket {
+            source: None,
+            destination: to,
+            is_local: Some(is_local),
+            packet: Packet::Syn,
+            outgoing: hook == Hook::Output,
+            hooks,
+            device: 0,
+            device_name: None,
+        };
+        let mut found: Vec<Steering> = Vec::new();
+        for met in self.met_by(&packet) {
+            let Decision::Steer { how, to, port } = met.decision else { continue };
+            let steering = Steering { how, to, port, rule: met.place, open: met.open };
+            if !found.contains(&steering) {
+                found.push(steering);
             }
         }
-        walk.found
+        found
     }
 
-    fn visit(&self, chain: &ChainKey, surely: bool, depth: usize, walk: &mut Walk) {
-        if depth > DEPTH {
-            return;
-        }
-        for rule in self.chains.get(chain).into_iter().flatten() {
-            walk.visits += 1;
-            if walk.visits > VISITS {
-                return;
+    /// What they say about a packet that netfilter dropped, or could not queue.
+    pub(super) fn about(&self, packet: &RulePacket) -> RuleFacts {
+        let mut facts = RuleFacts::default();
+        for met in self.met_by(packet) {
+            let Decision::Ends(deed, queue) = met.decision else { continue };
+            let is_known = met.known;
+            let open = (!is_known).then(|| met.open.join(", "));
+            let found = FoundRule { place: met.place, deed, queue, open };
+            if is_known && facts.rule.is_none() {
+                facts.rule = Some(found);
+            } else if facts.candidates.len() < CANDIDATES {
+                facts.candidates.push(found);
             }
-            let Some(met) = walk.meets(&rule.conditions) else { continue };
-            let surely = surely && met;
-            match &rule.action {
-                Action::None => {}
-                Action::Jump(name) => {
-                    let next = ChainKey { chain: name.clone(), ..chain.clone() };
-                    self.visit(&next, surely, depth + 1, walk);
-                }
-                Action::JumpSomewhere => {
-                    let others = self.chains.iter().filter(|(other, _)| {
-                        other.family == chain.family && other.table == chain.table && *other != chain
-                    });
-                    for (other, rules) in others {
-                        rules.iter().for_each(|rule| walk.consider(other, rule, false));
+        }
+        facts
+    }
+
+    /// The rules and policies that end a packet's way, or lead it elsewhere, for sure or perhaps.
+    fn met_by(&self, packet: &RulePacket) -> Vec<Met> {
+        let mut bases: Vec<(Hook, &Base)> =
+            self.bases.iter().filter_map(|base| Some((base.met_at(packet)?, base))).collect();
+        bases.sort_by_key(|(hook, base)| (*hook, base.priority));
+        let mut walk = Walk { rules: self, packet, visits: 0, met: Vec::new(), passed: Vec::new() };
+        for (_, base) in bases {
+            walk.passed.clear();
+            let flow = walk.visit(&base.chain, &[], 0);
+            let ends = if flow == Flow::GoesOn && base.drops {
+                walk.meet(&base.chain, "policy drop", Decision::Ends(RuleDeed::Policy, None), &[]);
+                true
+            } else {
+                flow == Flow::Ended && walk.met.last().is_some_and(Met::ends)
+            };
+            if ends && walk.passed.is_empty() {
+                break;
+            }
+        }
+        walk.met
+    }
+
+    /// What a rule does with a packet: each verdict, and what it asks for that cannot be told.
+    fn verdicts(&self, chain: &Named, rule: &Rule, packet: &RulePacket) -> Vec<(Decision, Vec<String>)> {
+        let mut registers = Registers::default();
+        let mut open = Vec::new();
+        let mut found = Vec::new();
+        let sets = |name: &str| self.sets.get(&Named { name: name.to_owned(), ..chain.clone() });
+        for expression in &rule.expressions {
+            match expression.about(packet, &mut registers, &sets) {
+                Outcome::Is(Answer::No) => return found,
+                Outcome::Is(Answer::Open) => open.push(expression.what(&registers)),
+                Outcome::Is(Answer::Yes) => {}
+                Outcome::Decides(decisions) => {
+                    for (decision, answer) in decisions {
+                        let mut open = open.clone();
+                        if answer == Answer::Open {
+                            open.push(expression.what(&registers));
+                        }
+                        found.push((decision, open));
+                    }
+                    // A transparent proxy is no verdict: the rule goes on.
+                    if !matches!(found.last(), Some((Decision::Steer { how: How::Tproxy, .. }, _))) {
+                        return found;
                     }
                 }
-                Action::Steer { .. } => walk.consider(chain, rule, surely),
+            }
+        }
+        found
+    }
+}
+
+impl Base {
+    /// Where a packet meets it, if it does.
+    fn met_at(&self, packet: &RulePacket) -> Option<Hook> {
+        let ipv6 = packet.destination.is_ipv6();
+        match &self.place {
+            Place::Hook(hook) => {
+                let family = match self.chain.family {
+                    INET => true,
+                    IPV4 => !ipv6,
+                    IPV6 => ipv6,
+                    _ => false,
+                };
+                (family && packet.hooks.contains(hook)).then_some(*hook)
+            }
+            // Before everything that comes in, and after everything that goes out.
+            Place::Device { outgoing, names } => {
+                let here = packet.device_name.as_ref().is_some_and(|name| names.contains(name));
+                let at = if *outgoing { Hook::Postrouting } else { Hook::Prerouting };
+                (here && *outgoing == packet.outgoing).then_some(at)
             }
         }
     }
 }
 
-struct Walk {
-    to: SocketAddr,
-    is_local: bool,
-    found: Vec<Steering>,
+/// A rule or policy that a packet meets, or may meet.
+struct Met {
+    place: String,
+    decision: Decision,
+    /// All that it and the jumps to it ask for is known to hold.
+    known: bool,
+    open: Vec<String>,
+}
+
+impl Met {
+    fn ends(&self) -> bool {
+        self.known && matches!(self.decision, Decision::Ends(..))
+    }
+}
+
+/// What becomes of a packet in a chain, if it comes there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// It comes to the end of the chain, or leaves it early: the caller goes on, or the policy decides.
+    GoesOn,
+    /// A rule has decided.
+    Ended,
+}
+
+struct Walk<'r> {
+    rules: &'r Ruleset,
+    packet: &'r RulePacket,
     visits: usize,
+    met: Vec<Met>,
+    /// What rules ask for that may have decided about the packet before.
+    passed: Vec<String>,
 }
 
-impl Walk {
-    /// `None`: not met. Otherwise whether all conditions are known to hold.
-    fn meets(&self, conditions: &[Condition]) -> Option<bool> {
-        let mut surely = true;
-        for condition in conditions {
-            match self.holds(condition) {
-                Some(true) => {}
-                Some(false) => return None,
-                None => surely = false,
+impl Walk<'_> {
+    /// Follows the packet through a chain; `open` is what the jumps to it ask for that cannot be told.
+    fn visit(&mut self, chain: &Named, open: &[String], depth: usize) -> Flow {
+        let rules = self.rules;
+        for rule in rules.chains.get(chain).into_iter().flatten() {
+            self.visits += 1;
+            if self.visits > VISITS {
+                self.passed.push("more rules than are looked at".to_owned());
+                return Flow::GoesOn;
+            }
+            for (decision, asks) in rules.verdicts(chain, rule, self.packet) {
+                let all = [open, &asks].concat();
+                let flow = match &decision {
+                    Decision::Accept => Some(Flow::Ended),
+                    Decision::Return => Some(Flow::GoesOn),
+                    Decision::Jump(name) | Decision::Goto(name) => {
+                        let next = Named { name: name.clone(), ..chain.clone() };
+                        let flow =
+                            if depth < DEPTH { self.visit(&next, &all, depth + 1) } else { Flow::GoesOn };
+                        let leaves = flow == Flow::Ended || matches!(decision, Decision::Goto(_));
+                        leaves.then_some(flow)
+                    }
+                    Decision::JumpSomewhere => {
+                        self.somewhere(chain, &all);
+                        None
+                    }
+                    Decision::Ends(..) => {
+                        self.meet(chain, &rule.label, decision, &all);
+                        Some(Flow::Ended)
+                    }
+                    Decision::Steer { how, .. } => {
+                        let ends = *how != How::Tproxy;
+                        self.meet(chain, &rule.label, decision, &all);
+                        ends.then_some(Flow::Ended)
+                    }
+                };
+                match flow {
+                    Some(flow) if asks.is_empty() => return flow,
+                    Some(_) => self.passed.extend(asks),
+                    None => {}
+                }
             }
         }
-        Some(surely)
+        Flow::GoesOn
     }
 
-    fn holds(&self, condition: &Condition) -> Option<bool> {
-        const TCP: u8 = 6;
-        match condition {
-            Condition::Protocol(protocol) => Some(*protocol == TCP),
-            Condition::Port { first, last, negated } => {
-                Some((*first..=*last).contains(&self.to.port()) != *negated)
+    /// Any other chain of the table may come next.
+    fn somewhere(&mut self, from: &Named, open: &[String]) {
+        let rules = self.rules;
+        let mut chains: Vec<_> = rules
+            .chains
+            .iter()
+            .filter(|(chain, _)| chain.family == from.family && chain.table == from.table && *chain != from)
+            .collect();
+        chains.sort_by_key(|(chain, _)| *chain);
+        for (chain, list) in chains {
+            for rule in list {
+                for (decision, asks) in rules.verdicts(chain, rule, self.packet) {
+                    if matches!(decision, Decision::Ends(..) | Decision::Steer { .. }) {
+                        self.meet(chain, &rule.label, decision, &[open, &asks].concat());
+                    }
+                }
             }
-            Condition::To { ip, prefix, negated } => Some(within(self.to.ip(), *ip, *prefix) != *negated),
-            Condition::ToLocal { negated } => Some(self.is_local != *negated),
-            Condition::Other => None,
         }
+        self.passed.extend_from_slice(open);
     }
 
-    fn consider(&mut self, chain: &ChainKey, rule: &Rule, surely: bool) {
-        let Action::Steer { how, to, port } = &rule.action else { return };
-        let Some(met) = self.meets(&rule.conditions) else { return };
+    fn meet(&mut self, chain: &Named, label: &str, decision: Decision, open: &[String]) {
         let family = match chain.family {
-            Family::V4 => "ip",
-            Family::V6 => "ip6",
-            Family::Both => "inet",
+            INET => "inet",
+            IPV4 => "ip",
+            IPV6 => "ip6",
+            NETDEV => "netdev",
+            _ => "other",
         };
-        let steering = Steering {
-            how: *how,
-            to: *to,
-            port: *port,
-            rule: format!("table {family} {}, chain {}, {}", chain.table, chain.chain, rule.label),
-            surely_met: surely && met,
-        };
-        if !self.found.contains(&steering) {
-            self.found.push(steering);
-        }
+        let place = format!("table {family} {}, chain {}, {label}", chain.table, chain.name);
+        let mut all = open.to_vec();
+        all.extend(self.passed.iter().map(|asked| format!("{asked} in a rule before it")));
+        all.sort_unstable();
+        all.dedup();
+        self.met.push(Met { place, decision, known: open.is_empty(), open: all });
     }
-}
-
-impl Family {
-    fn has(self, ip: IpAddr) -> bool {
-        match self {
-            Self::V4 => ip.is_ipv4(),
-            Self::V6 => ip.is_ipv6(),
-            Self::Both => true,
-        }
-    }
-}
-
-/// Whether `ip` has the first `prefix` bits of `range`.
-fn within(ip: IpAddr, range: IpAddr, prefix: u8) -> bool {
-    let bits = |ip: IpAddr| match ip {
-        IpAddr::V4(v4) => (u128::from(v4.to_bits()) << 96, 32),
-        IpAddr::V6(v6) => (v6.to_bits(), 128),
-    };
-    let ((ip, length), (range, range_length)) = (bits(ip), bits(range));
-    let mask = u128::MAX.checked_shl(128_u32.saturating_sub(u32::from(prefix))).unwrap_or(0);
-    length == range_length && (ip ^ range) & mask == 0
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chain(name: &str) -> ChainKey {
-        ChainKey { family: Family::V4, table: "nat".to_owned(), chain: name.to_owned() }
-    }
-
-    fn to_port(port: u16) -> Condition {
-        Condition::Port { first: port, last: port, negated: false }
-    }
-
-    fn dnat(conditions: Vec<Condition>, to: &str, port: u16) -> Rule {
-        let action = Action::Steer { how: How::Dnat, to: Some(to.parse().unwrap()), port: Some(port) };
-        Rule { label: "handle 1".to_owned(), conditions, action }
-    }
-
-    fn jump(conditions: Vec<Condition>, to: &str) -> Rule {
-        Rule { label: "handle 2".to_owned(), conditions, action: Action::Jump(to.to_owned()) }
-    }
-
-    /// As Docker makes them.
-    fn published() -> Ruleset {
-        let mut rules = Ruleset::default();
-        rules.add_base(chain("PREROUTING"), Hook::Prerouting);
-        rules.add_base(chain("OUTPUT"), Hook::Output);
-        let local = Condition::ToLocal { negated: false };
-        rules.add_rule(chain("PREROUTING"), jump(vec![local.clone()], "DOCKER"));
-        let loopback = Condition::To { ip: "127.0.0.0".parse().unwrap(), prefix: 8, negated: true };
-        rules.add_rule(chain("OUTPUT"), jump(vec![loopback, local], "DOCKER"));
-        rules.add_rule(chain("DOCKER"), dnat(vec![Condition::Protocol(6), to_port(8080)], "172.17.0.2", 80));
-        rules
-    }
-
-    fn met(rules: &Ruleset, hook: Hook, to: &str, is_local: bool) -> Vec<(Option<IpAddr>, bool)> {
-        let found = rules.steering(hook, to.parse().unwrap(), is_local);
-        found.into_iter().map(|steering| (steering.to, steering.surely_met)).collect()
-    }
-
-    #[test]
-    fn a_published_port_is_met_through_its_chain() {
-        let rules = published();
-        let container = Some("172.17.0.2".parse().unwrap());
-        assert_eq!(met(&rules, Hook::Output, "10.0.0.1:8080", true), [(container, true)]);
-        assert_eq!(met(&rules, Hook::Prerouting, "10.0.0.1:8080", true), [(container, true)]);
-        // The jump excludes loopback addresses, the rule another port, the first jump what is not local.
-        assert!(met(&rules, Hook::Output, "127.0.0.1:8080", true).is_empty());
-        assert!(met(&rules, Hook::Output, "10.0.0.1:8081", true).is_empty());
-        assert!(met(&rules, Hook::Output, "10.0.0.1:8080", false).is_empty());
-        assert!(met(&rules, Hook::Output, "[::1]:8080", true).is_empty());
-        let found = rules.steering(Hook::Output, "10.0.0.1:8080".parse().unwrap(), true);
-        assert_eq!(found[0].rule, "table ip nat, chain DOCKER, handle 1");
-    }
-
-    #[test]
-    fn a_condition_that_is_not_understood_leaves_it_open() {
-        let mut rules = Ruleset::default();
-        rules.add_base(chain("OUTPUT"), Hook::Output);
-        rules.add_rule(chain("OUTPUT"), dnat(vec![to_port(80), Condition::Other], "10.0.0.2", 80));
-        assert!(!met(&rules, Hook::Output, "10.0.0.1:80", true)[0].1);
-        assert!(met(&rules, Hook::Prerouting, "10.0.0.1:80", true).is_empty());
-    }
-
-    #[test]
-    fn a_map_of_verdicts_may_lead_anywhere_in_its_table() {
-        let mut rules = Ruleset::default();
-        rules.add_base(chain("OUTPUT"), Hook::Output);
-        let somewhere = Rule { label: String::new(), conditions: Vec::new(), action: Action::JumpSomewhere };
-        rules.add_rule(chain("OUTPUT"), somewhere);
-        rules.add_rule(chain("service"), dnat(vec![], "10.0.0.2", 80));
-        rules.add_rule(chain("other-port"), dnat(vec![to_port(81)], "10.0.0.3", 80));
-        assert_eq!(met(&rules, Hook::Output, "10.0.0.1:80", true).len(), 1);
-    }
-
-    #[test]
-    fn chains_that_lead_to_each_other_end() {
-        let mut rules = Ruleset::default();
-        rules.add_base(chain("a"), Hook::Output);
-        for (from, to) in [("a", "b"), ("b", "a"), ("a", "b"), ("b", "a")] {
-            rules.add_rule(chain(from), jump(vec![], to));
-        }
-        assert!(met(&rules, Hook::Output, "10.0.0.1:80", true).is_empty());
-    }
-
-    #[test]
-    fn ranges_of_addresses() {
-        let within =
-            |ip: &str, range: &str, prefix| within(ip.parse().unwrap(), range.parse().unwrap(), prefix);
-        assert!(within("127.9.9.9", "127.0.0.0", 8) && !within("128.0.0.1", "127.0.0.0", 8));
-        assert!(within("10.0.0.1", "10.0.0.1", 32) && within("10.0.0.1", "1.2.3.4", 0));
-        assert!(within("fd00::1", "fd00::", 64) && !within("fd00::1", "10.0.0.1", 0));
-    }
-}
+mod tests;

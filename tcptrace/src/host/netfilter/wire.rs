@@ -31,6 +31,11 @@ impl Request {
         self
     }
 
+    pub(super) fn with(mut self, kind: u16, value: &[u8]) -> Self {
+        push_attribute(&mut self.body, kind, value);
+        self
+    }
+
     pub(super) fn to_bytes(&self, sequence: u32) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_LEN + self.body.len());
         bytes.extend(u32::try_from(HEADER_LEN + self.body.len()).unwrap_or_default().to_ne_bytes());
@@ -98,7 +103,7 @@ fn take_message(bytes: &[u8]) -> Option<((u32, Message<'_>), &[u8])> {
 }
 
 /// The attributes in `bytes`; those that are cut end it.
-pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes<'a>(bytes: &'a [u8]) -> impl Iterator<Item = (u16, &'a [u8])> + use<'a> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(array(rest, 0)?));
@@ -112,6 +117,37 @@ pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 /// The value of the first attribute of this kind.
 pub(super) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
+}
+
+/// Attributes one after another, whose numbers are in network byte order.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
+
+impl<'a> Attributes<'a> {
+    pub(super) fn bytes(&self, kind: u16) -> Option<&'a [u8]> {
+        attribute(self.0, kind)
+    }
+
+    pub(super) fn nested(&self, kind: u16) -> Self {
+        Self(self.bytes(kind).unwrap_or_default())
+    }
+
+    /// What a list holds.
+    pub(super) fn list(&self, kind: u16) -> impl Iterator<Item = Self> {
+        attributes(self.nested(kind).0).map(|(_, value)| Self(value))
+    }
+
+    pub(super) fn number(&self, kind: u16) -> Option<u32> {
+        self.bytes(kind).and_then(be32)
+    }
+
+    pub(super) fn short(&self, kind: u16) -> Option<u16> {
+        self.bytes(kind).and_then(be16)
+    }
+
+    pub(super) fn text(&self, kind: u16) -> Option<String> {
+        self.bytes(kind).map(text)
+    }
 }
 
 /// A number in network byte order.

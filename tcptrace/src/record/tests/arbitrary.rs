@@ -33,7 +33,12 @@ prop_compose! {
 
 /// All values distinct, so that none can be taken for another.
 fn any_facts(seed: u64) -> DropFacts {
-    let rule = |handle: u64, deed, queue| FoundRule { place: format!("handle {handle}"), deed, queue };
+    let rule = |handle: u64, deed, queue| FoundRule {
+        place: format!("handle {handle}"),
+        deed,
+        queue,
+        open: (seed % 2 == 0).then(|| "ct state".to_owned()),
+    };
     DropFacts {
         device: Some(format!("dev{seed}")),
         next_hop: Some([10, 1, 2, 3].into()),
@@ -49,7 +54,7 @@ fn any_facts(seed: u64) -> DropFacts {
         rules: Some(RuleFacts {
             rule: Some(rule(seed, RuleDeed::Queue, Some(9))),
             candidates: vec![rule(8, RuleDeed::Reject, None)],
-            legacy: true,
+            unread: vec!["set bad".to_owned()],
         }),
         neighbours: Some(NeighbourFacts { entries: 11, limit: Some(12), overflowed: true }),
         cgroup: Some(CgroupFacts {
@@ -76,50 +81,29 @@ prop_compose! {
 
 prop_compose! {
     fn any_totals()(
-        counts in prop::collection::vec(any::<Option<u64>>(), 31),
+        counts in prop::collection::vec(any::<Option<u64>>(), 64),
         maxima: (Option<u32>, Option<u32>),
         times: (Option<u64>, Option<u64>, Option<u64>),
         acceptor: Option<(u32, u32)>,
     ) -> ListenerTotals {
-        ListenerTotals {
-            syns: counts[0],
-            syn_drops_accept_queue: counts[1],
-            syn_drops_syn_queue: counts[2],
-            syn_drops_max_syn_backlog: counts[3],
-            syn_drops_no_route: counts[30],
-            cookies_sent: counts[4],
-            retransmits_timer: counts[5],
-            retransmits_duplicate_syn: counts[6],
-            expired: counts[7],
-            ack_drops_accept_queue: counts[8],
-            ack_drops_other: counts[9],
-            socket_drops: counts[10],
-            enqueued: counts[11],
-            accepted: counts[12],
-            wait_total_ns: counts[13],
-            waits: counts[14],
-            wait_max_ns: counts[15],
-            cookies_at_limit: counts[16],
-            cookies_dropped: counts[17],
-            cookies_dropped_at_limit: counts[18],
-            cookies_valid: counts[19],
-            cookies_invalid: counts[20],
-            cookies_accepted: counts[21],
-            fast_opens: counts[22],
-            retransmits_unknown: counts[23],
-            resets: counts[24],
-            aborts: counts[25],
-            icmp_ends: counts[26],
-            joins: counts[27],
-            deferred: counts[28],
-            orphans: counts[29],
-            depth_max: maxima.0,
-            syn_queue_max: maxima.1,
-            last_retransmit: times.0.map(Timestamp::from_nanos),
-            last_accept: times.1.map(Timestamp::from_nanos),
-            last_enqueue: times.2.map(Timestamp::from_nanos),
-            last_acceptor: acceptor.map(|(pid, tid)| Acceptor { pid, tid }),
+        let mut counts = counts.into_iter();
+        macro_rules! totals {
+            ($($(#[$doc:meta])* $count:ident,)*) => {
+                ListenerTotals {
+                    $($count: counts.next().unwrap(),)*
+                    retransmits_unknown: counts.next().unwrap(),
+                    socket_drops: counts.next().unwrap(),
+                    wait_max_ns: counts.next().unwrap(),
+                    depth_max: maxima.0,
+                    syn_queue_max: maxima.1,
+                    last_retransmit: times.0.map(Timestamp::from_nanos),
+                    last_accept: times.1.map(Timestamp::from_nanos),
+                    last_enqueue: times.2.map(Timestamp::from_nanos),
+                    last_acceptor: acceptor.map(|(pid, tid)| Acceptor { pid, tid }),
+                }
+            };
         }
+        tcptrace_common::listener_counters!(totals)
     }
 }
 

@@ -102,6 +102,8 @@ impl Drop for AsUser {
 pub(super) fn open(door: &Door) -> nix::Result<OwnedFd> {
     let socket = if door.mptcp {
         sockets::mptcp(door.address, SockFlag::empty())?
+    } else if door.smc {
+        sockets::smc(door.address)?
     } else {
         sockets::tcp(door.address, SockFlag::empty())?
     };

@@ -17,8 +17,10 @@ mod order;
 mod packets;
 mod puppet;
 mod redial;
+mod ring;
 mod service;
 mod sockets;
+mod steering;
 mod storm;
 mod takings;
 mod web;
@@ -185,12 +187,23 @@ impl Actor {
     /// Stops the process, and waits until it has: a thread that is just being woken would accept one connection more.
     pub(super) fn stop(&self) -> Result<()> {
         self.signal(Signal::SIGSTOP)?;
+        self.await_stop(self.identity.pid)
+    }
+
+    /// Stops one of the processes that it has started, and waits likewise.
+    pub(super) fn stop_hired(&self, hired: &Identity) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(hired.pid).unwrap_or_default());
+        kill(pid, Signal::SIGSTOP).during(format!("stopping {}", hired.role))?;
+        self.await_stop(hired.pid)
+    }
+
+    fn await_stop(&self, pid: u32) -> Result<()> {
         let stopped = self.cancel.wait(PATIENCE, || {
-            let threads = fs::read_dir(format!("/proc/{}/task", self.identity.pid));
-            let threads = threads.during(format!("looking at actor {}", self.identity.role))?;
+            let threads = fs::read_dir(format!("/proc/{pid}/task"));
+            let threads = threads.during(format!("looking at process {pid}"))?;
             Ok(threads.flatten().all(|thread| is_stopped(&thread.path())))
         })?;
-        if stopped { Ok(()) } else { Err(self.problem("does not stop".into())) }
+        if stopped { Ok(()) } else { Err(self.problem(format!("{pid} does not stop"))) }
     }
 
     /// Waits until the process has gone, by itself or killed by somebody else.

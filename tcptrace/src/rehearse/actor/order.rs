@@ -18,6 +18,10 @@ pub(in crate::rehearse) enum Order {
     DeferAccept { seconds: i32 },
     /// Have the listening socket discard what its clients send.
     Guard(Guard),
+    /// Have the listening socket accept connections to this port as well, by a BPF program (sk_lookup).
+    Steer { from: u16 },
+    /// Have an io_uring keep the listening socket as well.
+    Entrust,
     /// Accept in the background: each worker takes a connection, works on it for `every_ms`, answers and closes it.
     Accept { workers: usize, every_ms: u64 },
     /// Change the time that workers spend on a connection.
@@ -40,7 +44,7 @@ pub(in crate::rehearse) enum Order {
     AcceptOne,
     /// Serve in the background as a small web server with non-blocking accepts.
     Serve { workers: usize },
-    /// Stop serving and close every listening and bound socket.
+    /// Stop serving and close every listening and bound socket; a ring that keeps one, last.
     Close,
     /// Leave the sockets to a child of this name and exit; the child answers with its [`Hello`].
     Bequeath { heir: String },
@@ -117,11 +121,13 @@ pub(in crate::rehearse) struct Door {
     pub(in crate::rehearse) fastopen: i32,
     /// A multipath TCP socket.
     pub(in crate::rehearse) mptcp: bool,
+    /// An SMC socket: the TCP listener below it is the kernel's own.
+    pub(in crate::rehearse) smc: bool,
 }
 
 impl Door {
     pub(in crate::rehearse) fn at(address: SocketAddr, backlog: i32) -> Self {
-        Self { address, backlog, reuseport: false, fastopen: 0, mptcp: false }
+        Self { address, backlog, reuseport: false, fastopen: 0, mptcp: false, smc: false }
     }
 }
 

@@ -20,7 +20,7 @@ use serde_json::Value;
 use super::order::{Hello, Order, Reply};
 use super::{
     ACTOR_SUBCOMMAND, HEIR, WORKER, bind, browser, connections::Connections, crowd, damaged, guard, redial,
-    service, sockets, storm, takings::Takings, web,
+    ring, service, sockets, steering, storm, takings::Takings, web,
 };
 
 /// How long a connection that the stage waits for may take.
@@ -149,6 +149,10 @@ struct Puppet {
     /// What it has accepted and does nothing with.
     kept: Vec<TcpStream>,
     crowd: Option<crowd::Loose>,
+    /// Keeps the listening socket as well.
+    ring: Option<OwnedFd>,
+    /// Gives connections to other ports to the listening socket.
+    steering: Option<steering::Steering>,
 }
 
 impl Puppet {
@@ -171,6 +175,14 @@ impl Puppet {
             }
             Order::Guard(guard) => {
                 guard::set(self.socket()?, guard)?;
+                Value::Null
+            }
+            Order::Steer { from } => {
+                self.steering = Some(steering::steer(self.socket()?, from)?);
+                Value::Null
+            }
+            Order::Entrust => {
+                self.ring = Some(ring::keeping(self.socket()?)?);
                 Value::Null
             }
             Order::Accept { workers, every_ms } => {
@@ -209,6 +221,7 @@ impl Puppet {
             Order::Close => {
                 self.web = None;
                 self.bound = None;
+                self.ring = None;
                 Value::Null
             }
             Order::Bequeath { heir } => {

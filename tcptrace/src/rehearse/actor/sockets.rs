@@ -63,6 +63,21 @@ pub(in crate::rehearse) fn mptcp(address: SocketAddr, flags: SockFlag) -> nix::R
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// An SMC socket of the address's family; EAFNOSUPPORT where there is none.
+pub(super) fn smc(address: SocketAddr) -> nix::Result<OwnedFd> {
+    /// From linux/socket.h; libc has no name for it.
+    const AF_SMC: libc::c_int = 43;
+    /// `SMCPROTO_SMC` and `SMCPROTO_SMC6` of net/smc/smc.h, part of the system-call interface.
+    const OVER_V4: libc::c_int = 0;
+    const OVER_V6: libc::c_int = 1;
+    let protocol = if address.is_ipv4() { OVER_V4 } else { OVER_V6 };
+    // SAFETY: no pointer is passed.
+    let fd =
+        Errno::result(unsafe { libc::socket(AF_SMC, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, protocol) })?;
+    // SAFETY: socket() has just handed this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// CLOCK_MONOTONIC, in nanoseconds: one clock for every process of the machine.
 pub(super) fn monotonic() -> nix::Result<u64> {
     let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);

@@ -44,11 +44,21 @@ pub(super) const ENTRY: Entry = Entry {
             name: "shrunk",
             summary: "listen(16), then listen(10): the second call is not seen in every tier, and somaxconn cuts nothing",
         },
+        Variant {
+            name: "steered",
+            summary: "a BPF program (sk_lookup) gives connections to another port to the listener: one incident, told once",
+        },
+        Variant {
+            name: "pre-forked",
+            summary: "as workers, with other numbers: listen(64), and six processes accept 6 connections a second each",
+        },
     ],
     make: |variant, options| Ok(Box::new(AcceptOverflow::new(variant, options)?)),
 };
 
 const PORT: u16 = 1080;
+/// What is called instead, where that is steered to the listener.
+const STEERED: u16 = 1081;
 const SOMAXCONN: u32 = 128;
 const SLOW_CLIENTS: usize = 6;
 
@@ -67,6 +77,8 @@ struct Recipe {
     processes: usize,
     /// The argument of a first listen(), before the one that counts.
     first_backlog: Option<i32>,
+    /// Clients call another port, which a program steers to the listener.
+    steered: bool,
     burst: usize,
     every_ms: u64,
     for_ms: u64,
@@ -81,6 +93,11 @@ const SLOW_ACCEPT: Allowed =
 const STALL: Allowed =
     Allowed { code: "accept-stall", because: "nothing is accepted while connections wait" };
 
+const UNKNOWN_STEERING: Allowed = Allowed {
+    code: "syn-unanswered",
+    because: "where drops are only counted, it is not seen that the called port is steered to this listener",
+};
+
 /// Not meant to happen, but on a slow machine the SYN queue may fill for a moment; then it is true.
 const SYN_QUEUE: Allowed =
     Allowed { code: "syn-queue-full", because: "requests of dropped final ACKs filled the SYN queue" };
@@ -93,6 +110,7 @@ impl Recipe {
             stopped: false,
             processes: 0,
             first_backlog: None,
+            steered: false,
             burst: 1,
             every_ms: 14,
             for_ms: 5000,
@@ -136,6 +154,8 @@ impl Recipe {
                 ..basic
             },
             "workers" => Self { processes: 2, ..basic },
+            "steered" => Self { steered: true, allow: &[SLOW_ACCEPT, UNKNOWN_STEERING], ..basic },
+            "pre-forked" => Self { backlog: 64, worker_ms: Some(28), processes: 6, at_least: 250, ..basic },
             "shrunk" => Self { backlog: 10, first_backlog: Some(16), ..basic },
             _ => basic,
         }
@@ -188,6 +208,9 @@ impl AcceptOverflow {
         }
         if self.recipe.first_backlog.is_some() {
             server.ask::<BindAttempt>(&Order::Listen { backlog: self.recipe.backlog })?;
+        }
+        if self.recipe.steered {
+            server.ask::<()>(&Order::Steer { from: STEERED })?;
         }
         match (self.recipe.worker_ms, self.recipe.processes) {
             (None, _) => {}
@@ -244,7 +267,8 @@ impl Incident for AcceptOverflow {
             None => self.open_for_business()?,
         };
         let stage = &self.stage;
-        let to = self.options.family.call(stage, PORT);
+        let called = if recipe.steered { STEERED } else { PORT };
+        let to = self.options.family.call(stage, called);
         let server = self.server.insert(server);
         self.clients = vec![stage.start_client("tt-client")?, stage.start_client("tt-slow")?];
         let [client, slow] = self.clients.as_mut_slice() else {

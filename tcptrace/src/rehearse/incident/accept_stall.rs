@@ -42,6 +42,14 @@ pub(super) const ENTRY: Entry = Entry {
             name: "inherited",
             summary: "the process that opened the socket has left it to another one and exited; that one does not accept",
         },
+        Variant {
+            name: "worker-stopped",
+            summary: "as workers, with three; one of them is stopped (SIGSTOP), the others are busy",
+        },
+        Variant {
+            name: "smc",
+            summary: "no finding: an SMC server does not accept, but its TCP listener is the kernel's, which takes them all from it",
+        },
     ],
     make: |variant, options| Ok(Box::new(AcceptStall::new(variant, options)?)),
 };
@@ -71,6 +79,8 @@ enum Kind {
     GaveUp,
     AcceptorExited,
     Inherited,
+    WorkerStopped,
+    Smc,
 }
 
 impl Kind {
@@ -83,14 +93,16 @@ impl Kind {
             "gave-up" => Self::GaveUp,
             "acceptor-exited" => Self::AcceptorExited,
             "inherited" => Self::Inherited,
+            "worker-stopped" => Self::WorkerStopped,
+            "smc" => Self::Smc,
             _ => Self::NotAccepting,
         }
     }
 
     fn cause(self) -> &'static str {
         match self {
-            Self::NotAccepting | Self::Inherited => "not-accepting",
-            Self::Busy | Self::Workers => "busy",
+            Self::NotAccepting | Self::Inherited | Self::Smc => "not-accepting",
+            Self::Busy | Self::Workers | Self::WorkerStopped => "busy",
             Self::Stopped => "process-stopped",
             Self::NotInterested => "not-interested",
             Self::GaveUp => "gave-up",
@@ -101,9 +113,10 @@ impl Kind {
     /// Connections that are accepted before the stall.
     fn served(self) -> usize {
         match self {
-            Self::NotAccepting | Self::Inherited => 0,
+            Self::NotAccepting | Self::Inherited | Self::Smc => 0,
             Self::Busy => 1,
             Self::Workers => WORKERS,
+            Self::WorkerStopped => WORKERS + 1,
             Self::Stopped => 15,
             Self::NotInterested | Self::AcceptorExited => CUSTOMERS,
             Self::GaveUp => usize::try_from(SPARE).unwrap_or_default(),
@@ -112,7 +125,7 @@ impl Kind {
 
     /// Whether the server itself keeps the books of what it accepts.
     fn keeps_books(self) -> bool {
-        !matches!(self, Self::Stopped | Self::Workers | Self::AcceptorExited | Self::Inherited)
+        matches!(self, Self::NotAccepting | Self::Busy | Self::NotInterested | Self::GaveUp)
     }
 }
 
@@ -147,14 +160,19 @@ impl AcceptStall {
     }
 
     fn open_for_business(&mut self) -> Result<Actor> {
-        let mut server = open(&self.stage, "tt-proxy", Door::at(self.options.family.any(PORT), BACKLOG))?;
+        let door = Door { smc: self.kind == Kind::Smc, ..Door::at(self.options.family.any(PORT), BACKLOG) };
+        let mut server = open(&self.stage, "tt-proxy", door).map_err(|error| match self.kind {
+            Kind::Smc => Error::NotSupported(format!("this kernel has no SMC (module smc): {error}")),
+            _ => error,
+        })?;
         match self.kind {
             // An inherited listener is left to another process when that one is known.
-            Kind::NotAccepting | Kind::Inherited => {}
+            Kind::NotAccepting | Kind::Inherited | Kind::Smc => {}
             // Longer than any play.
             Kind::Busy => server.ask::<()>(&Order::Accept { workers: 1, every_ms: 600_000 })?,
             Kind::Stopped => server.ask::<()>(&Order::Accept { workers: 1, every_ms: 10 })?,
             Kind::Workers => self.hired = server.hire("tt-worker", WORKERS, 600_000, 0)?,
+            Kind::WorkerStopped => self.hired = server.hire("tt-worker", WORKERS + 1, 600_000, 0)?,
             Kind::AcceptorExited => self.hired = server.hire("tt-service", 1, 10, CUSTOMERS)?,
             Kind::NotInterested => {
                 let manner = Accepting::Limited { customers: CUSTOMERS };
@@ -191,6 +209,10 @@ impl Incident for AcceptStall {
                 format!("after {SPARE} connections accept() fails with EMFILE, and it never accepts again")
             }
             Kind::AcceptorExited => format!("its service accepts {CUSTOMERS} connections and exits"),
+            Kind::WorkerStopped => {
+                format!("of its {} worker processes one is stopped, and the others are busy", WORKERS + 1)
+            }
+            Kind::Smc => "it is an SMC server that never accepts".to_owned(),
             Kind::Inherited => "it leaves the socket to tt-heir, which never accepts".to_owned(),
         };
         format!(
@@ -236,6 +258,12 @@ impl Incident for AcceptStall {
         if kind == Kind::Stopped {
             server.stop()?;
         }
+        // Not the one that is named, which is the one with the lowest pid.
+        if kind == Kind::WorkerStopped
+            && let Some(worker) = self.hired.iter().max_by_key(|worker| worker.pid)
+        {
+            server.stop_hired(worker)?;
+        }
         if kind == Kind::GaveUp {
             // One more, for which there is no descriptor.
             client.ask::<usize>(&Order::Load(Load { to, burst: 1, every_ms: 20, for_ms: 0, at_least: 1 }))?;
@@ -255,7 +283,11 @@ impl Incident for AcceptStall {
         let counters = counters::growth(&before, &stage.settled_counters()?);
 
         let accepted = if kind.keeps_books() { Some(server.ask::<usize>(&Order::Accepted)?) } else { None };
-        let all = WAITING + usize::from(kind == Kind::GaveUp);
+        let all = match kind {
+            Kind::Smc => 0,
+            Kind::GaveUp => WAITING + 1,
+            _ => WAITING,
+        };
         if waiting.and_then(|waiting| usize::try_from(waiting).ok()) != Some(all)
             || accepted.is_some_and(|accepted| accepted != kind.served())
             || grown(&counters, "ListenOverflows")? > 0
@@ -269,16 +301,20 @@ impl Incident for AcceptStall {
         // Of several that accept, the one with the lowest pid is named.
         let named = self.hired.iter().min_by_key(|worker| worker.pid).unwrap_or(server.identity());
         let subject = Party::of(named, "listener", family.any(PORT));
+        let expected = Expectation::about(ENTRY.name, kind.cause(), subject);
+        // A thread of the kernel has accepted them all, and they wait where TCP knows nothing of them.
+        let (expect, backlog) =
+            if kind == Kind::Smc { (Vec::new(), None) } else { (vec![expected], Some(BACKLOG)) };
         // The one failure that made it give up is true, and a finding of its own.
         let failed = Allowed { code: "accept-failed", because: "accept() did fail, once" };
         let allow = if kind == Kind::GaveUp { vec![failed] } else { Vec::new() };
         Ok(GroundTruth {
             actors,
             allow,
-            expect: vec![Expectation::about(ENTRY.name, kind.cause(), subject)],
+            expect,
             facts: facts(json!({
-                "backlog": BACKLOG,
-                "queue_limit": BACKLOG,
+                "backlog": backlog,
+                "queue_limit": backlog,
                 "waiting": waiting,
                 "longest_wait_s": (longest_wait.as_secs_f64() * 10.0).round() / 10.0,
                 "accepted": kind.served(),

@@ -70,8 +70,9 @@ const KINDS: [Kind; 11] = [
     Kind::Multipath,
     Kind::SecurityModule,
     Kind::CgroupProgram,
-    Kind::Tentative,
+    // The duplicate first: both go by how often the link asks, which the kernel reads a moment after the address was added.
     Kind::Duplicate,
+    Kind::Tentative,
     Kind::LoopbackOff,
     Kind::Ipv6Off,
     Kind::Untested,

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::{Entry, Incident, Options, Variant, facts, open};
+use crate::finding::Confidence;
 use crate::rehearse::actor::{Actor, Door, Load, Order};
 use crate::rehearse::counters::{self, grown};
 use crate::rehearse::error::{Error, Result};
@@ -22,6 +23,11 @@ pub(super) const ENTRY: Entry = Entry {
             name: "restart",
             summary: "its successor accepts at once; its connections come to lie in memory where lost ones had waited",
         },
+        Variant {
+            name: "io-uring",
+            summary: "the server is ended, and its io_uring keeps the socket: a thread of the kernel closes it",
+        },
+        Variant { name: "io-uring-close", summary: "the same thread closes it, for a server that lives on" },
     ],
     make: |variant, options| Ok(Box::new(ListenerClosed::new(variant, options)?)),
 };
@@ -54,7 +60,23 @@ impl ListenerClosed {
     }
 
     fn open_for_business(&self) -> Result<Actor> {
-        open(&self.stage, "tt-server", Door::at(self.options.family.any(PORT), BACKLOG))
+        let mut server = open(&self.stage, "tt-server", Door::at(self.options.family.any(PORT), BACKLOG))?;
+        if self.by_ring() {
+            server.ask::<()>(&Order::Entrust).map_err(|error| {
+                Error::NotSupported(format!("there is no io_uring, or it is switched off: {error}"))
+            })?;
+        }
+        Ok(server)
+    }
+
+    /// Whether it is a thread of the kernel that closes it.
+    fn by_ring(&self) -> bool {
+        matches!(self.variant.name, "io-uring" | "io-uring-close")
+    }
+
+    /// Whether the server lives on.
+    fn lives_on(&self) -> bool {
+        matches!(self.variant.name, "close" | "restart" | "io-uring-close")
     }
 }
 
@@ -70,6 +92,8 @@ impl Incident for ListenerClosed {
     fn describe(&self) -> String {
         let how = match self.variant.name {
             "close" | "restart" => "closes the socket",
+            "io-uring-close" => "closes the socket and the io_uring that keeps it",
+            "io-uring" => "is ended by SIGTERM, with an io_uring that keeps the socket,",
             _ => "is ended by SIGTERM",
         };
         format!(
@@ -91,6 +115,7 @@ impl Incident for ListenerClosed {
     }
 
     fn play(&mut self) -> Result<GroundTruth> {
+        let (by_ring, lives_on) = (self.by_ring(), self.lives_on());
         let (stage, family) = (&self.stage, self.options.family);
         let before = stage.counters()?;
         let server = match self.server.take() {
@@ -110,12 +135,11 @@ impl Incident for ListenerClosed {
             stage.cancel().sleep(WAITED)?;
         }
         let queued = stage.accept_queue(PORT)?;
-        match self.variant.name {
-            "close" | "restart" => server.ask::<()>(&Order::Close)?,
-            _ => {
-                server.signal(Signal::SIGTERM)?;
-                server.await_end()?;
-            }
+        if lives_on {
+            server.ask::<()>(&Order::Close)?;
+        } else {
+            server.signal(Signal::SIGTERM)?;
+            server.await_end()?;
         }
         let waited = begin.elapsed();
         other.ask::<()>(&Order::Close)?;
@@ -147,8 +171,15 @@ impl Incident for ListenerClosed {
         {
             return Err(Error::NotStaged(format!("{queued:?} connections were queued; {counters:?}")));
         }
-        let cause = if self.variant.name == "process-exit" { "process-exit" } else { "close" };
         let subject = Party::of(server.identity(), "listener", family.any(PORT));
+        let cause = if lives_on { "close" } else { "process-exit" };
+        let expected = Expectation::about(ENTRY.name, cause, subject);
+        // A thread of the kernel says nothing of how the process fares: whether it is gone tells, and is no proof.
+        let expected = match (by_ring, lives_on) {
+            (false, _) => expected,
+            (true, false) => expected.at_most(Confidence::Likely),
+            (true, true) => expected.at_most(Confidence::Possible),
+        };
         let stall =
             Allowed { code: "accept-stall", because: "this machine took its time: they waited for long" };
         let actors = [&*server, &other, &client].into_iter().chain(&successors);
@@ -157,7 +188,7 @@ impl Incident for ListenerClosed {
         self.others.extend(successors);
         Ok(GroundTruth {
             actors,
-            expect: vec![Expectation::about(ENTRY.name, cause, subject)],
+            expect: vec![expected],
             allow: if waited > Duration::from_millis(500) + if restart { WAITED } else { Duration::ZERO } {
                 vec![stall]
             } else {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{as_found, name};
+use crate::finding::words::count;
 use crate::finding::{Confidence, Finding, Remedy};
+use crate::identity::state::ProcessState;
 use crate::stock::{Listener, Owner};
 use crate::why::far_end::{FarEnd, Fate};
 use crate::why::{AddressFacts, Facts, Found, Verdict};
@@ -15,9 +17,12 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
         let pids: Vec<String> =
             stopped.owners.iter().map(|owner| owner.process.who.pid.to_string()).collect();
         let all = listeners.iter().all(|listener| listener.is_stopped());
-        let confidence = if all { Confidence::Certain } else { Confidence::Likely };
+        let traced = listeners.iter().flat_map(|listener| &listener.owners);
+        let traced = traced.filter_map(|owner| owner.process.state.as_ref()).any(ProcessState::is_traced);
+        let confidence = if all && !traced { Confidence::Certain } else { Confidence::Likely };
+        let how = if traced { "a tracer or debugger, which may be for a moment" } else { "a signal" };
         let text = format!(
-            "the process of {} is stopped (by a signal or a debugger): connections are set up by the kernel and never served",
+            "the process of {} is stopped by {how}: connections are set up by the kernel and never served",
             name(stopped)
         );
         let verdict = Verdict::new("process-stopped", confidence, text);
@@ -145,8 +150,9 @@ fn not_accepting(
     };
     let does = doing(first);
     let text = format!(
-        "{} does not accept: {waiting} connections wait in its queue{longest}{ours}. The kernel completes handshakes by itself, so clients connect and get no answer{does}",
-        name(first)
+        "{} does not accept: {} in its queue{longest}{ours}. The kernel completes handshakes by itself, so clients connect and get no answer{does}",
+        name(first),
+        count(u64::from(waiting), "connection waits", "connections wait")
     );
     let blocked = first.owners.iter().find(|owner| owner.process.uninterruptible() > 0);
     if let Some(blocked) = blocked {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{as_explained, as_found, name};
 use crate::finding::{Confidence, Remedy, Value};
+use crate::why::facts::is_same;
 use crate::why::far_end::{FarEnd, Fate};
 use crate::why::{AddressFacts, Facts, Found, ProbeOutcome, Verdict};
 
@@ -28,19 +29,30 @@ fn of_probe(facts: &Facts, address: &AddressFacts, probe: &ProbeOutcome) -> Foun
             after.as_secs_f64()
         )),
         ProbeOutcome::NoAnswer(after) => {
+            let after = after.as_secs_f64();
+            // Where the probes show drops on this host, there was none.
+            let watched = facts.seen.as_ref().is_some_and(|seen| seen.sees_drops);
+            let (confidence, where_) = if watched && address.steered.rewriting.is_empty() {
+                (Confidence::Certain, "outside this host, or dropped without a word by a firewall there")
+            } else {
+                (
+                    Confidence::Likely,
+                    "on the way, or dropped without a word by a firewall, of this host or outside",
+                )
+            };
             let text = format!(
-                "a connection of our own got no answer in {:.1} s: its SYN or the answer is lost outside this host, or dropped without a word by a firewall there",
-                after.as_secs_f64()
+                "a connection of our own got no answer in {after:.1} s: its SYN or the answer is lost {where_}"
             );
-            Found::Problem(Verdict::new("no-answer", Confidence::Certain, text).advise(look_there(facts)))
+            Found::Problem(Verdict::new("no-answer", confidence, text).advise(look_there(facts)))
         }
         ProbeOutcome::Failed { errno, .. } if *errno == libc::ECONNREFUSED => {
-            let text = "a connection of our own was refused (RST)";
+            let text = "a connection of our own was refused";
             if address.server.is_some() {
                 return Found::fine(format!("{text}: why is said above"));
             }
-            let text =
-                format!("{text}: that host is up, and no process listens there, or a firewall rejects it");
+            let text = format!(
+                "{text}: no process listens there, or a firewall rejects it (there, on the way, or of this host)"
+            );
             Found::Problem(Verdict::new("refused", Confidence::Certain, text).advise(look_there(facts)))
         }
         ProbeOutcome::Failed { errno, .. }
@@ -68,7 +80,7 @@ fn of_handshake(facts: &Facts, address: &AddressFacts, after: Duration, end: Opt
         return Found::unknown(format!("{set_up}; what became of it is not known"));
     };
     let place = end.place.as_ref().map_or_else(String::new, |place| format!(" in {place}"));
-    let led = if end.at == address.to {
+    let led = if is_same(end.at, address.to) {
         String::new()
     } else {
         let by = address.steered.known.as_ref().map_or("a translation", |known| known.by.as_str());
@@ -81,11 +93,22 @@ fn of_handshake(facts: &Facts, address: &AddressFacts, after: Duration, end: Opt
             let text = format!("{set_up} and accepted by {by}{led}");
             Found::Answers(Verdict::new("answers", Confidence::Certain, text))
         }
-        Fate::Answered(how) => {
+        Fate::Answered => {
             let listener = facts.listeners_at(address).next().map(name);
             let whose = listener.map_or_else(String::new, |name| format!(" of {name}"));
-            let text = format!("{set_up}, and the program at the other end{whose} {how}{led}");
+            let text = format!("{set_up}, and the program at the other end{whose} sent data{led}");
             Found::Answers(Verdict::new("answers", Confidence::Certain, text))
+        }
+        Fate::Closed(by) => {
+            let by = by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
+            let text = format!(
+                "{set_up}, accepted and closed again{by} within {:.0} ms, without a byte{led}: a program that serves waits for what the client asks",
+                seconds * 1000.0
+            );
+            let remedy = "look into its log: it may be at its limit of files or connections, refuse this client, or be a proxy whose own server does not answer";
+            Found::Problem(
+                Verdict::new("closed-at-once", Confidence::Likely, text).advise(Remedy::text(remedy)),
+            )
         }
         Fate::Waiting => Found::unknown(format!(
             "{set_up} by the kernel alone: no process accepted it in {seconds:.1} s{led}"

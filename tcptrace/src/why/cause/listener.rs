@@ -78,7 +78,8 @@ fn certainty(facts: &Facts, address: &AddressFacts) -> Confidence {
     // What may not be looked at could be the listener, or lead to it; a rule that was read may have been passed by.
     let blind = facts.gaps.iter().any(|gap| gap.what == "listeners");
     let by_rule = steered.known.as_ref().is_some_and(|known| !known.seen);
-    if blind || by_rule || !steered.unread.is_empty() { Confidence::Likely } else { Confidence::Certain }
+    let open = blind || by_rule || !steered.unread.is_empty() || !steered.rewriting.is_empty();
+    if open { Confidence::Likely } else { Confidence::Certain }
 }
 
 fn is_same(one: &Listener, other: &Listener) -> bool {
@@ -137,17 +138,20 @@ fn missing(facts: &Facts, address: &AddressFacts, server: &Place, port: u16, sur
         ))));
     }
     if let Some(other) = with(Fit::OtherAddress).next() {
-        let text = format!(
-            "no process listens on {}: {} takes connections to its own address only",
-            to,
-            name(other)
-        );
+        // What is on a loopback address can be called from its own namespace alone.
+        let inside =
+            other.socket.local.ip().to_canonical().is_loopback() && server.netns != facts.client.netns;
+        let (only, or) = if inside {
+            ("an address that only processes of its own network namespace can call", String::new())
+        } else {
+            ("its own address only", format!(", or connect to {}", other.socket.local))
+        };
+        let text = format!("no process listens on {to}: {} takes connections to {only}", name(other));
         let verdict = Verdict::new("wrong-address", sure, text);
         return Found::Problem(verdict.advise(Remedy::text(format!(
-            "let {} listen on {} or on all addresses (its configuration), or connect to {}",
+            "let {} listen on {} or on all addresses (its configuration){or}",
             program(other),
-            to.ip(),
-            other.socket.local
+            to.ip()
         ))));
     }
     if let Some(other) = with(Fit::OtherFamily).next() {

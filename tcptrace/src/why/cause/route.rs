@@ -16,6 +16,7 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
                 Some(server) => format!("; it is an address of {server} on this host"),
                 None => String::new(),
             };
+            let device = facts.device_named(client.netns, *device);
             Found::fine(format!("{to} is reached {via} on device {device}{from}{whose}"))
         }
         Ok(Route::NotUnicast) => Found::Problem(Verdict::new(
@@ -36,7 +37,15 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
                     format!("a prohibit route of {client} forbids {to}: connect() fails with EACCES")
                 }
             };
-            let verdict = Verdict::new(how.name(), Confidence::Certain, text);
+            // A connect program of the control group may call another address before a route is looked for.
+            let (confidence, text) = if address.steered.may_rewrite_connects {
+                let but =
+                    "not certain, because BPF programs of the control group may change what is connected to";
+                (Confidence::Likely, format!("{text}; {but}"))
+            } else {
+                (Confidence::Certain, text)
+            };
+            let verdict = Verdict::new(how.name(), confidence, text);
             Found::Problem(
                 verdict
                     .advise(Remedy::command("look at the route that decides", format!("ip route get {to}"))),

@@ -30,6 +30,9 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
             ))))
         }
         Route::Local => Found::fine(format!("{source} is also an address of {server}")),
-        Route::Unicast { device, .. } => Found::fine(format!("{server} answers {source} by device {device}")),
+        Route::Unicast { device, .. } => {
+            let device = facts.device_named(server.netns, *device);
+            Found::fine(format!("{server} answers {source} by device {device}"))
+        }
     }
 }

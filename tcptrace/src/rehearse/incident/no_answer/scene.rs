@@ -84,6 +84,10 @@ impl Scene {
 
     /// Opens the server, unless it is open already.
     pub(super) fn open_for_business(&mut self, stage: &Stage) -> Result<()> {
+        if self.kind == Kind::FarClosedPort && self.crowd.is_none() {
+            // A namespace without a process is not found, and then that host can only be asked from outside.
+            self.crowd = Some(stage.start_client("tt-neighbour")?);
+        }
         let Some(address) = self.door().filter(|_| self.server.is_none()) else { return Ok(()) };
         let backlog = match self.kind {
             Kind::SynQueue | Kind::AcceptQueue => SMALL_BACKLOG,
@@ -111,7 +115,7 @@ impl Scene {
 
     /// What makes the connects fail, once everything stands.
     pub(super) fn obstruct(&mut self, stage: &Stage) -> Result<()> {
-        if self.kind == Kind::PublishedGone {
+        if matches!(self.kind, Kind::PublishedGone | Kind::FarClosedPort) {
             // A namespace in which no process is left is found by no one.
             self.crowd = Some(stage.start_client("tt-neighbour")?);
         }
