@@ -166,7 +166,7 @@ fn follow(
 ) -> Result<(Tracing, Option<Vec<ProbeOutcome>>), Failure> {
     let filters = trace::Filters::of(&[ports.iter().copied().collect()], &[])?;
     let options = trace::options(&args.trace, 0, filters);
-    let mut tracing = Tracing::default();
+    let mut tracing = Tracing::of_one_server();
     let runtime = trace::runtime()?;
     let outcomes = std::thread::scope(|threads| {
         runtime.block_on(async {

@@ -152,6 +152,12 @@ impl Default for Correlator {
 }
 
 impl Correlator {
+    /// Every single handshake packet that is dropped, and every connect that is refused, is reported from now on.
+    pub fn report_each(&mut self) {
+        self.paths.report_each();
+        self.destinations.report_each();
+    }
+
     /// The latest time that an event named.
     pub fn now(&self) -> Timestamp {
         self.now

@@ -514,6 +514,19 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_that_goes_with_its_only_process_is_kept_open_by_no_other() {
+        let mut play = Play::new(4096);
+        let mut server = Server::new(100, "0.0.0.0:1080", 128);
+        server.listen(&mut play, task(6039, "evapp"), Some(128), 4096);
+        stalled_with(&mut play, &mut server, &[]);
+        let before = play.only().cause;
+        play.send(play.now, Kind::ProcessState(ProcessState { pid: 6039, ..ProcessState::default() }));
+        play.ticks_until(play.now + 2000);
+        assert_eq!(play.only().cause, before, "{:?}", play.only());
+        assert_ne!(before, "acceptor-exited");
+    }
+
+    #[test]
     fn a_listener_that_was_handed_on_is_its_living_owner_s() {
         let mut play = Play::new(4096);
         let mut server = server(&mut play);

@@ -281,7 +281,8 @@ fn boot() -> Option<Timestamp> {
     Some(now.before(read(ClockId::CLOCK_BOOTTIME)?))
 }
 
-/// A connection whose port nobody asked for by number has it from its listener, if there is one, or from connect().
+/// A connection whose port nobody asked for by number has it from its listener, or from connect(). A port that the kernel does not
+/// choose is a listener's, also if that is gone by now.
 fn tell_children(place: &mut Place) {
     let listening: HashSet<u16> = place
         .holders
@@ -292,7 +293,9 @@ fn tell_children(place: &mut Place) {
     for holder in &mut place.holders {
         // Only where its locks were read is it known that nobody asked for the port.
         if holder.taken.is_none() && holder.state.is_connected() && holder.options.is_some() {
-            let accepted = listening.contains(&holder.local.port());
+            let port = holder.local.port();
+            let chosen = place.knobs.ip_local_port_range.is_none_or(|range| range.contains(port));
+            let accepted = listening.contains(&port) || !chosen;
             holder.taken = Some(if accepted { Taken::Accepted } else { Taken::Connect });
         }
     }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::command::{Inside, Standpoint};
-use crate::event::CounterSample;
+use crate::event::{CounterSample, NetfilterQueue};
 use crate::finding::{Finding, Value};
 use crate::host::devices::Device;
 use crate::host::knobs::Knobs;
@@ -151,6 +151,8 @@ pub struct AddressFacts {
     pub steered: Steered,
     /// Connections that no program has accepted yet.
     pub waiting: Waiting,
+    /// Netfilter queues of the server's and the client's namespace in which packets wait for the program that reads them.
+    pub holding: Vec<(Place, NetfilterQueue)>,
     /// What became of a connection of our own.
     pub probe: Option<ProbeOutcome>,
 }

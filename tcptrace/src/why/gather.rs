@@ -12,6 +12,7 @@ use crate::host::addresses::device_of;
 use crate::host::counters;
 use crate::host::devices::{Device, device, devices};
 use crate::host::knobs::Knobs;
+use crate::host::netfilter::queues;
 use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns};
 use crate::host::procfs::Procfs;
 use crate::host::route::{Route, route, route_by};
@@ -206,8 +207,16 @@ fn of_address(
         _ => None,
     };
     let arrival = server.as_ref().zip(index).and_then(|(server, index)| device(server, index).ok()?);
+    let mut ends = vec![&scope.client];
+    ends.extend(server.as_ref().filter(|server| server.id() != scope.client.id()));
+    let holding = ends.into_iter().flat_map(|netns| {
+        let queues = queues(netns).ok().flatten().unwrap_or_default();
+        queues.into_iter().filter(|queue| queue.waiting > 0).map(move |queue| (place(netns), queue))
+    });
+    let holding = holding.collect();
     AddressFacts {
         to,
+        holding,
         arrival,
         vrf,
         way_back,

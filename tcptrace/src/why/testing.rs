@@ -8,7 +8,7 @@ use crate::host::knobs::Knobs;
 use crate::host::route::Route;
 use crate::stock::{self, Listener};
 
-pub(super) use crate::stock::testing::{owner, thread};
+pub(super) use crate::stock::testing::{blocked_in, owner, thread};
 
 /// Where everything is.
 pub(super) const HERE: u32 = 4_026_531_840;
@@ -36,6 +36,7 @@ pub(super) fn address(to: &str) -> AddressFacts {
         pending: Pending::default(),
         steered: Steered::default(),
         waiting: Waiting::default(),
+        holding: Vec::new(),
         probe: None,
     }
 }

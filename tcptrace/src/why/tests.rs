@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::facts::{ClosedListener, LeftOver, Waiting};
 use super::steered::{Known, Steered};
-use super::testing::{HERE, address, facts, listener, owner, remote, thread};
+use super::testing::{HERE, address, blocked_in, facts, listener, owner, remote, thread};
 use super::*;
-use crate::event::{CounterSample, ListenerTotals, Timestamp};
+use crate::event::{CounterSample, ListenerTotals, NetfilterQueue, Timestamp};
 use crate::finding::Confidence::{self, Certain, Likely, Possible};
-use crate::finding::{Evidence, Finding, Party, Remedy, Severity, State};
+use crate::finding::{Evidence, ExplainedBy, Finding, Party, Remedy, Severity, State};
 use crate::host::devices::Device;
 use crate::host::route::{Nowhere, Route};
 use crate::identity::state::RunState;
@@ -284,6 +284,96 @@ fn findings_of_the_time_watched_decide() {
 }
 
 #[test]
+fn what_another_finding_explains_leaves_the_verdict_to_it() {
+    let to = || address("10.0.0.1:80");
+    let likely = Finding {
+        confidence: Likely,
+        cause: "cgroup-filter",
+        ..finding("handshake-dropped", "0.0.0.0:80", HERE)
+    };
+    let by = ExplainedBy {
+        id: 1,
+        code: "handshake-dropped",
+        headline: String::new(),
+        severity: Severity::Critical,
+    };
+    for code in ["syn-unanswered", "connect-refused"] {
+        let explained = Finding {
+            id: 2,
+            explained_by: Some(by.clone()),
+            remedy: vec![],
+            ..finding(code, "10.0.0.1:80", HERE)
+        };
+        let mut facts = with_finding(to(), None, likely.clone());
+        facts.seen.as_mut().unwrap().findings.push(explained.clone());
+        assert_eq!(verdict(&facts), ("handshake-dropped", Likely, Some(false)), "{code}");
+        // Where no step reports what explains it, it is the verdict itself.
+        assert_ne!(verdict(&with_finding(to(), None, explained)).0, "handshake-dropped", "{code}");
+    }
+}
+
+#[test]
+fn one_packet_that_is_dropped_counts_unless_others_get_through() {
+    let evidence = || Evidence::new().with("dropped", 1_u64);
+    let one = || Finding { evidence: evidence(), ..finding("handshake-dropped", "0.0.0.0:80", HERE) };
+    let rejected = ProbeOutcome::Failed { errno: libc::EHOSTUNREACH, after: Duration::from_millis(1) };
+    let ours = with_finding(address("10.0.0.1:80"), Some(rejected), one());
+    assert_eq!(verdict(&ours), ("handshake-dropped", Certain, Some(false)));
+    let mut others = with_finding(address("10.0.0.1:80"), None, one());
+    assert_eq!(verdict(&others), ("handshake-dropped", Certain, Some(false)));
+    others.listeners[0].traced = traced(ListenerTotals { accepted: Some(7), ..ListenerTotals::default() });
+    assert_eq!(verdict(&others), ("answers", Likely, Some(true)));
+}
+
+#[test]
+fn nothing_arrives_is_not_said_of_a_client_that_tried() {
+    let mut tried = facts(vec![probed(address("10.0.0.1:80"), refused())], vec![listener("0.0.0.0:80")]);
+    tried.listeners[0].traced = traced(ListenerTotals::ZERO);
+    tried.seen = Some(Seen::default());
+    let answer = judge(&tried, &tried.addresses.as_ref().unwrap()[0]);
+    let problem = |step: &Step| matches!(&step.found, Found::Problem(of) if of.verdict == "nothing-arrives");
+    assert!(!answer.steps.iter().any(problem), "{answer:?}");
+}
+
+#[test]
+fn a_full_queue_of_a_program_that_does_not_accept_is_no_matter_of_workers() {
+    let stalled = Finding { cause: "accept-stalled", confidence: Likely, ..overflow() };
+    let mut facts = with_finding(address("10.0.0.1:80"), None, stalled);
+    facts.listeners = vec![full()];
+    assert_eq!(verdict(&facts), ("accept-queue-overflow", Likely, Some(false)));
+    // It is full, and its program accepts.
+    let mut busy = with_finding(address("10.0.0.1:80"), None, overflow());
+    busy.listeners = vec![full()];
+    assert_eq!(verdict(&busy), ("accept-queue-full", Certain, Some(false)));
+    // At one look: all its threads sleep in their event loop while connections wait.
+    let waiting = Waiting { count: 21, longest: Duration::from_secs(4) };
+    let asleep = |threads| {
+        let mut asleep = full();
+        asleep.owners = vec![owner(100, "haproxy", &[3], threads)];
+        of(AddressFacts { waiting, ..address("10.0.0.1:80") }, vec![asleep]).0
+    };
+    let polls = || blocked_in(libc::SYS_epoll_pwait, 4);
+    assert_eq!(asleep(vec![polls(), polls()]), "not-accepting");
+    assert_eq!(asleep(vec![polls(), thread(RunState::Running)]), "accept-queue-full");
+}
+
+#[test]
+fn a_netfilter_queue_may_hold_what_no_probe_sees_dropped() {
+    let queue = NetfilterQueue { number: 3, reader: 2406, waiting: 15, dropped: 0, unread: 0 };
+    let here = Place { netns: HERE, name: None, own: true };
+    let held = |probe| AddressFacts { holding: vec![(here.clone(), queue)], probe, ..address("10.0.0.1:80") };
+    let listening = || vec![listener("0.0.0.0:80")];
+    assert_eq!(of(held(Some(no_answer())), listening()), ("nfqueue-held", Likely, Some(false)));
+    // An answer, a full queue: nothing is held back.
+    assert_eq!(of(held(Some(connected())), listening()).0, "answers");
+    assert_eq!(of(held(Some(no_answer())), vec![full()]).0, "accept-queue-full");
+}
+
+fn overflow() -> Finding {
+    finding("accept-queue-overflow", "0.0.0.0:80", HERE)
+}
+
+#[test]
 fn other_hosts() {
     // Without probes it may be this host itself that drops it.
     assert_eq!(of(probed(remote("192.0.2.1:80"), no_answer()), vec![]), ("no-answer", Likely, Some(false)));
@@ -320,6 +410,7 @@ fn other_hosts() {
 fn traced(totals: ListenerTotals) -> Option<Traced> {
     Some(Traced {
         span: Duration::from_secs(10),
+        accepted_then: totals.accepted,
         totals,
         source: None,
         inferred_drops: 0,
@@ -553,6 +644,12 @@ fn what_was_seen_contradicts_what_was_listed() {
     };
     assert!(said(10));
     assert!(!said(77));
+    // Those that were accepted since the counts were read may have been completed since as well.
+    watched.listeners[0].traced.as_mut().unwrap().accepted_then = Some(178);
+    let mut later = watched.clone();
+    later.seen = Some(Seen { before: Some(vec![listener("0.0.0.0:80")]), ..Seen::default() });
+    let answer = judge(&later, &later.addresses.as_ref().unwrap()[0]);
+    assert!(!answer.steps.iter().any(|step| step.name == "contradiction"), "{answer:?}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(super) struct Asked {
 impl Asked {
     /// Before the play in `netns`.
     pub(super) fn begin(netns: &Netns, first: &[Event]) -> Self {
-        let mut tracing = Tracing::default();
+        let mut tracing = Tracing::of_one_server();
         tracing.feed(first);
         let counters = counters::read(netns).ok().map(|counters| (netns.clone(), counters));
         Self { tracing, counters: counters.into_iter().collect() }

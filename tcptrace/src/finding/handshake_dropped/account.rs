@@ -77,6 +77,7 @@ impl Account<'_> {
             // The control group's programs were seen; a filter of the socket's own could still be what dropped it.
             C::CgroupFilter => self.drops.reason.as_deref() != Some("SOCKET_FILTER"),
             // Before 5.17 the function alone tells.
+            C::Neighbour if self.is_by_failed_neighbour() => true,
             C::Qdisc | C::TrafficControl | C::Neighbour | C::CpuBacklog | C::NoMemory | C::Device => {
                 self.drops.reason.as_deref().is_some_and(|reason| reason != "NOT_SPECIFIED")
             }
@@ -92,6 +93,13 @@ impl Account<'_> {
     /// Whether nf_tables' own code dropped it.
     pub(super) fn is_by_rule(&self) -> bool {
         self.drops.function.as_deref() == Some(BY_RULE)
+    }
+
+    /// Whether it was dropped by what frees the packets of a neighbour that failed to answer, and nothing else. IPv6 gives no
+    /// reason for these.
+    fn is_by_failed_neighbour(&self) -> bool {
+        const ONLY: [&str; 3] = ["neigh_invalidate", "arp_error_report", "ndisc_error_report"];
+        self.drops.reason.is_some() && self.drops.function.as_deref().is_some_and(|name| ONLY.contains(&name))
     }
 
     /// Whether no rule may have done it of which that cannot be told, and all rules could be read.

@@ -250,7 +250,10 @@ pub(super) const CAUSES: &[CauseRule] = &[
     CauseRule {
         code: "neighbour-unresolved",
         means: "no host answers for the next hop's address",
-        certain: Some("the packet was freed for the reason NEIGH_FAILED or a like one"),
+        certain: Some(
+            "the packet was freed for the reason NEIGH_FAILED or a like one, or without a reason by the function that gives up a \
+             neighbour (IPv6)",
+        ),
         likely: Some("the packet was freed by a function of the neighbour table (before 5.17)"),
         possible: None,
         told_apart: &[

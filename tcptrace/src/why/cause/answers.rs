@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{as_found, name};
+use super::{as_explained, as_found, name};
 use crate::finding::{Confidence, Remedy, Value};
 use crate::why::facts::is_same;
 use crate::why::far_end::{FarEnd, Fate};
@@ -147,9 +147,12 @@ fn of_handshake(facts: &Facts, address: &AddressFacts, after: Duration, end: Opt
 
 fn of_others(facts: &Facts, address: &AddressFacts) -> Found {
     if let Some(finding) = facts.finding(address, &["connect-refused"]) {
-        return as_found("refused", finding);
+        return as_explained(facts, address, finding).unwrap_or_else(|| as_found("refused", finding));
     }
     if let Some(finding) = facts.finding(address, &["syn-unanswered"]) {
+        if let Some(explained) = as_explained(facts, address, finding) {
+            return explained;
+        }
         // A host on the way said so, or there was no word at all.
         let errno = finding.evidence.get("errno");
         let said = matches!(errno, Some(Value::Text(errno)) if errno != "ETIMEDOUT");
@@ -178,6 +181,9 @@ fn of_others(facts: &Facts, address: &AddressFacts) -> Found {
     if established > 0 {
         let text = format!("{established} connections to it are established from {}", facts.client);
         return Found::Answers(Verdict::new("answers", Confidence::Possible, text));
+    }
+    if facts.finding(address, &["handshake-dropped"]).is_some() {
+        return Found::fine("this host drops what would set connections up: see above");
     }
     Found::unknown("no connection to it was seen; --probe opens one")
 }
