@@ -193,10 +193,8 @@ pub(super) fn holder(table: &NetnsTable, from: &Netns, to: IpAddr, device: Optio
         if step > 0 && has_address(&at, to) {
             return Some(Holder { doubt: (!is_sure).then(|| doubt(to, &at)), netns: at });
         }
-        let (gateway, device) = match route_by(&at, to, device.filter(|_| step == 0)) {
-            Ok(Route::Unicast { gateway, device, .. }) => (gateway, device),
-            _ => break,
-        };
+        let way = route_by(&at, to, device.filter(|_| step == 0));
+        let Ok(Route::Unicast { gateway, device, .. }) = way else { break };
         let next = gateway.unwrap_or(to);
         let have: Vec<&Netns> = owners(table, next, &at).collect();
         let address = neighbours::link_address(&at, device, next);

@@ -531,6 +531,19 @@ fn programs_that_change_what_is_called_leave_a_missing_route_likely() {
 }
 
 #[test]
+fn a_connection_that_waits_where_no_listener_is_known_is_not_accepted() {
+    let mut to = probed(address("10.0.0.1:80"), kept_waiting());
+    to.steered.may.push("a program".to_owned());
+    assert_eq!(of(to, vec![]), ("not-accepting", Likely, Some(false)));
+    // What is left of connections is no sign of a listener that has gone, where another one may be chosen for the port.
+    let mut left = address("10.0.0.1:80");
+    left.left_over.connected = 2;
+    assert_eq!(of(left.clone(), vec![]).0, "listener-exited");
+    left.steered.may.push("a program".to_owned());
+    assert_eq!(of(left, vec![]), ("no-listener", Possible, Some(false)));
+}
+
+#[test]
 fn what_is_closed_without_a_byte_is_not_served() {
     let closed = || ended(Fate::Closed(Some("node[7]".to_owned())));
     let to = probed(address("10.0.0.1:80"), closed());
