@@ -12,10 +12,7 @@ use super::{
     exit::{Exit, Failure},
     netns,
 };
-use crate::{
-    host::{netns::Netns, port_set::PortSet},
-    live, probe,
-};
+use crate::{event::PortSet, host::netns::Netns, live, probe};
 
 /// Filters of what is traced.
 #[derive(Default)]

@@ -220,11 +220,6 @@ impl Correlator {
         self.paths.get(key)
     }
 
-    /// All such drops, in no order.
-    pub fn all_path_drops(&self) -> impl Iterator<Item = (&PathKey, &PathDrops)> {
-        self.paths.iter()
-    }
-
     /// A refused bind() or listen(), while it is remembered.
     pub fn refusal(&self, key: &RefusalKey) -> Option<&Refusal> {
         self.refusals.get(key)

@@ -218,10 +218,6 @@ impl Paths {
         self.all.get(key)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&PathKey, &PathDrops)> {
-        self.all.iter()
-    }
-
     /// A packet was dropped: under which key, and whether there is something to tell.
     pub(super) fn note(&mut self, time: Timestamp, drop: &HandshakeDrop) -> Option<(PathKey, bool)> {
         let cause = match class_of(drop) {

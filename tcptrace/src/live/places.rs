@@ -6,18 +6,17 @@ use std::time::{Duration, Instant};
 
 use crate::{
     event::{
-        self, BindFail, ClockOffset, CounterSample, Device, Endpoints, Ipv6Off, Kind, KnobSample, PortRange,
-        PortRanges, SocketState, Timestamp, UnusableAddress,
+        BindFail, ClockOffset, CounterSample, Device, Endpoints, Ipv6Off, Kind, KnobSample, SocketState,
+        Timestamp, UnusableAddress,
     },
     host::{
         addresses::{addresses, ipv6_obstacles},
-        counters::{CounterReader, Counters},
+        counters::CounterReader,
         devices,
         knobs::Knobs,
         netns::{Netns, NetnsError, NetnsTable},
         procfs::Procfs,
-        sock_diag::{DiagSocket, Family, Listener, Query, SockDiag, States},
-        tcp_state::TcpState,
+        sock_diag::{DiagSocket, Listener, Query, SockDiag, States},
     },
 };
 
@@ -60,9 +59,8 @@ impl Place {
     /// Its counters, if they have changed since they were last said.
     fn counters(&mut self, netns: u32) -> Option<Kind> {
         let reader = self.counters.as_mut()?;
-        let counters =
-            reader.read().inspect_err(|error| log::debug!("counters of namespace {netns}: {error}")).ok()?;
-        let sample = CounterSample { cookie: reader.cookie(), ..counter_sample(netns, &counters) };
+        let read = reader.read();
+        let sample = read.inspect_err(|error| log::debug!("counters of namespace {netns}: {error}")).ok()?;
         if self.said_counters == Some(sample) {
             return None;
         }
@@ -329,7 +327,7 @@ impl Places {
 
     /// The half-open requests of a namespace; `None` if they cannot be read.
     pub(super) fn half_open(&mut self, netns: u32) -> Option<Vec<DiagSocket>> {
-        let query = Query { states: States::of(&[TcpState::SynRecv]), ports: None };
+        let query = Query { states: States::of(&[SocketState::SynRecv]), ports: None };
         let found = self.diag(netns)?.sockets(&query);
         found
             .inspect_err(|error| log::debug!("half-open requests of namespace {netns}: {error}"))
@@ -396,30 +394,6 @@ impl Places {
     }
 }
 
-/// Counters, in the terms of events.
-fn counter_sample(netns: u32, counters: &Counters) -> CounterSample {
-    CounterSample {
-        netns,
-        cookie: None,
-        listen_overflows: counters.listen_overflows,
-        listen_drops: counters.listen_drops,
-        req_queue_full_drop: counters.req_queue_full_drop,
-        req_queue_full_do_cookies: counters.req_queue_full_do_cookies,
-        syncookies_sent: counters.syncookies_sent,
-        syncookies_received: counters.syncookies_received,
-        syncookies_failed: counters.syncookies_failed,
-        syn_retransmits: counters.syn_retransmits,
-        retransmit_fails: counters.retransmit_fails,
-        embryonic_resets: counters.embryonic_resets,
-        defer_accept_drop: counters.defer_accept_drop,
-        fastopen_passive: counters.fastopen_passive,
-        passive_opens: counters.passive_opens,
-        active_opens: counters.active_opens,
-        attempt_fails: counters.attempt_fails,
-        resets_sent: counters.resets_sent,
-    }
-}
-
 fn knob_sample(netns: u32, knobs: &Knobs) -> KnobSample {
     KnobSample {
         netns,
@@ -429,13 +403,8 @@ fn knob_sample(netns: u32, knobs: &Knobs) -> KnobSample {
         syncookies: knobs.tcp_syncookies,
         abort_on_overflow: knobs.tcp_abort_on_overflow.map(|value| value != 0),
         synack_retries: knobs.tcp_synack_retries,
-        local_port_range: knobs
-            .ip_local_port_range
-            .map(|range| PortRange { first: range.first, last: range.last }),
-        reserved_ports: knobs
-            .ip_local_reserved_ports
-            .as_ref()
-            .map(|set| set.ranges().collect::<PortRanges>()),
+        local_port_range: knobs.ip_local_port_range,
+        reserved_ports: knobs.ip_local_reserved_ports.clone(),
         tw_reuse: knobs.tcp_tw_reuse,
         unprivileged_port_start: knobs.ip_unprivileged_port_start,
         nonlocal_bind: knobs.ip_nonlocal_bind.map(|value| value != 0),
@@ -449,19 +418,7 @@ fn knob_sample(netns: u32, knobs: &Knobs) -> KnobSample {
 
 /// A listener's ends, in the terms of events.
 pub(super) fn endpoints(netns: u32, listener: &Listener) -> Endpoints {
-    let mut endpoints = Endpoints::local_only(netns, family(listener.family), listener.local);
+    let mut endpoints = Endpoints::local_only(netns, listener.family, listener.local);
     endpoints.device = listener.ifindex;
     endpoints
-}
-
-pub(super) fn family(family: Family) -> event::Family {
-    match family {
-        Family::V4 => event::Family::V4,
-        Family::V6 => event::Family::V6,
-    }
-}
-
-/// A socket's state, in the terms of events.
-pub(super) fn state(state: TcpState) -> SocketState {
-    SocketState::from_kernel(state as u8)
 }

@@ -5,13 +5,12 @@ use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use crate::event::{OpenSocket, SocketState, Timestamp};
+use crate::event::{Family, OpenSocket, PortSet, SocketState, Timestamp};
 use crate::host::devices::device;
 use crate::host::knobs::Knobs;
 use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns, standpoint};
-use crate::host::port_set::PortSet;
 use crate::host::procfs::Procfs;
-use crate::host::sock_diag::{self, Family, Query, SockDiag, SockDiagError, States};
+use crate::host::sock_diag::{self, Query, SockDiag, SockDiagError, States};
 use crate::host::sockstat::SockStat;
 use crate::identity::process::Process as Identity;
 use crate::identity::sockets::SocketOwners;

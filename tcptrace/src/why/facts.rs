@@ -4,9 +4,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::command::{Inside, Standpoint};
-use crate::event::NetfilterQueue;
+use crate::event::{CounterSample, NetfilterQueue};
 use crate::finding::{Finding, Value};
-use crate::host::counters::Counters;
 use crate::host::devices::Device;
 use crate::host::knobs::Knobs;
 use crate::host::route::Route;
@@ -226,7 +225,7 @@ pub struct Seen {
     /// The listeners that were there when it began.
     pub before: Option<Vec<Listener>>,
     /// Growth of the counters of the server's namespace, by its id.
-    pub counters: Vec<(u32, Counters)>,
+    pub counters: Vec<(u32, CounterSample)>,
 }
 
 /// A listener that went away while watching.

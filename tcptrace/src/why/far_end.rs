@@ -10,13 +10,12 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, getsockname, recv};
 
 use super::Place;
-use crate::event::canonical;
+use crate::event::{SocketState, canonical};
 use crate::host::netfilter::conntrack::{self, Tuple};
 use crate::host::netns::{Netns, NetnsTable};
 use crate::host::procfs::Procfs;
 use crate::host::route::{Route, route};
 use crate::host::sock_diag::{DiagSocket, SockDiag};
-use crate::host::tcp_state::TcpState;
 use crate::identity::process::Process;
 use crate::identity::sockets::SocketOwners;
 
@@ -112,7 +111,7 @@ pub(super) fn follow(client: &Netns, connection: BorrowedFd<'_>, patience: Durat
         }
         if start.elapsed() >= patience {
             break match &found {
-                Some((_, socket)) if socket.state == TcpState::SynRecv => Fate::HalfOpen,
+                Some((_, socket)) if socket.state == SocketState::SynRecv => Fate::HalfOpen,
                 Some(_) => Fate::Waiting,
                 None => Fate::NotSeen,
             };

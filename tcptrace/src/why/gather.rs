@@ -6,9 +6,9 @@ use super::facts::{ClosedListener, LeftOver, Waiting, ends_of, is_same};
 use super::sampler::Samples;
 use super::steered;
 use super::{AddressFacts, Facts, Pending, Place, Seen, Target};
-use crate::event::{ObservationStatus, canonical};
+use crate::event::{CounterSample, ObservationStatus, SocketState, canonical};
 use crate::finding::Finding;
-use crate::host::counters::Counters;
+use crate::host::counters;
 use crate::host::devices::{Device, device};
 use crate::host::knobs::Knobs;
 use crate::host::netfilter::queues;
@@ -16,7 +16,6 @@ use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns};
 use crate::host::procfs::Procfs;
 use crate::host::route::{Route, route, route_by};
 use crate::host::sock_diag::{Query, SockDiag, SockDiagError, States};
-use crate::host::tcp_state::TcpState;
 use crate::stock::{self, Gap, Tracing};
 
 /// What to look at.
@@ -92,7 +91,7 @@ pub fn look(scope: &Scope) -> Result<Facts, NetnsError> {
 pub fn look_after(
     scope: &Scope,
     tracing: &Tracing,
-    before: &[(Netns, Counters)],
+    before: &[(Netns, CounterSample)],
 ) -> Result<Facts, NetnsError> {
     let mut facts = look(scope)?;
     facts.listeners.iter_mut().for_each(|listener| tracing.add_to_listener(listener));
@@ -234,7 +233,7 @@ fn of_address(
 fn waiting(server: &Netns, port: u16) -> Result<Waiting, SockDiagError> {
     let mut found = Waiting::default();
     for socket in SockDiag::open(server)?.connections_of(port)? {
-        let is_complete = matches!(socket.state, TcpState::Established | TcpState::CloseWait);
+        let is_complete = matches!(socket.state, SocketState::Established | SocketState::CloseWait);
         if is_complete && socket.inode == 0 {
             found.count += 1;
             found.longest = found.longest.max(socket.silent_for.unwrap_or_default());
@@ -247,8 +246,8 @@ fn left_over(server: &Netns, port: u16) -> Result<LeftOver, SockDiagError> {
     let mut found = LeftOver::default();
     for socket in SockDiag::open(server)?.holders(port)?.sockets {
         match socket.state {
-            TcpState::Listen | TcpState::SynRecv | TcpState::NewSynRecv => {}
-            TcpState::Close => found.bound += 1,
+            SocketState::Listen | SocketState::SynRecv => {}
+            SocketState::Bound => found.bound += 1,
             _ => found.connected += 1,
         }
     }
@@ -257,13 +256,13 @@ fn left_over(server: &Netns, port: u16) -> Result<LeftOver, SockDiagError> {
 
 pub(super) fn pending(client: &Netns, to: SocketAddr) -> Result<Pending, SockDiagError> {
     let mut found = Pending::default();
-    let states = States::of(&[TcpState::SynSent, TcpState::Established]);
+    let states = States::of(&[SocketState::SynSent, SocketState::Established]);
     for socket in SockDiag::open(client)?.sockets(&Query { states, ports: None })?.sockets {
         if !is_same(canonical(socket.remote), to) {
             continue;
         }
         match socket.state {
-            TcpState::SynSent => {
+            SocketState::SynSent => {
                 found.syn_sent += 1;
                 found.syn_again += u32::from(socket.timer.is_some_and(|timer| timer.retransmits > 0));
             }
@@ -283,7 +282,7 @@ fn observes(tracing: &Tracing, name: &str) -> bool {
 }
 
 /// What a trace has seen of the port, and by how much the counters have grown since `before`.
-fn what_was_seen(facts: &Facts, tracing: &Tracing, before: &[(Netns, Counters)]) -> Seen {
+fn what_was_seen(facts: &Facts, tracing: &Tracing, before: &[(Netns, CounterSample)]) -> Seen {
     let ports = ports(facts.target.port, facts.addresses.as_deref().unwrap_or_default());
     let about = |finding: &&Finding| ends_of(finding).iter().any(|(_, port)| ports.contains(port));
     let world = tracing.engine().world();
@@ -315,7 +314,8 @@ fn what_was_seen(facts: &Facts, tracing: &Tracing, before: &[(Netns, Counters)])
 }
 
 /// How much the counters of these namespaces have grown.
-pub(super) fn growth(before: &[(Netns, Counters)]) -> Vec<(u32, Counters)> {
-    let grown = |(netns, then): &(Netns, Counters)| Some((netns.id(), Counters::of(netns).ok()?.delta(then)));
+pub(super) fn growth(before: &[(Netns, CounterSample)]) -> Vec<(u32, CounterSample)> {
+    let grown =
+        |(netns, then): &(Netns, CounterSample)| Some((netns.id(), counters::read(netns).ok()?.delta(then)));
     before.iter().filter_map(grown).collect()
 }

@@ -3,7 +3,8 @@
 use super::facts::{LeftOver, Waiting};
 use super::steered::Steered;
 use super::{AddressFacts, Facts, Pending, Place};
-use crate::host::knobs::{Knobs, PortRange};
+use crate::event::PortRange;
+use crate::host::knobs::Knobs;
 use crate::host::route::Route;
 use crate::stock::{self, Listener};
 

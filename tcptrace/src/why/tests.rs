@@ -6,10 +6,9 @@ use super::facts::{ClosedListener, LeftOver, Waiting};
 use super::steered::{Known, Steered};
 use super::testing::{HERE, address, blocked_in, facts, listener, owner, remote, thread};
 use super::*;
-use crate::event::{ListenerTotals, NetfilterQueue, Timestamp};
+use crate::event::{CounterSample, ListenerTotals, NetfilterQueue, Timestamp};
 use crate::finding::Confidence::{self, Certain, Likely, Possible};
 use crate::finding::{Evidence, ExplainedBy, Finding, Party, Remedy, Severity, State};
-use crate::host::counters::Counters;
 use crate::host::devices::Device;
 use crate::host::route::{Nowhere, Route};
 use crate::identity::state::RunState;
@@ -206,7 +205,7 @@ fn drops_and_rejections_on_the_way_to_a_listener_with_room() {
     waiting.pending = Pending { syn_sent: 2, syn_again: 1, established: 0 };
     assert_eq!(of(waiting, healthy()), ("dropped-on-this-host", Likely, Some(false)));
     let mut filtered = facts(vec![probed(address("10.0.0.1:80"), no_answer())], healthy());
-    let counters = Counters { rp_filter_drops: Some(3), ..Counters::default() };
+    let counters = CounterSample { rp_filter_drops: Some(3), ..CounterSample::default() };
     filtered.seen = Some(Seen { counters: vec![(HERE, counters)], ..Seen::default() });
     assert_eq!(verdict(&filtered), ("rp-filter", Likely, Some(false)));
 }
@@ -634,6 +633,18 @@ fn what_was_seen_contradicts_what_was_listed() {
     later.seen = Some(Seen { before: Some(vec![listener("0.0.0.0:80")]), ..Seen::default() });
     let answer = judge(&later, &later.addresses.as_ref().unwrap()[0]);
     assert!(!answer.steps.iter().any(|step| step.name == "contradiction"), "{answer:?}");
+}
+
+#[test]
+fn what_the_kernel_answered_outweighs_a_listener_that_seems_to_fit() {
+    let seen = |state, probe| {
+        let by_vrf = Finding { cause: "other-device", state, ..finding("no-listener", "10.0.0.1:80", HERE) };
+        verdict(&with_finding(address("10.0.0.1:80"), probe, by_vrf))
+    };
+    assert_eq!(seen(State::Opened, None), ("other-device", Certain, Some(false)));
+    // Another time, or another way in.
+    assert_ne!(seen(State::Closed, None).0, "other-device");
+    assert_eq!(seen(State::Opened, Some(connected())), ("answers", Certain, Some(true)));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What to do about a conflict.
 
 use crate::correlate::PortHolder;
-use crate::event::{PortRange, PortRanges, SocketState};
+use crate::event::{PortRange, PortSet, SocketState};
 use crate::finding::commands::{self, inside, sysctl};
 use crate::finding::{Party, Remedy, own_words};
 use crate::software::Need;
@@ -184,7 +184,7 @@ impl Account<'_> {
             ))),
             _ => remedy.push(Remedy::command(
                 "reserve the port, so that the kernel does not hand it out; what is reserved already stays so",
-                commands::reserve(netns, process, &PortRanges::default().with(port), None),
+                commands::reserve(netns, process, &PortSet::default().with(port), None),
             )),
         }
         if let Some(range) = self.range().filter(|range| range.contains(port)) {

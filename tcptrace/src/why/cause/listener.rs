@@ -1,7 +1,7 @@
 //! Whether a process listens: at this address, of this family, in this namespace.
 
 use super::{as_found, name};
-use crate::finding::{Confidence, Remedy};
+use crate::finding::{Confidence, Remedy, State};
 use crate::stock::Listener;
 use crate::why::facts::Fit;
 use crate::why::far_end::Fate;
@@ -16,6 +16,14 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
         ));
     };
     let covering: Vec<&Listener> = facts.listeners_at(address).collect();
+    // The kernel's answer outweighs what the listener's address and the routes suggest: of a VRF they show nothing.
+    let connected = matches!(address.probe, Some(ProbeOutcome::Connected { .. }));
+    let other_device = facts
+        .finding(address, &["no-listener"])
+        .filter(|finding| finding.cause == "other-device" && finding.state != State::Closed && !connected);
+    if let Some(finding) = other_device {
+        return as_found("other-device", finding);
+    }
     if let Some((first, others)) = covering.split_first() {
         let more = if others.is_empty() {
             String::new()
