@@ -2,6 +2,7 @@
 
 use std::io;
 
+use nix::sys::utsname::UtsName;
 use tcptrace_common::{
     TraceConfig,
     config::{PORT_FILTERS, STREAM_ALL, STREAM_SYNS},
@@ -82,8 +83,8 @@ pub(super) fn here() -> String {
     format!(
         "tcptrace {} on {}, kernel {}, {}",
         env!("CARGO_PKG_VERSION"),
-        word(name.as_ref().map(|name| name.nodename())),
-        word(name.as_ref().map(|name| name.release())),
+        word(name.as_ref().map(UtsName::nodename)),
+        word(name.as_ref().map(UtsName::release)),
         zone::moment_and_zone(&zone::local(), super::tape::now())
     )
 }

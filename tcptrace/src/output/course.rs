@@ -39,7 +39,9 @@ pub(super) struct Changes<'a> {
     pub(super) severity: Option<Severity>,
     /// The numbers that are others, a clause each.
     pub(super) numbers: Vec<&'a str>,
-    /// The cause, if it is another or another is possible.
+    /// The confidence in the cause, if it is another and the cause is the same.
+    pub(super) confidence: Option<Confidence>,
+    /// The cause, if it is another or more is known of it.
     pub(super) cause: Option<Cause<'a>>,
     /// Remedies that are new; all of them if one is no longer right.
     pub(super) remedies: Vec<&'a Remedy>,
@@ -65,6 +67,9 @@ struct Said {
     confidence: Confidence,
     cause: &'static str,
     explanation: String,
+    /// The numbers as they were when all was said.
+    first: Vec<String>,
+    /// The numbers as they were said last.
     numbers: Vec<String>,
     remedies: Vec<Remedy>,
     explained: bool,
@@ -89,7 +94,8 @@ impl Course {
             return Tale::Changed(changes);
         }
         // A finding that another one explains goes on with it.
-        let due = due && !said.explained && !changes.numbers.is_empty();
+        let news = !changes.numbers.is_empty() || changes.cause.is_some() || !changes.remedies.is_empty();
+        let due = due && !said.explained && news;
         if !changes.is_urgent() && !due {
             return Tale::Nothing;
         }
@@ -104,9 +110,12 @@ impl Course {
 }
 
 impl Changes<'_> {
-    /// Whether more has changed than the numbers.
+    /// Whether what was said is no longer right. What only adds to it is said with the next numbers.
     fn is_urgent(&self) -> bool {
-        self.severity.is_some() || self.cause.is_some() || !self.remedies.is_empty() || self.explained
+        self.severity.is_some()
+            || self.confidence.is_some()
+            || self.cause == Some(Cause::Other)
+            || self.explained
     }
 }
 
@@ -119,6 +128,7 @@ impl Said {
             confidence: finding.confidence,
             cause: finding.cause,
             explanation: finding.explanation.clone(),
+            first: clauses(finding).map(str::to_owned).collect(),
             numbers: clauses(finding).map(str::to_owned).collect(),
             remedies: finding.remedy.clone(),
             explained: finding.explained_by.is_some(),
@@ -139,6 +149,7 @@ impl Said {
 
     fn take_over(&mut self, finding: &Finding, life: Duration) {
         let mut said = Self { opened: self.opened, past: self.past, ..Self::of(finding) };
+        said.first = std::mem::take(&mut self.first);
         // What was held back stands as it was said.
         if self.says_more(finding) {
             said.explanation = std::mem::take(&mut self.explanation);
@@ -155,12 +166,14 @@ impl Said {
     fn changes<'a>(&self, finding: &'a Finding, life: Duration) -> Changes<'a> {
         let explained = finding.explained_by.is_some();
         let closed = finding.state == State::Closed;
+        // The last numbers are said in full.
+        let said = if closed { &self.first } else { &self.numbers };
         Changes {
             closed: closed.then_some(life),
             severity: (finding.severity != self.severity).then_some(finding.severity),
-            numbers: clauses(finding)
-                .filter(|clause| !self.numbers.iter().any(|said| said == clause))
-                .collect(),
+            numbers: clauses(finding).filter(|clause| !said.iter().any(|said| said == clause)).collect(),
+            confidence: (finding.confidence != self.confidence && finding.cause == self.cause)
+                .then_some(finding.confidence),
             // What explains it says why, and what to do.
             cause: self.cause(finding, closed).filter(|_| !explained),
             remedies: self.remedies(finding, closed),
@@ -172,13 +185,12 @@ impl Said {
     /// that it is taken back only at the end.
     fn says_more(&self, finding: &Finding) -> bool {
         finding.cause == self.cause
-            && finding.confidence == self.confidence
             && self.explanation.len() > finding.explanation.len()
             && self.explanation.starts_with(&finding.explanation)
     }
 
     fn cause<'a>(&self, finding: &'a Finding, closed: bool) -> Option<Cause<'a>> {
-        if finding.cause != self.cause || finding.confidence != self.confidence {
+        if finding.cause != self.cause {
             return Some(Cause::Other);
         }
         if alike(&finding.explanation, &self.explanation) || self.says_more(finding) && !closed {

@@ -72,6 +72,7 @@ struct Change {
     /// How long it was open, if it is over.
     closed: Option<Duration>,
     severity: Option<Severity>,
+    confidence: Option<Confidence>,
     meaning: Meaning,
     /// The number that changed first.
     first: String,
@@ -79,6 +80,15 @@ struct Change {
     numbers: String,
     /// Cause and remedy, if they are others.
     rows: Vec<Row>,
+}
+
+impl Change {
+    /// What it is now, and was not before: `CRITICAL`, `certain`.
+    fn now(&self) -> String {
+        let severity = self.severity.map(|severity| severity.name().to_uppercase());
+        let confidence = self.confidence.map(|confidence| confidence.name().to_owned());
+        severity.into_iter().chain(confidence).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// More changes than this at the same moment are said together.
@@ -261,6 +271,7 @@ impl<W: Write> TextWriter<W> {
             time: finding.time,
             closed: changes.closed,
             severity: changes.severity,
+            confidence: changes.confidence,
             meaning: Meaning::from(finding.severity),
             first: first.unwrap_or_default().to_owned(),
             numbers: changes.numbers.join("; "),
@@ -295,7 +306,7 @@ impl<W: Write> TextWriter<W> {
             Some(life) => format!("closed #{} {}, {}", change.id, change.code, span(life)),
             None => format!("update #{} {}", change.id, change.code),
         };
-        let severity = change.severity.map(|severity| severity.name().to_uppercase()).unwrap_or_default();
+        let severity = change.now();
         let gap = if severity.is_empty() { "" } else { ", now " };
         let time = format!("{} ", self.clock(change.time));
         let colon = if change.numbers.is_empty() { "" } else { ": " };
@@ -322,7 +333,7 @@ impl<W: Write> TextWriter<W> {
     /// Of each what has changed most: `update: #6 8 SYNs from 1 address; #7 …`.
     fn together(&mut self, changes: &[Change]) -> Written {
         let of = |change: &Change| {
-            let now = change.severity.map(|severity| format!(" now {}:", severity.name().to_uppercase()));
+            let now = Some(change.now()).filter(|now| !now.is_empty()).map(|now| format!(" now {now}:"));
             let first = if change.first.is_empty() { "as before" } else { &change.first };
             format!("#{}{} {first}", change.id, now.unwrap_or_default())
         };

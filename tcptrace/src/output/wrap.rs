@@ -39,6 +39,11 @@ pub(crate) fn wrap(text: &str, first: &str, rest: &str, width: usize) -> Vec<Str
         empty = false;
     }
     lines.push(line);
+    for line in &mut lines {
+        while line.len() > first.len() && line.ends_with(' ') {
+            line.pop();
+        }
+    }
     lines
 }
 
@@ -94,6 +99,12 @@ pub(crate) fn fit(text: &str, width: usize) -> Cow<'_, str> {
         }
         short.push('…');
     } else {
+        // Half a parenthesis says nothing.
+        let half = short.rfind('(').filter(|open| short.rfind(')').is_none_or(|close| close < *open));
+        if let Some(open) = half.filter(|open| *open > 0) {
+            short.truncate(open);
+        }
+        short.truncate(short.trim_end().len());
         short.push_str(" …");
     }
     Cow::Owned(short)
@@ -143,9 +154,16 @@ mod tests {
     }
 
     #[test]
+    fn no_line_ends_in_a_blank() {
+        let lines = wrap("accept-queue-overflow #1  tt-proxy[18148]", "", "    ", 25);
+        assert_eq!(lines, ["accept-queue-overflow #1", "    tt-proxy[18148]"]);
+    }
+
+    #[test]
     fn a_line_that_is_cut_says_so() {
         assert_eq!(fit("one two three", 13), "one two three");
         assert_eq!(fit("one two three", 12), "one two …");
+        assert_eq!(fit("one (two three)", 12), "one …");
         assert_eq!(fit("onetwothree", 5), "onet…");
     }
 }

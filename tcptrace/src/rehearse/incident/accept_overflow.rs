@@ -236,12 +236,12 @@ impl Incident for AcceptOverflow {
     fn describe(&self) -> String {
         let Recipe { backlog, worker_ms, stopped, burst, every_ms, .. } = self.recipe;
         let worker = match worker_ms {
-            Some(_) if stopped => "its one worker is then stopped".to_owned(),
-            Some(time) => format!("one worker takes {time} ms each"),
-            None => "nothing ever accepts".to_owned(),
+            Some(_) if stopped => "is then stopped".to_owned(),
+            Some(time) => format!("takes {time} ms each"),
+            None => "never accepts".to_owned(),
         };
         let rate = burst as u64 * 1000 / every_ms.max(1);
-        format!("tt-proxy has listen({backlog}), {worker}; tt-client connects {rate} times a second",)
+        format!("tt-proxy: listen({backlog}), {worker}; tt-client: {rate} connects a second")
     }
 
     fn stage(&self) -> &Stage {
