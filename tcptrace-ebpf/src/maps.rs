@@ -1,4 +1,5 @@
-//! All maps, with what bounds them.
+//! Maps, with what bounds them. Those whose entries have a type and a search of their own are beside these:
+//! [`handle::queued`](crate::handle::queued) and [`handle::taker`](crate::handle::taker).
 
 use aya_ebpf::{
     macros::map,
@@ -11,11 +12,6 @@ use tcptrace_common::{
     port::{PortUse, PortUseKey},
     record::{KINDS, ListenerClosed},
     stand_in::{Attended, PAIRS},
-};
-
-use crate::{
-    handle::{queued::Queued, taker::Entry},
-    table::{SETS, Set},
 };
 
 /// Records to user space. User space sets its size at load.
@@ -44,14 +40,6 @@ pub static HANDSHAKES: HashMap<u64, Histogram> = HashMap::with_max_entries(4_096
 /// Connections completed, by listener and remote network; counted only for listeners whose SYN-ACKs go unanswered.
 #[map]
 pub static PREFIXES: LruHashMap<PrefixKey, u64> = LruHashMap::with_max_entries(8_192, 0);
-
-/// When a child entered an accept queue, by its address; see [`handle::queued`](crate::handle::queued).
-#[map]
-pub static QUEUED: Array<Set<Queued>> = Array::with_max_entries(SETS, 0);
-
-/// Who has a port or had one that is in TIME_WAIT; see [`handle::taker`](crate::handle::taker).
-#[map]
-pub static TAKERS: Array<Set<Entry>> = Array::with_max_entries(SETS, 0);
 
 /// How many ephemeral ports each process takes and gives back: one lookup and one atomic add for each. LRU: processes come
 /// and go; user space deletes those that hold nothing any more.

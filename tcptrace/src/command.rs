@@ -33,9 +33,14 @@ impl Standpoint {
         if self.own == Some(netns) {
             return command.to_owned();
         }
-        // Of several commands all belong there, and not the first alone.
-        let several = [";", "|", "&", "$("].iter().any(|sign| command.contains(sign));
-        let command = &if several { format!("sh -c {}", quoted(command)) } else { command.to_owned() };
+        // All of several commands are for that namespace, not the first alone.
+        let together;
+        let command = if is_one(command) {
+            command
+        } else {
+            together = format!("sh -c {}", quoted(command));
+            &together
+        };
         if self.host == Some(netns) {
             return format!("nsenter -t 1 -n {command}");
         }
@@ -48,6 +53,20 @@ impl Standpoint {
             }
         }
     }
+}
+
+/// Whether `command` is a single one, which may be put behind another as it stands.
+fn is_one(command: &str) -> bool {
+    let mut quote = None;
+    for c in command.chars() {
+        match quote {
+            Some(open) if c == open => quote = None,
+            None if c == '\'' || c == '"' => quote = Some(c),
+            None if ";|&<>(`".contains(c) => return false,
+            _ => {}
+        }
+    }
+    true
 }
 
 /// `name` as one word of a shell: names in `/run/netns` are whatever their makers chose.
@@ -94,9 +113,15 @@ mod tests {
     }
 
     #[test]
-    fn several_commands_are_all_run_there() {
-        let place = Inside { netns: 42, pid: Some(9), name: None };
-        assert_eq!(here().inside(place, "x 1; y"), "nsenter -t 9 -n sh -c 'x 1; y'");
+    fn several_commands_are_all_for_that_namespace() {
+        let way = |command| here().inside(Inside { netns: 42, pid: Some(9), name: None }, command);
+        assert_eq!(way("conntrack -S; conntrack -L"), "nsenter -t 9 -n sh -c 'conntrack -S; conntrack -L'");
+        assert_eq!(way("kill $(pidof x)"), "nsenter -t 9 -n sh -c 'kill $(pidof x)'");
+        assert_eq!(way("sh -c 'a; b'"), "nsenter -t 9 -n sh -c 'a; b'");
+        assert_eq!(way("ss -K 'sport = :80 | x'"), "nsenter -t 9 -n ss -K 'sport = :80 | x'");
+        assert_eq!(way("ss 'sport = :80'; y"), r"nsenter -t 9 -n sh -c 'ss '\''sport = :80'\''; y'");
+        let own = Inside { netns: OWN, pid: Some(9), name: None };
+        assert_eq!(here().inside(own, "a; b"), "a; b");
     }
 
     #[test]

@@ -96,12 +96,14 @@ fn what_was_known_of_a_namespace_is_not_told_of_the_next_with_its_number() -> Re
         return Ok(());
     }
     let of_type = |kind: &'static str| lines.iter().filter(move |line| line["type"] == kind);
-    let found: Vec<&Value> = of_type("finding")
-        .filter(|line| line["code"] == "no-listener" && line["evidence"]["netns"] == id)
+    let found: Vec<String> = of_type("finding")
+        .filter(|line| line["code"] == "no-listener")
+        .map(Value::to_string)
+        .filter(|line| line.contains(&id.to_string()))
         .collect();
     ensure!(!found.is_empty(), "the second namespace has no listener on {PORT}: {lines:?}");
     for finding in found {
-        ensure!(finding["cause"]["code"] != "listener-exited", "there never was one: {finding}");
+        ensure!(!finding.contains("listener-exited"), "there never was one: {finding}");
     }
     let summary = of_type("summary").next().context("a summary")?;
     let rows = summary["reconciliation"].as_array().context("reconciliation")?;

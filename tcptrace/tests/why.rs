@@ -589,3 +589,95 @@ c.close()
         Ok(())
     })
 }
+
+/// What stands at a device may rewrite packets: then the absence of a listener is likely at most, and that is said.
+#[test]
+fn a_filter_at_the_device_leaves_a_missing_listener_likely() -> Result<()> {
+    in_private_namespace(|| {
+        let tc = |arguments: &str| {
+            Command::new("tc").args(arguments.split(' ')).status().is_ok_and(|status| status.success())
+        };
+        let text = expect("127.0.0.1:5411", STATIC, "no-listener")?;
+        ensure!(text.contains("\"certain\""), "{text}");
+        if !tc("qdisc add dev lo clsact") || !tc("filter add dev lo ingress matchall action pass") {
+            println!("skipped: no traffic control here");
+            return Ok(());
+        }
+        let text = expect("127.0.0.1:5411", STATIC, "no-listener")?;
+        ensure!(!text.contains("\"certain\"") && text.contains("matchall"), "{text}");
+        Ok(())
+    })
+}
+
+/// A namespace that has the called address is the server only if the client's neighbour entry says so.
+#[test]
+fn a_namespace_with_the_address_may_not_be_the_one_that_is_called() -> Result<()> {
+    in_private_namespace(|| {
+        let name = format!("tt-own-{}", std::process::id());
+        let Some(container) = Container::new(&name, "pass")? else { return Ok(()) };
+        let text = expect("10.9.6.2:5412", STATIC, "no-listener")?;
+        ensure!(!text.contains("\"certain\"") && text.contains("another host may have"), "{text}");
+        // Its answer, an RST, came with its link-layer address.
+        let text = expect("10.9.6.2:5412", PROBE, "no-listener")?;
+        ensure!(text.contains("\"certain\""), "{text}");
+        drop(container);
+        Ok(())
+    })
+}
+
+/// A program at its limits accepts and closes; one that greets is another matter.
+#[test]
+fn closed_at_once_is_not_served() -> Result<()> {
+    in_private_namespace(|| {
+        let serve = |port: u16, does: &str| {
+            Server::new(&format!(
+                "
+import threading
+def serve(s):
+  while True:
+    c=s.accept()[0]; {does}
+    c.close()
+s=socket.socket(); s.bind(('127.0.0.1',{port})); s.listen(16)
+threading.Thread(target=serve,args=(s,),daemon=True).start()
+"
+            ))
+        };
+        let (Some(closes), Some(greets)) = (serve(5413, "pass"), serve(5414, "c.send(b'220 hello')")) else {
+            println!("skipped: no python3");
+            return Ok(());
+        };
+        expect("127.0.0.1:5413", PROBE, "closed-at-once")?;
+        expect("127.0.0.1:5414", PROBE, "answers")?;
+        drop((closes, greets));
+        Ok(())
+    })
+}
+
+/// A link-local address with its zone.
+#[test]
+fn a_link_local_address_is_called_by_its_device() -> Result<()> {
+    in_private_namespace(|| {
+        let name = format!("tt-ll-{}", std::process::id());
+        let server = format!(
+            "{ACCEPTS}
+s=socket.socket(socket.AF_INET6); s.bind(('::',5415)); s.listen(16)
+threading.Thread(target=serve,args=(s,),daemon=True).start()"
+        );
+        let Some(container) = Container::new(&name, &server)? else { return Ok(()) };
+        // Until no other has the address, it cannot be called.
+        std::thread::sleep(Duration::from_millis(2500));
+        let listed =
+            Command::new("ip").args(["-n", &name, "-6", "-o", "addr", "show", "dev", "tt-c"]).output()?;
+        let listed = String::from_utf8(listed.stdout)?;
+        let address =
+            listed.split_whitespace().find(|word| word.starts_with("fe80")).context("no address")?;
+        let address = address.split('/').next().context("no address")?;
+        let text = expect(&format!("[{address}%tt-h]:5415"), PROBE, "answers")?;
+        ensure!(text.contains("python3["), "{text}");
+        let target = format!("[{address}]:5415");
+        let usage = Command::new(env!("CARGO_BIN_EXE_tcptrace")).args(["why", &target]).output()?;
+        ensure!(usage.status.code() == Some(2), "{usage:?}");
+        drop(container);
+        Ok(())
+    })
+}

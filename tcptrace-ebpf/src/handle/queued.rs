@@ -1,9 +1,12 @@
 //! Children that wait in an accept queue: since when, and in whose.
 
-use crate::{
-    maps::QUEUED,
-    table::{self, Way, lower_half, mix},
-};
+use aya_ebpf::{macros::map, maps::Array};
+
+use crate::table::{self, SETS, Set, Way, lower_half, mix};
+
+/// When a child entered an accept queue, by its address.
+#[map]
+static QUEUED: Array<Set<Queued>> = Array::with_max_entries(SETS, 0);
 
 /// An entry of [`QUEUED`].
 #[derive(Clone, Copy)]

@@ -1,13 +1,17 @@
 //! Who took a port: one entry for each bound or connected socket, and for connections that live on in TIME_WAIT, which has
 //! no owner of its own.
 
+use aya_ebpf::{macros::map, maps::Array};
 use tcptrace_common::port::Taker;
 
 use crate::{
     kernel::{Access, Sock},
-    maps::TAKERS,
-    table::{self, Way, lower_half, mix},
+    table::{self, SETS, Set, Way, lower_half, mix},
 };
+
+/// Who has a port or had one that is in TIME_WAIT.
+#[map]
+static TAKERS: Array<Set<Entry>> = Array::with_max_entries(SETS, 0);
 
 /// What an entry is found by.
 ///

@@ -205,10 +205,17 @@ impl<A: Access> Sock<A> {
     /// Inode number of the socket's file; 0 for orphans, kernel sockets and children not yet accepted.
     #[inline(always)]
     pub fn ino(self) -> u64 {
+        // None of these is followed where it is null: a direct load that faults is no zero in every kernel, see `Direct`.
         let socket: u64 = A::read(self.at, layout!(sk_socket));
+        if socket == 0 {
+            return 0;
+        }
         let file: u64 = A::read(socket, layout!(socket_file));
+        if file == 0 {
+            return 0;
+        }
         let inode: u64 = A::read(file, layout!(file_inode));
-        A::read(inode, layout!(inode_ino))
+        if inode == 0 { 0 } else { A::read(inode, layout!(inode_ino)) }
     }
 
     /// Bit set of `port::OPT_*`.

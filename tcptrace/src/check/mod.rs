@@ -15,8 +15,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use crate::event::PortSet;
 use crate::finding::{Evidence, Party, ProcessName, Remedy, Severity};
-use crate::host::port_set::PortSet;
 use crate::stock::{Namespace, Socket};
 
 /// Something that will hurt.

@@ -1,8 +1,8 @@
 //! A server's port lies in the ephemeral range, and is not reserved: the next start may find it taken by a client.
 
 use super::{Plan, Risk, Rule, names, parties};
+use crate::event::PortSet;
 use crate::finding::{Evidence, Remedy, Severity};
-use crate::host::port_set::PortSet;
 use crate::stock::Namespace;
 
 /// The rule.

@@ -1,9 +1,8 @@
 //! Few ephemeral ports: a moderate rate of short connections, or a small leak, uses them up.
 
 use super::{Plan, Risk, Rule};
+use crate::event::{PortRange, PortSet};
 use crate::finding::{Evidence, Remedy, Severity};
-use crate::host::knobs::PortRange;
-use crate::host::port_set::PortSet;
 use crate::stock::Namespace;
 
 /// Fewer than this are few: TIME_WAIT keeps a port for 60 s, so that 8192 last for 136 connections a second to one
@@ -31,7 +30,7 @@ impl Rule for SmallRange {
             return None;
         }
         let reserved = namespace.knobs.ip_local_reserved_ports.clone().unwrap_or_default();
-        let in_range = reserved.len_within(range.first, range.last);
+        let in_range = reserved.len_within(range);
         Some(Risk {
             code: self.code(),
             severity: Severity::Warning,
@@ -78,7 +77,7 @@ fn widen(namespace: &Namespace, plan: &Plan, range: PortRange, reserved: &PortSe
     if namespace.capacity(wide, &keep) < FEW {
         return Remedy::text(format!(
             "reserve fewer ports: net.ipv4.ip_local_reserved_ports keeps {} of {} from being used",
-            reserved.len_within(wide.first, wide.last),
+            reserved.len_within(wide),
             wide.len()
         ));
     }

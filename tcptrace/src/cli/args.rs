@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::moment::Moment;
 use crate::{
+    event::PortSet,
     finding::Severity,
-    host::port_set::PortSet,
     probe::{BackEnd, Tier},
     record::Rotation,
 };

@@ -1,4 +1,4 @@
-//! Arguments, and one file per subcommand; nothing else.
+//! Arguments, and one file for each subcommand: it asks the room that knows, and prints the answer.
 
 pub mod args;
 mod check;

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use nix::sys::utsname::UtsName;
 use tcptrace_common::{
     TraceConfig,
     config::{PORT_FILTERS, STREAM_ALL, STREAM_SYNS},
@@ -13,7 +14,8 @@ use super::{
     netns,
 };
 use crate::{
-    host::{netns::Netns, port_set::PortSet},
+    event::PortSet,
+    host::netns::Netns,
     live,
     output::{Output, Written, zone},
     probe,
@@ -81,8 +83,8 @@ pub(super) fn here() -> String {
     format!(
         "tcptrace {} on {}, kernel {}, {}",
         env!("CARGO_PKG_VERSION"),
-        word(name.as_ref().map(nix::sys::utsname::UtsName::nodename)),
-        word(name.as_ref().map(nix::sys::utsname::UtsName::release)),
+        word(name.as_ref().map(UtsName::nodename)),
+        word(name.as_ref().map(UtsName::release)),
         zone::moment_and_zone(&zone::local(), super::tape::now())
     )
 }

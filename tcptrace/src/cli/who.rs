@@ -6,8 +6,7 @@ use super::{
     netns, trace,
 };
 use crate::{
-    event::Timestamp,
-    host::port_set::PortSet,
+    event::{PortSet, Timestamp},
     output::{stdout_json, stdout_lines, zone},
     who::{Question, ask},
 };

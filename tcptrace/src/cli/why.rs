@@ -14,10 +14,10 @@ use super::{
     trace,
 };
 use crate::{
-    event::Event,
+    event::{CounterSample, Event},
     finding::Confidence,
     host::{
-        counters::Counters,
+        counters,
         netns::{Netns, NetnsTable},
         procfs::Procfs,
     },
@@ -75,8 +75,8 @@ fn watches(args: &WhyArgs, facts: &Facts) -> bool {
 /// Watches, with a connection of our own if it is asked for, and looks again.
 fn watch(args: &WhyArgs, scope: &Scope, before: &Facts) -> Result<Facts, crate::host::netns::NetnsError> {
     let servers = servers(scope, before);
-    let counters: Vec<(Netns, Counters)> =
-        servers.into_iter().filter_map(|netns| Some((netns.clone(), Counters::of(&netns).ok()?))).collect();
+    let counters: Vec<(Netns, CounterSample)> =
+        servers.into_iter().filter_map(|netns| Some((netns.clone(), counters::read(&netns).ok()?))).collect();
     let targets: Vec<_> = before.addresses.iter().flatten().map(|address| address.to).collect();
     let ports = ports(before);
     let probe = || -> Vec<ProbeOutcome> {
@@ -166,7 +166,7 @@ fn follow(
 ) -> Result<(Tracing, Option<Vec<ProbeOutcome>>), Failure> {
     let filters = trace::Filters::of(&[ports.iter().copied().collect()], &[])?;
     let options = trace::options(&args.trace, 0, filters);
-    let mut tracing = Tracing::default();
+    let mut tracing = Tracing::of_one_server();
     let runtime = trace::runtime()?;
     let outcomes = std::thread::scope(|threads| {
         runtime.block_on(async {

@@ -187,8 +187,9 @@ impl Destination {
         lately(&self.failed) > 0 || lately(&self.stubborn) >= STUBBORN
     }
 
-    fn is_refused(&self, now: Timestamp) -> bool {
-        self.refused.iter().filter(|&&time| now.since(time) < WINDOW).count() >= REFUSALS
+    /// Whether at least `needed` connects were refused lately.
+    fn is_refused(&self, now: Timestamp, needed: usize) -> bool {
+        self.refused.iter().filter(|&&time| now.since(time) < WINDOW).count() >= needed
     }
 }
 
@@ -218,6 +219,8 @@ pub(super) struct Destinations {
     translated: BoundedMap<(u32, SocketAddr), (SocketAddr, ServerSide)>,
     /// Connects that go unanswered, since when, and their own ends: the drop that explains it may come a little later.
     waiting: Vec<(Timestamp, DestinationKey, SocketAddr)>,
+    /// From how many refused connects on that is reported.
+    refusals: usize,
 }
 
 impl Default for Destinations {
@@ -227,6 +230,7 @@ impl Default for Destinations {
             server_sides: BoundedMap::new(SERVER_SIDES),
             translated: BoundedMap::new(SERVER_SIDES),
             waiting: Vec::new(),
+            refusals: REFUSALS,
         }
     }
 }
@@ -237,6 +241,11 @@ fn client_of(netns: u32, client: SocketAddr) -> (u32, SocketAddr) {
 }
 
 impl Destinations {
+    /// Every single refusal is reported from now on.
+    pub(super) fn report_each(&mut self) {
+        self.refusals = 1;
+    }
+
     /// Nothing is known any more of this namespace.
     pub(super) fn forget(&mut self, netns: u32) {
         self.all.retain(|key, _| key.netns != netns);
@@ -396,7 +405,7 @@ impl Destinations {
         let waits = destination.refused_by_icmp == 0 && connect.result != ConnectResult::Established;
         let meaning = Meaning {
             unanswered: waits && !refused && destination.is_unanswered(time),
-            refused: refused && destination.is_refused(time),
+            refused: refused && destination.is_refused(time, self.refusals),
         };
         Some((key, meaning, grown))
     }

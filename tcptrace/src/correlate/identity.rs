@@ -56,7 +56,8 @@ impl Correlator {
 mod tests {
     use super::*;
     use crate::event::{
-        Event, Kind, KnobSample, Listen, ListenerClosed, ListenerRef, NoListener, SocketOptions,
+        Event, How, Kind, KnobSample, Listen, ListenerClosed, ListenerRef, NoListener, PortTaken,
+        SocketOptions,
     };
     use crate::finding::testing::{NETNS, ms, place, task};
 
@@ -83,6 +84,14 @@ mod tests {
         let mut known = Correlator::default();
         send(&mut known, 0, counters(cookie, 70));
         for (sk, pid, comm, port) in [(1, 8, "nginx", 80), (2, 9, "redis", 6379)] {
+            let taken = PortTaken {
+                endpoints: place(&format!("10.0.0.1:{port}")),
+                task: task(pid, comm),
+                sk,
+                how: How::Bind,
+                options: SocketOptions::default(),
+            };
+            send(&mut known, 5, Kind::PortTaken(Box::new(taken)));
             let listen = Listen {
                 endpoints: place(&format!("10.0.0.1:{port}")),
                 listener: listener(sk),

@@ -390,14 +390,6 @@ impl Listener {
         self.readings.push(reading);
     }
 
-    /// How long nobody had accepted when that was last known, if accepts are observed. Counted from when the listener was
-    /// first heard of if nobody ever did.
-    pub fn without_accept(&self) -> Option<Duration> {
-        let latest = self.readings.latest()?;
-        latest.accepted?;
-        Some(latest.time.since(self.totals.last_accept.unwrap_or(self.first_seen)))
-    }
-
     /// Since when connections have been waiting and nobody has accepted, if accepts are observed: the oldest has waited for at
     /// least that long. `None` while nobody waits.
     pub fn stalled_since(&self) -> Option<Timestamp> {

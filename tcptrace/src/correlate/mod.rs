@@ -152,6 +152,12 @@ impl Default for Correlator {
 }
 
 impl Correlator {
+    /// Every single handshake packet that is dropped, and every connect that is refused, is reported from now on.
+    pub fn report_each(&mut self) {
+        self.paths.report_each();
+        self.destinations.report_each();
+    }
+
     /// The latest time that an event named.
     pub fn now(&self) -> Timestamp {
         self.now
@@ -212,11 +218,6 @@ impl Correlator {
     /// Packets of handshakes that were dropped on their way, while they are remembered.
     pub fn path_drops(&self, key: &PathKey) -> Option<&PathDrops> {
         self.paths.get(key)
-    }
-
-    /// All such drops, in no order.
-    pub fn all_path_drops(&self) -> impl Iterator<Item = (&PathKey, &PathDrops)> {
-        self.paths.iter()
     }
 
     /// A refused bind() or listen(), while it is remembered.

@@ -162,8 +162,9 @@ impl PathDrops {
         }
     }
 
-    fn is_no_accident(&self, now: Timestamp) -> bool {
-        self.times.iter().filter(|&&time| now.since(time) < WINDOW).count() >= PACKETS
+    /// Whether at least `needed` were dropped lately.
+    fn is_no_accident(&self, now: Timestamp, needed: usize) -> bool {
+        self.times.iter().filter(|&&time| now.since(time) < WINDOW).count() >= needed
     }
 }
 
@@ -177,6 +178,8 @@ pub(super) struct Paths {
     separate: BoundedMap<(u32, Packet, bool, DropCause), BTreeSet<SocketAddr>>,
     /// The function that dropped a SYN without a reason, by its two ends, the client's first.
     silent: BoundedMap<(SocketAddr, SocketAddr), String>,
+    /// From how many packets on a drop is reported.
+    needed: usize,
 }
 
 /// Namespace, server's port, packet, direction, place and reason.
@@ -189,11 +192,17 @@ impl Default for Paths {
             counts: BoundedMap::new(PLACES),
             separate: BoundedMap::new(PLACES),
             silent: BoundedMap::new(PLACES),
+            needed: PACKETS,
         }
     }
 }
 
 impl Paths {
+    /// Every single drop is reported from now on: for a question about one server, where each one is an answer.
+    pub(super) fn report_each(&mut self) {
+        self.needed = 1;
+    }
+
     /// Nothing is known any more of this namespace.
     pub(super) fn forget(&mut self, netns: u32) {
         self.all.retain(|key, _| key.netns != netns);
@@ -209,10 +218,6 @@ impl Paths {
         self.all.get(key)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&PathKey, &PathDrops)> {
-        self.all.iter()
-    }
-
     /// A packet was dropped: under which key, and whether there is something to tell.
     pub(super) fn note(&mut self, time: Timestamp, drop: &HandshakeDrop) -> Option<(PathKey, bool)> {
         let cause = match class_of(drop) {
@@ -225,6 +230,7 @@ impl Paths {
                 return None;
             }
         };
+        let needed = self.needed;
         let (netns, port) = (drop.endpoints.netns, drop.server().port());
         let server = self.reported_alone(drop, cause).then(|| drop.server());
         let key = PathKey { netns, server, packet: drop.packet, outgoing: drop.outgoing, cause };
@@ -256,7 +262,7 @@ impl Paths {
         if let Some(task) = drop.task.as_ref().filter(|_| known.clients.len() < NAMED) {
             known.clients.insert(task.pid, task.clone());
         }
-        Some((key, known.matters(&key) && known.is_no_accident(time)))
+        Some((key, known.matters(&key) && known.is_no_accident(time, needed)))
     }
 
     /// Whether what is dropped for `cause` is reported for this server alone.
@@ -295,11 +301,12 @@ impl Paths {
             outgoing: true,
             cause: DropCause::NoRoute,
         };
+        let needed = self.needed;
         let known = self.count(time, key, Hook::Output, 1);
         known.function = Some("tcp_conn_request".to_owned());
         known.note_ends(client, ends.local);
         known.answering = Some(listener);
-        (key, known.is_no_accident(time))
+        (key, known.is_no_accident(time, needed))
     }
 
     /// connect() failed for a route that somebody made so that it leads nowhere: under which key, and whether there is
@@ -319,12 +326,13 @@ impl Paths {
             outgoing: true,
             cause: DropCause::NoRoute,
         };
+        let needed = self.needed;
         let known = self.count(time, key, Hook::Output, 1);
         let function = if server.is_ipv4() { "tcp_v4_connect" } else { "tcp_v6_connect" };
         known.function = Some(function.to_owned());
         known.errno = Some(errno);
         known.note_ends(connect.endpoints.local, server);
-        let tells = known.is_no_accident(time);
+        let tells = known.is_no_accident(time, needed);
         if let Some(task) = &connect.task {
             self.note_client(&key, task);
         }
@@ -376,7 +384,7 @@ impl Paths {
         keys.retain(|key| {
             let Some(known) = self.all.get_mut(key) else { return false };
             known.report = Some(report.clone());
-            known.matters(key) && known.is_no_accident(now)
+            known.matters(key) && known.is_no_accident(now, self.needed)
         });
         keys
     }

@@ -129,8 +129,13 @@ impl Served {
         true
     }
 
-    /// bind() failed for a port.
+    /// bind() failed for a port. Who listened there, and when it was last seen to, stays as it was.
     pub(super) fn note_refused(&mut self, time: Timestamp, fail: &BindFail) {
+        let key = (fail.endpoints.netns, fail.endpoints.local.port());
+        if let Some(server) = self.ports.get_mut(&key).filter(|server| server.listened) {
+            server.refused = true;
+            return;
+        }
         let owner = Owner { pid: fail.task.pid, comm: fail.task.comm.to_string() };
         self.note(&fail.endpoints, owner, time).refused = true;
     }

@@ -2,8 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Endpoints, Kind, ListenerRef};
-use crate::host::port_set::PortSet;
+use super::{Endpoints, Kind, ListenerRef, PortSet};
 
 /// Ports and network namespaces that were asked for; empty: all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,6 +77,31 @@ impl<'a> About<'a> {
 }
 
 impl Kind {
+    /// The network namespace of a record of the kernel side. For each of them, so without the allocation of [`Self::about`].
+    pub fn netns_of_record(&self) -> Option<u32> {
+        let ends = match self {
+            Self::Listen(of) => &of.endpoints,
+            Self::Syn(of) => &of.endpoints,
+            Self::SynDrop(of) => &of.endpoints,
+            Self::AckDrop(of) => &of.endpoints,
+            Self::Enqueue(of) => &of.endpoints,
+            Self::Accept(of) => &of.endpoints,
+            Self::AcceptFail(of) => &of.endpoints,
+            Self::BindFail(of) => &of.endpoints,
+            Self::PortTaken(of) => &of.endpoints,
+            Self::PortReleased(of) => &of.endpoints,
+            Self::ListenerClosed(of) => &of.endpoints,
+            Self::SynAckRetransmit(of) => &of.endpoints,
+            Self::RequestEnd(of) => &of.endpoints,
+            Self::NoPort(of) => &of.endpoints,
+            Self::NoListener(of) => &of.endpoints,
+            Self::Connect(of) => &of.endpoints,
+            Self::HandshakeDrop(of) => &of.endpoints,
+            _ => return None,
+        };
+        Some(ends.netns)
+    }
+
     /// What it is about.
     pub fn about(&self) -> About<'_> {
         match self {

@@ -1,15 +1,15 @@
 //! What user space reads of a network namespace: counters and knobs.
 
-use std::fmt;
-use std::ops::RangeInclusive;
-
 use serde::{Deserialize, Serialize};
 
-/// Declares [`CounterSample`]: counters with their names in the kernel.
+use super::{PortRange, PortSet};
+
+/// Declares [`CounterSample`]: counters with their group and name in the kernel.
 macro_rules! counter_sample {
-    ($($(#[$doc:meta])* $counter:ident: $name:literal,)*) => {
+    ($($(#[$doc:meta])* $counter:ident: $group:literal $name:literal,)*) => {
         /// The kernel's own counters of a network namespace: absolute values of `/proc/net/netstat` and `/proc/net/snmp`,
-        /// under their names there. The first sample of a namespace is the baseline of its reconciliation.
+        /// under their names there; `None` where this kernel does not have the counter. Each counts segments, connections or events,
+        /// and only grows. The first sample of a namespace is the baseline of its reconciliation.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(default)]
         pub struct CounterSample {
@@ -33,6 +33,28 @@ macro_rules! counter_sample {
                 Self { netns: self.netns, cookie: self.cookie, $($counter: self.$counter.map(|_| 0),)* }
             }
 
+            /// How much each has grown since `earlier`, a reading of the same namespace. `None` where either reading lacks the
+            /// counter, or where it fell (then they are not readings of one namespace).
+            #[must_use]
+            pub fn delta(&self, earlier: &Self) -> Self {
+                let grown = |now: Option<u64>, then: Option<u64>| now?.checked_sub(then?);
+                Self {
+                    netns: self.netns,
+                    cookie: self.cookie,
+                    $($counter: grown(self.$counter, earlier.$counter),)*
+                }
+            }
+
+            /// Sets the counter of that group and name, if it is one of these.
+            pub fn set(&mut self, group: &[u8], name: &[u8], value: Option<u64>) {
+                match (group, name) {
+                    $((group, name) if group == $group.as_bytes() && name == $name.as_bytes() => {
+                        self.$counter = value;
+                    })*
+                    _ => {}
+                }
+            }
+
             /// Whether a counter is lower than in `earlier`: then they are not of one namespace, for counters only grow.
             #[must_use]
             pub fn fell_since(&self, earlier: &Self) -> bool {
@@ -40,48 +62,45 @@ macro_rules! counter_sample {
                     .into_iter()
                     .any(|(now, then)| now.zip(then).is_some_and(|(now, then)| now < then))
             }
-
-            /// The counters that were read, under their names in the kernel.
-            pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$(($name, self.$counter),)*].into_iter().filter_map(|(name, count)| Some((name, count?)))
-            }
         }
     };
 }
 
 counter_sample! {
     /// SYNs and final ACKs dropped at a full accept queue.
-    listen_overflows: "ListenOverflows",
+    listen_overflows: "TcpExt" "ListenOverflows",
     /// Every SYN and final ACK dropped at a listener, the overflows included.
-    listen_drops: "ListenDrops",
+    listen_drops: "TcpExt" "ListenDrops",
     /// SYNs dropped at a full SYN queue.
-    req_queue_full_drop: "TCPReqQFullDrop",
+    req_queue_full_drop: "TcpExt" "TCPReqQFullDrop",
     /// SYNs granted a cookie at a full SYN queue.
-    req_queue_full_do_cookies: "TCPReqQFullDoCookies",
+    req_queue_full_do_cookies: "TcpExt" "TCPReqQFullDoCookies",
     /// SYN-ACKs sent with a cookie.
-    syncookies_sent: "SyncookiesSent",
+    syncookies_sent: "TcpExt" "SyncookiesSent",
     /// Valid cookies that came back.
-    syncookies_received: "SyncookiesRecv",
+    syncookies_received: "TcpExt" "SyncookiesRecv",
     /// Invalid cookies that came back while a listener was overflowing.
-    syncookies_failed: "SyncookiesFailed",
+    syncookies_failed: "TcpExt" "SyncookiesFailed",
     /// SYNs and SYN-ACKs sent again.
-    syn_retransmits: "TCPSynRetrans",
+    syn_retransmits: "TcpExt" "TCPSynRetrans",
     /// Retransmissions that could not be sent.
-    retransmit_fails: "TCPRetransFail",
+    retransmit_fails: "TcpExt" "TCPRetransFail",
     /// Half-open requests that were reset, by either side.
-    embryonic_resets: "EmbryonicRsts",
+    embryonic_resets: "TcpExt" "EmbryonicRsts",
     /// Final ACKs put aside by `TCP_DEFER_ACCEPT`.
-    defer_accept_drop: "TCPDeferAcceptDrop",
+    defer_accept_drop: "TcpExt" "TCPDeferAcceptDrop",
     /// Connections made by a Fast Open SYN.
-    fastopen_passive: "TCPFastOpenPassive",
+    fastopen_passive: "TcpExt" "TCPFastOpenPassive",
     /// Children made of completed handshakes.
-    passive_opens: "PassiveOpens",
+    passive_opens: "Tcp" "PassiveOpens",
     /// connect() calls whose SYN was queued.
-    active_opens: "ActiveOpens",
+    active_opens: "Tcp" "ActiveOpens",
     /// Handshakes that failed, on either side.
-    attempt_fails: "AttemptFails",
+    attempt_fails: "Tcp" "AttemptFails",
     /// RSTs sent.
-    resets_sent: "OutRsts",
+    resets_sent: "Tcp" "OutRsts",
+    /// Packets dropped because their source is not where the route to it leads (`rp_filter`), IPv4 only.
+    rp_filter_drops: "TcpExt" "IPReversePathFilter",
 }
 
 /// The knobs of a network namespace, at the start and whenever one changed.
@@ -105,7 +124,7 @@ pub struct KnobSample {
     /// `net.ipv4.ip_local_port_range`.
     pub local_port_range: Option<PortRange>,
     /// `net.ipv4.ip_local_reserved_ports`.
-    pub reserved_ports: Option<PortRanges>,
+    pub reserved_ports: Option<PortSet>,
     /// `net.ipv4.tcp_tw_reuse` (0–2).
     #[serde(default)]
     pub tw_reuse: Option<u32>,
@@ -144,117 +163,5 @@ impl KnobSample {
     pub fn is_ephemeral(&self, port: u16) -> bool {
         self.local_port_range.is_some_and(|range| range.contains(port))
             && !self.reserved_ports.as_ref().is_some_and(|reserved| reserved.contains(port))
-    }
-}
-
-/// A range of ports, both ends included.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortRange {
-    /// First port.
-    pub first: u16,
-    /// Last port.
-    pub last: u16,
-}
-
-impl PortRange {
-    /// How many ports it has.
-    pub fn len(self) -> u32 {
-        (u32::from(self.last) + 1).saturating_sub(u32::from(self.first))
-    }
-
-    /// Whether it has none.
-    pub fn is_empty(self) -> bool {
-        self.len() == 0
-    }
-
-    /// Whether `port` lies in it.
-    pub fn contains(self, port: u16) -> bool {
-        (self.first..=self.last).contains(&port)
-    }
-}
-
-impl fmt::Display for PortRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.first, self.last)
-    }
-}
-
-/// A set of ports, as ranges that are sorted, apart and not adjacent. Written like `ip_local_reserved_ports`:
-/// `8080,35000-36000`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct PortRanges(Vec<PortRange>);
-
-impl PortRanges {
-    /// Whether `port` is in the set.
-    pub fn contains(&self, port: u16) -> bool {
-        self.0.iter().any(|range| range.contains(port))
-    }
-
-    /// How many ports of `range` are in the set.
-    pub fn len_within(&self, range: PortRange) -> u32 {
-        let common = |own: &PortRange| {
-            let (first, last) = (own.first.max(range.first), own.last.min(range.last));
-            (u32::from(last) + 1).saturating_sub(u32::from(first))
-        };
-        self.0.iter().map(common).sum()
-    }
-
-    /// Whether the set is empty.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The set and `port`.
-    #[must_use]
-    pub fn with(&self, port: u16) -> Self {
-        self.0.iter().map(|range| range.first..=range.last).chain([port..=port]).collect()
-    }
-}
-
-impl FromIterator<RangeInclusive<u16>> for PortRanges {
-    fn from_iter<I: IntoIterator<Item = RangeInclusive<u16>>>(ranges: I) -> Self {
-        let mut sorted: Vec<RangeInclusive<u16>> =
-            ranges.into_iter().filter(|range| !range.is_empty()).collect();
-        sorted.sort_unstable_by_key(|range| *range.start());
-        let mut merged: Vec<PortRange> = Vec::new();
-        for range in sorted {
-            let (first, last) = range.into_inner();
-            match merged.last_mut() {
-                Some(before) if u32::from(first) <= u32::from(before.last) + 1 => {
-                    before.last = before.last.max(last);
-                }
-                _ => merged.push(PortRange { first, last }),
-            }
-        }
-        Self(merged)
-    }
-}
-
-impl fmt::Display for PortRanges {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, range) in self.0.iter().enumerate() {
-            if index > 0 {
-                f.write_str(",")?;
-            }
-            if range.first == range.last { write!(f, "{}", range.first)? } else { write!(f, "{range}")? }
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_merge_and_print_like_the_sysctl() {
-        let set: PortRanges = [40000..=40000, 35000..=36000, 36001..=36002].into_iter().collect();
-        assert_eq!(set.to_string(), "35000-36002,40000");
-        assert_eq!(set.with(35010), set);
-        assert_eq!(set.with(39999).to_string(), "35000-36002,39999-40000");
-        assert_eq!(PortRanges::default().with(65535).to_string(), "65535");
-        assert!(set.contains(36002) && !set.contains(36003));
-        assert_eq!(set.len_within(PortRange { first: 36000, last: 50000 }), 4);
     }
 }

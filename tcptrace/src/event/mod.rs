@@ -16,6 +16,7 @@ mod listener;
 mod listener_totals;
 mod open_socket;
 mod port;
+mod port_set;
 mod process;
 mod socket;
 mod time;
@@ -30,7 +31,7 @@ pub use drop_facts::{
     CgroupFacts, ConntrackFacts, DropFacts, FoundRule, NeighbourFacts, NetfilterQueue, RuleDeed, RuleFacts,
 };
 pub use histogram::Distribution;
-pub use host::{CounterSample, KnobSample, PortRange, PortRanges};
+pub use host::{CounterSample, KnobSample};
 pub use listener::{
     Accept, AcceptFail, AckDrop, AckDropCause, Enqueue, EnqueuedBy, Listen, ListenerClosed, ListenerRef,
     ListenerSample, PrefixSample, RequestEnd, RequestEnding, RetransmitCause, SampleSource, Syn,
@@ -43,6 +44,7 @@ pub use port::{
     PortHolders, PortReleased, PortSurvey, PortTaken, PortUse, ReportedHolder, ReuseState, Taker,
     UnusableAddress,
 };
+pub use port_set::{ParsePortSetError, PortRange, PortSet};
 pub use process::{Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner, Task, Watch};
 pub use socket::{Endpoints, Family, SocketOptions, SocketState, canonical};
 pub use time::{ClockOffset, Timestamp};

@@ -17,6 +17,25 @@ pub enum Family {
     V6,
 }
 
+impl Family {
+    /// The kernel's number.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::V4 => 2,
+            Self::V6 => 10,
+        }
+    }
+
+    /// From the kernel's number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        match number {
+            2 => Some(Self::V4),
+            10 => Some(Self::V6),
+            _ => None,
+        }
+    }
+}
+
 /// The ends of a socket, and where they mean something.
 ///
 /// IPv4-mapped IPv6 addresses are given as the IPv4 addresses that they are.
@@ -55,40 +74,42 @@ pub(super) fn address(bytes: [u8; 16], family: Family) -> IpAddr {
     }
 }
 
-/// State of a TCP socket, as users know it.
+/// State of a TCP socket, as users know it; with the kernel's numbers (`include/net/tcp_states.h`), which are part of its user
+/// interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[repr(u8)]
 pub enum SocketState {
     /// Connected.
-    Established,
+    Established = 1,
     /// SYN sent, not answered yet.
-    SynSent,
+    SynSent = 2,
     /// SYN received, handshake not complete.
-    SynRecv,
+    SynRecv = 3,
     /// Closed here, FIN not acknowledged yet.
     #[serde(rename = "fin-wait-1")]
-    FinWait1,
+    FinWait1 = 4,
     /// Closed here, FIN acknowledged, the peer has not closed.
     #[serde(rename = "fin-wait-2")]
-    FinWait2,
+    FinWait2 = 5,
     /// Closed on both sides; goes on holding its port for up to 60 s. Belongs to no process.
-    TimeWait,
+    TimeWait = 6,
     /// Neither listening nor connected: a socket that holds a port in this state is bound only.
-    Bound,
+    Bound = 7,
     /// The peer has closed, this side has not.
-    CloseWait,
+    CloseWait = 8,
     /// Closed on both sides, the last FIN not acknowledged yet.
-    LastAck,
+    LastAck = 9,
     /// Listening.
-    Listen,
+    Listen = 10,
     /// Closed by both sides at the same time.
-    Closing,
+    Closing = 11,
     /// A number that this version does not know.
-    Unknown,
+    Unknown = u8::MAX,
 }
 
 impl SocketState {
-    /// From the kernel's number (`include/net/tcp_states.h`).
+    /// From the kernel's number. 12 is a half-open request, which sock_diag and users call like its state on the wire.
     pub fn from_kernel(number: u8) -> Self {
         match number {
             1 => Self::Established,

@@ -102,7 +102,8 @@ impl Diagnosis for AcceptQueueOverflow {
         },
         CauseRule {
             code: "accept-stalled",
-            means: "no process accepted for 3 s while the queue was full, or all threads of its owners are stopped",
+            means: "no process accepted for 3 s while the queue was full, or while connections waited until it was; or all threads of its \
+                    owners are stopped",
             certain: Some("accepts are observed, and there was none; every drop at the full queue"),
             likely: Some("accepts are polled or counted by port, or some could not be observed"),
             possible: Some(
@@ -171,7 +172,7 @@ impl Diagnosis for AcceptQueueOverflow {
             kernel_before: listener
                 .and_then(|listener| world.namespace(listener.endpoints.netns))
                 .and_then(|namespace| namespace.overflows_until(start.time)),
-            stall: Stall::after(before.total()),
+            stall: Stall::after(before.total(), listener.and_then(Listener::stalled_since), now),
         }
     }
 
@@ -181,6 +182,7 @@ impl Diagnosis for AcceptQueueOverflow {
             Change::Overflowed { peer, .. } => {
                 memory.last = world.now();
                 memory.deepest = memory.deepest.max(listener.depth);
+                memory.stall.note_drop(listener, memory.last);
                 if let Some(peer) = peer {
                     memory.peers.note(peer.ip());
                 }

@@ -468,8 +468,8 @@ mod tests {
         for pid in [6041, 6042] {
             server.client();
             server.accept(2100, crate::event::Acceptor { pid, tid: pid }, 1);
+            play.send(2100, server.sample());
         }
-        play.send(2100, server.sample());
         let at_work = |pid| ProcessState {
             pid,
             acceptors_in_epoll: 0,
@@ -511,6 +511,19 @@ mod tests {
         assert!(finding.title.starts_with("service[6039] 0.0.0.0:1080"), "{}", finding.title);
         assert!(finding.explanation.contains("systemd[1] keeps the socket open"), "{}", finding.explanation);
         assert!(finding.remedy.iter().all(|remedy| remedy.command.is_none()), "{:?}", finding.remedy);
+    }
+
+    #[test]
+    fn a_listener_that_goes_with_its_only_process_is_kept_open_by_no_other() {
+        let mut play = Play::new(4096);
+        let mut server = Server::new(100, "0.0.0.0:1080", 128);
+        server.listen(&mut play, task(6039, "evapp"), Some(128), 4096);
+        stalled_with(&mut play, &mut server, &[]);
+        let before = play.only().cause;
+        play.send(play.now, Kind::ProcessState(ProcessState { pid: 6039, ..ProcessState::default() }));
+        play.ticks_until(play.now + 2000);
+        assert_eq!(play.only().cause, before, "{:?}", play.only());
+        assert_ne!(before, "acceptor-exited");
     }
 
     #[test]

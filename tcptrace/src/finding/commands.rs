@@ -3,7 +3,7 @@
 //! A finding says in which namespace its command belongs; the way there is added when the finding is reported
 //! ([`Remedy::settle`](super::Remedy::settle)), from what the coverage says about this host.
 
-use crate::event::PortRanges;
+use crate::event::PortSet;
 
 use super::party::ProcessName;
 
@@ -41,7 +41,7 @@ pub(super) fn sysctl(netns: u32, process: Option<&ProcessName>, setting: &str) -
 pub(super) fn reserve(
     netns: u32,
     process: Option<&ProcessName>,
-    ports: &PortRanges,
+    ports: &PortSet,
     more: Option<&str>,
 ) -> CommandLine {
     const RESERVED: &str = "net.ipv4.ip_local_reserved_ports";

@@ -272,6 +272,13 @@ impl Default for Engine {
 }
 
 impl Engine {
+    /// For a question about one server: a single packet that is dropped, or connect that is refused, is an answer to it.
+    pub fn of_one_server() -> Self {
+        let mut engine = Self::default();
+        engine.world.report_each();
+        engine
+    }
+
     /// Takes in an event; hands every finding that was opened, updated or closed by it to `report`.
     pub fn on_event(&mut self, event: &Event, mut report: impl FnMut(Finding)) {
         self.changes.clear();

@@ -248,7 +248,7 @@ fn exited(listener: &Listener, accepted: &[(u32, Timestamp)], world: &Correlator
         let gone = processes.exited(*pid);
         read.zip(gone).is_some_and(|(read, gone)| read >= gone.after(RECENT))
     };
-    if holder.is_none() && !kept() {
+    if listener.closed.is_some() || (holder.is_none() && !kept()) {
         return Why::Unknown;
     }
     Why::Exited { last: (name(*pid), *time), holder: holder.map(name) }
@@ -469,7 +469,16 @@ pub(super) fn more_files(pid: Option<u32>, limit: Option<u64>) -> Remedy {
              never closed",
             format!("prlimit --pid {pid} --nofile={}", limit.saturating_mul(4)),
         ),
-        None => Remedy::text("raise the limit on open files (RLIMIT_NOFILE)"),
+        // It is gone, or its number is not known: its next run needs the higher limit.
+        None => {
+            let value = limit.map_or_else(String::new, |limit| {
+                format!(", {limit}, to {} for example", limit.saturating_mul(4))
+            });
+            Remedy::text(format!(
+                "raise the limit on open files (RLIMIT_NOFILE{value}; LimitNOFILE= of its unit, or ulimit -n), then look for \
+                 connections that are never closed"
+            ))
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::correlate::{BoundedMap, Change, Correlator, Grab, Server};
-use crate::event::{PortRange, PortRanges};
+use crate::event::{PortRange, PortSet};
 
 use super::case::{Concern, Description, Diagnosis};
 use super::words::{count, span};
@@ -116,7 +116,7 @@ fn overlap(netns: u32, world: &Correlator) -> Option<Description> {
             (port, party)
         })
         .collect();
-    let ports: PortRanges = listeners.iter().map(|(port, _)| *port..=*port).collect();
+    let ports: PortSet = listeners.iter().map(|(port, _)| *port..=*port).collect();
     let (_, first) = listeners.first()?;
     let more = match listeners.len() {
         1 => String::new(),
@@ -203,7 +203,7 @@ fn reserve(
     range: PortRange,
     process: Option<&ProcessName>,
 ) -> Vec<Remedy> {
-    let ports: PortRanges = ports.map(|port| port..=port).collect();
+    let ports: PortSet = ports.map(|port| port..=port).collect();
     vec![
         Remedy::command(
             "reserve them, so that the kernel does not hand them out; what is reserved already stays so",

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::correlate::{Change, DestinationKey, Listener, ServerSide};
 
 use super::case::Description;
+use super::commands::{self, CommandLine};
 use super::destination::{Account, Trouble, others, subject, who_says};
 use super::handshake_dropped;
 use super::no_listener::of_reported;
@@ -50,7 +51,7 @@ impl Trouble for SynUnanswered {
             told_apart: &[Apart {
                 from: "`no-answer`: a loss elsewhere",
                 by: "the other end is on this host, and its drop was seen; where it is only likely, another host could have the \
-                     same address",
+                     same address, unless the caller's neighbour entry has the link-layer address of this one",
             }],
         },
     ];
@@ -91,7 +92,7 @@ impl Account<'_> {
 
     /// The socket on this host that dropped the SYNs.
     fn server(&self) -> Option<Party> {
-        match self.destination.server_side? {
+        match self.side()? {
             ServerSide::AcceptQueueFull(id) | ServerSide::SynQueueFull(id) => {
                 Some(Party::of_listener(self.world.listener(id)?, self.world))
             }
@@ -101,8 +102,22 @@ impl Account<'_> {
         }
     }
 
+    /// What this host does with the SYNs. Where their drops are polled, and the listener is in another network namespace, its full
+    /// queue is all that is seen.
+    fn side(&self) -> Option<ServerSide> {
+        self.destination.server_side.or_else(|| {
+            let unreachable = self.destination.errno.is_some_and(|errno| errno != 110);
+            let here = self.destination.here.as_ref().filter(|_| !unreachable)?;
+            let known = self.world.listeners().with_inode(here.listener.inode)?;
+            let now = self.world.now();
+            let drops = known.is_full() || known.overflowed_within(now.since(self.destination.first), now);
+            let its_own = here.alone || here.listener.netns == self.key.netns;
+            (drops && its_own).then_some(ServerSide::AcceptQueueFull(known.id))
+        })
+    }
+
     fn cause(&self, server: Option<&Party>) -> (&'static str, Confidence, String) {
-        if let (Some(side), Some(server)) = (self.destination.server_side, server) {
+        if let (Some(side), Some(server)) = (self.side(), server) {
             let led = server.address.filter(|at| at.port() != self.key.remote.port());
             let led = led.map_or_else(String::new, |_| {
                 format!(", to which a rule or program leads connects to {},", self.key.remote)
@@ -169,8 +184,9 @@ impl Account<'_> {
                 format!("the SYN was last seen in the function {function}, which frees it without a reason")
             }
             _ if answers => "the listener gets the SYNs and answers them: its SYN-ACKs are lost on their way back".to_owned(),
-            _ => "the SYN was last seen as the client sent it, and no hook that gives a reason dropped it: an XDP program in a \
-                  driver, a BPF program, or a device may do so without a trace"
+            _ => "the SYN was last seen as the client sent it, and no hook that gives a reason dropped it: a netfilter queue may \
+                  hold it whose program does not answer; an XDP program in a driver, a BPF program, or a device may drop it without a \
+                  trace"
                 .to_owned(),
         };
         let place =
@@ -180,6 +196,14 @@ impl Account<'_> {
         Some(format!(
             "this host drops it: the other end is {listener}, {place}{alone}, and has room in its queue; {last_seen}"
         ))
+    }
+
+    /// `command`, in the namespace of the listener that has the address.
+    fn at_the_server(&self, command: &str) -> CommandLine {
+        let here = self.destination.here.as_ref();
+        let netns = here.map_or(self.key.netns, |here| here.listener.netns);
+        let process = here.and_then(|here| of_reported(&here.listener, self.world).process);
+        commands::inside(netns, process.as_ref(), command)
     }
 
     fn numbers(&self) -> Vec<String> {
@@ -238,6 +262,10 @@ impl Account<'_> {
         match server {
             Some(server) => vec![Remedy::text(format!("see what is told of {server}"))],
             None if self.lost_here().is_some() => vec![
+                Remedy::command(
+                    "see whether packets wait in a netfilter queue (its third number)",
+                    self.at_the_server("cat /proc/net/netfilter/nfnetlink_queue"),
+                ),
                 Remedy::command(
                     "look for programs that see packets before the rest of the kernel does, on every device of the way",
                     "ip -d link show; bpftool net show",

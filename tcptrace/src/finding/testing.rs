@@ -97,7 +97,16 @@ pub(crate) struct Play {
 impl Play {
     /// A full tier: everything is attached; knobs and counters are read at the start.
     pub(crate) fn new(somaxconn: u32) -> Self {
-        let mut play = Self { engine: Engine::default(), findings: Vec::new(), now: 0 };
+        Self::with(Engine::default(), somaxconn)
+    }
+
+    /// As `why` asks: about one server.
+    pub(crate) fn of_one_server(somaxconn: u32) -> Self {
+        Self::with(Engine::of_one_server(), somaxconn)
+    }
+
+    fn with(engine: Engine, somaxconn: u32) -> Self {
+        let mut play = Self { engine, findings: Vec::new(), now: 0 };
         play.send(0, Kind::Coverage(Box::new(coverage(Tier::Fexit, ObservationStatus::Attached))));
         play.knobs(somaxconn);
         play.counters(0);

@@ -26,7 +26,7 @@ pub(super) fn targets() -> Vec<Target> {
             let _stat = identity::process::Stat::parse(bytes);
         }),
         target("counters", "/proc/net/netstat and snmp", texts(&COUNTERS), |bytes| {
-            host::counters::Counters::default().absorb(bytes);
+            host::counters::absorb(&mut crate::event::CounterSample::default(), bytes);
         }),
     ]
 }

@@ -41,6 +41,16 @@ pub fn addresses(netns: &Netns) -> Result<Vec<IpAddr>, AddressesError> {
     Ok(found)
 }
 
+/// The name of the device of `netns` that has an address; `None` if none has, or that cannot be asked. Addresses of a VRF's devices are
+/// in no route of the main table.
+pub fn device_of(netns: &Netns, ip: IpAddr) -> Option<String> {
+    let find = || {
+        let mut all = getifaddrs().ok()?;
+        all.find(|on| on.address.as_ref().and_then(address) == Some(ip)).map(|on| on.interface_name)
+    };
+    in_netns(netns, find).ok().flatten()
+}
+
 /// `IFA_F_DADFAILED`, `IFA_F_OPTIMISTIC` and `IFA_F_TENTATIVE` (`include/uapi/linux/if_addr.h`).
 const DAD_FAILED: u8 = 0x08;
 const OPTIMISTIC: u8 = 0x04;

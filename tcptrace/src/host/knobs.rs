@@ -5,33 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::netns::{Netns, NetnsError, in_netns};
-use super::port_set::PortSet;
-
-/// The ports that the kernel picks from for `connect()` and `bind(…, 0)`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PortRange {
-    /// First port of the range.
-    pub first: u16,
-    /// Last port of the range, itself included.
-    pub last: u16,
-}
-
-impl PortRange {
-    /// Whether `port` lies in the range.
-    pub fn contains(&self, port: u16) -> bool {
-        (self.first..=self.last).contains(&port)
-    }
-
-    /// How many ports the range has.
-    pub fn len(&self) -> u32 {
-        (u32::from(self.last) + 1).saturating_sub(u32::from(self.first))
-    }
-
-    /// Whether the range has no port.
-    pub fn is_empty(&self) -> bool {
-        self.first > self.last
-    }
-}
+use crate::event::{PortRange, PortSet};
 
 macro_rules! knobs {
     ($($(#[$doc:meta])* $field:ident: $type:ty, $name:literal, $read:path, $write:path;)*) => {
@@ -144,8 +118,7 @@ impl Knobs {
     /// if the range is not known.
     pub fn ephemeral_ports(&self) -> Option<u32> {
         let range = self.ip_local_port_range?;
-        let reserved =
-            self.ip_local_reserved_ports.as_ref().map_or(0, |set| set.len_within(range.first, range.last));
+        let reserved = self.ip_local_reserved_ports.as_ref().map_or(0, |set| set.len_within(range));
         Some(range.len().saturating_sub(reserved))
     }
 

@@ -11,7 +11,6 @@ pub mod knobs;
 pub mod neighbours;
 pub mod netfilter;
 pub mod netns;
-pub mod port_set;
 pub mod procfs;
 pub mod rewriting;
 pub mod route;
@@ -19,7 +18,6 @@ mod rtnetlink;
 pub mod sock_diag;
 pub mod sockstat;
 pub mod steering;
-pub mod tcp_state;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -92,7 +92,7 @@ impl Absence {
                 held_by: if address.is_loopback() {
                     vec![netns]
                 } else {
-                    places.holders_of(address, &with_listener)
+                    places.holders_of(address, &with_listener, netns)
                 },
             };
             let here = found.iter().filter(|(_, listener)| listener.local.port() == port);

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Live, places};
+use super::Live;
 use crate::event::{self, BindFailure, Event, Holder, HolderReport, Kind, Owner, ReportedHolder, Timestamp};
 use crate::host::sock_diag;
 
@@ -81,7 +81,7 @@ impl Live {
             .map(|socket| ReportedHolder {
                 local: event::canonical(socket.local),
                 remote: (socket.remote.port() != 0).then(|| event::canonical(socket.remote)),
-                state: places::state(socket.state),
+                state: socket.state,
                 inode: socket.inode,
                 uid: (socket.inode != 0).then_some(socket.uid),
                 v6only: socket.v6only,

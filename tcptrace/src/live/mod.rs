@@ -32,12 +32,11 @@ use tcptrace_common::record::KINDS;
 use crate::{
     event::{
         self, ClockOffset, ConnectTotals, Endpoints, Event, Holder, Kind, ListenerRef, OwnerConfidence,
-        PlaceFilter, RetransmitCause, Task, Timestamp, connect_sample, decode_record,
+        PlaceFilter, PortSet, RetransmitCause, Task, Timestamp, connect_sample, decode_record,
     },
     host::{
         kallsyms::Kallsyms,
         netns::{Netns, NetnsError, standpoint},
-        port_set::PortSet,
         procfs::Procfs,
     },
     probe::{self, BackEnd, ProbeError, Tracer},
@@ -288,7 +287,7 @@ impl Live {
             {
                 self.places.explain_address(fail);
             }
-            if let Some(netns) = event.kind.about().netns {
+            if let Some(netns) = event.kind.netns_of_record() {
                 // Before the event: what was known of another namespace with this number must not be told of this one.
                 into.extend(self.places.meet(netns).into_iter().map(|kind| Event { time: event.time, kind }));
             }

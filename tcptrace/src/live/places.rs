@@ -6,18 +6,19 @@ use std::time::{Duration, Instant};
 
 use crate::{
     event::{
-        self, BindFail, ClockOffset, CounterSample, Device, Endpoints, Ipv6Off, Kind, KnobSample, PortRange,
-        PortRanges, SocketState, Timestamp, UnusableAddress,
+        BindFail, ClockOffset, CounterSample, Device, Endpoints, Ipv6Off, Kind, KnobSample, SocketState,
+        Timestamp, UnusableAddress,
     },
     host::{
         addresses::{addresses, ipv6_obstacles},
-        counters::{CounterReader, Counters},
+        counters::CounterReader,
         devices,
         knobs::Knobs,
+        neighbours::link_address,
         netns::{Netns, NetnsError, NetnsTable},
         procfs::Procfs,
-        sock_diag::{DiagSocket, Family, Listener, Query, SockDiag, States},
-        tcp_state::TcpState,
+        route::{Route, route},
+        sock_diag::{DiagSocket, Listener, Query, SockDiag, States},
     },
 };
 
@@ -60,9 +61,8 @@ impl Place {
     /// Its counters, if they have changed since they were last said.
     fn counters(&mut self, netns: u32) -> Option<Kind> {
         let reader = self.counters.as_mut()?;
-        let counters =
-            reader.read().inspect_err(|error| log::debug!("counters of namespace {netns}: {error}")).ok()?;
-        let sample = CounterSample { cookie: reader.cookie(), ..counter_sample(netns, &counters) };
+        let read = reader.read();
+        let sample = read.inspect_err(|error| log::debug!("counters of namespace {netns}: {error}")).ok()?;
         if self.said_counters == Some(sample) {
             return None;
         }
@@ -329,7 +329,7 @@ impl Places {
 
     /// The half-open requests of a namespace; `None` if they cannot be read.
     pub(super) fn half_open(&mut self, netns: u32) -> Option<Vec<DiagSocket>> {
-        let query = Query { states: States::of(&[TcpState::SynRecv]), ports: None };
+        let query = Query { states: States::of(&[SocketState::SynRecv]), ports: None };
         let found = self.diag(netns)?.sockets(&query);
         found
             .inspect_err(|error| log::debug!("half-open requests of namespace {netns}: {error}"))
@@ -373,13 +373,23 @@ impl Places {
         (found, complete)
     }
 
-    /// Those of `among` that have this address.
-    pub(super) fn holders_of(&self, address: IpAddr, among: &BTreeSet<u32>) -> Vec<u32> {
+    /// Those of `among` that have this address for `caller`: another host may have it as well, and where the caller has a neighbour
+    /// entry for it, its link-layer address tells.
+    pub(super) fn holders_of(&self, address: IpAddr, among: &BTreeSet<u32>, caller: u32) -> Vec<u32> {
         let has = |netns: &&Netns| {
             let found = addresses(netns).inspect_err(|error| log::debug!("{error}")).unwrap_or_default();
             found.contains(&address.to_canonical())
         };
-        self.table.iter().filter(|netns| among.contains(&netns.id())).filter(has).map(Netns::id).collect()
+        let neighbour = self.netns(caller).and_then(|caller| match route(caller, address) {
+            Ok(Route::Unicast { gateway: None, device, .. }) => link_address(caller, device, address),
+            _ => None,
+        });
+        let is_neighbour = |netns: &&Netns| {
+            let Some(neighbour) = neighbour.as_ref().filter(|_| netns.id() != caller) else { return true };
+            devices::devices(netns).unwrap_or_default().iter().any(|device| device.address == *neighbour)
+        };
+        let among = self.table.iter().filter(|netns| among.contains(&netns.id()));
+        among.filter(has).filter(is_neighbour).map(Netns::id).collect()
     }
 
     /// Every listener of every namespace.
@@ -396,30 +406,6 @@ impl Places {
     }
 }
 
-/// Counters, in the terms of events.
-fn counter_sample(netns: u32, counters: &Counters) -> CounterSample {
-    CounterSample {
-        netns,
-        cookie: None,
-        listen_overflows: counters.listen_overflows,
-        listen_drops: counters.listen_drops,
-        req_queue_full_drop: counters.req_queue_full_drop,
-        req_queue_full_do_cookies: counters.req_queue_full_do_cookies,
-        syncookies_sent: counters.syncookies_sent,
-        syncookies_received: counters.syncookies_received,
-        syncookies_failed: counters.syncookies_failed,
-        syn_retransmits: counters.syn_retransmits,
-        retransmit_fails: counters.retransmit_fails,
-        embryonic_resets: counters.embryonic_resets,
-        defer_accept_drop: counters.defer_accept_drop,
-        fastopen_passive: counters.fastopen_passive,
-        passive_opens: counters.passive_opens,
-        active_opens: counters.active_opens,
-        attempt_fails: counters.attempt_fails,
-        resets_sent: counters.resets_sent,
-    }
-}
-
 fn knob_sample(netns: u32, knobs: &Knobs) -> KnobSample {
     KnobSample {
         netns,
@@ -429,13 +415,8 @@ fn knob_sample(netns: u32, knobs: &Knobs) -> KnobSample {
         syncookies: knobs.tcp_syncookies,
         abort_on_overflow: knobs.tcp_abort_on_overflow.map(|value| value != 0),
         synack_retries: knobs.tcp_synack_retries,
-        local_port_range: knobs
-            .ip_local_port_range
-            .map(|range| PortRange { first: range.first, last: range.last }),
-        reserved_ports: knobs
-            .ip_local_reserved_ports
-            .as_ref()
-            .map(|set| set.ranges().collect::<PortRanges>()),
+        local_port_range: knobs.ip_local_port_range,
+        reserved_ports: knobs.ip_local_reserved_ports.clone(),
         tw_reuse: knobs.tcp_tw_reuse,
         unprivileged_port_start: knobs.ip_unprivileged_port_start,
         nonlocal_bind: knobs.ip_nonlocal_bind.map(|value| value != 0),
@@ -449,19 +430,7 @@ fn knob_sample(netns: u32, knobs: &Knobs) -> KnobSample {
 
 /// A listener's ends, in the terms of events.
 pub(super) fn endpoints(netns: u32, listener: &Listener) -> Endpoints {
-    let mut endpoints = Endpoints::local_only(netns, family(listener.family), listener.local);
+    let mut endpoints = Endpoints::local_only(netns, listener.family, listener.local);
     endpoints.device = listener.ifindex;
     endpoints
-}
-
-pub(super) fn family(family: Family) -> event::Family {
-    match family {
-        Family::V4 => event::Family::V4,
-        Family::V6 => event::Family::V6,
-    }
-}
-
-/// A socket's state, in the terms of events.
-pub(super) fn state(state: TcpState) -> SocketState {
-    SocketState::from_kernel(state as u8)
 }

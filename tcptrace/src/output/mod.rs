@@ -46,6 +46,7 @@ use crate::finding::Finding;
 
 /// Either form, behind one face. Every method returns `Break` once nobody reads any more.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one in a run")]
 pub enum Output<W: Write> {
     /// One JSON object a line.
     Json(JsonWriter<W>),

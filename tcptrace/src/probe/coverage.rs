@@ -47,13 +47,4 @@ impl Coverage {
     pub fn back_end(&self, name: &str) -> Option<BackEnd> {
         self.observations.iter().find(|o| o.name == name).and_then(|o| o.back_end)
     }
-
-    /// Whether drops at both stages, and what enters and leaves the queues, are counted by programs in the kernel's full
-    /// tiers: then our counts must equal the kernel's.
-    #[must_use]
-    pub fn counts_exactly(&self) -> bool {
-        ["syn-drop", "ack-drop"]
-            .iter()
-            .all(|name| self.back_end(name).is_some_and(|b| b < BackEnd::Tracepoint))
-    }
 }

@@ -18,7 +18,7 @@ pub struct Denial(#[expect(dead_code, reason = "held for its links")] Ebpf);
 /// # Errors
 /// When BPF programs may not be loaded, or attached to control groups.
 pub fn deny_binds(cgroup: impl AsFd) -> Result<Denial, ProbeError> {
-    super::tracer::raise_memlock();
+    object::raise_memlock();
     let mut ebpf = object::quick_loader().load(object::OBJECT).map_err(|error| ProbeError::load(&error))?;
     for name in ["deny_bind_v4", "deny_bind_v6"] {
         let program =

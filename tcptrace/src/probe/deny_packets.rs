@@ -50,7 +50,7 @@ fn with(
     name: &str,
     attach: impl FnOnce(&mut Ebpf) -> Result<(), ProgramError>,
 ) -> Result<Dropping, ProbeError> {
-    super::tracer::raise_memlock();
+    object::raise_memlock();
     let mut ebpf = object::quick_loader().load(object::OBJECT).map_err(|error| ProbeError::load(&error))?;
     attach(&mut ebpf).map_err(|error| ProbeError::NothingAttached(format!("{name}: {error}")))?;
     Ok(Dropping(ebpf))

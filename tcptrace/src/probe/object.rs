@@ -55,3 +55,12 @@ pub(super) fn quick_loader() -> EbpfLoader<'static> {
     }
     loader
 }
+
+/// Before 5.11 the memory of maps counts against RLIMIT_MEMLOCK. Where raising it fails it is rarely needed; if it is,
+/// creating a map fails and says so.
+pub(super) fn raise_memlock() {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        log::debug!("RLIMIT_MEMLOCK stays as it is: {error}");
+    }
+}

@@ -51,7 +51,7 @@ const NEEDED: [&str; 10] = [
 /// # Errors
 /// When BPF programs may not be loaded, or this kernel has no such iterator.
 pub fn read(ports: &RangeInclusive<u16>, each: impl FnMut(OpenSocket)) -> Result<(), ProbeError> {
-    super::tracer::raise_memlock();
+    object::raise_memlock();
     let btf = Btf::load()?;
     let resolution = btf::resolve(&btf);
     let aya_btf = btf.extract_function(&format!("bpf_iter_{ITERATOR}")).ok_or_else(|| {

@@ -114,7 +114,7 @@ impl Tracer {
     }
 
     fn start_in_full_memory(options: &Options) -> Result<Self, ProbeError> {
-        raise_memlock();
+        object::raise_memlock();
         tracefs::mount_privately();
         let mut phases = Phases::default();
         let (mut loader, types) = object::loader_beside(|| {
@@ -417,14 +417,5 @@ fn give_memory_back() {
     // SAFETY: needs nothing, and changes nothing that is in use.
     unsafe {
         libc::malloc_trim(0);
-    }
-}
-
-/// Before 5.11 the memory of maps counts against RLIMIT_MEMLOCK. Where raising it fails it is rarely needed; if it is,
-/// creating a map fails and says so.
-pub(super) fn raise_memlock() {
-    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
-    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
-        log::debug!("RLIMIT_MEMLOCK stays as it is: {error}");
     }
 }

@@ -1,8 +1,8 @@
-//! Makes the incidents of the scenario catalogue in private network namespaces, with real sockets and processes.
+//! Makes the incidents of the [`catalogue`] in private network namespaces, with real sockets and processes.
 //!
 //! A [`Stage`] is a private network namespace; actors are separate, named processes in it; an [`Incident`] directs them
-//! and says afterwards, from its own books and the kernel's counters, what really happened: the [`GroundTruth`]. This
-//! room knows nothing of probes, events or findings, so that it can judge them.
+//! and says afterwards, from its own books and the kernel's counters, what really happened: the [`GroundTruth`]. From the code
+//! that is judged it takes names (of confidences and observations) and the programs that stage a denial, never an answer.
 //!
 //! ```no_run
 //! use tcptrace::rehearse::{Options, incident};

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::host::sock_diag::{DiagSocket, Family, Listener, Timer};
+use crate::event::Family;
+use crate::host::sock_diag::{DiagSocket, Listener, Timer};
 
 /// Connections of a listener that are not complete.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::{HalfOpen, Limit, Owner, SynQueueLimit, Traced};
 use crate::command::{Inside, Standpoint};
+use crate::event::PortRange;
 use crate::host::devices::Device;
-use crate::host::knobs::{Knobs, PortRange};
+use crate::host::knobs::Knobs;
 use crate::host::sock_diag;
 
 /// A listener, now.

@@ -143,7 +143,7 @@ impl Listener {
     fn syn_queue_full(&self) -> Option<Mark> {
         let found = self.half_open.filter(|found| !found.shared)?;
         let limit = self.syn_queue_limit();
-        // Whether "≥" or ">" fills it depends on the kernel (KERNEL.md §1.1).
+        // Whether a queue exactly at its limit is full depends on the release: `inet_csk_reqsk_queue_is_full()` compares with >= or >.
         (found.requests > 0 && found.requests >= limit.limit).then(|| {
             let then = match limit.cookies {
                 Some(true) => "further SYNs are answered by cookies",
@@ -219,7 +219,7 @@ fn signed(argument: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::knobs::PortRange;
+    use crate::event::PortRange;
     use crate::identity::state::RunState;
     use crate::stock::testing::{listener, owner, thread};
     use crate::stock::{Group, HalfOpen};

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
-use crate::event::{DestinationUse, Owner, PortHolders, PortRange, PortSurvey, canonical};
+use crate::event::{DestinationUse, Owner, PortHolders, PortSurvey, SocketState, canonical};
 use crate::host::knobs::Knobs;
 use crate::host::sock_diag::DiagSocket;
-use crate::host::tcp_state::TcpState;
 
 /// A port of the range, and what has it.
 #[derive(Default)]
@@ -45,7 +44,7 @@ pub fn survey<'a>(
     // A connection that a listener accepted has the listener's port.
     let listening: HashSet<u16> = sockets
         .clone()
-        .filter(|(socket, _)| socket.state == TcpState::Listen)
+        .filter(|(socket, _)| socket.state == SocketState::Listen)
         .map(|(socket, _)| socket.local.port())
         .collect();
     let mut ports: HashMap<u16, Port> = HashMap::new();
@@ -57,9 +56,9 @@ pub fn survey<'a>(
         if knobs.is_ephemeral(number) != Some(true) {
             continue;
         }
-        let accepted = socket.state != TcpState::Listen && listening.contains(&number);
-        let idle = matches!(socket.state, TcpState::Listen | TcpState::Close);
-        let time_wait = socket.state == TcpState::TimeWait;
+        let accepted = socket.state != SocketState::Listen && listening.contains(&number);
+        let idle = matches!(socket.state, SocketState::Listen | SocketState::Bound);
+        let time_wait = socket.state == SocketState::TimeWait;
         let port = ports.entry(number).or_default();
         port.alive |= !time_wait;
         port.blocked |= idle;
@@ -71,10 +70,10 @@ pub fn survey<'a>(
         share.holders.owner = owner.cloned();
         share.ports.insert(number);
         match socket.state {
-            TcpState::TimeWait => share.holders.time_wait += 1,
-            TcpState::CloseWait => share.holders.close_wait += 1,
-            TcpState::Close => share.holders.bound += 1,
-            TcpState::Listen => {}
+            SocketState::TimeWait => share.holders.time_wait += 1,
+            SocketState::CloseWait => share.holders.close_wait += 1,
+            SocketState::Bound => share.holders.bound += 1,
+            SocketState::Listen => {}
             _ => share.holders.established += 1,
         }
         if !idle {
@@ -106,7 +105,7 @@ pub fn survey<'a>(
     destinations.truncate(kept);
     Some(PortSurvey {
         netns,
-        range: PortRange { first: range.first, last: range.last },
+        range,
         capacity: knobs.ephemeral_ports()?,
         in_use: count(&|_, _| true),
         time_wait: count(&|_, port| !port.alive),
@@ -147,10 +146,9 @@ fn number(count: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::knobs::PortRange as KnobRange;
-    use crate::host::sock_diag::Family;
+    use crate::event::{Family, PortRange};
 
-    fn socket(state: TcpState, local: &str, remote: &str) -> DiagSocket {
+    fn socket(state: SocketState, local: &str, remote: &str) -> DiagSocket {
         DiagSocket {
             family: Family::V4,
             state,
@@ -174,7 +172,7 @@ mod tests {
     #[test]
     fn ports_are_counted_once_whoever_shares_them() {
         let knobs = Knobs {
-            ip_local_port_range: Some(KnobRange { first: 1000, last: 1009 }),
+            ip_local_port_range: Some(PortRange { first: 1000, last: 1009 }),
             ip_local_reserved_ports: Some("1009".parse().unwrap()),
             ..Knobs::default()
         };
@@ -183,18 +181,18 @@ mod tests {
         let nobody = Vec::new();
         let (db, web) = ("10.0.0.1:5432", "10.0.0.2:80");
         let sockets = [
-            (socket(TcpState::Established, "10.0.0.9:1000", db), &leaker),
-            (socket(TcpState::CloseWait, "10.0.0.9:1002", db), &leaker),
+            (socket(SocketState::Established, "10.0.0.9:1000", db), &leaker),
+            (socket(SocketState::CloseWait, "10.0.0.9:1002", db), &leaker),
             // The same port to another destination.
-            (socket(TcpState::Established, "10.0.0.9:1000", web), &leaker),
-            (socket(TcpState::TimeWait, "10.0.0.9:1004", db), &nobody),
-            (socket(TcpState::Close, "0.0.0.0:1001", "0.0.0.0:0"), &other),
+            (socket(SocketState::Established, "10.0.0.9:1000", web), &leaker),
+            (socket(SocketState::TimeWait, "10.0.0.9:1004", db), &nobody),
+            (socket(SocketState::Bound, "0.0.0.0:1001", "0.0.0.0:0"), &other),
             // A server with a client, in the range.
-            (socket(TcpState::Listen, "0.0.0.0:1003", "0.0.0.0:0"), &other),
-            (socket(TcpState::Established, "10.0.0.9:1003", "10.0.0.3:40000"), &other),
+            (socket(SocketState::Listen, "0.0.0.0:1003", "0.0.0.0:0"), &other),
+            (socket(SocketState::Established, "10.0.0.9:1003", "10.0.0.3:40000"), &other),
             // Not ephemeral.
-            (socket(TcpState::Established, "10.0.0.9:1009", db), &other),
-            (socket(TcpState::Established, "10.0.0.9:80", db), &other),
+            (socket(SocketState::Established, "10.0.0.9:1009", db), &other),
+            (socket(SocketState::Established, "10.0.0.9:80", db), &other),
         ];
         let list = || sockets.iter().map(|(socket, owners)| (socket, owners.as_slice()));
         let survey = survey(1, &knobs, list(), 8).unwrap();

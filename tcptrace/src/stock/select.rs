@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::Listener;
-use crate::host::port_set::PortSet;
+use crate::event::PortSet;
 
 /// Which listeners are wanted; empty lists want all. Between lists: all must agree.
 #[derive(Debug, Clone, Default)]

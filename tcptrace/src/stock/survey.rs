@@ -10,16 +10,14 @@ use std::sync::Arc;
 
 use super::Gap;
 use crate::command::{Inside, Standpoint};
-use crate::event::{Owner, OwnerConfidence};
+use crate::event::{Owner, OwnerConfidence, PortRange, PortSet, SocketState};
 use crate::finding::ProcessName;
 use crate::finding::words::count;
 use crate::host::devices::{self, Device};
-use crate::host::knobs::{Knobs, PortRange};
+use crate::host::knobs::Knobs;
 use crate::host::netns::{Netns, NetnsError, NetnsTable};
-use crate::host::port_set::PortSet;
 use crate::host::procfs::{Procfs, link_inode};
 use crate::host::sock_diag::{DiagSocket, Query, SockDiag, States};
-use crate::host::tcp_state::TcpState;
 use crate::identity::process::Process;
 use crate::identity::sockets::SocketOwners;
 
@@ -51,7 +49,7 @@ impl Wanted {
 
     /// Half-open connections.
     pub fn half_open() -> Self {
-        Self { what: "syn-queue", states: States::of(&[TcpState::SynRecv]) }
+        Self { what: "syn-queue", states: States::of(&[SocketState::SynRecv]) }
     }
 }
 
@@ -300,7 +298,7 @@ fn devices_of(netns: &Netns, sockets: &[Socket]) -> BTreeMap<u32, Arc<Device>> {
 impl Namespace {
     /// The listeners among its sockets.
     pub fn listeners(&self) -> impl Iterator<Item = &Socket> {
-        self.sockets.iter().filter(|socket| socket.diag.state == TcpState::Listen)
+        self.sockets.iter().filter(|socket| socket.diag.state == SocketState::Listen)
     }
 
     /// `sysctl -w SETTING…`, entering this namespace first if it is another one than ours.
@@ -319,7 +317,7 @@ impl Namespace {
 
     /// Ports that the kernel may pick in `range`, and those that are reserved there.
     pub fn capacity(&self, range: PortRange, reserved: &PortSet) -> u32 {
-        range.len() - reserved.len_within(range.first, range.last)
+        range.len() - reserved.len_within(range)
     }
 }
 

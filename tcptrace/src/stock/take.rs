@@ -7,10 +7,10 @@ use std::sync::Arc;
 use super::half_open::Doors;
 use super::survey::{Namespace, Opener, Scope, Survey, Wanted};
 use super::{Group, HalfOpen, Limit, Listener, Owner, OwnerProcess, Stock};
+use crate::event::{Family, SocketState};
 use crate::host::netns::NetnsError;
 use crate::host::procfs::Procfs;
 use crate::host::sock_diag;
-use crate::host::tcp_state::TcpState;
 use crate::identity::state::ProcessState;
 
 /// Takes stock of all listeners. What cannot be looked at is in [`Stock::missing`].
@@ -64,7 +64,7 @@ fn of_namespace(namespace: &Namespace, owners_complete: bool, people: &mut Peopl
 /// `None` if the kernel did not tell.
 fn half_open(namespace: &Namespace, listeners: &[sock_diag::Listener]) -> Option<Vec<HalfOpen>> {
     let mut doors = Doors::new(listeners);
-    let requests = namespace.sockets.iter().filter(|socket| socket.diag.state == TcpState::SynRecv);
+    let requests = namespace.sockets.iter().filter(|socket| socket.diag.state == SocketState::SynRecv);
     requests.for_each(|socket| doors.note(&socket.diag));
     (namespace.answered == 2).then(|| doors.into_found())
 }
@@ -86,7 +86,7 @@ impl People<'_> {
     }
 }
 
-type Address = (sock_diag::Family, SocketAddr, u32);
+type Address = (Family, SocketAddr, u32);
 
 fn address_of(socket: &sock_diag::Listener) -> Address {
     (socket.family, socket.local, socket.ifindex)

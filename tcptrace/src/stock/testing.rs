@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{HalfOpen, Limit, Listener, Owner, OwnerProcess};
+use crate::event::{Family, SocketState};
 use crate::host::knobs::Knobs;
-use crate::host::sock_diag::{self, DiagSocket, Family, Timer, TimerKind};
-use crate::host::tcp_state::TcpState;
+use crate::host::sock_diag::{self, DiagSocket, Timer, TimerKind};
 use crate::identity::process::Process;
 use crate::identity::state::{ProcessState, RunState, Syscall, ThreadState};
 
@@ -38,7 +38,7 @@ pub(crate) fn request(local: &str) -> DiagSocket {
     let local: SocketAddr = local.parse().unwrap();
     DiagSocket {
         family: family(local),
-        state: TcpState::SynRecv,
+        state: SocketState::SynRecv,
         local,
         remote: "192.0.2.1:40000".parse().unwrap(),
         ifindex: 0,

@@ -15,6 +15,8 @@ pub struct Traced {
     pub span: Duration,
     /// Counts of that time.
     pub totals: ListenerTotals,
+    /// Accepted when the counts were last read all at once: single accepts are known sooner than what was completed.
+    pub accepted_then: Option<u64>,
     /// Whether these were counted by probes, or read now and then.
     pub source: Option<SampleSource>,
     /// Drops deduced from the namespace's counters where no probe sees them.
@@ -71,6 +73,11 @@ struct Read {
 }
 
 impl Tracing {
+    /// For a question about one server, where a single drop is an answer.
+    pub fn of_one_server() -> Self {
+        Self { engine: Engine::of_one_server(), ..Self::default() }
+    }
+
     /// Takes in what came of the trace, in order.
     pub fn feed(&mut self, events: &[Event]) {
         for event in events {
@@ -135,6 +142,7 @@ impl Tracing {
         listener.traced = Some(Traced {
             span: self.span(),
             totals: known.totals,
+            accepted_then: known.readings.latest().map_or(known.totals.accepted, |reading| reading.accepted),
             source: read.and_then(|read| read.source),
             inferred_drops: known.inferred.count,
             waits: read.and_then(|read| read.waits.clone()),
@@ -151,6 +159,7 @@ impl Tracing {
         Traced {
             span: self.span(),
             totals: if counts { zero } else { ListenerTotals::default() },
+            accepted_then: None,
             source: counts.then_some(SampleSource::Observed),
             inferred_drops: 0,
             waits: None,

@@ -5,13 +5,12 @@ use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use crate::event::{OpenSocket, SocketState, Timestamp};
+use crate::event::{Family, OpenSocket, PortSet, SocketState, Timestamp};
 use crate::host::devices::device;
 use crate::host::knobs::Knobs;
 use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns, standpoint};
-use crate::host::port_set::PortSet;
 use crate::host::procfs::Procfs;
-use crate::host::sock_diag::{self, Family, Query, SockDiag, SockDiagError, States};
+use crate::host::sock_diag::{self, Query, SockDiag, SockDiagError, States};
 use crate::host::sockstat::SockStat;
 use crate::identity::process::Process as Identity;
 use crate::identity::sockets::SocketOwners;
@@ -282,7 +281,8 @@ fn boot() -> Option<Timestamp> {
     Some(now.before(read(ClockId::CLOCK_BOOTTIME)?))
 }
 
-/// A connection whose port nobody asked for by number has it from its listener, if there is one, or from connect().
+/// A connection whose port nobody asked for by number has it from its listener, or from connect(). A port that the kernel does not
+/// choose is a listener's, also if that is gone by now.
 fn tell_children(place: &mut Place) {
     let listening: HashSet<u16> = place
         .holders
@@ -293,7 +293,9 @@ fn tell_children(place: &mut Place) {
     for holder in &mut place.holders {
         // Only where its locks were read is it known that nobody asked for the port.
         if holder.taken.is_none() && holder.state.is_connected() && holder.options.is_some() {
-            let accepted = listening.contains(&holder.local.port());
+            let port = holder.local.port();
+            let chosen = place.knobs.ip_local_port_range.is_none_or(|range| range.contains(port));
+            let accepted = listening.contains(&port) || !chosen;
             holder.taken = Some(if accepted { Taken::Accepted } else { Taken::Connect });
         }
     }

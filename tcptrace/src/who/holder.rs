@@ -7,7 +7,7 @@ use crate::event::{
     Family, OpenSocket, Owner, OwnerConfidence, SocketOptions, SocketState, Timestamp, canonical,
 };
 use crate::finding::ProcessName;
-use crate::host::sock_diag::{self, DiagSocket};
+use crate::host::sock_diag::DiagSocket;
 
 /// Length of TIME_WAIT (`TCP_TIMEWAIT_LEN`, all versions).
 const TIME_WAIT: Duration = Duration::from_secs(60);
@@ -123,13 +123,10 @@ pub struct Process {
 impl Holder {
     /// What sock_diag lists. Owners come later.
     pub(super) fn of_diag(netns: u32, socket: &DiagSocket) -> Self {
-        let state = SocketState::from_kernel(socket.state as u8);
+        let state = socket.state;
         Self {
             netns,
-            family: match socket.family {
-                sock_diag::Family::V4 => Family::V4,
-                sock_diag::Family::V6 => Family::V6,
-            },
+            family: socket.family,
             local: canonical(socket.local),
             remote: (socket.remote.port() != 0).then(|| canonical(socket.remote)),
             state,

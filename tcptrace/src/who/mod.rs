@@ -19,8 +19,8 @@ pub use outlook::{Outlook, Way};
 use std::collections::BTreeMap;
 
 use crate::command::Standpoint;
+use crate::event::PortSet;
 use crate::host::knobs::Knobs;
-use crate::host::port_set::PortSet;
 
 /// What is asked.
 #[derive(Debug, Clone)]

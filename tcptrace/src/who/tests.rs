@@ -120,7 +120,7 @@ fn answer() -> Answer {
         ..listener.clone()
     };
     let knobs = Knobs {
-        ip_local_port_range: Some(crate::host::knobs::PortRange { first: 32768, last: 60999 }),
+        ip_local_port_range: Some(crate::event::PortRange { first: 32768, last: 60999 }),
         ip_local_reserved_ports: Some("8080".parse().unwrap()),
         ip_unprivileged_port_start: Some(1024),
         ..Knobs::default()

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::command::{Inside, Standpoint};
+use crate::event::{CounterSample, NetfilterQueue};
 use crate::finding::{Finding, Value};
-use crate::host::counters::Counters;
 use crate::host::devices::Device;
 use crate::host::knobs::Knobs;
 use crate::host::route::Route;
@@ -139,6 +139,8 @@ pub struct AddressFacts {
     pub server_doubt: Option<String>,
     /// The device of that namespace that connections come by; `None` if that is not known.
     pub arrival: Option<Device>,
+    /// The VRF of that namespace that the address is in.
+    pub vrf: Option<Device>,
     /// Settings of that namespace.
     pub knobs: Knobs,
     /// Sockets of that namespace that have the port and do not listen: how many are connected, how many only bound.
@@ -149,6 +151,8 @@ pub struct AddressFacts {
     pub steered: Steered,
     /// Connections that no program has accepted yet.
     pub waiting: Waiting,
+    /// Netfilter queues of the server's and the client's namespace in which packets wait for the program that reads them.
+    pub holding: Vec<(Place, NetfilterQueue)>,
     /// What became of a connection of our own.
     pub probe: Option<ProbeOutcome>,
 }
@@ -223,7 +227,7 @@ pub struct Seen {
     /// The listeners that were there when it began.
     pub before: Option<Vec<Listener>>,
     /// Growth of the counters of the server's namespace, by its id.
-    pub counters: Vec<(u32, Counters)>,
+    pub counters: Vec<(u32, CounterSample)>,
 }
 
 /// A listener that went away while watching.
@@ -303,7 +307,12 @@ impl AddressFacts {
 
     /// Whether connections come by this device, or by one that belongs to it; `true` where that is not known.
     fn comes_by(&self, device: u32) -> bool {
-        device == 0 || self.arrival.as_ref().is_none_or(|by| by.index == device || by.master == Some(device))
+        // One that is bound to no device is outside of every VRF, unless it is let in.
+        let let_in = self.knobs.tcp_l3mdev_accept.is_some_and(|value| value != 0);
+        if device == 0 {
+            return self.vrf.is_none() || let_in;
+        }
+        self.arrival.as_ref().is_none_or(|by| by.index == device || by.master == Some(device))
     }
 
     fn fit_of_address(&self, listener: &Listener) -> Fit {

@@ -10,13 +10,13 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, getsockname, recv};
 
 use super::Place;
-use crate::event::canonical;
+use crate::event::{SocketState, canonical};
 use crate::host::netfilter::conntrack::{self, Tuple};
+use crate::host::netfilter::ipvs;
 use crate::host::netns::{Netns, NetnsTable};
 use crate::host::procfs::Procfs;
 use crate::host::route::{Route, route};
 use crate::host::sock_diag::{DiagSocket, SockDiag};
-use crate::host::tcp_state::TcpState;
 use crate::identity::process::Process;
 use crate::identity::sockets::SocketOwners;
 
@@ -112,7 +112,7 @@ pub(super) fn follow(client: &Netns, connection: BorrowedFd<'_>, patience: Durat
         }
         if start.elapsed() >= patience {
             break match &found {
-                Some((_, socket)) if socket.state == TcpState::SynRecv => Fate::HalfOpen,
+                Some((_, socket)) if socket.state == SocketState::SynRecv => Fate::HalfOpen,
                 Some(_) => Fate::Waiting,
                 None => Fate::NotSeen,
             };
@@ -162,10 +162,18 @@ fn translated(client: &Netns, table: &NetnsTable, opened: Tuple, unread: &mut Ve
     let mut tuple = opened;
     let mut done: HashSet<u32> = HashSet::new();
     let places = || std::iter::once(client).chain(table.iter().filter(|netns| netns.id() != client.id()));
-    // Without connection tracking in it, a namespace translates nothing.
-    let tracking: Vec<&Netns> = places().filter(|netns| conntrack::is_loaded(netns)).collect();
+    // Without connection tracking in it, a namespace translates nothing, but by IPVS.
+    let places: Vec<(&Netns, bool)> = places().map(|netns| (netns, conntrack::is_loaded(netns))).collect();
     loop {
-        let next = tracking.iter().filter(|netns| !done.contains(&netns.id())).find_map(|netns| {
+        let mut left = places.iter().filter(|(netns, _)| !done.contains(&netns.id()));
+        let next = left.find_map(|(netns, tracks)| {
+            let server = ipvs::destination(netns, tuple).filter(|server| *server != tuple.to);
+            if let Some(to) = server {
+                return Some((netns.id(), Tuple { to, ..tuple }));
+            }
+            if !tracks {
+                return None;
+            }
             match conntrack::lookup(netns, tuple) {
                 Ok(found) => {
                     let behind = found?.translated();

@@ -6,16 +6,17 @@ use super::facts::{ClosedListener, LeftOver, Waiting, ends_of, is_same};
 use super::sampler::Samples;
 use super::steered;
 use super::{AddressFacts, Facts, Pending, Place, Seen, Target};
-use crate::event::{ObservationStatus, canonical};
+use crate::event::{CounterSample, ObservationStatus, SocketState, canonical};
 use crate::finding::Finding;
-use crate::host::counters::Counters;
-use crate::host::devices::{Device, device};
+use crate::host::addresses::device_of;
+use crate::host::counters;
+use crate::host::devices::{Device, device, devices};
 use crate::host::knobs::Knobs;
+use crate::host::netfilter::queues;
 use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns};
 use crate::host::procfs::Procfs;
 use crate::host::route::{Route, route, route_by};
 use crate::host::sock_diag::{Query, SockDiag, SockDiagError, States};
-use crate::host::tcp_state::TcpState;
 use crate::stock::{self, Gap, Tracing};
 
 /// What to look at.
@@ -91,7 +92,7 @@ pub fn look(scope: &Scope) -> Result<Facts, NetnsError> {
 pub fn look_after(
     scope: &Scope,
     tracing: &Tracing,
-    before: &[(Netns, Counters)],
+    before: &[(Netns, CounterSample)],
 ) -> Result<Facts, NetnsError> {
     let mut facts = look(scope)?;
     facts.listeners.iter_mut().for_each(|listener| tracing.add_to_listener(listener));
@@ -194,9 +195,10 @@ fn of_address(
         }
         _ => None,
     };
+    let vrf = server.as_ref().and_then(|server| vrf_of(server, at.ip()));
     let way_back = server.as_ref().zip(source).and_then(|(server, source)| {
         // Beside the point where it cannot be asked for: what the server drops is seen, too.
-        Some((source, route(server, source).ok()?))
+        Some((source, route_by(server, source, vrf.as_ref().map(|vrf| vrf.index)).ok()?))
     });
     // From its own namespace by the loopback device, the first of every namespace; from another one by the device that leads back.
     let index = match (&server, &way_back) {
@@ -205,9 +207,18 @@ fn of_address(
         _ => None,
     };
     let arrival = server.as_ref().zip(index).and_then(|(server, index)| device(server, index).ok()?);
+    let mut ends = vec![&scope.client];
+    ends.extend(server.as_ref().filter(|server| server.id() != scope.client.id()));
+    let holding = ends.into_iter().flat_map(|netns| {
+        let queues = queues(netns).ok().flatten().unwrap_or_default();
+        queues.into_iter().filter(|queue| queue.waiting > 0).map(move |queue| (place(netns), queue))
+    });
+    let holding = holding.collect();
     AddressFacts {
         to,
+        holding,
         arrival,
+        vrf,
         way_back,
         route: way,
         knobs: server.as_ref().and_then(|server| Knobs::of(server).ok()).unwrap_or_default(),
@@ -221,11 +232,19 @@ fn of_address(
     }
 }
 
+/// The VRF that an address of the namespace is in.
+fn vrf_of(server: &Netns, ip: IpAddr) -> Option<Device> {
+    let name = device_of(server, ip)?;
+    let all = devices(server).ok()?;
+    let master = all.iter().find(|device| device.name == name)?.master?;
+    all.into_iter().find(|device| device.index == master && device.kind.as_deref() == Some("vrf"))
+}
+
 /// Connections that wait for accept(): they have no inode yet.
 fn waiting(server: &Netns, port: u16) -> Result<Waiting, SockDiagError> {
     let mut found = Waiting::default();
     for socket in SockDiag::open(server)?.connections_of(port)? {
-        let is_complete = matches!(socket.state, TcpState::Established | TcpState::CloseWait);
+        let is_complete = matches!(socket.state, SocketState::Established | SocketState::CloseWait);
         if is_complete && socket.inode == 0 {
             found.count += 1;
             found.longest = found.longest.max(socket.silent_for.unwrap_or_default());
@@ -238,8 +257,8 @@ fn left_over(server: &Netns, port: u16) -> Result<LeftOver, SockDiagError> {
     let mut found = LeftOver::default();
     for socket in SockDiag::open(server)?.holders(port)?.sockets {
         match socket.state {
-            TcpState::Listen | TcpState::SynRecv | TcpState::NewSynRecv => {}
-            TcpState::Close => found.bound += 1,
+            SocketState::Listen | SocketState::SynRecv => {}
+            SocketState::Bound => found.bound += 1,
             _ => found.connected += 1,
         }
     }
@@ -248,13 +267,13 @@ fn left_over(server: &Netns, port: u16) -> Result<LeftOver, SockDiagError> {
 
 pub(super) fn pending(client: &Netns, to: SocketAddr) -> Result<Pending, SockDiagError> {
     let mut found = Pending::default();
-    let states = States::of(&[TcpState::SynSent, TcpState::Established]);
+    let states = States::of(&[SocketState::SynSent, SocketState::Established]);
     for socket in SockDiag::open(client)?.sockets(&Query { states, ports: None })?.sockets {
         if !is_same(canonical(socket.remote), to) {
             continue;
         }
         match socket.state {
-            TcpState::SynSent => {
+            SocketState::SynSent => {
                 found.syn_sent += 1;
                 found.syn_again += u32::from(socket.timer.is_some_and(|timer| timer.retransmits > 0));
             }
@@ -274,7 +293,7 @@ fn observes(tracing: &Tracing, name: &str) -> bool {
 }
 
 /// What a trace has seen of the port, and by how much the counters have grown since `before`.
-fn what_was_seen(facts: &Facts, tracing: &Tracing, before: &[(Netns, Counters)]) -> Seen {
+fn what_was_seen(facts: &Facts, tracing: &Tracing, before: &[(Netns, CounterSample)]) -> Seen {
     let ports = ports(facts.target.port, facts.addresses.as_deref().unwrap_or_default());
     let about = |finding: &&Finding| ends_of(finding).iter().any(|(_, port)| ports.contains(port));
     let world = tracing.engine().world();
@@ -306,7 +325,8 @@ fn what_was_seen(facts: &Facts, tracing: &Tracing, before: &[(Netns, Counters)])
 }
 
 /// How much the counters of these namespaces have grown.
-pub(super) fn growth(before: &[(Netns, Counters)]) -> Vec<(u32, Counters)> {
-    let grown = |(netns, then): &(Netns, Counters)| Some((netns.id(), Counters::of(netns).ok()?.delta(then)));
+pub(super) fn growth(before: &[(Netns, CounterSample)]) -> Vec<(u32, CounterSample)> {
+    let grown =
+        |(netns, then): &(Netns, CounterSample)| Some((netns.id(), counters::read(netns).ok()?.delta(then)));
     before.iter().filter_map(grown).collect()
 }

@@ -237,6 +237,22 @@ pub const VERDICTS: &[CauseRule] = &[
         }],
     },
     CauseRule {
+        code: "nfqueue-held",
+        means: "a netfilter queue holds the SYNs: its program does not answer for them",
+        certain: None,
+        likely: Some(
+            "SYNs are sent again, the listener has room, and packets wait in a queue of one of the ends",
+        ),
+        possible: None,
+        told_apart: &[
+            Apart {
+                from: "a queue that no program reads",
+                by: "the kernel drops what it cannot queue, and that drop is seen",
+            },
+            Apart { from: "other packets in the same queue", by: "nothing: whose packets wait is not shown" },
+        ],
+    },
+    CauseRule {
         code: "rp-filter",
         means: "the reverse-path filter drops the SYNs",
         certain: None,

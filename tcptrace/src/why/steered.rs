@@ -10,7 +10,7 @@ use crate::host::netfilter::ruleset::{How, Steering};
 use crate::host::netfilter::{self, Hook, ipvs};
 use crate::host::netns::{Netns, NetnsTable};
 use crate::host::route::{Route, route, route_by};
-use crate::host::{devices, neighbours, rewriting, steering};
+use crate::host::{addresses, devices, neighbours, rewriting, steering};
 
 /// What leads connections elsewhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,16 +38,12 @@ pub struct Known {
     pub seen: bool,
     /// The namespace that translates.
     pub at: Place,
-    /// Whether the address is on a link of that namespace: if no namespace of this host has it, it may have had one until lately.
+    /// Whether the address is on a link of that namespace, or it has no route there (any more): if no namespace of this host has it,
+    /// one may have had it until lately.
     pub is_neighbour: bool,
 }
 
 impl Steered {
-    /// Whether the called address is known to be where connections end.
-    pub fn is_excluded(&self) -> bool {
-        self.known.is_none() && self.may.is_empty() && self.unread.is_empty() && self.rewriting.is_empty()
-    }
-
     /// What leaves it open where connections end, in words.
     pub fn doubts(&self) -> Option<String> {
         let may = self.may.iter().map(|what| format!("{what} may lead connections elsewhere"));
@@ -171,7 +167,12 @@ fn look_at_devices(found: &mut Steered, way: &Way<'_>, netns: &Netns, here: &Pla
 fn owners<'t>(table: &'t NetnsTable, ip: IpAddr, but: &Netns) -> impl Iterator<Item = &'t Netns> {
     let but = but.id();
     let others = table.iter().filter(move |netns| netns.id() != but && !ip.is_loopback());
-    others.filter(move |netns| route(netns, ip).is_ok_and(|found| found == Route::Local))
+    others.filter(move |netns| has_address(netns, ip))
+}
+
+/// Whether an address is one of the namespace's own, in whichever VRF.
+pub(super) fn has_address(netns: &Netns, ip: IpAddr) -> bool {
+    route(netns, ip).is_ok_and(|found| found == Route::Local) || addresses::device_of(netns, ip).is_some()
 }
 
 /// A namespace of this host that has an address which another one calls.
@@ -189,14 +190,11 @@ pub(super) fn holder(table: &NetnsTable, from: &Netns, to: IpAddr, device: Optio
     let mut at = from.clone();
     let mut is_sure = true;
     for step in 0..GATEWAYS {
+        if step > 0 && has_address(&at, to) {
+            return Some(Holder { doubt: (!is_sure).then(|| doubt(to, &at)), netns: at });
+        }
         let way = route_by(&at, to, device.filter(|_| step == 0));
-        let (gateway, device) = match way {
-            Ok(Route::Local) if step > 0 => {
-                return Some(Holder { doubt: (!is_sure).then(|| doubt(to, &at)), netns: at });
-            }
-            Ok(Route::Unicast { gateway, device, .. }) => (gateway, device),
-            _ => break,
-        };
+        let Ok(Route::Unicast { gateway, device, .. }) = way else { break };
         let next = gateway.unwrap_or(to);
         let have: Vec<&Netns> = owners(table, next, &at).collect();
         let address = neighbours::link_address(&at, device, next);
@@ -229,7 +227,7 @@ fn translation(
     here: &Place,
     to: SocketAddr,
 ) -> Option<Known> {
-    let is_local = route(netns, to.ip()).is_ok_and(|found| found == Route::Local);
+    let is_local = has_address(netns, to.ip());
     let rules = netfilter::rules(netns);
     found.unread.extend(rules.unread.into_iter().map(|what| format!("the {what}")));
     let tracks = conntrack::is_loaded(netns);
@@ -252,7 +250,10 @@ fn translation(
         by,
         seen,
         at: here.clone(),
-        is_neighbour: matches!(route(netns, to.ip()), Ok(Route::Unicast { gateway: None, .. })),
+        is_neighbour: matches!(
+            route(netns, to.ip()),
+            Ok(Route::Unicast { gateway: None, .. } | Route::Nowhere(_))
+        ),
     };
     let service = services.iter().find(|service| service.address == Some(to));
     if let Some(service) = service {
@@ -285,6 +286,11 @@ fn translation(
         match conntrack::destinations(netns, to) {
             Ok((seen, _)) => {
                 let elsewhere: Vec<_> = seen.iter().filter(|(end, _)| *end != to).collect();
+                // From another place the same rule may lead elsewhere: to a loopback address from this very namespace.
+                let by_rule = steer.filter(|rule| rule.open.is_empty()).and_then(|rule| end(rule, hook, to));
+                if let Some((end, _)) = elsewhere.iter().find(|(end, _)| Some(*end) == by_rule) {
+                    return Some(known(*end, by.unwrap_or_default(), true));
+                }
                 if let [(end, _)] = elsewhere.as_slice() {
                     let by = by.unwrap_or_else(|| format!("a translation of {here}"));
                     return Some(known(*end, by, true));
@@ -360,10 +366,9 @@ mod tests {
 
     #[test]
     fn doubts_are_put_into_words() {
-        assert!(Steered::default().is_excluded() && Steered::default().doubts().is_none());
+        assert!(Steered::default().doubts().is_none());
         let doubtful =
             Steered { may: vec!["a rule".into()], unread: vec!["IPVS".into()], ..Steered::default() };
-        assert!(!doubtful.is_excluded());
         let doubts = doubtful.doubts().unwrap();
         assert!(doubts.contains("a rule may lead") && doubts.contains("looked into IPVS"), "{doubts}");
     }

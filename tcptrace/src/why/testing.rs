@@ -3,11 +3,12 @@
 use super::facts::{LeftOver, Waiting};
 use super::steered::Steered;
 use super::{AddressFacts, Facts, Pending, Place};
-use crate::host::knobs::{Knobs, PortRange};
+use crate::event::PortRange;
+use crate::host::knobs::Knobs;
 use crate::host::route::Route;
 use crate::stock::{self, Listener};
 
-pub(super) use crate::stock::testing::{owner, thread};
+pub(super) use crate::stock::testing::{blocked_in, owner, thread};
 
 /// Where everything is.
 pub(super) const HERE: u32 = 4_026_531_840;
@@ -22,6 +23,7 @@ pub(super) fn address(to: &str) -> AddressFacts {
     AddressFacts {
         to: to.parse().unwrap(),
         arrival: None,
+        vrf: None,
         way_back: None,
         route: Ok(Route::Local),
         server: Some(here()),
@@ -34,6 +36,7 @@ pub(super) fn address(to: &str) -> AddressFacts {
         pending: Pending::default(),
         steered: Steered::default(),
         waiting: Waiting::default(),
+        holding: Vec::new(),
         probe: None,
     }
 }

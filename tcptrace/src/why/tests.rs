@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use super::facts::{ClosedListener, LeftOver, Waiting};
 use super::steered::{Known, Steered};
-use super::testing::{HERE, address, facts, listener, owner, remote, thread};
+use super::testing::{HERE, address, blocked_in, facts, listener, owner, remote, thread};
 use super::*;
-use crate::event::{ListenerTotals, Timestamp};
+use crate::event::{CounterSample, ListenerTotals, NetfilterQueue, Timestamp};
 use crate::finding::Confidence::{self, Certain, Likely, Possible};
-use crate::finding::{Evidence, Finding, Party, Remedy, Severity, State};
-use crate::host::counters::Counters;
+use crate::finding::{Evidence, ExplainedBy, Finding, Party, Remedy, Severity, State};
 use crate::host::devices::Device;
 use crate::host::route::{Nowhere, Route};
 use crate::identity::state::RunState;
@@ -206,7 +205,7 @@ fn drops_and_rejections_on_the_way_to_a_listener_with_room() {
     waiting.pending = Pending { syn_sent: 2, syn_again: 1, established: 0 };
     assert_eq!(of(waiting, healthy()), ("dropped-on-this-host", Likely, Some(false)));
     let mut filtered = facts(vec![probed(address("10.0.0.1:80"), no_answer())], healthy());
-    let counters = Counters { rp_filter_drops: Some(3), ..Counters::default() };
+    let counters = CounterSample { rp_filter_drops: Some(3), ..CounterSample::default() };
     filtered.seen = Some(Seen { counters: vec![(HERE, counters)], ..Seen::default() });
     assert_eq!(verdict(&filtered), ("rp-filter", Likely, Some(false)));
 }
@@ -285,6 +284,96 @@ fn findings_of_the_time_watched_decide() {
 }
 
 #[test]
+fn what_another_finding_explains_leaves_the_verdict_to_it() {
+    let to = || address("10.0.0.1:80");
+    let likely = Finding {
+        confidence: Likely,
+        cause: "cgroup-filter",
+        ..finding("handshake-dropped", "0.0.0.0:80", HERE)
+    };
+    let by = ExplainedBy {
+        id: 1,
+        code: "handshake-dropped",
+        headline: String::new(),
+        severity: Severity::Critical,
+    };
+    for code in ["syn-unanswered", "connect-refused"] {
+        let explained = Finding {
+            id: 2,
+            explained_by: Some(by.clone()),
+            remedy: vec![],
+            ..finding(code, "10.0.0.1:80", HERE)
+        };
+        let mut facts = with_finding(to(), None, likely.clone());
+        facts.seen.as_mut().unwrap().findings.push(explained.clone());
+        assert_eq!(verdict(&facts), ("handshake-dropped", Likely, Some(false)), "{code}");
+        // Where no step reports what explains it, it is the verdict itself.
+        assert_ne!(verdict(&with_finding(to(), None, explained)).0, "handshake-dropped", "{code}");
+    }
+}
+
+#[test]
+fn one_packet_that_is_dropped_counts_unless_others_get_through() {
+    let evidence = || Evidence::new().with("dropped", 1_u64);
+    let one = || Finding { evidence: evidence(), ..finding("handshake-dropped", "0.0.0.0:80", HERE) };
+    let rejected = ProbeOutcome::Failed { errno: libc::EHOSTUNREACH, after: Duration::from_millis(1) };
+    let ours = with_finding(address("10.0.0.1:80"), Some(rejected), one());
+    assert_eq!(verdict(&ours), ("handshake-dropped", Certain, Some(false)));
+    let mut others = with_finding(address("10.0.0.1:80"), None, one());
+    assert_eq!(verdict(&others), ("handshake-dropped", Certain, Some(false)));
+    others.listeners[0].traced = traced(ListenerTotals { accepted: Some(7), ..ListenerTotals::default() });
+    assert_eq!(verdict(&others), ("answers", Likely, Some(true)));
+}
+
+#[test]
+fn nothing_arrives_is_not_said_of_a_client_that_tried() {
+    let mut tried = facts(vec![probed(address("10.0.0.1:80"), refused())], vec![listener("0.0.0.0:80")]);
+    tried.listeners[0].traced = traced(ListenerTotals::ZERO);
+    tried.seen = Some(Seen::default());
+    let answer = judge(&tried, &tried.addresses.as_ref().unwrap()[0]);
+    let problem = |step: &Step| matches!(&step.found, Found::Problem(of) if of.verdict == "nothing-arrives");
+    assert!(!answer.steps.iter().any(problem), "{answer:?}");
+}
+
+#[test]
+fn a_full_queue_of_a_program_that_does_not_accept_is_no_matter_of_workers() {
+    let stalled = Finding { cause: "accept-stalled", confidence: Likely, ..overflow() };
+    let mut facts = with_finding(address("10.0.0.1:80"), None, stalled);
+    facts.listeners = vec![full()];
+    assert_eq!(verdict(&facts), ("accept-queue-overflow", Likely, Some(false)));
+    // It is full, and its program accepts.
+    let mut busy = with_finding(address("10.0.0.1:80"), None, overflow());
+    busy.listeners = vec![full()];
+    assert_eq!(verdict(&busy), ("accept-queue-full", Certain, Some(false)));
+    // At one look: all its threads sleep in their event loop while connections wait.
+    let waiting = Waiting { count: 21, longest: Duration::from_secs(4) };
+    let asleep = |threads| {
+        let mut asleep = full();
+        asleep.owners = vec![owner(100, "haproxy", &[3], threads)];
+        of(AddressFacts { waiting, ..address("10.0.0.1:80") }, vec![asleep]).0
+    };
+    let polls = || blocked_in(libc::SYS_epoll_pwait, 4);
+    assert_eq!(asleep(vec![polls(), polls()]), "not-accepting");
+    assert_eq!(asleep(vec![polls(), thread(RunState::Running)]), "accept-queue-full");
+}
+
+#[test]
+fn a_netfilter_queue_may_hold_what_no_probe_sees_dropped() {
+    let queue = NetfilterQueue { number: 3, reader: 2406, waiting: 15, dropped: 0, unread: 0 };
+    let here = Place { netns: HERE, name: None, own: true };
+    let held = |probe| AddressFacts { holding: vec![(here.clone(), queue)], probe, ..address("10.0.0.1:80") };
+    let listening = || vec![listener("0.0.0.0:80")];
+    assert_eq!(of(held(Some(no_answer())), listening()), ("nfqueue-held", Likely, Some(false)));
+    // An answer, a full queue: nothing is held back.
+    assert_eq!(of(held(Some(connected())), listening()).0, "answers");
+    assert_eq!(of(held(Some(no_answer())), vec![full()]).0, "accept-queue-full");
+}
+
+fn overflow() -> Finding {
+    finding("accept-queue-overflow", "0.0.0.0:80", HERE)
+}
+
+#[test]
 fn other_hosts() {
     // Without probes it may be this host itself that drops it.
     assert_eq!(of(probed(remote("192.0.2.1:80"), no_answer()), vec![]), ("no-answer", Likely, Some(false)));
@@ -321,6 +410,7 @@ fn other_hosts() {
 fn traced(totals: ListenerTotals) -> Option<Traced> {
     Some(Traced {
         span: Duration::from_secs(10),
+        accepted_then: totals.accepted,
         totals,
         source: None,
         inferred_drops: 0,
@@ -402,6 +492,23 @@ fn programs_at_a_device_of_the_way_leave_it_open_where_connections_end() {
 }
 
 #[test]
+fn a_listener_outside_of_the_vrf_takes_nothing_of_it() {
+    let of_vrf = |accept, bound| {
+        let vrf =
+            Device { index: 9, name: "red".to_owned(), kind: Some("vrf".to_owned()), ..Device::default() };
+        let arrival = Device { index: 3, master: Some(9), ..Device::default() };
+        let mut to = AddressFacts { vrf: Some(vrf), arrival: Some(arrival), ..address("10.0.0.1:80") };
+        to.knobs.tcp_l3mdev_accept = accept;
+        let mut there = listener("0.0.0.0:80");
+        there.socket.ifindex = bound;
+        of(probed(to, refused()), vec![there]).0
+    };
+    assert_eq!(of_vrf(Some(0), 0), "other-device");
+    assert_ne!(of_vrf(Some(1), 0), "other-device");
+    assert_ne!(of_vrf(Some(0), 9), "other-device");
+}
+
+#[test]
 fn another_host_may_have_the_address_of_a_namespace() {
     let doubtful = |probe| AddressFacts {
         server_doubt: Some("another host may have the same address".to_owned()),
@@ -421,6 +528,19 @@ fn programs_that_change_what_is_called_leave_a_missing_route_likely() {
     to.route = Ok(Route::Nowhere(Nowhere::NoRoute));
     to.steered.may_rewrite_connects = true;
     assert_eq!(of(to, vec![]), ("no-route", Likely, Some(false)));
+}
+
+#[test]
+fn a_connection_that_waits_where_no_listener_is_known_is_not_accepted() {
+    let mut to = probed(address("10.0.0.1:80"), kept_waiting());
+    to.steered.may.push("a program".to_owned());
+    assert_eq!(of(to, vec![]), ("not-accepting", Likely, Some(false)));
+    // What is left of connections is no sign of a listener that has gone, where another one may be chosen for the port.
+    let mut left = address("10.0.0.1:80");
+    left.left_over.connected = 2;
+    assert_eq!(of(left.clone(), vec![]).0, "listener-exited");
+    left.steered.may.push("a program".to_owned());
+    assert_eq!(of(left, vec![]), ("no-listener", Possible, Some(false)));
 }
 
 #[test]
@@ -537,6 +657,24 @@ fn what_was_seen_contradicts_what_was_listed() {
     };
     assert!(said(10));
     assert!(!said(77));
+    // Those that were accepted since the counts were read may have been completed since as well.
+    watched.listeners[0].traced.as_mut().unwrap().accepted_then = Some(178);
+    let mut later = watched.clone();
+    later.seen = Some(Seen { before: Some(vec![listener("0.0.0.0:80")]), ..Seen::default() });
+    let answer = judge(&later, &later.addresses.as_ref().unwrap()[0]);
+    assert!(!answer.steps.iter().any(|step| step.name == "contradiction"), "{answer:?}");
+}
+
+#[test]
+fn what_the_kernel_answered_outweighs_a_listener_that_seems_to_fit() {
+    let seen = |state, probe| {
+        let by_vrf = Finding { cause: "other-device", state, ..finding("no-listener", "10.0.0.1:80", HERE) };
+        verdict(&with_finding(address("10.0.0.1:80"), probe, by_vrf))
+    };
+    assert_eq!(seen(State::Opened, None), ("other-device", Certain, Some(false)));
+    // Another time, or another way in.
+    assert_ne!(seen(State::Closed, None).0, "other-device");
+    assert_eq!(seen(State::Opened, Some(connected())), ("answers", Certain, Some(true)));
 }
 
 #[test]

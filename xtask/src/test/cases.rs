@@ -91,7 +91,7 @@ const BEST: &[Tier] = &[Tier::Auto];
 /// What takes programs of its own in each of the full tiers.
 const FULL: &[Tier] = &[Tier::Auto, Tier::Kprobe];
 
-pub(crate) const CASES: [Case; 29] = [
+pub(crate) const CASES: [Case; 30] = [
     rehearsal("accept-overflow", &["rehearse", "accept-overflow"], &Tier::ALL),
     // The tracepoint tier does not see listen() fail.
     rehearsal("port-grab", &["rehearse", "port-grab"], &[Tier::Tracepoint]),
@@ -130,6 +130,11 @@ pub(crate) const CASES: [Case; 29] = [
     rehearsal("dropped-cgroup-out", &["rehearse", "dropped", "--variant", "cgroup-out"], BEST),
     rehearsal("dropped-reject-reset", &["rehearse", "dropped", "--variant", "reject-reset"], BEST),
     rehearsal("dropped-neighbour-silent", &["rehearse", "dropped", "--variant", "neighbour-silent"], BEST),
+    rehearsal(
+        "dropped-neighbour-silent-v6",
+        &["rehearse", "dropped", "--variant", "neighbour-silent", "--family", "6"],
+        BEST,
+    ),
     rehearsal("dropped-neighbour-table", &["rehearse", "dropped", "--variant", "neighbour-table"], BEST),
     rehearsal("dropped-conntrack-full", &["rehearse", "dropped", "--variant", "conntrack-full"], BEST),
     rehearsal("dropped-xdp-driver", &["rehearse", "dropped", "--variant", "xdp-driver"], BEST),
@@ -185,7 +190,8 @@ pub(crate) const ROTATION: &[Case] = &[
     turn!("accept-overflow", "not-accepting"),
     turn!("accept-overflow", "workers"),
     turn!("accept-overflow", "shrunk"),
-    turn!("accept-overflow", "steered"),
+    // The tracepoint tier counts accepts by the port of the connection, which is not the listener's.
+    turn!("accept-overflow", "steered", FULL),
     turn!("accept-overflow", "pre-forked"),
     turn!("accept-stall", "busy"),
     turn!("accept-stall", "stopped"),

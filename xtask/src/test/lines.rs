@@ -1,4 +1,4 @@
-//! The JSON lines of one run, by type (DESIGN.md §5).
+//! The JSON lines of one run, by type.
 
 use serde_json::Value;
 

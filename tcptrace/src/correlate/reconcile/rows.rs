@@ -47,7 +47,7 @@ fn exactly(counts: &[Option<u64>]) -> (u64, u64) {
     (sum, sum)
 }
 
-/// Where the kernel counts each stands in KERNEL.md §12.
+/// Every counter that is compared, and the sum of ours that it must equal.
 pub(super) const ROWS: [Row; 13] = [
     Row {
         counter: "ListenOverflows",

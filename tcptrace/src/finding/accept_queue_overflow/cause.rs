@@ -58,6 +58,11 @@ impl Account<'_> {
         let stall = &self.memory.stall;
         let reason = stall.owner.reason(self.subject.process.as_ref());
         let explanation = match stall.longest {
+            Some(longest) if stall.filled_the_queue() => format!(
+                "no process accepted for {} while connections waited, until the queue was full{}",
+                span(longest),
+                reason.words
+            ),
             Some(longest) => {
                 format!("no process accepted for {} while the queue was full{}", span(longest), reason.words)
             }

@@ -12,6 +12,8 @@ pub(super) const STALL: Duration = Duration::from_secs(3);
 /// Stretches of time in which the queue was full and nobody accepted.
 #[derive(Default)]
 pub(super) struct Stall {
+    /// Since when connections had waited without an accept when the first was dropped, if that was a stall already.
+    before: Option<Timestamp>,
     /// The last accept before the present stretch, and the drops until then.
     since: Option<Timestamp>,
     drops_before: u64,
@@ -28,9 +30,26 @@ pub(super) struct Stall {
 }
 
 impl Stall {
-    /// None yet; `drops` were before.
-    pub(super) fn after(drops: u64) -> Self {
-        Self { drops_before: drops, ..Self::default() }
+    /// `drops` were before; connections have waited without an accept since `waiting`.
+    pub(super) fn after(drops: u64, waiting: Option<Timestamp>, now: Timestamp) -> Self {
+        let before = waiting.filter(|since| now.since(*since) >= STALL);
+        Self { drops_before: drops, before, since: before, ..Self::default() }
+    }
+
+    /// Whether nothing was accepted for a while before the queue was full: what filled it is that.
+    pub(super) fn filled_the_queue(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// A connection was dropped: `listener` has not accepted since before the first one, as a rule.
+    pub(super) fn note_drop(&mut self, listener: &Listener, now: Timestamp) {
+        let Some(since) = self.before else { return };
+        if listener.totals.last_accept.is_none_or(|last| last <= since) {
+            let stretch = Some(now.since(since));
+            self.longest = self.longest.max(stretch);
+            self.waiting = self.waiting.max(stretch);
+            self.drops_now = listener.overflows().total().saturating_sub(self.drops_before);
+        }
     }
 
     /// Takes in a reading of the listener's counters.
@@ -38,7 +57,7 @@ impl Stall {
         if reading.accepted.is_none() {
             return;
         }
-        let accepted_or_full = reading.last_accept.max(Some(first_drop));
+        let accepted_or_full = reading.last_accept.max(Some(self.before.unwrap_or(first_drop)));
         if self.since != accepted_or_full || !reading.full {
             // Somebody accepted, or there was room: another stretch begins.
             if self.since.is_some() {

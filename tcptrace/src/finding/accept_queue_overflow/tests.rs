@@ -223,6 +223,22 @@ fn nobody_accepting_is_a_stall_once_it_has_lasted() {
 }
 
 #[test]
+fn a_queue_that_a_stall_had_filled_overflows_for_want_of_accepts() {
+    let mut play = Play::new(4096);
+    let mut server = server(&mut play, 20, 4096);
+    // A client every 300 ms, no accept: it is full after 6.3 s.
+    server.run(&mut play, 300, 0, 6700);
+    let first = play.only_of("accept-queue-overflow");
+    assert_eq!((first.cause, first.state), ("accept-stalled", State::Opened));
+    assert!(first.explanation.contains("while connections waited, until the queue was full"), "{first:?}");
+    // Accepts go on at once: what was dropped before is no matter of the backlog for all that.
+    server.run(&mut play, 10_000, 20, 9000);
+    play.end();
+    let last = play.findings.iter().rfind(|finding| finding.code == "accept-queue-overflow").unwrap();
+    assert_eq!(last.cause, "accept-stalled", "{last:?}");
+}
+
+#[test]
 fn a_server_that_never_accepts_is_a_stall() {
     let mut play = Play::new(4096);
     let mut server = server(&mut play, 20, 4096);

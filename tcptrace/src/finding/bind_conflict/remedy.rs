@@ -1,7 +1,7 @@
 //! What to do about a conflict.
 
 use crate::correlate::PortHolder;
-use crate::event::{PortRange, PortRanges, SocketState};
+use crate::event::{PortRange, PortSet, SocketState};
 use crate::finding::commands::{self, inside, sysctl};
 use crate::finding::{Party, Remedy, own_words};
 use crate::software::Need;
@@ -21,7 +21,7 @@ impl Account<'_> {
         let other_port = format!("or let {} use another port than {port}", process_of(requester));
         let stop = |what: &str| match held.process.as_ref().and_then(|process| process.pid) {
             Some(pid) => Remedy::command(format!("stop {} {what}", process_of(held)), format!("kill {pid}")),
-            None => Remedy::text(format!("stop the process that {what}")),
+            None => Remedy::text(format!("stop the process {what}")),
         };
         let reuseaddr = format!("set SO_REUSEADDR in {} before bind()", process_of(requester));
         match kind {
@@ -184,7 +184,7 @@ impl Account<'_> {
             ))),
             _ => remedy.push(Remedy::command(
                 "reserve the port, so that the kernel does not hand it out; what is reserved already stays so",
-                commands::reserve(netns, process, &PortRanges::default().with(port), None),
+                commands::reserve(netns, process, &PortSet::default().with(port), None),
             )),
         }
         if let Some(range) = self.range().filter(|range| range.contains(port)) {

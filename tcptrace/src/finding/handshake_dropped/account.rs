@@ -64,10 +64,11 @@ impl Account<'_> {
         let certain = match self.key.cause {
             C::Netfilter | C::Reject => {
                 self.is_by_rule()
-                    || (rule.is_some_and(|_| self.is_alone())
+                    || (rule.is_some()
+                        && self.has_no_candidates()
                         && tracking.is_none_or(|tracking| tracking.counted && !tracking.dropped))
             }
-            C::ConntrackFull => rule.is_none(),
+            C::ConntrackFull => rule.is_none() && self.has_no_candidates(),
             C::QueueUnread => facts.is_some_and(|facts| facts.queues.as_ref().is_some_and(Vec::is_empty)),
             C::QueueFull | C::ConntrackInvalid | C::QueueVerdict | C::SocketFilter | C::Unknown => false,
             C::NeighbourTable => {
@@ -76,6 +77,7 @@ impl Account<'_> {
             // The control group's programs were seen; a filter of the socket's own could still be what dropped it.
             C::CgroupFilter => self.drops.reason.as_deref() != Some("SOCKET_FILTER"),
             // Before 5.17 the function alone tells.
+            C::Neighbour if self.is_by_failed_neighbour() => true,
             C::Qdisc | C::TrafficControl | C::Neighbour | C::CpuBacklog | C::NoMemory | C::Device => {
                 self.drops.reason.as_deref().is_some_and(|reason| reason != "NOT_SPECIFIED")
             }
@@ -93,10 +95,17 @@ impl Account<'_> {
         self.drops.function.as_deref() == Some(BY_RULE)
     }
 
-    /// Whether no other rule may have done it, and all rules could be read.
-    fn is_alone(&self) -> bool {
+    /// Whether it was dropped by what frees the packets of a neighbour that failed to answer, and nothing else. IPv6 gives no
+    /// reason for these.
+    fn is_by_failed_neighbour(&self) -> bool {
+        const ONLY: [&str; 3] = ["neigh_invalidate", "arp_error_report", "ndisc_error_report"];
+        self.drops.reason.is_some() && self.drops.function.as_deref().is_some_and(|name| ONLY.contains(&name))
+    }
+
+    /// Whether no rule may have done it of which that cannot be told, and all rules could be read.
+    fn has_no_candidates(&self) -> bool {
         let rules = self.drops.facts.as_ref().and_then(|facts| facts.rules.as_ref());
-        rules.is_some_and(|rules| rules.candidates.is_empty() && rules.unread.is_empty())
+        rules.is_none_or(|rules| rules.candidates.is_empty() && rules.unread.is_empty())
     }
 
     pub(super) fn tracking(&self) -> Option<ConntrackFacts> {

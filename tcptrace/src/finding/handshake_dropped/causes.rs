@@ -40,7 +40,7 @@ pub(super) const CAUSES: &[CauseRule] = &[
         code: "conntrack-full",
         means: "connection tracking has no room for a new entry",
         certain: Some(
-            "the `drop` counter of connection tracking grew with the packet, its table was at its limit, and no rule was read that drops the packet",
+            "the `drop` counter of connection tracking grew with the packet, its table was at its limit, all rules were read, and none drops the packet or may drop it",
         ),
         likely: Some("the same, and a rule that matches exists as well"),
         possible: None,
@@ -250,7 +250,10 @@ pub(super) const CAUSES: &[CauseRule] = &[
     CauseRule {
         code: "neighbour-unresolved",
         means: "no host answers for the next hop's address",
-        certain: Some("the packet was freed for the reason NEIGH_FAILED or a like one"),
+        certain: Some(
+            "the packet was freed for the reason NEIGH_FAILED or a like one, or without a reason by the function that gives up a \
+             neighbour (IPv6)",
+        ),
         likely: Some("the packet was freed by a function of the neighbour table (before 5.17)"),
         possible: None,
         told_apart: &[

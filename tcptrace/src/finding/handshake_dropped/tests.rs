@@ -81,6 +81,16 @@ fn packets_that_go_out_need_no_listener_and_name_who_connects() {
 }
 
 #[test]
+fn one_packet_is_enough_where_one_server_is_asked_about() {
+    for (mut play, told) in [(Play::new(4096), 0), (Play::of_one_server(4096), 1)] {
+        send(&mut play, 1000, &by_netfilter(Packet::Syn, false));
+        report(&mut play, 1001, &["0.0.0.0:80"]);
+        play.ticks_until(3000);
+        assert_eq!(play.findings.len(), told);
+    }
+}
+
+#[test]
 fn an_ack_counts_only_if_it_is_a_handshake_s() {
     let mut play = Play::new(4096);
     report(&mut play, 0, &["0.0.0.0:80"]);
@@ -246,6 +256,12 @@ fn a_rule_that_may_have_come_first_leaves_it_likely_and_is_named() {
     let unread =
         RuleFacts { rule: Some(rule(7, None)), unread: vec!["set bad".into()], ..RuleFacts::default() };
     assert_eq!(play(unread).only().confidence, Confidence::Likely);
+    // Nor is a full table certain to have dropped it then.
+    let full = ConntrackFacts { count: 9, max: 9, dropped: true, invalid: false, drops: 9, counted: true };
+    let rules = Some(RuleFacts { candidates: vec![rule(5, Some("ct state"))], ..RuleFacts::default() });
+    let facts = DropFacts { conntrack: Some(full), rules, ..DropFacts::default() };
+    let both = dropped_twice("NETFILTER_DROP", "nf_hook_slow", facts);
+    assert_eq!((both.only().cause, both.only().confidence), ("conntrack-full", Confidence::Likely));
 }
 
 #[test]
@@ -333,7 +349,11 @@ fn one_full_neighbour_table_is_one_finding_whoever_is_called() {
     assert_eq!((finding.cause, finding.confidence), ("neighbour-table", Confidence::Certain));
     assert_eq!(finding.title, "this host drops SYNs to 20 servers: the neighbour table is full");
     assert_eq!(finding.subject.to_string(), "pod[77]");
-    assert!(finding.explanation.contains("1024 of 1024"), "{}", finding.explanation);
+    assert!(
+        finding.explanation.contains("1024 entries are in use, and the limit (gc_thresh3) is 1024"),
+        "{}",
+        finding.explanation
+    );
 }
 
 #[test]

@@ -171,7 +171,10 @@ pub(super) fn explanation(account: &Account<'_>) -> String {
         C::NeighbourTable => {
             let table = facts.and_then(|facts| facts.neighbours).unwrap_or_default();
             let limit = match table.limit {
-                Some(limit) => format!("{} of {limit} entries (gc_thresh3) are in use", table.entries),
+                // Entries that are permanent count, too, and may be more than the limit.
+                Some(limit) => {
+                    format!("{} entries are in use, and the limit (gc_thresh3) is {limit}", table.entries)
+                }
                 None => format!("{} entries are in use, and the limit is gc_thresh3", table.entries),
             };
             let full = if table.overflowed { ", and its counter of overflows grew" } else { "" };

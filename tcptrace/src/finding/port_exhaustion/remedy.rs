@@ -1,6 +1,6 @@
 //! What to do when there is no port left: first what the application can do.
 
-use crate::event::{PortRange, PortRanges};
+use crate::event::{PortRange, PortSet};
 use crate::finding::commands::{reserve, sysctl};
 use crate::finding::{Party, Remedy, own_words};
 use crate::software::Need;
@@ -126,7 +126,7 @@ impl Account<'_> {
             .filter(|listener| listener.endpoints.netns == self.netns && listener.closed.is_none())
             .map(|listener| listener.endpoints.local.port())
             .filter(|port| wide.contains(*port) && !reserved.contains(*port));
-        let kept: PortRanges = servers.map(|port| port..=port).collect();
+        let kept: PortSet = servers.map(|port| port..=port).collect();
         let process = requester.process.as_ref();
         let wider = format!("net.ipv4.ip_local_port_range=\"{} {}\"", wide.first, wide.last);
         Some(Remedy::command(

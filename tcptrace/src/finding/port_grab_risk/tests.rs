@@ -1,7 +1,7 @@
 //! Servers in the range, and clients that are given their ports.
 
-use crate::event::{Endpoints, How, Kind, PortTaken, SocketOptions};
-use crate::finding::testing::{Play, Server, address, place, task};
+use crate::event::{Endpoints, How, Kind, PortTaken, SocketOptions, SocketState};
+use crate::finding::testing::{Play, Server, address, bind_fail, holder, place, task};
 use crate::finding::{Severity, State};
 
 fn taken(local: &str, remote: Option<&str>, pid: u32, how: How) -> Kind {
@@ -78,4 +78,18 @@ fn a_client_on_a_server_s_port_is_a_near_miss() {
         finding.title,
         "client[9] was given port 35010 for a connection to 10.0.0.1:80, which server[7] listened on"
     );
+}
+
+#[test]
+fn a_restart_in_vain_does_not_become_the_one_that_listened() {
+    let mut play = Play::new(4096);
+    start(&mut play, "0.0.0.0:35010");
+    play.ticks_until(7000);
+    play.send(7500, taken("10.0.0.9:35010", Some("10.0.0.1:80"), 9, How::Connect));
+    let grabbed = holder("10.0.0.9:35010", SocketState::Established, How::Connect, Some(task(9, "client")));
+    play.send(8000, Kind::BindFail(Box::new(bind_fail("0.0.0.0:35010", task(8, "server"), vec![grabbed]))));
+    play.ticks_until(9500);
+    let mut near = play.findings.iter().filter(|finding| finding.cause == "near-miss");
+    let title = "client[9] was given port 35010 for a connection to 10.0.0.1:80, which server[7] listened on";
+    assert!(near.clone().count() > 0 && near.all(|finding| finding.title == title), "{:?}", play.findings);
 }

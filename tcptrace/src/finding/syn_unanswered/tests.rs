@@ -1,8 +1,8 @@
 use crate::event::{
-    CalledAddress, ConnectResult, ConnectTotals, Kind, ListenerReport, Owner, Packet, ReportedListener,
-    Timestamp,
+    CalledAddress, ConnectResult, ConnectTotals, Kind, ListenerReport, ListenerSample, Owner, Packet,
+    ReportedListener, Timestamp,
 };
-use crate::finding::testing::{NETNS, Play, connect, handshake_drop, ms};
+use crate::finding::testing::{NETNS, Play, Server, connect, handshake_drop, ms};
 use crate::finding::{Confidence, Severity, State};
 
 /// Connects of one process to one destination, with the kernel side's counts.
@@ -173,6 +173,28 @@ fn a_syn_that_is_lost_between_two_ends_of_this_host_is_lost_here() {
     assert_eq!((finding.cause, finding.confidence), ("local-drop", Confidence::Likely));
     assert!(finding.explanation.contains("nginx[42] 0.0.0.0:80"), "{}", finding.explanation);
     assert!(finding.explanation.contains("last seen as the client sent it"), "{}", finding.explanation);
+}
+
+#[test]
+fn a_full_queue_in_another_namespace_of_this_host_is_not_a_loss_on_the_way() {
+    let mut client = Client::new();
+    let mut server = Server::new(1, "0.0.0.0:80", 0);
+    (server.inode, server.depth) = (7, 1);
+    client.play.send(500, Kind::ListenerSample(Box::new(in_another_namespace(server.polled_sample()))));
+    client.tell(1000, 40000, ConnectResult::SynAgain, 1);
+    client.tell(3000, 40000, ConnectResult::SynAgain, 2);
+    found_here(&mut client, 3001);
+    client.tell(7000, 40000, ConnectResult::SynAgain, 3);
+    client.play.ticks_until(9000);
+    let finding = client.play.findings.iter().rfind(|finding| finding.code == "syn-unanswered").unwrap();
+    assert_eq!((finding.cause, finding.confidence), ("local-drop", Confidence::Likely));
+    assert!(finding.explanation.contains("its accept queue is full"), "{}", finding.explanation);
+}
+
+fn in_another_namespace(sample: Kind) -> ListenerSample {
+    let Kind::ListenerSample(mut sample) = sample else { panic!("no sample: {sample:?}") };
+    sample.endpoints.netns = NETNS + 1;
+    *sample
 }
 
 #[test]

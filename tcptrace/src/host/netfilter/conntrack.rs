@@ -43,11 +43,6 @@ impl Connection {
     pub fn translated(&self) -> Tuple {
         Tuple { from: self.reply.to, to: self.reply.from }
     }
-
-    /// Whether its destination is another than the one it was opened to.
-    pub fn is_redirected(&self) -> bool {
-        self.reply.from != self.original.to
-    }
 }
 
 /// Whether connection tracking is there at all: without it no rule of netfilter can translate. Asking it would load it.
@@ -171,7 +166,6 @@ mod tests {
         push_nested(&mut attributes, TUPLE_REPLY, attribute(&encoded(reply), TUPLE_ORIG).unwrap());
         let found = connection(&attributes).unwrap();
         assert_eq!(found, Connection { original: opened, reply });
-        assert!(found.is_redirected());
         assert_eq!(found.translated(), tuple_of("172.17.0.1:40000", "172.17.0.2:80"));
     }
 

@@ -1,8 +1,9 @@
-//! Virtual services of IPVS in a network namespace, as `/proc/net/ip_vs` lists them.
+//! Virtual services of IPVS in a network namespace, as `/proc/net/ip_vs` lists them, and its connections (`/proc/net/ip_vs_conn`).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::conntrack::Tuple;
 use crate::host::netns::{Netns, NetnsError, in_netns};
 
 /// A virtual TCP service.
@@ -24,6 +25,28 @@ pub fn services(netns: &Netns) -> Result<io::Result<Vec<Service>>, NetnsError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
     })
+}
+
+/// The server that IPVS has chosen for a connection that was opened with this tuple; `None` if it knows no such connection.
+pub fn destination(netns: &Netns, opened: Tuple) -> Option<SocketAddr> {
+    let read = || std::fs::read_to_string("/proc/thread-self/net/ip_vs_conn");
+    // Where IPVS is not loaded, there is no such file.
+    let text = in_netns(netns, read).ok()?.ok()?;
+    text.lines().filter_map(connection).find(|(tuple, _)| *tuple == opened).map(|(_, server)| server)
+}
+
+/// `TCP 0A091502 D431 0A091501 1F91 0A091402 0050 ESTABLISHED     899`: client, service, server.
+fn connection(line: &str) -> Option<(Tuple, SocketAddr)> {
+    let mut words = line.split_whitespace();
+    if words.next()? != "TCP" {
+        return None;
+    }
+    let mut end = || {
+        let (ip, port) = (words.next()?, words.next()?);
+        let ip = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+        address(&format!("{ip}:{port}"))
+    };
+    Some((Tuple { from: end()?, to: end()? }, end()?))
 }
 
 /// `TCP  0A630101:1F90 rr`, then `  -> 0A630102:0050      Masq    1      0          0` for each server.
@@ -92,10 +115,23 @@ mod tests {
         );
     }
 
+    #[test]
+    fn connections_with_the_server_that_was_chosen() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let line = "TCP 0A091502 D431 0A091501 1F91 0A091402 0050 ESTABLISHED     899";
+        let tuple = Tuple { from: at("10.9.21.2:54321"), to: at("10.9.21.1:8081") };
+        assert_eq!(connection(line), Some((tuple, at("10.9.20.2:80"))));
+        let line = "TCP fd00:0000:0000:0000:0000:0000:0000:0001 D431 fd00:0000:0000:0000:0000:0000:0000:0002 0050 \
+            fd00:0000:0000:0000:0000:0000:0000:0003 1F90 SYN_RECV 59";
+        assert_eq!(connection(line).unwrap().1, at("[fd00::3]:8080"));
+        assert_eq!(connection("UDP 0A091502 D431 0A091501 0035 0A091402 0035 UDP 99"), None);
+        assert_eq!(connection("Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires"), None);
+    }
+
     proptest! {
         #[test]
         fn any_text(text in "(TCP|->|FWM| |[0-9A-F:\\[\\]]|\n){0,60}") {
-            let _ = parse(&text);
+            let _ = (parse(&text), connection(&text));
         }
     }
 }

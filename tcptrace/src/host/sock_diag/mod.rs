@@ -17,34 +17,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, gets
 use std::os::fd::AsRawFd;
 
 use super::netns::{Netns, NetnsError};
-use super::tcp_state::TcpState;
+use crate::event::{Family, SocketState};
 use netlink::Dump as NetlinkDump;
-
-/// Address family of a socket. An IPv6 socket may well carry IPv4 traffic (v4-mapped addresses).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Family {
-    /// `AF_INET`.
-    V4,
-    /// `AF_INET6`.
-    V6,
-}
-
-impl Family {
-    fn number(self) -> u8 {
-        match self {
-            Self::V4 => 2,
-            Self::V6 => 10,
-        }
-    }
-
-    fn from_number(number: u8) -> Option<Self> {
-        match number {
-            2 => Some(Self::V4),
-            10 => Some(Self::V6),
-            _ => None,
-        }
-    }
-}
 
 /// A running timer of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +61,8 @@ pub struct SocketOptions {
 pub struct DiagSocket {
     /// Family of the socket, not of its traffic.
     pub family: Family,
-    /// State. `Close` is a socket that holds a port and neither listens nor is connected (kernels from 6.8 list those).
-    pub state: TcpState,
+    /// State. `Bound` is a socket that holds a port and neither listens nor is connected (kernels from 6.8 list those).
+    pub state: SocketState,
     /// Local address and port, v4-mapped addresses as they are.
     pub local: SocketAddr,
     /// Remote address and port; unspecified for listeners and bound-only sockets.
@@ -108,7 +82,7 @@ pub struct DiagSocket {
     /// Inode of the socket's file, to find owners by; 0 without one (TIME_WAIT, half-open, not accepted yet, orphaned,
     /// made by the kernel).
     pub inode: u64,
-    /// `sk_drops`. A listener's final-ACK overflows count twice in it (KERNEL.md §3.3).
+    /// `sk_drops`. A listener's final-ACK overflows count twice in it.
     pub drops: Option<u32>,
     /// IPv6 listeners and bound-only sockets: `IPV6_V6ONLY`.
     pub v6only: Option<bool>,
@@ -160,7 +134,7 @@ impl TryFrom<DiagSocket> for Listener {
 
     /// Gives the socket back if it does not listen.
     fn try_from(socket: DiagSocket) -> Result<Self, DiagSocket> {
-        if socket.state != TcpState::Listen {
+        if socket.state != SocketState::Listen {
             return Err(socket);
         }
         Ok(Self {
@@ -189,13 +163,13 @@ impl States {
     /// Every state, TIME_WAIT, half-open requests and bound-only sockets included.
     pub const ALL: Self = Self(0x1fff_u32 & !1 | Self::BOUND_INACTIVE);
     /// Listening sockets.
-    pub const LISTEN: Self = Self(1 << TcpState::Listen as u32);
+    pub const LISTEN: Self = Self(1 << SocketState::Listen as u32);
     /// Sockets that hold a port and neither listen nor are connected.
     pub const BOUND_ONLY: Self = Self(Self::BOUND_INACTIVE);
 
     /// The states named.
-    pub fn of(states: &[TcpState]) -> Self {
-        Self(states.iter().fold(0, |mask, state| mask | 1 << *state as u32))
+    pub fn of(states: &[SocketState]) -> Self {
+        Self(states.iter().fold(0, |mask, state| mask | 1_u32.checked_shl(*state as u32).unwrap_or(0)))
     }
 
     /// These and those.
@@ -318,13 +292,13 @@ impl SockDiag {
     pub fn connections_of(&mut self, port: u16) -> Result<Vec<DiagSocket>, SockDiagError> {
         // Sockets in TIME_WAIT have nothing to tell.
         let states = States::of(&[
-            TcpState::Established,
-            TcpState::SynRecv,
-            TcpState::FinWait1,
-            TcpState::FinWait2,
-            TcpState::CloseWait,
-            TcpState::LastAck,
-            TcpState::Closing,
+            SocketState::Established,
+            SocketState::SynRecv,
+            SocketState::FinWait1,
+            SocketState::FinWait2,
+            SocketState::CloseWait,
+            SocketState::LastAck,
+            SocketState::Closing,
         ]);
         let mut found: Vec<DiagSocket> = Vec::new();
         let mut seen = HashSet::new();
@@ -375,23 +349,6 @@ impl SockDiag {
             }
         }
         Ok(answer)
-    }
-
-    /// Hands over the sockets that `query` asks for one by one, without keeping them; a socket may come twice. Returns
-    /// whether the kernel's tables changed meanwhile (sockets may be missing or doubled).
-    ///
-    /// # Errors
-    /// See [`SockDiagError`]; sockets may have been handed over before.
-    pub fn each_socket(
-        &mut self,
-        query: &Query,
-        mut take: impl FnMut(DiagSocket),
-    ) -> Result<bool, SockDiagError> {
-        let mut interrupted = false;
-        for family in [Family::V4, Family::V6] {
-            interrupted |= self.each_of(family, query, &mut take)?;
-        }
-        Ok(interrupted)
     }
 
     fn each_of(

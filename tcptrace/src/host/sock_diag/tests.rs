@@ -102,7 +102,12 @@ fn holders_are_found_in_every_state_and_only_on_their_port() {
         for socket in &found.sockets {
             *states.entry(socket.state).or_insert(0) += 1;
         }
-        states == BTreeMap::from([(TcpState::Listen, 1), (TcpState::Established, 1), (TcpState::TimeWait, 1)])
+        states
+            == BTreeMap::from([
+                (SocketState::Listen, 1),
+                (SocketState::Established, 1),
+                (SocketState::TimeWait, 1),
+            ])
     }));
     let left = time_wait.unwrap();
     assert!(left > Duration::from_secs(50) && left <= Duration::from_secs(61), "{left:?}");
@@ -125,7 +130,7 @@ fn bound_only_sockets_are_listed_where_the_kernel_can() {
     println!("this kernel lists bound-only sockets: {:?}", lists_bound_only());
     if lists_bound_only() == Some(true) {
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].state, found[0].inode), (TcpState::Close, inode(&idle)));
+        assert_eq!((found[0].state, found[0].inode), (SocketState::Bound, inode(&idle)));
     } else {
         assert!(found.is_empty());
     }
@@ -146,7 +151,7 @@ fn a_syn_without_an_answer_is_listed_with_its_retransmissions() {
         (listener, [connect(), connect(), connect()])
     })
     .unwrap();
-    let query = Query { states: States::of(&[TcpState::SynSent]), ports: None };
+    let query = Query { states: States::of(&[SocketState::SynSent]), ports: None };
     let found = SockDiag::open(&netns).unwrap().sockets(&query).unwrap().sockets;
     assert!(!found.is_empty());
     assert!(found.iter().all(|socket| socket.remote.port() == 7200));
@@ -175,11 +180,11 @@ fn half_open_requests_are_listed_as_nobody_s() {
         (listener, clients)
     })
     .unwrap();
-    let query = Query { states: States::of(&[TcpState::SynRecv]), ports: Some(7500..=7500) };
+    let query = Query { states: States::of(&[SocketState::SynRecv]), ports: Some(7500..=7500) };
     let found = SockDiag::open(&netns).unwrap().sockets(&query).unwrap().sockets;
     assert_eq!(found.len(), 3, "{found:?}");
     for request in &found {
-        assert_eq!((request.state, request.inode, request.uid), (TcpState::SynRecv, 0, 0));
+        assert_eq!((request.state, request.inode, request.uid), (SocketState::SynRecv, 0, 0));
         assert_eq!(request.timer.unwrap().kind, TimerKind::Retransmit);
         assert_ne!(request.remote.port(), 0);
     }

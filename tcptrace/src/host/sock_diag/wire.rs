@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{DiagSocket, Family, SocketOptions, Timer, TimerKind};
-use crate::host::tcp_state::TcpState;
+use crate::event::SocketState;
 
 const NLMSG_HEADER_LEN: usize = 16;
 const NLMSG_ERROR: u16 = 2;
@@ -194,9 +194,10 @@ fn fixed_part(body: &[u8]) -> Option<Result<DiagSocket, Malformed>> {
     let Some(family) = Family::from_number(family) else {
         return Some(Err(Malformed("a socket that is neither IPv4 nor IPv6")));
     };
-    let Some(state) = TcpState::from_kernel(state) else {
+    let state = SocketState::from_kernel(state);
+    if state == SocketState::Unknown {
         return Some(Err(Malformed("a socket in a state that TCP does not have")));
-    };
+    }
     Some(Ok(DiagSocket {
         family,
         state,
@@ -365,7 +366,7 @@ mod tests {
             panic!("{all:?}")
         };
         assert_eq!(socket.local, "[::]:8080".parse().unwrap());
-        assert_eq!((socket.family, socket.state), (Family::V6, TcpState::Listen));
+        assert_eq!((socket.family, socket.state), (Family::V6, SocketState::Listen));
         assert_eq!((socket.rqueue, socket.wqueue, socket.drops), (5, 128, Some(88)));
         assert_eq!((socket.ifindex, socket.uid, socket.inode), (3, 1000, 4242));
         assert_eq!((socket.cookie, socket.cgroup, socket.v6only), (0x22_0000_0011, Some(77), Some(true)));

@@ -148,8 +148,8 @@ impl ListenerLine {
             subject: subject(listener),
             netns_name: listener.netns_name.as_deref().map(str::to_owned),
             family: match socket.family {
-                crate::host::sock_diag::Family::V4 => "v4",
-                crate::host::sock_diag::Family::V6 => "v6",
+                crate::event::Family::V4 => "v4",
+                crate::event::Family::V6 => "v6",
             },
             v6only: socket.v6only,
             device: listener.device_name(),

@@ -160,7 +160,9 @@ fn below(listener: &Listener) -> Vec<String> {
     }
     if let Some(found) = listener.half_open.filter(|found| found.deferred > 0 && !found.shared) {
         lines.push(format!(
-            "{} of {} half-open requests have completed their handshake and wait for data (TCP_DEFER_ACCEPT)",
+            "{}{} of {} half-open requests have completed their handshake and wait for data (TCP_DEFER_ACCEPT)",
+            // Those whose timer has not run out for the first time yet look as others do.
+            if found.deferred < found.requests { "at least " } else { "" },
             found.deferred, found.requests
         ));
     }
@@ -321,6 +323,7 @@ QUEUE LIMIT BY         HALF DROPS ADDRESS      NETNS      OWNER
         busy.limit.backlog = Some(511);
         busy.traced = Some(Traced {
             span: Duration::from_secs(10),
+            accepted_then: None,
             totals: ListenerTotals {
                 syns: Some(1560),
                 accepted: Some(39),

@@ -1,7 +1,7 @@
 //! Functions and tracepoints: what exists here, and with which parameters.
 //!
-//! That a function is described does not mean that its callers go through it: compilers inline calls within a file
-//! (KERNEL.md §0.2). And one that is not described may still exist: some kernels describe no static functions at all.
+//! That a function is described does not mean that its callers go through it: compilers inline calls within a file.
+//! And one that is not described may still exist: some kernels describe no static functions at all.
 
 use super::enumeration::agreed;
 use super::format::Kind;

@@ -37,7 +37,7 @@ fn any_facts(seed: u64) -> DropFacts {
         place: format!("handle {handle}"),
         deed,
         queue,
-        open: (seed % 2 == 0).then(|| "ct state".to_owned()),
+        open: seed.is_multiple_of(2).then(|| "ct state".to_owned()),
     };
     DropFacts {
         device: Some(format!("dev{seed}")),

@@ -1,6 +1,6 @@
 //! Whether the accept queue is full.
 
-use super::{as_found, name};
+use super::{accepting, as_found, name};
 use crate::finding::{Confidence, Remedy};
 use crate::stock::{LimitedBy, Listener};
 use crate::why::{AddressFacts, Facts, Found, Verdict};
@@ -12,7 +12,10 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     };
     let numbers = format!("{} waiting, limit {}", fullest.socket.depth, fullest.socket.limit);
     if fullest.is_full() {
-        if fullest.is_stopped() || fullest.owners.iter().any(|owner| owner.process.is_at_file_limit()) {
+        if fullest.is_stopped()
+            || fullest.owners.iter().any(|owner| owner.process.is_at_file_limit())
+            || accepting::is_stalled(facts, address, &listeners)
+        {
             return Found::fine(format!("full ({numbers}), because no process accepts: see below"));
         }
         let all = listeners.iter().all(|listener| listener.is_full());
@@ -38,6 +41,9 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
         );
     }
     if let Some(finding) = facts.finding(address, &["accept-queue-overflow"]) {
+        if accepting::is_by_stall(finding) {
+            return Found::fine(format!("{numbers}; it was full, because no process accepted: see below"));
+        }
         return as_found("accept-queue-overflow", finding);
     }
     if let Some(found) = was_full(facts, &listeners) {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::{as_found, name};
 use crate::finding::words::count;
-use crate::finding::{Confidence, Remedy};
+use crate::finding::{Confidence, Finding, Remedy};
 use crate::identity::state::ProcessState;
-use crate::stock::Listener;
+use crate::stock::{Listener, Owner};
 use crate::why::far_end::{FarEnd, Fate};
 use crate::why::{AddressFacts, Facts, Found, Verdict};
 
@@ -43,14 +43,21 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
         let text =
             format!("pid {pid} of {} is at its limit of open files, so accept() fails", name(listener));
         let verdict = Verdict::new("fd-limit", confidence, text);
-        return Found::Problem(verdict.advise(Remedy::command(
+        let raise = Remedy::command(
             "raise the limit on open files, then look for connections that are never closed",
             format!("prlimit --pid {pid} --nofile=65536"),
-        )));
+        );
+        let restart = Remedy::text(
+            "if it does not accept even then, restart it: some programs give up their loop for good after EMFILE",
+        );
+        return Found::Problem(verdict.advise(raise).advise(restart));
     }
     if let Some(finding) =
         facts.finding(address, &["accept-stall", "accept-failed", "slow-accept", "reuseport-imbalance"])
     {
+        return as_found(finding.code, finding);
+    }
+    if let Some(finding) = facts.finding(address, &["accept-queue-overflow"]).filter(|f| is_by_stall(f)) {
         return as_found(finding.code, finding);
     }
     let waiting: u32 = listeners.iter().map(|listener| listener.socket.depth).sum();
@@ -75,6 +82,29 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
 /// Connections that were accepted while this was watched; `None` where the probes do not show it.
 pub(super) fn accepted(listeners: &[&Listener]) -> Option<u64> {
     listeners.iter().map(|listener| listener.traced.as_ref().and_then(|traced| traced.totals.accepted)).sum()
+}
+
+/// Whether an overflow is explained by a program that does not accept.
+pub(super) fn is_by_stall(finding: &Finding) -> bool {
+    finding.code == "accept-queue-overflow" && finding.cause == "accept-stalled"
+}
+
+/// Whether its queue is full because no process accepts, which this step reports: workers and a longer queue would be no remedy.
+pub(super) fn is_stalled(facts: &Facts, address: &AddressFacts, listeners: &[&Listener]) -> bool {
+    let by_finding = facts.finding(address, &["accept-stall", "accept-failed"]).is_some()
+        || facts.finding(address, &["accept-queue-overflow"]).is_some_and(is_by_stall);
+    // Without a watch a server that accepts slowly looks the same, unless its threads sleep while connections wait.
+    let seen = accepted(listeners) == Some(0) || listeners.iter().all(|listener| is_asleep(listener));
+    by_finding || (seen && not_accepting(facts, address, listeners, 0).is_some())
+}
+
+/// All threads of all owners wait for events, none of them in accept(): an event loop that asked for this listener's would not.
+fn is_asleep(listener: &Listener) -> bool {
+    let sleeps = |owner: &Owner| {
+        let threads = owner.process.state.as_ref().map_or(0, |state| state.threads.len());
+        threads > 0 && owner.polling() == Some(threads) && owner.accepting() == Some(0)
+    };
+    !listener.owners.is_empty() && listener.owners.iter().all(sleeps)
 }
 
 /// A connection that waits for longer than this was not just about to be accepted.
@@ -135,6 +165,11 @@ fn not_accepting(
         ));
     }
     let mut verdict = Verdict::new("not-accepting", confidence, text);
+    if listeners.iter().all(|listener| is_asleep(listener)) {
+        verdict = verdict.advise(Remedy::text(
+            "look first at its own limit of connections (maxconn, worker_connections, max_connections or the like), and at connections that it keeps open: neither workers nor a longer queue help there",
+        ));
+    }
     verdict = verdict.advise(Remedy::text(
         "look into its log for the last accept() that failed (EMFILE, ENFILE): some programs give up their loop for good then; restart it, and raise its limit on open files if that was the cause",
     ));
@@ -150,8 +185,8 @@ fn not_accepting(
 
 /// What the threads of its owners do, as far as that bears on it.
 fn doing(listener: &Listener) -> String {
-    let accepting: Option<usize> = listener.owners.iter().map(crate::stock::Owner::accepting).sum();
-    let polling: Option<usize> = listener.owners.iter().map(crate::stock::Owner::polling).sum();
+    let accepting: Option<usize> = listener.owners.iter().map(Owner::accepting).sum();
+    let polling: Option<usize> = listener.owners.iter().map(Owner::polling).sum();
     match (accepting, polling) {
         (Some(0), Some(0)) => "; no thread of it sleeps in accept() or waits for events".to_owned(),
         (Some(0), Some(polling)) => format!(

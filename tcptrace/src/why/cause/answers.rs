@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{as_found, name};
+use super::{as_explained, as_found, name};
 use crate::finding::{Confidence, Remedy, Value};
 use crate::why::facts::is_same;
 use crate::why::far_end::{FarEnd, Fate};
@@ -19,12 +19,14 @@ fn of_probe(facts: &Facts, address: &AddressFacts, probe: &ProbeOutcome) -> Foun
     // Translated to an address on a link of this host: what that means is said where the translation is.
     let is_neighbour = address.steered.known.as_ref().is_some_and(|known| known.is_neighbour);
     let here = address.server.is_some() || is_neighbour;
+    let is_dropped_here = facts.finding(address, &["handshake-dropped"]).is_some();
     match probe {
         ProbeOutcome::Connected { after, end } => of_handshake(facts, address, *after, end.as_ref()),
         ProbeOutcome::NotMade(why) => {
             Found::unknown(format!("no connection of our own could be tried: {why}"))
         }
-        ProbeOutcome::NoAnswer(after) if here => Found::fine(format!(
+        // A drop on this host that was seen, its own firewall's as a rule, is said where drops are.
+        ProbeOutcome::NoAnswer(after) if here || is_dropped_here => Found::fine(format!(
             "a connection of our own got no answer in {:.1} s: why is said above",
             after.as_secs_f64()
         )),
@@ -110,6 +112,16 @@ fn of_handshake(facts: &Facts, address: &AddressFacts, after: Duration, end: Opt
                 Verdict::new("closed-at-once", Confidence::Likely, text).advise(Remedy::text(remedy)),
             )
         }
+        // A program or rule chose its listener, which is not known: that no process accepts is known all the same.
+        Fate::Waiting if facts.listeners_at(address).next().is_none() && seconds >= 1.0 => {
+            let text = format!(
+                "{set_up} by the kernel alone, and no process accepted it in {seconds:.1} s{led}; at which listener it waits is not known"
+            );
+            let remedy = "see which listener the rule or program leads to (tcptrace listeners), and whether its process runs";
+            Found::Problem(
+                Verdict::new("not-accepting", Confidence::Likely, text).advise(Remedy::text(remedy)),
+            )
+        }
         Fate::Waiting => Found::unknown(format!(
             "{set_up} by the kernel alone: no process accepted it in {seconds:.1} s{led}"
         )),
@@ -135,9 +147,12 @@ fn of_handshake(facts: &Facts, address: &AddressFacts, after: Duration, end: Opt
 
 fn of_others(facts: &Facts, address: &AddressFacts) -> Found {
     if let Some(finding) = facts.finding(address, &["connect-refused"]) {
-        return as_found("refused", finding);
+        return as_explained(facts, address, finding).unwrap_or_else(|| as_found("refused", finding));
     }
     if let Some(finding) = facts.finding(address, &["syn-unanswered"]) {
+        if let Some(explained) = as_explained(facts, address, finding) {
+            return explained;
+        }
         // A host on the way said so, or there was no word at all.
         let errno = finding.evidence.get("errno");
         let said = matches!(errno, Some(Value::Text(errno)) if errno != "ETIMEDOUT");
@@ -166,6 +181,9 @@ fn of_others(facts: &Facts, address: &AddressFacts) -> Found {
     if established > 0 {
         let text = format!("{established} connections to it are established from {}", facts.client);
         return Found::Answers(Verdict::new("answers", Confidence::Possible, text));
+    }
+    if facts.finding(address, &["handshake-dropped"]).is_some() {
+        return Found::fine("this host drops what would set connections up: see above");
     }
     Found::unknown("no connection to it was seen; --probe opens one")
 }

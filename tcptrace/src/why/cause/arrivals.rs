@@ -36,6 +36,13 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     if queued || !sees_syns {
         return Found::unknown(format!("no {what} in {span:.1} s"));
     }
+    // A client did try.
+    let tried = address.probe.is_some()
+        || facts.syn_again(address) > 0
+        || facts.finding(address, &["handshake-dropped", "connect-refused", "syn-unanswered"]).is_some();
+    if tried {
+        return Found::unknown(format!("no SYN has reached the listener in {span:.1} s: see above"));
+    }
     let text = format!(
         "it listens, and no SYN has arrived in {span:.1} s: no client tried, or it is lost before it reaches this host"
     );

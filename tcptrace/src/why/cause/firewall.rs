@@ -1,14 +1,19 @@
 //! Whether something inside this host drops or rejects the handshake before it reaches the listener.
 
-use super::as_found;
-use crate::finding::{Confidence, Remedy, Value};
-use crate::why::{AddressFacts, Facts, Found, ProbeOutcome, Verdict};
+use super::{as_found, name};
+use crate::event::NetfilterQueue;
+use crate::finding::{Confidence, Finding, Remedy, Value};
+use crate::why::{AddressFacts, Facts, Found, Place, ProbeOutcome, Verdict};
 
 pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     if let Some(finding) = facts.finding(address, &["handshake-dropped"]) {
         return match (as_found("handshake-dropped", finding), &address.probe) {
             // Somebody is kept out, as a firewall may well mean to; not us.
             (Found::Problem(verdict), Some(ProbeOutcome::Connected { .. })) => {
+                Found::Problem(Verdict { confidence: Confidence::Possible, ..verdict })
+            }
+            // One packet of many may be lost without harm: it is sent again.
+            (Found::Problem(verdict), None) if is_one(finding) && others_are_accepted(facts, address) => {
                 Found::Problem(Verdict { confidence: Confidence::Possible, ..verdict })
             }
             (found, _) => found,
@@ -55,6 +60,12 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
         ));
         return Found::Problem(verdict);
     }
+    if unanswered
+        && !full
+        && let Some((place, queue)) = address.holding.first()
+    {
+        return held(facts, address, place, queue);
+    }
     if unanswered && !full {
         // Other clients get through: what is dropped is dropped for some only.
         let others = address.pending.established;
@@ -88,6 +99,32 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     }
 }
 
+fn is_one(finding: &Finding) -> bool {
+    finding.evidence.get("dropped") == Some(&Value::Number(1))
+}
+
+fn others_are_accepted(facts: &Facts, address: &AddressFacts) -> bool {
+    let listeners: Vec<_> = facts.listeners_at(address).collect();
+    super::accepting::accepted(&listeners).is_some_and(|accepted| accepted > 0)
+}
+
+/// What waits in a queue is neither dropped nor delivered: no probe shows it.
+fn held(facts: &Facts, address: &AddressFacts, place: &Place, queue: &NetfilterQueue) -> Found {
+    let to = facts.listeners_at(address).next().map_or_else(|| address.to.to_string(), name);
+    let text = format!(
+        "SYNs to {to} are sent again without an answer, though it has room; {} packets wait in netfilter queue {} of {place}, whose reader (netlink port {}) does not answer for them",
+        queue.waiting, queue.number, queue.reader
+    );
+    let remedy = Remedy::command(
+        "find the program that reads the queue (as a rule its pid is the netlink port), and restart it or see why it does not go on",
+        place.command(&format!("grep . /proc/net/netfilter/nfnetlink_queue; ps -fp {}", queue.reader)),
+    );
+    let bypass = Remedy::text(
+        "the queue is filled by a rule with `queue` (iptables: -j NFQUEUE); its bypass helps only while no program reads it",
+    );
+    Found::Problem(Verdict::new("nfqueue-held", Confidence::Likely, text).advise(remedy).advise(bypass))
+}
+
 /// Whether a queue of its listeners was full at any look while this was watched: that explains silence by itself.
 fn was_full(facts: &Facts, address: &AddressFacts) -> bool {
     let Some(seen) = &facts.seen else { return false };
@@ -105,7 +142,7 @@ fn is_told_by_icmp(facts: &Facts, address: &AddressFacts) -> bool {
     matches!(errno, Some(Value::Text(errno)) if errno != "ETIMEDOUT")
 }
 
-fn rules(server: &crate::why::Place) -> Remedy {
+fn rules(server: &Place) -> Remedy {
     Remedy::command(
         "look for rules that drop or reject it, with their counters",
         server.command("nft list ruleset"),

@@ -1,7 +1,7 @@
 //! Whether a process listens: at this address, of this family, in this namespace.
 
 use super::{as_found, name};
-use crate::finding::{Confidence, Remedy};
+use crate::finding::{Confidence, Remedy, State};
 use crate::stock::Listener;
 use crate::why::facts::Fit;
 use crate::why::far_end::Fate;
@@ -16,6 +16,14 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
         ));
     };
     let covering: Vec<&Listener> = facts.listeners_at(address).collect();
+    // The kernel's answer outweighs what the listener's address and the routes suggest: of a VRF they show nothing.
+    let connected = matches!(address.probe, Some(ProbeOutcome::Connected { .. }));
+    let other_device = facts
+        .finding(address, &["no-listener"])
+        .filter(|finding| finding.cause == "other-device" && finding.state != State::Closed && !connected);
+    if let Some(finding) = other_device {
+        return as_found("other-device", finding);
+    }
     if let Some((first, others)) = covering.split_first() {
         let more = if others.is_empty() {
             String::new()
@@ -120,6 +128,29 @@ fn missing(facts: &Facts, address: &AddressFacts, server: &Place, port: u16, sur
     if let Some(finding) = facts.finding(address, &["no-listener"]).filter(|f| f.cause == "other-device") {
         return as_found("other-device", finding);
     }
+    let outside = with(Fit::OtherDevice).find(|other| other.socket.ifindex == 0);
+    if let Some((other, vrf)) = outside.zip(address.vrf.as_ref()) {
+        let text = format!(
+            "{} listens outside of the VRF {} that {} is in: without net.ipv4.tcp_l3mdev_accept it takes no connections of it",
+            name(other),
+            vrf.name,
+            to.ip()
+        );
+        let verdict = Verdict::new("other-device", Confidence::Likely.min(sure), text);
+        let accept = server.command("sysctl -w net.ipv4.tcp_l3mdev_accept=1");
+        return Found::Problem(
+            verdict
+                .advise(Remedy::command(
+                    "let listeners without a device take the connections of every VRF",
+                    accept,
+                ))
+                .advise(Remedy::text(format!(
+                    "or start {} in the VRF: ip vrf exec {} COMMAND",
+                    program(other),
+                    vrf.name
+                ))),
+        );
+    }
     if let Some(other) = with(Fit::OtherDevice).next() {
         let device = facts.device_name(other);
         let by = address.arrival.as_ref().map_or("another", |device| device.name.as_str());
@@ -186,7 +217,8 @@ fn missing(facts: &Facts, address: &AddressFacts, server: &Place, port: u16, sur
     }
     // In the ephemeral range they may as well be clients' own.
     let servers_port = address.knobs.is_ephemeral(port) == Some(false);
-    if address.left_over.connected > 0 && servers_port {
+    // Where a program or rule may choose another listener, the port has connections without one of its own.
+    if address.left_over.connected > 0 && servers_port && address.steered.may.is_empty() {
         let text = format!(
             "no process listens on port {port} any more: {} of its connections are left, so something did until lately",
             address.left_over.connected

@@ -35,10 +35,20 @@ fn as_found(verdict: &'static str, finding: &Finding) -> Found {
     Found::Problem(said)
 }
 
+/// What a finding says that another one explains: the remedy is the other's, and so is the verdict, where a step reports it.
+fn as_explained(facts: &Facts, address: &AddressFacts, finding: &Finding) -> Option<Found> {
+    let by = finding.explained_by.as_ref()?;
+    facts.finding(address, &[by.code])?;
+    Some(Found::fine(format!("{}: see {} above", finding.title, by.code)))
+}
+
 /// Two looks that cannot both be right. It is said; which of them is wrong is not known.
 pub(super) fn contradiction(facts: &Facts, address: &AddressFacts) -> Option<Found> {
     let listeners: Vec<&Listener> = facts.listeners_at(address).collect();
-    let accepted = accepting::accepted(&listeners)?;
+    let accepted: u64 = listeners
+        .iter()
+        .map(|listener| listener.traced.as_ref().and_then(|traced| traced.accepted_then))
+        .sum::<Option<u64>>()?;
     // Each that is accepted was completed while it was watched, or had waited before.
     let before: u32 = listeners.iter().map(|listener| facts.depth_before(listener)).sum::<Option<u32>>()?;
     let completed: u64 = listeners

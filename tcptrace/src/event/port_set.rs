@@ -4,10 +4,57 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
+/// A range of ports, both ends included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PortRange {
+    /// First port.
+    pub first: u16,
+    /// Last port.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// How many ports it has.
+    pub fn len(self) -> u32 {
+        (u32::from(self.last) + 1).saturating_sub(u32::from(self.first))
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether `port` is in it.
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
 /// A set of ports (0–65535). Ranges are kept sorted, apart and merged, so that equal sets are equal and print alike.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Vec<PortRange>", into = "Vec<PortRange>")]
 pub struct PortSet {
-    ranges: Vec<RangeInclusive<u16>>,
+    ranges: Vec<PortRange>,
+}
+
+impl From<Vec<PortRange>> for PortSet {
+    fn from(ranges: Vec<PortRange>) -> Self {
+        ranges.into_iter().map(|range| range.first..=range.last).collect()
+    }
+}
+
+impl From<PortSet> for Vec<PortRange> {
+    fn from(set: PortSet) -> Self {
+        set.ranges
+    }
 }
 
 impl PortSet {
@@ -24,16 +71,16 @@ impl PortSet {
         let (mut first, mut last) = (first, last);
         // Ranges that overlap or touch the new one become part of it.
         self.ranges.retain(|range| {
-            let apart = range.end().checked_add(1).is_some_and(|after| after < first)
-                || last.checked_add(1).is_some_and(|after| after < *range.start());
+            let apart = range.last.checked_add(1).is_some_and(|after| after < first)
+                || last.checked_add(1).is_some_and(|after| after < range.first);
             if !apart {
-                first = first.min(*range.start());
-                last = last.max(*range.end());
+                first = first.min(range.first);
+                last = last.max(range.last);
             }
             apart
         });
-        let at = self.ranges.partition_point(|range| *range.start() < first);
-        self.ranges.insert(at, first..=last);
+        let at = self.ranges.partition_point(|range| range.first < first);
+        self.ranges.insert(at, PortRange { first, last });
     }
 
     /// Adds one port.
@@ -44,30 +91,35 @@ impl PortSet {
     /// Adds every port of `other`.
     pub fn merge(&mut self, other: &Self) {
         for range in &other.ranges {
-            self.add_range(*range.start(), *range.end());
+            self.add_range(range.first, range.last);
         }
     }
 
     /// Whether `port` is in the set.
     pub fn contains(&self, port: u16) -> bool {
-        let at = self.ranges.partition_point(|range| *range.end() < port);
-        self.ranges.get(at).is_some_and(|range| range.contains(&port))
+        let at = self.ranges.partition_point(|range| range.last < port);
+        self.ranges.get(at).is_some_and(|range| range.contains(port))
     }
 
     /// How many ports are in the set (0–65536).
     pub fn len(&self) -> u32 {
-        self.len_within(0, u16::MAX)
+        self.len_within(PortRange { first: 0, last: u16::MAX })
     }
 
-    /// How many ports of `first..=last` are in the set.
-    pub fn len_within(&self, first: u16, last: u16) -> u32 {
-        self.ranges
-            .iter()
-            .filter_map(|range| {
-                let (low, high) = (first.max(*range.start()), last.min(*range.end()));
-                (low <= high).then(|| u32::from(high) - u32::from(low) + 1)
-            })
-            .sum()
+    /// How many ports of `within` are in the set.
+    pub fn len_within(&self, within: PortRange) -> u32 {
+        let common = |own: &PortRange| {
+            PortRange { first: own.first.max(within.first), last: own.last.min(within.last) }.len()
+        };
+        self.ranges.iter().map(common).sum()
+    }
+
+    /// The set and `port`.
+    #[must_use]
+    pub fn with(&self, port: u16) -> Self {
+        let mut set = self.clone();
+        set.add(port);
+        set
     }
 
     /// Whether no port is in the set.
@@ -77,7 +129,7 @@ impl PortSet {
 
     /// The ranges, ascending, apart from each other.
     pub fn ranges(&self) -> impl Iterator<Item = RangeInclusive<u16>> + '_ {
-        self.ranges.iter().cloned()
+        self.ranges.iter().map(|range| range.first..=range.last)
     }
 }
 
@@ -91,16 +143,31 @@ impl FromIterator<u16> for PortSet {
     }
 }
 
+impl FromIterator<RangeInclusive<u16>> for PortSet {
+    fn from_iter<I: IntoIterator<Item = RangeInclusive<u16>>>(ranges: I) -> Self {
+        let given = ranges.into_iter().map(|range| PortRange { first: *range.start(), last: *range.end() });
+        let mut given: Vec<PortRange> = given.filter(|range| !range.is_empty()).collect();
+        given.sort_unstable_by_key(|range| range.first);
+        let mut ranges: Vec<PortRange> = Vec::new();
+        for range in given {
+            match ranges.last_mut() {
+                Some(before) if u32::from(range.first) <= u32::from(before.last) + 1 => {
+                    before.last = before.last.max(range.last);
+                }
+                _ => ranges.push(range),
+            }
+        }
+        Self { ranges }
+    }
+}
+
 impl fmt::Display for PortSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, range) in self.ranges.iter().enumerate() {
             if index > 0 {
                 f.write_str(",")?;
             }
-            write!(f, "{}", range.start())?;
-            if range.start() != range.end() {
-                write!(f, "-{}", range.end())?;
-            }
+            if range.first == range.last { write!(f, "{}", range.first)? } else { write!(f, "{range}")? }
         }
         Ok(())
     }
@@ -174,11 +241,23 @@ mod tests {
     #[test]
     fn counts_within_a_range() {
         let reserved = set("35000-36000,40000");
+        let within = |first, last| reserved.len_within(PortRange { first, last });
         assert_eq!(reserved.len(), 1002);
-        assert_eq!(reserved.len_within(32768, 60999), 1002);
-        assert_eq!(reserved.len_within(35500, 40000), 502);
-        assert_eq!(reserved.len_within(50000, 60000), 0);
+        assert_eq!(within(32768, 60999), 1002);
+        assert_eq!(within(35500, 40000), 502);
+        assert_eq!(within(50000, 60000), 0);
         assert_eq!(set("0-65535").len(), 65536);
+    }
+
+    #[test]
+    fn one_port_more_and_back_from_json() {
+        assert_eq!(set("35000-36000").with(35010), set("35000-36000"));
+        assert_eq!(set("35000-36002").with(39999).to_string(), "35000-36002,39999");
+        assert_eq!(PortSet::default().with(65535).to_string(), "65535");
+        // A recording may come from anywhere: what it says is put in order.
+        let unsorted = r#"[{"first":9,"last":9},{"first":5,"last":4},{"first":1,"last":8}]"#;
+        assert_eq!(serde_json::from_str::<PortSet>(unsorted).unwrap(), set("1-9"));
+        assert_eq!(crate::output::json_text(&set("1-9")), r#"[{"first":1,"last":9}]"#);
     }
 
     proptest! {
