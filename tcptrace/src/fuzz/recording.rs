@@ -186,7 +186,7 @@ fn report(bytes: &[u8]) {
     let (mut events, mut digest) = (Vec::new(), Digest::new(None, None, None));
     let papers = [Paper::default(), Paper::default()];
     let [for_text, for_lines] = papers.clone();
-    let to_text = Output::Text(Box::new(TextWriter::new(for_text, Look::plain(TimeZone::UTC))));
+    let to_text = Output::Text(TextWriter::new(for_text, Look::plain(TimeZone::UTC)));
     let mut said = Pipeline::new(to_text, Selection::default(), true);
     let mut lines = Pipeline::new(Output::Json(JsonWriter::new(for_lines)), Selection::default(), true);
     while reader.next_events(&mut events).is_ok_and(|more| more) {

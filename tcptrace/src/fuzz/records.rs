@@ -41,7 +41,7 @@ fn seeds() -> Vec<Vec<u8>> {
 fn run(bytes: &[u8]) {
     let Ok(event) = decode_record(bytes, ClockOffset::default()) else { return };
     let paper = Paper::default();
-    let to_text = Output::Text(Box::new(TextWriter::new(paper.clone(), Look::plain(TimeZone::UTC))));
+    let to_text = Output::Text(TextWriter::new(paper.clone(), Look::plain(TimeZone::UTC)));
     let mut said = Pipeline::new(to_text, Selection::default(), true);
     let _said = said.feed(&[event]);
     let _said = said.finish();

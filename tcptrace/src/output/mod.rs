@@ -51,7 +51,7 @@ pub enum Output<W: Write> {
     /// One JSON object a line.
     Json(JsonWriter<W>),
     /// For people.
-    Text(Box<TextWriter<W>>),
+    Text(TextWriter<W>),
 }
 
 impl<W: Write> Output<W> {

@@ -52,7 +52,7 @@ pub fn stdout_output(json: bool, counters: bool) -> Output<impl Write> {
     if json {
         Output::Json(JsonWriter::new(out))
     } else {
-        Output::Text(Box::new(TextWriter::new(out, Look { zone: zone::local(), screen, counters })))
+        Output::Text(TextWriter::new(out, Look { zone: zone::local(), screen, counters }))
     }
 }
 
