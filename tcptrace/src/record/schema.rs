@@ -54,7 +54,7 @@ macro_rules! columns {
                     self.others_between.put(row, others);
                 }
                 let columns: Vec<ArrayRef> = vec![$( self.$name.finish(&order)?, )+];
-                RecordBatch::try_new(schema(), columns)
+                RecordBatch::try_new(schema(), in_file_order(&columns))
             }
 
             /// About how many bytes are in the columns whose values have no size of their own.
@@ -241,18 +241,132 @@ macro_rules! with_the_counters {
 tcptrace_common::listener_counters!(with_the_counters);
 pub(super) use for_each_count;
 
+/// The members in the order of a file's columns. A file that has lost its header is read by it, so it stays as it is, whatever the
+/// order above: what is new comes last.
+const FILE_ORDER: [&str; 88] = [
+    "time",
+    "event",
+    "netns",
+    "pid",
+    "tid",
+    "uid",
+    "cgroup",
+    "comm",
+    "container",
+    "family",
+    "local_ip",
+    "local_port",
+    "remote_ip",
+    "remote_port",
+    "device",
+    "sk",
+    "inode",
+    "child",
+    "queue",
+    "queue_limit",
+    "syn_queue",
+    "cause",
+    "how",
+    "total",
+    "duration_ns",
+    "timeouts",
+    "options",
+    "syncookies",
+    "backlog",
+    "errno",
+    "time_wait",
+    "carried",
+    "syns",
+    "syn_drops_accept_queue",
+    "syn_drops_syn_queue",
+    "syn_drops_max_syn_backlog",
+    "syn_drops_no_route",
+    "cookies_sent",
+    "retransmits_timer",
+    "retransmits_duplicate_syn",
+    "expired",
+    "ack_drops_accept_queue",
+    "ack_drops_other",
+    "socket_drops",
+    "enqueued",
+    "accepted",
+    "wait_total_ns",
+    "waits",
+    "wait_max_ns",
+    "depth_max",
+    "syn_queue_max",
+    "last_retransmit",
+    "last_accept",
+    "last_enqueue",
+    "last_acceptor_pid",
+    "last_acceptor_tid",
+    "wait_bucket_ns",
+    "wait_bucket_count",
+    "handshake_bucket_ns",
+    "handshake_bucket_count",
+    "connects_since",
+    "connects_syns_again",
+    "connects_unanswered",
+    "connects_established",
+    "connects_refused",
+    "connects_unreachable",
+    "connects_timed_out",
+    "connects_cancelled",
+    "connects_errors",
+    "acked",
+    "defers_accept",
+    "icmp",
+    "cookies_at_limit",
+    "cookies_dropped",
+    "cookies_dropped_at_limit",
+    "cookies_valid",
+    "cookies_invalid",
+    "cookies_accepted",
+    "fast_opens",
+    "retransmits_unknown",
+    "resets",
+    "aborts",
+    "icmp_ends",
+    "joins",
+    "deferred",
+    "orphans",
+    "others_between",
+    "detail",
+];
+
+/// Of each column of a file, which member it is.
+static MEMBERS: LazyLock<Vec<usize>> = LazyLock::new(|| {
+    let place = |column: &&str| DESCRIPTIONS.iter().position(|member| member.name == *column);
+    FILE_ORDER.iter().filter_map(place).collect()
+});
+
+/// What there is of each member, in a file's order.
+fn in_file_order<T: Clone>(of_members: &[T]) -> Vec<T> {
+    MEMBERS.iter().filter_map(|member| of_members.get(*member).cloned()).collect()
+}
+
 /// The column that says in which order the rows of a batch came.
 pub(super) const ORDER: &str = "others_between";
 
 /// The schema, without a recording's own metadata.
 pub(super) fn schema() -> SchemaRef {
-    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| Arc::new(Schema::new(fields())));
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| Arc::new(Schema::new(in_file_order(&fields()))));
     Arc::clone(&SCHEMA)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_has_every_member_once() {
+        assert_eq!(FILE_ORDER.len(), DESCRIPTIONS.len());
+        assert_eq!(MEMBERS.len(), FILE_ORDER.len(), "a column of no member");
+        let mut members = MEMBERS.clone();
+        members.sort_unstable();
+        members.dedup();
+        assert_eq!(members.len(), DESCRIPTIONS.len(), "a member has two columns");
+    }
 
     #[test]
     fn columns_have_names_and_texts_of_their_own() {
