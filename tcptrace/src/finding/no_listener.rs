@@ -21,7 +21,7 @@ impl Diagnosis for NoListener {
     const CAUSES: &'static [CauseRule] = &[
         CauseRule {
             code: "never-listened",
-            means: "no process has listened there since the tracer started, at any address, in any namespace",
+            means: "no process listens on that port, at any address, in any namespace, and none has in this one since the tracer started",
             certain: Some("SYNs found no socket, and the listeners of every namespace were looked up"),
             likely: Some("SYNs found no socket, and some namespaces or processes could not be looked at"),
             possible: None,
@@ -108,7 +108,7 @@ impl Diagnosis for NoListener {
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = AbsentKey;
-    type Memory = ();
+    type Memory = Vrf;
 
     fn concern(&self, change: &Change, _world: &Correlator) -> Option<Concern<AbsentKey>> {
         match change {
@@ -117,14 +117,26 @@ impl Diagnosis for NoListener {
         }
     }
 
-    fn begin(&mut self, _key: &AbsentKey, _world: &Correlator) {}
-
-    fn observe(&mut self, _key: &AbsentKey, _memory: &mut (), _change: &Change, _world: &Correlator) {}
-
-    fn describe(&self, key: &AbsentKey, _memory: &(), world: &Correlator) -> Option<Description> {
-        let absent = world.absent(*key)?;
-        Some(Account { key: *key, absent, world }.describe())
+    fn begin(&mut self, _key: &AbsentKey, _world: &Correlator) -> Vrf {
+        Vrf::default()
     }
+
+    fn observe(&mut self, key: &AbsentKey, vrf: &mut Vrf, _change: &Change, world: &Correlator) {
+        let Some(absent) = world.absent(*key) else { return };
+        let account = Account { key: *key, absent, vrf: *vrf, world };
+        vrf.kept_apart |= account.is_kept_apart_by_vrf();
+    }
+
+    fn describe(&self, key: &AbsentKey, vrf: &Vrf, world: &Correlator) -> Option<Description> {
+        let absent = world.absent(*key)?;
+        Some(Account { key: *key, absent, vrf: *vrf, world }.describe())
+    }
+}
+
+/// What a VRF did to the SYNs. To let its connections through afterwards makes of the listener none that was started since.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Vrf {
+    kept_apart: bool,
 }
 
 /// Why nobody answers at that address.
@@ -148,6 +160,7 @@ enum Cause<'a> {
 struct Account<'a> {
     key: AbsentKey,
     absent: &'a Absent,
+    vrf: Vrf,
     world: &'a Correlator,
 }
 
@@ -184,7 +197,13 @@ impl Account<'_> {
             return listener.device != device;
         }
         // Packets of a VRF's devices come by the VRF.
-        self.is_vrf(device) && self.l3mdev_accept() != Some(true)
+        self.is_vrf(device) && (self.vrf.kept_apart || self.l3mdev_accept() != Some(true))
+    }
+
+    /// Whether the SYNs came by a VRF, and a listener outside of it was not to take them.
+    fn is_kept_apart_by_vrf(&self) -> bool {
+        let by_vrf = self.device_of_syns().is_some_and(|device| self.is_vrf(device));
+        by_vrf && matches!(self.cause(), Cause::OtherDevice(listener) if listener.device == 0)
     }
 
     /// The device that the kernel compares with a listener's: the one that the SYNs came by. What a host sends to an address of
@@ -228,7 +247,7 @@ impl Account<'_> {
     fn other_device(&self, l: &ReportedListener) -> (String, Vec<Remedy>) {
         let (who, came_by) = (self.name(l), self.came_by());
         if l.device == 0 {
-            let value = u8::from(self.l3mdev_accept() == Some(true));
+            let value = if self.l3mdev_accept() == Some(true) { "1 by now" } else { "0" };
             let explanation = format!(
                 "{who} listens on {}, bound to no device, and the SYNs came by {came_by}: a listener outside of a VRF takes its \
                  connections only with net.ipv4.tcp_l3mdev_accept=1 (it is {value})",
@@ -336,7 +355,7 @@ impl Account<'_> {
             ),
             Cause::NeverListened => (
                 "never-listened",
-                "nobody has listened on that port since the tracer started, at any address, in any namespace"
+                "no process listens on that port, at any address, in any namespace, and none has in this one since the tracer started"
                     .to_owned(),
                 one("start the service, or call the port that it is on".to_owned()),
             ),

@@ -140,7 +140,17 @@ impl Play {
     }
 
     pub(crate) fn knobs_with(&mut self, somaxconn: u32, syncookies: u32) {
-        let knobs = KnobSample {
+        self.knobs_but(somaxconn, syncookies, |_| ());
+    }
+
+    /// The knobs, after a change.
+    pub(crate) fn knobs_but(
+        &mut self,
+        somaxconn: u32,
+        syncookies: u32,
+        change: impl FnOnce(&mut KnobSample),
+    ) {
+        let mut knobs = KnobSample {
             netns: NETNS,
             cookie: None,
             somaxconn: Some(somaxconn),
@@ -159,6 +169,7 @@ impl Play {
             timestamps: Some(1),
             l3mdev_accept: Some(false),
         };
+        change(&mut knobs);
         self.send(self.now, Kind::KnobSample(Box::new(knobs)));
     }
 

@@ -14,6 +14,7 @@ use crate::event::{
     Distribution, Event, Kind, ListenerRef, ListenerSample, ListenerTotals, OwnerConfidence, PrefixSample,
     Timestamp, listener_sample,
 };
+use crate::host::sock_diag::Listener;
 use crate::probe::BackEnd;
 
 /// Seconds between two looks at the histograms.
@@ -122,7 +123,14 @@ impl Live {
         // Each map is read by system calls, during which the kernel skips kprobes on this CPU: no more often than needed.
         self.seconds += 1;
         let in_full = in_full || self.seconds.is_multiple_of(IN_FULL);
-        for (key, changed, sample) in self.news_of_listeners() {
+        let mut shown = HashMap::new();
+        for (key, mut changed, mut sample) in self.news_of_listeners() {
+            if is_waiting(&sample, self.now())
+                && let Some(depth) = self.shorter_queue(&sample, &mut shown)
+            {
+                sample.listener.depth = depth;
+                changed = true;
+            }
             if is_waiting(&sample, self.now()) {
                 let troubled = (sample.listener.sk, sample.endpoints);
                 self.troubled.entry(sample.listener.inode).or_insert(troubled);
@@ -147,6 +155,21 @@ impl Live {
             kinds.extend(self.prefixes());
         }
         kinds
+    }
+
+    /// How long the accept queue of a listener really is, if that is less than what the kernel side saw last: an accept() that was
+    /// asleep while another tracer attached to the function it sleeps in returns unseen. (The kernel changes the trampoline, and what
+    /// waits in the old one leaves it without its exit programs: `bpf_tramp_image_put`.)
+    fn shorter_queue(
+        &mut self,
+        sample: &ListenerSample,
+        shown: &mut HashMap<u32, Vec<Listener>>,
+    ) -> Option<u32> {
+        let netns = sample.endpoints.netns;
+        let shown = shown.entry(netns).or_insert_with(|| self.places.listeners_in(netns));
+        let inode = Some(sample.listener.inode).filter(|inode| *inode != 0)?;
+        let listener = shown.iter().find(|listener| listener.inode == inode)?;
+        (listener.depth < sample.listener.depth).then_some(listener.depth)
     }
 
     /// Connections completed by remote network, where that changed.

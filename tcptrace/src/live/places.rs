@@ -396,13 +396,18 @@ impl Places {
     pub(super) fn listeners(&mut self) -> Vec<(u32, Listener)> {
         let mut listeners = Vec::new();
         for netns in self.ids() {
-            let Some(diag) = self.diag(netns) else { continue };
-            match diag.listeners() {
-                Ok(found) => listeners.extend(found.into_iter().map(|listener| (netns, listener))),
-                Err(error) => self.once.warn("listeners", netns, &error),
-            }
+            listeners.extend(self.listeners_in(netns).into_iter().map(|listener| (netns, listener)));
         }
         listeners
+    }
+
+    /// Every listener of one namespace.
+    pub(super) fn listeners_in(&mut self, netns: u32) -> Vec<Listener> {
+        let Some(diag) = self.diag(netns) else { return Vec::new() };
+        diag.listeners().unwrap_or_else(|error| {
+            self.once.warn("listeners", netns, &error);
+            Vec::new()
+        })
     }
 }
 

@@ -207,6 +207,16 @@ fn a_listener_outside_of_the_vrf_needs_the_knob() {
 }
 
 #[test]
+fn to_let_in_what_comes_by_a_vrf_makes_no_listener_that_was_started_since() {
+    let mut play = by_device_3("10.0.0.1:80", "0.0.0.0:80", 0, true);
+    play.knobs_but(4096, 1, |knobs| knobs.l3mdev_accept = Some(true));
+    play.ticks_until(3000);
+    let finding = play.only();
+    assert_eq!(finding.cause, "other-device");
+    assert!(finding.explanation.contains("tcp_l3mdev_accept=1 (it is 1 by now)"), "{}", finding.explanation);
+}
+
+#[test]
 fn a_listener_that_takes_the_syns_was_started_since() {
     let play = by_device_3("10.0.0.1:80", "0.0.0.0:80", 3, false);
     assert_eq!((play.only().cause, play.only().confidence), ("listener-started", Confidence::Likely));
