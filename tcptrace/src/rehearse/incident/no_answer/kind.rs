@@ -211,7 +211,7 @@ impl Kind {
             Self::Unreachable => "unreachable",
             Self::Blackhole => "blackhole-route",
             Self::SynQueue => "syn-queue-full",
-            Self::AcceptQueue => "accept-queue-full",
+            Self::AcceptQueue => "accept-queue-overflow",
             Self::Stopped => "process-stopped",
             Self::Upstream => "no-answer",
         }
