@@ -1,6 +1,6 @@
 //! Under sudo, what a user hands to `record` runs as that user, with none of what tracing needs, and the file is the user's.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,9 +19,11 @@ const NOT_PERMITTED: i32 = 3;
 /// The recording's owner, group and mode.
 type Owned = (u32, u32, u32);
 
-/// As sudo leaves it for user 65534, who called it: the command's words of itself, and whose the recording is.
-fn recorded(extra: &[&str]) -> Result<Option<(String, Owned)>> {
+/// As sudo leaves it for user 65534, who called it: the command's words of itself, and whose the recording is, made in a directory
+/// of `owner`.
+fn recorded(extra: &[&str], owner: Option<u32>) -> Result<Option<(String, Owned)>> {
     let directory = tempfile::tempdir()?;
+    chown(directory.path(), owner, None)?;
     let path = directory.path().join("run.arrows");
     let script = format!(
         "echo ids $(id -u) $(id -g); grep -E '^(CapPrm|CapEff|CapAmb|Groups)' /proc/self/status; {DESCRIPTORS}"
@@ -46,7 +48,7 @@ fn recorded(extra: &[&str]) -> Result<Option<(String, Owned)>> {
 
 #[test]
 fn the_command_is_run_as_who_called_sudo_and_the_file_is_theirs() -> Result<()> {
-    let Some((said, file)) = recorded(&[])? else { return Ok(()) };
+    let Some((said, file)) = recorded(&[], Some(65534))? else { return Ok(()) };
     ensure!(said.contains("ids 65534 65533\n"), "{said}");
     ensure!(said.contains("Groups:\t65533 \n"), "root's groups are left: {said}");
     for set in ["CapPrm", "CapEff", "CapAmb"] {
@@ -59,9 +61,16 @@ fn the_command_is_run_as_who_called_sudo_and_the_file_is_theirs() -> Result<()> 
 
 #[test]
 fn as_root_where_that_is_asked_for() -> Result<()> {
-    let Some((said, file)) = recorded(&["--as-root"])? else { return Ok(()) };
+    let Some((said, file)) = recorded(&["--as-root"], Some(65534))? else { return Ok(()) };
     ensure!(said.contains("ids 0 "), "{said}");
     ensure!(said.ends_with(&descriptors()?), "a descriptor of ours is left: {said}");
     ensure!(file == (65534, 65533, 0o600), "{file:?}");
+    Ok(())
+}
+
+#[test]
+fn in_a_directory_that_is_not_theirs_the_file_stays_root_s() -> Result<()> {
+    let Some((_, (uid, _, mode))) = recorded(&[], None)? else { return Ok(()) };
+    ensure!((uid, mode) == (0, 0o600), "{uid} {mode:o}");
     Ok(())
 }

@@ -417,33 +417,49 @@ mod tests {
         }
     }
 
-    #[test]
-    fn workers_that_accept_are_busy_and_not_the_one_that_listened() {
+    /// gunicorn[5000] listened, and each of these workers has accepted before the load came. 6039 is one of them.
+    fn pre_forked(others: &[u32]) -> (Play, Server) {
         let mut play = Play::new(4096);
-        let server = Server::new(100, "0.0.0.0:1080", 128);
+        let mut server = Server::new(100, "0.0.0.0:1080", 128);
         server.listen(&mut play, task(5000, "gunicorn"), Some(128), 4096);
-        play.process(6039, "worker", "gunicorn: worker [a]");
-        play.process(6041, "worker", "gunicorn: worker [b]");
-        let mut server = server;
+        for pid in [6039].iter().chain(others) {
+            play.process(*pid, "worker", "gunicorn: worker");
+        }
         server.run(&mut play, 100, 50, 2000);
-        server.client();
-        server.accept(2100, crate::event::Acceptor { pid: 6041, tid: 6041 }, 1);
-        play.send(2100, server.sample());
-        let at_work = |pid| ProcessState {
+        for pid in others.iter().copied() {
+            server.client();
+            server.accept(2100, crate::event::Acceptor { pid, tid: pid }, 1);
+            play.send(2100, server.sample());
+        }
+        (play, server)
+    }
+
+    /// A worker that is busy with what it accepted.
+    fn at_work(pid: u32) -> ProcessState {
+        ProcessState {
             pid,
             acceptors_in_epoll: 0,
             acceptors_waiting: 0,
             in_epoll: 0,
             watches: Some(Watch::NoEpoll),
             ..asleep()
-        };
-        let states = [at_work(6039), at_work(6041)];
+        }
+    }
+
+    /// Connections come for six seconds and are not accepted; the workers are seen like this.
+    fn overwhelmed(play: &mut Play, server: &mut Server, states: &[ProcessState]) {
         for second in 3..=8 {
-            server.run(&mut play, 300, 0, second * 1000);
+            server.run(play, 300, 0, second * 1000);
             for state in states {
-                play.send(play.now, Kind::ProcessState(state));
+                play.send(play.now, Kind::ProcessState(*state));
             }
         }
+    }
+
+    #[test]
+    fn workers_that_accept_are_busy_and_not_the_one_that_listened() {
+        let (mut play, mut server) = pre_forked(&[6041]);
+        overwhelmed(&mut play, &mut server, &[at_work(6039), at_work(6041)]);
         let finding = play.only();
         assert_eq!((finding.cause, finding.confidence), ("busy", Confidence::Certain));
         assert!(finding.title.starts_with("worker[6039] 0.0.0.0:1080"), "{}", finding.title);
@@ -457,34 +473,9 @@ mod tests {
 
     #[test]
     fn a_stopped_worker_among_busy_ones_is_named_and_to_be_continued() {
-        let mut play = Play::new(4096);
-        let server = Server::new(100, "0.0.0.0:1080", 128);
-        server.listen(&mut play, task(5000, "gunicorn"), Some(128), 4096);
-        for pid in [6039, 6041, 6042] {
-            play.process(pid, "worker", "gunicorn: worker");
-        }
-        let mut server = server;
-        server.run(&mut play, 100, 50, 2000);
-        for pid in [6041, 6042] {
-            server.client();
-            server.accept(2100, crate::event::Acceptor { pid, tid: pid }, 1);
-            play.send(2100, server.sample());
-        }
-        let at_work = |pid| ProcessState {
-            pid,
-            acceptors_in_epoll: 0,
-            acceptors_waiting: 0,
-            in_epoll: 0,
-            watches: Some(Watch::NoEpoll),
-            ..asleep()
-        };
+        let (mut play, mut server) = pre_forked(&[6041, 6042]);
         let paused = ProcessState { stopped: asleep().threads, ..at_work(6042) };
-        for second in 3..=8 {
-            server.run(&mut play, 300, 0, second * 1000);
-            for state in [at_work(6039), at_work(6041), paused] {
-                play.send(play.now, Kind::ProcessState(state));
-            }
-        }
+        overwhelmed(&mut play, &mut server, &[at_work(6039), at_work(6041), paused]);
         let finding = play.only();
         assert_eq!((finding.cause, finding.confidence), ("busy", Confidence::Certain));
         let explanation = &finding.explanation;

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use crate::identity::invoker::Invoker;
 
-/// A file that only its owner may read: command lines are in it. The owner is the user who called sudo, who will want to read it
-/// without. Over one that exists only by `force`. A pipe or a device is opened as it is.
+/// A file that only its owner may read: command lines are in it. Where the user who called sudo may write, it is that user's, who
+/// will want to read it without. Over one that exists only by `force`. A pipe or a device is opened as it is.
 ///
 /// In a directory that others can write, nothing that was laid there is followed: neither a symbolic link nor somebody else's
 /// pipe.
@@ -42,7 +42,7 @@ pub fn create(path: &Path, force: bool) -> io::Result<File> {
         Err(_) => {}
     }
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-    if let Some(invoker) = Invoker::find()
+    if let Some(invoker) = Invoker::find().filter(|invoker| may_own(path, invoker))
         && let Err(error) =
             std::os::unix::fs::fchown(&file, Some(invoker.uid.as_raw()), Some(invoker.gid.as_raw()))
     {
@@ -90,13 +90,23 @@ pub(super) fn refuse_foreign_links(path: &Path) -> io::Result<()> {
 
 /// Whether others can write the directory in which this is.
 fn is_shared(path: &Path) -> bool {
-    let directory = match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => return false,
-    };
+    if path.parent().is_none() {
+        return false;
+    }
     // Who cannot look at it is not told that it is safe.
-    fs::metadata(directory).map_or(true, |found| found.mode() & 0o022 != 0 || !is_trusted(&found))
+    fs::metadata(directory_of(path)).map_or(true, |found| found.mode() & 0o022 != 0 || !is_trusted(&found))
+}
+
+/// Whether the user could have made a file here: elsewhere one of theirs might be read by root as its own (`/etc/profile.d`).
+fn may_own(path: &Path, invoker: &Invoker) -> bool {
+    const ALL_MAY_WRITE: u32 = 0o002;
+    fs::metadata(directory_of(path))
+        .is_ok_and(|found| found.uid() == invoker.uid.as_raw() || found.mode() & ALL_MAY_WRITE != 0)
+}
+
+/// The directory in which this is.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Whether it belongs to us, or to root.

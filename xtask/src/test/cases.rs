@@ -324,6 +324,7 @@ pub(crate) const ROTATION: &[Case] = &[
     turn!("healthy", "attach-loaded"),
     turn!("healthy", "namespaces"),
     turn!("healthy", "happy-eyeballs"),
+    turn!("healthy", "second-tracer"),
 ];
 
 impl Case {

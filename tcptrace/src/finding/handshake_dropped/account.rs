@@ -105,7 +105,7 @@ impl Account<'_> {
     /// Whether no rule may have done it of which that cannot be told, and all rules could be read.
     fn has_no_candidates(&self) -> bool {
         let rules = self.drops.facts.as_ref().and_then(|facts| facts.rules.as_ref());
-        rules.is_none_or(|rules| rules.candidates.is_empty() && rules.unread.is_empty())
+        rules.is_some_and(|rules| rules.candidates.is_empty() && rules.unread.is_empty())
     }
 
     pub(super) fn tracking(&self) -> Option<ConntrackFacts> {

@@ -1,14 +1,15 @@
 //! `healthy`: servers under their capacity and clients of every ordinary kind. Nothing may be reported.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::{Entry, Family, Incident, Options, Variant, facts, open};
-use crate::rehearse::actor::{Actor, Door, Habit, Order, Race, Visit, Visits};
+use crate::rehearse::actor::{Actor, Door, Habit, Load, Order, Race, Visit, Visits};
 use crate::rehearse::counters::{self, grown};
 use crate::rehearse::error::{During, Error, Result};
 use crate::rehearse::namespace::Namespace;
@@ -50,6 +51,10 @@ pub(super) const ENTRY: Entry = Entry {
             summary: "a hundred network namespaces come and go, each with a connection",
         },
         Variant { name: "happy-eyeballs", summary: "connects race for two addresses, and one is called off" },
+        Variant {
+            name: "second-tracer",
+            summary: "another tracer attaches while the server sleeps in accept()",
+        },
     ],
     make: |variant, options| Ok(Box::new(Healthy::new(variant, options)?)),
 };
@@ -103,7 +108,7 @@ impl Recipe {
             "mptcp" => Self { habit: Habit::Mptcp, ..single },
             "reuseport-even" => Self { members: 4, workers: 1, habit: Habit::Short, ..single },
             "attach-loaded" => Self { part_ms: ENDLESS_MS, every_ms: 40, ..single },
-            "port-scan" | "namespaces" => single,
+            "port-scan" | "namespaces" | "second-tracer" => single,
             "happy-eyeballs" => Self { layout: Layout::Pair, ..single },
             _ => basic,
         }
@@ -216,6 +221,40 @@ impl Healthy {
         Ok(json!({ "namespaces": NAMESPACES }))
     }
 
+    /// A thread sleeps in accept() when another tracer attaches to the function that it sleeps in: the kernel makes a new trampoline,
+    /// and the thread leaves the old one without its exit programs (`bpf_tramp_image_put()`). What it accepts, no tracer sees.
+    fn play_beside_a_tracer(&mut self) -> Result<GroundTruth> {
+        /// Longer than a listener's connections wait before that is called a stall.
+        const WELL_OVER_A_STALL: Duration = Duration::from_secs(6);
+        let (stage, family) = (&self.stage, self.options.family);
+        let before = stage.counters()?;
+        let mut server = open(stage, "tt-web", Door::at(family.any(PORT), BACKLOG))?;
+        server.ask::<()>(&Order::Accept { workers: 1, every_ms: 0 })?;
+        let mut client = stage.start_client("tt-client")?;
+        let visit = |client: &mut Actor| {
+            let load = Load { to: family.call(stage, PORT), burst: 1, every_ms: 10, for_ms: 0, at_least: 1 };
+            client.ask::<usize>(&Order::Load(load))
+        };
+        visit(&mut client)?;
+        stage.await_that("the first is accepted", || Ok(server.ask::<usize>(&Order::Accepted)? == 1))?;
+        let tracer = SecondTracer::start()?;
+        visit(&mut client)?;
+        stage.await_that("the second is accepted", || Ok(server.ask::<usize>(&Order::Accepted)? == 2))?;
+        stage.cancel().sleep(WELL_OVER_A_STALL)?;
+        let accepted: usize = server.ask(&Order::Accepted)?;
+        drop(tracer);
+        let counters = counters::growth(&before, &stage.settled_counters()?);
+        let actors = vec![server.identity().clone(), client.identity().clone()];
+        self.servers.push(server);
+        self.others.push(client);
+        Ok(GroundTruth {
+            actors,
+            facts: facts(json!({ "connections": 2, "accepted": accepted })),
+            counters,
+            ..GroundTruth::of(ENTRY.name, self.variant.name, self.stage.netns_inode())
+        })
+    }
+
     /// A browser in the server's namespace, where its connects are seen.
     fn browse(&mut self) -> Result<Value> {
         const RACES: usize = 8;
@@ -247,6 +286,44 @@ impl Healthy {
             return Err(Error::NotStaged("an address answered that should not have".into()));
         }
         Ok(json!({ "races": 2 * RACES, "called_off": RACES }))
+    }
+}
+
+/// This program once more, as a tracer that has attached. Ends with its value.
+struct SecondTracer {
+    process: Child,
+    /// It would end if it were not read any more.
+    output: BufReader<ChildStdout>,
+}
+
+impl SecondTracer {
+    fn start() -> Result<Self> {
+        let during = "starting a second tracer";
+        let mut process = Command::new("/proc/self/exe")
+            .args(["watch", "--json", "--for", "60s"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .during(during)?;
+        let output =
+            process.stdout.take().ok_or_else(|| io::Error::other("it has no output")).during(during)?;
+        let mut tracer = Self { process, output: BufReader::new(output) };
+        let mut first = String::new();
+        // The coverage, which is said once it has attached.
+        tracer.output.read_line(&mut first).during(during)?;
+        if first.is_empty() {
+            return Err(Error::NotSupported("this program cannot be started as a second tracer".into()));
+        }
+        Ok(tracer)
+    }
+}
+
+impl Drop for SecondTracer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _gone = self.process.kill();
+        let _gone = self.process.wait();
     }
 }
 
@@ -308,6 +385,9 @@ impl Incident for Healthy {
     }
 
     fn play(&mut self) -> Result<GroundTruth> {
+        if self.variant.name == "second-tracer" {
+            return self.play_beside_a_tracer();
+        }
         let before = self.stage.counters()?;
         if self.servers.is_empty() {
             self.servers = self.open_for_business()?;
