@@ -12,14 +12,11 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 
-use tcptrace_common::{
-    ABSENT,
-    record::{STAGE_BIND, STAGE_SECURITY},
-};
+use tcptrace_common::record::{STAGE_BIND, STAGE_SECURITY};
 
 use crate::{
     handle::{accept, bind, drop, half_open, handshake, listen, queued},
-    kernel::{Access as _, Probed, Request, Skb, Sock, current, layout, state, syscall_second_argument},
+    kernel::{Probed, Request, Skb, Sock, current, state, syscall_second_argument},
     maps::{CALL_BIND, CALL_GET_PORT, CALL_LISTEN, CALL_LISTEN_START, CALLS, Call, CallKey, packet},
 };
 
@@ -233,14 +230,11 @@ fn kprobe_queue_add(ctx: ProbeContext) -> u32 {
 /// it. Other families graft too: what counts is a child that was seen entering an accept queue.
 #[kprobe]
 fn kprobe_sock_graft(ctx: ProbeContext) -> u32 {
-    let mut child = argument(&ctx, 0);
     // An application of MPTCP gets the connection, not the subflow that was queued.
-    if layout!(mptcp_first) != ABSENT && Socket::at(child).is_mptcp() {
-        child = Probed::read(child, layout!(mptcp_first));
-    }
-    let queued = queued::leave(child, Socket::at(child).remote_port());
+    let child = Socket::at(argument(&ctx, 0)).first_subflow();
+    let queued = queued::leave(child.id(), child.remote_port());
     if queued.listener != 0 {
-        accept::accepted(Socket::at(queued.listener), Socket::at(child), queued);
+        accept::accepted(Socket::at(queued.listener), child, queued);
     }
     0
 }

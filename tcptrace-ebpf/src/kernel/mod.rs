@@ -1,5 +1,4 @@
-//! Typed views of kernel structures, a file each. Offsets are looked up here, but for the one member of MPTCP sockets that
-//! `attach/kprobe.rs` reads.
+//! Typed views of kernel structures, a file each: the only place that knows offsets.
 //!
 //! Offsets come from [`LAYOUT`], which user space fills from the running kernel's BTF before it loads a program. The
 //! verifier reads that map as constants, so a load through a BTF pointer at such an offset is checked like a load of a

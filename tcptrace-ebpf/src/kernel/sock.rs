@@ -102,6 +102,15 @@ impl<A: Access> Sock<A> {
         self.protocol() == IPPROTO_MPTCP
     }
 
+    /// Of a multipath TCP socket the subflow that was accepted first; any other socket itself.
+    #[inline(always)]
+    pub fn first_subflow(self) -> Self {
+        if layout!(mptcp_first) == ABSENT || !self.is_mptcp() {
+            return self;
+        }
+        Self::at(A::read(self.at, layout!(mptcp_first)))
+    }
+
     /// What an application calls a TCP socket, where the kernel may hand over one of any kind.
     #[inline(always)]
     pub fn is_tcp_of_application(self) -> bool {
