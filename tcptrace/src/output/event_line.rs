@@ -1,5 +1,6 @@
 //! An event as a line of output: what all events have in common, then what its kind adds.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -183,6 +184,20 @@ impl EventLine {
         Some(line)
     }
 
+    /// What happened, without when and where: `syn-drop nginx[70] queue=6 queue_limit=5`.
+    pub(super) fn in_words(&self) -> String {
+        let mut text = self.event.to_owned();
+        if let (Some(comm), Some(pid)) = (&self.comm, self.pid) {
+            let _ = write!(text, " {comm}[{pid}]");
+        }
+        for (name, value) in self.facts.iter() {
+            if let Some(value) = super::text::plain(value) {
+                let _ = write!(text, " {name}={value}");
+            }
+        }
+        text
+    }
+
     fn new(event: &Event, endpoints: &Endpoints, facts: Evidence) -> Self {
         Self {
             time: event.time,
@@ -218,6 +233,11 @@ impl EventLine {
             self.name(owner.pid, &owner.comm, world);
         }
     }
+}
+
+/// What happened, in words, without when and where; `None` for what is no record of the kernel side.
+pub(crate) fn event_in_words(event: &Event, world: &Correlator) -> Option<String> {
+    EventLine::of(event, world).map(|line| line.in_words())
 }
 
 /// When a request was first answered, so when its SYN came.

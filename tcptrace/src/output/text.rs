@@ -522,7 +522,7 @@ fn listeners(world: &Correlator) -> String {
     )
 }
 
-fn plain(value: &Value) -> Option<String> {
+pub(super) fn plain(value: &Value) -> Option<String> {
     match value {
         Value::Number(number) => Some(number.to_string()),
         Value::Measure(measure) => Some(measure.to_string()),
