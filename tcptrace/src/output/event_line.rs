@@ -8,7 +8,10 @@ use serde::Serialize;
 
 use crate::correlate::Correlator;
 use crate::event::{Endpoints, Event, Kind, ListenerRef, Task, Timestamp};
-use crate::finding::{Evidence, words::errno_name};
+use crate::finding::{
+    Evidence, Value,
+    words::{self, errno_name},
+};
 
 /// An event, to be written.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -184,15 +187,22 @@ impl EventLine {
         Some(line)
     }
 
-    /// What happened, without when and where: `syn-drop nginx[70] queue=6 queue_limit=5`.
+    /// What happened, for people, without when and where: `syn-drop nginx[70] queue=6 queue_limit=5`.
     pub(super) fn in_words(&self) -> String {
         let mut text = self.event.to_owned();
         if let (Some(comm), Some(pid)) = (&self.comm, self.pid) {
             let _ = write!(text, " {comm}[{pid}]");
         }
         for (name, value) in self.facts.iter() {
-            if let Some(value) = super::text::plain(value) {
-                let _ = write!(text, " {name}={value}");
+            match (name.strip_suffix("_ns"), value) {
+                (Some(name), Value::Number(span)) => {
+                    let span = words::span(Duration::from_nanos(*span));
+                    let _ = write!(text, " {name}={}", span.replace(' ', ""));
+                }
+                _ => {
+                    let value = super::text::plain(value).map(|value| format!(" {name}={value}"));
+                    text.extend(value);
+                }
             }
         }
         text

@@ -21,7 +21,7 @@ mod wrap;
 pub mod zone;
 
 pub use account::account;
-pub(crate) use account::{Row, cause, labelled, numbers, page, remedies};
+pub(crate) use account::{Row, labelled, numbers, remedies};
 pub(crate) use course::{Cause, Changes, Course, Tale};
 pub use escape::escape;
 pub(crate) use escape::is_harmful;

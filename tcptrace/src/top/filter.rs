@@ -23,7 +23,7 @@ pub struct Filter {
 }
 
 /// Finds the inode number of a network namespace by what a person calls it.
-pub type FindNetns<'a> = &'a dyn Fn(&str) -> Result<u32, String>;
+pub(crate) type FindNetns<'a> = &'a dyn Fn(&str) -> Result<u32, String>;
 
 /// What a row of the screen is about, to be filtered.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +41,7 @@ impl Filter {
     ///
     /// # Errors
     /// In words, when it is no filter, or one that nothing can pass.
-    pub fn parse(text: &str, codes: &[&str], find_netns: FindNetns<'_>) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str, codes: &[&str], find_netns: FindNetns<'_>) -> Result<Self, String> {
         let mut words = Vec::new();
         let mut arguments = vec!["tcptrace".to_owned()];
         for word in text.split_whitespace() {

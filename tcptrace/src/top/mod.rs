@@ -35,3 +35,6 @@ pub use terminal::is_usable;
 pub use theme::{Palette, Theme};
 
 pub(crate) use terminal::{GUARD_SUBCOMMAND, guard_main, shows_unicode};
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use crate::record::{Condition, Tape, TapeError};
 use super::model::Model;
 
 /// Opens the recording anew: to go back is to begin again.
-pub type Open = Box<dyn Fn() -> Result<Tape, TapeError>>;
+pub(crate) type Open = Box<dyn Fn() -> Result<Tape, TapeError>>;
 
 /// Events that are taken in between two looks at the clock.
 const CHUNK: usize = 512;
@@ -70,6 +70,12 @@ impl Player {
     #[must_use]
     pub fn at(&self) -> Timestamp {
         self.at
+    }
+
+    /// Where it is, or where it is being wound to.
+    #[must_use]
+    pub fn goal(&self) -> Timestamp {
+        self.target.unwrap_or(if self.is_there() { self.at } else { self.to })
     }
 
     /// From where to where it goes.
@@ -162,6 +168,10 @@ impl Player {
                     break;
                 }
                 let Some(event) = self.waiting.pop_front() else { break };
+                if self.model.events() == 0 && !self.measured {
+                    // The file is a little older than what is in it.
+                    self.from = self.from.max(time);
+                }
                 self.at = self.at.max(time);
                 self.to = self.to.max(time);
                 self.model.note(&event);

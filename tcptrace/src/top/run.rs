@@ -471,7 +471,8 @@ impl App {
     fn wind(&mut self, effect: &Effect) -> Result<(), Ended> {
         let Feed::Recorded(player) = &mut self.feed else { return Ok(()) };
         let (from, to) = player.span();
-        let at = player.at();
+        // Keys come faster than a long recording is wound.
+        let at = player.goal();
         let length = to.since(from);
         let shifted = |by: Duration, forward: bool| {
             if forward { at.after(by).min(to) } else { at.before(by).max(from) }

@@ -32,6 +32,9 @@ impl Page<'_, '_> {
         let warning = self.palette.of(Some(Meaning::Warning));
         let faint = self.palette.of(Some(Meaning::Faint));
         match header.tier {
+            None if matches!(header.mode, Mode::Recording { .. }) => {
+                spans.push(ink("before its first event", faint));
+            }
             None => spans.push(ink("attaching; rows appear in a moment", faint)),
             Some(tier) => {
                 let (attached, all) = header.attached;
@@ -68,19 +71,22 @@ impl Page<'_, '_> {
 
     fn tabs(&mut self, area: Rect, cx: &Cx<'_>, desk: &Desk) {
         // Numbers of rows where there is room for them, then names, then single letters.
-        let wide = |counts: bool| -> Vec<String> {
+        let wide = |counts: &dyn Fn(View) -> bool| -> Vec<String> {
             let name = |(number, view): (usize, View)| {
                 let count = cx.scene.table(view).len();
-                let count = if counts && count > 0 { format!(" {count}") } else { String::new() };
+                let count = if counts(view) && count > 0 { format!(" {count}") } else { String::new() };
                 format!(" {} {}{count} ", number + 1, view.name())
             };
             View::ALL.into_iter().enumerate().map(name).collect()
         };
         let width = |names: &[String]| names.iter().map(|name| name.len()).sum::<usize>();
         let room = usize::from(area.width);
-        let mut names = wide(true);
+        let mut names = wide(&|_| true);
         if width(&names) > room {
-            names = wide(false);
+            names = wide(&|view| view == View::Findings || view == desk.view);
+        }
+        if width(&names) > room {
+            names = wide(&|_| false);
         }
         if width(&names) > room {
             let short = |(number, view): (usize, View)| {

@@ -8,7 +8,7 @@ use crate::output::{Meaning, wrap};
 
 use super::super::desk::Desk;
 use super::super::ink::{fitted, ink};
-use super::super::scene::{Cell, Cx, Layout, Table};
+use super::super::scene::{Cell, Cx, Layout, Mode, Table};
 use super::super::theme::Palette;
 use super::{Page, split};
 
@@ -71,12 +71,14 @@ impl Page<'_, '_> {
             }
             self.line(Rect { y: at, height: 1, ..body }, spans);
         }
-        if top + height < rows.len() {
-            // The last line says how many there are, where they do not fit.
-            let left = rows.len() - top - height;
-            let text = format!(" {left} more below ");
-            let width = u16::try_from(text.len()).unwrap_or(0).min(body.width);
-            let place = Rect { x: body.right() - width, y: body.bottom() - 1, width, height: 1 };
+        if rows.len() > height {
+            // Where rows do not fit, it is said how many there are: beside the views, or at the right of the headings.
+            let text = format!(" {}-{} of {} ", top + 1, (top + height).min(rows.len()), rows.len());
+            let width = u16::try_from(text.len()).unwrap_or(0).min(heading.width);
+            let (tabs, spans) = &self.geometry.tabs;
+            let free = spans.last().is_none_or(|(_, end)| heading.right() - width > *end);
+            let y = if free { *tabs } else { heading.y };
+            let place = Rect { x: heading.right() - width, y, width, height: 1 };
             self.line(place, vec![ink(&text, self.palette.tab())]);
         }
     }
@@ -106,7 +108,7 @@ impl Page<'_, '_> {
 
     fn nothing(&mut self, area: Rect, table: &dyn Table, cx: &Cx<'_>) {
         let text = match () {
-            () if cx.scene.header.tier.is_none() => "Attaching.".to_owned(),
+            () if matches!(cx.scene.header.mode, Mode::Attaching) => "Attaching.".to_owned(),
             () if table.len() > 0 => {
                 format!("The filter leaves out all {}: x removes it.", table.len())
             }
@@ -140,8 +142,8 @@ pub(crate) fn bar(part: u64, whole: u64, width: usize, palette: Palette) -> Stri
         return " ".repeat(width);
     }
     let cells = u64::try_from(width).unwrap_or(u64::MAX);
-    let exact = part.min(whole).saturating_mul(cells);
-    let mut filled = exact / whole;
+    let exact = u128::from(part.min(whole)) * u128::from(cells) / u128::from(whole);
+    let mut filled = u64::try_from(exact).unwrap_or(cells);
     // What is there is seen, and what is not full is not shown so.
     if part > 0 {
         filled = filled.max(1);

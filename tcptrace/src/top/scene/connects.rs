@@ -82,8 +82,17 @@ impl Row for ConnectRow {
             grow: 3,
             right: false,
             rank: 0,
-            cell: |row, cx| Cell::plain(format!("{}{}", row.key.remote, cx.elsewhere(row.key.netns))),
+            cell: |row, _| Cell::plain(row.key.remote.to_string()),
             order: Some(|one, other| one.key.cmp(&other.key)),
+        },
+        Column {
+            title: "from netns",
+            width: 10,
+            grow: 0,
+            right: false,
+            rank: 9,
+            cell: |row, cx| Cell::plain(cx.netns(row.key.netns)),
+            order: None,
         },
         Column {
             title: "by",
@@ -205,7 +214,7 @@ impl Row for ConnectRow {
         let mut lines = Vec::new();
         let zone = &cx.clock.zone;
         let when = format!("from {} to {}", clock(zone, self.first), clock(zone, self.last));
-        lines.extend(facts("trouble", vec![when], width));
+        lines.extend(facts("when", vec![when], width));
         lines.extend(facts("result", vec![in_words(&self.totals)], width));
         let longest = format!("up to {} so far", span(self.longest));
         lines.extend(facts(

@@ -16,6 +16,15 @@ use super::{Cell, Column, Cx, Row, RowKey, most};
 impl Row for Rc<Story> {
     const COLUMNS: &'static [Column<Self>] = &[
         Column {
+            title: "#",
+            width: 4,
+            grow: 0,
+            right: true,
+            rank: 0,
+            cell: |row, _| Cell::plain(row.latest.id.to_string()),
+            order: None,
+        },
+        Column {
             title: "opened",
             width: 8,
             grow: 0,
@@ -62,12 +71,12 @@ impl Row for Rc<Story> {
             grow: 1,
             right: false,
             rank: 0,
-            cell: |row, _| Cell::plain(format!("{} #{}", row.latest.code, row.latest.id)),
+            cell: |row, _| Cell::plain(row.latest.code),
             order: Some(|one, other| one.latest.code.cmp(other.latest.code)),
         },
         Column {
             title: "with whom",
-            width: 22,
+            width: 25,
             grow: 5,
             right: false,
             rank: 0,
@@ -76,7 +85,7 @@ impl Row for Rc<Story> {
         },
         Column {
             title: "cause",
-            width: 18,
+            width: 16,
             grow: 2,
             right: false,
             rank: 1,
@@ -127,8 +136,12 @@ impl Row for Rc<Story> {
         Some(self.opened)
     }
 
+    /// What another finding explains comes after those that have something to do.
     fn natural(&self, other: &Self) -> Ordering {
-        most(&self.opened, &other.opened).then(most(&self.latest.id, &other.latest.id))
+        let stands_alone = |row: &Self| row.latest.explained_by.is_none();
+        most(&stands_alone(self), &stands_alone(other))
+            .then(most(&self.opened, &other.opened))
+            .then(most(&self.latest.id, &other.latest.id))
     }
 
     fn nothing() -> &'static str {

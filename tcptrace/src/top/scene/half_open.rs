@@ -79,8 +79,17 @@ impl Row for HalfOpenRow {
             grow: 2,
             right: false,
             rank: 0,
-            cell: |row, cx| Cell::plain(format!("{}{}", row.place, cx.elsewhere(row.netns))),
+            cell: |row, _| Cell::plain(row.place.clone()),
             order: Some(|one, other| one.place.cmp(&other.place)),
+        },
+        Column {
+            title: "netns",
+            width: 10,
+            grow: 0,
+            right: false,
+            rank: 9,
+            cell: |row, cx| Cell::plain(cx.netns(row.netns)),
+            order: None,
         },
         Column {
             title: "owner",
@@ -172,7 +181,7 @@ impl Row for HalfOpenRow {
             "{} requests without a final ACK, {} SYN-ACKs sent again, {} expired, from {} addresses, {} of which tried again from another port",
             network.requests, network.retransmissions, network.expired, network.sources, network.retried
         );
-        lines.extend(facts("network", vec![text], width));
+        lines.extend(facts("from", vec![text], width));
         let completed = match network.completed {
             Some(completed) => format!("{completed} connections of this network were completed meanwhile"),
             None => "how many connections of this network were completed is not counted here".to_owned(),
@@ -183,7 +192,7 @@ impl Row for HalfOpenRow {
             "{} unanswered requests in all, {} of them for long; {queue} requests in the SYN queue",
             self.all, self.stubborn
         );
-        lines.extend(facts("listener", vec![text], width));
+        lines.extend(facts("queue", vec![text], width));
         let peers = match self.pattern {
             PeerPattern::Insist => {
                 "try again, by the same SYN or from another port: their answers, or ours, get lost"

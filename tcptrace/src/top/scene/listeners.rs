@@ -37,7 +37,10 @@ pub(crate) struct ListenerRow {
     somaxconn: Option<u32>,
     syn_queue: Option<u32>,
     depths: Vec<u32>,
-    arrivals: Option<f64>,
+    /// SYNs that reach it.
+    syns: Option<f64>,
+    /// Connections put into its queue.
+    queued: Option<f64>,
     accepts: Option<f64>,
     drops_per_s: Option<f64>,
     p50: Option<Duration>,
@@ -98,7 +101,8 @@ impl ListenerRow {
             somaxconn: of_limit.and_then(|of| of.somaxconn),
             syn_queue: listener.syn_queue,
             depths: model.depths(listener),
-            arrivals: rates.arrivals,
+            syns: rates.syns,
+            queued: rates.queued,
             accepts: rates.accepts,
             drops_per_s: rates.drops,
             p50: wait(0.5),
@@ -151,7 +155,10 @@ fn unknown_owner(listener: &Listener) -> String {
 }
 
 struct Rates {
-    arrivals: Option<f64>,
+    /// SYNs that reach it.
+    syns: Option<f64>,
+    /// Connections put into its queue.
+    queued: Option<f64>,
     accepts: Option<f64>,
     drops: Option<f64>,
 }
@@ -161,15 +168,16 @@ impl Rates {
     fn of(listener: &Listener, now: Timestamp) -> Self {
         let from = now.before(WINDOW);
         let (Some(before), Some(latest)) = (listener.readings.at(from), listener.readings.latest()) else {
-            return Self { arrivals: None, accepts: None, drops: None };
+            return Self { syns: None, queued: None, accepts: None, drops: None };
         };
         // What changed between the two has changed since the first of them was made, and until now.
         let span = if before.time <= from { WINDOW } else { now.since(before.time) };
-        let arrived =
+        let grown =
             |of: fn(&crate::correlate::Reading) -> Option<u64>| per_second(of(before), of(latest), span);
         Self {
-            arrivals: arrived(|of| of.syns).or_else(|| arrived(|of| of.enqueued)),
-            accepts: arrived(|of| of.accepted),
+            syns: grown(|of| of.syns),
+            queued: grown(|of| of.enqueued),
+            accepts: grown(|of| of.accepted),
             drops: per_second(Some(before.overflows), Some(latest.overflows), span),
         }
     }
@@ -186,10 +194,7 @@ impl Row for ListenerRow {
             grow: 2,
             right: LEFT,
             rank: 0,
-            cell: |row, cx| {
-                let text = format!("{}{}", row.place, cx.elsewhere(row.netns));
-                Cell::Text(text, row.closed.map(|_| Meaning::Faint))
-            },
+            cell: |row, _| Cell::Text(row.place.clone(), row.closed.map(|_| Meaning::Faint)),
             order: Some(|one, other| {
                 (one.port, &one.place, one.netns).cmp(&(other.port, &other.place, other.netns))
             }),
@@ -211,6 +216,15 @@ impl Row for ListenerRow {
             rank: 9,
             cell: |row, _| Cell::plain(row.container.clone().unwrap_or_else(|| "-".to_owned())),
             order: Some(|one, other| one.container.cmp(&other.container)),
+        },
+        Column {
+            title: "netns",
+            width: 10,
+            grow: 0,
+            right: LEFT,
+            rank: 9,
+            cell: |row, cx| Cell::plain(cx.netns(row.netns)),
+            order: None,
         },
         Column {
             title: "queue",
@@ -259,13 +273,22 @@ impl Row for ListenerRow {
             order: None,
         },
         Column {
-            title: "arrive",
+            title: "SYNs",
+            width: 7,
+            grow: 0,
+            right: RIGHT,
+            rank: 6,
+            cell: |row, _| Cell::plain(or_dash(row.syns, short_rate)),
+            order: Some(|one, other| most(&one.syns, &other.syns)),
+        },
+        Column {
+            title: "queued",
             width: 7,
             grow: 0,
             right: RIGHT,
             rank: 3,
-            cell: |row, _| Cell::plain(or_dash(row.arrivals, short_rate)),
-            order: Some(|one, other| most(&one.arrivals, &other.arrivals)),
+            cell: |row, _| Cell::plain(or_dash(row.queued, short_rate)),
+            order: Some(|one, other| most(&one.queued, &other.queued)),
         },
         Column {
             title: "accept",
@@ -407,7 +430,7 @@ impl Row for ListenerRow {
             .then(most(&self.drops, &other.drops))
             .then(most(&self.stalled, &other.stalled))
             .then(most(&self.fill(), &other.fill()))
-            .then(most(&self.arrivals, &other.arrivals))
+            .then(most(&self.queued, &other.queued))
             .then_with(|| (self.port, &self.place, self.netns).cmp(&(other.port, &other.place, other.netns)))
             .then(self.id.cmp(&other.id))
     }
@@ -459,9 +482,12 @@ impl ListenerRow {
             1 => "1 thread accepts".to_owned(),
             threads => format!("{threads} threads accept"),
         };
+        let syns = self
+            .syns
+            .map_or_else(|| "SYNs are not seen here".to_owned(), |rate| format!("{} SYNs", short_rate(rate)));
         format!(
-            "{} arrive, {} are accepted, {} are dropped ({}{} in all); {threads}",
-            or_dash(self.arrivals, short_rate),
+            "{syns}, {} connections queued, {} accepted, {} packets dropped ({}{} in all); {threads}",
+            or_dash(self.queued, short_rate),
             or_dash(self.accepts, short_rate),
             or_dash(self.drops_per_s, short_rate),
             if self.inferred { "about " } else { "" },

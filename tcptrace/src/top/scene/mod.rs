@@ -165,6 +165,12 @@ pub(crate) struct Cx<'a> {
 }
 
 impl Cx<'_> {
+    /// `4026532943`, where that is not the host's own.
+    pub(crate) fn netns(&self, netns: u32) -> String {
+        let elsewhere = self.elsewhere(netns);
+        elsewhere.strip_prefix(" netns ").unwrap_or("host").to_owned()
+    }
+
     /// ` netns 4026532943`, where that is not the host's own.
     pub(crate) fn elsewhere(&self, netns: u32) -> String {
         match self.scene.home {

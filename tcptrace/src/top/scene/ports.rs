@@ -226,7 +226,14 @@ impl PortRow {
         }
     }
 
+    fn none_is_left(&self) -> bool {
+        matches!((&self.what, self.held, self.of), (What::Range { .. }, Some(held), Some(of)) if held >= of)
+    }
+
     fn left_in_words(&self) -> String {
+        if self.none_is_left() {
+            return "none left".to_owned();
+        }
         let span = |seconds: f64| age(std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default());
         or_dash(self.left, |left| span(left.likely))
     }
@@ -311,7 +318,7 @@ impl Row for PortRow {
             right: true,
             rank: 1,
             cell: |row, _| {
-                let soon = row.left.is_some_and(|left| left.least < 600.0);
+                let soon = row.none_is_left() || row.left.is_some_and(|left| left.least < 600.0);
                 Cell::Text(row.left_in_words(), soon.then_some(Meaning::Critical))
             },
             order: None,
@@ -373,7 +380,12 @@ impl Row for PortRow {
                         or_dash(left.most, span)
                     )
                 };
-                lines.extend(facts("gone", vec![or_dash(self.left, words)], width));
+                let gone = if self.none_is_left() {
+                    "none was left at that look".to_owned()
+                } else {
+                    or_dash(self.left, words)
+                };
+                lines.extend(facts("gone", vec![gone], width));
                 lines.extend(facts("gap", incomplete.iter().cloned().collect(), width));
                 lines.push(blank());
                 lines.push(heading("Who had them at that look"));
