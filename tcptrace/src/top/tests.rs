@@ -549,7 +549,7 @@ fn ten_thousand_listeners_are_drawn() {
 /// Keys that are said to be there are there.
 #[test]
 fn the_keys_that_are_listed_do_something() {
-    for (keys, _, _) in super::action::KEYS {
+    for (keys, _, _) in action::KEYS {
         for key in keys.split([' ', ',']).filter(|key| key.chars().count() == 1 && *key != "…") {
             let code = KeyCode::Char(key.chars().next().unwrap());
             let input = Input::Key(KeyEvent::new(code, KeyModifiers::NONE));
