@@ -304,8 +304,11 @@ pub struct ReportArgs {
     /// Write one self-contained page into this file (and with --json the lines to stdout)
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// Overwrite it
-    #[arg(long, requires = "html")]
+    /// Write it as Markdown into this file, to be pasted into a chat, an issue or a wiki; - is stdout
+    #[arg(long, value_name = "FILE")]
+    pub md: Option<PathBuf>,
+    /// Overwrite these files
+    #[arg(long)]
     pub force: bool,
     /// Of which time.
     #[command(flatten)]

@@ -13,7 +13,7 @@ use crate::output::{JsonWriter, Look, Output, Selection, TextWriter};
 use crate::pipeline::Pipeline;
 use crate::record::export::{Format, export};
 use crate::record::{Condition, Mark, Metadata, Reader, Writer, forge};
-use crate::report::{Across, Digest, html, json, text};
+use crate::report::{Across, Digest, html, json, markdown, text};
 
 /// What wants to be markup, to move a terminal, to turn a line round, to break it.
 const HOSTILE: &str = "<b>\u{1b}[2J\u{202e}\r\n\u{9b}31m,\"'\u{200b}=";
@@ -204,8 +204,10 @@ fn report(bytes: &[u8]) {
     assert_harmless(&condition.shortage().unwrap_or_default());
     assert_harmless(&text(reader.metadata(), &condition, &report, &TimeZone::UTC, 100));
     json(reader.metadata(), &condition, &report).iter().for_each(|line| assert_harmless(line));
-    let page = html(&[(reader.metadata(), &condition, &report)], &Across::default(), &TimeZone::UTC);
-    assert!(page.matches("<b>").count() <= 3 + 8 * report.verdicts.len() + 2, "markup of others");
+    let sections = [(reader.metadata(), &condition, &report)];
+    let page = html(&sections, &Across::default(), &TimeZone::UTC, report.to);
+    assert!(page.matches("<b>").count() <= 1, "markup of others");
+    assert_harmless(&markdown(&sections, &Across::default(), &TimeZone::UTC));
     for format in [Format::Jsonl, Format::Csv] {
         let Ok(mut again) = Reader::new(bytes) else { return };
         let mut out = Vec::new();
