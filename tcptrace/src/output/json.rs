@@ -34,6 +34,8 @@ struct Typed<'a, T> {
 #[derive(Serialize)]
 struct CoverageLine<'a> {
     kernel: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    architecture: &'a str,
     tier: &'static str,
     observations: Vec<ObservationLine<'a>>,
     /// Everything that was asked for and leaves something out, as the user wrote it.
@@ -93,6 +95,7 @@ impl<W: Write> JsonWriter<W> {
             "coverage",
             &CoverageLine {
                 kernel: &coverage.kernel,
+                architecture: &coverage.architecture,
                 tier: coverage.tier.name(),
                 observations,
                 filters: coverage.scope.iter().chain(&coverage.filters).map(String::as_str).collect(),

@@ -20,7 +20,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub(crate) use frame::{Ending, Job};
-pub(crate) use initramfs::{AGENT, HostCopy};
+pub(crate) use initramfs::{AGENT, HostCopy, busybox};
 pub(crate) use kernel::{Kernel, Series};
 pub(crate) use libs::of_program as libraries_of;
 pub(crate) use qemu::Hardware;

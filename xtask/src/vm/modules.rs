@@ -35,6 +35,7 @@ const FOLDERS: [&str; 14] = [
 /// Single modules: virtual devices, servers of the kernel's own, and what the harness itself needs.
 const NAMES: [&str; 17] = [
     "bonding",
+    // Asked for by nf_tables through libcrc32c, which says so only as a `softdep`.
     "crc32c_generic",
     "dummy",
     "ifb",

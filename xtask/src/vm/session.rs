@@ -50,7 +50,7 @@ fn attempt(guest: &Guest, jobs: &[Job], observer: &mut dyn Observer) -> Result<B
     let (stream, port) = UnixStream::pair().context("making a socket pair")?;
     let wiring = Wiring { initramfs, console: console.try_clone()?, port };
     let start = Instant::now();
-    let mut machine = Machine::start(&guest.hardware, &guest.kernel.image, &wiring)?;
+    let mut machine = Machine::start(&guest.hardware, &guest.kernel, &wiring)?;
     // Only QEMU has its end of the port now: when it is gone, we shall know.
     drop(wiring);
     let frames = read_in_background(stream);

@@ -18,6 +18,7 @@ fn lines(write: impl FnOnce(&mut JsonWriter<Vec<u8>>)) -> String {
 fn coverage() {
     let coverage = Coverage {
         kernel: "6.1.0-42".into(),
+        architecture: "aarch64".into(),
         tier: Tier::Tracepoint,
         observations: vec![
             Observation {
@@ -38,7 +39,7 @@ fn coverage() {
     assert_eq!(
         lines(|to| drop(to.coverage(&coverage))),
         concat!(
-            r#"{"type":"coverage","kernel":"6.1.0-42","tier":"tracepoint","observations":["#,
+            r#"{"type":"coverage","kernel":"6.1.0-42","architecture":"aarch64","tier":"tracepoint","observations":["#,
             r#"{"name":"listen","status":"attached","via":"tracepoint inet_sock_set_state"},"#,
             r#"{"name":"syn-drop","status":"polled","via":"sock_diag","reason":"fexit: EPERM"}]}"#,
             "\n"
