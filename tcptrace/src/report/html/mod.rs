@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use jiff::tz::TimeZone;
 
 use crate::finding::Severity;
+use crate::output::json::EvidenceValue;
 use crate::output::{escape, json_text};
 use crate::record::{Condition, Metadata};
 
@@ -175,7 +176,7 @@ impl Page<'_> {
         }
         self.add("</tbody></table><table><tbody>");
         for (name, value) in finding.evidence.iter() {
-            let value = json_text(value);
+            let value = json_text(&EvidenceValue::from(value));
             self.add(format!("<tr><td>{name}</td><td><code>{}</code></td></tr>", safe(&value)));
         }
         self.add("</tbody></table></details></article>\n");
