@@ -14,11 +14,10 @@ use super::{
 use crate::{
     event::Timestamp,
     finding::Severity,
+    output::json::{across_lines, report_lines},
     output::{columns, ended, go_on, stdout_json, stdout_lines, zone},
     record::{self, Condition, Metadata, Tape},
-    report::{
-        Across, Digest, PortQuestion, Report, across_json, across_text, html, join, json, markdown, text,
-    },
+    report::{Across, Digest, PortQuestion, Report, across_text, html, join, markdown, text},
 };
 
 /// A recording that has been read.
@@ -68,11 +67,17 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
 }
 
 fn print_json(read: &[Read], across: &Across) -> io::Result<()> {
-    let mut out = stdout_json();
-    let joined = if read.len() > 1 { across_json(across) } else { Vec::new() };
-    let each = read.iter().flat_map(|of| json(&of.metadata, &of.condition, &of.report));
-    for line in joined.into_iter().chain(each) {
-        go_on(out.made(&line))?;
+    let mut out = stdout_json("report");
+    if let ([first, _, ..], last) = (read, read.iter().map(|of| of.report.to).max()) {
+        for line in across_lines(across) {
+            go_on(out.write(last.unwrap_or(first.report.to), &line))?;
+        }
+    }
+    for of in read {
+        out.of_host(&of.metadata.host);
+        for (time, line) in report_lines(&of.metadata, &of.condition, &of.report) {
+            go_on(out.write(time, &line))?;
+        }
     }
     go_on(out.flush())
 }

@@ -368,8 +368,8 @@ impl<W: Write> TextWriter<W> {
         }
         let Some(line) = EventLine::of(event, world) else { return GO_ON };
         let mut text = format!("{} {}", self.clock(line.time), line.event);
-        if let (Some(comm), Some(pid)) = (&line.comm, line.pid) {
-            let _ = write!(text, " {comm}[{pid}]");
+        if let Some(process) = &line.process {
+            let _ = write!(text, " {process}");
         }
         let _ = write!(text, " {}", line.local);
         if let Some(remote) = line.remote {
@@ -545,6 +545,11 @@ fn plain(value: &Value) -> Option<String> {
         Value::Measure(measure) => Some(measure.to_string()),
         Value::Flag(flag) => Some(flag.to_string()),
         Value::Text(text) => Some(text.clone()),
+        Value::Texts(texts) => Some(texts.join(" ")),
+        Value::Range(range) => Some(range.to_string()),
+        Value::Ports(ports) => Some(ports.to_string()),
+        Value::Options(options) => Some(options.to_string()),
+        Value::Endpoint(at) => Some(at.to_string()),
         Value::Unknown(()) | Value::Party(_) | Value::Parties(_) => None,
     }
 }

@@ -77,7 +77,7 @@ fn packets_that_go_out_need_no_listener_and_name_who_connects() {
     send(&mut play, 2000, &drop);
     let finding = play.only();
     assert_eq!(finding.subject.to_string(), "curl[77] 10.0.0.1:80");
-    assert_eq!(serde_json::to_value(&finding.evidence).unwrap()["hook"], "OUTPUT");
+    assert_eq!(Play::json(&finding)["evidence"]["hook"], "OUTPUT");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn an_ack_counts_only_if_it_is_a_handshake_s() {
         send(&mut play, nth * 100, &last);
     }
     report(&mut play, 1200, &["0.0.0.0:80"]);
-    assert_eq!(serde_json::to_value(&play.only().evidence).unwrap()["packet"], "ACK");
+    assert_eq!(Play::json(play.only())["evidence"]["packet"], "ACK");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn what_the_kernel_side_held_back_is_in_the_number() {
     play.ticks_until(5000);
     let finding = play.findings.last().unwrap();
     assert!(finding.numbers[0].starts_with("500 SYNs"), "{:?}", finding.numbers);
-    let evidence = serde_json::to_value(&finding.evidence).unwrap();
+    let evidence = Play::json(finding)["evidence"].clone();
     assert_eq!((evidence["dropped"].as_u64(), evidence.get("at_least")), (Some(500), None));
 }
 
@@ -204,7 +204,7 @@ fn dropped_twice(reason: &str, function: &str, facts: DropFacts) -> Play {
 }
 
 fn evidence(play: &Play) -> serde_json::Value {
-    serde_json::to_value(&play.only().evidence).unwrap()
+    Play::json(play.only())["evidence"].clone()
 }
 
 #[test]

@@ -10,6 +10,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html as markup};
 
 use crate::event::Timestamp;
 use crate::finding::{Confidence, Severity};
+use crate::output::json::EvidenceValue;
 use crate::output::{escape, json_text};
 use crate::record::{Condition, Metadata};
 
@@ -233,7 +234,7 @@ impl Page<'_> {
                         }
                     } } } }
                     div.wide { table { tbody { @for (name, value) in finding.evidence.iter() {
-                        tr { td { (name) } td { code { (json_text(value)) } } }
+                        tr { td { (name) } td { code { (json_text(&EvidenceValue::from(value))) } } }
                     } } } }
                 }
             }
