@@ -376,7 +376,7 @@ impl<W: Write> TextWriter<W> {
             let _ = write!(text, " <-> {remote}");
         }
         for (name, value) in line.facts.iter() {
-            if let Some(value) = plain(value) {
+            if let Some(value) = value_in_words(value) {
                 let _ = write!(text, " {name}={value}");
             }
         }
@@ -539,7 +539,8 @@ fn listeners(world: &Correlator) -> String {
     )
 }
 
-fn plain(value: &Value) -> Option<String> {
+/// A value that is no party; `None` if it is not known.
+pub(crate) fn value_in_words(value: &Value) -> Option<String> {
     match value {
         Value::Number(number) => Some(number.to_string()),
         Value::Measure(measure) => Some(measure.to_string()),
