@@ -7,6 +7,11 @@
 //! [`top`] shows all of it on a screen.
 //! [`stock`] is the host as it is now, for what needs no probes: [`check`]; [`who`] holds a port.
 
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!(
+    "tcptrace knows the registers and the system calls of x86-64 and arm64 only (tcptrace-ebpf/src/kernel/registers.rs)"
+);
+
 pub mod check;
 pub mod cli;
 pub mod command;

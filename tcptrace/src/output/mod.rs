@@ -4,7 +4,7 @@ mod account;
 mod course;
 mod escape;
 mod event_line;
-mod json;
+pub mod json;
 mod lines;
 pub mod listeners;
 mod meaning;
@@ -26,7 +26,7 @@ pub(crate) use course::{Cause, Changes, Course, Tale};
 pub use escape::escape;
 pub(crate) use escape::is_harmful;
 pub(crate) use event_line::event_in_words;
-pub use json::{JsonWriter, json_text, try_json_text};
+pub use json::{EvidenceLine, JsonWriter, json_text, try_json_text};
 pub use lines::Lines;
 pub(crate) use meaning::Meaning;
 pub use screen::Screen;
@@ -38,6 +38,7 @@ pub use stdout::{
     columns, ended, go_on, stdout_export, stdout_json, stdout_lines, stdout_output, terminal_width,
 };
 pub use summary::{Counted, Counts, Summary};
+pub(crate) use text::value_in_words;
 pub use text::{Look, TextWriter};
 pub use units::bytes_in_words;
 pub(crate) use wrap::{cells, fit, wrap};
@@ -46,7 +47,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 
 use crate::correlate::Correlator;
-use crate::event::{Coverage, Event, Lost};
+use crate::event::{Coverage, Event, Lost, Timestamp};
 use crate::finding::Finding;
 
 /// Either form, behind one face. Every method returns `Break` once nobody reads any more.
@@ -97,13 +98,20 @@ impl<W: Write> Output<W> {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn coverage(&mut self, coverage: &Coverage) -> Written {
+    pub fn coverage(&mut self, time: Timestamp, coverage: &Coverage) -> Written {
         match self {
-            Self::Json(to) => to.coverage(coverage),
+            Self::Json(to) => to.coverage(time, coverage),
             Self::Text(to) => {
                 to.coverage(coverage);
                 Ok(ControlFlow::Continue(()))
             }
+        }
+    }
+
+    /// From here on, what is said is about this host.
+    pub fn of_host(&mut self, host: &str) {
+        if let Self::Json(to) = self {
+            to.of_host(host);
         }
     }
 

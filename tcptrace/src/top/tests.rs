@@ -370,6 +370,7 @@ fn coverage() -> Kind {
     };
     Kind::Coverage(Box::new(Coverage {
         kernel: "6.12".to_owned(),
+        architecture: "x86_64".to_owned(),
         tier: Tier::Fexit,
         observations: ["syn-drop", "listen", "accept", "enqueue"].map(attached).to_vec(),
         filters: Vec::new(),

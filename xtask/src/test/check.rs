@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use serde_json::Value;
 
 use super::cases::{Judge, Tier};
-use super::lines::Lines;
+use super::{lines::Lines, schema};
 
 /// What is wrong with a run; nothing if it is as it should be.
 pub(crate) fn problems(judge: Judge, tier: Tier, stdout: &[u8]) -> Vec<String> {
@@ -16,6 +16,11 @@ pub(crate) fn problems(judge: Judge, tier: Tier, stdout: &[u8]) -> Vec<String> {
     let mut problems = Problems::default();
     for line in &lines.broken {
         problems.add(format!("stdout has a line that is no JSON object with a type: {line}"));
+    }
+    for line in &lines.all {
+        for problem in schema::problems(line) {
+            problems.add(format!("a line is not what the schema says: {problem}: {line}"));
+        }
     }
     match judge {
         Judge::Rehearsal => rehearsal(&lines, tier, &mut problems),
@@ -64,9 +69,8 @@ fn rehearsal(lines: &Lines, tier: Tier, problems: &mut Problems) {
     for expected in &required {
         let alike = |other: &&&Value| other["code"] == expected["code"];
         let least = required.iter().filter(alike).count();
-        let allowed = array(&truth["allow_at"]);
-        let most =
-            least + excused.iter().filter(alike).count() + allowed.iter().filter(|a| alike(&a)).count();
+        let allowed = array(&truth["allow"]).iter().filter(|allowed| allowed["port"].is_u64());
+        let most = least + excused.iter().filter(alike).count() + allowed.filter(alike).count();
         expected_finding(expected, least..=most, &findings, truth, tier, problems);
     }
     if tier.is_full() {
@@ -104,6 +108,7 @@ fn coverage(lines: &Lines, tier: Tier, problems: &mut Problems) {
     problems
         .unless(covered == tier.covered_as(), || format!("the tier is {covered}, not {}", tier.covered_as()));
     problems.unless(coverage["kernel"].is_string(), || "the coverage names no kernel".into());
+    problems.unless(coverage["architecture"].is_string(), || "the coverage names no architecture".into());
     let observations = array(&coverage["observations"]);
     problems.unless(!observations.is_empty(), || "the coverage has no observations".into());
     for observation in observations {
@@ -117,7 +122,7 @@ fn coverage(lines: &Lines, tier: Tier, problems: &mut Problems) {
                     problems.unless(tier.allowed_ways().contains(&way), || {
                         format!("{name} goes by {via:?}, which is not of the tier {}", tier.attach())
                     });
-                    let is_second_choice = tier == Tier::Auto && way.starts_with('k');
+                    let is_second_choice = tier.attach() == "auto" && way.starts_with('k');
                     problems.unless(!is_second_choice || has_reason, || {
                         format!("{name} goes by {via:?} and does not say why not by fexit")
                     });
@@ -126,8 +131,8 @@ fn coverage(lines: &Lines, tier: Tier, problems: &mut Problems) {
             Some("polled" | "missing") => {
                 problems.unless(has_reason, || format!("{name} is not attached and does not say why"));
                 // What the fexit tier alone sees, as the plan says.
-                let excused =
-                    tier == Tier::Kprobe && (*name == "connect-error" || *name == "connection-exists");
+                let excused = tier.covered_as() == "kprobe"
+                    && (*name == "connect-error" || *name == "connection-exists");
                 problems.unless(!tier.is_full() || excused, || {
                     format!("{name} is not attached in a full tier: {}", observation["reason"])
                 });
@@ -150,7 +155,7 @@ fn nothing_lost(lines: &Lines, problems: &mut Problems) {
         }
     }
     let Some(summary) = lines.of_type("summary").next() else { return };
-    let lost = &summary["lost"];
+    let lost = &summary["trace"]["lost"];
     problems.unless(total(lost) == Some(excused), || format!("the summary's lost is {lost}, not {excused}"));
 }
 
@@ -176,7 +181,7 @@ fn contract(finding: &Value, problems: &mut Problems) {
     problems.unless(subject["kind"].is_string(), || format!("the finding {code} has no subject"));
     problems.unless(evidence.is_object(), || format!("the finding {code} has no evidence"));
     // What to change is said once, by the finding that knows the cause.
-    let (advises, explained) = (!array(&finding["remedy"]).is_empty(), finding["explained_by"].is_u64());
+    let (advises, explained) = (!array(&finding["remedy"]).is_empty(), finding["explained_by"].is_object());
     problems.unless(advises || explained, || format!("the finding {code} has no remedy"));
     problems.unless(!(advises && explained), || {
         format!("the finding {code} has a remedy of its own beside the finding that explains it")
@@ -186,10 +191,8 @@ fn contract(finding: &Value, problems: &mut Problems) {
 /// A finding is expected, or true for a reason that the truth gives.
 fn nothing_else(finding: &Value, truth: &Value, problems: &mut Problems) {
     let code = &finding["code"];
-    let known = ["expect", "allow", "allow_at"]
-        .iter()
-        .flat_map(|key| array(&truth[*key]))
-        .any(|entry| entry["code"] == *code);
+    let known =
+        ["expect", "allow"].iter().flat_map(|key| array(&truth[*key])).any(|entry| entry["code"] == *code);
     // The other end of the same trouble, which names whom the truth expects: the rehearsal has looked at that.
     let evidence = &finding["evidence"];
     let other_end = evidence["server"].is_object() && array(&truth["problems"]).is_empty();
@@ -248,7 +251,7 @@ fn one_finding(expected: &Value, finding: &Value, truth: &Value, tier: Tier, pro
     }
 }
 
-/// Somebody is named rightly: what the truth knows of them, the finding says.
+/// A party is named rightly: what the truth knows of it, the finding says.
 fn party(who: &str, named: &Value, right: &Value, problems: &mut Problems) {
     let Some(fields) = right.as_object() else {
         problems.add(format!("{who}: the truth has none"));
@@ -256,11 +259,14 @@ fn party(who: &str, named: &Value, right: &Value, problems: &mut Problems) {
     };
     for (key, value) in fields {
         let said = &named[key];
-        // The command line of a process that is gone cannot be read any more.
-        if key == "command" && said.is_null() {
-            continue;
+        match value {
+            // What the truth does not know.
+            Value::Null => {}
+            // The command line of a process that is gone cannot be read any more.
+            _ if key == "command" && said.is_null() => {}
+            Value::Object(_) => party(who, said, value, problems),
+            _ => problems.unless(said == value, || format!("{who} has {key} {said}, not {value}")),
         }
-        problems.unless(said == value, || format!("{who} has {key} {said}, not {value}"));
     }
 }
 
@@ -310,7 +316,7 @@ fn counts(finding: &Value, truth: &Value, problems: &mut Problems) {
 /// Each counter that the summary compares is explained to the last event.
 fn reconciliation(lines: &Lines, problems: &mut Problems) {
     let Some(summary) = lines.of_type("summary").next() else { return };
-    let entries = array(&summary["reconciliation"]);
+    let entries = array(&summary["trace"]["reconciliation"]);
     problems.unless(!entries.is_empty(), || "the summary reconciles no counter".into());
     for entry in entries {
         let (kernel, ours) = (&entry["kernel"], &entry["observed"]);
@@ -346,7 +352,7 @@ fn lockdown(lines: &Lines, problems: &mut Problems) {
     }
 }
 
-/// `probes --self-test`: one line a probe.
+/// `probes --self-test`: one line a probe, and one a record that is known beforehand.
 fn self_test(lines: &Lines, tier: Tier, without_ipv6: bool, problems: &mut Problems) {
     coverage(lines, tier, problems);
     let probes: Vec<&Value> = lines.of_type("probe").collect();
@@ -369,6 +375,11 @@ fn self_test(lines: &Lines, tier: Tier, without_ipv6: bool, problems: &mut Probl
             }
             (None, _) => problems.add(format!("the probe {name} does not say whether it is attached")),
         }
+    }
+    problems.unless(lines.of_type("record").next().is_some(), || "the self-test compares no record".into());
+    for record in lines.of_type("record") {
+        let right = record["seen"] == true && array(&record["wrong"]).is_empty();
+        problems.unless(right, || format!("what {} says is not what was done: {record}", record["via"]));
     }
 }
 

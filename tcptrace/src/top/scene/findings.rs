@@ -231,13 +231,10 @@ fn evidence(finding: &Finding, width: usize) -> Vec<Line> {
     let mut lines = vec![heading("Evidence")];
     for (name, value) in finding.evidence.iter() {
         let text = match value {
-            Value::Unknown(()) => "not known".to_owned(),
-            Value::Number(number) => number.to_string(),
-            Value::Measure(measure) => measure.to_string(),
             Value::Flag(flag) => (if *flag { "yes" } else { "no" }).to_owned(),
-            Value::Text(text) => text.clone(),
             Value::Party(party) => in_words(party),
             Value::Parties(parties) => parties.iter().map(in_words).collect::<Vec<_>>().join("; "),
+            other => output::value_in_words(other).unwrap_or_else(|| "not known".to_owned()),
         };
         let lead = format!("  {:26} ", name.replace('_', " "));
         let text = format!("{text} ");

@@ -177,9 +177,10 @@ fn broken_output_is_caught() {
 #[test]
 fn a_silent_probe_is_caught() {
     let run = |probe: Value| {
-        let coverage = json!({"type":"coverage","kernel":"6.1","tier":"fexit","observations":[
+        let coverage = json!({"type":"coverage","kernel":"6.1","architecture":"x86_64","tier":"fexit","observations":[
             {"name":"accept","status":"attached","via":"fexit inet_csk_accept"}]});
-        problems(Judge::SelfTest, Tier::Auto, format!("{coverage}\n{probe}\n").as_bytes())
+        let record = json!({"type":"record","via":"fexit inet_csk_accept","seen":true,"wrong":[]});
+        problems(Judge::SelfTest, Tier::Auto, format!("{coverage}\n{probe}\n{record}\n").as_bytes())
     };
     let probe = |attached, fired, reason: Value| json!({"type":"probe","name":"fexit/inet_csk_accept","attached":attached,"fired":fired,"reason":reason});
     assert_eq!(run(probe(true, true, json!(null))), Vec::<String>::new());
@@ -187,4 +188,25 @@ fn a_silent_probe_is_caught() {
     assert_caught(&run(probe(true, false, json!(null))), "did not fire");
     assert_caught(&run(probe(false, false, json!(null))), "does not say why");
     assert_caught(&run(json!({"type":"other"})), "names no probe");
+}
+
+#[test]
+fn a_record_that_is_wrong_or_does_not_come_is_caught() {
+    let run = |records: &str| {
+        let coverage = json!({"type":"coverage","kernel":"6.1","architecture":"aarch64","tier":"kprobe","observations":[
+            {"name":"accept","status":"attached","via":"kprobe security_sock_graft","reason":"no trampolines"}]});
+        let probe = json!({"type":"probe","name":"kprobe security_sock_graft","attached":true,"fired":true});
+        let text = format!("{coverage}\n{probe}\n{records}\n");
+        problems(Judge::SelfTest, Tier::AutoByKprobe, text.as_bytes())
+    };
+    let record = |seen: bool, wrong: Value| {
+        json!({"type":"record","via":"kprobe security_sock_graft","seen":seen,"wrong":wrong}).to_string()
+    };
+    assert_eq!(run(&record(true, json!([]))), Vec::<String>::new());
+    assert_caught(&run(&record(false, json!([]))), "kprobe security_sock_graft");
+    assert_caught(
+        &run(&record(true, json!([{"field":"pid","expected":1,"seen":0}]))),
+        "is not what was done",
+    );
+    assert_caught(&run(""), "compares no record");
 }
