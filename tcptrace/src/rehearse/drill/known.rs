@@ -391,6 +391,8 @@ fn ended(server: SocketAddr, impatient: SocketAddr, late: SocketAddr) -> io::Res
     let reset = connected(impatient)?;
     let mut writer = connected(late)?;
     setsockopt(&reset, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
+    // Another processor may be slower with the final ACK than this one with the reset.
+    sleep(MOMENT);
     drop(reset);
     sleep(MOMENT);
     drop(listener);
