@@ -95,7 +95,7 @@ impl<W: Write> Pipeline<W> {
             }
             match &event.kind {
                 Kind::Coverage(coverage) => {
-                    go_on(self.output.coverage(&self.asked_for(coverage))?)?;
+                    go_on(self.output.coverage(event.time, &self.asked_for(coverage))?)?;
                     self.covered = Some(event.time);
                 }
                 Kind::Lost(lost) if !self.muted => go_on(self.output.lost(lost)?)?,

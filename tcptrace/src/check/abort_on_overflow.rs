@@ -24,7 +24,7 @@ impl Rule for AbortOnOverflow {
                   their data, sent again, finds a place when the server has caught up"
                 .to_owned(),
             listeners: Vec::new(),
-            evidence: Evidence::new().with("abort_on_overflow", 1_u32),
+            evidence: Evidence::new().with("abort_on_overflow", true),
             remedy: vec![Remedy::command(
                 "unless it is wanted (a load balancer that retries elsewhere), turn it off",
                 namespace.sysctl(&["net.ipv4.tcp_abort_on_overflow=0".to_owned()]),

@@ -45,12 +45,9 @@ impl Rule for RangeOverlap {
                   port looks the same from outside, and needs nothing"
                 .to_owned(),
             evidence: Evidence::new()
-                .with("ports", ports.to_string())
-                .with("range", format!("{}-{}", range.first, range.last))
-                .with(
-                    "reserved",
-                    namespace.knobs.ip_local_reserved_ports.as_ref().map(ToString::to_string),
-                ),
+                .with("ports_at_risk", &ports)
+                .with("range", range)
+                .with("reserved", namespace.knobs.ip_local_reserved_ports.as_ref()),
             remedy: vec![
                 Remedy::command(
                     "reserve them; what is reserved already stays so",

@@ -57,7 +57,7 @@ impl Rule for SmallRange {
             listeners: Vec::new(),
             evidence: Evidence::new()
                 .with("ephemeral_ports", capacity)
-                .with("range", format!("{}-{}", range.first, range.last))
+                .with("range", range)
                 .with("reserved_in_range", in_range)
                 .with_some("tcp_tw_reuse", namespace.knobs.tcp_tw_reuse),
             remedy: vec![widen(namespace, plan, range, &reserved)],

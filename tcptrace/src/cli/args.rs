@@ -71,10 +71,23 @@ pub enum Command {
     Check(CheckArgs),
     /// The page that explains a finding: what opens it, its causes and what each rests on, what to do
     Explain(ExplainArgs),
+    /// The JSON Schema of what --json prints: of one type of line, or one that any line of any command satisfies
+    Schema(SchemaArgs),
     /// What a shell needs to complete command lines: `tcptrace completions bash`, to be sourced or put where it looks for such
     Completions(CompletionsArgs),
     /// The manual page, of tcptrace or of a subcommand: `tcptrace man record | man -l -`
     Man(ManArgs),
+}
+
+/// Of which lines.
+#[derive(Args, Clone, Debug)]
+pub struct SchemaArgs {
+    /// The `type` of a line; without it, the schema of any line
+    #[arg(value_name = "TYPE")]
+    pub kind: Option<String>,
+    /// List the types instead
+    #[arg(long, conflicts_with = "kind")]
+    pub list: bool,
 }
 
 /// For which shell.
@@ -304,8 +317,11 @@ pub struct ReportArgs {
     /// Write one self-contained page into this file (and with --json the lines to stdout)
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// Overwrite it
-    #[arg(long, requires = "html")]
+    /// Write it as Markdown into this file, to be pasted into a chat, an issue or a wiki; - is stdout
+    #[arg(long, value_name = "FILE")]
+    pub md: Option<PathBuf>,
+    /// Overwrite these files
+    #[arg(long)]
     pub force: bool,
     /// Of which time.
     #[command(flatten)]

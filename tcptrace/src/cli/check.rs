@@ -2,42 +2,17 @@
 
 use std::io;
 
-use serde::Serialize;
-
 use super::{
     args::CheckArgs,
     exit::{Exit, Failure},
-    netns, trace,
+    netns, tape, trace,
 };
 use crate::{
     check::{Plan, RULES, Risk, risks},
-    finding::{Evidence, Party, Remedy},
+    output::json::{Missing, RiskLine, SummaryLine},
     output::{ended, escape, go_on, stdout_json, stdout_lines},
     stock::{Gap, Namespace, Scope, Survey, Wanted},
 };
-
-/// A risk, as `--json` prints it.
-#[derive(Serialize)]
-struct RiskLine<'a> {
-    code: &'a str,
-    severity: &'static str,
-    netns: u32,
-    namespace: Option<&'a str>,
-    title: &'a str,
-    why: &'a str,
-    listeners: &'a [Party],
-    evidence: &'a Evidence,
-    remedy: &'a [Remedy],
-}
-
-/// The last line.
-#[derive(Serialize)]
-struct SummaryLine<'a> {
-    namespaces: usize,
-    risks: usize,
-    /// What could not be looked at.
-    gaps: Vec<&'a str>,
-}
 
 pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
     let codes: Vec<&str> = RULES.iter().map(|rule| rule.code()).collect();
@@ -65,27 +40,21 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
 }
 
 fn json(survey: &Survey, found: &[(&Namespace, Risk)]) -> io::Result<()> {
-    let mut out = stdout_json();
+    let (mut out, now) = (stdout_json("check"), tape::now());
     for (namespace, risk) in found {
-        let line = RiskLine {
-            code: risk.code,
-            severity: risk.severity.name(),
-            netns: namespace.id,
-            namespace: namespace.name.as_deref(),
-            title: &risk.title,
-            why: &risk.why,
-            listeners: &risk.listeners,
-            evidence: &risk.evidence,
-            remedy: &risk.remedy,
-        };
-        go_on(out.write("risk", &line))?;
+        go_on(out.write(now, &RiskLine::of(namespace, risk).into()))?;
     }
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let line = SummaryLine {
-        namespaces: survey.namespaces.len(),
-        risks: found.len(),
-        gaps: Gap::reasons(&survey.gaps),
+        command: "check",
+        counts: SummaryLine::counts([
+            ("namespaces", count(survey.namespaces.len())),
+            ("risks", count(found.len())),
+        ]),
+        missing: survey.gaps.iter().map(Missing::from).collect(),
+        ..SummaryLine::default()
     };
-    go_on(out.write("summary", &line))?;
+    go_on(out.write(now, &line.into()))?;
     go_on(out.flush())
 }
 

@@ -6,7 +6,8 @@ use super::{
     report, tape, trace,
 };
 use crate::{
-    output::{ended, escape, go_on, json_text, stdout_json, stdout_lines},
+    output::json::ComparisonLine,
+    output::{ended, escape, go_on, stdout_json, stdout_lines},
     record::Condition,
     report::Comparison,
 };
@@ -31,17 +32,9 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
     let comparison = Comparison::of(&before, &after);
     let worse = comparison.worse(args.threshold);
     let written = if args.json {
-        let mut line = serde_json::to_value(&comparison).unwrap_or_default();
-        if let serde_json::Value::Object(line) = &mut line {
-            line.insert("type".to_owned(), "comparison".into());
-            line.insert("worse".to_owned(), worse.clone().into());
-            line.insert("complete".to_owned(), (of_before.is_complete() && of_after.is_complete()).into());
-            let marks = |of: &Condition| serde_json::to_value(&of.marks).unwrap_or_default();
-            line.insert("damage_before".to_owned(), marks(&of_before));
-            line.insert("damage_after".to_owned(), marks(&of_after));
-        }
-        let mut out = stdout_json();
-        go_on(out.made(&json_text(&line))).and_then(|()| go_on(out.flush()))
+        let line = ComparisonLine::of(&comparison, &worse, &of_before, &of_after);
+        let mut out = stdout_json("compare");
+        go_on(out.write(after.to, &line.into())).and_then(|()| go_on(out.flush()))
     } else {
         let mut out = stdout_lines();
         let text = marks(&of_before, &of_after) + &comparison.text(&worse);

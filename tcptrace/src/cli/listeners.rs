@@ -5,15 +5,16 @@ use std::{io, ops::ControlFlow};
 use super::{
     args::{ListenersArgs, union},
     exit::{Exit, Failure},
-    trace,
+    tape, trace,
 };
 use crate::{
-    event::{Coverage, Event, Kind},
+    event::{Coverage, Event, Kind, Timestamp},
     finding::Finding,
     live::{Live, drive::drive},
     output::{
         Selection, ended, go_on,
-        listeners::{ListenerLine, StockSummary, lines},
+        json::{ListenerLine, Missing, SummaryLine},
+        listeners::lines,
         stdout_json, stdout_lines, stdout_output, terminal_width,
     },
     stock::{Filter, Gap, Scope, Stock, Tracing, take},
@@ -39,7 +40,7 @@ pub(super) fn run(args: &ListenersArgs) -> Result<Exit, Failure> {
     match (&traced, &untraced) {
         (Some(tracing), _) => {
             tracing.add_to(&mut stock);
-            stock.missing.extend(coverage.as_ref().and_then(not_observed));
+            stock.missing.extend(coverage.as_ref().and_then(|(_, coverage)| not_observed(coverage)));
         }
         (None, Some(failure)) => stock.missing.push(Gap::new("traced", failure.message.clone())),
         (None, None) => {}
@@ -51,7 +52,7 @@ pub(super) fn run(args: &ListenersArgs) -> Result<Exit, Failure> {
 }
 
 /// Traces for the time asked for, or until a signal.
-fn follow(args: &ListenersArgs) -> Result<(Tracing, Option<Coverage>), Failure> {
+fn follow(args: &ListenersArgs) -> Result<(Tracing, Option<(Timestamp, Coverage)>), Failure> {
     let filters = trace::Filters::of(&args.port, &args.netns)?;
     let options = trace::options(&args.trace, 0, filters);
     let mut tracing = Tracing::default();
@@ -59,7 +60,7 @@ fn follow(args: &ListenersArgs) -> Result<(Tracing, Option<Coverage>), Failure> 
     trace::runtime()?.block_on(async {
         let (live, first) = Live::start(&options)?;
         coverage = first.iter().find_map(|event| match &event.kind {
-            Kind::Coverage(coverage) => Some((**coverage).clone()),
+            Kind::Coverage(coverage) => Some((event.time, (**coverage).clone())),
             _ => None,
         });
         tracing.feed(&first);
@@ -93,7 +94,7 @@ fn show(
     args: &ListenersArgs,
     mut stock: Stock,
     traced: Option<&Tracing>,
-    coverage: Option<&Coverage>,
+    coverage: Option<&(Timestamp, Coverage)>,
 ) -> io::Result<()> {
     let filter = Filter {
         ports: union(&args.port),
@@ -118,22 +119,31 @@ fn show(
     only.extend(Some(&filter.ports).filter(|ports| !ports.is_empty()).map(|ports| format!("--port {ports}")));
     only.extend(parties.words());
     if args.json {
-        let mut out = stdout_json();
-        if let Some(coverage) = coverage {
-            go_on(out.coverage(coverage))?;
+        let (mut out, now) = (stdout_json("listeners"), tape::now());
+        if let Some((began, coverage)) = coverage {
+            go_on(out.coverage(*began, coverage))?;
         }
         for listener in &listeners {
-            go_on(out.write("listener", &ListenerLine::of(listener)))?;
+            go_on(out.write(now, &ListenerLine::of(listener).into()))?;
         }
         for finding in &findings {
             go_on(out.finding(finding))?;
         }
-        let summary = StockSummary {
-            listeners: all,
-            filters: &only,
-            ..StockSummary::of(&stock, listeners.len(), traced.map(Tracing::span))
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let summary = SummaryLine {
+            command: "listeners",
+            counts: SummaryLine::counts([
+                ("listeners", count(all)),
+                ("shown", count(listeners.len())),
+                ("namespaces", count(stock.namespaces)),
+                ("findings", count(findings.len())),
+            ]),
+            filters: only,
+            missing: stock.missing.iter().map(Missing::from).collect(),
+            duration_s: traced.map(|traced| traced.span().as_secs_f64()),
+            ..SummaryLine::default()
         };
-        go_on(out.write("summary", &summary))?;
+        go_on(out.write(now, &summary.into()))?;
         return go_on(out.flush());
     }
     let mut out = stdout_lines();
@@ -148,7 +158,7 @@ fn show(
     }
     go_on(out.flush())?;
     drop(out);
-    let mut output = stdout_output(false, false);
+    let mut output = stdout_output("listeners", false, false);
     for finding in findings {
         go_on(output.finding(finding))?;
     }

@@ -15,6 +15,7 @@ mod record;
 mod rehearse;
 mod replay;
 mod report;
+mod schema;
 mod selection;
 mod shell;
 mod stderr;
@@ -70,6 +71,7 @@ pub fn main() -> ExitCode {
         Some(Command::Who(args)) => who::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Ports(args)) => ports::run(&args),
+        Some(Command::Schema(args)) => schema::run(&args),
         Some(Command::Completions(args)) => shell::completions(&args),
         Some(Command::Man(args)) => shell::manual(&args),
     };

@@ -1,7 +1,6 @@
 //! `tcptrace ports`: who has the ephemeral ports now, where they lead, how many are left, and with `--for` how long they
 //! will last.
 
-mod line;
 mod text;
 mod trend;
 
@@ -15,7 +14,7 @@ use std::time::Instant;
 use super::{
     args::PortsArgs,
     exit::{Exit, Failure},
-    netns, trace,
+    netns, tape, trace,
 };
 use crate::{
     check::{self, Plan},
@@ -27,13 +26,16 @@ use crate::{
         Live,
         drive::{Ending, drive},
     },
+    output::json::{
+        Container, ContainerPortsLine, Endpoint, LaneLine, Missing, Netns as NetnsLine, PortRiskLine,
+        Process as ProcessName, ProcessPortsLine, Range, SpaceLine, SummaryLine, TrendLine,
+    },
     output::{ended, go_on, stdout_json},
     stock::{Gap, Namespace, Opener, Scope, Survey, Wanted, ports},
 };
 
-use line::{DestinationLine, ProcessLine, RiskLine, SpaceLine, SummaryLine};
 use text::text;
-use trend::{Trend, round};
+use trend::{round, trend_of};
 
 /// Lines of text for each list, unless all are asked for.
 const SHOWN: usize = 10;
@@ -160,36 +162,51 @@ impl<'a> Space<'a> {
         Some(Self { namespace, survey, processes, traced })
     }
 
-    fn process<'b>(&'b self, holders: &'b crate::event::PortHolders) -> ProcessLine<'b> {
+    /// An owner of a port, with what was read of its process.
+    fn name(&self, owner: Option<&Owner>) -> ProcessName {
+        let read = owner.and_then(|owner| self.processes.get(&owner.pid));
+        match (read, owner) {
+            (Some(process), _) => ProcessName::read(process),
+            (None, Some(owner)) => ProcessName::from(owner),
+            (None, None) => ProcessName::default(),
+        }
+    }
+
+    fn process(&self, holders: &crate::event::PortHolders) -> ProcessPortsLine {
         let pid = holders.owner.as_ref().map(|owner| owner.pid);
-        let process = pid.and_then(|pid| self.processes.get(&pid));
-        ProcessLine {
-            pid,
-            comm: holders.owner.as_ref().map(|owner| owner.comm.as_str()),
-            command: process.and_then(|process| process.command.as_deref()),
-            container: process.and_then(|process| process.place()),
+        ProcessPortsLine {
+            process: self.name(holders.owner.as_ref()),
             ports: holders.ports,
             established: holders.established,
             close_wait: holders.close_wait,
             bound: holders.bound,
             time_wait: holders.time_wait,
-            most_to: holders.most_to.map(|(remote, _)| remote),
+            most_to: holders.most_to.map(|(remote, _)| Endpoint::from(remote)),
             trend: pid.and_then(|pid| self.trend(|other| other == pid)),
         }
     }
 
-    fn trend(&self, wanted: impl Fn(u32) -> bool) -> Option<Trend> {
+    /// How long was traced.
+    fn traced_s(&self) -> Option<f64> {
+        let world = &self.traced?.world;
+        Some(round(world.now().since(world.start()).as_secs_f64()))
+    }
+
+    fn trend(&self, wanted: impl Fn(u32) -> bool) -> Option<TrendLine> {
         let world = &self.traced?.world;
         // What it did before it was traced is not known, and what it does from its first port on is.
         let span = world.now().since(world.start());
         let users = world.ports().users(self.namespace.id).filter(|(pid, _)| wanted(*pid));
-        Trend::of(users.map(|(_, ports)| ports), span.as_secs_f64(), self.survey.free())
+        trend_of(users.map(|(_, ports)| ports), span.as_secs_f64(), self.survey.free())
     }
 
     /// Of every container whose processes took ports.
-    fn container_trends(&self) -> BTreeMap<String, Trend> {
+    fn container_trends(&self) -> BTreeMap<Container, TrendLine> {
         let Some(Traced { world, .. }) = self.traced else { return BTreeMap::new() };
-        let container = |pid: u32| world.processes().info(pid).and_then(|info| info.container.clone());
+        let container = |pid: u32| {
+            let info = world.processes().info(pid)?;
+            Container::of(info.container.as_deref(), &info.details)
+        };
         let mut trends = BTreeMap::new();
         for (pid, _) in world.ports().users(self.namespace.id) {
             let Some(name) = container(pid).filter(|name| !trends.contains_key(name)) else { continue };
@@ -207,22 +224,37 @@ impl<'a> Space<'a> {
         Some(round((f64::from(lane.ports) - f64::from(before)) / traced.began.elapsed().as_secs_f64()))
     }
 
-    fn line(&self) -> SpaceLine<'_> {
-        let survey = &self.survey;
-        let mut containers = BTreeMap::new();
-        let processes: Vec<ProcessLine<'_>> =
-            survey.processes.iter().map(|holders| self.process(holders)).collect();
-        for process in &processes {
-            if let Some(container) = &process.container {
-                *containers.entry(container.clone()).or_default() += process.ports;
+    /// What is in use by container or unit, the most first.
+    fn containers(&self, processes: &[ProcessPortsLine]) -> Vec<ContainerPortsLine> {
+        let mut ports: BTreeMap<&Container, u32> = BTreeMap::new();
+        for of in processes {
+            if let Some(container) = &of.process.container {
+                *ports.entry(container).or_default() += of.ports;
             }
         }
+        let mut trends = self.container_trends();
+        let mut lines: Vec<ContainerPortsLine> = ports
+            .into_iter()
+            .map(|(container, ports)| ContainerPortsLine {
+                container: container.clone(),
+                ports,
+                trend: trends.remove(container),
+            })
+            .collect();
+        lines.sort_by(|a, b| b.ports.cmp(&a.ports).then_with(|| a.container.cmp(&b.container)));
+        lines
+    }
+
+    fn line(&self) -> SpaceLine {
+        let survey = &self.survey;
+        let processes: Vec<ProcessPortsLine> =
+            survey.processes.iter().map(|holders| self.process(holders)).collect();
+        let containers = self.containers(&processes);
         let risks = check::risks(self.namespace, &Plan::default()).into_iter();
         SpaceLine {
-            netns: self.namespace.id,
-            namespace: self.namespace.name.as_deref(),
-            range: survey.range.to_string(),
-            reserved: self.namespace.knobs.ip_local_reserved_ports.as_ref().map(ToString::to_string),
+            netns: NetnsLine::named(self.namespace.id, self.namespace.name.as_deref()),
+            range: Range::from(survey.range),
+            reserved: self.namespace.knobs.ip_local_reserved_ports.as_ref().map(Range::all),
             capacity: survey.capacity,
             in_use: survey.in_use,
             free: survey.free(),
@@ -233,35 +265,45 @@ impl<'a> Space<'a> {
             processes,
             containers,
             trend: self.trend(|_| true),
-            container_trends: self.container_trends(),
             destinations: survey
                 .destinations
                 .iter()
-                .map(|lane| DestinationLine {
+                .map(|lane| LaneLine {
                     source: lane.source,
-                    remote: lane.remote,
+                    remote: lane.remote.into(),
                     used: lane.ports,
                     time_wait: lane.time_wait,
                     free: survey.free_toward(lane.ports),
-                    owner: lane.owner.as_ref(),
+                    process: lane.owner.as_ref().map(|owner| self.name(Some(owner))),
                     growth_per_s: self.growth(lane),
                 })
                 .collect(),
             risks: risks
                 .filter(|risk| ["port-grab-risk", "small-range"].contains(&risk.code))
-                .map(|risk| RiskLine { code: risk.code, title: risk.title })
+                .map(|risk| PortRiskLine { code: risk.code, title: risk.title })
                 .collect(),
-            incomplete: survey.incomplete.as_deref(),
+            missing: survey
+                .incomplete
+                .iter()
+                .map(|why| Missing { what: "sockets".to_owned(), why: why.clone() })
+                .collect(),
         }
     }
 }
 
 fn json(survey: &Survey, spaces: &[Space<'_>]) -> io::Result<()> {
-    let mut out = stdout_json();
+    let (mut out, now) = (stdout_json("ports"), tape::now());
     for space in spaces {
-        go_on(out.write("ports", &space.line()))?;
+        go_on(out.write(now, &space.line().into()))?;
     }
-    let line = SummaryLine { namespaces: survey.namespaces.len(), gaps: Gap::reasons(&survey.gaps) };
-    go_on(out.write("summary", &line))?;
+    let namespaces = u64::try_from(survey.namespaces.len()).unwrap_or(u64::MAX);
+    let line = SummaryLine {
+        command: "ports",
+        counts: SummaryLine::counts([("namespaces", namespaces)]),
+        missing: survey.gaps.iter().map(Missing::from).collect(),
+        duration_s: spaces.first().and_then(Space::traced_s),
+        ..SummaryLine::default()
+    };
+    go_on(out.write(now, &line.into()))?;
     go_on(out.flush())
 }

@@ -2,48 +2,19 @@
 
 use std::{collections::BTreeMap, io};
 
-use serde::Serialize;
-
 use super::{
     args::ProbesArgs,
     exit::{Exit, Failure},
-    trace,
+    tape, trace,
 };
 use crate::{
-    event::{ClockOffset, decode_record},
+    event::{ClockOffset, Family, decode_record},
     host::netns::Netns,
+    output::json::{Missing, ProbeLine, RecordLine, SummaryLine, WrongLine},
     output::{Output, go_on, stdout_output},
     probe::{self, BackEnd, Tracer},
     rehearse::{Expected, Stage, Wrong, drill, ipv6_is_off},
 };
-
-/// One attachment, as `--json` prints it.
-#[derive(Serialize)]
-struct ProbeLine<'a> {
-    name: String,
-    program: &'a str,
-    observations: &'a [&'static str],
-    attached: bool,
-    /// `None` without the self-test, and for what it could not try.
-    fired: Option<bool>,
-    /// Why the self-test could not try it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    not_tried: Option<&'a str>,
-    /// How often the program ran; programs with several attachments count them together.
-    runs: Option<u64>,
-}
-
-/// A record of the self-test, as `--json` prints it.
-#[derive(Serialize)]
-struct ValueLine<'a> {
-    observation: &'a str,
-    record: String,
-    family: &'static str,
-    via: &'a str,
-    /// Whether it came.
-    seen: bool,
-    wrong: &'a [Wrong],
-}
 
 /// What the self-test came to.
 struct SelfTest {
@@ -56,7 +27,7 @@ struct SelfTest {
 /// A record of which everything is known: `None` if it did not come, else what is wrong in it.
 struct Compared {
     expected: Expected,
-    family: &'static str,
+    family: Family,
     wrong: Option<Vec<Wrong>>,
 }
 
@@ -117,11 +88,11 @@ fn self_test(tracer: &mut Tracer, stage: &Stage) -> Result<SelfTest, Failure> {
         Failure::new(Exit::NotPermitted, format!("counting the runs of BPF programs: {error}"))
     })?;
     let before = tracer.run_counts();
-    let mut records = compare(tracer, drill(stage, false)?, "v4");
+    let mut records = compare(tracer, drill(stage, false)?, Family::V4);
     let v4 = tracer.run_counts();
     let no_ipv6 = ipv6_is_off(stage)?;
     if no_ipv6.is_none() {
-        records.extend(compare(tracer, drill(stage, true)?, "v6"));
+        records.extend(compare(tracer, drill(stage, true)?, Family::V6));
     }
     let after = tracer.run_counts();
     log::debug!("after IPv4: {v4:?}");
@@ -130,7 +101,7 @@ fn self_test(tracer: &mut Tracer, stage: &Stage) -> Result<SelfTest, Failure> {
 }
 
 /// Compares what is known of a drill with the records that came since the last one.
-fn compare(tracer: &mut Tracer, known: Vec<Expected>, family: &'static str) -> Vec<Compared> {
+fn compare(tracer: &mut Tracer, known: Vec<Expected>, family: Family) -> Vec<Compared> {
     let mut events = Vec::new();
     tracer.drain(|bytes| match decode_record(bytes, ClockOffset::default()) {
         Ok(event) => events.push(event),
@@ -152,9 +123,9 @@ fn compare(tracer: &mut Tracer, known: Vec<Expected>, family: &'static str) -> V
 
 /// Prints coverage, attachments and, of a self-test, its records; how many should have fired and did not.
 fn print(tracer: &Tracer, tested: Option<&SelfTest>, json: bool) -> io::Result<usize> {
-    let mut output = stdout_output(json, false);
+    let (mut output, now) = (stdout_output("probes", json, false), tape::now());
     go_on(output.opening(&trace::here()))?;
-    go_on(output.coverage(&crate::live::coverage(tracer.coverage(), Vec::new(), Vec::new())))?;
+    go_on(output.coverage(now, &crate::live::coverage(tracer.coverage(), Vec::new(), Vec::new())))?;
     go_on(output.watching(None, false))?;
     if let Output::Text(out) = &mut output {
         for observed in &tracer.coverage().observations {
@@ -177,15 +148,15 @@ fn print(tracer: &Tracer, tested: Option<&SelfTest>, json: bool) -> io::Result<u
         silent += usize::from(fired == Some(false));
         let line = ProbeLine {
             name: format!("{} {}", attached.kind.name(), attached.target),
-            program: attached.program,
-            observations: &attached.observations,
+            program: attached.program.to_owned(),
+            observations: attached.observations.to_vec(),
             attached: true,
             fired,
-            not_tried,
+            not_tried: not_tried.map(str::to_owned),
             runs,
         };
         match &mut output {
-            Output::Json(out) => go_on(out.write("probe", &line))?,
+            Output::Json(out) => go_on(out.write(now, &line.into()))?,
             Output::Text(out) => {
                 let word = match (fired, not_tried) {
                     (_, Some(_)) => "not tried",
@@ -202,7 +173,11 @@ fn print(tracer: &Tracer, tested: Option<&SelfTest>, json: bool) -> io::Result<u
     for compared in tested.into_iter().flat_map(|tested| &tested.records) {
         print_record(tracer, compared, &mut output)?;
     }
-    if let Some(misses) = missed(tracer) {
+    let misses = missed(tracer);
+    if let Output::Json(out) = &mut output {
+        go_on(out.write(tape::now(), &summary(tracer, tested, silent, misses.as_deref()).into()))?;
+    }
+    if let Some(misses) = misses {
         log::warn!("{misses}");
     }
     go_on(output.flush())?;
@@ -215,20 +190,39 @@ fn via<'a>(tracer: &'a Tracer, observation: &str) -> &'a str {
     observed.map_or("", |observed| observed.via.as_str())
 }
 
+/// What it comes to.
+fn summary(tracer: &Tracer, tested: Option<&SelfTest>, silent: usize, misses: Option<&str>) -> SummaryLine {
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    let mut counts = vec![("probes", count(tracer.attached().len()))];
+    if let Some(tested) = tested {
+        counts.push(("silent", count(silent)));
+        counts.push(("records", count(tested.records.len())));
+        counts.push(("wrong", count(tested.records.iter().filter(|of| !of.is_right()).count())));
+    }
+    let no_ipv6 = tested.and_then(|tested| tested.no_ipv6.as_deref()).map(|why| ("ipv6", why));
+    let missing = no_ipv6.into_iter().chain(misses.map(|misses| ("runs", misses)));
+    SummaryLine {
+        command: "probes",
+        counts: SummaryLine::counts(counts),
+        missing: missing.map(|(what, why)| Missing { what: what.to_owned(), why: why.to_owned() }).collect(),
+        ..SummaryLine::default()
+    }
+}
+
 fn print_record(tracer: &Tracer, compared: &Compared, output: &mut Output<impl io::Write>) -> io::Result<()> {
     let Compared { expected, family, wrong } = compared;
     let via = via(tracer, expected.observation);
     match output {
         Output::Json(out) => {
-            let line = ValueLine {
+            let line = RecordLine {
                 observation: expected.observation,
                 record: expected.in_words(),
-                family,
-                via,
+                family: *family,
+                via: via.to_owned(),
                 seen: wrong.is_some(),
-                wrong: wrong.as_deref().unwrap_or_default(),
+                wrong: wrong.iter().flatten().map(WrongLine::from).collect(),
             };
-            go_on(out.write("record", &line))
+            go_on(out.write(tape::now(), &line.into()))
         }
         Output::Text(out) => {
             let (word, by) = match wrong.as_deref() {
@@ -242,7 +236,7 @@ fn print_record(tracer: &Tracer, compared: &Compared, output: &mut Output<impl i
             };
             let wrong: Vec<String> = wrong.iter().flatten().map(told).collect();
             let wrong = if wrong.is_empty() { String::new() } else { format!(": {}", wrong.join(", ")) };
-            let what = format!("{} over {family}", expected.in_words());
+            let what = format!("{} over {}", expected.in_words(), family.name());
             out.say(format_args!("  {word:12} {what:44} for {}{wrong}{by}", expected.observation))
         }
     }

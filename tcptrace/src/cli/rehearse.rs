@@ -4,8 +4,6 @@ mod asked;
 
 use std::{collections::BTreeSet, io, ops::ControlFlow, time::Duration};
 
-use serde::Serialize;
-
 use super::{
     args::RehearseArgs,
     exit::{Exit, Failure},
@@ -19,7 +17,8 @@ use crate::{
         Live,
         drive::{Ending, drive},
     },
-    output::{Output, Selection, Summary, ended, go_on, json_text, stdout_lines, stdout_output, zone},
+    output::json::{FindingLine, RehearsalLine},
+    output::{Output, Selection, Summary, ended, go_on, stdout_lines, stdout_output, zone},
     pipeline::Pipeline,
     rehearse::{self, Claims, GroundTruth, Incident},
 };
@@ -85,7 +84,7 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
         actor_executable: None,
     };
     let mut incident = rehearse::incident(name, &options)?;
-    let mut output = stdout_output(args.output.json, args.output.counters);
+    let mut output = stdout_output("rehearse", args.output.json, args.output.counters);
     let what = incident.describe();
     let opening = format!(
         "rehearsing {} ({}), {}: {}",
@@ -145,7 +144,8 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
                             .into_iter()
                             .map(|what| format!("{} contradicts itself: {what}", finding.code)),
                     );
-                    if let Ok(claim) = serde_json::to_value(finding) {
+                    // What is judged is what a program reads.
+                    if let Ok(claim) = serde_json::to_value(FindingLine::from(finding)) {
                         claims.note(claim);
                     }
                 })
@@ -240,24 +240,13 @@ fn remedy(
     Ok(came_back.then(|| format!("{} came back after its remedy: {command}", expected.code)))
 }
 
-/// The line of a rehearsal in JSON output.
-#[derive(Serialize)]
-struct Line<'a> {
-    #[serde(flatten)]
-    truth: &'a GroundTruth,
-    #[serde(flatten)]
-    verdict: &'a Verdict<'a>,
-}
-
 /// How the findings compare with what was made.
-#[derive(Serialize)]
 struct Verdict<'a> {
     /// Whether the findings said what was made, and nothing else.
     diagnosed: bool,
     /// What they got wrong.
     problems: &'a [String],
     /// What was made and cannot be observed here, with the observation that it needs: no problem, and no diagnosis.
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
     not_observable: &'a [String],
     /// How many findings were claimed as certain, be it for a moment, and are not so.
     false_certains: usize,
@@ -266,7 +255,14 @@ struct Verdict<'a> {
 /// What really happened, and whether the findings said so.
 fn tell<W: io::Write>(truth: &GroundTruth, verdict: &Verdict<'_>, output: &mut Output<W>) -> io::Result<()> {
     if let Output::Json(out) = output {
-        go_on(out.made(&json_text(&Line { truth, verdict })))?;
+        let line = RehearsalLine {
+            diagnosed: Some(verdict.diagnosed),
+            problems: verdict.problems.to_vec(),
+            not_observable: verdict.not_observable.to_vec(),
+            false_certains: verdict.false_certains,
+            ..RehearsalLine::from(truth)
+        };
+        go_on(out.write(tape::now(), &line.into()))?;
         return go_on(out.flush());
     }
     let made = made(truth);

@@ -10,7 +10,9 @@ use super::{
 use crate::{
     event::{Event, PlaceFilter, Timestamp},
     finding::Severity,
-    output::{Selection, ended, escape, go_on, json_text, stdout_json, stdout_lines, stdout_output, zone},
+    output::{
+        Selection, ended, escape, go_on, json::DamageLine, stdout_json, stdout_lines, stdout_output, zone,
+    },
     pipeline::Pipeline,
     record::{Condition, Tape},
 };
@@ -24,11 +26,13 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     let moments = moments.into_iter().filter_map(|(name, moment)| Some((name, moment.as_ref()?)));
     let moments: Vec<String> = moments.map(|(name, moment)| format!("{name} {moment}")).collect();
     let words: Vec<String> = selection.words().into_iter().chain(moments.iter().cloned()).collect();
-    let mut output = stdout_output(args.json, args.counters);
+    let mut output = stdout_output("replay", args.json, args.counters);
     if let [only] = args.netns.as_slice() {
         output.at_home(*only);
     }
     let of = recording.metadata();
+    output.of_host(&of.host);
+    let host = of.host.clone();
     let opening = format!(
         "replaying a recording of {}, kernel {}, begun {}{}",
         escape(&of.host),
@@ -60,9 +64,11 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => return Err(trace::cannot_write(&error)),
         Ok(_) => {
+            let last = pipeline.engine().world().now();
             let gone = pipeline.finish().map_err(|error| trace::cannot_write(&error))?;
             if gone.is_continue() {
-                ended(mark(&condition, args.json)).map_err(|error| trace::cannot_write(&error))?;
+                ended(mark(&condition, args.json, &host, last))
+                    .map_err(|error| trace::cannot_write(&error))?;
             }
         }
     }
@@ -71,15 +77,12 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
 }
 
 /// Says what is wrong with the recording where everything else is said, so that whoever keeps that keeps this as well.
-fn mark(condition: &Condition, json: bool) -> io::Result<()> {
+fn mark(condition: &Condition, json: bool, host: &str, ended: Timestamp) -> io::Result<()> {
     if json {
-        let mut out = stdout_json();
+        let mut out = stdout_json("replay");
+        out.of_host(host);
         for mark in &condition.marks {
-            let mut line = serde_json::to_value(mark).unwrap_or_default();
-            if let serde_json::Value::Object(line) = &mut line {
-                line.insert("type".to_owned(), "damage".into());
-            }
-            go_on(out.made(&json_text(&line)))?;
+            go_on(out.write(mark.to.unwrap_or(ended), &DamageLine::from(mark).into()))?;
         }
         return go_on(out.flush());
     }

@@ -14,9 +14,10 @@ use super::{
 use crate::{
     event::Timestamp,
     finding::Severity,
+    output::json::{across_lines, report_lines},
     output::{columns, ended, go_on, stdout_json, stdout_lines, zone},
     record::{self, Condition, Metadata, Tape},
-    report::{Across, Digest, PortQuestion, Report, across_json, across_text, html, join, json, text},
+    report::{Across, Digest, PortQuestion, Report, across_text, html, join, markdown, text},
 };
 
 /// A recording that has been read.
@@ -43,12 +44,19 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
     }
     let across: Across =
         join(&mut read.iter_mut().map(|of| (&of.metadata, &mut of.report)).collect::<Vec<_>>());
+    let sections: Vec<_> = read.iter().map(|of| (&of.metadata, &of.condition, &of.report)).collect();
     if let Some(path) = &args.html {
-        let sections: Vec<_> = read.iter().map(|of| (&of.metadata, &of.condition, &of.report)).collect();
-        let page = html(&sections, &across, &zone);
-        write_page(path, args.force, &page)?;
+        write_page(path, args.force, &html(&sections, &across, &zone, tape::now()))?;
     }
-    if args.json || args.html.is_none() {
+    if let Some(path) = &args.md {
+        let pasted = markdown(&sections, &across, &zone);
+        if path.as_os_str() == "-" {
+            ended(print(&pasted)).map_err(|error| trace::cannot_write(&error))?;
+        } else {
+            write_page(path, args.force, &pasted)?;
+        }
+    }
+    if args.json || (args.html.is_none() && args.md.is_none()) {
         let written = if args.json { print_json(&read, &across) } else { print_text(&read, &across, &zone) };
         ended(written).map_err(|error| trace::cannot_write(&error))?;
     }
@@ -59,11 +67,17 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
 }
 
 fn print_json(read: &[Read], across: &Across) -> io::Result<()> {
-    let mut out = stdout_json();
-    let joined = if read.len() > 1 { across_json(across) } else { Vec::new() };
-    let each = read.iter().flat_map(|of| json(&of.metadata, &of.condition, &of.report));
-    for line in joined.into_iter().chain(each) {
-        go_on(out.made(&line))?;
+    let mut out = stdout_json("report");
+    if let ([first, _, ..], last) = (read, read.iter().map(|of| of.report.to).max()) {
+        for line in across_lines(across) {
+            go_on(out.write(last.unwrap_or(first.report.to), &line))?;
+        }
+    }
+    for of in read {
+        out.of_host(&of.metadata.host);
+        for (time, line) in report_lines(&of.metadata, &of.condition, &of.report) {
+            go_on(out.write(time, &line))?;
+        }
     }
     go_on(out.flush())
 }
@@ -78,6 +92,12 @@ fn print_text(read: &[Read], across: &Across, zone: &TimeZone) -> io::Result<()>
         }
         go_on(out.text(&part))?;
     }
+    go_on(out.flush())
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut out = stdout_lines();
+    go_on(out.text(text))?;
     go_on(out.flush())
 }
 

@@ -45,7 +45,7 @@ pub(super) fn run(args: &WatchArgs) -> Result<Exit, Failure> {
     selection::are_there(&args.selection.parties)?;
     let selection = selection::of(&args.selection)?;
     let filters = trace::Filters::of(&args.filter.port, &args.filter.netns)?;
-    let mut output = stdout_output(args.output.json, args.output.counters);
+    let mut output = stdout_output("watch", args.output.json, args.output.counters);
     if let [only] = filters.netns.as_slice() {
         output.at_home(only.id());
     }

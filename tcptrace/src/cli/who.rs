@@ -3,11 +3,12 @@
 use super::{
     args::WhoArgs,
     exit::{Exit, Failure},
-    netns, trace,
+    netns, tape, trace,
 };
 use crate::{
-    event::{PortSet, Timestamp},
-    output::{stdout_json, stdout_lines, zone},
+    event::PortSet,
+    output::{ended, go_on, json, stdout_json, stdout_lines, zone},
+    stock::Gap,
     who::{Question, ask},
 };
 
@@ -20,19 +21,15 @@ pub(super) fn run(args: &WhoArgs) -> Result<Exit, Failure> {
     let answer = ask(&Question { ports: ports.clone(), netns })
         .map_err(|error| Failure::new(Exit::NotPermitted, error))?;
     if answer.places.is_empty() {
-        return Err(Failure::new(Exit::NotPermitted, answer.gaps.join("; ")));
+        return Err(Failure::new(Exit::NotPermitted, Gap::reasons(&answer.gaps).join("; ")));
     }
     let ports: Vec<u16> = ports.ranges().flatten().collect();
+    let now = tape::now();
     let written = if args.json {
-        answer.write_json(&ports, now(), &mut stdout_json())
+        json::who::write(&answer, &ports, now, &mut stdout_json("who"))
     } else {
-        answer.write_text(&ports, now(), &zone::local(), &mut stdout_lines())
+        answer.write_text(&ports, now, &zone::local(), &mut stdout_lines()).and_then(|gone| go_on(Ok(gone)))
     };
-    let _gone = written.map_err(|error| trace::cannot_write(&error))?;
+    ended(written).map_err(|error| trace::cannot_write(&error))?;
     Ok(if answer.holders().next().is_some() { Exit::Done } else { Exit::Found })
-}
-
-fn now() -> Timestamp {
-    let nanos = jiff::Timestamp::now().as_nanosecond();
-    Timestamp::from_nanos(u64::try_from(nanos).unwrap_or_default())
 }

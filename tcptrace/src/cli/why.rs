@@ -11,7 +11,7 @@ use std::{
 use super::{
     args::WhyArgs,
     exit::{Exit, Failure},
-    trace,
+    tape, trace,
 };
 use crate::{
     event::{CounterSample, Event},
@@ -23,8 +23,10 @@ use crate::{
     },
     live::{Live, drive::drive},
     output::{
-        ended, go_on, stdout_json, stdout_lines, terminal_width,
-        why::{WhyLine, WhySummary, lines},
+        ended, go_on,
+        json::{WhyLine, why_summary},
+        stdout_json, stdout_lines, terminal_width,
+        why::lines,
     },
     stock::{Gap, Tracing},
     why::{
@@ -203,11 +205,11 @@ fn follow(
 
 fn show(args: &WhyArgs, facts: &Facts, answers: &[Answer], decisive: Option<&Answer>) -> io::Result<()> {
     if args.json {
-        let mut out = stdout_json();
+        let (mut out, now) = (stdout_json("why"), tape::now());
         for answer in answers {
-            go_on(out.write("why", &WhyLine::of(facts, answer)))?;
+            go_on(out.write(now, &WhyLine::of(facts, answer).into()))?;
         }
-        go_on(out.write("summary", &WhySummary::of(facts, decisive)))?;
+        go_on(out.write(now, &why_summary(facts, answers, decisive).into()))?;
         return go_on(out.flush());
     }
     let mut out = stdout_lines();

@@ -11,7 +11,7 @@ use rows::{ROWS, Row};
 use super::{Losses, Namespace};
 
 /// Whether our count of something equals the kernel's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reconciliation {
     /// Network namespace.
     pub netns: u32,
@@ -24,12 +24,11 @@ pub struct Reconciliation {
     /// How they compare.
     pub status: ReconciliationStatus,
     /// Why they differ, or may differ.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 /// How our count compares with the kernel's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ReconciliationStatus {
     /// They are equal.

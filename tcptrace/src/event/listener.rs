@@ -217,7 +217,7 @@ pub struct Accept {
 }
 
 /// How a sample was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SampleSource {
     /// Counted by our probes, event by event.

@@ -45,7 +45,9 @@ pub use port::{
     UnusableAddress,
 };
 pub use port_set::{ParsePortSetError, PortRange, PortSet};
-pub use process::{Owner, OwnerConfidence, ProcessInfo, ProcessState, SocketOwner, Task, Watch};
+pub use process::{
+    Owner, OwnerConfidence, ProcessDetails, ProcessInfo, ProcessState, SocketOwner, Task, Watch,
+};
 pub use socket::{Endpoints, Family, SocketOptions, SocketState, canonical};
 pub use time::{ClockOffset, Timestamp};
 pub use trace::{Coverage, LossPlace, Lost, Observation, ObservationStatus, Tier, observation};

@@ -36,6 +36,29 @@ pub struct ProcessInfo {
     pub container: Option<String>,
     /// Its network namespace, if known.
     pub netns: Option<u32>,
+    /// What else was read of it.
+    #[serde(default, skip_serializing_if = "ProcessDetails::is_nothing")]
+    pub details: ProcessDetails,
+}
+
+/// What is known of a process beyond its name: not needed to tell it from others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ProcessDetails {
+    /// Path of its executable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe: Option<String>,
+    /// Pod of its container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Its innermost systemd unit, beside a container as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+}
+
+impl ProcessDetails {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What the threads of a process were doing at one moment.
@@ -121,7 +144,20 @@ impl ProcessState {
 }
 
 /// How well an owner is known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum OwnerConfidence {
     /// Nothing is known.

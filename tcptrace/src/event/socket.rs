@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tcptrace_common::port;
 
 /// Address family of a socket; not that of its packets: an IPv6 listener takes IPv4 connections too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     /// `AF_INET`.
@@ -18,6 +18,14 @@ pub enum Family {
 }
 
 impl Family {
+    /// Name in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "v4",
+            Self::V6 => "v6",
+        }
+    }
+
     /// The kernel's number.
     pub fn number(self) -> u8 {
         match self {
@@ -208,9 +216,9 @@ impl SocketOptions {
     }
 }
 
-/// Names as in setsockopt(2), blank-separated; `none` for none.
-impl fmt::Display for SocketOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl SocketOptions {
+    /// Names of those that are set, as in setsockopt(2).
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
         let names = [
             (self.reuseaddr(), "SO_REUSEADDR"),
             (self.reuseport(), "SO_REUSEPORT"),
@@ -219,8 +227,15 @@ impl fmt::Display for SocketOptions {
             (self.transparent(), "IP_TRANSPARENT"),
             (self.late_port(), "IP_BIND_ADDRESS_NO_PORT"),
         ];
+        names.into_iter().filter(|(set, _)| *set).map(|(_, name)| name)
+    }
+}
+
+/// Names as in setsockopt(2), blank-separated; `none` for none.
+impl fmt::Display for SocketOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut first = true;
-        for (_, name) in names.iter().filter(|(set, _)| *set) {
+        for name in self.names() {
             if !first {
                 f.write_str(" ")?;
             }

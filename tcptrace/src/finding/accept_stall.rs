@@ -549,7 +549,7 @@ mod tests {
         assert!(finding.title.starts_with("0.0.0.0:2049 does not accept"), "{}", finding.title);
         let json = Play::json(finding);
         assert_eq!(json["subject"].get("pid"), None);
-        assert_eq!(json["evidence"]["made_by"]["comm"], json!("rpc.nfsd"));
+        assert_eq!(json["evidence"]["made_by"]["process"]["comm"], json!("rpc.nfsd"));
     }
 
     #[test]

@@ -2,12 +2,13 @@
 //!
 //! A count is never larger than what it is part of. A rate is over an interval that the finding states, and what was counted in
 //! that interval is not more than the rate allows. The kernel's own count is over the same time as ours, so it is not smaller.
-//! What is not observed is unknown, and not zero. Every number that a finding shows is declared here, with its relations or
-//! without any: a new one that is not declared fails the tests that look at all findings.
+//! What is not observed is unknown, and not zero. Everything that a finding shows is declared in `keys.rs`: a new key that is not
+//! fails the tests that look at all findings.
 
 use crate::correlate::Correlator;
 use crate::event::observation;
 
+use super::keys::{self, Form};
 use super::{Finding, Value};
 
 /// What must hold between numbers of the same evidence. It says nothing where one of them is unknown or not shown.
@@ -65,72 +66,6 @@ const RELATIONS: &[Relation] = &[
     Percent("time_wait_percent"),
 ];
 
-/// Numbers that stand for themselves: settings, limits, names, times and counts of which nothing is a part.
-const ALONE: &[&str] = &[
-    "accept_threads",
-    "accepted",
-    "accepted_meanwhile",
-    "accepts",
-    "accepts_over_s",
-    "attempts",
-    "backlog",
-    "blocked_by_bound",
-    "completed",
-    "completed_elsewhere",
-    "conntrack_count",
-    "conntrack_drops",
-    "conntrack_max",
-    "cookies_sent",
-    "deferred",
-    "destinations",
-    "device",
-    "failed_binds",
-    "failed_connects",
-    "failures",
-    "file_max",
-    "files_of_host",
-    "gc_thresh3",
-    "growth_error_per_min",
-    "growth_per_min",
-    "half_open",
-    "holders_met",
-    "ip_unprivileged_port_start",
-    "limit",
-    "listeners",
-    "longest_s",
-    "lost",
-    "max_syn_backlog",
-    "members",
-    "neighbours",
-    "oldest_s",
-    "open_files",
-    "open_files_limit",
-    "others_queue",
-    "port",
-    "processes",
-    "queue",
-    "queue_limit",
-    "released",
-    "requesters",
-    "requests_forgotten",
-    "reset",
-    "retransmissions",
-    "retransmits_timer",
-    "server_count",
-    "somaxconn",
-    "somaxconn_at_listen",
-    "synack_retries",
-    "syncookies",
-    "taken",
-    "taken_from_own_range",
-    "taken_late",
-    "tcp_timestamps",
-    "timeout_s",
-    "unanswered_sources",
-    "unreachable",
-    "window_s",
-];
-
 /// Numbers that come from one observation alone: where it is not made, they are unknown.
 const OBSERVED_BY: &[(&str, &str)] = &[
     ("expired", observation::REQUEST_END),
@@ -154,9 +89,8 @@ pub fn contradictions(finding: &Finding, world: &Correlator) -> Vec<String> {
     let mut wrong: Vec<String> = RELATIONS.iter().filter_map(|relation| relation.broken(said)).collect();
     for (name, value) in finding.evidence.iter() {
         let is_number = matches!(value, Value::Number(_) | Value::Measure(_));
-        if is_number && !is_declared(name) {
-            wrong
-                .push(format!("{name} is declared neither with a relation to other numbers nor without one"));
+        if name != "why" {
+            wrong.extend(undeclared(finding.code, name, value));
         }
         let rate_without_time = name.ends_with("_per_s")
             && is_number
@@ -178,20 +112,31 @@ pub fn contradictions(finding: &Finding, world: &Correlator) -> Vec<String> {
     wrong
 }
 
-fn is_declared(name: &str) -> bool {
-    ALONE.contains(&name) || RELATIONS.iter().any(|relation| relation.names(name))
+/// What is wrong with a key, if anything: each stands in `keys.rs`, with its form and the codes that have it.
+fn undeclared(code: &str, name: &str, value: &Value) -> Option<String> {
+    let Some(key) = keys::EVIDENCE.iter().find(|key| key.name == name) else {
+        return Some(format!("{name} is not declared in keys.rs"));
+    };
+    let fits = match value {
+        Value::Unknown(()) => true,
+        Value::Number(_) => key.form == Form::Number,
+        Value::Measure(_) => key.form == Form::Measure,
+        Value::Flag(_) => key.form == Form::Flag,
+        Value::Text(_) => matches!(key.form, Form::Text | Form::Time),
+        Value::Texts(_) | Value::Options(_) => key.form == Form::Texts,
+        Value::Range(_) => key.form == Form::Range,
+        Value::Ports(_) => key.form == Form::Ranges,
+        Value::Endpoint(_) => key.form == Form::Endpoint,
+        Value::Party(_) => key.form == Form::Party,
+        Value::Parties(_) => key.form == Form::Parties,
+    };
+    if !fits {
+        return Some(format!("{name} is {value:?}, and declared as {:?}", key.form));
+    }
+    (!key.of.contains(&code)).then(|| format!("{name} is not declared for {code}"))
 }
 
 impl Relation {
-    fn names(&self, name: &str) -> bool {
-        match self {
-            Part { whole, parts } => *whole == name || parts.contains(&name),
-            Rate { rate, over, counts } => *rate == name || *over == name || counts.contains(&name),
-            Kernel { kernel, ours } => *kernel == name || ours.contains(&name),
-            Percent(percent) => *percent == name,
-        }
-    }
-
     /// Whether it relates the rate `name` to an interval that is stated.
     fn is_rate_of(&self, name: &str, said: impl Fn(&str) -> Option<f64>) -> bool {
         matches!(self, Rate { rate, over, .. } if *rate == name && said(over).is_some())
@@ -264,14 +209,15 @@ mod tests {
     #[test]
     fn each_kind_of_contradiction_is_found() {
         let spoiled = [
-            Evidence::new().with("refused", 3_u64).with("by_rst", 3_u64).with("by_icmp", 1_u64),
+            Evidence::new().with("wait_max_ms", 3.0).with("wait_mean_ms", 4.0),
             Evidence::new()
                 .with("syn_drops", 54_u64)
                 .with("ack_drops", 0_u64)
                 .with("kernel_ListenOverflows", 0_u64),
             Evidence::new().with("syn_drops", 886_u64).with("arrivals_per_s", 157.0).with("duration_s", 4.7),
             Evidence::new().with("arrivals_per_s", 157.0),
-            Evidence::new().with("time_wait_percent", 101.0),
+            Evidence::new().with("syn_drops", 1.5),
+            Evidence::new().with("time_wait", 1_u64),
             Evidence::new().with("a_number_of_a_new_finding", 1_u64),
         ];
         for evidence in spoiled {
@@ -285,6 +231,7 @@ mod tests {
     #[test]
     fn what_is_not_observed_is_not_zero_and_no_time_is_told_for_an_unknown_one() {
         let (mut finding, _) = with(Evidence::new().with("expired", 0_u64));
+        finding.code = "syn-queue-full";
         let blind = Play::polled(4096, crate::event::ObservationStatus::Attached);
         assert_eq!(contradictions(&finding, blind.engine.world()).len(), 1);
         finding.evidence = Evidence::new();

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::correlate::{Change, Conflict, ConflictKey, Correlator, PortHolder, Verdict};
-use crate::event::{Found, How, Owner, OwnerConfidence, SocketOptions};
+use crate::event::{Found, How, Owner, OwnerConfidence};
 
 use super::case::{Concern, Description, Diagnosis};
 use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity, SocketFacts};
@@ -304,17 +304,17 @@ impl Account<'_> {
             .with("requester", requester)
             .with("holders", holders)
             .with("holders_met", met)
-            .with("requested", conflict.endpoints.local.to_string())
+            .with("requested", conflict.endpoints.local)
             .with("port", conflict.endpoints.local.port())
             .with("errno", "EADDRINUSE")
             .with("stage", conflict.stage.name())
-            .with("options", conflict.options.to_string())
+            .with("options", conflict.options)
             .with_some("device", self.world.device_name(conflict.endpoints.netns, conflict.endpoints.device))
             .with_some("fastreuse", conflict.reuse_state.map(|state| state.fastreuse.to_string()))
             .with_some("fastreuseport", conflict.reuse_state.map(|state| state.fastreuseport.to_string()))
             .with("attempts", self.attempts)
-            .with_some("ip_local_port_range", self.range().map(|range| range.to_string()))
-            .with_some("ip_local_reserved_ports", reserved.map(ToString::to_string))
+            .with_some("ip_local_port_range", self.range())
+            .with_some("ip_local_reserved_ports", reserved)
             .with_some("incomplete", conflict.incomplete.clone())
             .with("why", why)
     }
@@ -328,7 +328,7 @@ impl Account<'_> {
             netns: Some(conflict.endpoints.netns),
             process: Some(ProcessName::of_task(&conflict.requester, self.world.processes())),
             socket: Some(SocketFacts {
-                options: Some(conflict.options.to_string()),
+                options: Some(conflict.options),
                 uid: Some(conflict.requester.uid),
                 ..SocketFacts::default()
             }),
@@ -376,7 +376,7 @@ impl Account<'_> {
                 time_wait_s_left: holder
                     .time_wait_left_ms
                     .map(|left| Duration::from_millis(left).as_secs_f64()),
-                options: holder.options.map(|options: SocketOptions| options.to_string()),
+                options: holder.options,
                 uid: holder.uid,
                 taken_by,
                 ports: None,

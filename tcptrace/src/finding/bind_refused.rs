@@ -323,7 +323,7 @@ impl Account<'_> {
             netns: Some(self.key.netns),
             process: Some(ProcessName::of_task(&self.refusal.requester, self.world.processes())),
             socket: Some(SocketFacts {
-                options: Some(self.refusal.options.to_string()),
+                options: Some(self.refusal.options),
                 uid: Some(self.refusal.requester.uid),
                 ..SocketFacts::default()
             }),
@@ -402,21 +402,22 @@ impl Account<'_> {
     fn evidence(&self, requester: Party, why: &str) -> Evidence {
         let refusal = self.refusal;
         let missing = self.cause.is_of_address();
-        let addresses = refusal.addresses.as_ref().filter(|_| missing).map(|has| listed(has));
+        let addresses = refusal.addresses.as_ref().filter(|_| missing);
+        let addresses = addresses.map(|has| has.iter().map(ToString::to_string).collect::<Vec<_>>());
         Evidence::new()
             .with("requester", requester)
-            .with("requested", self.key.requested.to_string())
+            .with("requested", self.key.requested)
             .with("port", self.key.requested.port())
             .with("errno", errno_name(self.key.errno))
             .with("stage", self.key.stage.name())
-            .with("options", refusal.options.to_string())
+            .with("options", refusal.options)
             .with("attempts", self.attempts)
             .with_some("addresses", addresses)
             .with_some("address_device", refusal.unusable.as_ref().map(|unusable| unusable.device.clone()))
             .with_some("device", self.world.device_name(self.key.netns, refusal.device))
             .with_some(
                 "disable_ipv6",
-                refusal.ipv6_off.as_ref().filter(|_| missing).map(|off| off.devices.join(",")),
+                refusal.ipv6_off.as_ref().filter(|_| missing).map(|off| off.devices.clone()),
             )
             .with_some("ip_nonlocal_bind", self.nonlocal_bind().filter(|_| missing))
             .with_some(

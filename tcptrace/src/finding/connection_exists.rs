@@ -179,11 +179,11 @@ impl Account<'_> {
             evidence: Evidence::new()
                 .with("requester", requester)
                 .with("holders", self.holder().into_iter().collect::<Vec<_>>())
-                .with("destination", remote.to_string())
+                .with("destination", *remote)
                 .with("port", local.port())
                 .with("errno", "EADDRNOTAVAIL")
                 .with("call", "connect")
-                .with("options", self.existing.options.to_string())
+                .with("options", self.existing.options)
                 .with("attempts", self.attempts)
                 .with_some("seconds_left", self.left())
                 .with_some("tcp_timestamps", self.timestamps())
@@ -235,7 +235,7 @@ impl Account<'_> {
             netns: Some(self.key.netns),
             process: Some(ProcessName::of_task(&existing.requester, self.world.processes())),
             socket: Some(SocketFacts {
-                options: Some(existing.options.to_string()),
+                options: Some(existing.options),
                 uid: Some(existing.requester.uid),
                 ..SocketFacts::default()
             }),

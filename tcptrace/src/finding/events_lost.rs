@@ -117,7 +117,7 @@ impl Diagnosis for EventsLost {
             evidence: Evidence::new()
                 .with("lost", total)
                 .with("place", place.name())
-                .with("kinds", kinds.join(", "))
+                .with("kinds", kinds)
                 .with_some(
                     "from",
                     losses.iter().map(|(_, loss)| loss.from).min().map(|time| time.to_string()),

@@ -1,6 +1,8 @@
 //! The numbers and names that a finding rests on.
 
-use serde::{Serialize, Serializer};
+use std::net::SocketAddr;
+
+use crate::event::{PortRange, PortSet, SocketOptions};
 
 use super::party::Party;
 
@@ -9,8 +11,7 @@ use super::party::Party;
 pub struct Evidence(Vec<(&'static str, Value)>);
 
 /// One value.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// Not known here: shown as null, so that nobody takes it for zero.
     Unknown(()),
@@ -22,6 +23,16 @@ pub enum Value {
     Flag(bool),
     /// Words.
     Text(String),
+    /// Several words.
+    Texts(Vec<String>),
+    /// Ports from one to another.
+    Range(PortRange),
+    /// A set of ports.
+    Ports(PortSet),
+    /// Names of socket options.
+    Options(SocketOptions),
+    /// An address and a port.
+    Endpoint(SocketAddr),
     /// A process, or a socket and its process.
     Party(Box<Party>),
     /// Several of them.
@@ -58,12 +69,6 @@ impl Evidence {
     /// All of it.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Value)> {
         self.0.iter().map(|(name, value)| (*name, value))
-    }
-}
-
-impl Serialize for Evidence {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.iter())
     }
 }
 
@@ -109,6 +114,42 @@ impl From<&str> for Value {
     }
 }
 
+impl From<Vec<String>> for Value {
+    fn from(value: Vec<String>) -> Self {
+        Self::Texts(value)
+    }
+}
+
+impl From<PortRange> for Value {
+    fn from(value: PortRange) -> Self {
+        Self::Range(value)
+    }
+}
+
+impl From<PortSet> for Value {
+    fn from(value: PortSet) -> Self {
+        Self::Ports(value)
+    }
+}
+
+impl From<&PortSet> for Value {
+    fn from(value: &PortSet) -> Self {
+        Self::Ports(value.clone())
+    }
+}
+
+impl From<SocketOptions> for Value {
+    fn from(value: SocketOptions) -> Self {
+        Self::Options(value)
+    }
+}
+
+impl From<SocketAddr> for Value {
+    fn from(value: SocketAddr) -> Self {
+        Self::Endpoint(value)
+    }
+}
+
 impl From<Party> for Value {
     fn from(value: Party) -> Self {
         Self::Party(Box::new(value))
@@ -139,7 +180,7 @@ mod tests {
             .with("backlog", None::<u32>)
             .with_some("left_out", None::<u32>)
             .with("errno", "EADDRINUSE");
-        let json = crate::output::json_text(&evidence);
+        let json = crate::output::json_text(&crate::output::EvidenceLine::of(&evidence));
         assert_eq!(json, r#"{"syn_drops":312,"accepts_per_s":8.0,"backlog":null,"errno":"EADDRINUSE"}"#);
     }
 }

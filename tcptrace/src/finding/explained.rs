@@ -4,14 +4,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use serde::{Serialize, Serializer};
-
 use crate::event::Timestamp;
 
 use super::evidence::Value;
 use super::{Finding, Severity, State};
 
-/// The finding that explains another one. In JSON: its number.
+/// The finding that explains another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExplainedBy {
     /// Its number.
@@ -22,12 +20,6 @@ pub struct ExplainedBy {
     pub headline: String,
     /// How bad it is.
     pub severity: Severity,
-}
-
-impl Serialize for ExplainedBy {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(self.id)
-    }
 }
 
 /// What is seen of a trouble at one end, and the findings that say why, if they are about the same server.
@@ -142,17 +134,16 @@ fn servers_of(finding: &Finding) -> impl Iterator<Item = Server> {
         let elsewhere = subject.kind == "destination" && !address.ip().to_canonical().is_loopback();
         Server { address, netns: subject.netns.filter(|_| !elsewhere) }
     });
-    let named = match finding.evidence.get("server") {
-        Some(Value::Text(text)) => text
-            .parse()
-            .ok()
-            .map(|address| Server { address, netns: of_subject.and_then(|subject| subject.netns) }),
+    let named = match finding.evidence.get("server").or(finding.evidence.get("server_address")) {
+        Some(Value::Endpoint(address)) => {
+            Some(Server { address: *address, netns: of_subject.and_then(|subject| subject.netns) })
+        }
         Some(Value::Party(party)) => party.address.map(|address| Server { address, netns: party.netns }),
         _ => None,
     };
     // The port that is called, where a program or rule chose the listener for it.
     let called = match finding.evidence.get("steered_from") {
-        Some(Value::Text(text)) => text.parse().ok(),
+        Some(Value::Endpoint(address)) => Some(*address),
         _ => None,
     };
     let called = called.map(|address| Server { address, netns: subject.netns });

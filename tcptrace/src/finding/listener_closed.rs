@@ -232,7 +232,7 @@ mod tests {
         );
         let json = Play::json(finding);
         assert_eq!(json["evidence"]["reset"], json!(3));
-        assert_eq!(json["evidence"]["closed_by"]["pid"], json!(6039));
+        assert_eq!(json["evidence"]["closed_by"]["process"]["pid"], json!(6039));
         assert_eq!(json["subject"]["kind"], json!("listener"));
         assert!(
             finding.remedy.iter().any(|remedy| remedy.text.contains("queue limit (128) is not the cause"))
@@ -285,7 +285,10 @@ mod tests {
                 "{}",
                 finding.title
             );
-            assert_eq!(Play::json(finding)["evidence"]["closed_by"]["comm"], json!("kworker/u8:1"));
+            assert_eq!(
+                Play::json(finding)["evidence"]["closed_by"]["process"]["comm"],
+                json!("kworker/u8:1")
+            );
         }
     }
 

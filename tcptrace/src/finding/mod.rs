@@ -21,6 +21,7 @@ mod evidence;
 mod explained;
 mod half_open_capture;
 mod handshake_dropped;
+pub mod keys;
 mod listener_closed;
 mod no_listener;
 pub(crate) mod own_words;
@@ -43,6 +44,7 @@ pub use agree::contradictions;
 pub use cause::{Apart, CauseRule};
 pub use evidence::{Evidence, Value};
 pub use explained::ExplainedBy;
+pub use keys::Key;
 pub use page::{explained, page};
 pub(crate) use party::at_device;
 pub use party::{NetworkFacts, Party, ProcessName, SocketFacts};
@@ -50,6 +52,7 @@ pub(crate) use queue_limit::{QueueLimit, SetBy};
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::command::{Inside, Standpoint};
@@ -61,7 +64,7 @@ use commands::{CommandLine, CommandPlace};
 use explained::Explanations;
 
 /// A diagnosis: what is wrong, with whom, why, and what to do.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     /// Its number, from 1; the same in all reports of one finding.
     pub id: u64,
@@ -74,10 +77,8 @@ pub struct Finding {
     /// How sure it is.
     pub confidence: Confidence,
     /// The finding that explains this one, which then has no remedy of its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub explained_by: Option<ExplainedBy>,
     /// When this was said.
-    #[serde(serialize_with = "as_text")]
     pub time: Timestamp,
     /// One sentence.
     pub title: String,
@@ -90,10 +91,8 @@ pub struct Finding {
     /// What to do.
     pub remedy: Vec<Remedy>,
     /// The numbers in words, for people.
-    #[serde(skip)]
     pub numbers: Vec<String>,
     /// The cause in words, for people.
-    #[serde(skip)]
     pub explanation: String,
 }
 
@@ -107,12 +106,8 @@ impl Finding {
     }
 }
 
-fn as_text<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
-}
-
 /// Where in its life a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// New.
@@ -135,7 +130,7 @@ impl State {
 }
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Good to know.
@@ -158,7 +153,7 @@ impl Severity {
 }
 
 /// How sure a finding is of its cause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
     /// One of several explanations that cannot be told apart here.
@@ -184,18 +179,15 @@ impl Confidence {
 }
 
 /// Something to do about it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remedy {
     /// What, in words.
     pub text: String,
     /// The command that does it, where there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
     /// Whether it names what is not to be changed: a setting that people try, and that is not the limit.
-    #[serde(skip)]
     pub not: bool,
     /// Where the command is to run, until the way there is part of it.
-    #[serde(skip)]
     place: Option<CommandPlace>,
 }
 

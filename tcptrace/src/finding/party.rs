@@ -3,44 +3,34 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use serde::Serialize;
-
 use crate::correlate::{Correlator, Listener, Owners, Processes};
-use crate::event::{Owner, OwnerConfidence, Task, Timestamp};
+use crate::event::{Owner, OwnerConfidence, ProcessDetails, SocketOptions, Task, Timestamp};
 
 /// A listener, a port, a process or another thing that a finding is about, and the process that has it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Party {
     /// listener, process, port, peer, destination, host or tracer.
     pub kind: &'static str,
     /// Local address.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
     /// Name of the device that the socket is bound to.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// Port, for a subject that is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// Remote address of a connection.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub remote: Option<SocketAddr>,
     /// Network namespace.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<u32>,
     /// The process, where there is one to name.
-    #[serde(flatten)]
     pub process: Option<ProcessName>,
     /// What else is known of a socket.
-    #[serde(flatten)]
     pub socket: Option<SocketFacts>,
     /// What is known of a remote network.
-    #[serde(flatten)]
     pub network: Option<NetworkFacts>,
 }
 
 /// Half-open requests of a remote network.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkFacts {
     /// `192.0.2.0/24`.
     pub network: String,
@@ -59,7 +49,7 @@ pub struct NetworkFacts {
 }
 
 /// A process as it is named in output. `None` is shown as null: there is a process, and it is not known.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessName {
     /// Process id in the initial pid namespace.
     pub pid: Option<u32>,
@@ -69,6 +59,8 @@ pub struct ProcessName {
     pub command: Option<String>,
     /// Container, pod or unit.
     pub container: Option<String>,
+    /// What else is known of it.
+    pub details: ProcessDetails,
     /// How well it is known that it is this one.
     pub confidence: OwnerConfidence,
     /// Others that have the same socket.
@@ -76,39 +68,24 @@ pub struct ProcessName {
 }
 
 /// What is known of a socket that has a port, beyond its addresses.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SocketFacts {
     /// State.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<&'static str>,
     /// How its port was taken.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub how: Option<&'static str>,
     /// When.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
     pub since: Option<Timestamp>,
     /// What is left of TIME_WAIT, seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub time_wait_s_left: Option<f64>,
     /// Options that decide about sharing a port.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub options: Option<String>,
+    pub options: Option<SocketOptions>,
     /// User id.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
     /// Ephemeral ports that the process has.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<u64>,
     /// Who took the port, if that is not (or no longer) the process that has it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub taken_by: Option<Owner>,
-}
-
-fn as_text<S: serde::Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
-    match time {
-        Some(time) => serializer.collect_str(time),
-        None => serializer.serialize_none(),
-    }
 }
 
 impl Party {
@@ -216,6 +193,7 @@ impl ProcessName {
             comm: None,
             command: info.and_then(|info| info.command.clone()),
             container: info.and_then(|info| info.container.clone()),
+            details: info.map(|info| info.details.clone()).unwrap_or_default(),
             confidence,
             also: Vec::new(),
         }
@@ -270,16 +248,18 @@ mod tests {
                 comm: Some("delegated".into()),
                 command: Some("delegated -P1080".into()),
                 container: None,
+                details: ProcessDetails::default(),
                 confidence: OwnerConfidence::Observed,
                 also: Vec::new(),
             }),
             ..Party::default()
         };
         assert_eq!(
-            crate::output::json_text(&subject),
+            crate::output::json_text(&crate::output::json::Subject::from(&subject)),
             concat!(
-                r#"{"kind":"listener","address":"0.0.0.0:1080","netns":4026531840,"pid":6039,"comm":"delegated","#,
-                r#""command":"delegated -P1080","container":null,"confidence":"observed","also":[]}"#
+                r#"{"kind":"listener","address":"0.0.0.0","port":1080,"netns":{"id":4026531840,"name":null},"#,
+                r#""process":{"pid":6039,"comm":"delegated","command":"delegated -P1080","exe":null,"container":null},"#,
+                r#""confidence":"observed"}"#
             )
         );
         assert_eq!(subject.to_string(), "delegated[6039] 0.0.0.0:1080");
@@ -288,6 +268,9 @@ mod tests {
     #[test]
     fn a_port_has_no_process() {
         let subject = Party { kind: "port", port: Some(35010), netns: Some(1), ..Party::default() };
-        assert_eq!(crate::output::json_text(&subject), r#"{"kind":"port","port":35010,"netns":1}"#);
+        assert_eq!(
+            crate::output::json_text(&crate::output::json::Subject::from(&subject)),
+            r#"{"kind":"port","port":35010,"netns":{"id":1,"name":null}}"#
+        );
     }
 }

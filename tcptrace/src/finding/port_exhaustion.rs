@@ -249,7 +249,7 @@ impl<'a> Account<'a> {
             netns: Some(self.netns),
             process: Some(ProcessName::of_task(&exhaustion.requester, self.world.processes())),
             socket: Some(SocketFacts {
-                options: Some(exhaustion.options.to_string()),
+                options: Some(exhaustion.options),
                 uid: Some(exhaustion.requester.uid),
                 ..SocketFacts::default()
             }),
@@ -412,9 +412,9 @@ impl<'a> Account<'a> {
             .with("failed_binds", self.exhaustion.binds)
             .with("requesters", u64::try_from(self.exhaustion.requesters().len()).unwrap_or(u64::MAX))
             .with("found_no_port", self.victims())
-            .with_some("destination", self.destination.map(|remote| remote.to_string()))
+            .with_some("destination", self.destination)
             .with("capacity", self.capacity())
-            .with("range", survey.map(|survey| survey.range.to_string()))
+            .with("range", survey.map(|survey| survey.range))
             .with("in_use", survey.map(|survey| survey.in_use))
             .with("time_wait", survey.map(|survey| survey.time_wait))
             .with("time_wait_percent", survey.map(|survey| share(survey.time_wait, survey.in_use)))
@@ -422,7 +422,7 @@ impl<'a> Account<'a> {
             .with_some("toward_destination", self.lane().map(|lane| lane.ports))
             .with_some("toward_destination_time_wait", self.lane().map(|lane| lane.time_wait))
             .with("destinations", survey.map(|survey| survey.destinations_total))
-            .with_some("own_range", self.exhaustion.own_range.map(|own| own.to_string()))
+            .with_some("own_range", self.exhaustion.own_range)
             .with_some("taken_late", self.taken(|ports| ports.late))
             .with_some("taken_from_own_range", self.taken(|ports| ports.own_range))
             .with_some("incomplete", survey.and_then(|survey| survey.incomplete.clone()))

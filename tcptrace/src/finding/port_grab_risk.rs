@@ -134,10 +134,10 @@ fn overlap(netns: u32, world: &Correlator) -> Option<Description> {
         cause: "range-overlap",
         numbers: vec![format!("{}: {ports}", count(u64::try_from(listeners.len()).ok()?, "port", "ports"))],
         evidence: Evidence::new()
-            .with("ports", ports.to_string())
-            .with("range", range.to_string())
-            .with("reserved", knobs.reserved_ports.as_ref().map(ToString::to_string))
-            .with("listeners", listeners.iter().map(|(_, party)| party.clone()).collect::<Vec<_>>())
+            .with("ports_at_risk", &ports)
+            .with("range", range)
+            .with("reserved", knobs.reserved_ports.as_ref())
+            .with("servers_at_risk", listeners.iter().map(|(_, party)| party.clone()).collect::<Vec<_>>())
             .with("why", explanation.as_str()),
         remedy: reserve(netns, listeners.iter().map(|(port, _)| *port), range, first.process.as_ref()),
         explanation,
@@ -189,7 +189,7 @@ fn grabbed(netns: u32, port: u16, server: &Server, grab: &Grab, world: &Correlat
             .with("requester", requester)
             .with("holders", vec![holder.clone()])
             .with("port", port)
-            .with("range", range.to_string())
+            .with("range", range)
             .with("why", explanation.as_str()),
         remedy: reserve(netns, [port].into_iter(), range, holder.process.as_ref()),
         explanation,

@@ -8,8 +8,8 @@ use crate::event::{
     Acceptor, AckDrop, AckDropCause, BindFail, BindStage, Connect, ConnectResult, ConnectTotals,
     CounterSample, Coverage, Distribution, Endpoints, Event, Family, Found, HandshakeDrop, Holder, How, Kind,
     KnobSample, Listen, ListenerClosed, ListenerRef, ListenerSample, ListenerTotals, Observation,
-    ObservationStatus, Packet, PortRange, ProcessInfo, SampleSource, SocketOptions, SocketState, SynDrop,
-    SynDropCause, Taker, Task, Tier, Timestamp,
+    ObservationStatus, Packet, PortRange, ProcessDetails, ProcessInfo, SampleSource, SocketOptions,
+    SocketState, SynDrop, SynDropCause, Taker, Task, Tier, Timestamp,
 };
 
 use super::{Engine, Finding};
@@ -194,6 +194,7 @@ impl Play {
             uid: Some(1000),
             container: None,
             netns: Some(NETNS),
+            details: ProcessDetails::default(),
         };
         self.send(self.now, Kind::ProcessInfo(Box::new(info)));
     }
@@ -242,7 +243,7 @@ impl Play {
     }
 
     pub(crate) fn json(finding: &Finding) -> serde_json::Value {
-        serde_json::to_value(finding).unwrap()
+        serde_json::to_value(crate::output::json::FindingLine::from(finding)).unwrap()
     }
 }
 

@@ -9,11 +9,12 @@ use serde_json::Value;
 
 use super::{Dice, Paper, Target, assert_harmless};
 use crate::event::{Event, Timestamp};
+use crate::output::json::report_lines;
 use crate::output::{JsonWriter, Look, Output, Selection, TextWriter};
 use crate::pipeline::Pipeline;
 use crate::record::export::{Format, export};
 use crate::record::{Condition, Mark, Metadata, Reader, Writer, forge};
-use crate::report::{Across, Digest, html, json, text};
+use crate::report::{Across, Digest, html, markdown, text};
 
 /// What wants to be markup, to move a terminal, to turn a line round, to break it.
 const HOSTILE: &str = "<b>\u{1b}[2J\u{202e}\r\n\u{9b}31m,\"'\u{200b}=";
@@ -188,7 +189,11 @@ fn report(bytes: &[u8]) {
     let [for_text, for_lines] = papers.clone();
     let to_text = Output::Text(TextWriter::new(for_text, Look::plain(TimeZone::UTC)));
     let mut said = Pipeline::new(to_text, Selection::default(), true);
-    let mut lines = Pipeline::new(Output::Json(JsonWriter::new(for_lines)), Selection::default(), true);
+    let mut lines = Pipeline::new(
+        Output::Json(JsonWriter::new(for_lines, HOSTILE, "replay")),
+        Selection::default(),
+        true,
+    );
     while reader.next_events(&mut events).is_ok_and(|more| more) {
         for event in &events {
             digest.note(event);
@@ -203,9 +208,15 @@ fn report(bytes: &[u8]) {
     let (condition, report) = (Condition { marks }, digest.finish());
     assert_harmless(&condition.shortage().unwrap_or_default());
     assert_harmless(&text(reader.metadata(), &condition, &report, &TimeZone::UTC, 100));
-    json(reader.metadata(), &condition, &report).iter().for_each(|line| assert_harmless(line));
-    let page = html(&[(reader.metadata(), &condition, &report)], &Across::default(), &TimeZone::UTC);
-    assert!(page.matches("<b>").count() <= 3 + 8 * report.verdicts.len() + 2, "markup of others");
+    let mut lines = JsonWriter::new(Vec::new(), &reader.metadata().host, "report");
+    for (time, line) in report_lines(reader.metadata(), &condition, &report) {
+        let _written = lines.write(time, &line);
+    }
+    String::from_utf8_lossy(&lines.into_inner()).lines().for_each(assert_harmless);
+    let sections = [(reader.metadata(), &condition, &report)];
+    let page = html(&sections, &Across::default(), &TimeZone::UTC, report.to);
+    assert!(page.matches("<b>").count() <= 1, "markup of others");
+    assert_harmless(&markdown(&sections, &Across::default(), &TimeZone::UTC));
     for format in [Format::Jsonl, Format::Csv] {
         let Ok(mut again) = Reader::new(bytes) else { return };
         let mut out = Vec::new();

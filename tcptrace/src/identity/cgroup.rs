@@ -25,6 +25,18 @@ pub enum Runtime {
 }
 
 impl Runtime {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Docker,
+        Self::Containerd,
+        Self::Crio,
+        Self::Podman,
+        Self::Lxc,
+        Self::Machine,
+        Self::Ecs,
+        Self::Kubernetes,
+    ];
+
     /// Name in lower case, as in output and recordings.
     pub fn name(self) -> &'static str {
         match self {

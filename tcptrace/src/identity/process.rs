@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use super::cgroup::{self, Container};
+use crate::event::ProcessDetails;
 use crate::host::procfs::{ProcessDir, Procfs, is_gone, link_inode};
 
 /// Longest command line that is kept; longer ones are cut.
@@ -74,6 +75,15 @@ impl Process {
     /// Where it runs, in one name: its container or pod, or else its systemd unit.
     pub fn place(&self) -> Option<String> {
         self.container.as_ref().map(ToString::to_string).or_else(|| self.unit.clone())
+    }
+
+    /// What else is known of it, as lines of output have it.
+    pub fn details(&self) -> ProcessDetails {
+        ProcessDetails {
+            exe: self.exe.clone(),
+            pod: self.container.as_ref().and_then(|container| container.pod.clone()),
+            unit: self.unit.clone(),
+        }
     }
 
     /// Reads a process. What may not be read is `None`; what is read is all of one process, even if the pid is

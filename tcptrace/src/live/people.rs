@@ -300,5 +300,6 @@ fn info(process: &Process) -> ProcessInfo {
         uid: process.uid,
         container: process.place(),
         netns: process.netns,
+        details: process.details(),
     }
 }

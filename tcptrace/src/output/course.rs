@@ -17,13 +17,15 @@ pub(super) struct Course {
     open: BTreeMap<u64, Said>,
     /// Kinds of findings whose page has been named.
     pages: BTreeSet<&'static str>,
+    /// The advice that was given in full, by kind of finding and cause: its words, and the finding that it was given with.
+    advice: BTreeMap<(&'static str, &'static str), (u64, Vec<String>)>,
 }
 
 /// What is to be said of a report of a finding.
 #[derive(Debug, PartialEq)]
 pub(super) enum Tale<'a> {
-    /// All of it; and its page, unless that was named before.
-    Whole { page: bool },
+    /// All of it; its page, unless that was named before; and the finding with which the same advice was given, if it was.
+    Whole { page: bool, as_for: Option<u64> },
     /// Nothing: it was said lately, or is as it was.
     Nothing,
     /// What has changed.
@@ -84,7 +86,7 @@ impl Course {
             }
             // What explains it is where its page would lead.
             let page = finding.explained_by.is_none() && self.pages.insert(finding.code);
-            return Tale::Whole { page };
+            return Tale::Whole { page, as_for: self.advised(finding) };
         };
         let life = finding.time.since(said.opened);
         let due = said.is_due(life);
@@ -101,6 +103,22 @@ impl Course {
         }
         said.take_over(finding, life);
         Tale::Changed(changes)
+    }
+
+    /// The finding with which the same advice was given, in the same words. Otherwise this is now the one.
+    fn advised(&mut self, finding: &Finding) -> Option<u64> {
+        if finding.explained_by.is_some() {
+            return None;
+        }
+        let words: Vec<String> = finding.remedy.iter().map(|remedy| remedy.text.clone()).collect();
+        let key = (finding.code, finding.cause);
+        match self.advice.get(&key) {
+            Some((id, known)) if *known == words => Some(*id),
+            _ => {
+                self.advice.insert(key, (finding.id, words));
+                None
+            }
+        }
     }
 
     /// How many findings are open.

@@ -3,31 +3,22 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::correlate::Correlator;
 use crate::event::{Endpoints, Event, Kind, ListenerRef, Task, Timestamp};
-use crate::finding::{Evidence, words::errno_name};
+use crate::finding::{Evidence, ProcessName, Value, words::errno_name};
 
 /// An event, to be written.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct EventLine {
-    #[serde(serialize_with = "as_text")]
     pub(super) time: Timestamp,
     pub(super) event: &'static str,
     pub(super) netns: u32,
-    pub(super) pid: Option<u32>,
-    pub(super) comm: Option<String>,
-    pub(super) container: Option<String>,
+    /// The process that acted, or that has the listener.
+    pub(super) process: Option<ProcessName>,
     pub(super) local: SocketAddr,
     pub(super) remote: Option<SocketAddr>,
     /// What its kind adds.
-    #[serde(flatten)]
     pub(super) facts: Evidence,
-}
-
-fn as_text<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
 }
 
 impl EventLine {
@@ -41,7 +32,7 @@ impl EventLine {
                     .with("backlog", listen.backlog)
                     .with("somaxconn", listen.somaxconn)
                     .with("queue_limit", listen.listener.limit)
-                    .with("options", listen.options.to_string())
+                    .with("options", listen.options)
                     .with("again", listen.again),
             ),
             Kind::Syn(syn) => (&syn.endpoints, None, queue(&syn.listener).with("answer", syn.answer.name())),
@@ -63,7 +54,7 @@ impl EventLine {
                 None,
                 queue(&enqueue.listener)
                     .with("how", enqueue.how.name())
-                    .with("handshake_ns", enqueue.handshake_ns),
+                    .with("handshake_ms", ms(enqueue.handshake_ns)),
             ),
             Kind::SynAckRetransmit(again) => (
                 &again.endpoints,
@@ -71,7 +62,7 @@ impl EventLine {
                 queue(&again.listener)
                     .with("cause", again.cause.name())
                     .with("timeouts", again.timeouts)
-                    .with("age_ns", again.age_ns)
+                    .with("age_ms", ms(again.age_ns))
                     .with("first_synack", first_synack(event.time, again.age_ns))
                     .with("acked", again.acked)
                     .with("deferred", again.deferred),
@@ -82,7 +73,7 @@ impl EventLine {
                 queue(&end.listener)
                     .with("how", end.how.name())
                     .with("timeouts", end.timeouts)
-                    .with("age_ns", end.age_ns)
+                    .with("age_ms", ms(end.age_ns))
                     .with("first_synack", first_synack(event.time, end.age_ns))
                     .with("acked", end.acked)
                     .with("deferred", end.deferred)
@@ -91,17 +82,16 @@ impl EventLine {
             Kind::Accept(accept) => (
                 &accept.endpoints,
                 Some(&accept.task),
-                queue(&accept.listener).with("tid", accept.task.tid).with("wait_ns", accept.wait_ns),
+                queue(&accept.listener).with("tid", accept.task.tid).with("wait_ms", ms(accept.wait_ns)),
             ),
             Kind::BindFail(fail) => (
                 &fail.endpoints,
                 Some(&fail.task),
                 Evidence::new()
                     .with("stage", fail.stage.name())
-                    .with("errno", fail.errno)
-                    .with("error", errno_name(fail.errno))
+                    .with("errno", errno_name(fail.errno))
                     .with("why", fail.reason())
-                    .with("options", fail.options.to_string())
+                    .with("options", fail.options)
                     .with("uid", fail.task.uid)
                     .with("holders", fail.holders_met),
             ),
@@ -123,19 +113,19 @@ impl EventLine {
                 connect.task.as_ref(),
                 Evidence::new()
                     .with("result", connect.result.name())
-                    .with("errno", connect.errno)
+                    .with("errno", connect.errno.map(errno_name))
                     .with("syns_again", connect.syns_again)
-                    .with("age_ns", connect.age_ns),
+                    .with("age_ms", ms(connect.age_ns)),
             ),
             Kind::PortTaken(taken) => (
                 &taken.endpoints,
                 Some(&taken.task),
-                Evidence::new().with("how", taken.how.name()).with("options", taken.options.to_string()),
+                Evidence::new().with("how", taken.how.name()).with("options", taken.options),
             ),
             Kind::PortReleased(released) => {
                 let facts = Evidence::new()
                     .with("how", released.how.name())
-                    .with("held_ns", released.held_ns)
+                    .with("held_ms", ms(released.held_ns))
                     .with("time_wait", released.time_wait);
                 let mut line = Self::new(event, &released.endpoints, facts);
                 line.name(released.pid, &released.comm, world);
@@ -154,7 +144,7 @@ impl EventLine {
                             "connection-exists"
                         },
                     )
-                    .with("options", refused.options.to_string())
+                    .with("options", refused.options)
                     .with("total", refused.total),
             ),
             Kind::AcceptFail(fail) => (
@@ -188,9 +178,7 @@ impl EventLine {
             time: event.time,
             event: event.kind.name(),
             netns: endpoints.netns,
-            pid: None,
-            comm: None,
-            container: None,
+            process: None,
             local: endpoints.local,
             remote: endpoints.remote,
             facts,
@@ -198,10 +186,7 @@ impl EventLine {
     }
 
     fn name(&mut self, pid: u32, comm: &str, world: &Correlator) {
-        let info = world.processes().info(pid);
-        self.pid = Some(pid);
-        self.comm = Some(info.map_or_else(|| comm.to_owned(), |info| info.comm.clone()));
-        self.container = info.and_then(|info| info.container.clone());
+        self.process = Some(ProcessName::observed(pid, comm, world.processes()));
     }
 
     fn name_listener(&mut self, event: &Event, world: &Correlator) {
@@ -218,6 +203,12 @@ impl EventLine {
             self.name(owner.pid, &owner.comm, world);
         }
     }
+}
+
+/// Nanoseconds as milliseconds, to the microsecond.
+#[expect(clippy::cast_precision_loss, reason = "2^52 ns are 52 days")]
+fn ms(ns: impl Into<Option<u64>>) -> Value {
+    ns.into().map_or(Value::Unknown(()), |ns| Value::Measure((ns as f64 / 1e3).round() / 1e3))
 }
 
 /// When a request was first answered, so when its SYN came.

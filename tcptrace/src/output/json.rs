@@ -1,4 +1,20 @@
-//! One JSON object a line: the contract that scripts rely on.
+//! One JSON object a line: the contract that programs rely on (docs/json.md). What can be a line is [`Line`], and nothing else is
+//! written; each line's type is a struct, from which the schema is made, so that the schema says what is printed.
+
+mod check;
+pub(crate) mod conforms;
+mod finding;
+mod identity;
+mod line;
+mod listeners;
+mod ports;
+mod probes;
+mod rehearsal;
+mod report;
+pub mod schema;
+mod trace;
+pub(crate) mod who;
+mod why;
 
 use std::io::Write;
 
@@ -14,94 +30,59 @@ use super::event_line::EventLine;
 use super::sink::{LineSink, Written};
 use super::summary::Summary;
 
+pub use check::RiskLine;
+pub use finding::{EvidenceLine, EvidenceValue, FindingLine, RemedyLine};
+pub use identity::{Container, Endpoint, Missing, Netns, Process, Range, Subject, Time};
+pub use line::Line;
+pub use listeners::ListenerLine;
+pub use ports::{ContainerPortsLine, LaneLine, PortRiskLine, ProcessPortsLine, SpaceLine, TrendLine};
+pub use probes::{ProbeLine, RecordLine, WrongLine};
+pub use rehearsal::RehearsalLine;
+pub use report::{ComparisonLine, DamageLine, across as across_lines, lines as report_lines};
+pub use trace::{CoverageLine, EventOutput, LostLine, SummaryLine};
+pub use why::{WhyLine, summary as why_summary};
+
+/// Version of the contract: raised when a field goes or changes its meaning. Fields may be added without.
+pub const VERSION: u32 = 1;
+
 /// Writes JSON lines.
 #[derive(Debug)]
 pub struct JsonWriter<W: Write> {
     to: LineSink<W>,
     line: Vec<u8>,
+    host: String,
+    command: &'static str,
 }
 
-/// A line, its type in front.
+/// A line: what all lines have in front, then what its type adds.
 #[derive(Serialize)]
-struct Typed<'a, T> {
+struct Whole<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
+    time: Time,
+    host: &'a str,
+    v: u32,
     #[serde(flatten)]
-    content: &'a T,
-}
-
-/// Coverage without what is no part of the contract.
-#[derive(Serialize)]
-struct CoverageLine<'a> {
-    kernel: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    architecture: &'a str,
-    tier: &'static str,
-    observations: Vec<ObservationLine<'a>>,
-    /// Everything that was asked for and leaves something out, as the user wrote it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    filters: Vec<&'a str>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    hindrances: &'a [String],
-}
-
-#[derive(Serialize)]
-struct ObservationLine<'a> {
-    name: &'a str,
-    status: &'static str,
-    via: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct LostLine<'a> {
-    what: &'a str,
-    count: u64,
-    #[serde(rename = "where")]
-    place: &'static str,
-    #[serde(serialize_with = "as_text")]
-    from: Timestamp,
-    #[serde(serialize_with = "as_text")]
-    to: Timestamp,
-}
-
-fn as_text<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
+    line: &'a Line,
 }
 
 impl<W: Write> JsonWriter<W> {
-    /// Writes to `to`.
-    pub fn new(to: W) -> Self {
-        Self { to: LineSink::new(to), line: Vec::new() }
+    /// Writes to `to` what `command` has to say of `host`.
+    pub fn new(to: W, host: impl Into<String>, command: &'static str) -> Self {
+        Self { to: LineSink::new(to), line: Vec::new(), host: host.into(), command }
+    }
+
+    /// From here on, lines are about this host.
+    pub fn of_host(&mut self, host: &str) {
+        host.clone_into(&mut self.host);
     }
 
     /// What is observed.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn coverage(&mut self, coverage: &Coverage) -> Written {
-        let observations = coverage
-            .observations
-            .iter()
-            .map(|observation| ObservationLine {
-                name: &observation.name,
-                status: observation.status.name(),
-                via: &observation.via,
-                reason: observation.reason.as_deref(),
-            })
-            .collect();
-        self.write(
-            "coverage",
-            &CoverageLine {
-                kernel: &coverage.kernel,
-                architecture: &coverage.architecture,
-                tier: coverage.tier.name(),
-                observations,
-                filters: coverage.scope.iter().chain(&coverage.filters).map(String::as_str).collect(),
-                hindrances: &coverage.hindrances,
-            },
-        )
+    pub fn coverage(&mut self, time: Timestamp, coverage: &Coverage) -> Written {
+        self.write(time, &CoverageLine::from(coverage).into())
     }
 
     /// A finding.
@@ -109,10 +90,10 @@ impl<W: Write> JsonWriter<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn finding(&mut self, finding: &Finding) -> Written {
-        self.write("finding", finding)
+        self.write(finding.time, &FindingLine::from(finding).into())
     }
 
-    /// An event that the kernel side reported; others are no lines of output. `world` names containers.
+    /// An event that the kernel side reported; others are no lines of output. `world` names processes.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -121,7 +102,7 @@ impl<W: Write> JsonWriter<W> {
             return self.lost(lost);
         }
         match EventLine::of(event, world) {
-            Some(line) => self.write("event", &line),
+            Some(line) => self.write(event.time, &EventOutput::from(&line).into()),
             None => Ok(std::ops::ControlFlow::Continue(())),
         }
     }
@@ -131,31 +112,26 @@ impl<W: Write> JsonWriter<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn lost(&mut self, lost: &Lost) -> Written {
-        let line = LostLine {
-            what: &lost.what,
-            count: lost.count,
-            place: lost.place.name(),
-            from: lost.from,
-            to: lost.to,
-        };
-        self.write("lost", &line)
+        self.write(lost.to, &LostLine::from(lost).into())
     }
 
-    /// The last line.
+    /// The last line of a trace.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn summary(&mut self, summary: &Summary) -> Written {
-        self.write("summary", summary)
+        self.write(summary.time, &SummaryLine::of_trace(self.command, summary).into())
     }
 
-    /// A line that [`json_text`] made.
+    /// A line, and the moment that it is about.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn made(&mut self, line: &str) -> Written {
+    pub fn write(&mut self, time: Timestamp, line: &Line) -> Written {
         self.line.clear();
-        self.line.extend_from_slice(line.as_bytes());
+        let mut serializer = serde_json::Serializer::with_formatter(&mut self.line, Plain);
+        let whole = Whole { kind: line.kind(), time: time.into(), host: &self.host, v: VERSION, line };
+        whole.serialize(&mut serializer)?;
         self.line.push(b'\n');
         self.to.write(&self.line)
     }
@@ -172,21 +148,9 @@ impl<W: Write> JsonWriter<W> {
     pub fn into_inner(self) -> W {
         self.to.into_inner()
     }
-
-    /// A line of another type: `content` is an object, before whose fields `"type"` is put.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn write<T: Serialize>(&mut self, kind: &'static str, content: &T) -> Written {
-        self.line.clear();
-        let mut serializer = serde_json::Serializer::with_formatter(&mut self.line, Plain);
-        Typed { kind, content }.serialize(&mut serializer)?;
-        self.line.push(b'\n');
-        self.to.write(&self.line)
-    }
 }
 
-/// `value` as one line of the same JSON as all output.
+/// `value` as one line of the same JSON as all output: for what is stored, or shown in a page.
 pub fn json_text<T: Serialize>(value: &T) -> String {
     // Only maps whose keys are no strings fail: none of ours.
     try_json_text(value).unwrap_or_default()
@@ -234,5 +198,7 @@ impl Formatter for Plain {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ mod account;
 mod course;
 mod escape;
 mod event_line;
-mod json;
+pub mod json;
 mod lines;
 pub mod listeners;
 mod meaning;
@@ -22,7 +22,7 @@ pub mod zone;
 
 pub use account::account;
 pub use escape::escape;
-pub use json::{JsonWriter, json_text, try_json_text};
+pub use json::{EvidenceLine, JsonWriter, json_text, try_json_text};
 pub use lines::Lines;
 pub(crate) use meaning::Meaning;
 pub use screen::Screen;
@@ -41,7 +41,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 
 use crate::correlate::Correlator;
-use crate::event::{Coverage, Event, Lost};
+use crate::event::{Coverage, Event, Lost, Timestamp};
 use crate::finding::Finding;
 
 /// Either form, behind one face. Every method returns `Break` once nobody reads any more.
@@ -92,13 +92,20 @@ impl<W: Write> Output<W> {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn coverage(&mut self, coverage: &Coverage) -> Written {
+    pub fn coverage(&mut self, time: Timestamp, coverage: &Coverage) -> Written {
         match self {
-            Self::Json(to) => to.coverage(coverage),
+            Self::Json(to) => to.coverage(time, coverage),
             Self::Text(to) => {
                 to.coverage(coverage);
                 Ok(ControlFlow::Continue(()))
             }
+        }
+    }
+
+    /// From here on, what is said is about this host.
+    pub fn of_host(&mut self, host: &str) {
+        if let Self::Json(to) = self {
+            to.of_host(host);
         }
     }
 

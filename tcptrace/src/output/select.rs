@@ -3,11 +3,9 @@
 
 use std::net::IpAddr;
 
-use serde_json::Value;
-
 use crate::correlate::Correlator;
 use crate::event::{About, Event, PlaceFilter};
-use crate::finding::Finding;
+use crate::finding::{Finding, Party, Value};
 
 /// What a user wants to see; empty lists want everything. Between lists: all must agree.
 #[derive(Clone, Debug, Default)]
@@ -62,15 +60,14 @@ impl Selection {
         if self.is_everybody() {
             return true;
         }
-        let (Ok(subject), Ok(evidence)) =
-            (serde_json::to_value(&finding.subject), serde_json::to_value(&finding.evidence))
-        else {
-            return true;
-        };
         // A finding about a listener has many peers and names none: it is not about the one asked for, nor about another.
-        let mut parties = vec![&subject];
-        parties.extend(evidence.get("requester"));
-        parties.extend(evidence.get("holders").and_then(Value::as_array).into_iter().flatten());
+        let mut parties = vec![&finding.subject];
+        if let Some(Value::Party(requester)) = finding.evidence.get("requester") {
+            parties.push(requester);
+        }
+        if let Some(Value::Parties(holders)) = finding.evidence.get("holders") {
+            parties.extend(holders);
+        }
         self.wants_place(finding) && parties.iter().any(|party| self.wants_party(party))
     }
 
@@ -81,18 +78,16 @@ impl Selection {
         self.place.wants(&About { netns: subject.netns, ports: [port, None], ..About::default() })
     }
 
-    fn wants_party(&self, party: &Value) -> bool {
-        let text = |name: &str| party.get(name).and_then(Value::as_str);
-        let pid = party.get("pid").and_then(Value::as_u64);
-        let remote = text("remote").and_then(|remote| remote.parse::<std::net::SocketAddr>().ok());
-        (self.pids.is_empty() || self.pids.iter().any(|wanted| pid == Some(u64::from(*wanted))))
-            && (self.comms.is_empty() || self.comms.iter().any(|wanted| text("comm") == Some(wanted)))
-            && (self.containers.is_empty()
-                || self
-                    .containers
-                    .iter()
-                    .any(|wanted| text("container").is_some_and(|c| c.contains(wanted.as_str()))))
-            && remote.is_none_or(|remote| self.wants_peer(remote.ip()))
+    fn wants_party(&self, party: &Party) -> bool {
+        let process = party.process.as_ref();
+        let pid = process.and_then(|process| process.pid);
+        let comm = process.and_then(|process| process.comm.as_deref());
+        let container = process.and_then(|process| process.container.as_deref());
+        let within = |wanted: &String| container.is_some_and(|of| of.contains(wanted.as_str()));
+        (self.pids.is_empty() || self.pids.iter().any(|wanted| pid == Some(*wanted)))
+            && (self.comms.is_empty() || self.comms.iter().any(|wanted| comm == Some(wanted.as_str())))
+            && (self.containers.is_empty() || self.containers.iter().any(within))
+            && party.remote.is_none_or(|remote| self.wants_peer(remote.ip()))
     }
 
     /// Whether an event is wanted: by its sockets' ends, and by one of the processes that it names or that are known to have
@@ -201,6 +196,7 @@ mod tests {
         Endpoints, Family, Kind, Listen, ListenerRef, ProcessInfo, SocketOptions, SynDrop, SynDropCause,
         Task, Timestamp,
     };
+    use crate::finding::ProcessName;
 
     fn network(text: &str) -> Network {
         text.parse().unwrap()
@@ -297,8 +293,13 @@ mod tests {
     #[test]
     fn parties_are_wanted_by_name_and_number() {
         let selection = Selection { pids: vec![7], comms: vec!["nginx".to_owned()], ..Selection::default() };
-        assert!(selection.wants_party(&serde_json::json!({"pid": 7, "comm": "nginx"})));
-        assert!(!selection.wants_party(&serde_json::json!({"pid": 7, "comm": "other"})));
-        assert!(!selection.wants_party(&serde_json::json!({"pid": null, "comm": "nginx"})));
+        let party = |pid: Option<u32>, comm: &str| Party {
+            kind: "process",
+            process: Some(ProcessName { pid, comm: Some(comm.to_owned()), ..ProcessName::default() }),
+            ..Party::default()
+        };
+        assert!(selection.wants_party(&party(Some(7), "nginx")));
+        assert!(!selection.wants_party(&party(Some(7), "other")));
+        assert!(!selection.wants_party(&party(None, "nginx")));
     }
 }

@@ -23,9 +23,15 @@ pub fn stdout_lines() -> Lines<impl Write> {
     Lines::new(BufWriter::new(out), colour)
 }
 
-/// Lines of JSON on standard output.
-pub fn stdout_json() -> JsonWriter<impl Write> {
-    JsonWriter::new(BufWriter::new(stdout()))
+/// Lines of JSON on standard output: what `command` has to say of this host.
+pub fn stdout_json(command: &'static str) -> JsonWriter<impl Write> {
+    JsonWriter::new(BufWriter::new(stdout()), this_host(), command)
+}
+
+/// This host's name.
+fn this_host() -> String {
+    let name = nix::sys::utsname::uname().ok();
+    name.map(|name| name.nodename().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// Standard output for an export, whose writer makes text harmless by itself.
@@ -44,13 +50,13 @@ pub fn columns() -> usize {
     Screen::of_stdout(&stdout()).columns()
 }
 
-/// Standard output in the form asked for. With `counters` the summary lists every kernel counter.
-pub fn stdout_output(json: bool, counters: bool) -> Output<impl Write> {
+/// Standard output of `command` in the form asked for. With `counters` the summary lists every kernel counter.
+pub fn stdout_output(command: &'static str, json: bool, counters: bool) -> Output<impl Write> {
     let out = stdout();
     let screen = Screen::of_stdout(&out);
     let out = BufWriter::new(out);
     if json {
-        Output::Json(JsonWriter::new(out))
+        Output::Json(JsonWriter::new(out, this_host(), command))
     } else {
         Output::Text(TextWriter::new(out, Look { zone: zone::local(), screen, counters }))
     }

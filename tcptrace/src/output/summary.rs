@@ -3,24 +3,20 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
-
 use crate::correlate::{Reconciliation, ReconciliationStatus};
 use crate::event::{Event, PlaceFilter, Timestamp};
 use crate::finding::{Engine, Finding, words::count};
 
 use super::Selection;
+use super::json::{CoverageLine, Missing};
 use super::meaning::Meaning;
 
 /// What a run came to.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
     /// When it ended.
-    #[serde(serialize_with = "as_text")]
     pub time: Timestamp,
     /// How long it was, from the first event to the last.
-    #[serde(rename = "duration_s", serialize_with = "as_seconds")]
     pub duration: Duration,
     /// Events that the kernel side reported, by kind.
     pub events: Counts,
@@ -29,11 +25,11 @@ pub struct Summary {
     /// Events that were lost, by kind.
     pub lost: Counts,
     /// What was forgotten because there was too much to remember; findings that were not told because there were too many.
-    #[serde(skip_serializing_if = "Counts::is_empty")]
     pub forgotten: Counts,
     /// What was asked for, as the user wrote it: what is counted above is that and nothing else.
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub filters: Vec<String>,
+    /// What was not observed, or not event by event.
+    pub missing: Vec<Missing>,
     /// Our counts beside the kernel's.
     pub reconciliation: Vec<Reconciliation>,
 }
@@ -77,24 +73,6 @@ impl Counts {
         let words: Vec<String> = self.0.iter().map(|(name, count)| format!("{count} {name}")).collect();
         words.join(", ")
     }
-}
-
-impl Serialize for Counts {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, count) in &self.0 {
-            map.serialize_entry(name, count)?;
-        }
-        map.end()
-    }
-}
-
-fn as_text<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
-}
-
-fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64((duration.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 
 fn row_in_words(row: &Reconciliation) -> String {
@@ -148,22 +126,42 @@ impl Summary {
         lines
     }
 
-    /// Mismatches are always listed.
-    fn counters_in_words(&self, all: bool) -> Vec<(Option<Meaning>, String)> {
-        let of = |status| self.reconciliation.iter().filter(move |row| row.status == status);
-        let (equal, wrong) = (ReconciliationStatus::Exact, ReconciliationStatus::Mismatch);
-        let others =
-            self.reconciliation.iter().filter(|row| row.status != equal && row.status != wrong).count();
-        let mut words = vec![format!("{} equal", of(equal).count())];
-        if of(wrong).count() > 0 {
-            words.push(format!("{} NOT EQUAL", of(wrong).count()));
+    /// How many of the kernel's counters agree with ours: `31 equal, 5 not comparable here`.
+    pub(crate) fn counters_agree(&self) -> String {
+        let of = |status| self.reconciliation.iter().filter(move |row| row.status == status).count();
+        let (equal, wrong) = (of(ReconciliationStatus::Exact), of(ReconciliationStatus::Mismatch));
+        let others = self.reconciliation.len().saturating_sub(equal + wrong);
+        if self.reconciliation.is_empty() {
+            return "none was read".to_owned();
+        }
+        let mut words = vec![format!("{equal} equal")];
+        if wrong > 0 {
+            words.push(format!("{wrong} NOT EQUAL"));
         }
         if others > 0 {
             words.push(format!("{others} not comparable here"));
         }
-        let hint = if all || others == 0 { "" } else { " (--counters lists them)" };
-        let none = self.reconciliation.is_empty();
-        let words = if none { "none was read".to_owned() } else { words.join(", ") };
+        words.join(", ")
+    }
+
+    /// The counters that do not agree with ours, in words.
+    pub(crate) fn disagreements(&self) -> impl Iterator<Item = String> {
+        let wrong = |row: &&Reconciliation| row.status == ReconciliationStatus::Mismatch;
+        self.reconciliation
+            .iter()
+            .filter(wrong)
+            .map(|row| format!("kernel counter {}", row_in_words(row).trim_start()))
+    }
+
+    /// Mismatches are always listed.
+    fn counters_in_words(&self, all: bool) -> Vec<(Option<Meaning>, String)> {
+        let wrong = ReconciliationStatus::Mismatch;
+        let listed = |row: &Reconciliation| {
+            matches!(row.status, ReconciliationStatus::Exact | ReconciliationStatus::Mismatch)
+        };
+        let hint =
+            if all || self.reconciliation.iter().all(listed) { "" } else { " (--counters lists them)" };
+        let words = self.counters_agree();
         let mut lines = vec![(None, format!("kernel counters: {words}{hint}"))];
         for row in &self.reconciliation {
             let mismatch = row.status == wrong;
@@ -212,6 +210,7 @@ impl Summary {
             lost: Counts(lost),
             forgotten: Counts(world.forgotten().into_iter().map(owned).chain(untold).collect()),
             filters: filters.cloned().collect(),
+            missing: world.coverage().map(|of| CoverageLine::from(of).missing).unwrap_or_default(),
             reconciliation: world.reconcile(),
         }
     }

@@ -1,69 +1,8 @@
-//! The answer of `tcptrace why`: what was looked at, and one verdict; lines to paste, or JSON.
-
-use serde::Serialize;
+//! The answer of `tcptrace why` for people: what was looked at, and one verdict; lines to paste.
 
 use super::escape::escape;
 use super::table::wrap;
-use crate::stock::Gap;
 use crate::why::{Answer, Facts, Found};
-
-/// An address (`"type":"why"`).
-#[derive(Debug, Serialize)]
-pub struct WhyLine<'a> {
-    target: String,
-    /// Namespace that it is asked for from.
-    netns: u32,
-    /// Namespace of this host that has the address; null if none has.
-    server_netns: Option<u32>,
-    #[serde(flatten)]
-    answer: &'a Answer,
-}
-
-/// All in all (`"type":"summary"`).
-#[derive(Debug, Serialize)]
-pub struct WhySummary<'a> {
-    target: String,
-    healthy: Option<bool>,
-    verdict: &'a str,
-    confidence: Option<&'static str>,
-    text: &'a str,
-    watched_s: Option<f64>,
-    missing: &'a [Gap],
-}
-
-impl<'a> WhyLine<'a> {
-    /// Of one address of `facts`.
-    pub fn of(facts: &Facts, answer: &'a Answer) -> Self {
-        let addresses = facts.addresses.as_deref().unwrap_or_default();
-        let server =
-            addresses.iter().find(|address| address.to == answer.address).and_then(|a| a.server.as_ref());
-        Self {
-            target: facts.target.to_string(),
-            netns: facts.client.netns,
-            server_netns: server.map(|server| server.netns),
-            answer,
-        }
-    }
-}
-
-impl<'a> WhySummary<'a> {
-    /// Of all answers; `decisive` is the one that counts, `None` if the name stands for no address.
-    pub fn of(facts: &'a Facts, decisive: Option<&'a Answer>) -> Self {
-        let unresolved = facts.addresses.as_ref().err().map_or("", String::as_str);
-        Self {
-            target: facts.target.to_string(),
-            healthy: decisive.map_or(Some(false), |answer| answer.healthy),
-            verdict: decisive.map_or("no-address", |answer| answer.verdict.verdict),
-            confidence: decisive.map_or_else(
-                || Some(if facts.client.own { "certain" } else { "likely" }),
-                |answer| Some(answer.verdict.confidence.name()),
-            ),
-            text: decisive.map_or(unresolved, |answer| &answer.verdict.text),
-            watched_s: facts.seen.as_ref().map(|seen| seen.span.as_secs_f64()),
-            missing: &facts.gaps,
-        }
-    }
-}
 
 /// The answer for people. `decisive` is the one of `answers` that counts.
 pub fn lines(

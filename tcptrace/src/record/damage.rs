@@ -4,8 +4,6 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fmt, io};
 
-use serde::{Serialize, Serializer};
-
 use crate::event::Timestamp;
 use crate::output::escape;
 
@@ -187,7 +185,7 @@ pub struct Condition {
 }
 
 /// One thing that is wrong with a file.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Mark {
     /// Which file, made harmless.
     pub file: Option<String>,
@@ -200,15 +198,9 @@ pub struct Mark {
     /// Over how long, if that is known.
     pub seconds: Option<f64>,
     /// Not before this.
-    #[serde(serialize_with = "as_text")]
     pub from: Option<Timestamp>,
     /// Not after this.
-    #[serde(serialize_with = "as_text")]
     pub to: Option<Timestamp>,
-}
-
-fn as_text<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
-    time.map(|time| time.to_string()).serialize(serializer)
 }
 
 impl Mark {

@@ -2,6 +2,7 @@
 //! nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -147,16 +148,16 @@ fn is_allowed(claim: &Value, truth: &GroundTruth) -> bool {
 
 /// The port that a claim is about.
 fn port_of(claim: &Value) -> Option<u16> {
-    let address = claim.pointer("/subject/address").and_then(Value::as_str)?;
-    address.parse::<std::net::SocketAddr>().ok().map(|address| address.port())
+    u16::try_from(claim.pointer("/subject/port")?.as_u64()?).ok()
 }
 
 /// Whether a claim is right but for not knowing who has the port.
 fn is_unknown(expected: &Expectation, claim: &Value) -> bool {
     let holders = claim.pointer("/evidence/holders").and_then(Value::as_array);
     let asked = expected.requester.as_ref();
-    holders.is_some_and(|holders| holders.iter().all(|holder| holder.get("pid").is_none_or(Value::is_null)))
-        && party("subject", &expected.subject, claim.get("subject")).is_none()
+    holders.is_some_and(|holders| {
+        holders.iter().all(|holder| holder.pointer("/process/pid").is_none_or(Value::is_null))
+    }) && party("subject", &expected.subject, claim.get("subject")).is_none()
         && asked.is_none_or(|asked| party("requester", asked, claim.pointer("/evidence/requester")).is_none())
 }
 
@@ -164,13 +165,15 @@ fn is_unknown(expected: &Expectation, claim: &Value) -> bool {
 /// its other end.
 fn is_other_end(claim: &Value, truth: &GroundTruth) -> bool {
     let text = |pointer| claim.pointer(pointer).and_then(Value::as_str);
-    let server = text("/evidence/server/address");
+    let address: Option<IpAddr> = text("/evidence/server/address").and_then(|address| address.parse().ok());
+    let port = claim.pointer("/evidence/server/port").and_then(Value::as_u64);
+    let server = address.zip(port.and_then(|port| u16::try_from(port).ok())).map(SocketAddr::from);
     text("/code") == Some("syn-unanswered")
         && text("/cause") == Some("local-drop")
-        && truth.expect.iter().any(|expected| {
-            expected.subject.kind == "listener"
-                && expected.subject.address.map(|address| address.to_string()).as_deref() == server
-        })
+        && truth
+            .expect
+            .iter()
+            .any(|expected| expected.subject.kind == "listener" && expected.subject.address == server)
 }
 
 /// What a claim gets wrong; `None` if it is right.
@@ -209,20 +212,24 @@ fn mismatch(expected: &Expectation, claim: &Value) -> Option<String> {
 /// What is said wrong about one party. What the truth does not name does not matter.
 fn party(role: &str, truth: &Party, said: Option<&Value>) -> Option<String> {
     let Some(said) = said else { return Some(format!("no {role} was named")) };
-    let text = |address: std::net::SocketAddr| Value::from(address.to_string());
+    let container =
+        truth.container.as_deref().map(|container| container.split_once(':').unwrap_or(("", container)));
+    let address = truth.address.filter(|_| said.get("address").is_some());
     let facts = [
-        ("pid", truth.pid.map(Value::from)),
-        ("comm", truth.comm.as_deref().map(Value::from)),
-        ("address", truth.address.map(text).filter(|_| said.get("address").is_some())),
-        ("local", truth.address.map(text).filter(|_| said.get("local").is_some())),
-        ("remote", truth.remote.map(text)),
-        ("container", truth.container.as_deref().map(Value::from)),
-        ("device", truth.device.map(Value::from)),
-        ("state", truth.state.map(Value::from)),
+        ("pid", "/process/pid", truth.pid.map(Value::from)),
+        ("comm", "/process/comm", truth.comm.as_deref().map(Value::from)),
+        ("address", "/address", address.map(|at| at.ip().to_string().into())),
+        ("port", "/port", address.map(|at| at.port().into())),
+        ("remote address", "/remote/address", truth.remote.map(|at| at.ip().to_string().into())),
+        ("remote port", "/remote/port", truth.remote.map(|at| at.port().into())),
+        ("container engine", "/process/container/engine", container.map(|(engine, _)| engine.into())),
+        ("container id", "/process/container/id", container.map(|(_, id)| id.into())),
+        ("device", "/device", truth.device.map(Value::from)),
+        ("state", "/state", truth.state.map(Value::from)),
     ];
-    for (name, fact) in facts {
+    for (name, pointer, fact) in facts {
         let Some(fact) = fact else { continue };
-        let claimed = said.get(name).cloned().unwrap_or(Value::Null);
+        let claimed = said.pointer(pointer).cloned().unwrap_or(Value::Null);
         if claimed != fact {
             return Some(format!("the {role}'s {name} is {fact}, and {claimed} was claimed"));
         }
@@ -275,7 +282,6 @@ mod tests {
             ..Party::default()
         };
         GroundTruth {
-            kind: "rehearsal",
             name: "port-grab",
             variant: "basic",
             netns: 1,
@@ -307,8 +313,9 @@ mod tests {
 
     fn claim() -> Value {
         json!({"id": 1, "code": "bind-conflict", "cause": "ephemeral-grab", "title": "t",
-            "subject": {"kind": "port", "address": "0.0.0.0:35010"},
-            "evidence": {"requester": {"pid": 7, "comm": "tt-server"}, "holders": [{"pid": 8, "comm": "tt-client"}]}})
+            "subject": {"kind": "port", "address": "0.0.0.0", "port": 35010},
+            "evidence": {"requester": {"process": {"pid": 7, "comm": "tt-server"}},
+                "holders": [{"process": {"pid": 8, "comm": "tt-client"}}]}})
     }
 
     fn judged(claims: &[Value]) -> Vec<String> {
@@ -332,10 +339,11 @@ mod tests {
         assert_eq!(judged(&[]).len(), 1);
         for (pointer, wrong) in [
             ("/cause", json!("listener")),
-            ("/subject/address", json!("0.0.0.0:35011")),
-            ("/evidence/requester/pid", json!(9)),
-            ("/evidence/holders/0/pid", json!(null)),
-            ("/evidence/holders/0/comm", json!("tt-server")),
+            ("/subject/address", json!("0.0.0.1")),
+            ("/subject/port", json!(35011)),
+            ("/evidence/requester/process/pid", json!(9)),
+            ("/evidence/holders/0/process/pid", json!(null)),
+            ("/evidence/holders/0/process/comm", json!("tt-server")),
         ] {
             let mut claim = claim();
             *claim.pointer_mut(pointer).unwrap() = wrong;
@@ -388,7 +396,7 @@ mod tests {
         unknown["cause"] = "bound-socket".into();
         unknown["evidence"]["holders"] = json!([]);
         let mut wrong = claim();
-        wrong["evidence"]["holders"][0]["pid"] = 9.into();
+        wrong["evidence"]["holders"][0]["process"]["pid"] = 9.into();
         for (claim, may_be_unknown, problems) in [(&unknown, 0, 1), (&unknown, 1, 0), (&wrong, 1, 1)] {
             let mut claims = Claims::default();
             claims.note(claim.clone());
@@ -445,9 +453,9 @@ mod tests {
     fn a_client_s_stall_must_name_the_server() {
         let mut truth = truth();
         truth.expect[0].subject.kind = "listener";
-        let stall = |address: &str| {
+        let stall = |port: u16| {
             json!({"id": 2, "code": "syn-unanswered", "cause": "local-drop", "title": "t",
-                "evidence": {"server": {"address": address}}})
+                "evidence": {"server": {"address": "0.0.0.0", "port": port}}})
         };
         let problems = |stall| {
             let mut all = Claims::default();
@@ -455,9 +463,9 @@ mod tests {
             all.note(stall);
             all.judge(&truth, |_| true).len()
         };
-        assert_eq!(problems(stall("0.0.0.0:35010")), 0);
-        assert_eq!(problems(stall("0.0.0.0:35011")), 1);
-        let mut blind = stall("0.0.0.0:35010");
+        assert_eq!(problems(stall(35010)), 0);
+        assert_eq!(problems(stall(35011)), 1);
+        let mut blind = stall(35010);
         blind["cause"] = "no-answer".into();
         assert_eq!(problems(blind), 1);
     }

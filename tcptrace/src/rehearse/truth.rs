@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::actor::Identity;
@@ -10,11 +9,8 @@ use super::counters::Counters;
 use crate::finding::Confidence;
 
 /// What an incident's play amounted to.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct GroundTruth {
-    /// Always `rehearsal`.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
     /// The incident.
     pub name: &'static str,
     /// Its variant.
@@ -26,15 +22,12 @@ pub struct GroundTruth {
     /// Findings that must be reported, each exactly once.
     pub expect: Vec<Expectation>,
     /// For how many of these it may be unknown who has the port; to name a wrong one is never right.
-    #[serde(skip_serializing_if = "is_zero")]
     pub may_be_unknown: usize,
     /// Findings that are true as well, and may be reported.
     pub allow: Vec<Allowed>,
     /// Findings about one port that are true as well.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow_at: Vec<AllowedAt>,
     /// What `tcptrace why` must answer when it is asked after the play.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub why: Vec<Question>,
     /// What must not be reported.
     pub forbid: &'static str,
@@ -48,7 +41,6 @@ impl GroundTruth {
     /// A play of this incident of which nothing has been said yet.
     pub(super) fn of(name: &'static str, variant: &'static str, netns: u32) -> Self {
         Self {
-            kind: "rehearsal",
             name,
             variant,
             netns,
@@ -75,17 +67,12 @@ impl GroundTruth {
 
     /// The truth as one line of JSON, without the line's end.
     pub fn to_json(&self) -> String {
-        crate::output::json_text(self)
+        crate::output::json_text(&crate::output::json::RehearsalLine::from(self))
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
-fn is_zero(number: &usize) -> bool {
-    *number == 0
-}
-
 /// A finding that must be reported.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Expectation {
     /// Its code.
     pub code: &'static str,
@@ -94,22 +81,16 @@ pub struct Expectation {
     /// What it is about.
     pub subject: Party,
     /// Whose bind() or listen() failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub requester: Option<Party>,
     /// Who has the port.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub holder: Option<Party>,
     /// The observation without which nobody can know: where it is not made, the finding may be missing.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub needs: Option<&'static str>,
     /// What is right instead where an observation is not made.
-    #[serde(skip)]
     pub without: Option<Without>,
     /// The highest confidence that is right: more would leave out an explanation that fits as well. None: certain.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub at_most: Option<Confidence>,
     /// The least confidence that is right where everything is observed (the full tiers). None: any.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub at_least: Option<Confidence>,
 }
 
@@ -160,7 +141,7 @@ pub struct Without {
 }
 
 /// A finding that is true beside the expected ones, depending on where the tracer puts its thresholds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowed {
     /// Its code.
     pub code: &'static str,
@@ -169,17 +150,16 @@ pub struct Allowed {
 }
 
 /// An [`Allowed`] about one port, where several incidents are played at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AllowedAt {
     /// The server's port.
     pub port: u16,
     /// The finding.
-    #[serde(flatten)]
     pub allowed: Allowed,
 }
 
 /// A question to `tcptrace why`, and the right answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Question {
     /// The network namespace that it is asked from.
     pub from: u32,
@@ -192,33 +172,25 @@ pub struct Question {
 }
 
 /// A socket, a port or a process that a finding must name; what is absent does not matter.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Party {
     /// As in a finding's subject: listener, port, process…
     pub kind: &'static str,
     /// Local address.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
     /// Remote address of a holder's connection.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub remote: Option<SocketAddr>,
     /// Process id, in our own pid namespace.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// Command name.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub comm: Option<String>,
     /// Command line.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
     /// Container that it runs in.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
     /// Name of the device that its socket is bound to.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<&'static str>,
     /// Socket state of a holder: established, listen, bound, time-wait.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<&'static str>,
 }
 

@@ -1,7 +1,10 @@
 //! Two recordings side by side: what changed between before and after, and whether it is more than chance.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::event::Distribution;
@@ -13,7 +16,7 @@ use super::{ListenerReport, Report, Verdict};
 const SIGNIFICANT: f64 = 0.001;
 
 /// What changed.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Comparison {
     /// Length of the first, seconds.
     pub before_s: f64,
@@ -21,19 +24,34 @@ pub struct Comparison {
     pub after_s: f64,
     /// Listeners that had anything to do in either.
     pub listeners: Vec<ListenerChange>,
-    /// Findings that only the second has: code, cause and subject.
-    pub appeared: Vec<String>,
+    /// Findings that only the second has.
+    pub appeared: Vec<Told>,
     /// Findings that only the first has.
-    pub went: Vec<String>,
+    pub went: Vec<Told>,
     /// Findings that both have.
-    pub stayed: Vec<String>,
+    pub stayed: Vec<Told>,
+}
+
+/// A finding, without what differs between two runs of the same program.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Told {
+    /// Its code.
+    pub code: &'static str,
+    /// Its cause.
+    pub cause: &'static str,
+    /// Name of its process.
+    pub comm: Option<String>,
+    /// Its address.
+    pub address: Option<SocketAddr>,
+    /// Its port, where it is about no address.
+    pub port: Option<u16>,
 }
 
 /// What changed at a listener.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct ListenerChange {
     /// Its address.
-    pub address: String,
+    pub address: SocketAddr,
     /// Name of the process that has it.
     pub comm: Option<String>,
     /// Which recording has it.
@@ -53,7 +71,7 @@ pub struct ListenerChange {
 }
 
 /// Which recording has something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Present {
     /// Only the first.
@@ -65,7 +83,7 @@ pub enum Present {
 }
 
 /// A number in both recordings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pair {
     /// In the first.
     pub before: f64,
@@ -74,7 +92,7 @@ pub struct Pair {
 }
 
 /// What changed between two distributions of times.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TimesChange {
     /// Half were not longer, ms.
     pub p50_ms: Pair,
@@ -98,19 +116,19 @@ impl Comparison {
         let seconds = |of: &Report| of.to.since(of.from).as_secs_f64().max(0.001);
         let lengths = (seconds(before), seconds(after));
         // Process ids differ between two runs of the same program; names and addresses mostly do not.
-        let mut by_name: BTreeMap<(String, Option<String>), Both<'_>> = BTreeMap::new();
+        let mut by_name: BTreeMap<(SocketAddr, Option<String>), Both<'_>> = BTreeMap::new();
         for of in &before.listeners {
-            by_name.entry((of.address.to_string(), of.comm.clone())).or_default().0.push(of);
+            by_name.entry((of.address, of.comm.clone())).or_default().0.push(of);
         }
         for of in &after.listeners {
-            by_name.entry((of.address.to_string(), of.comm.clone())).or_default().1.push(of);
+            by_name.entry((of.address, of.comm.clone())).or_default().1.push(of);
         }
         let listeners = by_name
             .into_iter()
             .map(|((address, comm), both)| ListenerChange::new(address, comm, &both, lengths))
             .filter(ListenerChange::is_busy)
             .collect();
-        let names = |report: &Report| report.verdicts.iter().map(name).collect::<BTreeSet<String>>();
+        let names = |report: &Report| report.verdicts.iter().map(Told::of).collect::<BTreeSet<Told>>();
         let (found_before, found_after) = (names(before), names(after));
         Self {
             before_s: lengths.0,
@@ -171,19 +189,32 @@ impl Comparison {
     }
 }
 
-/// A finding, without what differs between two runs of the same program.
-fn name(verdict: &Verdict) -> String {
-    let subject = &verdict.finding.subject;
-    let process = subject.process.as_ref().and_then(|process| process.comm.clone());
-    let place = subject.address.map(|address| address.to_string());
-    let port = subject.port.filter(|_| place.is_none()).map(|port| format!("port {port}"));
-    let what = format!("{} ({})", verdict.finding.code, verdict.finding.cause);
-    [Some(what), process, place, port].into_iter().flatten().collect::<Vec<_>>().join(" ")
+impl Told {
+    fn of(verdict: &Verdict) -> Self {
+        let subject = &verdict.finding.subject;
+        Self {
+            code: verdict.finding.code,
+            cause: verdict.finding.cause,
+            comm: subject.process.as_ref().and_then(|process| process.comm.clone()),
+            address: subject.address,
+            port: subject.port.filter(|_| subject.address.is_none()),
+        }
+    }
+}
+
+/// `accept-queue-overflow (backlog-argument) nginx 0.0.0.0:80`.
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.code, self.cause)?;
+        self.comm.iter().try_for_each(|comm| write!(f, " {comm}"))?;
+        self.address.iter().try_for_each(|address| write!(f, " {address}"))?;
+        self.port.iter().try_for_each(|port| write!(f, " port {port}"))
+    }
 }
 
 impl ListenerChange {
     fn new(
-        address: String,
+        address: SocketAddr,
         comm: Option<String>,
         (before, after): &Both<'_>,
         (before_s, after_s): (f64, f64),

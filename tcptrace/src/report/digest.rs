@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::event::{Coverage, Event, Kind, LossPlace, Lost, ObservationStatus, Timestamp};
 use crate::finding::Engine;
 use crate::output::Summary;
@@ -55,7 +53,7 @@ pub struct Report {
 }
 
 /// Something that was not observed, or not every time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// What.
     pub name: String,
@@ -64,30 +62,22 @@ pub struct Gap {
     /// Why.
     pub reason: Option<String>,
     /// From when on it was so.
-    #[serde(serialize_with = "as_text")]
     pub since: Timestamp,
 }
 
 /// Events that were lost.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LostEvents {
     /// What.
     pub what: String,
     /// How many.
     pub count: u64,
     /// Where.
-    #[serde(rename = "where")]
     pub place: &'static str,
     /// Not before.
-    #[serde(serialize_with = "as_text")]
     pub from: Timestamp,
     /// Not after.
-    #[serde(serialize_with = "as_text")]
     pub to: Timestamp,
-}
-
-fn as_text<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
 }
 
 /// Takes in events, keeps what a report shows.
@@ -231,7 +221,7 @@ impl Digest {
         let (listeners, listeners_untold) = self.listeners.finish(world);
         let uses_untold = self.port_uses.untold;
         let (uses, port_spaces) = self.port_uses.finish();
-        let (users, destinations, ports_untold) = self.ports.finish(&uses);
+        let (users, destinations, ports_untold) = self.ports.finish(&uses, world.processes());
         let (networks, networks_untold) = self.networks.finish();
         let left_out = [
             ("findings", findings_untold),

@@ -3,10 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::correlate::Correlator;
-use crate::event::{Event, How, Kind, Timestamp};
+use crate::event::{Event, How, Kind, ProcessDetails, Timestamp};
 
 /// So many holdings are kept; of a port that is taken and given back all the time, the last ones before the question's time.
 const HOLDINGS: usize = 4_096;
@@ -21,7 +19,7 @@ pub struct PortQuestion {
 }
 
 /// Somebody had the port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
     /// Process id, if known.
     pub pid: Option<u32>,
@@ -31,6 +29,8 @@ pub struct Holding {
     pub command: Option<String>,
     /// Its container, pod or unit.
     pub container: Option<String>,
+    /// What else is known of it.
+    pub details: ProcessDetails,
     /// Namespace.
     pub netns: u32,
     /// Local end.
@@ -38,32 +38,17 @@ pub struct Holding {
     /// Remote end, of a connection.
     pub remote: Option<SocketAddr>,
     /// connect, bind, bind-any, listen…
-    pub how: String,
+    pub how: &'static str,
     /// Since when; with `since_seen` false: it was first seen then, and may have been there before.
-    #[serde(serialize_with = "as_text")]
     pub since: Timestamp,
     /// Whether the taking itself was seen.
     pub since_seen: bool,
     /// Until when; `None`: still held at the recording's end, as far as was seen.
-    #[serde(serialize_with = "as_text_if")]
     pub until: Option<Timestamp>,
     /// A TIME_WAIT remnant held it for up to a minute longer.
     pub time_wait: bool,
-    #[serde(skip)]
     sk: u64,
-    #[serde(skip)]
     inode: u64,
-}
-
-fn as_text<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
-}
-
-fn as_text_if<S: serde::Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
-    match time {
-        Some(time) => serializer.collect_str(time),
-        None => serializer.serialize_none(),
-    }
 }
 
 /// What is known about a port.
@@ -86,7 +71,7 @@ impl Holders {
                 let mut holding = holding(ends.netns, ends.local, ends.remote, time);
                 holding.pid = Some(taken.task.pid);
                 holding.comm = Some(taken.task.comm.to_string());
-                taken.how.name().clone_into(&mut holding.how);
+                holding.how = taken.how.name();
                 holding.since_seen = true;
                 holding.sk = taken.sk;
                 self.add(holding);
@@ -102,7 +87,7 @@ impl Holders {
                     holding.pid = Some(task.pid);
                     holding.comm = Some(task.comm.to_string());
                 }
-                How::Connect.name().clone_into(&mut holding.how);
+                holding.how = How::Connect.name();
                 holding.since_seen = true;
                 holding.sk = connect.sk;
                 self.add(holding);
@@ -119,7 +104,7 @@ impl Holders {
                     let mut holding = holding(ends.netns, ends.local, ends.remote, since);
                     holding.pid = Some(released.pid);
                     holding.comm = Some(released.comm.to_string());
-                    released.how.name().clone_into(&mut holding.how);
+                    holding.how = released.how.name();
                     holding.since_seen = true;
                     holding.until = Some(time);
                     holding.time_wait = released.time_wait;
@@ -131,7 +116,7 @@ impl Holders {
                 let mut holding = holding(ends.netns, ends.local, None, time);
                 holding.pid = Some(listen.task.pid);
                 holding.comm = Some(listen.task.comm.to_string());
-                "listen".clone_into(&mut holding.how);
+                holding.how = "listen";
                 holding.since_seen = !listen.again;
                 (holding.sk, holding.inode) = (listen.listener.sk, listen.listener.inode);
                 self.see(holding);
@@ -139,7 +124,7 @@ impl Holders {
             Kind::ListenerSample(sample) if sample.endpoints.local.port() == port => {
                 let ends = &sample.endpoints;
                 let mut holding = holding(ends.netns, ends.local, None, time);
-                "listen".clone_into(&mut holding.how);
+                holding.how = "listen";
                 (holding.sk, holding.inode) = (sample.listener.sk, sample.listener.inode);
                 self.see(holding);
             }
@@ -156,7 +141,7 @@ impl Holders {
                     holding.pid = Some(owner.pid);
                     holding.comm = Some(owner.comm.clone());
                 }
-                "socket".clone_into(&mut holding.how);
+                holding.how = "socket";
                 (holding.sk, holding.inode) = (found.sk, found.inode);
                 self.see(holding);
             }
@@ -165,13 +150,13 @@ impl Holders {
                     let ends = &found.endpoints;
                     let since = found.taker.as_ref().map_or(time, |taker| taker.since);
                     let mut holding = holding(ends.netns, ends.local, ends.remote, since);
-                    found.state.name().clone_into(&mut holding.how);
+                    holding.how = found.state.name();
                     if let Some(taker) = &found.taker {
                         holding.pid = Some(taker.task.pid);
                         holding.comm = Some(taker.task.comm.to_string());
                         holding.since_seen = true;
                         holding.until = taker.released;
-                        taker.how.name().clone_into(&mut holding.how);
+                        holding.how = taker.how.name();
                     }
                     (holding.sk, holding.inode) = (found.sk, found.inode);
                     self.see(holding);
@@ -180,7 +165,7 @@ impl Holders {
             Kind::HolderReport(report) if report.port == port => {
                 for found in &report.holders {
                     let mut holding = holding(report.netns, found.local, found.remote, report.conflict);
-                    found.state.name().clone_into(&mut holding.how);
+                    holding.how = found.state.name();
                     if let Some(owner) = found.owners.first() {
                         holding.pid = Some(owner.pid);
                         holding.comm = Some(owner.comm.clone());
@@ -243,6 +228,7 @@ impl Holders {
                 holding.comm = Some(info.comm.clone());
                 holding.command.clone_from(&info.command);
                 holding.container.clone_from(&info.container);
+                holding.details.clone_from(&info.details);
             }
         }
         self.known.sort_by_key(|of| of.since);
@@ -256,10 +242,11 @@ fn holding(netns: u32, local: SocketAddr, remote: Option<SocketAddr>, since: Tim
         comm: None,
         command: None,
         container: None,
+        details: ProcessDetails::default(),
         netns,
         local,
         remote,
-        how: String::new(),
+        how: "",
         since,
         since_seen: false,
         until: None,

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::correlate::Correlator;
 use crate::event::{Distribution, ListenerSample, ListenerTotals, Timestamp};
+use crate::finding::ProcessName;
 
 use super::series::Series;
 
@@ -18,7 +17,7 @@ const LISTENERS: usize = 2_000;
 const BOOTSTRAP: Duration = Duration::from_millis(500);
 
 /// A listener in a report.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct ListenerReport {
     /// Its address.
     pub address: SocketAddr,
@@ -30,6 +29,8 @@ pub struct ListenerReport {
     pub comm: Option<String>,
     /// Its container, pod or unit.
     pub container: Option<String>,
+    /// The same as findings name it, with the other processes that have the listener.
+    pub process: Option<ProcessName>,
     /// Limit of its accept queue, as last seen.
     pub queue_limit: u32,
     /// Deepest accept queue seen.
@@ -57,23 +58,13 @@ pub struct ListenerReport {
     /// Longest accept wait, ms.
     pub wait_max_ms: Option<f64>,
     /// All of its accept waits.
-    #[serde(skip)]
     pub waits: Distribution,
     /// All of its handshake times.
-    #[serde(skip)]
     pub handshakes: Distribution,
     /// When it was closed, if it was.
-    #[serde(serialize_with = "as_text")]
     pub closed: Option<Timestamp>,
     /// Over time.
     pub series: Series,
-}
-
-fn as_text<S: serde::Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
-    match time {
-        Some(time) => serializer.collect_str(time),
-        None => serializer.serialize_none(),
-    }
 }
 
 impl ListenerReport {
@@ -135,6 +126,7 @@ impl Listeners {
                 pid: None,
                 comm: None,
                 container: None,
+                process: None,
                 queue_limit: of.limit,
                 queue_max: 0,
                 syns: None,
@@ -278,6 +270,8 @@ fn name(report: &mut ListenerReport, inode: u64, world: &Correlator) {
     let info = world.processes().info(owner.pid);
     report.comm = Some(info.map_or_else(|| owner.comm.clone(), |info| info.comm.clone()));
     report.container = info.and_then(|info| info.container.clone());
+    let listener = world.listeners().with_inode(inode);
+    report.process = listener.map(|of| ProcessName::of_owners(&of.owners, world.processes()));
 }
 
 fn drops(totals: &ListenerTotals) -> u64 {

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde::Serialize;
-
 use crate::event::{RequestEnd, RequestEnding, SynAckRetransmit, Timestamp};
 
 use super::series::Series;
@@ -13,7 +11,7 @@ use super::series::Series;
 const NETWORKS: usize = 1_000;
 
 /// A remote network.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct NetworkReport {
     /// `192.0.2.0/24`.
     pub network: String,

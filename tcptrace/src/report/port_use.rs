@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::event::{PortSurvey, PortUse, Timestamp};
 
 use super::series::Series;
@@ -16,7 +14,7 @@ const PROCESSES: usize = 2_000;
 const BOOTSTRAP: Duration = Duration::from_secs(2);
 
 /// The ephemeral ports of a network namespace, where somebody looked because it mattered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortSpace {
     /// Network namespace.
     pub netns: u32,
@@ -29,16 +27,11 @@ pub struct PortSpace {
     /// Most that were in use when it was looked at.
     pub in_use_max: u32,
     /// When that was.
-    #[serde(serialize_with = "as_text")]
     pub in_use_max_at: Timestamp,
     /// Most that were held by TIME_WAIT alone.
     pub time_wait_max: u32,
     /// How often it was looked at.
     pub looks: u64,
-}
-
-fn as_text<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
 }
 
 /// What a process did with ephemeral ports.

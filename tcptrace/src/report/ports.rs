@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use ahash::AHashMap;
-use serde::Serialize;
 
-use crate::event::{Connect, ConnectResult, How, PortReleased, PortTaken, Timestamp};
+use crate::correlate::Processes;
+use crate::event::{Connect, ConnectResult, How, OwnerConfidence, PortReleased, PortTaken, Timestamp};
+use crate::finding::ProcessName;
 
 use super::port_use::Use;
 use super::series::Series;
@@ -18,12 +19,14 @@ const ENTRIES: usize = 2_000;
 const SOCKETS: usize = 1 << 20;
 
 /// A process that takes ports.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct PortUser {
     /// Process id.
     pub pid: u32,
     /// Its name.
     pub comm: String,
+    /// The same as findings name it.
+    pub process: ProcessName,
     /// Ports taken in this time.
     pub taken: u64,
     /// Of these: chosen by the kernel, from the ephemeral range.
@@ -41,7 +44,7 @@ pub struct PortUser {
 }
 
 /// Where connections were made to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Destination {
     /// Remote end.
     pub remote: SocketAddr,
@@ -59,6 +62,8 @@ pub struct Destination {
     pub comm: String,
     /// Its process id.
     pub pid: u32,
+    /// The same as findings name it.
+    pub process: ProcessName,
     /// How many processes connected there.
     pub processes: u64,
 }
@@ -118,6 +123,7 @@ impl Ports {
             let user = PortUser {
                 pid,
                 comm: comm.to_owned(),
+                process: ProcessName::default(),
                 taken: 0,
                 ephemeral: 0,
                 released: 0,
@@ -161,6 +167,7 @@ impl Ports {
                 refused: 0,
                 failed: 0,
                 longest_ms: None,
+                process: ProcessName::default(),
                 comm: comm.to_owned(),
                 pid,
                 processes: 0,
@@ -217,6 +224,7 @@ impl Ports {
             let user = PortUser {
                 pid,
                 comm: comm.to_owned(),
+                process: ProcessName::default(),
                 taken: 0,
                 ephemeral: 0,
                 released: 0,
@@ -245,6 +253,7 @@ impl Ports {
     pub(super) fn finish(
         mut self,
         uses: &BTreeMap<(u32, u32), Use>,
+        processes: &Processes,
     ) -> (Vec<PortUser>, Vec<Destination>, u64) {
         for ((_, pid), of) in uses {
             self.sum_up(*pid, of);
@@ -257,6 +266,18 @@ impl Ports {
             .collect();
         users.sort_by(|a, b| b.taken.cmp(&a.taken).then(a.pid.cmp(&b.pid)));
         let mut destinations: Vec<Destination> = self.destinations.into_values().map(|(of, _)| of).collect();
+        let name = |pid: u32, comm: &str| match processes.info(pid) {
+            // The number may have been given to another process since.
+            Some(info) if info.comm == comm => ProcessName::observed(pid, comm, processes),
+            _ => ProcessName {
+                pid: (pid != 0).then_some(pid),
+                comm: (pid != 0).then(|| comm.to_owned()),
+                confidence: OwnerConfidence::Observed,
+                ..ProcessName::default()
+            },
+        };
+        users.iter_mut().for_each(|of| of.process = name(of.pid, &of.comm));
+        destinations.iter_mut().for_each(|of| of.process = name(of.pid, &of.comm));
         let trouble = |of: &Destination| of.unanswered + of.refused + of.failed;
         destinations.sort_by(|a, b| {
             trouble(b).cmp(&trouble(a)).then(b.connects.cmp(&a.connects)).then(a.remote.cmp(&b.remote))

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
 use crate::event::Timestamp;
 use crate::finding::{Finding, Severity, State};
 
@@ -16,31 +14,26 @@ const VERDICTS: usize = 2_000;
 const MOMENTS: usize = 12;
 
 /// A finding from its beginning to its end.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Verdict {
     /// When it was first said.
-    #[serde(serialize_with = "as_text")]
     pub opened: Timestamp,
     /// When it was last said.
-    #[serde(serialize_with = "as_text")]
     pub until: Timestamp,
     /// Its worst severity.
     pub worst: Severity,
     /// How it went on: its first moment, and each that says something new of cause or severity, and its last.
     pub course: Vec<Moment>,
     /// What other recordings say about it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<Elsewhere>,
     /// As it was said last.
-    #[serde(flatten)]
     pub finding: Finding,
 }
 
 /// A moment in a finding's course.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moment {
     /// When.
-    #[serde(serialize_with = "as_text")]
     pub time: Timestamp,
     /// What state the finding was in.
     pub state: State,
@@ -50,10 +43,6 @@ pub struct Moment {
     pub cause: &'static str,
     /// The first line of its numbers.
     pub numbers: String,
-}
-
-fn as_text<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
 }
 
 /// Findings as they come.

@@ -4,7 +4,7 @@ use super::{LimitedBy, Listener};
 use crate::finding::words::count;
 
 /// What kind of thing is wrong. The worst first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MarkKind {
     /// The accept queue is full: whatever comes is dropped.
@@ -50,7 +50,7 @@ impl MarkKind {
 }
 
 /// Something that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
     /// What kind of thing.
     pub kind: MarkKind,

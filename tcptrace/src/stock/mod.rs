@@ -41,7 +41,7 @@ pub struct Stock {
 }
 
 /// Something that could not be looked at.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
     /// What is missing: `owners`, `namespaces`, `sockets`, `listeners`, `syn-queue`, `knobs`, `traced`.
     pub what: &'static str,

@@ -340,6 +340,7 @@ impl Socket {
             comm: Some(first.process.comm.clone()),
             command: first.process.command.clone(),
             container: first.process.place(),
+            details: first.process.details(),
             confidence: OwnerConfidence::Bootstrapped,
             also: others.iter().map(Opener::owner).collect(),
         }

@@ -15,6 +15,7 @@ use crate::host::sockstat::SockStat;
 use crate::identity::process::Process as Identity;
 use crate::identity::sockets::SocketOwners;
 use crate::probe::{ProbeError, open_sockets};
+use crate::stock::Gap;
 
 use super::holder::Taken;
 use super::{Answer, Belonging, Holder, Place, Question};
@@ -53,9 +54,9 @@ pub fn ask(question: &Question) -> Result<Answer, NetnsError> {
             log::debug!("owners of sockets: {error}");
             from_procfs(&mut places, &procfs, &mut answer.gaps);
             if sock_diag::lists_bound_only() != Some(true) {
-                answer.gaps.push(format!(
+                answer.gaps.push(Gap::new("sockets", format!(
                     "sockets that are bound and nothing else, which this kernel's sock_diag may not list ({error})"
-                ));
+                )));
             }
         }
     }
@@ -70,7 +71,7 @@ pub fn ask(question: &Question) -> Result<Answer, NetnsError> {
     if places.iter().flat_map(|place| &place.holders).any(|holder| holder.belongs == Belonging::Hidden)
         && !nix::unistd::Uid::effective().is_root()
     {
-        answer.gaps.push("other users' processes (run with sudo)".to_owned());
+        answer.gaps.push(Gap::new("owners", "other users' processes (run with sudo)"));
     }
     answer.places = places;
     Ok(answer)
@@ -80,7 +81,7 @@ pub fn ask(question: &Question) -> Result<Answer, NetnsError> {
 fn namespaces(
     question: &Question,
     procfs: &Procfs,
-    gaps: &mut Vec<String>,
+    gaps: &mut Vec<Gap>,
 ) -> Result<Vec<(Netns, bool)>, NetnsError> {
     if let Some(only) = &question.netns {
         return Ok(vec![(only.clone(), true)]);
@@ -94,17 +95,17 @@ fn namespaces(
                 (refresh.unopened, "network namespaces that cannot be opened"),
             ] {
                 if count > 0 {
-                    gaps.push(format!("{what}: {count}{sudo}"));
+                    gaps.push(Gap::new("namespaces", format!("{what}: {count}{sudo}")));
                 }
             }
         }
-        Err(error) => gaps.push(format!("other network namespaces: {error}")),
+        Err(error) => gaps.push(Gap::new("namespaces", format!("other network namespaces: {error}"))),
     }
     Ok(table.iter().map(|netns| (netns.clone(), netns.id() == table.own())).collect())
 }
 
 /// A namespace, with what sock_diag lists in it.
-fn place(netns: &Netns, is_own: bool, ports: &PortSet, gaps: &mut Vec<String>) -> Place {
+fn place(netns: &Netns, is_own: bool, ports: &PortSet, gaps: &mut Vec<Gap>) -> Place {
     let mut place =
         Place { id: netns.id(), name: netns.name().map(str::to_owned), is_own, ..Place::default() };
     let mut families = vec![Family::V4, Family::V6];
@@ -115,19 +116,24 @@ fn place(netns: &Netns, is_own: bool, ports: &PortSet, gaps: &mut Vec<String>) -
                 families = worthwhile(sockets);
             }
         }
-        Err(error) => gaps.push(format!("settings of network namespace {}: {error}", netns.id())),
+        Err(error) => {
+            gaps.push(Gap::new("knobs", format!("settings of network namespace {}: {error}", netns.id())));
+        }
     }
     match listed(netns, ports, &families) {
         Ok((holders, interrupted)) => {
             place.holders = holders;
             if interrupted {
-                gaps.push(format!(
-                    "some sockets of network namespace {}, whose tables changed while they were listed",
-                    netns.id()
+                gaps.push(Gap::new(
+                    "sockets",
+                    format!(
+                        "some sockets of network namespace {}, whose tables changed while they were listed",
+                        netns.id()
+                    ),
                 ));
             }
         }
-        Err(error) => gaps.push(error.to_string()),
+        Err(error) => gaps.push(Gap::new("sockets", error.to_string())),
     }
     place
 }
@@ -226,12 +232,12 @@ fn whoever_is_not_seen(places: &mut BTreeMap<u32, Place>) {
     }
 }
 
-fn from_procfs(places: &mut BTreeMap<u32, Place>, procfs: &Procfs, gaps: &mut Vec<String>) {
+fn from_procfs(places: &mut BTreeMap<u32, Place>, procfs: &Procfs, gaps: &mut Vec<Gap>) {
     let holders = || places.values().flat_map(|place| &place.holders);
     let inodes: HashSet<u64> = holders().map(|holder| holder.inode).filter(|inode| *inode != 0).collect();
     let owners = match SocketOwners::find(procfs, &inodes) {
         Ok(owners) => owners,
-        Err(error) => return gaps.push(format!("the owners of sockets: {error}")),
+        Err(error) => return gaps.push(Gap::new("owners", format!("the owners of sockets: {error}"))),
     };
     for holder in places.values_mut().flat_map(|place| &mut place.holders) {
         for owner in owners.of(holder.inode) {
@@ -266,6 +272,7 @@ fn describe(places: &mut BTreeMap<u32, Place>, procfs: &Procfs) {
         process.comm.clone_from(&identity.comm);
         process.command.clone_from(&identity.command);
         process.container = identity.place();
+        process.details = identity.details();
         process.started = boot.map(|boot| boot.after(identity.started()));
     }
     for holder in places.values_mut().flat_map(|place| &mut place.holders) {

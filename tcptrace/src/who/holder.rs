@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::event::{
-    Family, OpenSocket, Owner, OwnerConfidence, SocketOptions, SocketState, Timestamp, canonical,
+    Family, OpenSocket, Owner, OwnerConfidence, ProcessDetails, SocketOptions, SocketState, Timestamp,
+    canonical,
 };
 use crate::finding::ProcessName;
 use crate::host::sock_diag::DiagSocket;
@@ -116,6 +117,8 @@ pub struct Process {
     pub command: Option<String>,
     /// Container, pod or unit.
     pub container: Option<String>,
+    /// What else is known of it.
+    pub details: ProcessDetails,
     /// When it was started: it has had the port no longer than that, unless it inherited the socket.
     pub started: Option<Timestamp>,
 }
@@ -194,6 +197,7 @@ impl Holder {
             comm: String::new(),
             command: None,
             container: None,
+            details: ProcessDetails::default(),
             started: None,
         });
     }
@@ -219,6 +223,7 @@ impl Holder {
             comm: (!first.comm.is_empty()).then(|| first.comm.clone()),
             command: first.command.clone(),
             container: first.container.clone(),
+            details: first.details.clone(),
             confidence: OwnerConfidence::Bootstrapped,
             also: self.processes.iter().skip(1).map(owner).collect(),
         }

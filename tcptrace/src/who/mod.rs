@@ -6,14 +6,13 @@
 
 mod gather;
 mod holder;
-mod json;
 mod outlook;
 #[cfg(test)]
 mod tests;
 mod text;
 
 pub use gather::ask;
-pub use holder::{Belonging, Holder, Process, Taken};
+pub use holder::{Belonging, Holder, Process, Since, Taken};
 pub use outlook::{Outlook, Way};
 
 use std::collections::BTreeMap;
@@ -21,6 +20,7 @@ use std::collections::BTreeMap;
 use crate::command::Standpoint;
 use crate::event::PortSet;
 use crate::host::knobs::Knobs;
+use crate::stock::Gap;
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -41,8 +41,8 @@ pub struct Answer {
     pub owners_via: &'static str,
     /// Which namespaces a command need not be taken to.
     pub standpoint: Standpoint,
-    /// What could not be looked at, and why: a sentence each.
-    pub gaps: Vec<String>,
+    /// What could not be looked at, and why.
+    pub gaps: Vec<Gap>,
 }
 
 impl Answer {
@@ -78,7 +78,7 @@ impl Place {
     }
 
     /// Whether somebody has `port` here.
-    fn has(&self, port: u16) -> bool {
+    pub fn has(&self, port: u16) -> bool {
         self.holders.iter().any(|holder| holder.local.port() == port)
     }
 }

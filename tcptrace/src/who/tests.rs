@@ -57,7 +57,7 @@ fn finds_this_process_s_listener_and_connection() {
 fn finds_what_is_bound_and_nothing_else() {
     let (_socket, port) = bound();
     let answer = asked(&port.to_string());
-    let hidden = answer.gaps.iter().any(|gap| gap.contains("bound and nothing else"));
+    let hidden = answer.gaps.iter().any(|gap| gap.why.contains("bound and nothing else"));
     let holders = mine(&answer);
     match holders.as_slice() {
         [holder] => assert_eq!(holder.state, SocketState::Bound),
@@ -84,6 +84,7 @@ fn answer() -> Answer {
         comm: "nginx\u{1b}".to_owned(),
         command: Some("nginx -g daemon".to_owned()),
         container: None,
+        details: crate::event::ProcessDetails::default(),
         started: Some(NOW.before(Duration::from_secs(3 * 3600))),
     };
     let worker = Process { pid: 813, command: None, ..server.clone() };
@@ -130,7 +131,7 @@ fn answer() -> Answer {
         places: vec![own],
         owners_via: "iter task_file",
         standpoint: Standpoint { own: Some(1), host: None },
-        gaps: vec!["something".to_owned()],
+        gaps: vec![Gap::new("owners", "something")],
     }
 }
 
@@ -163,23 +164,38 @@ not looked at: something
 
 #[test]
 fn json_has_a_line_for_each_holder_and_port() {
-    let mut out = JsonWriter::new(Vec::new());
-    let _ = answer().write_json(&[35010, 80], NOW, &mut out).unwrap();
+    let mut out = JsonWriter::new(Vec::new(), "host", "who");
+    crate::output::json::who::write(&answer(), &[35010, 80], NOW, &mut out).unwrap();
     let text = out.into_inner();
     let lines: Vec<Value> =
         text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    for line in &lines {
+        assert_eq!(crate::output::json::schema::problems(line), Vec::<String>::new(), "{line}");
+        assert_eq!((&line["time"], &line["host"]), (&NOW.to_string().into(), &"host".into()));
+    }
     let types: Vec<&str> = lines.iter().filter_map(|line| line["type"].as_str()).collect();
     assert_eq!(types, ["holder", "holder", "port", "port", "summary"]);
     let [listener, remains, held, free, summary] = lines.as_slice() else { panic!("{lines:?}") };
+    let subject = &listener["subject"];
     assert_eq!(
-        (&listener["pid"], &listener["how"], &listener["state"]),
+        (&subject["process"]["pid"], &subject["how"], &subject["state"]),
         (&812.into(), &"bind".into(), &"listen".into())
     );
+    assert_eq!((&subject["address"], &subject["port"]), (&"0.0.0.0".into(), &35010.into()));
     assert_eq!(listener["since_not_before"], "2026-11-22T07:00:00.000000000Z");
-    assert_eq!(listener["also"][0]["pid"], 813);
-    assert_eq!((&remains["belongs"], &remains["time_wait_s_left"]), (&"orphan".into(), &43.0.into()));
-    assert_eq!(remains["since"], "2026-11-22T09:59:43.000000000Z");
+    assert_eq!(subject["also"][0]["pid"], 813);
+    let subject = &remains["subject"];
+    assert_eq!((&remains["belongs"], &subject["time_wait_left_s"]), (&"orphan".into(), &43.0.into()));
+    assert_eq!(subject["since"], "2026-11-22T09:59:43.000000000Z");
+    assert_eq!(
+        (&subject["remote"]["address"], &subject["remote"]["port"]),
+        (&"10.0.0.2".into(), &443.into())
+    );
     assert_eq!((&held["binds"][0]["outlook"], &held["in_ephemeral_range"]), (&"fails".into(), &true.into()));
+    assert_eq!(held["ephemeral_range"], serde_json::json!({"from": 32768, "to": 60999}));
     assert_eq!((&free["binds"][0]["outlook"], &free["privileged"]), (&"succeeds".into(), &true.into()));
-    assert_eq!((&summary["holders"], &summary["gaps"][0]), (&2.into(), &"something".into()));
+    assert_eq!(
+        (&summary["counts"]["holders"], &summary["missing"][0]["why"]),
+        (&2.into(), &"something".into())
+    );
 }

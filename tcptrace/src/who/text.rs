@@ -50,7 +50,7 @@ impl Answer {
             scribe.nobody(&mut text, &free, own, self.places.len());
         }
         for gap in &self.gaps {
-            let _ = writeln!(text, "not looked at: {}", escape(gap));
+            let _ = writeln!(text, "not looked at: {}", escape(&gap.why));
         }
         match out.text(&text)? {
             ControlFlow::Continue(()) => out.flush(),

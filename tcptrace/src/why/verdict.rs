@@ -2,14 +2,11 @@
 
 use std::net::SocketAddr;
 
-use serde::Serialize;
-
 use super::rules;
 use crate::finding::{Confidence, Remedy};
 
 /// What a candidate cause has come to.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "found", rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Found {
     /// It was looked at and is not the cause.
     Fine {
@@ -58,7 +55,7 @@ impl Found {
 }
 
 /// Why it does not answer, or that it does.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
     /// Code, for example `wrong-address`.
     pub verdict: &'static str,
@@ -85,24 +82,22 @@ impl Verdict {
 }
 
 /// One candidate cause.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     /// What was looked at.
     pub name: &'static str,
     /// What was found.
-    #[serde(flatten)]
     pub found: Found,
 }
 
 /// All about one address.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     /// The address.
     pub address: SocketAddr,
     /// The candidate causes, in order.
     pub steps: Vec<Step>,
     /// The verdict.
-    #[serde(flatten)]
     pub verdict: Verdict,
     /// Whether connections there are answered: `false` after any problem, `None` if nothing was seen either way.
     pub healthy: Option<bool>,
@@ -141,6 +136,8 @@ impl Answer {
             {
                 (contradiction(problem, answers), None)
             }
+            // That nothing came within the time of a look is so of every server that is idle.
+            (Some(problem), None) if problem.verdict == "nothing-arrives" => (problem.clone(), None),
             (Some(problem), _) => (problem.clone(), Some(false)),
             (None, Some(answers)) => (answers.clone(), Some(true)),
             (None, None) => (nothing_found(), None),

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use serde_json::Value;
 
 use super::cases::{Judge, Tier};
-use super::lines::Lines;
+use super::{lines::Lines, schema};
 
 /// What is wrong with a run; nothing if it is as it should be.
 pub(crate) fn problems(judge: Judge, tier: Tier, stdout: &[u8]) -> Vec<String> {
@@ -16,6 +16,11 @@ pub(crate) fn problems(judge: Judge, tier: Tier, stdout: &[u8]) -> Vec<String> {
     let mut problems = Problems::default();
     for line in &lines.broken {
         problems.add(format!("stdout has a line that is no JSON object with a type: {line}"));
+    }
+    for line in &lines.all {
+        for problem in schema::problems(line) {
+            problems.add(format!("a line is not what the schema says: {problem}: {line}"));
+        }
     }
     match judge {
         Judge::Rehearsal => rehearsal(&lines, tier, &mut problems),
@@ -64,9 +69,9 @@ fn rehearsal(lines: &Lines, tier: Tier, problems: &mut Problems) {
     for expected in &required {
         let alike = |other: &&&Value| other["code"] == expected["code"];
         let least = required.iter().filter(alike).count();
-        let allowed = array(&truth["allow_at"]);
+        let allowed = array(&truth["allow"]).iter().filter(|allowed| allowed["port"].is_u64());
         let most =
-            least + excused.iter().filter(alike).count() + allowed.iter().filter(|a| alike(&a)).count();
+            least + excused.iter().filter(alike).count() + allowed.filter(|allowed| alike(&allowed)).count();
         expected_finding(expected, least..=most, &findings, truth, tier, problems);
     }
     if tier.is_full() {
@@ -151,7 +156,7 @@ fn nothing_lost(lines: &Lines, problems: &mut Problems) {
         }
     }
     let Some(summary) = lines.of_type("summary").next() else { return };
-    let lost = &summary["lost"];
+    let lost = &summary["trace"]["lost"];
     problems.unless(total(lost) == Some(excused), || format!("the summary's lost is {lost}, not {excused}"));
 }
 
@@ -177,7 +182,7 @@ fn contract(finding: &Value, problems: &mut Problems) {
     problems.unless(subject["kind"].is_string(), || format!("the finding {code} has no subject"));
     problems.unless(evidence.is_object(), || format!("the finding {code} has no evidence"));
     // What to change is said once, by the finding that knows the cause.
-    let (advises, explained) = (!array(&finding["remedy"]).is_empty(), finding["explained_by"].is_u64());
+    let (advises, explained) = (!array(&finding["remedy"]).is_empty(), finding["explained_by"].is_object());
     problems.unless(advises || explained, || format!("the finding {code} has no remedy"));
     problems.unless(!(advises && explained), || {
         format!("the finding {code} has a remedy of its own beside the finding that explains it")
@@ -187,10 +192,8 @@ fn contract(finding: &Value, problems: &mut Problems) {
 /// A finding is expected, or true for a reason that the truth gives.
 fn nothing_else(finding: &Value, truth: &Value, problems: &mut Problems) {
     let code = &finding["code"];
-    let known = ["expect", "allow", "allow_at"]
-        .iter()
-        .flat_map(|key| array(&truth[*key]))
-        .any(|entry| entry["code"] == *code);
+    let known =
+        ["expect", "allow"].iter().flat_map(|key| array(&truth[*key])).any(|entry| entry["code"] == *code);
     // The other end of the same trouble, which names whom the truth expects: the rehearsal has looked at that.
     let evidence = &finding["evidence"];
     let other_end = evidence["server"].is_object() && array(&truth["problems"]).is_empty();
@@ -249,7 +252,7 @@ fn one_finding(expected: &Value, finding: &Value, truth: &Value, tier: Tier, pro
     }
 }
 
-/// Somebody is named rightly: what the truth knows of them, the finding says.
+/// A party is named rightly: what the truth knows of it, the finding says.
 fn party(who: &str, named: &Value, right: &Value, problems: &mut Problems) {
     let Some(fields) = right.as_object() else {
         problems.add(format!("{who}: the truth has none"));
@@ -257,11 +260,14 @@ fn party(who: &str, named: &Value, right: &Value, problems: &mut Problems) {
     };
     for (key, value) in fields {
         let said = &named[key];
-        // The command line of a process that is gone cannot be read any more.
-        if key == "command" && said.is_null() {
-            continue;
+        match value {
+            // What the truth does not know.
+            Value::Null => {}
+            // The command line of a process that is gone cannot be read any more.
+            _ if key == "command" && said.is_null() => {}
+            Value::Object(_) => party(who, said, value, problems),
+            _ => problems.unless(said == value, || format!("{who} has {key} {said}, not {value}")),
         }
-        problems.unless(said == value, || format!("{who} has {key} {said}, not {value}"));
     }
 }
 
@@ -311,7 +317,7 @@ fn counts(finding: &Value, truth: &Value, problems: &mut Problems) {
 /// Each counter that the summary compares is explained to the last event.
 fn reconciliation(lines: &Lines, problems: &mut Problems) {
     let Some(summary) = lines.of_type("summary").next() else { return };
-    let entries = array(&summary["reconciliation"]);
+    let entries = array(&summary["trace"]["reconciliation"]);
     problems.unless(!entries.is_empty(), || "the summary reconciles no counter".into());
     for entry in entries {
         let (kernel, ours) = (&entry["kernel"], &entry["observed"]);

@@ -114,7 +114,9 @@ fn boot(
     // then a kernel finds that it got no time.
     let no_time = |line: &&str| line.contains("detected stall") || line.contains("soft lockup");
     let is_sound = batch.kernel_complaints().iter().all(no_time);
-    let spared = batch.failure.as_ref().filter(|failure| retry && is_sound && !failure.is_panic());
+    let is_emulators = batch.tripped_over_patched_code();
+    let spared =
+        batch.failure.as_ref().filter(|failure| retry && (is_emulators || is_sound && !failure.is_panic()));
     // The observer has heard of those that ended; the rest must not be forgotten.
     for (run, report) in runs.iter().zip(&batch.reports).filter(|(_, report)| report.ending.is_none()) {
         if spared.is_some() {

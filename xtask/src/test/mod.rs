@@ -6,6 +6,7 @@ mod lines;
 mod live;
 pub(crate) mod native;
 mod rotation;
+mod schema;
 pub(crate) mod tally;
 mod units;
 

@@ -83,6 +83,8 @@ pub(crate) struct JobReport {
 /// What became of a batch: one report per job, and of the guest itself.
 #[derive(Debug)]
 pub(crate) struct Batch {
+    /// Whether the guest ever reported that it is up.
+    pub(crate) booted: bool,
     pub(crate) reports: Vec<JobReport>,
     pub(crate) failure: Option<GuestFailure>,
     /// All that the kernel printed.
@@ -97,6 +99,13 @@ impl Batch {
         const SIGNS: [&str; 5] =
             ["WARNING: ", "BUG: ", "Oops: ", "general protection fault", "detected stall"];
         self.console.lines().filter(|line| SIGNS.iter().any(|sign| line.contains(sign))).collect()
+    }
+
+    /// Whether all that the kernel complains of is a breakpoint where no breakpoint is: the emulator's fault (QEMU 7.2), met while
+    /// the kernel patches its own code.
+    pub(crate) fn tripped_over_patched_code(&self) -> bool {
+        let complaints = self.kernel_complaints();
+        !complaints.is_empty() && complaints.iter().all(|line| line.contains("Oops: int3"))
     }
 }
 

@@ -3,7 +3,8 @@
 use std::io;
 
 use super::Space;
-use super::line::ProcessLine;
+use super::trend::in_words;
+use crate::output::json::ProcessPortsLine;
 use crate::output::{Lines, escape, go_on, stdout_lines};
 use crate::stock::Survey;
 
@@ -14,8 +15,11 @@ pub(super) fn text(survey: &Survey, spaces: &[Space<'_>], shown: usize) -> io::R
         let own = if space.namespace.is_own { " (this one)" } else { "" };
         out.say(format_args!("network namespace {}{own}", escape(&space.namespace.to_string())))?;
         let reserved = match line.reserved.as_deref() {
-            Some("") => "nothing reserved".to_owned(),
-            Some(reserved) => format!("reserved {reserved}"),
+            Some([]) => "nothing reserved".to_owned(),
+            Some(reserved) => {
+                let ranges: Vec<String> = reserved.iter().map(ToString::to_string).collect();
+                format!("reserved {}", ranges.join(","))
+            }
             None => "what is reserved is not known".to_owned(),
         };
         out.say(format_args!("  {} ports: range {}, {reserved}", line.capacity, line.range))?;
@@ -26,7 +30,7 @@ pub(super) fn text(survey: &Survey, spaces: &[Space<'_>], shown: usize) -> io::R
         out.say(format_args!("  of about {half} each: {} in the half that connect() prefers, {} in the half of bind() to port 0",
             line.in_use_connect_half, line.in_use_bind_half))?;
         if let Some(trend) = &line.trend {
-            out.say(format_args!("  all together: {}", trend.in_words()))?;
+            out.say(format_args!("  all together: {}", in_words(trend)))?;
         }
         if !line.processes.is_empty() {
             out.say(format_args!("  PORTS ESTAB CLOSE-WAIT BOUND TIME-WAIT PROCESS"))?;
@@ -35,17 +39,17 @@ pub(super) fn text(survey: &Survey, spaces: &[Space<'_>], shown: usize) -> io::R
             process_text(&mut out, process)?;
         }
         more(&mut out, line.processes.len(), shown)?;
-        for (container, ports) in line.containers.iter().take(shown) {
-            let trend = line.container_trends.get(container);
-            let trend = trend.map_or_else(String::new, |trend| format!(": {}", trend.in_words()));
-            out.say(format_args!("  {ports:5} in {}{trend}", escape(container)))?;
+        for of in line.containers.iter().take(shown) {
+            let trend = of.trend.as_ref().map_or_else(String::new, |trend| format!(": {}", in_words(trend)));
+            out.say(format_args!("  {:5} in {}{trend}", of.ports, escape(&of.container.to_string())))?;
         }
         if !line.destinations.is_empty() {
             out.say(format_args!("   USED TIME-WAIT  FREE DESTINATION"))?;
         }
         for lane in line.destinations.iter().take(shown) {
-            let owner = lane.owner.map_or_else(String::new, |owner| {
-                format!(", mostly {}", escape(&format!("{}[{}]", owner.comm, owner.pid)))
+            let owner = lane.process.as_ref().and_then(|of| Some((of.comm.as_ref()?, of.pid?)));
+            let owner = owner.map_or_else(String::new, |(comm, pid)| {
+                format!(", mostly {}", escape(&format!("{comm}[{pid}]")))
             });
             let growth = lane.growth_per_s.filter(|growth| *growth != 0.0);
             let growth = growth.map_or_else(String::new, |growth| format!(", {growth:+}/s"));
@@ -69,8 +73,8 @@ pub(super) fn text(survey: &Survey, spaces: &[Space<'_>], shown: usize) -> io::R
     go_on(out.flush())
 }
 
-fn process_text(out: &mut Lines<impl io::Write>, process: &ProcessLine<'_>) -> io::Result<()> {
-    let name = match (process.comm, process.pid) {
+fn process_text(out: &mut Lines<impl io::Write>, process: &ProcessPortsLine) -> io::Result<()> {
+    let name = match (&process.process.comm, process.process.pid) {
         (Some(comm), Some(pid)) => escape(&format!("{comm}[{pid}]")).into_owned(),
         _ => "no process (TIME_WAIT, closing)".to_owned(),
     };
@@ -80,7 +84,7 @@ fn process_text(out: &mut Lines<impl io::Write>, process: &ProcessLine<'_>) -> i
         process.ports, process.established, process.close_wait, process.bound, process.time_wait
     ))?;
     match &process.trend {
-        Some(trend) => out.say(format_args!("        {}", trend.in_words())),
+        Some(trend) => out.say(format_args!("        {}", in_words(trend))),
         None => Ok(()),
     }
 }

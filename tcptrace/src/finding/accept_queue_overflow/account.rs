@@ -125,7 +125,7 @@ impl<'a> Account<'a> {
             .owner
             .add_to(evidence)
             .with_some("abort_on_overflow", knobs.and_then(|knobs| knobs.abort_on_overflow))
-            .with_some("steered_from", self.listener.steered_from.map(|called| called.to_string()))
+            .with_some("steered_from", self.listener.steered_from)
             .with_some("syncookies", knobs.and_then(|knobs| knobs.syncookies))
             .with_some("max_syn_backlog", knobs.and_then(|knobs| knobs.max_syn_backlog))
             .with("why", explanation)

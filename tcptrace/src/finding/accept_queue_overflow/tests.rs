@@ -326,8 +326,11 @@ fn a_listener_older_than_the_tracer_is_told_with_reserve() {
     assert!(finding.explanation.contains("was not seen"), "{}", finding.explanation);
     assert_eq!(evidence(&finding)["backlog"], json!(null));
     let subject = &Play::json(&finding)["subject"];
-    assert_eq!((&subject["pid"], &subject["confidence"]), (&json!(6039), &json!("observed")));
-    assert_eq!(subject["also"], json!([{"pid": 1, "comm": "systemd"}]));
+    assert_eq!((&subject["process"]["pid"], &subject["confidence"]), (&json!(6039), &json!("observed")));
+    assert_eq!(
+        subject["also"],
+        json!([{"pid": 1, "comm": "systemd", "command": null, "exe": null, "container": null}])
+    );
 
     let finding = older(64, 64, 14, 125);
     assert_eq!((finding.cause, finding.confidence), ("somaxconn", Confidence::Possible));

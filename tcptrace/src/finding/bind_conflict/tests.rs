@@ -76,21 +76,29 @@ fn a_client_that_was_given_the_port() {
     );
     assert_eq!(
         Play::json(&finding)["subject"],
-        json!({"kind": "port", "address": "0.0.0.0:35010", "port": 35010, "netns": NETNS})
+        json!({"kind": "port", "address": "0.0.0.0", "port": 35010, "netns": {"id": NETNS, "name": null}})
     );
     let evidence = evidence(&finding);
     assert_eq!(
         evidence["holders"],
         json!([{
-            "kind": "process", "address": "127.0.0.1:35010", "remote": "127.0.0.1:9000", "netns": NETNS,
-            "pid": 400, "comm": "client", "command": "client --to upstream", "container": null,
-            "confidence": "observed", "also": [], "state": "established", "how": "connect",
-            "since": "2026-11-22T10:40:00.001000000Z", "options": "none", "uid": 1000,
+            "kind": "process", "address": "127.0.0.1", "port": 35010,
+            "remote": {"address": "127.0.0.1", "port": 9000}, "netns": {"id": NETNS, "name": null},
+            "process": {"pid": 400, "comm": "client", "command": "client --to upstream", "exe": null,
+                "container": null},
+            "confidence": "observed", "state": "established", "how": "connect",
+            "since": "2026-11-22T10:40:00.001000000Z", "options": [], "uid": 1000,
         }])
     );
     let requester = &evidence["requester"];
-    assert_eq!((&requester["pid"], &requester["comm"]), (&json!(500), &json!("server")));
-    assert_eq!((&requester["address"], &requester["options"]), (&json!(WANTED), &json!("SO_REUSEADDR")));
+    assert_eq!(
+        (&requester["process"]["pid"], &requester["process"]["comm"]),
+        (&json!(500), &json!("server"))
+    );
+    assert_eq!(
+        (&requester["address"], &requester["port"], &requester["options"]),
+        (&json!("0.0.0.0"), &json!(35010), &json!(["SO_REUSEADDR"]))
+    );
     assert_eq!((&evidence["errno"], &evidence["stage"]), (&json!("EADDRINUSE"), &json!("bind")));
     assert!(finding.explanation.contains("SO_REUSEADDR on both sides, which the holder lacks"));
     let commands: Vec<_> = finding.remedy.iter().filter_map(|remedy| remedy.command.as_deref()).collect();
@@ -129,7 +137,7 @@ fn a_client_older_than_the_tracer_is_likely() {
     play.send(100, Event::BindFail(Box::new(bind_fail(WANTED, asks(), vec![old.clone()]))));
     let finding = play.only();
     assert_eq!((finding.cause, finding.confidence), ("ephemeral-grab", Confidence::Likely));
-    assert_eq!(evidence(finding)["holders"][0]["pid"], json!(400));
+    assert_eq!(evidence(finding)["holders"][0]["process"]["pid"], json!(400));
     assert_eq!(evidence(finding)["holders"][0]["confidence"], json!("bootstrapped"));
 
     // Outside the range the kernel did not choose it.
@@ -173,7 +181,7 @@ fn another_server() {
     assert!(finding.title.ends_with("other[300] listens on 0.0.0.0:35010"), "{}", finding.title);
     assert!(finding.explanation.contains("SO_REUSEPORT on both sides, which both lack"));
     let evidence = evidence(&finding);
-    assert_eq!(evidence["holders"][0]["pid"], json!(300));
+    assert_eq!(evidence["holders"][0]["process"]["pid"], json!(300));
     assert_eq!(evidence["holders"].as_array().unwrap().len(), 2);
     assert_eq!(finding.remedy[0].command.as_deref(), Some("kill 300"));
 }
@@ -213,7 +221,7 @@ fn what_is_left_of_a_connection() {
     assert_eq!((finding.cause, finding.confidence), ("time-wait", Confidence::Certain));
     assert!(finding.title.contains("an old connection of client[400] to 127.0.0.1:9000 is in TIME_WAIT"));
     let held = &evidence(finding)["holders"][0];
-    assert_eq!((&held["time_wait_s_left"], &held["pid"]), (&json!(41.2), &json!(400)));
+    assert_eq!((&held["time_wait_left_s"], &held["process"]["pid"]), (&json!(41.2), &json!(400)));
     assert!(finding.remedy[0].text.contains("SO_REUSEADDR"), "{:?}", finding.remedy);
     assert!(finding.remedy[1].text.contains("42 s"), "{:?}", finding.remedy);
 }
@@ -239,7 +247,13 @@ fn an_inherited_descriptor() {
         finding.title.contains("child[301] holds the socket on 0.0.0.0:35010, inherited from parent[300]")
     );
     let held = &evidence(finding)["holders"][0];
-    assert_eq!((&held["pid"], &held["taken_by"]), (&json!(301), &json!({"pid": 300, "comm": "parent"})));
+    assert_eq!(
+        (&held["process"]["pid"], &held["taken_by"]),
+        (
+            &json!(301),
+            &json!({"pid": 300, "comm": "parent", "command": null, "exe": null, "container": null})
+        )
+    );
 }
 
 #[test]
@@ -279,7 +293,10 @@ fn the_wildcard_of_the_other_family() {
     let v6only = Holder { options: Some(SocketOptions::from_bits(4)), ..wildcard };
     let v4 = holder(WANTED, SocketState::Listen, How::Bind, Some(task(301, "plain")));
     let finding = one(bind_fail(WANTED, asks(), vec![v6only, v4]));
-    assert_eq!((finding.cause, &evidence(&finding)["holders"][0]["pid"]), ("listener", &json!(301)));
+    assert_eq!(
+        (finding.cause, &evidence(&finding)["holders"][0]["process"]["pid"]),
+        ("listener", &json!(301))
+    );
     // The other way round.
     let v4 = holder("0.0.0.0:35010", SocketState::Listen, How::Bind, Some(task(301, "plain")));
     let mut fail = bind_fail("[::]:35010", asks(), vec![v4]);
@@ -340,7 +357,10 @@ fn what_a_closed_listener_s_connection_left_was_left_by_its_process() {
     play.ticks_until(2000);
     let finding = play.only();
     let holder = &evidence(finding)["holders"][0];
-    assert_eq!((finding.cause, &holder["pid"], &holder["comm"]), ("time-wait", &json!(300), &json!("old")));
+    assert_eq!(
+        (finding.cause, &holder["process"]["pid"], &holder["process"]["comm"]),
+        ("time-wait", &json!(300), &json!("old"))
+    );
     assert_eq!(holder["confidence"], json!("likely"));
 }
 
@@ -357,7 +377,7 @@ fn an_older_holder_is_named_from_what_the_kernel_remembers() {
     let finding = one(fail);
     let holder = &evidence(&finding)["holders"][0];
     assert_eq!(finding.cause, "ephemeral-grab");
-    assert_eq!((&holder["pid"], &holder["comm"]), (&json!(400), &json!("client")));
+    assert_eq!((&holder["process"]["pid"], &holder["process"]["comm"]), (&json!(400), &json!("client")));
     assert_eq!((&holder["confidence"], &holder["since"]), (&json!("bootstrapped"), &Value::Null));
     assert_ne!(finding.confidence, Confidence::Certain);
 
@@ -368,7 +388,7 @@ fn an_older_holder_is_named_from_what_the_kernel_remembers() {
     play.ticks_until(2000);
     let finding = play.only();
     let holder = &evidence(finding)["holders"][0];
-    assert_eq!((finding.cause, &holder["pid"]), ("time-wait", &json!(400)));
+    assert_eq!((finding.cause, &holder["process"]["pid"]), ("time-wait", &json!(400)));
     assert_eq!(holder["confidence"], json!("bootstrapped"));
     assert_eq!(finding.confidence, Confidence::Likely, "sock_diag did not name its state");
 }
@@ -407,7 +427,7 @@ fn without_kernel_holders_the_report_is_waited_for() {
     play.send(160, report(vec![seen]));
     let finding = play.only();
     assert_eq!((finding.cause, finding.confidence), ("ephemeral-grab", Confidence::Likely));
-    assert_eq!(evidence(finding)["holders"][0]["pid"], json!(400));
+    assert_eq!(evidence(finding)["holders"][0]["process"]["pid"], json!(400));
     assert!(finding.explanation.contains("options could not be read"), "{}", finding.explanation);
 }
 
@@ -457,7 +477,7 @@ fn a_service_that_restarts_and_fails_again_is_one_finding() {
     let finding = play.only();
     assert_eq!(finding.state, State::Closed);
     assert_eq!(evidence(finding)["attempts"], json!(5));
-    assert_eq!(evidence(finding)["requester"]["pid"], json!(504));
+    assert_eq!(evidence(finding)["requester"]["process"]["pid"], json!(504));
     assert_eq!(play.findings.iter().filter(|finding| finding.state == State::Opened).count(), 1);
     // A minute later, a new finding counts anew.
     let fail = bind_fail(WANTED, asks(), vec![client()]);

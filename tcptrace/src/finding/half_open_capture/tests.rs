@@ -137,7 +137,7 @@ fn a_broken_return_path_is_told_with_its_networks_and_the_timeout() {
     assert_eq!(evidence["half_open"], json!(20));
     let prefix = &evidence["prefixes"][0];
     assert_eq!(
-        (&prefix["network"], &prefix["requests"], &prefix["sources"]),
+        (&prefix["network"]["prefix"], &prefix["network"]["requests"], &prefix["network"]["sources"]),
         (&json!("192.0.2.0/24"), &json!(20), &json!(10))
     );
     assert_eq!(

@@ -165,7 +165,7 @@ impl Account<'_> {
             netns: Some(self.key.netns).filter(|_| self.is_at_server()),
             ..Party::default()
         });
-        let neighbours = self.drops.neighbours.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let neighbours = self.drops.neighbours.iter().map(ToString::to_string).collect::<Vec<_>>();
         let by_netfilter = matches!(self.key.cause, DropCause::Netfilter | DropCause::Reject);
         let tracking = self.tracking();
         let table = facts.and_then(|facts| facts.neighbours);
@@ -188,10 +188,10 @@ impl Account<'_> {
             .with_some("gc_thresh3", table.and_then(|table| table.limit))
             .with_some("next_hops", (!neighbours.is_empty()).then_some(neighbours))
             .with_some("cgroup", group.map(|group| group.path.clone()))
-            .with_some("cgroup_programs", group.map(|group| group.programs.join(" ")))
+            .with_some("cgroup_programs", group.map(|group| group.programs.clone()))
             .with_some("errno", self.drops.errno.map(errno_name))
             .with_some("device", self.device())
-            .with_some("server", self.key.server.map(|server| server.to_string()))
+            .with_some("server_address", self.key.server)
             .with_some("server_count", several.then(|| self.drops.server_count.count()))
             .with_some("servers", several.then(|| servers.collect::<Vec<Party>>()))
             .with_some("requester", client)

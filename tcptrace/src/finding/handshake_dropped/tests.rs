@@ -77,7 +77,7 @@ fn packets_that_go_out_need_no_listener_and_name_who_connects() {
     send(&mut play, 2000, &drop);
     let finding = play.only();
     assert_eq!(finding.subject.to_string(), "curl[77] 10.0.0.1:80");
-    assert_eq!(serde_json::to_value(&finding.evidence).unwrap()["hook"], "OUTPUT");
+    assert_eq!(Play::json(&finding)["evidence"]["hook"], "OUTPUT");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn an_ack_counts_only_if_it_is_a_handshake_s() {
         send(&mut play, nth * 100, &last);
     }
     report(&mut play, 1200, &["0.0.0.0:80"]);
-    assert_eq!(serde_json::to_value(&play.only().evidence).unwrap()["packet"], "ACK");
+    assert_eq!(Play::json(play.only())["evidence"]["packet"], "ACK");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn what_the_kernel_side_held_back_is_in_the_number() {
     play.ticks_until(5000);
     let finding = play.findings.last().unwrap();
     assert!(finding.numbers[0].starts_with("500 SYNs"), "{:?}", finding.numbers);
-    let evidence = serde_json::to_value(&finding.evidence).unwrap();
+    let evidence = Play::json(finding)["evidence"].clone();
     assert_eq!((evidence["dropped"].as_u64(), evidence.get("at_least")), (Some(500), None));
 }
 
@@ -204,7 +204,7 @@ fn dropped_twice(reason: &str, function: &str, facts: DropFacts) -> Play {
 }
 
 fn evidence(play: &Play) -> serde_json::Value {
-    serde_json::to_value(&play.only().evidence).unwrap()
+    Play::json(play.only())["evidence"].clone()
 }
 
 #[test]
@@ -361,6 +361,27 @@ fn one_full_neighbour_table_is_one_finding_whoever_is_called() {
         finding.explanation.contains("1024 entries are in use, and the limit (gc_thresh3) is 1024"),
         "{}",
         finding.explanation
+    );
+}
+
+#[test]
+fn a_neighbour_table_that_overflowed_stays_one_that_did() {
+    let mut play = Play::new(4096);
+    for (nth, (entries, overflowed)) in [(6, true), (5, false), (7, false)].into_iter().enumerate() {
+        let mut drop = handshake_drop(Packet::Syn, true);
+        drop.reason_name = Some("NEIGH_CREATEFAIL".to_owned());
+        drop.task = Some(task(77, "pod"));
+        let neighbours = Some(NeighbourFacts { entries, limit: Some(6), overflowed });
+        drop.facts = Some(Box::new(DropFacts { neighbours, ..DropFacts::default() }));
+        send(&mut play, 1000 + 100 * u64::try_from(nth).unwrap(), &drop);
+    }
+    play.ticks_until(3000);
+    let explanation = &play.only().explanation;
+    assert!(
+        explanation.contains(
+            "7 entries are in use, and the limit (gc_thresh3) is 6, and its counter of overflows grew"
+        ),
+        "{explanation}"
     );
 }
 

@@ -120,8 +120,8 @@ fn the_listener_that_was_there_is_named_with_its_end() {
     let finding = port.play.only_of("no-listener");
     assert_eq!(finding.cause, "listener-exited");
     assert!(finding.explanation.contains("webserver[33] listened on 0.0.0.0:80 until it ended 90.0 s ago"));
-    let evidence = serde_json::to_value(&finding.evidence).unwrap();
-    assert_eq!(evidence["holders"][0]["pid"], 33);
+    let evidence = Play::json(finding)["evidence"].clone();
+    assert_eq!(evidence["holders"][0]["process"]["pid"], 33);
 }
 
 #[test]
@@ -139,8 +139,8 @@ fn a_client_of_this_host_is_named_here_and_not_told_of_again() {
         (finding.code, finding.cause, finding.severity),
         ("no-listener", "never-listened", Severity::Warning)
     );
-    let evidence = serde_json::to_value(&finding.evidence).unwrap();
-    assert_eq!((&evidence["requester"]["pid"], &evidence["syns"]), (&77.into(), &5.into()));
+    let evidence = Play::json(finding)["evidence"].clone();
+    assert_eq!((&evidence["requester"]["process"]["pid"], &evidence["syns"]), (&77.into(), &5.into()));
 }
 
 /// Three SYNs that came by device 3 to `called`, while a listener there is bound to `device`.
@@ -187,7 +187,7 @@ fn a_listener_of_another_device_is_not_at_a_wrong_address() {
         finding.explanation
     );
     assert!(finding.explanation.contains("the SYNs came by device srv0"), "{}", finding.explanation);
-    let evidence = serde_json::to_value(&finding.evidence).unwrap();
+    let evidence = Play::json(finding)["evidence"].clone();
     assert_eq!((&evidence["device"], &evidence["holders"][0]["device"]), (&"srv0".into(), &"mgmt0".into()));
     assert!(
         !finding.remedy.iter().any(|remedy| remedy.text.contains("call 0.0.0.0")),

@@ -99,8 +99,8 @@ fn a_process_that_gives_nothing_back_is_a_leak() {
     let finding = told(refused(1), vec![counts(8, 90, 0, 0, 2)], seen());
     assert_eq!(cause(&finding), ("leak", Confidence::Likely));
     let json = Play::json(&finding);
-    assert_eq!(json["evidence"]["requester"]["pid"], 7);
-    assert_eq!(json["evidence"]["holders"][0]["pid"], 8);
+    assert_eq!(json["evidence"]["requester"]["process"]["pid"], 7);
+    assert_eq!(json["evidence"]["holders"][0]["process"]["pid"], 8);
     assert_eq!(json["evidence"]["holders"][0]["ports"], 90);
     assert_eq!(json["evidence"]["errno"], "EADDRNOTAVAIL");
     assert!(finding.remedy.iter().any(|remedy| remedy.command.as_deref() == Some("kill 8")));
@@ -246,7 +246,7 @@ fn the_process_that_leaked_is_named_though_it_was_killed_since() {
     let victims = finding.numbers.iter().find(|line| line.starts_with("found no port")).unwrap();
     assert!(victims.contains("app[7]") && victims.contains("cron[11]"), "{victims}");
     let json = Play::json(finding);
-    assert_eq!(json["evidence"]["found_no_port"][1]["pid"], 11);
+    assert_eq!(json["evidence"]["found_no_port"][1]["process"]["pid"], 11);
 }
 
 #[test]

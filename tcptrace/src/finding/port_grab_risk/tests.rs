@@ -35,7 +35,7 @@ fn a_server_in_the_range_is_told_of_once() {
         ("range-overlap", Severity::Info, State::Closed)
     );
     let json = Play::json(finding);
-    assert_eq!(json["evidence"]["ports"], "35010-35011");
+    assert_eq!(json["evidence"]["ports_at_risk"], serde_json::json!([{"from": 35010, "to": 35011}]));
     // 8080 was reserved before.
     assert_eq!(
         finding.remedy[0].command.as_deref(),
@@ -70,10 +70,10 @@ fn a_client_on_a_server_s_port_is_a_near_miss() {
     assert_eq!((finding.cause, finding.severity), ("near-miss", Severity::Warning));
     let json = Play::json(finding);
     assert_eq!(
-        (&json["subject"]["port"], &json["evidence"]["holders"][0]["pid"]),
+        (&json["subject"]["port"], &json["evidence"]["holders"][0]["process"]["pid"]),
         (&35010.into(), &9.into())
     );
-    assert_eq!(json["evidence"]["requester"]["pid"], 7);
+    assert_eq!(json["evidence"]["requester"]["process"]["pid"], 7);
     assert_eq!(
         finding.title,
         "client[9] was given port 35010 for a connection to 10.0.0.1:80, which server[7] listened on"

@@ -136,7 +136,7 @@ fn records_that_come_late_do_not_count_twice() {
     client.totals = ConnectTotals { timed_out: 0, ..late };
     client.tell(2001, 40002, ConnectResult::TimedOut, 0);
     client.play.ticks_until(4000);
-    assert_eq!(serde_json::to_value(&client.play.only().evidence).unwrap()["timed_out"], 2);
+    assert_eq!(Play::json(client.play.only())["evidence"]["timed_out"], 2);
     assert_eq!(client.totals.since, Timestamp::from_nanos(crate::finding::testing::START));
 }
 

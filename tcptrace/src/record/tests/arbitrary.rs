@@ -11,10 +11,10 @@ use crate::event::{
     HandshakeDrop, HolderReport, How, Ipv6Off, Kind, KnobSample, Listen, ListenerClosed, ListenerRef,
     ListenerReport, ListenerSample, ListenerTotals, LossPlace, Lost, NeighbourFacts, NetfilterQueue,
     NoListener, NoPort, Owner, OwnerConfidence, Packet, PortHolders, PortRange, PortReleased, PortSurvey,
-    PortTaken, PortUse, PrefixSample, ProcessInfo, ProcessState, ReportedHolder, ReportedListener,
-    RequestEnd, RequestEnding, RetransmitCause, RuleDeed, RuleFacts, SampleSource, SocketOptions,
-    SocketOwner, SocketState, Syn, SynAckRetransmit, SynAnswer, SynDrop, SynDropCause, Task, Timestamp,
-    UnusableAddress, Watch,
+    PortTaken, PortUse, PrefixSample, ProcessDetails, ProcessInfo, ProcessState, ReportedHolder,
+    ReportedListener, RequestEnd, RequestEnding, RetransmitCause, RuleDeed, RuleFacts, SampleSource,
+    SocketOptions, SocketOwner, SocketState, Syn, SynAckRetransmit, SynAnswer, SynDrop, SynDropCause, Task,
+    Timestamp, UnusableAddress, Watch,
 };
 
 prop_compose! {
@@ -324,8 +324,9 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                 comm,
                 command: Some(text.clone()),
                 uid,
-                container: Some(text),
+                container: Some(text.clone()),
                 netns: None,
+                details: ProcessDetails { exe: Some(text), pod: None, unit: Some("a.service".to_owned()) },
             }))
         }),
         (any_endpoints(), any::<(u64, u64, u32)>(), ".{0,16}").prop_map(

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use serde::Serialize;
-
 use crate::record::Metadata;
 use crate::report::Report;
 
@@ -11,7 +9,7 @@ use super::clocks::{Offset, Untold, offset, room};
 use super::handshakes::{Ends, Visit};
 
 /// A recording's clock.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Clock {
     /// The recording: its host's name, numbered if there are several of that name.
     pub recording: String,

@@ -13,8 +13,6 @@ mod stalls;
 mod tests;
 mod words;
 
-use serde::Serialize;
-
 use crate::record::Metadata;
 
 use super::Report;
@@ -25,7 +23,7 @@ pub use stalls::{Elsewhere, Stall, Step};
 pub(super) use words::{clock_line, stall_lines, told_elsewhere};
 
 /// What several recordings say together.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Across {
     /// Each recording's clock, in the order of the recordings.
     pub clocks: Vec<Clock>,

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Serialize;
-
-use crate::event::Timestamp;
+use crate::event::{Owner, Timestamp};
 use crate::finding::{Confidence, Party};
 use crate::record::Metadata;
 use crate::report::{Report, Verdict};
@@ -26,12 +24,14 @@ const AT_SERVERS: &[&str] = &["accept-queue-overflow", "syn-queue-full", "handsh
 const DRIFT: Duration = Duration::from_secs(2);
 
 /// Connects of one host to one destination that stalled for one reason.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Stall {
     /// The recording made at the client.
     pub client_recording: String,
     /// The process that connects most often of these: `curl[815]`.
     pub client: String,
+    /// The same process.
+    pub client_process: Option<Owner>,
     /// Network namespace of the clients.
     pub client_netns: u32,
     /// Where it connects to.
@@ -61,10 +61,9 @@ pub struct Stall {
 }
 
 /// A moment of a connection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// When: by the client's clock, unless `own_clock`.
-    #[serde(serialize_with = "as_text")]
     pub time: Timestamp,
     /// By the recording's own clock, which could not be compared with the client's.
     pub own_clock: bool,
@@ -75,7 +74,7 @@ pub struct Step {
 }
 
 /// What another host's recording says about a client's finding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Elsewhere {
     /// That recording.
     pub recording: String,
@@ -87,10 +86,6 @@ pub struct Elsewhere {
     pub title: String,
     /// How sure it is that it explains this one.
     pub confidence: Confidence,
-}
-
-fn as_text<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
 }
 
 /// For which recording and which of its verdicts.
@@ -105,7 +100,7 @@ type Route = (usize, u32, SocketAddr);
 #[derive(Default)]
 struct Group<'a> {
     stalled: u64,
-    people: BTreeMap<String, u64>,
+    people: BTreeMap<(String, u32), u64>,
     /// Those that no server was seen to treat in a way that explains it.
     unexplained: Vec<&'a Attempt>,
     /// By server and what it did.
@@ -154,7 +149,7 @@ fn groups<'a>(recordings: Recordings<'a, 'a>, table: &Table) -> BTreeMap<Route, 
                 let group = groups.entry((client, attempt.netns, ends.server)).or_default();
                 group.stalled += 1;
                 if attempt.pid != 0 {
-                    *group.people.entry(format!("{}[{}]", attempt.comm, attempt.pid)).or_default() += 1;
+                    *group.people.entry((attempt.comm.clone(), attempt.pid)).or_default() += 1;
                 }
                 match explained {
                     Some((server, visit, code)) => {
@@ -223,7 +218,9 @@ impl Of<'_> {
         let most = self.group.people.iter().max_by_key(|(_, count)| **count);
         Stall {
             client_recording: self.name(client),
-            client: most.map_or_else(|| "unknown process".to_owned(), |(name, _)| name.clone()),
+            client: most
+                .map_or_else(|| "unknown process".to_owned(), |((comm, pid), _)| format!("{comm}[{pid}]")),
+            client_process: most.map(|((comm, pid), _)| Owner { pid: *pid, comm: comm.clone() }),
             client_netns: netns,
             destination,
             client_finding: self.verdict_at_client().map(|(_, verdict)| verdict.finding.code),
