@@ -7,7 +7,7 @@ use super::*;
 /// An accept-overflow run as it should be.
 fn overflow() -> Vec<Value> {
     vec![
-        json!({"type":"coverage","kernel":"6.12","tier":"fexit","observations":[
+        json!({"type":"coverage","kernel":"6.12","architecture":"x86_64","tier":"fexit","observations":[
             {"name":"syn-drop","status":"attached","via":"fexit tcp_conn_request, fentry tcp_v4_route_req"},
             {"name":"ack-drop","status":"attached","via":"kprobe tcp_v4_syn_recv_sock","reason":"fexit: errno 524"},
         ]}),
@@ -37,7 +37,7 @@ fn grab() -> Vec<Value> {
     let other = json!({"kind":"process","address":"127.0.0.1:35010","pid":82,"comm":"tt-other","state":"established"});
     let requester = json!({"kind":"process","address":"0.0.0.0:35010","pid":80,"comm":"tt-server"});
     vec![
-        json!({"type":"coverage","kernel":"6.12","tier":"tracepoint","observations":[
+        json!({"type":"coverage","kernel":"6.12","architecture":"x86_64","tier":"tracepoint","observations":[
             {"name":"bind-fail","status":"attached","via":"tracepoint sys_exit_bind"},
             {"name":"port-taken","status":"polled","via":"sock_diag","reason":"no probes here"},
         ]}),
