@@ -63,8 +63,8 @@ fn main() -> Result<()> {
 }
 
 fn say(line: &serde_json::Value) -> Result<()> {
-    let mut out = tcptrace::output::stdout_json();
-    tcptrace::output::go_on(out.made(&tcptrace::output::json_text(line)))?;
+    let mut out = tcptrace::output::stdout_lines();
+    tcptrace::output::go_on(out.text(&format!("{line}\n")))?;
     Ok(tcptrace::output::go_on(out.flush())?)
 }
 

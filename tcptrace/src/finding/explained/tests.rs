@@ -95,8 +95,8 @@ fn a_loopback_address_is_another_one_in_each_namespace() {
 fn an_overflow_explains_connects_to_the_port_that_is_steered_to_it() {
     let overflow = |called: Option<&str>| {
         let mut found = finding(1, "accept-queue-overflow", "listener", "127.0.0.1:20161", 7);
-        found.evidence = Evidence::new()
-            .with_some("steered_from", called.map(|at| at.parse::<std::net::SocketAddr>().unwrap()));
+        found.evidence =
+            Evidence::new().with_some("steered_from", called.map(|at| at.parse::<SocketAddr>().unwrap()));
         let mut all = Explanations::default();
         report(&mut all, found);
         report(&mut all, unanswered(2, "127.0.0.1:20160"))[0].explained_by.is_some()
