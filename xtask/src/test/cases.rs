@@ -270,6 +270,7 @@ pub(crate) const ROTATION: &[Case] = &[
     turn!("dropped", "cgroup-in"),
     turn!("dropped", "reject-icmp"),
     turn!("dropped", "xdp-generic"),
+    turn!("dropped", "qdisc"),
     turn!("port-grab", "listener"),
     turn!("port-grab", "bound-socket"),
     turn!("port-grab", "time-wait"),
