@@ -200,8 +200,7 @@ pub(crate) const ROTATION: &[Case] = &[
     turn!("accept-overflow", "not-accepting"),
     turn!("accept-overflow", "workers"),
     turn!("accept-overflow", "shrunk"),
-    // The tracepoint tier counts accepts by the port of the connection, which is not the listener's.
-    turn!("accept-overflow", "steered", FULL),
+    turn!("accept-overflow", "steered"),
     turn!("accept-overflow", "pre-forked"),
     turn!("accept-stall", "busy"),
     turn!("accept-stall", "stopped"),
