@@ -13,7 +13,7 @@ const LATER: u64 = 3600;
 
 /// What has been said of the findings that are open.
 #[derive(Debug, Default)]
-pub(super) struct Course {
+pub(crate) struct Course {
     open: BTreeMap<u64, Said>,
     /// Kinds of findings whose page has been named.
     pages: BTreeSet<&'static str>,
@@ -23,7 +23,7 @@ pub(super) struct Course {
 
 /// What is to be said of a report of a finding.
 #[derive(Debug, PartialEq)]
-pub(super) enum Tale<'a> {
+pub(crate) enum Tale<'a> {
     /// All of it; its page, unless that was named before; and the finding with which the same advice was given, if it was.
     Whole { page: bool, as_for: Option<u64> },
     /// Nothing: it was said lately, or is as it was.
@@ -34,26 +34,26 @@ pub(super) enum Tale<'a> {
 
 /// What has changed since it was said.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Changes<'a> {
+pub(crate) struct Changes<'a> {
     /// Of a finding that is over: how long it was open.
-    pub(super) closed: Option<Duration>,
+    pub(crate) closed: Option<Duration>,
     /// The severity, if it is another.
-    pub(super) severity: Option<Severity>,
+    pub(crate) severity: Option<Severity>,
     /// The numbers that are others, a clause each.
-    pub(super) numbers: Vec<&'a str>,
+    pub(crate) numbers: Vec<&'a str>,
     /// The confidence in the cause, if it is another and the cause is the same.
-    pub(super) confidence: Option<Confidence>,
+    pub(crate) confidence: Option<Confidence>,
     /// The cause, if it is another or more is known of it.
-    pub(super) cause: Option<Cause<'a>>,
+    pub(crate) cause: Option<Cause<'a>>,
     /// Remedies that are new; all of them if one is no longer right.
-    pub(super) remedies: Vec<&'a Remedy>,
+    pub(crate) remedies: Vec<&'a Remedy>,
     /// The finding that explains it, if none did before.
-    pub(super) explained: bool,
+    pub(crate) explained: bool,
 }
 
 /// A cause that has changed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Cause<'a> {
+pub(crate) enum Cause<'a> {
     /// It is another.
     Other,
     /// More is known of it: what has been added.
@@ -79,7 +79,7 @@ struct Said {
 
 impl Course {
     /// What is to be said of `finding`, which is then taken for said.
-    pub(super) fn next<'a>(&mut self, finding: &'a Finding) -> Tale<'a> {
+    pub(crate) fn next<'a>(&mut self, finding: &'a Finding) -> Tale<'a> {
         let Some(said) = self.open.get_mut(&finding.id) else {
             if finding.state != State::Closed {
                 self.open.insert(finding.id, Said::of(finding));
@@ -122,7 +122,7 @@ impl Course {
     }
 
     /// How many findings are open.
-    pub(super) fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.open.len()
     }
 }

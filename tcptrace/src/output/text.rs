@@ -376,7 +376,7 @@ impl<W: Write> TextWriter<W> {
             let _ = write!(text, " <-> {remote}");
         }
         for (name, value) in line.facts.iter() {
-            if let Some(value) = plain(value) {
+            if let Some(value) = value_in_words(value) {
                 let _ = write!(text, " {name}={value}");
             }
         }
@@ -388,8 +388,8 @@ impl<W: Write> TextWriter<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn lost(&mut self, lost: &Lost) -> Written {
-        let line =
-            format!("{} lost {} {} at the {}", self.clock(lost.to), lost.count, lost.what, lost.place.name());
+        let (time, count, what) = (self.clock(lost.to), lost.count, &lost.what);
+        let line = format!("{time} lost {count} {what}: {}", lost.place.in_words());
         self.paragraph(Some(Meaning::Warning), &line)
     }
 
@@ -539,7 +539,8 @@ fn listeners(world: &Correlator) -> String {
     )
 }
 
-fn plain(value: &Value) -> Option<String> {
+/// A value that is no party; `None` if it is not known.
+pub(crate) fn value_in_words(value: &Value) -> Option<String> {
     match value {
         Value::Number(number) => Some(number.to_string()),
         Value::Measure(measure) => Some(measure.to_string()),

@@ -34,5 +34,5 @@ pub use metadata::{FORMAT_MAJOR, FORMAT_MINOR, Metadata, Totals};
 pub use parts::{Plan, Rotation, part_path};
 pub use reader::Reader;
 pub use recorder::{Recorded, Recorder};
-pub use tape::{Tape, TapeError, open};
+pub use tape::{Tape, TapeError, open, open_one};
 pub use writer::Writer;
