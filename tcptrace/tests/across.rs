@@ -1,5 +1,8 @@
 //! Recordings of two hosts in one report: the clocks compared, a client's stall named by what the server did.
 
+#[path = "common/checked.rs"]
+mod checked;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -53,7 +56,7 @@ fn ahead(time: Timestamp, by: u64) -> Timestamp {
 
 /// Each `clock` and `stall` line.
 fn lines(report: &str) -> Result<(Vec<Value>, Vec<Value>)> {
-    let lines: Vec<Value> = report.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let lines = checked::lines(report)?;
     let of =
         |kind: &str| lines.iter().filter(|line| line.get("type") == Some(&kind.into())).cloned().collect();
     Ok((of("clock"), of("stall")))

@@ -26,8 +26,8 @@ fn risks_are_exit_code_1_and_it_needs_no_free_port() -> Result<()> {
     let found = lines(&found)?;
     let codes: Vec<&str> = found.iter().filter_map(|line| line["code"].as_str()).collect();
     ensure!(codes == ["port-grab-risk", "small-range"], "{codes:?}");
-    ensure!(found[0]["listeners"][0]["pid"] == std::process::id(), "{}", found[0]);
-    ensure!(found.last().is_some_and(|line| line["risks"] == 2), "{found:?}");
+    ensure!(found[0]["listeners"][0]["process"]["pid"] == std::process::id(), "{}", found[0]);
+    ensure!(found.last().is_some_and(|line| line["counts"]["risks"] == 2), "{found:?}");
 
     let ignoring = [&arguments[..], &["--ignore", "port-grab-risk", "--ignore", "small-range"]].concat();
     ensure!(tcptrace(&netns, &ignoring)?.status.code() == Some(0));

@@ -1,6 +1,9 @@
 //! What commands say of recordings that are damaged, and of outputs that cannot be written: never less than is missing, and with
 //! which exit code.
 
+#[path = "common/checked.rs"]
+mod checked;
+
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -67,9 +70,9 @@ fn told(output: &Output) -> Result<(i32, String, String)> {
     Ok((code, text(&output.stdout), text(&output.stderr)))
 }
 
-fn lines(text: &str, kind: &str) -> Vec<Value> {
-    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    lines.filter(|line| line.get("type") == Some(&kind.into())).collect()
+fn lines(text: &str, kind: &str) -> Result<Vec<Value>> {
+    let lines = checked::lines(text)?.into_iter();
+    Ok(lines.filter(|line| line.get("type") == Some(&kind.into())).collect())
 }
 
 #[test]
@@ -81,14 +84,14 @@ fn every_output_has_the_mark() -> Result<()> {
         let (_, shortage) = text.split_once("NOT COMPLETE: ").context("how much")?;
         ensure!(exact == shortage.starts_with(|first: char| first.is_ascii_digit()), "{text}");
         let (code, out, _) = tcptrace(&["report", "--json"], &[file])?;
-        let said = lines(&out, "recording").pop().context("a line on the recording")?;
+        let said = lines(&out, "recording")?.pop().context("a line on the recording")?;
         ensure!(code == 0 && said.get("complete") == Some(&false.into()), "{said}");
         let damage = said.get("damage").and_then(Value::as_array).context("damage")?;
         let first = damage.first().context("what is wrong")?;
         ensure!(first.get("events").is_some_and(Value::is_u64) == exact, "{first}");
         ensure!(first.get("from").is_some_and(Value::is_string), "{first}");
-        ensure!(first.get("seconds").is_some_and(Value::is_f64) == exact, "{first}");
-        let summary = lines(&out, "summary").pop().context("a summary")?;
+        ensure!(first.get("duration_s").is_some_and(Value::is_f64) == exact, "{first}");
+        let summary = lines(&out, "summary")?.pop().context("a summary")?;
         ensure!(summary.get("complete") == Some(&false.into()), "{summary}");
         let page = file.with_extension("html");
         let (code, _, err) = tcptrace(&["report", "--html", &page.to_string_lossy()], &[file])?;
@@ -96,14 +99,14 @@ fn every_output_has_the_mark() -> Result<()> {
         let (code, text, _) = tcptrace(&["replay"], &[file])?;
         ensure!(code == 0 && text.contains("! THIS RECORDING IS NOT COMPLETE"), "{text}");
         let (code, out, _) = tcptrace(&["replay", "--json"], &[file])?;
-        ensure!(code == 0 && !lines(&out, "damage").is_empty(), "{out}");
+        ensure!(code == 0 && !lines(&out, "damage")?.is_empty(), "{out}");
         let (code, out, err) = tcptrace(&["export", "--format", "jsonl"], &[file])?;
         let gap = |line: &str| line.contains("\"event\":\"lost\"") && line.contains("\"how\":\"recording\"");
         ensure!(code == 0 && out.lines().filter(|line| gap(line)).count() == 1, "{err}");
         let (code, out, _) = tcptrace(&["compare", "--partial"], &[&files.whole, file])?;
         ensure!(code <= 1 && out.contains("! THE RECORDING AFTER IS NOT COMPLETE"), "{code}: {out}");
         let (code, out, _) = tcptrace(&["compare", "--partial", "--json"], &[file, &files.whole])?;
-        let line = lines(&out, "comparison").pop().context("a comparison")?;
+        let line = lines(&out, "comparison")?.pop().context("a comparison")?;
         ensure!(code <= 1 && line.get("complete") == Some(&false.into()), "{line}");
     }
     Ok(())

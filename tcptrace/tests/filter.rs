@@ -76,13 +76,13 @@ fn what_was_not_asked_for_is_neither_told_nor_counted() -> Result<()> {
             ensure!(filters.iter().any(|word| word == named), "{arguments:?}: {line}");
         }
         let codes: Vec<&str> = of_type(&lines, "finding").filter_map(|line| line["code"].as_str()).collect();
-        let counted = summary["findings"].as_object().context("findings")?;
+        let counted = summary["trace"]["findings"].as_object().context("findings")?;
         if found {
             ensure!(codes.contains(&"accept-queue-overflow"), "{arguments:?}: {codes:?}");
             ensure!(counted.contains_key("accept-queue-overflow"), "{arguments:?}: {summary}");
         } else {
             ensure!(codes.is_empty() && counted.is_empty(), "{arguments:?}: {codes:?} {summary}");
-            let events = summary["events"].as_object().context("events")?;
+            let events = summary["trace"]["events"].as_object().context("events")?;
             ensure!(arguments.contains(&"--finding") || events.is_empty(), "{arguments:?}: {summary}");
         }
     }
@@ -117,12 +117,17 @@ fn a_recording_is_filtered_as_a_trace_is() -> Result<()> {
         |more: &[&str]| lines(&tcptrace(&netns, &[&["replay", "--json", recording], more].concat())?);
     let all = replay(&[])?;
     let of_all = of_type(&all, "summary").next().context("a summary")?.clone();
-    ensure!(of_all["filters"].is_null() && of_all["findings"]["accept-queue-overflow"] == 1, "{of_all}");
+    ensure!(
+        of_all["filters"] == serde_json::json!([])
+            && of_all["trace"]["findings"]["accept-queue-overflow"] == 1,
+        "{of_all}"
+    );
     let other = replay(&["--port", "1"])?;
     let summary = of_type(&other, "summary").next().context("a summary")?;
     ensure!(of_type(&other, "finding").next().is_none(), "{other:?}");
     ensure!(
-        summary["findings"] == serde_json::json!({}) && summary["events"] == serde_json::json!({}),
+        summary["trace"]["findings"] == serde_json::json!({})
+            && summary["trace"]["events"] == serde_json::json!({}),
         "{summary}"
     );
     ensure!(summary["filters"][0] == "--port 1" && other[0]["filters"][0] == "--port 1", "{summary}");

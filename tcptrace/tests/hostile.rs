@@ -52,7 +52,10 @@ fn no_name_reaches_the_terminal_as_it_is() -> Result<()> {
             }?;
             is_harmless(&format!("{what}: stderr"), &output.stderr)?;
             if arguments == ["who", "20001", "--netns", &id, "--json"] {
-                ensure!(lines(&output)?[0]["comm"] == NAME, "to a parser it is the same name: {output:?}");
+                ensure!(
+                    lines(&output)?[0]["subject"]["process"]["comm"] == NAME,
+                    "to a parser it is the same name: {output:?}"
+                );
             }
         }
     }

@@ -1,7 +1,10 @@
 //! `tcptrace listeners` against what `ss -ltn` reads, in namespaces made here. Needs root; without it the test says so.
 
+#[path = "common/checked.rs"]
+mod checked;
+
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -22,7 +25,7 @@ fn tcptrace(arguments: &[&str]) -> Result<Vec<Value>> {
         .args(arguments)
         .output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout)?.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    checked::lines(&String::from_utf8(output.stdout)?)
 }
 
 fn listeners(arguments: &[&str]) -> Result<Vec<Value>> {
@@ -85,8 +88,7 @@ fn truth() -> Result<BTreeMap<String, (u32, u32)>> {
 }
 
 /// An address as `/proc/net/tcp` writes it.
-fn kernel_form(address: &str) -> Result<String> {
-    let address: SocketAddr = address.parse()?;
+fn kernel_form(address: SocketAddr) -> String {
     let words: String = match address {
         SocketAddr::V4(v4) => format!("{:08X}", u32::from_ne_bytes(v4.ip().octets())),
         SocketAddr::V6(v6) => v6
@@ -96,7 +98,7 @@ fn kernel_form(address: &str) -> Result<String> {
             .map(|word| format!("{:08X}", u32::from_ne_bytes(word.try_into().unwrap_or_default())))
             .collect(),
     };
-    Ok(format!("{words}:{:04X}", address.port()))
+    format!("{words}:{:04X}", address.port())
 }
 
 fn reuseport_listener(port: u16) -> Result<std::os::fd::OwnedFd> {
@@ -125,12 +127,13 @@ fn every_listener_is_shown_as_the_kernel_has_it() -> Result<()> {
         for arguments in [vec!["--netns".to_owned(), netns.to_string()], vec![]] {
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             let mut shown: BTreeMap<String, (u32, u32)> = BTreeMap::new();
-            for line in listeners(&arguments)?.iter().filter(|line| line["subject"]["netns"] == netns) {
-                let address = line["subject"]["address"].as_str().context("an address")?;
-                let entry = shown.entry(kernel_form(address)?).or_default();
+            for line in listeners(&arguments)?.iter().filter(|line| line["subject"]["netns"]["id"] == netns) {
+                let address: IpAddr = line["subject"]["address"].as_str().context("an address")?.parse()?;
+                let port = u16::try_from(line["subject"]["port"].as_u64().context("a port")?)?;
+                let entry = shown.entry(kernel_form(SocketAddr::new(address, port))).or_default();
                 entry.0 += 1;
                 entry.1 += u32::try_from(line["queue"].as_u64().context("a queue")?)?;
-                ensure!(line["subject"]["pid"] == std::process::id(), "{line}");
+                ensure!(line["subject"]["process"]["pid"] == std::process::id(), "{line}");
                 ensure!(line["somaxconn"] == 64, "{line}");
             }
             ensure!(shown == truth, "{shown:?} is not {truth:?}");
@@ -190,7 +193,10 @@ fn a_full_listener_of_a_stopped_process_is_in_trouble() -> Result<()> {
             .filter_map(|mark| mark["kind"].as_str())
             .collect();
         ensure!(kinds == ["full", "process-stopped"], "{line}");
-        ensure!(line["subject"]["pid"] == server.0.id() && line["owners"][0]["stopped"] == true, "{line}");
+        ensure!(
+            line["subject"]["process"]["pid"] == server.0.id() && line["owners"][0]["stopped"] == true,
+            "{line}"
+        );
         let text = Command::new(env!("CARGO_BIN_EXE_tcptrace"))
             .args(["listeners", "--netns", &netns.to_string()])
             .env("COLUMNS", "80")
@@ -223,10 +229,9 @@ fn without_root_it_says_what_is_missing() -> Result<()> {
         .gid(65534)
         .output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let lines: Vec<Value> =
-        String::from_utf8(output.stdout)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let lines = checked::lines(&String::from_utf8(output.stdout)?)?;
     let [listener, summary] = lines.as_slice() else { anyhow::bail!("{lines:?}") };
-    ensure!(listener["subject"]["pid"].is_null() && listener["queue"] == 0, "{listener}");
+    ensure!(listener["subject"]["process"]["pid"].is_null() && listener["queue"] == 0, "{listener}");
     let missing: Vec<&str> = summary["missing"]
         .as_array()
         .context("missing")?
@@ -265,7 +270,7 @@ fn a_trace_adds_what_was_accepted() -> Result<()> {
             return Ok(());
         }
         let text = String::from_utf8(output.stdout)?;
-        let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        let lines = checked::lines(&text)?;
         ensure!(lines.first().is_some_and(|line| line["type"] == "coverage"), "{text}");
         let line = lines.iter().find(|line| line["type"] == "listener").context("the listener")?;
         let accepts = line["traced"]["accepts"].as_u64().with_context(|| line.to_string())?;

@@ -106,9 +106,9 @@ fn what_was_known_of_a_namespace_is_not_told_of_the_next_with_its_number() -> Re
         ensure!(!finding.contains("listener-exited"), "there never was one: {finding}");
     }
     let summary = of_type("summary").next().context("a summary")?;
-    let rows = summary["reconciliation"].as_array().context("reconciliation")?;
+    let rows = summary["trace"]["reconciliation"].as_array().context("reconciliation")?;
     let wrong: Vec<&Value> =
-        rows.iter().filter(|row| row["netns"] == id && row["status"] == "mismatch").collect();
+        rows.iter().filter(|row| row["netns"]["id"] == id && row["status"] == "mismatch").collect();
     ensure!(wrong.is_empty(), "{wrong:?}");
     Ok(())
 }

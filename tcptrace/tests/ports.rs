@@ -59,9 +59,9 @@ fn ports_are_told_without_a_free_one() -> Result<()> {
     // connect() prefers one half, bind() to port 0 the other.
     ensure!(number("in_use_connect_half") == Some(10), "{space}");
     let process = &space["processes"][0];
-    ensure!(process["pid"] == std::process::id() && process["ports"] == 20, "{process}");
+    ensure!(process["process"]["pid"] == std::process::id() && process["ports"] == 20, "{process}");
     let lane = &space["destinations"][0];
-    ensure!(lane["remote"] == to.to_string() && lane["used"] == 10 && lane["free"] == 0, "{lane}");
+    ensure!(lane["remote"]["port"] == to.port() && lane["used"] == 10 && lane["free"] == 0, "{lane}");
     ensure!(space["risks"][1]["code"] == "small-range" && summary["type"] == "summary", "{lines:?}");
 
     let text = String::from_utf8(tcptrace(&netns, &["ports", "--netns", &id])?.stdout)?;

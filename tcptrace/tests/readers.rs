@@ -156,7 +156,7 @@ fn the_documented_queries_say_what_report_says() -> Result<()> {
         for line in tcptrace(&["report", "--json"], &path)?.lines() {
             let line: Value = serde_json::from_str(line)?;
             let number = |key: &str| line.get(key).and_then(Value::as_u64).unwrap_or_default();
-            if line.get("type") == Some(&"listener".into()) {
+            if line.get("type") == Some(&"listener-report".into()) {
                 drops += number("ack_drops");
                 deepest = deepest.max(number("queue_max"));
             }

@@ -1,5 +1,8 @@
 //! Recordings of real incidents: what they come to, in this version and in every later one, and that other programs read them.
 
+#[path = "common/checked.rs"]
+mod checked;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -192,7 +195,10 @@ fn a_replay_says_what_was_said_live() -> Result<()> {
         }
         let replayed = Command::new(program).args(["replay", "--json"]).arg(&file).output()?;
         ensure!(replayed.status.success(), "{}", String::from_utf8_lossy(&replayed.stderr));
-        let said = String::from_utf8(live.stdout)?;
+        // The summary names the command.
+        let said =
+            String::from_utf8(live.stdout)?.replace("\"command\":\"rehearse\"", "\"command\":\"replay\"");
+        checked::lines(&said)?;
         let said: Vec<&str> = said.lines().filter(|line| !line.contains("\"type\":\"rehearsal\"")).collect();
         let again = String::from_utf8(replayed.stdout)?;
         ensure!(

@@ -124,10 +124,14 @@ fn by_lsof(listing: &str, port: u16) -> Result<Holders> {
 /// Of this namespace: others are told, too.
 fn by_who(lines: &[Value], netns: &Netns) -> Result<Holders> {
     let mut holders = Holders::new();
-    for line in lines.iter().filter(|line| line["type"] == "holder" && line["netns"] == netns.id()) {
-        let peer = line["remote"].as_str().map_or(Ok(0), port_of)?;
-        holders.insert((line["pid"].as_u64().unwrap_or(0), peer));
-        for also in line["also"].as_array().context("also")? {
+    for line in lines.iter().filter(|line| line["type"] == "holder") {
+        let subject = &line["subject"];
+        if subject["netns"]["id"] != netns.id() {
+            continue;
+        }
+        let peer = u16::try_from(subject["remote"]["port"].as_u64().unwrap_or(0))?;
+        holders.insert((subject["process"]["pid"].as_u64().unwrap_or(0), peer));
+        for also in subject["also"].as_array().into_iter().flatten() {
             holders.insert((also["pid"].as_u64().context("a process")?, peer));
         }
     }

@@ -1,5 +1,8 @@
 //! `tcptrace why` gives each cause its verdict, in namespaces made here. Needs root and iproute2; without them a test says so.
 
+#[path = "common/checked.rs"]
+mod checked;
+
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -37,8 +40,9 @@ fn why(target: &str, arguments: &[&str]) -> Result<(String, bool, String)> {
         .args(arguments)
         .output()?;
     let text = String::from_utf8(output.stdout)?;
-    let last = text.lines().last().with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
-    let summary: Value = serde_json::from_str(last)?;
+    let lines = checked::lines(&text)?;
+    let last = lines.last().with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    let summary = last.get("answer").context("an answer")?;
     let healthy = summary.get("healthy") == Some(&Value::Bool(true));
     ensure!(output.status.code() == Some(i32::from(!healthy)), "{:?}: {text}", output.status);
     Ok((summary.get("verdict").and_then(Value::as_str).context("a verdict")?.to_owned(), healthy, text))

@@ -11,7 +11,7 @@ use crate::output::{ended, json::schema, stdout_export};
 
 pub(super) fn run(args: &SchemaArgs) -> Result<Exit, Failure> {
     let text = if args.list {
-        schema::types().map(|name| format!("{name}\n")).collect()
+        schema::list().map(|(name, commands)| format!("{name:16} {commands}\n")).collect()
     } else {
         let found = schema::schema(args.kind.as_deref()).ok_or_else(|| {
             let known: Vec<_> = schema::types().collect();

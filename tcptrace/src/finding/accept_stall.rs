@@ -253,7 +253,7 @@ fn describe(listener: &Listener, memory: &Stall, world: &Correlator) -> Descript
                 Evidence::new()
                     .with("queue", memory.deepest)
                     .with("queue_limit", limit)
-                    .with("oldest_wait_s", memory.longest.as_secs_f64())
+                    .with("oldest_wait_ms", memory.longest.as_secs_f64() * 1e3)
                     .with("no_accept_s", memory.longest.as_secs_f64())
                     .with_some("last_accept", listener.last_accept().map(|time| time.to_string()))
                     .with("accept_threads", threads),

@@ -185,7 +185,7 @@ impl Account<'_> {
                 .with("call", "connect")
                 .with("options", self.existing.options)
                 .with("attempts", self.attempts)
-                .with_some("seconds_left", self.left())
+                .with_some("left_s", self.left())
                 .with_some("tcp_timestamps", self.timestamps())
                 .with_some("incomplete", self.existing.incomplete.clone())
                 .with("why", explanation.as_str()),

@@ -92,8 +92,8 @@ const UNANSWERED: &str = "syn-unanswered";
 #[rustfmt::skip]
 pub const EVIDENCE: &[Key] = &[
     key("abort_on_overflow", Flag, &[OVERFLOW, "abort-on-overflow"], "`net.ipv4.tcp_abort_on_overflow`"),
-    key("accept_errno", Text, &[OVERFLOW, STALL, SLOW], "errno with which accept() failed last"),
-    key("accept_failed_at", Time, &[OVERFLOW, STALL, SLOW], "when accept() failed last"),
+    key("accept_errno", Text, &[OVERFLOW, STALL, IMBALANCE], "errno with which accept() failed last"),
+    key("accept_failed_at", Time, &[OVERFLOW, STALL, IMBALANCE], "when accept() failed last"),
     key("accept_threads", Number, &[OVERFLOW, STALL, SLOW], "threads that were seen accepting"),
     key("accepted", Number, &[CLOSED], "connections that were accepted before it was closed"),
     key("accepted_meanwhile", Number, &[ACCEPT_FAILED], "connections accepted since accept() failed first"),
@@ -128,7 +128,7 @@ pub const EVIDENCE: &[Key] = &[
     key("deferred", Number, &[SYN_QUEUE], "requests whose handshake is complete and that wait for data (TCP_DEFER_ACCEPT)"),
     key("destination", Endpoint, &[EXISTS, EXHAUSTION, LEAK], "where the connections lead"),
     key("destinations", Number, &[EXHAUSTION], "destinations that ports are in use toward"),
-    key("device", Text, &[CONFLICT, BIND_REFUSED, DROPPED], "device that the socket is bound to, or that the packet was to leave by"),
+    key("device", Text, &[CONFLICT, BIND_REFUSED, DROPPED, NO_LISTENER], "device that the socket is bound to, or that the packet was to leave by"),
     key("direction", Text, &[DROPPED], "in or out"),
     key("disable_ipv6", Texts, &[BIND_REFUSED], "devices on which IPv6 is off"),
     key("dropped", Number, &[DROPPED], "packets dropped"),
@@ -168,10 +168,13 @@ pub const EVIDENCE: &[Key] = &[
     key("kernel_ListenOverflows", Number, &[OVERFLOW], "what the kernel's `ListenOverflows` grew by"),
     key("kinds", Texts, &[LOST], "what was lost, with its number"),
     key("last_accept", Time, &[STALL], "when a connection was accepted last"),
+    key("left_max_s", Measure, &[LEAK], "at most"),
+    key("left_min_s", Measure, &[LEAK], "at least"),
+    key("left_s", Measure, &[EXISTS, LEAK], "until the port is free, or none is left"),
     key("limit", Number, &[CAPTURE], "half-open requests that there may be"),
     key("listeners", Number, &[TRUNCATED], "listeners that it happened to"),
+    key("longest_ms", Measure, &[UNANSWERED], "longest that a connect waited"),
     key("longest_queue", Number, &["syn-backlog"], "longest accept queue limit of a listener"),
-    key("longest_s", Measure, &[UNANSWERED], "longest that a connect waited"),
     key("lost", Number, &[LOST], "events lost"),
     key("made_by", Party, &[STALL], "process that made the listener and has it no more"),
     key("max_syn_backlog", Number, &[OVERFLOW, TRUNCATED, SYN_QUEUE, "syn-backlog"], "`net.ipv4.tcp_max_syn_backlog`"),
@@ -181,10 +184,10 @@ pub const EVIDENCE: &[Key] = &[
     key("networks", Number, &[CAPTURE], "remote networks"),
     key("next_hops", Texts, &[DROPPED], "addresses on the link that did not answer ARP or ND"),
     key("no_accept_s", Measure, &[OVERFLOW, STALL, IMBALANCE], "longest that nothing was accepted while connections waited"),
-    key("oldest_s", Measure, &[CAPTURE], "age of the oldest request"),
-    key("oldest_wait_s", Measure, &[STALL], "how long the oldest connection has waited"),
-    key("open_files", Number, &[OVERFLOW, STALL, SLOW], "descriptors that the process has open"),
-    key("open_files_limit", Number, &[ACCEPT_FAILED, OVERFLOW, STALL, SLOW], "how many it may have (RLIMIT_NOFILE, soft)"),
+    key("oldest_ms", Measure, &[CAPTURE], "age of the oldest request"),
+    key("oldest_wait_ms", Measure, &[STALL], "how long the oldest connection has waited"),
+    key("open_files", Number, &[OVERFLOW, STALL, IMBALANCE], "descriptors that the process has open"),
+    key("open_files_limit", Number, &[ACCEPT_FAILED, OVERFLOW, STALL, IMBALANCE], "how many it may have (RLIMIT_NOFILE, soft)"),
     key("options", Texts, &[CONFLICT, BIND_REFUSED, EXISTS], "socket options that are set, as in setsockopt(2)"),
     key("others_arrivals_per_s", Measure, &[IMBALANCE], "SYNs that reach each of the other members a second"),
     key("others_queue", Number, &[IMBALANCE], "connections that wait at the other members"),
@@ -220,9 +223,6 @@ pub const EVIDENCE: &[Key] = &[
     key("retransmits_timer", Number, &[SYN_QUEUE], "SYN-ACKs sent again by the timer"),
     key("retried_from_new_port", Number, &[CAPTURE], "remote addresses that tried again from another port"),
     key("rule", Text, &[DROPPED], "the netfilter rule: table, chain, and its place"),
-    key("seconds_left", Measure, &[EXISTS, LEAK], "until the port is free, or none is left"),
-    key("seconds_left_max", Measure, &[LEAK], "at most"),
-    key("seconds_left_min", Measure, &[LEAK], "at least"),
     key("server", Party, &[UNANSWERED], "the listener at the other end, on this host"),
     key("server_address", Endpoint, &[DROPPED], "the server that the packets are for, or come from"),
     key("server_count", Number, &[DROPPED], "servers that it happens to alike"),
@@ -245,11 +245,11 @@ pub const EVIDENCE: &[Key] = &[
     key("taken_late", Number, &[EXHAUSTION], "ports chosen by connect() after a bind() with IP_BIND_ADDRESS_NO_PORT"),
     key("tcp_timestamps", Number, &[EXISTS], "`net.ipv4.tcp_timestamps`"),
     key("tcp_tw_reuse", Number, &["small-range"], "`net.ipv4.tcp_tw_reuse`"),
-    key("threads", Number, &[OVERFLOW, STALL, SLOW], "threads of the process"),
-    key("threads_blocked", Number, &[OVERFLOW, STALL, SLOW], "of these: in uninterruptible sleep"),
-    key("threads_in_epoll", Number, &[OVERFLOW, STALL, SLOW], "of these: asleep in epoll_wait()"),
-    key("threads_running", Number, &[OVERFLOW, STALL, SLOW], "of these: running or runnable"),
-    key("threads_stopped", Number, &[OVERFLOW, STALL, SLOW], "of these: stopped by a signal or a debugger"),
+    key("threads", Number, &[OVERFLOW, STALL, IMBALANCE], "threads of the process"),
+    key("threads_blocked", Number, &[OVERFLOW, STALL, IMBALANCE], "of these: in uninterruptible sleep"),
+    key("threads_in_epoll", Number, &[OVERFLOW, STALL, IMBALANCE], "of these: asleep in epoll_wait()"),
+    key("threads_running", Number, &[OVERFLOW, STALL, IMBALANCE], "of these: running or runnable"),
+    key("threads_stopped", Number, &[OVERFLOW, STALL, IMBALANCE], "of these: stopped by a signal or a debugger"),
     key("time_wait", Number, &[EXHAUSTION, LEAK], "ports that nothing but TIME_WAIT has"),
     key("time_wait_percent", Measure, &[EXHAUSTION], "share of these among the ports in use"),
     key("timed_out", Number, &[UNANSWERED], "connects that ended with ETIMEDOUT"),
@@ -266,6 +266,7 @@ pub const EVIDENCE: &[Key] = &[
     key("wait_mean_ms", Measure, &[OVERFLOW], "mean accept wait"),
     key("wait_p50_ms", Measure, &[SLOW], "accept wait that half of the connections were not over"),
     key("wait_p99_ms", Measure, &[SLOW], "the same of 99 %"),
+    key("watches_listener", Text, &[OVERFLOW, STALL, IMBALANCE], "whether an epoll instance of the process watches the listener: yes, no, for changes (edge-triggered), or no epoll"),
     key("window_s", Measure, &[LEAK], "the span that the growth is of"),
 ];
 
@@ -310,3 +311,74 @@ pub const FACTS: &[Key] = &[
     key("wait_ms", Measure, &["accept"], "how long the connection waited in the accept queue"),
     key("why", Text, &["bind-fail", "no-port"], "why, in one word"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Names that are given to `.with("…")` and `.with_some("…")` in a file, outside of its tests.
+    fn shown(path: &Path) -> BTreeSet<String> {
+        let text = std::fs::read_to_string(path).unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let calls = [".with(", ".with_some("].into_iter().flat_map(|call| text.split(call).skip(1));
+        calls
+            .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split_once('"'))
+            .map(|(name, _)| name.to_owned())
+            .filter(|name| name != "why")
+            .collect()
+    }
+
+    fn files(directory: &str) -> Vec<std::path::PathBuf> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(directory);
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                files.extend(self::files(name.strip_prefix("src/").unwrap()));
+            } else if !["tests.rs", "agree.rs", "evidence.rs", "keys.rs"]
+                .iter()
+                .any(|end| name.ends_with(end))
+            {
+                files.push(path);
+            }
+        }
+        files
+    }
+
+    /// Also those that no test happens to show.
+    #[test]
+    fn whatever_is_shown_is_declared_and_nothing_else() {
+        let all: BTreeSet<String> =
+            ["finding", "check"].into_iter().flat_map(files).flat_map(|path| shown(&path)).collect();
+        let declared: BTreeSet<String> = EVIDENCE.iter().map(|key| key.name.to_owned()).collect();
+        assert_eq!(all, declared);
+    }
+
+    #[test]
+    fn keys_stand_once_and_in_order_with_codes_that_there_are() {
+        let engine = crate::finding::Engine::default();
+        let codes: BTreeSet<&str> =
+            engine.codes().chain(crate::check::RULES.iter().map(|rule| rule.code())).collect();
+        for keys in [EVIDENCE, FACTS] {
+            assert!(keys.windows(2).all(|two| two[0].name < two[1].name));
+        }
+        for key in EVIDENCE {
+            assert!(!key.of.is_empty() && key.of.iter().all(|code| codes.contains(code)), "{key:?}");
+        }
+    }
+
+    /// Units stand in names, and a quantity has one unit.
+    #[test]
+    fn times_have_their_unit_in_their_name() {
+        for key in EVIDENCE.iter().chain(FACTS) {
+            let is_time =
+                ["_ms", "_s", "_per_s", "_per_min", "_percent"].iter().any(|unit| key.name.ends_with(unit));
+            assert!(key.form != Measure || is_time, "{} has no unit", key.name);
+            assert!(!key.name.ends_with("_ns") && !key.name.ends_with("_us"), "{}", key.name);
+        }
+    }
+}

@@ -128,9 +128,9 @@ fn describe((netns, pid): PortUser, world: &Correlator) -> Option<Description> {
             .with("ports", held)
             .with("capacity", capacity)
             .with("free", free)
-            .with("seconds_left", forecast.map(|(_, likely, _)| likely.as_secs_f64()))
-            .with("seconds_left_min", forecast.map(|(least, ..)| least.as_secs_f64()))
-            .with("seconds_left_max", forecast.and_then(|(.., most)| most).map(|most| most.as_secs_f64()))
+            .with("left_s", forecast.map(|(_, likely, _)| likely.as_secs_f64()))
+            .with("left_min_s", forecast.map(|(least, ..)| least.as_secs_f64()))
+            .with("left_max_s", forecast.and_then(|(.., most)| most).map(|most| most.as_secs_f64()))
             .with_some("destination", most_to.map(|(remote, _)| remote))
             .with("why", explanation.as_str()),
         remedy: remedy(&process, pid, held, close_wait),

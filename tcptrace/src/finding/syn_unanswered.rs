@@ -251,7 +251,7 @@ impl Account<'_> {
             .with("cancelled", totals.cancelled)
             .with("established", totals.established)
             .with("errno", self.destination.errno.map(errno_name))
-            .with("longest_s", self.longest().map(|longest| longest.as_secs_f64()))
+            .with("longest_ms", self.longest().map(|longest| longest.as_secs_f64() * 1e3))
             .with("clients", others(self.destination, self.world))
             .with_some("server", server)
             .with("why", explanation)

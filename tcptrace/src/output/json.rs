@@ -11,6 +11,7 @@ mod ports;
 mod probes;
 mod rehearsal;
 mod report;
+mod row;
 pub mod schema;
 mod trace;
 pub(crate) mod who;
@@ -39,6 +40,7 @@ pub use ports::{ContainerPortsLine, LaneLine, PortRiskLine, ProcessPortsLine, Sp
 pub use probes::{ProbeLine, RecordLine, WrongLine};
 pub use rehearsal::RehearsalLine;
 pub use report::{ComparisonLine, DamageLine, across as across_lines, lines as report_lines};
+pub use row::RowLine;
 pub use trace::{CoverageLine, EventOutput, LostLine, SummaryLine};
 pub use why::{WhyLine, summary as why_summary};
 
@@ -198,6 +200,8 @@ impl Formatter for Plain {
     }
 }
 
+#[cfg(test)]
+mod document;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -12,7 +12,8 @@ use parquet::file::properties::WriterProperties;
 use serde_json::{Map, Value};
 
 use crate::event::Timestamp;
-use crate::output::escape;
+use crate::output::json::RowLine;
+use crate::output::{JsonWriter, escape, go_on};
 
 use super::damage::ReadError;
 use super::reader::Reader;
@@ -49,7 +50,17 @@ pub fn export<R: Read>(
     to: impl Write + Send,
 ) -> Result<u64, ExportError> {
     match format {
-        Format::Jsonl => lines(from, to, json_line),
+        Format::Jsonl => {
+            let mut to = JsonWriter::new(to, &from.metadata().host, "export");
+            while let Some(batch) = from.next_batch()? {
+                for row in 0..batch.num_rows() {
+                    let (time, line) = json_line(&batch, row);
+                    go_on(to.write(time, &line.into()))?;
+                }
+            }
+            go_on(to.flush())?;
+            Ok(u64::try_from(from.rows_read()).unwrap_or(u64::MAX))
+        }
         Format::Csv => {
             let mut to = to;
             let schema = from.schema();
@@ -75,9 +86,15 @@ fn lines<R: Read>(
     Ok(u64::try_from(from.rows_read()).unwrap_or(u64::MAX))
 }
 
-fn json_line(batch: &RecordBatch, row: usize) -> String {
+fn json_line(batch: &RecordBatch, row: usize) -> (Timestamp, RowLine) {
     let mut object = Map::new();
+    let mut time = Timestamp::default();
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        let stamp = column.as_primitive_opt::<TimestampNanosecondType>().filter(|_| field.name() == "time");
+        if let Some(of) = stamp.filter(|of| of.is_valid(row)) {
+            time = Timestamp::from_nanos(of.value(row).cast_unsigned());
+            continue;
+        }
         let value = match cell(column, row) {
             Value::Null => continue,
             // All of a rare event: JSON in itself.
@@ -88,8 +105,7 @@ fn json_line(batch: &RecordBatch, row: usize) -> String {
         };
         object.insert(field.name().clone(), value);
     }
-    // Control characters of hostile names are escaped by JSON itself, the rest as in all of our output.
-    crate::output::json_text(&Value::Object(object))
+    (time, RowLine(object))
 }
 
 fn csv_line(batch: &RecordBatch, row: usize) -> String {

@@ -354,6 +354,15 @@ pub(super) fn schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
+/// The columns of a recording: name, type, and what stands there.
+pub(crate) fn columns() -> impl Iterator<Item = (String, arrow_schema::DataType, &'static str)> {
+    let schema = schema();
+    DESCRIPTIONS.iter().filter_map(move |column| {
+        let field = schema.field_with_name(name(column.name)).ok()?;
+        Some((field.name().clone(), field.data_type().clone(), column.text))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,8 +1,10 @@
 //! What tests of commands in a private network namespace share.
 
+mod checked;
+
 use std::process::{Command, Output};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 use tcptrace::host::netns::{Netns, in_netns};
 use tcptrace::rehearse::{Error, Stage};
@@ -30,16 +32,5 @@ pub(crate) fn tcptrace(netns: &Netns, arguments: &[&str]) -> Result<Output> {
 
 /// The lines of `--json`, every one held against the schema.
 pub(crate) fn lines(output: &Output) -> Result<Vec<Value>> {
-    checked(&String::from_utf8(output.stdout.clone())?)
-}
-
-/// Lines of JSON, every one held against the schema: what is missing and what it does not name is wrong alike.
-pub(crate) fn checked(text: &str) -> Result<Vec<Value>> {
-    let line = |line: &str| {
-        let value: Value = serde_json::from_str(line).with_context(|| format!("a line is JSON: {line}"))?;
-        let problems = tcptrace::output::json::schema::problems(&value);
-        ensure!(problems.is_empty(), "{line}: {problems:#?}");
-        Ok(value)
-    };
-    text.lines().map(line).collect()
+    checked::lines(&String::from_utf8(output.stdout.clone())?)
 }

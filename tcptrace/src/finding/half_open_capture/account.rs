@@ -183,7 +183,7 @@ impl<'a> Account<'a> {
             .with("expired", self.sees_ends().then_some(seen.expired))
             .with_some("ended_by_icmp", (seen.unreachable > 0).then_some(seen.unreachable))
             .with_some("reset_by_peer", (seen.reset > 0).then_some(seen.reset))
-            .with("oldest_s", self.oldest().map(|oldest| oldest.as_secs_f64()))
+            .with("oldest_ms", self.oldest().map(|oldest| oldest.as_secs_f64() * 1e3))
             .with("synack_retries", retries)
             .with("timeout_s", retries.map(timeout))
             .with("networks", seen.network_count)

@@ -144,7 +144,7 @@ fn a_broken_return_path_is_told_with_its_networks_and_the_timeout() {
         (&evidence["completed_elsewhere"], &evidence["completed_elsewhere_percent"]),
         (&json!(40), &json!(100))
     );
-    assert!((28.0..30.0).contains(&evidence["oldest_s"].as_f64().unwrap()), "{evidence}");
+    assert!((28_000.0..30_000.0).contains(&evidence["oldest_ms"].as_f64().unwrap()), "{evidence}");
     assert!(finding.explanation.contains("one host cannot tell which"), "{}", finding.explanation);
     assert_eq!(finding.remedy[1].command.as_deref(), Some("sysctl -w net.ipv4.tcp_synack_retries=2"));
     assert!(finding.remedy[1].text.contains("5 keeps each for 63 s, 2 for 7 s"), "{:?}", finding.remedy);

@@ -37,7 +37,7 @@ fn what_only_grows_is_told_before_the_end() {
         (&9000.into(), &60_000.0.into())
     );
     // 28232 less 9000 at 1000 a second.
-    assert_eq!(json["evidence"]["seconds_left"], 19.2);
+    assert_eq!(json["evidence"]["left_s"], 19.2);
 }
 
 #[test]
@@ -45,8 +45,8 @@ fn the_forecast_has_an_error() {
     let play = play(&[(1000, 0), (3000, 0), (200, 0), (2500, 0), (100, 0), (2200, 0), (900, 0)]);
     let json = Play::json(play.only());
     let seconds = |name: &str| json["evidence"][name].as_f64().unwrap();
-    assert!(seconds("seconds_left_min") < seconds("seconds_left"), "{json}");
-    assert!(seconds("seconds_left_max") > seconds("seconds_left"), "{json}");
+    assert!(seconds("left_min_s") < seconds("left_s"), "{json}");
+    assert!(seconds("left_max_s") > seconds("left_s"), "{json}");
 }
 
 #[test]

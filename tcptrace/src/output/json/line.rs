@@ -13,6 +13,7 @@ use super::report::{
     ClockLine, ComparisonLine, DamageLine, DestinationLine, GapLine, ListenerReportLine, NetworkLine,
     PortHolderLine, PortSpaceLine, PortUserLine, RecordingLine, StallLine,
 };
+use super::row::RowLine;
 use super::trace::{CoverageLine, EventOutput, LostLine, SummaryLine};
 use super::who::{HolderLine, PortLine};
 use super::why::WhyLine;
@@ -81,6 +82,7 @@ lines! {
     Gap(GapLine) "gap" by "report",
     Clock(ClockLine) "clock" by "report of several recordings",
     Stall(StallLine) "stall" by "report of several recordings",
+    Row(RowLine) "row" by "export --format jsonl",
     Damage(DamageLine) "damage" by "replay",
     Comparison(ComparisonLine) "comparison" by "compare",
 }

@@ -51,6 +51,11 @@ pub fn types() -> impl Iterator<Item = &'static str> {
     Line::TYPES.iter().map(|of| of.name)
 }
 
+/// Every type, and which commands print it.
+pub fn list() -> impl Iterator<Item = (&'static str, &'static str)> {
+    Line::TYPES.iter().map(|of| (of.name, of.commands))
+}
+
 /// A line's schema: what its type adds, and what all lines have.
 fn with_head(name: &str, time: &Value, mut content: Value) -> Value {
     let head = json!({

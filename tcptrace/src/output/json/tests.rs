@@ -218,6 +218,18 @@ fn the_committed_schema_is_the_one_that_is_printed() {
     assert!(committed == text, "docs/schema.json differs: run this test with TCPTRACE_BLESS=1");
 }
 
+/// docs/json.md is made from the types.
+#[test]
+fn the_page_is_the_one_that_the_types_make() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/json.md");
+    let page = document::page();
+    if std::env::var_os("TCPTRACE_BLESS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(committed == page, "docs/json.md differs: run this test with TCPTRACE_BLESS=1");
+}
+
 #[test]
 fn each_type_has_a_schema_of_its_own() {
     for name in schema::types() {
@@ -257,4 +269,62 @@ fn a_line_that_is_not_as_the_schema_says_is_caught() {
         line.as_object_mut().unwrap().remove(member);
         assert!(!schema::problems(&line).is_empty(), "{line}");
     }
+}
+
+/// JSON is printed in one place: what stands elsewhere would escape the writer, the schema, or both.
+#[test]
+fn nothing_but_the_one_writer_prints_json() {
+    /// Where JSON is made that is stored or embedded, and not printed as a line.
+    const STORED: &[&str] =
+        &["record/metadata.rs", "record/put.rs", "report/html/mod.rs", "rehearse/truth.rs"];
+    /// The writer, and the printer of the schema.
+    const WRITERS: &[&str] = &["output/json.rs", "output/json/schema.rs"];
+    /// Where standard output is opened.
+    const OUTPUTS: &[&str] = &["output/stdout.rs"];
+    /// Where a rehearsal gives orders to its actors, and they answer it, over pipes.
+    const ACTORS: &[&str] = &["rehearse/actor/mod.rs", "rehearse/actor/puppet.rs"];
+    fn files(directory: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                files(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut all = Vec::new();
+    files(&root, &mut all);
+    assert!(all.len() > 300, "{}", all.len());
+    let mut wrong = Vec::new();
+    for path in all {
+        let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+        if ["tests.rs", "testing.rs"].iter().any(|end| name.ends_with(end)) || name.contains("/tests/") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let signs: [(&[&str], &[&[&str]]); 3] = [
+            (
+                &[
+                    "serde_json::to_string",
+                    "serde_json::to_writer",
+                    "serde_json::to_vec",
+                    "serde_json::Serializer",
+                ],
+                &[WRITERS, ACTORS],
+            ),
+            (&["json_text(", ".to_json("], &[WRITERS, STORED]),
+            (&["println!(", "print!(", "io::stdout()"], &[OUTPUTS, ACTORS]),
+        ];
+        for (signs, allowed) in signs {
+            for sign in signs.iter().filter(|sign| text.contains(*sign)) {
+                if !allowed.iter().any(|files| files.contains(&name.as_str())) {
+                    wrong.push(format!("{name} has {sign}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
