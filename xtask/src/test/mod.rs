@@ -12,6 +12,7 @@ mod units;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -120,10 +121,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Programs { x86_64: PathBuf::new(), arm64: Some(own.map_or_else(|| binary::build(Arch::Arm64), Ok)?) }
     } else {
         let x86_64 = own.map_or_else(|| binary::build(Arch::X86_64), Ok)?;
-        let arm64 = plan.guests.iter().any(of_arm64).then(|| binary::build(Arch::Arm64)).transpose()?;
+        // What is played on this machine mostly waits.
+        let arm64 =
+            plan.guests.iter().any(of_arm64).then(|| thread::spawn(|| binary::build_beside(Arch::Arm64)));
         native::run(&x86_64, &plan.native, &mut tally)?;
         software::suite(&x86_64, args.case.as_deref(), &mut tally)?;
-        Programs { x86_64, arm64 }
+        let built = |arm64: thread::JoinHandle<_>| {
+            arm64.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        Programs { x86_64, arm64: arm64.map(built).transpose()? }
     };
     live::run(&plan.guests, &args.memory, &programs, &mut tally)?;
     if let Some(turn) = plan.turn {
