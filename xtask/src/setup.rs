@@ -86,7 +86,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         install_linker()?;
     }
     if everything || args.vm {
-        binary::install_library()?;
+        // Everything else works without it; what does not says so when it is asked for.
+        if let Err(error) = binary::install_library() {
+            term::note(format_args!("nothing can be built for arm64: {error:#}"));
+        }
         vm::busybox(Arch::Arm64)?;
         let x86_64 = Series::ALL.map(|series| (Arch::X86_64, series));
         for (arch, series) in x86_64.into_iter().chain(Series::ARM64.map(|series| (Arch::Arm64, series))) {
