@@ -143,7 +143,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(turn) = plan.turn {
         println!(
             "rotation: this was turn {} (again: cargo xtask test --turn {0}; one case: --case REHEARSAL-VARIANT; all: --full). \
-             It left out: {}",
+             On arm64, which has turns of its own: --arch arm64. It left out: {}",
             turn.0,
             turn.left_out()
         );
