@@ -24,6 +24,9 @@ pub(crate) const GUARD_SUBCOMMAND: &str = "__terminal-guard";
 /// What the guard is told where there is nothing left to do for it.
 const ALL_IS_WELL: u8 = b'q';
 
+/// How long the guard tries to give the terminal back, seconds.
+const GUARD_PATIENCE_S: u32 = 60;
+
 /// Whether the terminal is ours, so that it is given back once.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
@@ -193,14 +196,17 @@ pub(crate) fn guard_main(mut arguments: impl Iterator<Item = std::ffi::OsString>
     if word.first() == Some(&ALL_IS_WELL) {
         return std::process::ExitCode::SUCCESS;
     }
+    // A terminal that takes nothing (Ctrl-S) is waited for, but not for ever.
+    nix::unistd::alarm::set(GUARD_PATIENCE_S);
     let mut out = stdout_screen();
-    let _gone = execute!(out, DisableMouseCapture, LeaveAlternateScreen, Show);
+    // The settings first: they never have to wait.
     if let (Some(input), Some(output), Some(local)) = (input, output, local)
         && let Ok(mut settings) = termios::tcgetattr(out.as_fd())
     {
         set(&mut settings, input, output, local);
         let _gone = termios::tcsetattr(out.as_fd(), SetArg::TCSANOW, &settings);
     }
+    let _gone = execute!(out, DisableMouseCapture, LeaveAlternateScreen, Show);
     std::process::ExitCode::SUCCESS
 }
 
