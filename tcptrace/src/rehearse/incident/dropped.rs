@@ -145,11 +145,7 @@ impl Dropped {
                 (vec![certain(of_process("handshake-dropped", "neighbour-table"))], vec![])
             }
             Kind::XdpGeneric => (vec![certain(dropped("xdp"))], vec![UNANSWERED]),
-            Kind::Qdisc => {
-                let dropped = of_client("handshake-dropped", "qdisc");
-                let named = has_word("QDISC_DROP");
-                (vec![if named { certain(dropped) } else { likely(dropped) }], vec![UNANSWERED])
-            }
+            Kind::Qdisc => (vec![certain(of_client("handshake-dropped", "qdisc"))], vec![UNANSWERED]),
             Kind::XdpDriver => (vec![likely(of_client("syn-unanswered", "local-drop"))], vec![]),
         }
     }

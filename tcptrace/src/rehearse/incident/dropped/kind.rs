@@ -101,6 +101,7 @@ impl Kind {
             Self::MinTtl => Some("TCP_MINTTL"),
             Self::SocketFilter | Self::CgroupIn => Some("SOCKET_FILTER"),
             Self::XdpGeneric => Some("XDP"),
+            Self::Qdisc => Some("QDISC_DROP"),
             _ => None,
         }
     }
