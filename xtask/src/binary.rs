@@ -49,7 +49,11 @@ fn build_package(package: &str, profile: &str, arch: Arch, mut cargo: Command) -
         .arg(&target_dir);
     if arch == Arch::Arm64 {
         if !has_compiler() || !has_library() {
-            bail!("building for arm64 takes {ARM64_COMPILER} and Rust's library; run: cargo xtask setup");
+            bail!(
+                "building for arm64 takes {ARM64_COMPILER}, its C library, and Rust's library for {} (by rustup); run: \
+                 cargo xtask setup",
+                arch.target()
+            );
         }
         cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", ARM64_COMPILER);
     }

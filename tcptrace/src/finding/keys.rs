@@ -253,7 +253,7 @@ pub const EVIDENCE: &[Key] = &[
     key("time_wait", Number, &[EXHAUSTION, LEAK], "ports that nothing but TIME_WAIT has"),
     key("time_wait_percent", Measure, &[EXHAUSTION], "share of these among the ports in use"),
     key("timed_out", Number, &[UNANSWERED], "connects that ended with ETIMEDOUT"),
-    key("timeout_s", Measure, &[CAPTURE], "how long a request lives unanswered"),
+    key("timeout_s", Number, &[CAPTURE], "how long a request lives unanswered"),
     key("to", Time, &[LOST], "not after this"),
     key("toward_destination", Number, &[EXHAUSTION], "ports in use toward the destination"),
     key("toward_destination_time_wait", Number, &[EXHAUSTION], "of these: in TIME_WAIT"),
