@@ -12,7 +12,9 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
         Ok(Route::Unicast { gateway, device, source }) => {
             let via = gateway.map_or_else(|| "directly".to_owned(), |gateway| format!("by {gateway}"));
             let from = source.map_or_else(String::new, |source| format!(", from {source}"));
-            let whose = match &address.server {
+            // A proxy takes connections to other hosts.
+            let is_caught = address.steered.known.as_ref().is_some_and(|known| known.ends_there);
+            let whose = match address.server.as_ref().filter(|_| !is_caught) {
                 Some(server) => format!("; it is an address of {server} on this host"),
                 None => String::new(),
             };
