@@ -319,10 +319,12 @@ kernel_layout! {
     signal_rlim: Offset("signal_struct.rlim"),
 
     // Saved registers of a system call.
-    /// Second system-call argument (x86_64).
+    /// Second argument (x86_64). The kernel side reads registers at constant offsets, and only where they are these.
     regs_si: Offset("pt_regs.si"),
-    /// First system-call argument (x86_64).
+    /// First argument (x86_64), of system calls as well.
     regs_di: Offset("pt_regs.di"),
+    /// All arguments (arm64): an array of u64.
+    regs_regs: Offset("pt_regs.regs"),
     /// Number of the system call (x86_64).
     regs_orig_ax: Offset("pt_regs.orig_ax"),
     /// First system-call argument (arm64).

@@ -23,6 +23,17 @@ const field = table.previousElementSibling;
 field.value = "no such word";
 field.dispatchEvent(new Event("input"));
 document.body.dataset.left = [...table.tBodies[0].rows].filter((row) => !row.hidden).length;
+const plot = document.querySelector(".chart svg");
+const box = plot.getBoundingClientRect();
+const point = (name, share) => plot.dispatchEvent(new PointerEvent(name, {
+  bubbles: true, clientX: box.left + box.width * share, clientY: box.top + 5 }));
+point("pointermove", 0.1);
+document.body.dataset.readout = plot.closest(".chart").querySelector("output").textContent;
+point("pointerdown", 0.25);
+point("pointermove", 0.5);
+point("pointerup", 0.5);
+const view = plot.viewBox.baseVal;
+document.body.dataset.zoomed = [view.x / plot.closest(".chart").dataset.bins, view.width / plot.closest(".chart").dataset.bins].map((of) => of.toFixed(2)).join(" ");
 </script>
 "#;
 
@@ -84,6 +95,8 @@ fn tables_sort_and_filter_in_a_browser() -> Result<()> {
     ensure!(order == "descending" && numbers.len() > 5 && numbers.is_sorted_by(|a, b| a >= b), "{sorted}");
     ensure!(data("left")? == "0", "rows are left");
     ensure!(!seen.contains("data-evil"), "a name was run as a script");
+    ensure!(data("readout")?.contains(" ports"), "no value under the pointer: {}", data("readout")?);
+    ensure!(data("zoomed")? == "0.25 0.25", "a drag over a quarter shows {}", data("zoomed")?);
     ensure!(seen.contains("<input class=\"filter\"") && seen.contains("<svg"), "no field, no picture");
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::arch::Arch;
 use crate::{binary, paths, tool};
 
 /// Shells that `tcptrace completions` knows, and what each calls such a file.
@@ -17,7 +18,7 @@ const COMPLETIONS: &[(&str, &str)] = &[
 
 /// Builds it and gives its directory.
 pub(crate) fn build() -> Result<PathBuf> {
-    let program = binary::build_as("dist")?;
+    let program = binary::build_as("dist", Arch::X86_64)?;
     ensure!(is_static(&program)?, "{} needs an interpreter: it is not static", program.display());
     let version = tool::capture_text(Command::new(&program).arg("--version"))?;
     let version = version.split_whitespace().last().context("tcptrace --version says nothing")?;

@@ -1,5 +1,6 @@
 //! Everything a contributor of tcptrace runs, as `cargo xtask COMMAND`.
 
+mod arch;
 mod bench;
 mod binary;
 mod dist;
@@ -33,7 +34,11 @@ enum Command {
     /// Installs what building the eBPF object, QEMU guests and the tests need. Quick when nothing is missing.
     Setup(setup::Args),
     /// Builds `tcptrace` as a static program, for guests, and prints where it is.
-    Static,
+    Static {
+        /// The processor that it is for.
+        #[arg(long, value_enum, default_value_t)]
+        arch: arch::Arch,
+    },
     /// Builds what people install: a static, stripped program, with completions and manual pages beside it, and prints where.
     Dist,
     /// Builds the committed eBPF object, or checks it.
@@ -84,7 +89,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Setup(args) => setup::run(&args)?,
-        Command::Static => println!("{}", binary::build()?.display()),
+        Command::Static { arch } => println!("{}", binary::build(arch)?.display()),
         Command::Dist => println!("{}", dist::build()?.display()),
         Command::Ebpf(args) => ebpf::run(&args)?,
         Command::Test(args) => return test::run(&args),

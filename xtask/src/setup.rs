@@ -9,9 +9,10 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
 use nix::unistd::Uid;
 
+use crate::arch::Arch;
 use crate::ebpf::toolchain::{self, LINKER_VERSION};
-use crate::vm::{Kernel, Series};
-use crate::{paths, readers, software, term, tool};
+use crate::vm::{self, Kernel, Series};
+use crate::{binary, paths, readers, software, term, tool};
 
 /// Without options: everything.
 #[derive(ClapArgs)]
@@ -41,8 +42,18 @@ const EBPF_NEEDS: [Need; 1] = [Need {
     is_met: || toolchain::find_rustc().is_ok_and(|rustc| rustc.with_file_name("cargo").is_file()),
 }];
 
-const VM_NEEDS: [Need; 4] = [
+const VM_NEEDS: [Need; 6] = [
     Need { what: "QEMU", packages: &["qemu-system-x86"], is_met: || has_program("qemu-system-x86_64") },
+    Need {
+        what: "QEMU for arm64",
+        packages: &["qemu-system-arm"],
+        is_met: || has_program("qemu-system-aarch64"),
+    },
+    Need {
+        what: "a C compiler and library for arm64",
+        packages: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+        is_met: binary::has_compiler,
+    },
     Need { what: "a static busybox", packages: &["busybox-static"], is_met: || has_program("busybox") },
     Need { what: "xz", packages: &["xz-utils"], is_met: || has_program("xz") },
     Need { what: "strip", packages: &["binutils"], is_met: || has_program("strip") },
@@ -75,11 +86,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         install_linker()?;
     }
     if everything || args.vm {
-        for series in Series::ALL {
+        binary::install_library()?;
+        vm::busybox(Arch::Arm64)?;
+        let x86_64 = Series::ALL.map(|series| (Arch::X86_64, series));
+        for (arch, series) in x86_64.into_iter().chain(Series::ARM64.map(|series| (Arch::Arm64, series))) {
             if args.refresh {
-                Kernel::forget(series)?;
+                Kernel::forget(arch, series)?;
             }
-            let kernel = Kernel::of_series(series)?;
+            let kernel = Kernel::of(arch, series)?;
             term::note(format_args!("kernel {}: {}", kernel.name, kernel.release));
         }
     }

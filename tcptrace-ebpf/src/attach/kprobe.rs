@@ -1,5 +1,6 @@
 //! kprobe and kretprobe programs, for where fexit cannot attach (arm64 before 6.4, x86 before 6.6 for functions of more
-//! than six arguments, functions without BTF). Arguments are untyped: everything is read through `bpf_probe_read_kernel`.
+//! than six arguments, functions without BTF). Arguments are untyped: everything is read through `bpf_probe_read_kernel`. Which
+//! registers they are in is `kernel/registers.rs`'s affair: `ctx.arg()` and `ctx.ret()` know one architecture only.
 //!
 //! Where the entry says enough there is no return probe: kretprobes draw on a pool of instances that can run dry.
 //!
@@ -16,7 +17,7 @@ use tcptrace_common::record::{STAGE_BIND, STAGE_SECURITY};
 
 use crate::{
     handle::{accept, bind, drop, half_open, handshake, listen, queued},
-    kernel::{Probed, Request, Skb, Sock, current, state, syscall_second_argument},
+    kernel::{Probed, Request, Skb, Sock, argument, current, result, state, syscall_second_argument},
     maps::{CALL_BIND, CALL_GET_PORT, CALL_LISTEN, CALL_LISTEN_START, CALLS, Call, CallKey, packet},
 };
 
@@ -40,29 +41,24 @@ fn leave(which: u64) -> Option<Call> {
     Some(call)
 }
 
-#[inline(always)]
-fn argument(ctx: &ProbeContext, n: usize) -> u64 {
-    ctx.arg(n).unwrap_or(0)
-}
-
-/// `__x64_sys_listen(const struct pt_regs *regs)`
+/// `__x64_sys_listen(const struct pt_regs *regs)`, `__arm64_sys_listen`
 #[kprobe]
 fn kprobe_sys_listen(ctx: ProbeContext) -> u32 {
-    listen::asked(syscall_second_argument::<Probed>(argument(&ctx, 0)));
+    listen::asked(syscall_second_argument::<Probed>(argument::<0>(&ctx)));
     0
 }
 
 /// `int inet_csk_listen_start(struct sock *sk[, int backlog])`
 #[kprobe]
 fn kprobe_listen_start(ctx: ProbeContext) -> u32 {
-    enter(CALL_LISTEN_START, argument(&ctx, 0), 0);
+    enter(CALL_LISTEN_START, argument::<0>(&ctx), 0);
     0
 }
 /// Its return.
 #[kretprobe]
 fn kretprobe_listen_start(ctx: RetProbeContext) -> u32 {
     let Some(call) = leave(CALL_LISTEN_START) else { return 0 };
-    if ctx.ret::<i32>() == 0 {
+    if result(&ctx) as i32 == 0 {
         listen::listening(Socket::at(call.first), false);
     }
     0
@@ -71,7 +67,7 @@ fn kretprobe_listen_start(ctx: RetProbeContext) -> u32 {
 /// `int inet_listen(struct socket *sock, int backlog)`
 #[kprobe]
 fn kprobe_inet_listen(ctx: ProbeContext) -> u32 {
-    enter(CALL_LISTEN, argument(&ctx, 0), 0);
+    enter(CALL_LISTEN, argument::<0>(&ctx), 0);
     0
 }
 /// Its return.
@@ -79,7 +75,7 @@ fn kprobe_inet_listen(ctx: ProbeContext) -> u32 {
 fn kretprobe_inet_listen(ctx: RetProbeContext) -> u32 {
     let Some(call) = leave(CALL_LISTEN) else { return 0 };
     let sk = Socket::of_socket(call.first);
-    match ctx.ret::<i32>() {
+    match result(&ctx) as i32 {
         0 => listen::listening(sk, true),
         result => bind::listen_failed(sk, result),
     }
@@ -90,7 +86,7 @@ fn kretprobe_inet_listen(ctx: RetProbeContext) -> u32 {
 /// where it passes by them (6.6 and later); before all of these, `security_socket_bind`, with the same arguments
 #[kprobe]
 fn kprobe_bind(ctx: ProbeContext) -> u32 {
-    enter(CALL_BIND, argument(&ctx, 0), argument(&ctx, 1));
+    enter(CALL_BIND, argument::<0>(&ctx), argument::<1>(&ctx));
     0
 }
 /// The return of the protocols'.
@@ -107,7 +103,7 @@ fn kretprobe_security_bind(ctx: RetProbeContext) -> u32 {
 #[inline(always)]
 fn bind_done(ctx: &RetProbeContext, stage: u32) -> u32 {
     let Some(call) = leave(CALL_BIND) else { return 0 };
-    let result: i32 = ctx.ret();
+    let result = result(ctx) as i32;
     if result != 0 {
         bind::bind_failed(Socket::of_socket(call.first), call.second, result, stage);
     }
@@ -117,7 +113,7 @@ fn bind_done(ctx: &RetProbeContext, stage: u32) -> u32 {
 /// `void inet_csk_listen_stop(struct sock *sk)`
 #[kprobe]
 fn kprobe_listen_stop(ctx: ProbeContext) -> u32 {
-    listen::closing(Socket::at(argument(&ctx, 0)));
+    listen::closing(Socket::at(argument::<0>(&ctx)));
     0
 }
 
@@ -132,8 +128,8 @@ fn kprobe_route_req(_ctx: ProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_conn_request(ctx: ProbeContext) -> u32 {
     if let Some(packet) = packet() {
-        packet.syn_listener = argument(&ctx, 2);
-        packet.syn_skb = argument(&ctx, 3);
+        packet.syn_listener = argument::<2>(&ctx);
+        packet.syn_skb = argument::<3>(&ctx);
     }
     0
 }
@@ -153,9 +149,9 @@ fn kretprobe_conn_request(_ctx: RetProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_syn_recv_v4(ctx: ProbeContext) -> u32 {
     if let Some(packet) = packet() {
-        packet.ack4_listener = argument(&ctx, 0);
-        packet.ack4_skb = argument(&ctx, 1);
-        packet.ack4_request = argument(&ctx, 2);
+        packet.ack4_listener = argument::<0>(&ctx);
+        packet.ack4_skb = argument::<1>(&ctx);
+        packet.ack4_request = argument::<2>(&ctx);
     }
     0
 }
@@ -166,7 +162,7 @@ fn kretprobe_syn_recv_v4(ctx: RetProbeContext) -> u32 {
     let (listener, skb) = (packet.ack4_listener, packet.ack4_skb);
     packet.ack4_listener = 0;
     if listener != 0 {
-        handshake::child_made(Socket::at(listener), Packet::at(skb), packet.ack4_request, ctx.ret());
+        handshake::child_made(Socket::at(listener), Packet::at(skb), packet.ack4_request, result(&ctx));
     }
     0
 }
@@ -175,9 +171,9 @@ fn kretprobe_syn_recv_v4(ctx: RetProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_syn_recv_v6(ctx: ProbeContext) -> u32 {
     if let Some(packet) = packet() {
-        packet.ack6_listener = argument(&ctx, 0);
-        packet.ack6_skb = argument(&ctx, 1);
-        packet.ack6_request = argument(&ctx, 2);
+        packet.ack6_listener = argument::<0>(&ctx);
+        packet.ack6_skb = argument::<1>(&ctx);
+        packet.ack6_request = argument::<2>(&ctx);
     }
     0
 }
@@ -188,7 +184,7 @@ fn kretprobe_syn_recv_v6(ctx: RetProbeContext) -> u32 {
     let (listener, skb) = (packet.ack6_listener, Packet::at(packet.ack6_skb));
     packet.ack6_listener = 0;
     if listener != 0 && !skb.is_ipv4() {
-        handshake::child_made(Socket::at(listener), skb, packet.ack6_request, ctx.ret());
+        handshake::child_made(Socket::at(listener), skb, packet.ack6_request, result(&ctx));
     }
     0
 }
@@ -204,11 +200,11 @@ fn kprobe_forced_close(_ctx: ProbeContext) -> u32 {
 /// listens, both known at entry.
 #[kprobe]
 fn kprobe_hashdance(ctx: ProbeContext) -> u32 {
-    let sk = Socket::at(argument(&ctx, 0));
-    if argument(&ctx, 3) & 0xff != 0 && sk.state() == state::LISTEN {
-        handshake::enqueued(sk, Socket::at(argument(&ctx, 1)), Request::at(argument(&ctx, 2)), false);
+    let sk = Socket::at(argument::<0>(&ctx));
+    if argument::<3>(&ctx) & 0xff != 0 && sk.state() == state::LISTEN {
+        handshake::enqueued(sk, Socket::at(argument::<1>(&ctx)), Request::at(argument::<2>(&ctx)), false);
     } else {
-        handshake::not_enqueued(sk, argument(&ctx, 1));
+        handshake::not_enqueued(sk, argument::<1>(&ctx));
     }
     0
 }
@@ -216,11 +212,11 @@ fn kprobe_hashdance(ctx: ProbeContext) -> u32 {
 /// `inet_csk_reqsk_queue_add(sk, req, child)`: it enqueues exactly if the listener still listens.
 #[kprobe]
 fn kprobe_queue_add(ctx: ProbeContext) -> u32 {
-    let sk = Socket::at(argument(&ctx, 0));
+    let sk = Socket::at(argument::<0>(&ctx));
     if sk.state() == state::LISTEN {
-        handshake::enqueued(sk, Socket::at(argument(&ctx, 2)), Request::at(argument(&ctx, 1)), false);
+        handshake::enqueued(sk, Socket::at(argument::<2>(&ctx)), Request::at(argument::<1>(&ctx)), false);
     } else {
-        handshake::not_enqueued(sk, argument(&ctx, 2));
+        handshake::not_enqueued(sk, argument::<2>(&ctx));
     }
     0
 }
@@ -231,7 +227,7 @@ fn kprobe_queue_add(ctx: ProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_sock_graft(ctx: ProbeContext) -> u32 {
     // An application of MPTCP gets the connection, not the subflow that was queued.
-    let child = Socket::at(argument(&ctx, 0)).first_subflow();
+    let child = Socket::at(argument::<0>(&ctx)).first_subflow();
     let queued = queued::leave(child.id(), child.remote_port());
     if queued.listener != 0 {
         accept::accepted(Socket::at(queued.listener), child, queued);
@@ -243,7 +239,7 @@ fn kprobe_sock_graft(ctx: ProbeContext) -> u32 {
 /// descriptor before it waits. A return probe on accept() itself would hold one instance for each thread that blocks in it.
 #[kretprobe]
 fn kretprobe_alloc_fd(ctx: RetProbeContext) -> u32 {
-    let result: i32 = ctx.ret();
+    let result = result(&ctx) as i32;
     if result >= 0 {
         return 0;
     }
@@ -258,14 +254,14 @@ fn kretprobe_alloc_fd(ctx: RetProbeContext) -> u32 {
 /// `int inet_csk_get_port(struct sock *sk, unsigned short snum)`
 #[kprobe]
 fn kprobe_get_port(ctx: ProbeContext) -> u32 {
-    enter(CALL_GET_PORT, argument(&ctx, 0), argument(&ctx, 1));
+    enter(CALL_GET_PORT, argument::<0>(&ctx), argument::<1>(&ctx));
     0
 }
 /// Its return.
 #[kretprobe]
 fn kretprobe_get_port(ctx: RetProbeContext) -> u32 {
     let Some(call) = leave(CALL_GET_PORT) else { return 0 };
-    bind::got_port(Socket::at(call.first), call.second as u16, ctx.ret());
+    bind::got_port(Socket::at(call.first), call.second as u16, result(&ctx) as i32);
     0
 }
 
@@ -279,7 +275,7 @@ fn kprobe_cookie(_ctx: ProbeContext) -> u32 {
 /// Return of `struct dst_entry *tcp_v4_route_req(…)`, `tcp_v6_route_req`
 #[kretprobe]
 fn kretprobe_route_req(ctx: RetProbeContext) -> u32 {
-    if ctx.ret::<u64>() == 0 {
+    if result(&ctx) == 0 {
         handshake::no_way_back();
     }
     0
@@ -288,7 +284,7 @@ fn kretprobe_route_req(ctx: RetProbeContext) -> u32 {
 /// Return of `bool tcp_peer_is_proven(struct request_sock *req, struct dst_entry *dst)`
 #[kretprobe]
 fn kretprobe_peer_is_proven(ctx: RetProbeContext) -> u32 {
-    if ctx.ret::<u8>() == 0 {
+    if result(&ctx) as u8 == 0 {
         handshake::peer_not_proven();
     }
     0
@@ -297,7 +293,7 @@ fn kretprobe_peer_is_proven(ctx: RetProbeContext) -> u32 {
 /// `void reqsk_timer_handler(struct timer_list *t)`
 #[kprobe]
 fn kprobe_reqsk_timer(ctx: ProbeContext) -> u32 {
-    half_open::timer_runs_out(argument(&ctx, 0));
+    half_open::timer_runs_out(argument::<0>(&ctx));
     0
 }
 /// Its return.
@@ -310,28 +306,28 @@ fn kretprobe_reqsk_timer(_ctx: RetProbeContext) -> u32 {
 /// `inet_csk_reqsk_queue_drop(struct sock *sk, struct request_sock *req)`
 #[kprobe]
 fn kprobe_queue_drop(ctx: ProbeContext) -> u32 {
-    half_open::dropped(Request::at(argument(&ctx, 1)));
+    half_open::dropped(Request::at(argument::<1>(&ctx)));
     0
 }
 
 /// `void inet_csk_reqsk_queue_drop_and_put(struct sock *sk, struct request_sock *req)`
 #[kprobe]
 fn kprobe_queue_drop_and_put(ctx: ProbeContext) -> u32 {
-    half_open::dropped_and_put(Request::at(argument(&ctx, 1)));
+    half_open::dropped_and_put(Request::at(argument::<1>(&ctx)));
     0
 }
 
 /// `int tcp_v4_err(struct sk_buff *skb, u32 info)`
 #[kprobe]
 fn kprobe_icmp_v4(ctx: ProbeContext) -> u32 {
-    half_open::icmp_error(Packet::at(argument(&ctx, 0)).icmp_type());
+    half_open::icmp_error(Packet::at(argument::<0>(&ctx)).icmp_type());
     0
 }
 
 /// `int tcp_v6_err(struct sk_buff *skb, struct inet6_skb_parm *opt, u8 type, u8 code, int offset, __be32 info)`
 #[kprobe]
 fn kprobe_icmp_v6(ctx: ProbeContext) -> u32 {
-    half_open::icmp_error(u16::from_be_bytes([argument(&ctx, 2) as u8, argument(&ctx, 3) as u8]));
+    half_open::icmp_error(u16::from_be_bytes([argument::<2>(&ctx) as u8, argument::<3>(&ctx) as u8]));
     0
 }
 
@@ -346,8 +342,8 @@ fn kretprobe_icmp(_ctx: RetProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_cookie_check(ctx: ProbeContext) -> u32 {
     if let Some(packet) = packet() {
-        packet.cookie_listener = argument(&ctx, 0);
-        packet.cookie_skb = argument(&ctx, 1);
+        packet.cookie_listener = argument::<0>(&ctx);
+        packet.cookie_skb = argument::<1>(&ctx);
     }
     0
 }
@@ -358,7 +354,7 @@ fn kretprobe_cookie_check(ctx: RetProbeContext) -> u32 {
     let (listener, skb) = (packet.cookie_listener, packet.cookie_skb);
     packet.cookie_listener = 0;
     if listener != 0 {
-        handshake::cookie_checked(Socket::at(listener), Packet::at(skb), ctx.ret());
+        handshake::cookie_checked(Socket::at(listener), Packet::at(skb), result(&ctx));
     }
     0
 }
@@ -366,6 +362,6 @@ fn kretprobe_cookie_check(ctx: RetProbeContext) -> u32 {
 /// `tcp_v4_send_reset(sk, skb)` and `tcp_v6_send_reset`
 #[kprobe]
 fn kprobe_send_reset(ctx: ProbeContext) -> u32 {
-    drop::reset_sent(argument(&ctx, 0), Packet::at(argument(&ctx, 1)));
+    drop::reset_sent(argument::<0>(&ctx), Packet::at(argument::<1>(&ctx)));
     0
 }

@@ -9,6 +9,7 @@ mod address;
 pub mod bind_hash;
 pub mod current;
 mod net;
+mod registers;
 mod request;
 mod skb;
 mod sock;
@@ -19,6 +20,7 @@ use tcptrace_common::{ABSENT, KernelLayout, TraceConfig, open_socket::OpenSocket
 pub use access::{Access, Direct, Probed};
 pub use address::{is_mapped, mapped, socket_address};
 pub use net::Net;
+pub use registers::{argument, result, syscall_second_argument};
 pub use request::Request;
 pub use skb::{Skb, TCP_ACK, TCP_RST};
 pub use sock::Sock;
@@ -65,10 +67,4 @@ pub mod state {
     pub const CLOSE: u8 = 7;
     pub const LISTEN: u8 = 10;
     pub const CLOSING: u8 = 11;
-}
-
-/// Second argument of a system call, from the registers that its wrapper got (x86_64).
-#[inline(always)]
-pub fn syscall_second_argument<A: Access>(registers: u64) -> u64 {
-    A::read(registers, layout!(regs_si))
 }

@@ -45,6 +45,8 @@ pub struct LookArgs {
 pub enum Command {
     /// Live findings, as they happen (the default); of recordings that are named, those that were given then
     Watch(WatchFilesArgs),
+    /// Everything on one screen, live or of a recording: findings, queues, ports, connects, half-open requests, single connections
+    Top(TopArgs),
     /// Record what happens, for example while a load test runs: record -o run.arrows -- wrk …
     Record(RecordArgs),
     /// A recording as if it happened now: the findings that watch gave, or would have given
@@ -179,6 +181,41 @@ pub struct WatchFilesArgs {
     /// Instead of this host: a recording (a file, the parts of a rotated one, or a directory); as replay does it
     #[arg(value_name = "FILE", conflicts_with_all = ["limit", "attach", "ring_kib", "kernel_log"])]
     pub files: Vec<PathBuf>,
+}
+
+/// What to show on the screen.
+#[derive(Args, Clone, Debug)]
+pub struct TopArgs {
+    /// Instead of this host: a recording (a file, the parts of a rotated one, or a directory), with a time slider
+    #[arg(value_name = "FILE", conflicts_with_all = ["all", "syns", "bpf_cost", "attach", "ring_kib", "kernel_log"])]
+    pub files: Vec<PathBuf>,
+    /// Stream every connect, handshake, accept and port from the kernel, for the timelines of single connections
+    #[arg(long)]
+    pub all: bool,
+    /// With --all: every SYN as well, with both queues as it left them
+    #[arg(long, requires = "all")]
+    pub syns: bool,
+    /// Colours; without it those for a dark background, and none with NO_COLOR or --color never
+    #[arg(long, value_enum, value_name = "THEME")]
+    pub theme: Option<crate::top::Theme>,
+    /// Draw bars and lines with ASCII only; without it that depends on the locale
+    #[arg(long)]
+    pub ascii: bool,
+    /// Take clicks and the wheel (the terminal then marks text only with Shift)
+    #[arg(long)]
+    pub mouse: bool,
+    /// Have the kernel measure its BPF programs, and show what ours take: costs every program of the host about 20 ns a run
+    #[arg(long)]
+    pub bpf_cost: bool,
+    /// What to look at.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// What to show first; it can be changed on the screen.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    /// How to trace.
+    #[command(flatten)]
+    pub trace: TraceArgs,
 }
 
 /// What to look at.
@@ -317,8 +354,11 @@ pub struct ReportArgs {
     /// Write one self-contained page into this file (and with --json the lines to stdout)
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// Overwrite it
-    #[arg(long, requires = "html")]
+    /// Write it as Markdown into this file, to be pasted into a chat, an issue or a wiki; - is stdout
+    #[arg(long, value_name = "FILE")]
+    pub md: Option<PathBuf>,
+    /// Overwrite these files
+    #[arg(long)]
     pub force: bool,
     /// Of which time.
     #[command(flatten)]
@@ -603,7 +643,7 @@ fn ports(text: &str) -> Result<PortSet, String> {
 }
 
 /// All that was given, as one set.
-pub(super) fn union(sets: &[PortSet]) -> PortSet {
+pub(crate) fn union(sets: &[PortSet]) -> PortSet {
     let mut all = PortSet::new();
     sets.iter().for_each(|set| all.merge(set));
     all

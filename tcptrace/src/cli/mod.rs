@@ -20,6 +20,7 @@ mod selection;
 mod shell;
 mod stderr;
 mod tape;
+mod top;
 mod trace;
 mod watch;
 mod who;
@@ -37,8 +38,12 @@ use args::{Cli, Command};
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     // Before anything else: an actor of a rehearsal has one thread, no runtime and no logging.
-    if arguments.next().is_some_and(|first| first == crate::rehearse::ACTOR_SUBCOMMAND) {
-        return crate::rehearse::actor_main(arguments);
+    match arguments.next() {
+        Some(first) if first == crate::rehearse::ACTOR_SUBCOMMAND => {
+            return crate::rehearse::actor_main(arguments);
+        }
+        Some(first) if first == crate::top::GUARD_SUBCOMMAND => return crate::top::guard_main(arguments),
+        _ => {}
     }
     let cli = Cli::parse();
     match cli.look.color {
@@ -58,6 +63,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         None => watch::run(&cli.watch),
         Some(Command::Watch(args)) => watch::live_or_recorded(&args),
+        Some(Command::Top(args)) => top::run(&args),
         Some(Command::Record(args)) => record::run(&args),
         Some(Command::Replay(args)) => replay::run(&args),
         Some(Command::Report(args)) => report::run(&args),

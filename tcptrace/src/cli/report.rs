@@ -17,7 +17,7 @@ use crate::{
     output::json::{across_lines, report_lines},
     output::{columns, ended, go_on, stdout_json, stdout_lines, zone},
     record::{self, Condition, Metadata, Tape},
-    report::{Across, Digest, PortQuestion, Report, across_text, html, join, text},
+    report::{Across, Digest, PortQuestion, Report, across_text, html, join, markdown, text},
 };
 
 /// A recording that has been read.
@@ -44,12 +44,19 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
     }
     let across: Across =
         join(&mut read.iter_mut().map(|of| (&of.metadata, &mut of.report)).collect::<Vec<_>>());
+    let sections: Vec<_> = read.iter().map(|of| (&of.metadata, &of.condition, &of.report)).collect();
     if let Some(path) = &args.html {
-        let sections: Vec<_> = read.iter().map(|of| (&of.metadata, &of.condition, &of.report)).collect();
-        let page = html(&sections, &across, &zone);
-        write_page(path, args.force, &page)?;
+        write_page(path, args.force, &html(&sections, &across, &zone, tape::now()))?;
     }
-    if args.json || args.html.is_none() {
+    if let Some(path) = &args.md {
+        let pasted = markdown(&sections, &across, &zone);
+        if path.as_os_str() == "-" {
+            ended(print(&pasted)).map_err(|error| trace::cannot_write(&error))?;
+        } else {
+            write_page(path, args.force, &pasted)?;
+        }
+    }
+    if args.json || (args.html.is_none() && args.md.is_none()) {
         let written = if args.json { print_json(&read, &across) } else { print_text(&read, &across, &zone) };
         ended(written).map_err(|error| trace::cannot_write(&error))?;
     }
@@ -85,6 +92,12 @@ fn print_text(read: &[Read], across: &Across, zone: &TimeZone) -> io::Result<()>
         }
         go_on(out.text(&part))?;
     }
+    go_on(out.flush())
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut out = stdout_lines();
+    go_on(out.text(text))?;
     go_on(out.flush())
 }
 

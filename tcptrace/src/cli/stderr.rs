@@ -47,7 +47,13 @@ pub(super) fn begin() {
                     Level::Warn => ("warning", Meaning::Warning),
                     _ => ("note", Meaning::Faint),
                 };
-                say(Some(level), &record.args().to_string());
+                if !crate::top::notices::keep(&record.args().to_string()) {
+                    say(Some(level), &record.args().to_string());
+                }
+                return Ok(());
+            }
+            // A screen that is drawn there would be torn.
+            if crate::top::notices::keep(&record.args().to_string()) {
                 return Ok(());
             }
             let time = out.timestamp_millis();

@@ -81,10 +81,11 @@ pub(super) fn here() -> String {
     let name = nix::sys::utsname::uname().ok();
     let word = |of: Option<&std::ffi::OsStr>| of.unwrap_or_default().to_string_lossy().into_owned();
     format!(
-        "tcptrace {} on {}, kernel {}, {}",
+        "tcptrace {} on {}, kernel {} {}, {}",
         env!("CARGO_PKG_VERSION"),
         word(name.as_ref().map(UtsName::nodename)),
         word(name.as_ref().map(UtsName::release)),
+        std::env::consts::ARCH,
         zone::moment_and_zone(&zone::local(), super::tape::now())
     )
 }

@@ -250,12 +250,15 @@ impl Paths {
                 known.neighbours.insert(next_hop);
             }
             let mut facts = facts.clone();
-            // A table that was seen full was full, also if it was read a little late now.
             let before = known.facts.as_ref().and_then(|facts| facts.neighbours);
-            if before.is_some_and(|table| table.is_full())
-                && facts.neighbours.is_some_and(|table| !table.is_full())
+            if let (Some(before), Some(table)) =
+                (before.filter(|table| table.is_full()), &mut facts.neighbours)
             {
-                facts.neighbours = before;
+                // A table that was seen full was full, also if it was read a little late now; and its counter grows by fits and
+                // starts, while the finding goes on.
+                table.entries = table.entries.max(before.entries);
+                table.limit = table.limit.or(before.limit);
+                table.overflowed |= before.overflowed;
             }
             known.facts = Some(facts);
         }

@@ -9,6 +9,9 @@ use super::Timestamp;
 pub struct Coverage {
     /// Kernel release (`uname -r`).
     pub kernel: String,
+    /// The processor's architecture, as `uname -m` names it: `x86_64` or `aarch64`. Empty in recordings older than this field.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub architecture: String,
     /// The highest kind of attachment in use.
     pub tier: Tier,
     /// Every observation that the tracer wants to make.

@@ -46,8 +46,8 @@ pub use evidence::{Evidence, Value};
 pub use explained::ExplainedBy;
 pub use keys::Key;
 pub use page::{explained, page};
-pub(crate) use party::at_device;
 pub use party::{NetworkFacts, Party, ProcessName, SocketFacts};
+pub(crate) use party::{at_device, serving};
 pub(crate) use queue_limit::{QueueLimit, SetBy};
 
 use std::collections::BTreeMap;

@@ -112,7 +112,7 @@ impl Party {
 
 /// The process of a listener that is to be named, and the others: one that accepts and lives; if all that accepted have exited, the
 /// last of them; else an owner that lives, the one that is known best.
-pub(super) fn serving(listener: &Listener, processes: &Processes) -> Option<ProcessName> {
+pub(crate) fn serving(listener: &Listener, processes: &Processes) -> Option<ProcessName> {
     let lives = |pid: u32| processes.exited(pid).is_none();
     let accepted = listener.acceptors.processes();
     // In the order of their pids, so that the one that is named does not change with every accept.

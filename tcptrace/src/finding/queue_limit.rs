@@ -33,7 +33,7 @@ pub(crate) enum SetBy {
 }
 
 impl QueueLimit {
-    pub(super) fn of(listener: &Listener, namespace: Option<&Namespace>) -> Option<Self> {
+    pub(crate) fn of(listener: &Listener, namespace: Option<&Namespace>) -> Option<Self> {
         if !listener.limit_seen {
             return None;
         }

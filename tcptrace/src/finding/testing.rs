@@ -263,6 +263,7 @@ pub(crate) fn coverage(tier: Tier, status: ObservationStatus) -> Coverage {
     ];
     Coverage {
         kernel: "6.12.1".to_owned(),
+        architecture: "x86_64".to_owned(),
         tier,
         observations: names
             .into_iter()

@@ -14,7 +14,7 @@ use crate::output::{JsonWriter, Look, Output, Selection, TextWriter};
 use crate::pipeline::Pipeline;
 use crate::record::export::{Format, export};
 use crate::record::{Condition, Mark, Metadata, Reader, Writer, forge};
-use crate::report::{Across, Digest, html, text};
+use crate::report::{Across, Digest, html, markdown, text};
 
 /// What wants to be markup, to move a terminal, to turn a line round, to break it.
 const HOSTILE: &str = "<b>\u{1b}[2J\u{202e}\r\n\u{9b}31m,\"'\u{200b}=";
@@ -213,8 +213,10 @@ fn report(bytes: &[u8]) {
         let _written = lines.write(time, &line);
     }
     String::from_utf8_lossy(&lines.into_inner()).lines().for_each(assert_harmless);
-    let page = html(&[(reader.metadata(), &condition, &report)], &Across::default(), &TimeZone::UTC);
-    assert!(page.matches("<b>").count() <= 3 + 8 * report.verdicts.len() + 2, "markup of others");
+    let sections = [(reader.metadata(), &condition, &report)];
+    let page = html(&sections, &Across::default(), &TimeZone::UTC, report.to);
+    assert!(page.matches("<b>").count() <= 1, "markup of others");
+    assert_harmless(&markdown(&sections, &Across::default(), &TimeZone::UTC));
     for format in [Format::Jsonl, Format::Csv] {
         let Ok(mut again) = Reader::new(bytes) else { return };
         let mut out = Vec::new();

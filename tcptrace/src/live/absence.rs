@@ -21,10 +21,17 @@ const CALLED: usize = 16;
 /// A port of a namespace.
 type Place = (u32, u16);
 
-/// When was looked for whom.
+/// A look at a port of a namespace.
+struct Look {
+    time: Timestamp,
+    /// Called addresses whose holders were looked up with it.
+    called: BTreeSet<IpAddr>,
+}
+
+/// When each port was looked at.
 #[derive(Default)]
 pub(super) struct Absence {
-    looked: HashMap<Place, Timestamp>,
+    looked: HashMap<Place, Look>,
     /// What is still to be looked at, and since when.
     asked: BTreeMap<Place, Timestamp>,
     /// Addresses that were called there in vain.
@@ -36,7 +43,7 @@ impl Absence {
     /// A new second.
     pub(super) fn second(&mut self, now: Timestamp) {
         self.this_second = 0;
-        self.looked.retain(|_, looked| now.since(*looked) < AGAIN);
+        self.looked.retain(|_, looked| now.since(looked.time) < AGAIN);
     }
 
     /// Somebody calls there and is not answered.
@@ -48,13 +55,25 @@ impl Absence {
 
     /// A process called this address and port, and is not answered: who has the address is looked up as well.
     pub(super) fn ask_called(&mut self, place: Place, address: IpAddr, time: Timestamp) {
-        self.ask(place, time);
-        if self.asked.contains_key(&place) {
+        // A look without the address, for a packet that was dropped on the way, does not tell whether the address is this host's.
+        if !self.looked.get(&place).is_some_and(|looked| looked.called.contains(&address)) {
+            self.asked.entry(place).or_insert(time);
             let called = self.called.entry(place).or_default();
             if called.len() < CALLED {
                 called.insert(address);
             }
         }
+    }
+
+    /// What is to be looked at now, and the called addresses; it counts as looked at.
+    fn take_asked(&mut self) -> (BTreeMap<Place, Timestamp>, BTreeMap<Place, BTreeSet<IpAddr>>) {
+        let (asked, called) = (std::mem::take(&mut self.asked), std::mem::take(&mut self.called));
+        for (place, time) in &asked {
+            let looked =
+                self.looked.entry(*place).or_insert_with(|| Look { time: *time, called: BTreeSet::new() });
+            looked.called.extend(called.get(place).into_iter().flatten());
+        }
+        (asked, called)
     }
 
     /// Who listens anywhere on the ports that were asked for, unless there were too many looks in this second, after which
@@ -64,8 +83,7 @@ impl Absence {
             return Vec::new();
         }
         self.this_second += 1;
-        let asked = std::mem::take(&mut self.asked);
-        self.looked.extend(asked.iter().map(|(place, time)| (*place, *time)));
+        let (asked, called) = self.take_asked();
         let ports: BTreeSet<u16> = asked.keys().map(|(_, port)| *port).collect();
         let (found, complete) = places.listeners_on(&ports);
         let inodes: HashSet<u64> = found.iter().map(|(_, l)| l.inode).filter(|inode| *inode != 0).collect();
@@ -83,7 +101,6 @@ impl Absence {
             inode: listener.inode,
             owners: owners.get(&listener.inode).cloned().unwrap_or_default(),
         };
-        let called = std::mem::take(&mut self.called);
         let mut report = |((netns, port), asked): (Place, Timestamp)| {
             let with_listener: BTreeSet<u32> =
                 found.iter().filter(|(_, l)| l.local.port() == port).map(|(netns, _)| *netns).collect();
@@ -107,5 +124,38 @@ impl Absence {
         };
         kinds.extend(asked.into_iter().map(&mut report));
         kinds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: Place = (1, 8000);
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_nanos(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn a_look_for_a_dropped_packet_does_not_stand_for_one_at_the_called_address() {
+        let called: IpAddr = "10.9.43.1".parse().unwrap();
+        let mut absence = Absence::default();
+        absence.ask(PLACE, at(1));
+        assert_eq!(absence.take_asked().0.len(), 1);
+        // Not again so soon, but with the address.
+        absence.ask(PLACE, at(2));
+        assert!(absence.take_asked().0.is_empty());
+        absence.ask_called(PLACE, called, at(2));
+        let (asked, addresses) = absence.take_asked();
+        assert_eq!((asked.len(), addresses[&PLACE].len()), (1, 1));
+        absence.ask_called(PLACE, called, at(3));
+        assert!(absence.take_asked().0.is_empty());
+        absence.ask_called(PLACE, "10.9.43.9".parse().unwrap(), at(3));
+        assert_eq!(absence.take_asked().0.len(), 1);
+        // The answer may have changed after a while.
+        absence.second(at(20));
+        absence.ask_called(PLACE, called, at(20));
+        assert_eq!(absence.take_asked().0.len(), 1);
     }
 }

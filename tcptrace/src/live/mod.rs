@@ -571,6 +571,7 @@ pub fn coverage(coverage: &probe::Coverage, filters: Vec<String>, scope: Vec<Str
     };
     event::Coverage {
         kernel: kernel_release(),
+        architecture: std::env::consts::ARCH.to_owned(),
         tier: coverage.tier().map_or(event::Tier::None, tier),
         observations: coverage
             .observations

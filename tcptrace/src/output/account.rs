@@ -76,15 +76,24 @@ pub(crate) fn remedies(remedies: &[&Remedy], width: usize) -> Vec<Row> {
         for remedy in remedies.iter().filter(|remedy| remedy.not == not) {
             rows.extend(labelled(label, [remedy.text.clone()], width));
             label = "";
-            // Not broken, so that it can be copied.
-            rows.extend(remedy.command.iter().map(|command| Row {
-                lead: COMMAND.to_owned(),
-                text: escape(command).into_owned(),
-                meaning: Some(Meaning::Command),
-            }));
+            rows.extend(remedy.command.as_deref().map(command));
         }
     }
     rows
+}
+
+/// The same advice as was given with another finding: its words are there, its commands, which name other things, here.
+pub(crate) fn remedies_as_for(other: u64, remedies: &[&Remedy], width: usize) -> Vec<Row> {
+    let commands: Vec<Row> =
+        remedies.iter().filter_map(|remedy| remedy.command.as_deref()).map(command).collect();
+    let mut rows = labelled("do", [format!("as for #{other}")], width);
+    rows.extend(commands);
+    rows
+}
+
+/// Not broken, so that it can be copied.
+fn command(line: &str) -> Row {
+    Row { lead: COMMAND.to_owned(), text: escape(line).into_owned(), meaning: Some(Meaning::Command) }
 }
 
 /// Paragraphs below one label.

@@ -13,17 +13,19 @@ const LATER: u64 = 3600;
 
 /// What has been said of the findings that are open.
 #[derive(Debug, Default)]
-pub(super) struct Course {
+pub(crate) struct Course {
     open: BTreeMap<u64, Said>,
     /// Kinds of findings whose page has been named.
     pages: BTreeSet<&'static str>,
+    /// The advice that was given in full, by kind of finding and cause: its words, and the finding that it was given with.
+    advice: BTreeMap<(&'static str, &'static str), (u64, Vec<String>)>,
 }
 
 /// What is to be said of a report of a finding.
 #[derive(Debug, PartialEq)]
-pub(super) enum Tale<'a> {
-    /// All of it; and its page, unless that was named before.
-    Whole { page: bool },
+pub(crate) enum Tale<'a> {
+    /// All of it; its page, unless that was named before; and the finding with which the same advice was given, if it was.
+    Whole { page: bool, as_for: Option<u64> },
     /// Nothing: it was said lately, or is as it was.
     Nothing,
     /// What has changed.
@@ -32,26 +34,26 @@ pub(super) enum Tale<'a> {
 
 /// What has changed since it was said.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Changes<'a> {
+pub(crate) struct Changes<'a> {
     /// Of a finding that is over: how long it was open.
-    pub(super) closed: Option<Duration>,
+    pub(crate) closed: Option<Duration>,
     /// The severity, if it is another.
-    pub(super) severity: Option<Severity>,
+    pub(crate) severity: Option<Severity>,
     /// The numbers that are others, a clause each.
-    pub(super) numbers: Vec<&'a str>,
+    pub(crate) numbers: Vec<&'a str>,
     /// The confidence in the cause, if it is another and the cause is the same.
-    pub(super) confidence: Option<Confidence>,
+    pub(crate) confidence: Option<Confidence>,
     /// The cause, if it is another or more is known of it.
-    pub(super) cause: Option<Cause<'a>>,
+    pub(crate) cause: Option<Cause<'a>>,
     /// Remedies that are new; all of them if one is no longer right.
-    pub(super) remedies: Vec<&'a Remedy>,
+    pub(crate) remedies: Vec<&'a Remedy>,
     /// The finding that explains it, if none did before.
-    pub(super) explained: bool,
+    pub(crate) explained: bool,
 }
 
 /// A cause that has changed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Cause<'a> {
+pub(crate) enum Cause<'a> {
     /// It is another.
     Other,
     /// More is known of it: what has been added.
@@ -77,14 +79,14 @@ struct Said {
 
 impl Course {
     /// What is to be said of `finding`, which is then taken for said.
-    pub(super) fn next<'a>(&mut self, finding: &'a Finding) -> Tale<'a> {
+    pub(crate) fn next<'a>(&mut self, finding: &'a Finding) -> Tale<'a> {
         let Some(said) = self.open.get_mut(&finding.id) else {
             if finding.state != State::Closed {
                 self.open.insert(finding.id, Said::of(finding));
             }
             // What explains it is where its page would lead.
             let page = finding.explained_by.is_none() && self.pages.insert(finding.code);
-            return Tale::Whole { page };
+            return Tale::Whole { page, as_for: self.advised(finding) };
         };
         let life = finding.time.since(said.opened);
         let due = said.is_due(life);
@@ -103,8 +105,24 @@ impl Course {
         Tale::Changed(changes)
     }
 
+    /// The finding with which the same advice was given, in the same words. Otherwise this is now the one.
+    fn advised(&mut self, finding: &Finding) -> Option<u64> {
+        if finding.explained_by.is_some() {
+            return None;
+        }
+        let words: Vec<String> = finding.remedy.iter().map(|remedy| remedy.text.clone()).collect();
+        let key = (finding.code, finding.cause);
+        match self.advice.get(&key) {
+            Some((id, known)) if *known == words => Some(*id),
+            _ => {
+                self.advice.insert(key, (finding.id, words));
+                None
+            }
+        }
+    }
+
     /// How many findings are open.
-    pub(super) fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.open.len()
     }
 }

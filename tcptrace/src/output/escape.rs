@@ -28,7 +28,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
 
 /// Whether a terminal or a reader could be deceived by it: control characters (C0, DEL, C1), line and paragraph separators,
 /// bidirectional controls, invisible characters.
-pub(super) fn is_harmful(character: char) -> bool {
+pub(crate) fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(
             character,

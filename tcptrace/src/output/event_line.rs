@@ -1,11 +1,15 @@
 //! An event as a line of output: what all events have in common, then what its kind adds.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::correlate::Correlator;
 use crate::event::{Endpoints, Event, Kind, ListenerRef, Task, Timestamp};
-use crate::finding::{Evidence, ProcessName, Value, words::errno_name};
+use crate::finding::{
+    Evidence, ProcessName, Value,
+    words::{self, errno_name},
+};
 
 /// An event, to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -173,6 +177,28 @@ impl EventLine {
         Some(line)
     }
 
+    /// What happened, for people, without when and where: `syn-drop nginx[70] queue=6 queue_limit=5`.
+    pub(super) fn in_words(&self) -> String {
+        let mut text = self.event.to_owned();
+        if let Some(process) = &self.process {
+            let _ = write!(text, " {process}");
+        }
+        for (name, value) in self.facts.iter() {
+            let time = |ms: &f64| Duration::try_from_secs_f64(ms / 1e3).ok();
+            match (name.strip_suffix("_ms"), value) {
+                (Some(name), Value::Measure(ms)) => {
+                    let span = time(ms).map(words::span).unwrap_or_default();
+                    let _ = write!(text, " {name}={}", span.replace(' ', ""));
+                }
+                _ => {
+                    let value = super::text::value_in_words(value).map(|value| format!(" {name}={value}"));
+                    text.extend(value);
+                }
+            }
+        }
+        text
+    }
+
     fn new(event: &Event, endpoints: &Endpoints, facts: Evidence) -> Self {
         Self {
             time: event.time,
@@ -209,6 +235,11 @@ impl EventLine {
 #[expect(clippy::cast_precision_loss, reason = "2^52 ns are 52 days")]
 fn ms(ns: impl Into<Option<u64>>) -> Value {
     ns.into().map_or(Value::Unknown(()), |ns| Value::Measure((ns as f64 / 1e3).round() / 1e3))
+}
+
+/// What happened, in words, without when and where; `None` for what is no record of the kernel side.
+pub(crate) fn event_in_words(event: &Event, world: &Correlator) -> Option<String> {
+    EventLine::of(event, world).map(|line| line.in_words())
 }
 
 /// When a request was first answered, so when its SYN came.

@@ -21,7 +21,11 @@ mod wrap;
 pub mod zone;
 
 pub use account::account;
+pub(crate) use account::{Row, labelled, numbers, remedies};
+pub(crate) use course::{Cause, Changes, Course, Tale};
 pub use escape::escape;
+pub(crate) use escape::is_harmful;
+pub(crate) use event_line::event_in_words;
 pub use json::{EvidenceLine, JsonWriter, json_text, try_json_text};
 pub use lines::Lines;
 pub(crate) use meaning::Meaning;
@@ -29,13 +33,15 @@ pub use screen::Screen;
 pub(crate) use screen::shows_colour;
 pub use select::{Network, Selection};
 pub use sink::{LineSink, Written};
+pub(crate) use stdout::stdout_screen;
 pub use stdout::{
     columns, ended, go_on, stdout_export, stdout_json, stdout_lines, stdout_output, terminal_width,
 };
 pub use summary::{Counted, Counts, Summary};
+pub(crate) use text::value_in_words;
 pub use text::{Look, TextWriter};
 pub use units::bytes_in_words;
-pub(crate) use wrap::wrap;
+pub(crate) use wrap::{cells, fit, wrap};
 
 use std::io::Write;
 use std::ops::ControlFlow;

@@ -39,6 +39,11 @@ pub fn stdout_export() -> impl Write + Send {
     BufWriter::new(stdout())
 }
 
+/// Standard output as the terminal that [`crate::top`] draws on, which makes text harmless by itself.
+pub(crate) fn stdout_screen() -> io::Stdout {
+    stdout()
+}
+
 /// Columns of the terminal that standard output is; `None` if it is none, where a table may be as wide as it likes.
 pub fn terminal_width() -> Option<usize> {
     let out = stdout();

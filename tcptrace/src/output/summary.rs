@@ -126,22 +126,42 @@ impl Summary {
         lines
     }
 
-    /// Mismatches are always listed.
-    fn counters_in_words(&self, all: bool) -> Vec<(Option<Meaning>, String)> {
-        let of = |status| self.reconciliation.iter().filter(move |row| row.status == status);
-        let (equal, wrong) = (ReconciliationStatus::Exact, ReconciliationStatus::Mismatch);
-        let others =
-            self.reconciliation.iter().filter(|row| row.status != equal && row.status != wrong).count();
-        let mut words = vec![format!("{} equal", of(equal).count())];
-        if of(wrong).count() > 0 {
-            words.push(format!("{} NOT EQUAL", of(wrong).count()));
+    /// How many of the kernel's counters agree with ours: `31 equal, 5 not comparable here`.
+    pub(crate) fn counters_agree(&self) -> String {
+        let of = |status| self.reconciliation.iter().filter(move |row| row.status == status).count();
+        let (equal, wrong) = (of(ReconciliationStatus::Exact), of(ReconciliationStatus::Mismatch));
+        let others = self.reconciliation.len().saturating_sub(equal + wrong);
+        if self.reconciliation.is_empty() {
+            return "none was read".to_owned();
+        }
+        let mut words = vec![format!("{equal} equal")];
+        if wrong > 0 {
+            words.push(format!("{wrong} NOT EQUAL"));
         }
         if others > 0 {
             words.push(format!("{others} not comparable here"));
         }
-        let hint = if all || others == 0 { "" } else { " (--counters lists them)" };
-        let none = self.reconciliation.is_empty();
-        let words = if none { "none was read".to_owned() } else { words.join(", ") };
+        words.join(", ")
+    }
+
+    /// The counters that do not agree with ours, in words.
+    pub(crate) fn disagreements(&self) -> impl Iterator<Item = String> {
+        let wrong = |row: &&Reconciliation| row.status == ReconciliationStatus::Mismatch;
+        self.reconciliation
+            .iter()
+            .filter(wrong)
+            .map(|row| format!("kernel counter {}", row_in_words(row).trim_start()))
+    }
+
+    /// Mismatches are always listed.
+    fn counters_in_words(&self, all: bool) -> Vec<(Option<Meaning>, String)> {
+        let wrong = ReconciliationStatus::Mismatch;
+        let listed = |row: &Reconciliation| {
+            matches!(row.status, ReconciliationStatus::Exact | ReconciliationStatus::Mismatch)
+        };
+        let hint =
+            if all || self.reconciliation.iter().all(listed) { "" } else { " (--counters lists them)" };
+        let words = self.counters_agree();
         let mut lines = vec![(None, format!("kernel counters: {words}{hint}"))];
         for row in &self.reconciliation {
             let mismatch = row.status == wrong;

@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 use crate::correlate::Correlator;
 use crate::event::{Coverage, Event, Kind, Lost, ObservationStatus, Timestamp};
 use crate::finding::words::{count, span};
-use crate::finding::{Confidence, Finding, Severity, Value};
+use crate::finding::{Confidence, Finding, Remedy, Severity, Value};
 
 use super::account::{self, Row};
 use super::course::{Cause, Changes, Course, Tale};
@@ -203,14 +203,14 @@ impl<W: Write> TextWriter<W> {
         let mut course = std::mem::take(&mut self.course);
         let written = match course.next(finding) {
             Tale::Nothing => GO_ON,
-            Tale::Whole { page } => self.whole(finding, page),
+            Tale::Whole { page, as_for } => self.whole(finding, page, as_for),
             Tale::Changed(changes) => self.changed(finding, &changes),
         };
         self.course = course;
         written
     }
 
-    fn whole(&mut self, finding: &Finding, page: bool) -> Written {
+    fn whole(&mut self, finding: &Finding, page: bool, as_for: Option<u64>) -> Written {
         let _gone = self.settle()?;
         let width = self.columns();
         let severity = finding.severity.name().to_uppercase();
@@ -241,7 +241,7 @@ impl<W: Write> TextWriter<W> {
             }
             None => {
                 rows.extend(account::cause(finding, width));
-                rows.extend(account::remedies(&finding.remedy.iter().collect::<Vec<_>>(), width));
+                rows.extend(advice(finding, as_for, width));
                 rows.extend(account::labelled("see", page, width));
             }
         }
@@ -330,16 +330,25 @@ impl<W: Write> TextWriter<W> {
         self.rows(&change.rows)
     }
 
-    /// Of each what has changed most: `update: #6 8 SYNs from 1 address; #7 …`.
+    /// Of each what has changed most, and of several with the same words once: `update: #6, #8 8 SYNs from 1 address; #7 …`.
     fn together(&mut self, changes: &[Change]) -> Written {
         let of = |change: &Change| {
-            let now = Some(change.now()).filter(|now| !now.is_empty()).map(|now| format!(" now {now}:"));
+            let now = Some(change.now()).filter(|now| !now.is_empty()).map(|now| format!("now {now}: "));
             let first = if change.first.is_empty() { "as before" } else { &change.first };
-            format!("#{}{} {first}", change.id, now.unwrap_or_default())
+            format!("{}{first}", now.unwrap_or_default())
         };
         let Some(first) = changes.first() else { return GO_ON };
         let what = if first.closed.is_some() { "closed" } else { "update" };
-        let items: Vec<String> = changes.iter().map(of).collect();
+        let mut same: Vec<(String, Vec<String>)> = Vec::new();
+        for change in changes {
+            let (id, words) = (format!("#{}", change.id), of(change));
+            match same.iter_mut().find(|(known, _)| *known == words) {
+                Some((_, ids)) => ids.push(id),
+                None => same.push((words, vec![id])),
+            }
+        }
+        let items: Vec<String> =
+            same.iter().map(|(words, ids)| format!("{} {words}", ids.join(", "))).collect();
         let text = format!("{} {what}: {}", self.clock(first.time), items.join("; "));
         self.last = None;
         let _gone = self.stop_beating()?;
@@ -367,7 +376,7 @@ impl<W: Write> TextWriter<W> {
             let _ = write!(text, " <-> {remote}");
         }
         for (name, value) in line.facts.iter() {
-            if let Some(value) = plain(value) {
+            if let Some(value) = value_in_words(value) {
                 let _ = write!(text, " {name}={value}");
             }
         }
@@ -471,6 +480,14 @@ impl<W: Write> TextWriter<W> {
     }
 }
 
+/// What to do: in full, or, where that is shorter, with which finding it was said.
+fn advice(finding: &Finding, as_for: Option<u64>, width: usize) -> Vec<Row> {
+    let remedies: Vec<&Remedy> = finding.remedy.iter().collect();
+    let full = account::remedies(&remedies, width);
+    let short = as_for.map(|other| account::remedies_as_for(other, &remedies, width));
+    short.filter(|short| short.len() + 1 < full.len()).unwrap_or(full)
+}
+
 /// `watching 12 listeners in 3 namespaces, tier fexit, 22 of 22; Ctrl-C ends`.
 fn watched(coverage: &Coverage, world: Option<&Correlator>, live: bool) -> String {
     let with = |status: ObservationStatus| -> Vec<&str> {
@@ -522,7 +539,8 @@ fn listeners(world: &Correlator) -> String {
     )
 }
 
-fn plain(value: &Value) -> Option<String> {
+/// A value that is no party; `None` if it is not known.
+pub(crate) fn value_in_words(value: &Value) -> Option<String> {
     match value {
         Value::Number(number) => Some(number.to_string()),
         Value::Measure(measure) => Some(measure.to_string()),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use super::plan::{STAND_INS, Skip, skip_of};
 
@@ -9,8 +10,10 @@ use super::plan::{STAND_INS, Skip, skip_of};
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 
 /// `struct bpf_prog_info` (uapi/linux/bpf.h) up to `recursion_misses`, as 64-bit words: the member stands at byte 208 since
-/// 5.12, after `run_cnt` at 200; older kernels fill less and leave it zero.
+/// 5.12, after `run_time_ns` at 192 and `run_cnt` at 200; older kernels fill less and leave it zero.
 const WORDS: usize = 27;
+const RUN_TIME: usize = 192 / 8;
+const RUN_COUNT: usize = 200 / 8;
 const RECURSION_MISSES: usize = 208 / 8;
 
 /// The `info` variant of `union bpf_attr`.
@@ -23,6 +26,18 @@ struct InfoAttr {
 
 /// How often the kernel skipped the program behind `fd`; 0 before 5.12, which does not count.
 pub(super) fn of_program(fd: BorrowedFd<'_>) -> u64 {
+    info_of(fd).get(RECURSION_MISSES).copied().unwrap_or(0)
+}
+
+/// How long the program behind `fd` ran, and how often, while the kernel measured that (5.1).
+pub(super) fn cost_of_program(fd: BorrowedFd<'_>) -> (Duration, u64) {
+    let info = info_of(fd);
+    let word = |index: usize| info.get(index).copied().unwrap_or(0);
+    (Duration::from_nanos(word(RUN_TIME)), word(RUN_COUNT))
+}
+
+/// What the kernel says of the program behind `fd`; zeros where it says nothing.
+fn info_of(fd: BorrowedFd<'_>) -> [u64; WORDS] {
     let mut info = [0_u64; WORDS];
     let mut attr = InfoAttr {
         fd: u32::try_from(fd.as_fd().as_raw_fd()).unwrap_or(u32::MAX),
@@ -32,7 +47,7 @@ pub(super) fn of_program(fd: BorrowedFd<'_>) -> u64 {
     // SAFETY: the kernel writes at most `len` bytes to `info`, and reads and writes `attr`; both outlive the call.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, OBJ_GET_INFO_BY_FD, &raw mut attr, size_of::<InfoAttr>()) };
-    if result == 0 { info.get(RECURSION_MISSES).copied().unwrap_or(0) } else { 0 }
+    if result == 0 { info } else { [0; WORDS] }
 }
 
 /// What of the skipped runs is a loss: without those that a stand-in made up for (`stood_in`, by its index), without the

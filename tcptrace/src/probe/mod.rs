@@ -3,6 +3,7 @@
 pub mod attach;
 mod batch;
 pub mod btf;
+mod cost;
 pub mod coverage;
 pub mod deny;
 pub mod deny_packets;
@@ -16,6 +17,7 @@ mod tracefs;
 pub mod tracer;
 
 pub use attach::{Attached, Tier};
+pub use cost::ProgramCosts;
 pub use coverage::{Coverage, Observed, Status};
 pub use error::ProbeError;
 pub use hindrance::hindrances;

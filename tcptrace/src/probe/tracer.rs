@@ -29,6 +29,7 @@ use super::{
     attach::{self, Attached, Outcome, Tier},
     batch::BatchMap,
     btf::{self, Btf},
+    cost::ProgramCosts,
     coverage::Coverage,
     error::ProbeError,
     misses, object, open_sockets,
@@ -328,6 +329,16 @@ impl Tracer {
             }
         }
         counts
+    }
+
+    /// The attached programs, for what the kernel says that they cost.
+    #[must_use]
+    pub fn costs(&self) -> ProgramCosts {
+        let mut names: Vec<&'static str> = self.attached.iter().map(|attached| attached.program).collect();
+        names.sort_unstable();
+        names.dedup();
+        let programs = names.into_iter().filter_map(|name| self.ebpf.program(name)?.fd().ok());
+        ProgramCosts(programs.filter_map(|fd| fd.as_fd().try_clone_to_owned().ok()).collect())
     }
 
     /// How often the kernel skipped a run of each attached program, because it would have interrupted itself, and nobody made up

@@ -35,5 +35,5 @@ pub use parts::{Plan, Rotation, part_path};
 pub use reader::Reader;
 pub use recorder::{Recorded, Recorder};
 pub(crate) use schema::columns;
-pub use tape::{Tape, TapeError, open};
+pub use tape::{Tape, TapeError, open, open_one};
 pub use writer::Writer;

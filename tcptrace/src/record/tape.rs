@@ -86,6 +86,16 @@ pub fn open(paths: &[PathBuf]) -> Result<Vec<Tape>, TapeError> {
     Ok(tapes)
 }
 
+/// The first recording in `paths`, for whoever knows that there is only one, and begins it again and again.
+///
+/// # Errors
+/// When a file cannot be opened, or is no recording.
+pub fn open_one(paths: &[PathBuf]) -> Result<Tape, TapeError> {
+    let none = || io::Error::new(io::ErrorKind::NotFound, "there is no recording");
+    let first = open(paths)?.into_iter().next();
+    first.ok_or_else(|| fail(paths.first().map_or(Path::new(""), PathBuf::as_path), none().into()))
+}
+
 fn recordings_in(directory: &Path) -> Result<Vec<PathBuf>, io::Error> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {

@@ -4,6 +4,8 @@ use std::fmt::{self, Write as _};
 
 use crate::output::escape;
 
+use super::tables::is_number;
+
 /// Lines of text. There is no other way in than a whole line, and nothing in it can move a terminal or begin another line.
 #[derive(Default)]
 pub(super) struct Sheet(String);
@@ -21,11 +23,6 @@ impl Sheet {
         self.0.push('\n');
     }
 
-    /// How many bytes there are.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// Everything.
     pub(super) fn into_text(self) -> String {
         self.0
@@ -41,10 +38,8 @@ impl Sheet {
             cells.chain(head.get(column).map(|name| name.chars().count())).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..head.len()).map(width).collect();
-        let numeric = |column: usize| {
-            let number = |cell: &String| cell == "-" || cell.parse::<f64>().is_ok();
-            rows.iter().filter_map(|row| row.get(column)).all(number)
-        };
+        let numeric =
+            |column: usize| rows.iter().filter_map(|row| row.get(column)).all(|cell| is_number(cell));
         let numeric: Vec<bool> = (0..head.len()).map(numeric).collect();
         let mut line = |cells: &[String]| {
             let mut text = String::from(" ");

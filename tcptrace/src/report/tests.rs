@@ -9,7 +9,7 @@ use crate::event::{
 };
 use crate::record::{Condition, Mark, Metadata};
 
-use super::{Across, Digest, PortQuestion, Report, html, text};
+use super::{Across, Digest, PortQuestion, Report, html, markdown, text};
 
 const HOSTILE: &str = "<script>\u{1b}[2J&\"'";
 
@@ -191,8 +191,14 @@ fn hostile_names_are_harmless_everywhere() {
     let what = HOSTILE.to_owned();
     let mark = Mark { file: None, what, missing: true, events: None, seconds: None, from: None, to: None };
     let damage = Condition { marks: vec![mark] };
-    let page = html(&[(&metadata, &damage, &report)], &Across::default(), &TimeZone::UTC);
+    let sections = [(&metadata, &damage, &report)];
+    let page = html(&sections, &Across::default(), &TimeZone::UTC, at(99));
     assert_eq!(page.matches("<script>").count(), 1, "only our own");
+    let pasted = markdown(&sections, &Across::default(), &TimeZone::UTC);
+    assert!(!pasted.contains('\u{1b}'));
+    // In code, as the recorded command is, it is no markup.
+    assert!(pasted.contains("While this ran: `<script>"), "{pasted}");
+    assert_eq!(pasted.matches("<script>").count(), 1, "{pasted}");
     assert!(!page.contains('\u{1b}'));
     assert!(!text(&metadata, &damage, &report, &TimeZone::UTC, 100).contains('\u{1b}'));
     for (_, line) in report_lines(&metadata, &damage, &report) {
@@ -208,6 +214,7 @@ fn a_page_needs_nothing_from_elsewhere() {
         &[(&Metadata::default(), &Condition::default(), &report(&events, None, None, None))],
         &Across::default(),
         &TimeZone::UTC,
+        at(99),
     );
     for outside in ["src=", "href=", "http", "@import", "url("] {
         assert!(!page.contains(outside), "{outside}");

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::command::{Inside, Standpoint};
-use crate::event::{CounterSample, NetfilterQueue};
+use crate::event::{CounterSample, FoundRule, NetfilterQueue};
 use crate::finding::{Finding, Value};
 use crate::host::devices::Device;
 use crate::host::knobs::Knobs;
@@ -153,8 +153,19 @@ pub struct AddressFacts {
     pub waiting: Waiting,
     /// Netfilter queues of the server's and the client's namespace in which packets wait for the program that reads them.
     pub holding: Vec<(Place, NetfilterQueue)>,
+    /// The rule that ends every SYN of the client's to it, before it reaches the listener.
+    pub ruled: Option<Ruled>,
     /// What became of a connection of our own.
     pub probe: Option<ProbeOutcome>,
+}
+
+/// A rule of a firewall that every SYN from the client's address to a destination meets, and that lets none of them through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ruled {
+    /// The namespace that has it.
+    pub at: Place,
+    /// The rule.
+    pub rule: FoundRule,
 }
 
 /// Sockets that have the port without listening.

@@ -2,17 +2,17 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 
-use super::facts::{ClosedListener, LeftOver, Waiting, ends_of, is_same};
+use super::facts::{ClosedListener, LeftOver, Ruled, Waiting, ends_of, is_same};
 use super::sampler::Samples;
 use super::steered;
 use super::{AddressFacts, Facts, Pending, Place, Seen, Target};
-use crate::event::{CounterSample, ObservationStatus, SocketState, canonical};
+use crate::event::{CounterSample, FoundRule, ObservationStatus, Packet, RuleDeed, SocketState, canonical};
 use crate::finding::Finding;
 use crate::host::addresses::device_of;
 use crate::host::counters;
 use crate::host::devices::{Device, device, devices};
 use crate::host::knobs::Knobs;
-use crate::host::netfilter::queues;
+use crate::host::netfilter::{self, Hook, RulePacket, queues};
 use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns};
 use crate::host::procfs::Procfs;
 use crate::host::route::{Route, route, route_by};
@@ -214,9 +214,20 @@ fn of_address(
         queues.into_iter().filter(|queue| queue.waiting > 0).map(move |queue| (place(netns), queue))
     });
     let holding = holding.collect();
+    let ruled = server.as_ref().and_then(|server| {
+        let from = SocketAddr::new(source.or_else(|| (way == Ok(Route::Local)).then_some(to.ip()))?, 0);
+        let leaves_by = device(&scope.client, by).ok().flatten().map(|device| device.name);
+        let comes_by = arrival.as_ref().map(|device| device.name.clone());
+        // Translated, it has another address in PREROUTING than later.
+        let hooks: &[Hook] = if at == to { &[Hook::Prerouting, Hook::Input] } else { &[Hook::Input] };
+        ruled(&scope.client, (from, to), &[Hook::Output, Hook::Postrouting], leaves_by)
+            .or_else(|| ruled(server, (from, at), hooks, comes_by))
+            .map(|(netns, rule)| Ruled { at: place(netns), rule })
+    });
     AddressFacts {
         to,
         holding,
+        ruled,
         arrival,
         vrf,
         way_back,
@@ -230,6 +241,37 @@ fn of_address(
         waiting,
         probe: None,
     }
+}
+
+/// The rule of a namespace that ends every SYN between these ends; none if what one asks for could not be told.
+fn ruled<'n>(
+    netns: &'n Netns,
+    (source, destination): (SocketAddr, SocketAddr),
+    hooks: &'static [Hook],
+    device_name: Option<String>,
+) -> Option<(&'n Netns, FoundRule)> {
+    let outgoing = hooks.contains(&Hook::Output);
+    let packet = RulePacket {
+        source: Some(source),
+        destination,
+        is_local: (!outgoing).then_some(true),
+        packet: Packet::Syn,
+        outgoing,
+        hooks,
+        device: 0,
+        device_name,
+    };
+    let found = netfilter::rules(netns).about(&packet).rule?;
+    let ends = match found.deed {
+        RuleDeed::Drop | RuleDeed::Policy | RuleDeed::Reject => true,
+        // What a program decides that reads the queue is not known.
+        RuleDeed::Queue => {
+            let read = queues(netns).ok().flatten()?;
+            found.queue.is_some_and(|number| read.iter().all(|queue| queue.number != number))
+        }
+        RuleDeed::Synproxy => false,
+    };
+    ends.then_some((netns, found))
 }
 
 /// The VRF that an address of the namespace is in.

@@ -13,7 +13,7 @@ mod sampler;
 mod steered;
 mod verdict;
 
-pub use facts::{AddressFacts, Facts, Pending, Place, ProbeOutcome, Seen, Target};
+pub use facts::{AddressFacts, Facts, Pending, Place, ProbeOutcome, Ruled, Seen, Target};
 pub use far_end::{FarEnd, Fate};
 pub use gather::{Scope, look, look_after};
 pub use probe::try_one;

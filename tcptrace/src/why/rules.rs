@@ -299,6 +299,25 @@ pub const VERDICTS: &[CauseRule] = &[
         }],
     },
     CauseRule {
+        code: "firewall-rule",
+        means: "a rule of a firewall of this host ends every SYN of the client's, whether or not one was sent",
+        certain: None,
+        likely: Some(
+            "the rules were read; one matches every SYN from the client's address to it in all that it asks for, no rule before it may let one pass, and it drops, rejects, or hands to a queue that no program reads; no SYN was seen to arrive meanwhile",
+        ),
+        possible: None,
+        told_apart: &[
+            Apart {
+                from: "a rule that was made or deleted a moment ago",
+                by: "nothing excludes it: `--probe` sends a SYN, whose drop is then seen",
+            },
+            Apart {
+                from: "a packet that meets other rules (by its source port, a mark, or another address of the client)",
+                by: "a rule that asks for what is not known of a SYN is not claimed",
+            },
+        ],
+    },
+    CauseRule {
         code: "half-open-capture",
         means: "the handshakes of others stay half-open",
         certain: Some(FINDING),
@@ -378,7 +397,7 @@ pub const VERDICTS: &[CauseRule] = &[
             "as many descriptors below the limit are open as there are, it is the only owner, and connections wait",
         ),
         likely: Some("other owners may still accept, or nothing waits"),
-        possible: None,
+        possible: Some("it was so when the watch began, and is not any more"),
         told_apart: &[Apart {
             from: "a program that does not call accept()",
             by: "its descriptors are at the limit: the call cannot succeed",

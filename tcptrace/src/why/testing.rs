@@ -37,6 +37,7 @@ pub(super) fn address(to: &str) -> AddressFacts {
         steered: Steered::default(),
         waiting: Waiting::default(),
         holding: Vec::new(),
+        ruled: None,
         probe: None,
     }
 }

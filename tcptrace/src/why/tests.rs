@@ -1,12 +1,13 @@
 //! Each cause by the facts that speak for it: exactly that verdict.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::facts::{ClosedListener, LeftOver, Waiting};
 use super::steered::{Known, Steered};
 use super::testing::{HERE, address, blocked_in, facts, listener, owner, remote, thread};
 use super::*;
-use crate::event::{CounterSample, ListenerTotals, NetfilterQueue, Timestamp};
+use crate::event::{CounterSample, FoundRule, ListenerTotals, NetfilterQueue, RuleDeed, Timestamp};
 use crate::finding::Confidence::{self, Certain, Likely, Possible};
 use crate::finding::{Evidence, ExplainedBy, Finding, Party, Remedy, Severity, State};
 use crate::host::devices::Device;
@@ -170,7 +171,7 @@ fn queues_that_drop_explain_silence() {
         of(probed(address("10.0.0.1:80"), connected()), vec![half.clone()]),
         ("answers", Certain, Some(true))
     );
-    std::sync::Arc::make_mut(&mut half.knobs).tcp_syncookies = Some(0);
+    Arc::make_mut(&mut half.knobs).tcp_syncookies = Some(0);
     assert_eq!(
         of(probed(address("10.0.0.1:80"), no_answer()), vec![half]),
         ("syn-queue-full", Certain, Some(false))
@@ -427,7 +428,8 @@ fn nothing_arrives_or_it_is_served() {
     idle.traced = traced(ListenerTotals::ZERO);
     let mut watched = facts(vec![address("10.0.0.1:80")], vec![idle]);
     watched.seen = Some(Seen { span: Duration::from_secs(10), ..Seen::default() });
-    assert_eq!(verdict(&watched), ("nothing-arrives", Possible, Some(false)));
+    // As of every idle server: no sign of a fault.
+    assert_eq!(verdict(&watched), ("nothing-arrives", Possible, None));
     watched.listeners[0].traced =
         traced(ListenerTotals { syns: Some(5), accepted: Some(5), ..ListenerTotals::ZERO });
     assert_eq!(verdict(&watched), ("answers", Likely, Some(true)));
@@ -724,4 +726,78 @@ fn a_listener_that_is_bound_to_another_device() {
     for arrival in [Some(device(5, "mgmt0", None)), Some(device(7, "eth0", Some(5))), None] {
         assert_ne!(verdict(&by(arrival)).0, "other-device");
     }
+}
+
+/// A rule of the listener's namespace that ends every SYN of the client's.
+fn ruled(deed: RuleDeed, queue: Option<u16>) -> Option<Ruled> {
+    let place = "table ip filter, chain INPUT, handle 2".to_owned();
+    let at = Place { netns: HERE, name: Some("web".into()), own: false };
+    Some(Ruled { at, rule: FoundRule { place, deed, queue, open: None } })
+}
+
+#[test]
+fn a_rule_that_every_syn_meets_is_named_even_if_no_client_tries() {
+    let of = |ruled: Option<Ruled>, syns: Option<u64>| {
+        let mut idle = listener("0.0.0.0:80");
+        idle.traced = traced(ListenerTotals { syns, ..ListenerTotals::ZERO });
+        let mut watched = facts(vec![AddressFacts { ruled, ..address("10.0.0.1:80") }], vec![idle]);
+        watched.seen = Some(Seen { sees_drops: true, ..Seen::default() });
+        judge(&watched, &watched.addresses.as_ref().unwrap()[0]).verdict
+    };
+    let verdict = of(ruled(RuleDeed::Reject, None), Some(0));
+    assert_eq!((verdict.verdict, verdict.confidence), ("firewall-rule", Likely));
+    assert!(
+        verdict.text.contains("rejects it")
+            && verdict.text.contains("chain INPUT, handle 2, in network namespace web")
+    );
+    assert_eq!(of(None, Some(0)).verdict, "nothing-arrives");
+    // SYNs arrive all the same: it is not so of all of them.
+    assert_ne!(of(ruled(RuleDeed::Drop, None), Some(3)).verdict, "firewall-rule");
+    // Where connections may be led elsewhere, it may not be met.
+    let mut led = AddressFacts { ruled: ruled(RuleDeed::Drop, None), ..address("10.0.0.1:80") };
+    led.steered.may.push("a rule".into());
+    let led = facts(vec![led], vec![listener("0.0.0.0:80")]);
+    assert_ne!(judge(&led, &led.addresses.as_ref().unwrap()[0]).verdict.verdict, "firewall-rule");
+}
+
+#[test]
+fn of_syns_that_are_sent_again_the_rule_that_ends_them_is_the_reason() {
+    let mut waiting = AddressFacts { ruled: ruled(RuleDeed::Queue, Some(3)), ..address("10.0.0.1:80") };
+    waiting.pending = Pending { syn_sent: 2, syn_again: 1, established: 0 };
+    let waiting = facts(vec![waiting], vec![listener("0.0.0.0:80")]);
+    let verdict = judge(&waiting, &waiting.addresses.as_ref().unwrap()[0]).verdict;
+    assert_eq!((verdict.verdict, verdict.confidence), ("dropped-on-this-host", Likely));
+    assert!(verdict.text.contains("netfilter queue 3, which no program reads"), "{}", verdict.text);
+    assert!(verdict.remedy.iter().any(|remedy| remedy.text.contains("start the program that reads")));
+}
+
+#[test]
+fn that_no_syn_came_says_nothing_of_the_firewall() {
+    let mut idle = listener("0.0.0.0:80");
+    idle.traced = traced(ListenerTotals::ZERO);
+    let mut watched = facts(vec![address("10.0.0.1:80")], vec![idle]);
+    watched.seen = Some(Seen { sees_drops: true, ..Seen::default() });
+    let firewall = |facts: &Facts| {
+        let answer = judge(facts, &facts.addresses.as_ref().unwrap()[0]);
+        answer.steps.into_iter().find(|step| step.name == "firewall").unwrap().found
+    };
+    assert!(matches!(firewall(&watched), Found::Unknown { .. }));
+    watched.listeners[0].traced = traced(ListenerTotals { syns: Some(2), ..ListenerTotals::ZERO });
+    assert!(matches!(firewall(&watched), Found::Fine { .. }));
+}
+
+#[test]
+fn an_owner_that_was_at_its_limit_of_files_when_the_watch_began() {
+    let mut then = listener("0.0.0.0:80");
+    then.owners = vec![owner(7, "node", &[3], vec![thread(RunState::Sleeping)])];
+    let now = then.clone();
+    let process = Arc::make_mut(&mut then.owners[0].process);
+    process.state.as_mut().unwrap().open_files = Some(1024);
+    let mut watched = facts(vec![address("10.0.0.1:80")], vec![now]);
+    watched.seen = Some(Seen { before: Some(vec![then]), ..Seen::default() });
+    assert_eq!(verdict(&watched), ("fd-limit", Possible, Some(false)));
+    // It accepts again: that is seen, and stronger.
+    watched.listeners[0].traced =
+        traced(ListenerTotals { syns: Some(2), accepted: Some(2), ..ListenerTotals::ZERO });
+    assert_eq!(verdict(&watched), ("answers", Likely, Some(true)));
 }

@@ -136,6 +136,8 @@ impl Answer {
             {
                 (contradiction(problem, answers), None)
             }
+            // That nothing came within the time of a look is so of every server that is idle.
+            (Some(problem), None) if problem.verdict == "nothing-arrives" => (problem.clone(), None),
             (Some(problem), _) => (problem.clone(), Some(false)),
             (None, Some(answers)) => (answers.clone(), Some(true)),
             (None, None) => (nothing_found(), None),

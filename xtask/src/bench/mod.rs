@@ -22,6 +22,7 @@ use self::contender::{Contender, FEW, ROUND, Turn};
 use self::guest::server::Close;
 use self::measurement::Measurement;
 use self::results::Results;
+use crate::arch::Arch;
 use crate::vm::{
     AGENT, Ending, Guest, Hardware, HostCopy, Job, JobReport, Kernel, Observer, Series, run_batch,
 };
@@ -144,7 +145,7 @@ fn read(report: &JobReport) -> Result<Measurement> {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let program = match &args.program {
         Some(program) => program.clone(),
-        None => binary::build()?,
+        None => binary::build(Arch::X86_64)?,
     };
     let kernel = Kernel::of_series(args.kernel)?;
     let release = kernel.release.clone();

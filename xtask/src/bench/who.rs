@@ -14,6 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::personality::{self, Persona};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, socket};
 
+use crate::arch::Arch;
 use crate::vm::{AGENT, Ending, Guest, Hardware, HostCopy, Job, Kernel, Observer, Series, run_batch};
 use crate::{binary, term};
 
@@ -53,7 +54,7 @@ pub(crate) struct MemberArgs {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let program = match &args.program {
         Some(program) => program.clone(),
-        None => binary::build()?,
+        None => binary::build(Arch::X86_64)?,
     };
     match args.kernel {
         None => measure(&program, args),

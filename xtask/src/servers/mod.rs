@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args as ClapArgs;
 
+use crate::arch::Arch;
 use crate::vm::{self, Guest, Hardware, HostCopy, Kernel, Series, Unpacked};
 use crate::{binary, tool};
 
@@ -85,7 +86,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let program = match &args.program {
         Some(program) => program.clone(),
-        None => binary::build()?,
+        None => binary::build(Arch::X86_64)?,
     };
     let unpacked = Unpacked::new("servers", SUITE)?;
     let packages = PACKAGES.iter().map(|&package| package.to_owned()).collect();

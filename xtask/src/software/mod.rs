@@ -22,6 +22,7 @@ use clap::Args as ClapArgs;
 use nix::unistd::Uid;
 use sha2::{Digest as _, Sha256};
 
+use crate::arch::Arch;
 use crate::test::native;
 use crate::test::tally::Tally;
 use crate::vm::{Ending, Unpacked};
@@ -75,7 +76,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let program = match &args.program {
         Some(program) => std::path::absolute(program).context("the program")?,
-        None => binary::build()?,
+        None => binary::build(Arch::X86_64)?,
     };
     let mut tally = Tally::new()?;
     prove(&program, args.case.as_deref(), Duration::MAX, &mut tally)?;

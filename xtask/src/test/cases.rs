@@ -8,6 +8,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tier {
     Auto,
+    /// Nothing is forced, on a kernel without trampolines (arm64 before 6.4): it goes by kprobes, and says why.
+    AutoByKprobe,
     Kprobe,
     Tracepoint,
 }
@@ -18,17 +20,17 @@ impl Tier {
     /// For `--attach`.
     pub(crate) fn attach(self) -> &'static str {
         match self {
-            Self::Auto => "auto",
+            Self::Auto | Self::AutoByKprobe => "auto",
             Self::Kprobe => "kprobe",
             Self::Tracepoint => "tracepoint",
         }
     }
 
-    /// The highest tier in use: all kernels of the matrix allow fexit.
+    /// The highest tier in use: all kernels of the matrix allow fexit, but for the one that the name says.
     pub(crate) fn covered_as(self) -> &'static str {
         match self {
             Self::Auto => "fexit",
-            Self::Kprobe => "kprobe",
+            Self::AutoByKprobe | Self::Kprobe => "kprobe",
             Self::Tracepoint => "tracepoint",
         }
     }
@@ -46,7 +48,7 @@ impl Tier {
             ["fexit", "fentry", "kprobe", "kretprobe", "tracepoint", "tp_btf", "raw_tp", "iter"];
         match self {
             Self::Auto => &ALL,
-            Self::Kprobe => &KPROBES,
+            Self::AutoByKprobe | Self::Kprobe => &KPROBES,
             Self::Tracepoint => &TRACEPOINTS,
         }
     }
@@ -98,13 +100,7 @@ pub(crate) const CASES: [Case; 30] = [
     rehearsal("port-grab-every", &["rehearse", "port-grab", "--variant", "every"], FULL),
     rehearsal("port-grab-remedied", &["rehearse", "port-grab", "--variant", "remedied"], FULL),
     rehearsal("healthy", &["rehearse", "healthy"], &Tier::ALL),
-    Case {
-        name: "self-test",
-        arguments: &["probes", "--self-test"],
-        judge: Judge::SelfTest,
-        timeout: TIMEOUT,
-        tiers: &Tier::ALL,
-    },
+    SELF_TEST,
     rehearsal("accept-stall", &["rehearse", "accept-stall"], BEST),
     rehearsal("slow-accept", &["rehearse", "slow-accept"], BEST),
     rehearsal("backlog-capture", &["rehearse", "backlog-capture"], BEST),
@@ -138,6 +134,24 @@ pub(crate) const CASES: [Case; 30] = [
     rehearsal("dropped-neighbour-table", &["rehearse", "dropped", "--variant", "neighbour-table"], BEST),
     rehearsal("dropped-conntrack-full", &["rehearse", "dropped", "--variant", "conntrack-full"], BEST),
     rehearsal("dropped-xdp-driver", &["rehearse", "dropped", "--variant", "xdp-driver"], BEST),
+];
+
+/// The self-test, which says whether a kernel's registers and structures are read rightly.
+pub(crate) const SELF_TEST: Case = Case {
+    name: "self-test",
+    arguments: &["probes", "--self-test"],
+    judge: Judge::SelfTest,
+    timeout: TIMEOUT,
+    tiers: &Tier::ALL,
+};
+
+/// What is played on arm64 beside the self-test: drops, conflicts, refused and unanswered connects, and that nothing is claimed
+/// where nothing is wrong.
+pub(crate) const ARM64: [Case; 4] = [
+    rehearsal("accept-overflow", &["rehearse", "accept-overflow"], &Tier::ALL),
+    rehearsal("port-grab", &["rehearse", "port-grab"], &Tier::ALL),
+    rehearsal("no-answer", &["rehearse", "no-answer", "--variant", "closed-port"], &Tier::ALL),
+    rehearsal("healthy", &["rehearse", "healthy"], &Tier::ALL),
 ];
 
 /// A machine on which something is switched off at boot, and what is asked there.

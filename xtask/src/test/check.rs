@@ -109,6 +109,7 @@ fn coverage(lines: &Lines, tier: Tier, problems: &mut Problems) {
     problems
         .unless(covered == tier.covered_as(), || format!("the tier is {covered}, not {}", tier.covered_as()));
     problems.unless(coverage["kernel"].is_string(), || "the coverage names no kernel".into());
+    problems.unless(coverage["architecture"].is_string(), || "the coverage names no architecture".into());
     let observations = array(&coverage["observations"]);
     problems.unless(!observations.is_empty(), || "the coverage has no observations".into());
     for observation in observations {
@@ -122,7 +123,7 @@ fn coverage(lines: &Lines, tier: Tier, problems: &mut Problems) {
                     problems.unless(tier.allowed_ways().contains(&way), || {
                         format!("{name} goes by {via:?}, which is not of the tier {}", tier.attach())
                     });
-                    let is_second_choice = tier == Tier::Auto && way.starts_with('k');
+                    let is_second_choice = tier.attach() == "auto" && way.starts_with('k');
                     problems.unless(!is_second_choice || has_reason, || {
                         format!("{name} goes by {via:?} and does not say why not by fexit")
                     });
@@ -131,8 +132,8 @@ fn coverage(lines: &Lines, tier: Tier, problems: &mut Problems) {
             Some("polled" | "missing") => {
                 problems.unless(has_reason, || format!("{name} is not attached and does not say why"));
                 // What the fexit tier alone sees, as the plan says.
-                let excused =
-                    tier == Tier::Kprobe && (*name == "connect-error" || *name == "connection-exists");
+                let excused = tier.covered_as() == "kprobe"
+                    && (*name == "connect-error" || *name == "connection-exists");
                 problems.unless(!tier.is_full() || excused, || {
                     format!("{name} is not attached in a full tier: {}", observation["reason"])
                 });
@@ -352,7 +353,7 @@ fn lockdown(lines: &Lines, problems: &mut Problems) {
     }
 }
 
-/// `probes --self-test`: one line a probe.
+/// `probes --self-test`: one line a probe, and one a record that is known beforehand.
 fn self_test(lines: &Lines, tier: Tier, without_ipv6: bool, problems: &mut Problems) {
     coverage(lines, tier, problems);
     let probes: Vec<&Value> = lines.of_type("probe").collect();
@@ -375,6 +376,11 @@ fn self_test(lines: &Lines, tier: Tier, without_ipv6: bool, problems: &mut Probl
             }
             (None, _) => problems.add(format!("the probe {name} does not say whether it is attached")),
         }
+    }
+    problems.unless(lines.of_type("record").next().is_some(), || "the self-test compares no record".into());
+    for record in lines.of_type("record") {
+        let right = record["seen"] == true && array(&record["wrong"]).is_empty();
+        problems.unless(right, || format!("what {} says is not what was done: {record}", record["via"]));
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is played on the kernels of the matrix, in a guest for each.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::tally::Tally;
-use super::{Guests, Run, seconds};
+use super::{Guests, Programs, Run, seconds};
 use crate::vm::{Guest, Hardware, HostCopy, Job, JobReport, Kernel, Observer, run_batch};
 
 /// Where the guest has the tracer; on its PATH.
@@ -47,7 +47,7 @@ impl Observer for Reporter<'_, '_> {
 /// Each kernel's cases: one boot for each kernel, several at a time. Cases that fail get one more try in another boot, when
 /// nothing else runs: emulation stretches microseconds to milliseconds, and a kprobe skipped while another one is preempted is
 /// a count that is off by one there. What is broken is broken twice.
-pub(super) fn run(plan: &[Guests], memory: &str, program: &Path, tally: &mut Tally) -> Result<()> {
+pub(super) fn run(plan: &[Guests], memory: &str, programs: &Programs, tally: &mut Tally) -> Result<()> {
     let tally = Mutex::new(tally);
     let waiting = Mutex::new(plan.iter().filter(|guests| !guests.runs.is_empty()));
     let worker = || -> Result<Vec<(&Guests, Vec<Run>)>> {
@@ -56,7 +56,7 @@ pub(super) fn run(plan: &[Guests], memory: &str, program: &Path, tally: &mut Tal
             // A statement of its own: the lock is given back before the guest boots.
             let next = lock(&waiting).next();
             let Some(next) = next else { return Ok(again) };
-            let failed = boot(&guest(next, memory, program)?, &next.name(), &next.runs, true, &tally)?;
+            let failed = boot(&guest(next, memory, programs)?, &next.name(), &next.runs, true, &tally)?;
             again.push((next, failed));
         }
     };
@@ -69,20 +69,23 @@ pub(super) fn run(plan: &[Guests], memory: &str, program: &Path, tally: &mut Tal
     })?;
     for (guests, runs) in workers.into_iter().flatten().filter(|(_, runs)| !runs.is_empty()) {
         let place = format!("{} (second try)", guests.name());
-        boot(&guest(guests, memory, program)?, &place, &runs, false, &tally)?;
+        boot(&guest(guests, memory, programs)?, &place, &runs, false, &tally)?;
     }
     Ok(())
 }
 
-fn guest(guests: &Guests, memory: &str, program: &Path) -> Result<Guest> {
+fn guest(guests: &Guests, memory: &str, programs: &Programs) -> Result<Guest> {
     Ok(Guest {
         hardware: Hardware {
             memory: memory.to_owned(),
             kernel_arguments: guests.argument.map(str::to_owned).into_iter().collect(),
             ..Hardware::default()
         },
-        copies: vec![HostCopy { host: program.to_path_buf(), guest: PathBuf::from(PROGRAM) }],
-        ..Guest::new(Kernel::of_series(guests.series)?)
+        copies: vec![HostCopy {
+            host: programs.of(guests.arch).to_path_buf(),
+            guest: PathBuf::from(PROGRAM),
+        }],
+        ..Guest::new(Kernel::of(guests.arch, guests.series)?)
     })
 }
 
@@ -111,7 +114,9 @@ fn boot(
     // then a kernel finds that it got no time.
     let no_time = |line: &&str| line.contains("detected stall") || line.contains("soft lockup");
     let is_sound = batch.kernel_complaints().iter().all(no_time);
-    let spared = batch.failure.as_ref().filter(|failure| retry && is_sound && !failure.is_panic());
+    let is_emulators = batch.tripped_over_patched_code();
+    let spared =
+        batch.failure.as_ref().filter(|failure| retry && (is_emulators || is_sound && !failure.is_panic()));
     // The observer has heard of those that ended; the rest must not be forgotten.
     for (run, report) in runs.iter().zip(&batch.reports).filter(|(_, report)| report.ending.is_none()) {
         if spared.is_some() {

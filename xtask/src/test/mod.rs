@@ -17,9 +17,10 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args as ClapArgs;
 
-use self::cases::{BOOTS, Boot, CASES, Case, ROTATION, Tier};
+use self::cases::{ARM64, BOOTS, Boot, CASES, Case, ROTATION, SELF_TEST, Tier};
 use self::rotation::{Place, Turn};
 use self::tally::Tally;
+use crate::arch::Arch;
 use crate::vm::{Ending, JobReport, Series};
 use crate::{binary, software};
 
@@ -29,6 +30,9 @@ pub(crate) struct Args {
     /// Only this kernel; may be given several times.
     #[arg(long = "kernel", value_enum)]
     kernels: Vec<Series>,
+    /// Only guests of this processor, or (x86-64) those and this machine; of arm64 then all cases that it has, in every tier.
+    #[arg(long, value_enum)]
+    arch: Option<Arch>,
     /// Unit tests, this machine, and one kernel: to know soon that nothing is badly broken.
     #[arg(long, conflicts_with = "kernels")]
     fast: bool,
@@ -110,13 +114,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.case.is_none() {
         units::run(&mut tally);
     }
-    let program = match &args.program {
-        Some(program) => program.clone(),
-        None => binary::build()?,
+    let of_arm64 = |guests: &Guests| guests.arch == Arch::Arm64;
+    let own = args.program.clone();
+    let programs = if args.arch == Some(Arch::Arm64) {
+        Programs { x86_64: PathBuf::new(), arm64: Some(own.map_or_else(|| binary::build(Arch::Arm64), Ok)?) }
+    } else {
+        let x86_64 = own.map_or_else(|| binary::build(Arch::X86_64), Ok)?;
+        let arm64 = plan.guests.iter().any(of_arm64).then(|| binary::build(Arch::Arm64)).transpose()?;
+        native::run(&x86_64, &plan.native, &mut tally)?;
+        software::suite(&x86_64, args.case.as_deref(), &mut tally)?;
+        Programs { x86_64, arm64 }
     };
-    native::run(&program, &plan.native, &mut tally)?;
-    software::suite(&program, args.case.as_deref(), &mut tally)?;
-    live::run(&plan.guests, &args.memory, &program, &mut tally)?;
+    live::run(&plan.guests, &args.memory, &programs, &mut tally)?;
     if let Some(turn) = plan.turn {
         println!(
             "rotation: this was turn {} (again: cargo xtask test --turn {0}; one case: --case REHEARSAL-VARIANT; all: --full). \
@@ -126,6 +135,22 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         );
     }
     Ok(tally.close())
+}
+
+/// The static `tcptrace`s under test.
+struct Programs {
+    x86_64: PathBuf,
+    /// Built only where something is played on it.
+    arm64: Option<PathBuf>,
+}
+
+impl Programs {
+    fn of(&self, arch: Arch) -> &Path {
+        match (arch, &self.arm64) {
+            (Arch::Arm64, Some(program)) => program,
+            _ => &self.x86_64,
+        }
+    }
 }
 
 /// What is played where.
@@ -138,6 +163,7 @@ struct Plan {
 
 /// What is played in one boot.
 struct Guests {
+    arch: Arch,
     series: Series,
     /// What is switched off there, for the kernel's command line.
     argument: Option<&'static str>,
@@ -146,12 +172,18 @@ struct Guests {
 
 impl Guests {
     fn of(series: Series, runs: Vec<Run>) -> Self {
-        Self { series, argument: None, runs }
+        Self { arch: Arch::X86_64, series, argument: None, runs }
+    }
+
+    fn arm64(series: Series, plays: impl IntoIterator<Item = (&'static Case, Tier)>) -> Self {
+        let runs = plays.into_iter().map(|(case, tier)| Run { case, tier, may_lack: false }).collect();
+        Self { arch: Arch::Arm64, ..Self::of(series, runs) }
     }
 
     fn with(boot: &'static Boot) -> Self {
         let run = |tier: &Tier| Run { case: &boot.case, tier: *tier, may_lack: false };
         Self {
+            arch: Arch::X86_64,
             series: Series::V6_12,
             argument: Some(boot.argument),
             runs: boot.case.tiers.iter().map(run).collect(),
@@ -160,15 +192,19 @@ impl Guests {
 
     /// For people.
     fn name(&self) -> String {
+        let name = format!("{}{}", self.arch.prefix(), self.series.name());
         match self.argument {
-            Some(argument) => format!("{} ({argument})", self.series.name()),
-            None => self.series.name().to_owned(),
+            Some(argument) => format!("{name} ({argument})"),
+            None => name,
         }
     }
 }
 
 impl Plan {
     fn of(args: &Args) -> Self {
+        if args.arch == Some(Arch::Arm64) {
+            return Self { native: Vec::new(), guests: all_of_arm64(args), turn: None };
+        }
         let kernels = match (args.fast, args.kernels.as_slice()) {
             // The one that most hosts of today are nearest to.
             (true, _) => vec![Series::V6_12],
@@ -183,14 +219,22 @@ impl Plan {
         let native = runs(&cases, &[Tier::Tracepoint], Place::Native);
         let guests: Vec<_> = kernels
             .into_iter()
-            .map(|kernel| Guests::of(kernel, runs(&cases, &Tier::ALL, Place::Guest(kernel))))
+            .map(|kernel| Guests::of(kernel, runs(&cases, &Tier::ALL, Place::Guest(Arch::X86_64, kernel))))
             .collect();
         let mut plan = Self { native, guests, turn: None };
         let asked =
             |boot: &&Boot| args.full || args.case.as_ref().is_some_and(|part| boot.case.name.contains(part));
         plan.guests.extend(BOOTS.iter().filter(asked).map(Guests::with));
+        if args.full && args.arch.is_none() {
+            plan.guests.extend(all_of_arm64(args));
+        }
         if args.case.is_none() && !args.full {
-            plan.add(args.turn.map_or_else(Turn::of_this_commit, Turn));
+            let turn = args.turn.map_or_else(Turn::of_this_commit, Turn);
+            plan.add(turn);
+            if args.arch.is_none() && !args.fast && args.kernels.is_empty() {
+                plan.guests
+                    .extend(turn.arm64().into_iter().map(|(series, plays)| Guests::arm64(series, plays)));
+            }
         }
         plan
     }
@@ -200,8 +244,9 @@ impl Plan {
         for (place, run) in turn.cases() {
             match place {
                 Place::Native => self.native.push(run),
-                Place::Guest(series) => {
-                    let asked = self.guests.iter_mut().filter(|guests| guests.series == series);
+                Place::Guest(arch, series) => {
+                    let here = |guests: &&mut Guests| (guests.arch, guests.series) == (arch, series);
+                    let asked = self.guests.iter_mut().filter(here);
                     asked.for_each(|guests| guests.runs.push(run));
                 }
             }
@@ -211,6 +256,21 @@ impl Plan {
         }
         self.turn = Some(turn);
     }
+}
+
+/// Everything that arm64 has, on the kernels that are asked for.
+fn all_of_arm64(args: &Args) -> Vec<Guests> {
+    let is_asked = |series: &Series| args.kernels.is_empty() || args.kernels.contains(series);
+    let case_is_asked =
+        |case: &&'static Case| args.case.as_ref().is_none_or(|part| case.name.contains(part.as_str()));
+    let cases: Vec<&'static Case> = ARM64.iter().chain([&SELF_TEST]).filter(case_is_asked).collect();
+    let plays = |series: Series| {
+        let cases = &cases;
+        rotation::arm64_tiers(series)
+            .into_iter()
+            .flat_map(move |tier| cases.iter().map(move |&case| (case, tier)))
+    };
+    Series::ARM64.into_iter().filter(is_asked).map(|series| Guests::arm64(series, plays(series))).collect()
 }
 
 /// The case of this name or, without one, those whose names contain it.

@@ -10,7 +10,8 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Run;
-use super::cases::{BOOTS, Boot, Case, ROTATION, Tier};
+use super::cases::{ARM64, BOOTS, Boot, Case, ROTATION, SELF_TEST, Tier};
+use crate::arch::Arch;
 use crate::paths;
 use crate::vm::Series;
 
@@ -21,20 +22,20 @@ const SHARE: usize = 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Native,
-    Guest(Series),
+    Guest(Arch, Series),
 }
 
 impl Place {
     /// Whether it need not be able to play everything: the guests of 6.12 must.
     pub(crate) fn may_lack(self) -> bool {
-        self != Self::Guest(Series::V6_12)
+        !matches!(self, Self::Guest(_, Series::V6_12))
     }
 }
 
 /// Places and tiers, in the order in which a case comes to them. Only places at which the whole list has been seen to pass: a
 /// turn must not fail for what nobody has tried yet. `--full` plays at all the others as well.
 const PLACES: [(Place, Tier); 2] =
-    [(Place::Guest(Series::V6_12), Tier::Auto), (Place::Native, Tier::Tracepoint)];
+    [(Place::Guest(Arch::X86_64, Series::V6_12), Tier::Auto), (Place::Native, Tier::Tracepoint)];
 
 /// A turn of the rotation, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,21 @@ impl Turn {
         BOOTS.get(usize::try_from(self.0 % BOOTS.len() as u64).ok()?)
     }
 
+    /// What it plays on arm64: on 6.12 and one of the other kernels the self-test and one of the rehearsals each, in one tier. A
+    /// guest's boot and the self-test take half a minute each.
+    pub(crate) fn arm64(self) -> Vec<(Series, Vec<(&'static Case, Tier)>)> {
+        let pick = |from: usize, stride: u64| usize::try_from(self.0 / stride % from as u64).unwrap_or(0);
+        let other = if pick(2, 1) == 0 { Series::V6_1 } else { Series::Newest };
+        let rehearsal = |ahead: usize| ARM64.get((pick(ARM64.len(), 2) + ahead) % ARM64.len());
+        let plays = |series: Series, ahead: usize, stride: u64| {
+            let tiers = arm64_tiers(series);
+            let tier = tiers.get(pick(tiers.len(), stride)).copied();
+            let cases = [Some(&SELF_TEST), rehearsal(ahead)];
+            (series, cases.into_iter().flatten().zip(tier.into_iter().cycle()).collect())
+        };
+        vec![plays(Series::V6_12, 0, 1), plays(other, 1, 4)]
+    }
+
     /// The variants of the rotation that it leaves out, by rehearsal, as text for people.
     pub(crate) fn left_out(self) -> String {
         let played = self.cases();
@@ -80,6 +96,14 @@ impl Turn {
         }
         let groups = left.iter().map(|(incident, variants)| format!("{incident} ({})", variants.join(", ")));
         groups.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The tiers that a kernel of arm64 has, as nothing is forced and as they are forced. 6.1 has no trampolines.
+pub(crate) fn arm64_tiers(series: Series) -> [Tier; 3] {
+    match series {
+        Series::V6_12 | Series::Newest | Series::Realtime => Tier::ALL,
+        Series::V5_10 | Series::V6_1 => [Tier::AutoByKprobe, Tier::Kprobe, Tier::Tracepoint],
     }
 }
 
@@ -169,6 +193,31 @@ mod tests {
         );
         assert!(text.contains(some.rehearsal().unwrap().1.unwrap()), "{text}");
         assert_eq!(text.matches(", ").count() + 1 + none.count(), ROTATION.len());
+    }
+
+    #[test]
+    fn arm64_is_in_every_turn_and_comes_to_each_kernel_tier_and_rehearsal() {
+        let mut been = BTreeSet::new();
+        for turn in 0..96 {
+            let guests = Turn(turn).arm64();
+            assert_eq!(guests.len(), 2);
+            assert_eq!(guests[0].0, Series::V6_12);
+            for (series, runs) in guests {
+                assert_eq!(runs.len(), 2);
+                assert_eq!(runs[0].0.name, "self-test");
+                for (case, tier) in runs {
+                    been.insert((series.name(), format!("{tier:?}"), case.name));
+                }
+            }
+        }
+        for series in Series::ARM64 {
+            for tier in arm64_tiers(series) {
+                for case in ARM64.iter().chain([&SELF_TEST]) {
+                    let play = (series.name(), format!("{tier:?}"), case.name);
+                    assert!(been.contains(&play), "{play:?}");
+                }
+            }
+        }
     }
 
     #[test]

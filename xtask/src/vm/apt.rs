@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::arch::Arch;
 use crate::{paths, term, tool};
 
 /// Names a Debian mirror's main archive can go by in the sources of a machine.
@@ -63,11 +64,12 @@ impl Mirrors {
 /// apt, looking at one suite and its security updates.
 pub(crate) struct Apt {
     directory: PathBuf,
+    arch: Arch,
 }
 
 impl Apt {
-    /// Reads the suite's package lists into `directory`.
-    pub(crate) fn new(directory: &Path, suite: &str) -> Result<Self> {
+    /// Reads the suite's package lists for that architecture into `directory`.
+    pub(crate) fn new(directory: &Path, suite: &str, arch: Arch) -> Result<Self> {
         if paths::find_program("apt-get").is_none() {
             bail!("there is no apt on this machine; give a kernel with --vmlinuz FILE --modules DIR instead");
         }
@@ -87,8 +89,8 @@ impl Apt {
         }
         fs::write(directory.join("sources.list"), sources).context("writing apt sources")?;
         fs::write(directory.join("status"), "").context("writing apt state")?;
-        let apt = Self { directory: directory.to_path_buf() };
-        term::note(format_args!("reading the package lists of Debian {suite}"));
+        let apt = Self { directory: directory.to_path_buf(), arch };
+        term::note(format_args!("reading the package lists of Debian {suite}, {}", arch.debian()));
         tool::capture(apt.command("apt-get").args(["update", "-q", "--error-on=any"]))?;
         Ok(apt)
     }
@@ -146,8 +148,8 @@ impl Apt {
             "Dir::Etc::sourceparts=-".into(),
             "Dir::Etc::preferences=-".into(),
             "Dir::Etc::preferencesparts=-".into(),
-            "APT::Architecture=amd64".into(),
-            "APT::Architectures=amd64".into(),
+            format!("APT::Architecture={}", self.arch.debian()),
+            format!("APT::Architectures={}", self.arch.debian()),
             // As root apt would drop to a user who cannot write here.
             "APT::Sandbox::User=root".into(),
             // Archived suites are no longer re-signed; their signature is checked all the same.

@@ -1,7 +1,7 @@
 //! `cargo xtask vm`.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use anyhow::Result;
 use clap::Args as ClapArgs;
 
 use super::{Ending, Guest, Hardware, HostCopy, Job, JobReport, Kernel, Observer, Series, Stream, run_batch};
-use crate::term;
+use crate::arch::Arch;
+use crate::{binary, term};
 
 /// The command's time was over, as with `timeout`.
 pub(crate) const EXIT_TIMEOUT: u8 = 124;
@@ -24,6 +25,9 @@ const EXIT_SIGNAL_BASE: i32 = 128;
 /// command cannot be run in the guest.
 #[derive(ClapArgs)]
 pub(crate) struct Args {
+    /// Which processor. `tcptrace` is built for it and copied in if the command names it.
+    #[arg(long, value_enum, default_value_t)]
+    arch: Arch,
     /// Which Debian kernel.
     #[arg(long, value_enum, default_value = "newest")]
     kernel: Series,
@@ -57,6 +61,8 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
+const TCPTRACE: &str = "tcptrace";
+
 /// Hands a job's output through as it comes.
 struct Passthrough {
     stdout_closed: bool,
@@ -78,9 +84,14 @@ impl Observer for Passthrough {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let kernel = match (&args.vmlinuz, &args.modules) {
-        (Some(image), Some(modules)) => Kernel::of_files(image, modules)?,
-        _ => Kernel::of_series(args.kernel)?,
+        (Some(image), Some(modules)) => Kernel::of_files(args.arch, image, modules)?,
+        _ => Kernel::of(args.arch, args.kernel)?,
     };
+    let mut copies = args.copy.clone();
+    if names_tcptrace(&args.command) && !copies.iter().any(|copy| copy.guest.ends_with(TCPTRACE)) {
+        let guest = Path::new("/usr/local/bin").join(TCPTRACE);
+        copies.push(HostCopy { host: binary::build(args.arch)?, guest });
+    }
     let guest = Guest {
         hardware: Hardware {
             memory: args.memory.clone(),
@@ -88,10 +99,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             kernel_arguments: args.kernel_arguments.clone(),
             ..Hardware::default()
         },
-        copies: args.copy.clone(),
+        copies,
         ..Guest::new(kernel)
     };
     run_one(&guest, args.command.clone(), Duration::from_secs(args.timeout), args.console)
+}
+
+/// Whether a command, or a shell's script in it, names `tcptrace` without saying where it lies.
+fn names_tcptrace(command: &[String]) -> bool {
+    let no_word = |letter: char| !(letter.is_alphanumeric() || "/._-".contains(letter));
+    command.iter().flat_map(|argument| argument.split(no_word)).any(|word| word == TCPTRACE)
 }
 
 /// Runs one command in a guest, its output handed through, and gives its exit status.
@@ -134,5 +151,21 @@ fn status(report: &JobReport, timeout: Duration) -> u8 {
             EXIT_NOT_STARTED
         }
         None => EXIT_HARNESS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_names_the_tracer_gets_it() {
+        let names = |command: &[&str]| {
+            names_tcptrace(&command.iter().map(|&word| word.to_owned()).collect::<Vec<_>>())
+        };
+        assert!(names(&["tcptrace", "probes"]));
+        assert!(names(&["sh", "-c", "cd /tmp;tcptrace --for 1s && echo done"]));
+        assert!(!names(&["/tmp/tcptrace", "probes"]));
+        assert!(!names(&["ls", "/sys/fs/bpf", "tcptrace.log"]));
     }
 }

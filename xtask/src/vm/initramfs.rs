@@ -14,11 +14,13 @@ use anyhow::{Context as _, Result, bail};
 use super::cpio::Archive;
 use super::frame::Job;
 use super::kernel::Kernel;
+use super::unpacked::Unpacked;
 use super::{Guest, agent, libs, modules};
-use crate::{paths, tool};
+use crate::arch::Arch;
+use crate::{binary, paths, tool};
 
 /// Raise it when the base's content changes by an edit of this program.
-const BASE_VERSION: u32 = 2;
+const BASE_VERSION: u32 = 3;
 /// Where the guest has this very program.
 pub(crate) const AGENT: &str = "/xtask/agent";
 
@@ -53,8 +55,7 @@ pub(crate) fn build(guest: &Guest, jobs: &[Job]) -> Result<Vec<u8>> {
 
 /// busybox and the kernel's modules, from the cache if nothing about them has changed.
 fn base(kernel: &Kernel) -> Result<Vec<u8>> {
-    let busybox =
-        paths::find_program("busybox").context("busybox is not installed; run: cargo xtask setup")?;
+    let busybox = busybox(kernel.arch)?;
     let cache = paths::cache()?.join("initramfs");
     fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
     let mut hasher = DefaultHasher::new();
@@ -72,7 +73,7 @@ fn base(kernel: &Kernel) -> Result<Vec<u8>> {
     }
     archive.character_device(Path::new("dev/console"), 5, 1)?;
     archive.character_device(Path::new("dev/null"), 1, 3)?;
-    add_busybox(&mut archive, &busybox)?;
+    add_busybox(&mut archive, &busybox, kernel.arch)?;
     archive.file(
         Path::new("etc/passwd"),
         0o644,
@@ -102,13 +103,36 @@ fn remove_older(cache: &Path, release: &str) {
     }
 }
 
-/// busybox under the name of each of its applets, where a distribution would have them.
-fn add_busybox(archive: &mut Archive, busybox: &Path) -> Result<()> {
+/// A static busybox for that architecture; of another than this machine's, Debian's, kept in the cache.
+pub(crate) fn busybox(arch: Arch) -> Result<PathBuf> {
+    const SUITE: &str = "bookworm";
+    if arch == Arch::X86_64 {
+        return paths::find_program("busybox").context("busybox is not installed; run: cargo xtask setup");
+    }
+    let in_tree = |tree: &Path| {
+        let places = [tree.join("bin/busybox"), tree.join("usr/bin/busybox")];
+        places.into_iter().find(|path| path.is_file()).context("the package has no busybox")
+    };
+    let unpacked = Unpacked::of(arch, "busybox", SUITE)?;
+    in_tree(unpacked.tree(
+        SUITE,
+        |_| Ok(vec!["busybox-static".to_owned()]),
+        |tree| in_tree(tree).map(drop),
+    )?)
+}
+
+/// busybox under the name of each of its applets, where a distribution would have them. One that does not run on this machine names
+/// its applets in the guest (see `init.sh`).
+fn add_busybox(archive: &mut Archive, busybox: &Path, arch: Arch) -> Result<()> {
     let content = fs::read(busybox).with_context(|| format!("reading {}", busybox.display()))?;
     if !libs::needed_by(busybox, &content)?.is_empty() {
         bail!("{} is not a static one; run: cargo xtask setup", busybox.display());
     }
     archive.file(Path::new("bin/busybox"), 0o755, &content)?;
+    if arch != Arch::X86_64 {
+        archive.symlink(Path::new("bin/sh"), Path::new("busybox"))?;
+        return archive.symlink(Path::new("sbin/modprobe"), Path::new("../bin/busybox"));
+    }
     for applet in
         tool::capture_text(Command::new(busybox).arg("--list"))?.lines().filter(|name| *name != "busybox")
     {
@@ -128,7 +152,7 @@ fn overlay(guest: &Guest, jobs: &[Job]) -> Result<Vec<u8>> {
     let mut overlay = Overlay::default();
     overlay.archive.file(Path::new("init"), 0o755, include_bytes!("init.sh"))?;
     overlay.archive.file(Path::new(agent::JOBS_FILE), 0o644, &serde_json::to_vec(jobs)?)?;
-    overlay.add_agent()?;
+    overlay.add_agent(guest.kernel.arch)?;
     for copy in &guest.copies {
         overlay.copy(&copy.host, &copy.guest).with_context(|| format!("copying {}", copy.host.display()))?;
     }
@@ -146,8 +170,12 @@ struct Overlay {
 }
 
 impl Overlay {
-    /// The agent is this very program: both ends of the protocol cannot differ.
-    fn add_agent(&mut self) -> Result<()> {
+    /// The agent is this very program, or built from the same sources: both ends of the protocol cannot differ.
+    fn add_agent(&mut self, arch: Arch) -> Result<()> {
+        if arch != Arch::X86_64 {
+            let agent = binary::build_agent(arch)?;
+            return self.archive.copy(&agent, Path::new(AGENT));
+        }
         let work = tempfile::tempdir().context("making a temporary directory")?;
         let (this, stripped) = (work.path().join("this"), work.path().join("agent"));
         // Not by its name: cargo may have put another build there since.

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 
 use super::apt::Apt;
 use super::unpacked::Unpacked;
+use crate::arch::Arch;
 
 /// The kernels of the test matrix: the oldest that is supported, two long-term ones, and whatever is newest. Beside them one that
 /// is asked for by name only.
@@ -28,6 +29,8 @@ pub(crate) enum Series {
 
 impl Series {
     pub(crate) const ALL: [Self; 4] = [Self::V5_10, Self::V6_1, Self::V6_12, Self::Newest];
+    /// Those of arm64: before 6.4 it has no trampolines, and goes by kprobes.
+    pub(crate) const ARM64: [Self; 3] = [Self::V6_1, Self::V6_12, Self::Newest];
 
     /// As on the command line.
     pub(crate) fn name(self) -> &'static str {
@@ -52,17 +55,19 @@ impl Series {
 
     /// Debian's virtual package of its newest kernel of this kind in a suite. The cloud kernels are small, with BTF, and made for
     /// virtual machines.
-    fn meta_package(self) -> &'static str {
-        match self {
-            Self::Realtime => "linux-image-rt-amd64",
-            _ => "linux-image-cloud-amd64",
-        }
+    fn meta_package(self, arch: Arch) -> String {
+        let kind = match self {
+            Self::Realtime => "rt",
+            _ => "cloud",
+        };
+        format!("linux-image-{kind}-{}", arch.debian())
     }
 }
 
 /// A kernel that is here.
 #[derive(Clone, Debug)]
 pub(crate) struct Kernel {
+    pub(crate) arch: Arch,
     /// What people call it: the series, or the file given.
     pub(crate) name: String,
     /// `uname -r`, which is also the name of the modules' directory.
@@ -74,24 +79,30 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// The series' newest kernel when it was last looked up, fetched at the first use.
     pub(crate) fn of_series(series: Series) -> Result<Self> {
-        let unpacked = Unpacked::new("kernels", series.name())?;
+        Self::of(Arch::X86_64, series)
+    }
+
+    /// The same for that architecture.
+    pub(crate) fn of(arch: Arch, series: Series) -> Result<Self> {
+        let name = format!("{}{}", arch.prefix(), series.name());
+        let unpacked = Unpacked::of(arch, "kernels", series.name())?;
         let tree = unpacked
             .tree(
                 series.suite(),
-                |apt| packages(apt, series.meta_package()),
-                |tree| Self::in_tree(series.name(), tree).map(drop),
+                |apt| packages(apt, &series.meta_package(arch)),
+                |tree| Self::in_tree(arch, &name, tree).map(drop),
             )
-            .with_context(|| format!("fetching the {} kernel", series.name()))?;
-        Self::in_tree(series.name(), tree)
+            .with_context(|| format!("fetching the {name} kernel"))?;
+        Self::in_tree(arch, &name, tree)
     }
 
     /// Forgets a series, so that its newest kernel is looked up again.
-    pub(crate) fn forget(series: Series) -> Result<()> {
-        Unpacked::new("kernels", series.name())?.forget()
+    pub(crate) fn forget(arch: Arch, series: Series) -> Result<()> {
+        Unpacked::of(arch, "kernels", series.name())?.forget()
     }
 
     /// A kernel of the user's own: an image, and `lib/modules/RELEASE` or a tree that has one.
-    pub(crate) fn of_files(image: &Path, modules: &Path) -> Result<Self> {
+    pub(crate) fn of_files(arch: Arch, image: &Path, modules: &Path) -> Result<Self> {
         if !image.is_file() {
             bail!("{} is no kernel image", image.display());
         }
@@ -99,6 +110,7 @@ impl Kernel {
             if modules.join("kernel").is_dir() { modules.to_path_buf() } else { modules_in(modules)? };
         let modules = fs::canonicalize(&modules).with_context(|| format!("reading {}", modules.display()))?;
         Ok(Self {
+            arch,
             name: image.display().to_string(),
             release: release_of(&modules)?,
             image: image.to_path_buf(),
@@ -107,14 +119,14 @@ impl Kernel {
     }
 
     /// What unpacked kernel packages contain.
-    fn in_tree(name: &str, tree: &Path) -> Result<Self> {
+    fn in_tree(arch: Arch, name: &str, tree: &Path) -> Result<Self> {
         let modules = modules_in(tree)?;
         let release = release_of(&modules)?;
         let image = [modules.join("vmlinuz"), tree.join("boot").join(format!("vmlinuz-{release}"))]
             .into_iter()
             .find(|path| path.is_file())
             .with_context(|| format!("no kernel image of {release} in {}", tree.display()))?;
-        Ok(Self { name: name.to_owned(), release, image, modules })
+        Ok(Self { arch, name: name.to_owned(), release, image, modules })
     }
 }
 

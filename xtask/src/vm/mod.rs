@@ -20,7 +20,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub(crate) use frame::{Ending, Job};
-pub(crate) use initramfs::{AGENT, HostCopy};
+pub(crate) use initramfs::{AGENT, HostCopy, busybox};
 pub(crate) use kernel::{Kernel, Series};
 pub(crate) use libs::of_program as libraries_of;
 pub(crate) use qemu::Hardware;
@@ -83,6 +83,8 @@ pub(crate) struct JobReport {
 /// What became of a batch: one report per job, and of the guest itself.
 #[derive(Debug)]
 pub(crate) struct Batch {
+    /// Whether the guest ever reported that it is up.
+    pub(crate) booted: bool,
     pub(crate) reports: Vec<JobReport>,
     pub(crate) failure: Option<GuestFailure>,
     /// All that the kernel printed.
@@ -97,6 +99,13 @@ impl Batch {
         const SIGNS: [&str; 5] =
             ["WARNING: ", "BUG: ", "Oops: ", "general protection fault", "detected stall"];
         self.console.lines().filter(|line| SIGNS.iter().any(|sign| line.contains(sign))).collect()
+    }
+
+    /// Whether all that the kernel complains of is a breakpoint where no breakpoint is: the emulator's fault (QEMU 7.2), met while
+    /// the kernel patches its own code.
+    pub(crate) fn tripped_over_patched_code(&self) -> bool {
+        let complaints = self.kernel_complaints();
+        !complaints.is_empty() && complaints.iter().all(|line| line.contains("Oops: int3"))
     }
 }
 

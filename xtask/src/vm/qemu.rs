@@ -5,7 +5,6 @@ use std::io::Write as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::dup;
 
 use super::agent::PORT_NAME;
+use super::kernel::Kernel;
+use crate::arch::Arch;
 use crate::paths;
 
 /// What the machine is given.
@@ -33,8 +34,31 @@ pub(crate) struct Hardware {
 const EMULATION: &[&str] = &["-accel", "tcg,thread=multi"];
 const INSTRUCTION_CLOCK: &[&str] = &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"];
 
-const KERNEL_ARGUMENTS: &str =
-    "console=ttyS0 panic=-1 oops=panic unknown_nmi_panic mitigations=off no_timer_check tsc=reliable";
+const KERNEL_ARGUMENTS: &str = "panic=-1 oops=panic mitigations=off";
+
+/// The machine of an architecture, beside what all have.
+struct Model {
+    qemu: &'static str,
+    arguments: &'static [&'static str],
+    kernel_arguments: &'static str,
+}
+
+fn model(arch: Arch) -> Model {
+    match arch {
+        Arch::X86_64 => Model {
+            qemu: "qemu-system-x86_64",
+            // QEMU 7.2 corrupts the flags in an emulated cmpxchg16b, on which 6.12 panics: hide it from the guest.
+            arguments: &["-cpu", "max,-cx16"],
+            kernel_arguments: "console=ttyS0 unknown_nmi_panic no_timer_check tsc=reliable",
+        },
+        Arch::Arm64 => Model {
+            qemu: "qemu-system-aarch64",
+            // A processor without pointer authentication: with `max`, which has it, a boot takes ten times as long.
+            arguments: &["-machine", "virt", "-cpu", "cortex-a72"],
+            kernel_arguments: "console=ttyAMA0",
+        },
+    }
+}
 
 impl Default for Hardware {
     fn default() -> Self {
@@ -59,30 +83,32 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn start(hardware: &Hardware, image: &Path, wiring: &Wiring) -> Result<Self> {
+    pub(crate) fn start(hardware: &Hardware, kernel: &Kernel, wiring: &Wiring) -> Result<Self> {
         if !cfg!(target_arch = "x86_64") {
-            bail!("guests are x86-64, and programs of this machine run in them: it has to be x86-64 too");
+            bail!("programs of this machine run in x86-64 guests: it has to be x86-64 too");
         }
-        let qemu = paths::find_program("qemu-system-x86_64")
-            .context("qemu-system-x86_64 is not installed; run: cargo xtask setup")?;
+        let model = model(kernel.arch);
+        let qemu = paths::find_program(model.qemu)
+            .with_context(|| format!("{} is not installed; run: cargo xtask setup", model.qemu))?;
         // Unlike the originals, duplicates are inherited by children.
         let (initramfs, console, port) = (dup(&wiring.initramfs)?, dup(&wiring.console)?, dup(&wiring.port)?);
         let (monitor, its_monitor) = UnixStream::pair().context("making a socket pair")?;
         let its_monitor = dup(&its_monitor)?;
+        let kernel_arguments =
+            [model.kernel_arguments, KERNEL_ARGUMENTS, &hardware.kernel_arguments.join(" ")].join(" ");
         let mut command = Command::new(qemu);
         command
             // Emulation only: on many CI hosts /dev/kvm is missing, and on some it is there and does not work.
             .args(if hardware.counts_instructions { INSTRUCTION_CLOCK } else { EMULATION })
-            // QEMU 7.2 corrupts the flags in an emulated cmpxchg16b, on which 6.12 panics: hide it from the guest.
-            .args(["-cpu", "max,-cx16"])
+            .args(model.arguments)
             .args(["-m", &hardware.memory, "-smp", &hardware.cpus.to_string()])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-nic", "none"])
             // With `panic=-1` below, a panic ends QEMU at once.
             .arg("-no-reboot")
             .arg("-kernel")
-            .arg(image)
+            .arg(&kernel.image)
             .args(["-initrd", &path_of(&initramfs)])
-            .args(["-append", &[KERNEL_ARGUMENTS, &hardware.kernel_arguments.join(" ")].join(" ")])
+            .args(["-append", &kernel_arguments])
             .args(["-chardev", &format!("file,id=console,path={}", path_of(&console))])
             .args(["-serial", "chardev:console"])
             .args(["-device", "virtio-serial-pci"])

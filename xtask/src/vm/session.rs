@@ -19,8 +19,30 @@ const GRACE: Duration = Duration::from_secs(20);
 /// A panicked kernel resets the machine within this time after its port fell silent.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
+/// How often a guest is booted in all, if it dies before any job ran.
+const BOOTS: usize = 3;
+
 /// Boots the guest, runs the jobs one after the other, and gives what became of each.
+///
+/// A guest that dies before it reports is booted again: nothing of ours has run in it yet. QEMU 7.2's emulator now and then lets
+/// a kernel trip over an instruction that it patches while it boots (`Oops: int3`, 7.2 guests above all).
 pub(crate) fn run_batch(guest: &Guest, jobs: &[Job], observer: &mut dyn Observer) -> Result<Batch> {
+    for _ in 1..BOOTS {
+        let batch = attempt(guest, jobs, observer)?;
+        match &batch.failure {
+            Some(failure) if !batch.booted => {
+                println!(
+                    "     {} died before anything ran in it, booting again: {failure}",
+                    guest.kernel.name
+                );
+            }
+            _ => return Ok(batch),
+        }
+    }
+    attempt(guest, jobs, observer)
+}
+
+fn attempt(guest: &Guest, jobs: &[Job], observer: &mut dyn Observer) -> Result<Batch> {
     let mut initramfs = in_memory("initramfs")?;
     let image = initramfs::build(guest, jobs)?;
     initramfs.write_all(&image).context("writing the initramfs")?;
@@ -28,7 +50,7 @@ pub(crate) fn run_batch(guest: &Guest, jobs: &[Job], observer: &mut dyn Observer
     let (stream, port) = UnixStream::pair().context("making a socket pair")?;
     let wiring = Wiring { initramfs, console: console.try_clone()?, port };
     let start = Instant::now();
-    let mut machine = Machine::start(&guest.hardware, &guest.kernel.image, &wiring)?;
+    let mut machine = Machine::start(&guest.hardware, &guest.kernel, &wiring)?;
     // Only QEMU has its end of the port now: when it is gone, we shall know.
     drop(wiring);
     let frames = read_in_background(stream);
@@ -38,6 +60,7 @@ pub(crate) fn run_batch(guest: &Guest, jobs: &[Job], observer: &mut dyn Observer
     let failure = explain(end, follower.booted, &mut machine, &mut console)?;
     drop(machine);
     Ok(Batch {
+        booted: follower.booted,
         reports: follower.reports,
         failure,
         console: read_console(&mut console),

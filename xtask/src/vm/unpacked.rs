@@ -7,19 +7,30 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::apt::Apt;
+use crate::arch::Arch;
 use crate::{paths, term, tool};
 
 /// What the cache has, or shall have, at `KIND/NAME`.
 pub(crate) struct Unpacked {
     home: PathBuf,
     name: String,
+    arch: Arch,
 }
 
 impl Unpacked {
     pub(crate) fn new(kind: &str, name: &str) -> Result<Self> {
+        Self::of(Arch::X86_64, kind, name)
+    }
+
+    /// Of packages for that architecture.
+    pub(crate) fn of(arch: Arch, kind: &str, name: &str) -> Result<Self> {
+        let name = match arch {
+            Arch::X86_64 => name.to_owned(),
+            Arch::Arm64 => format!("{name}-{}", arch.name()),
+        };
         let directory = paths::cache()?.join(kind);
         fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
-        Ok(Self { home: directory.join(name), name: name.to_owned() })
+        Ok(Self { home: directory.join(&name), name, arch })
     }
 
     /// The tree. If it is not here yet: `choose` names the packages of the suite, and `check` refuses a tree that lacks
@@ -60,7 +71,7 @@ impl Unpacked {
             .prefix("tcptrace-apt-")
             .tempdir()
             .context("making a temporary directory")?;
-        let apt = Apt::new(work.path(), suite)?;
+        let apt = Apt::new(work.path(), suite, self.arch)?;
         let packages = choose(&apt)?;
         term::note(format_args!("downloading {}", packages.join(", ")));
         // Under a name of its own until it is whole: what is at `home` is complete.

@@ -192,7 +192,8 @@ fn rules(account: &Account<'_>) -> Vec<Remedy> {
             (true, true) => "ip6tables-legacy-save -c",
         };
         return vec![Remedy::command(
-            format!("if it is not meant so, accept these packets before this rule, or delete it: {rule}"),
+            // Which rule it is, the cause says.
+            "if it is not meant so, accept these packets before this rule, or delete it",
             commands::inside(netns, process, list),
         )];
     }

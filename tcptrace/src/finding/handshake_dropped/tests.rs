@@ -365,6 +365,27 @@ fn one_full_neighbour_table_is_one_finding_whoever_is_called() {
 }
 
 #[test]
+fn a_neighbour_table_that_overflowed_stays_one_that_did() {
+    let mut play = Play::new(4096);
+    for (nth, (entries, overflowed)) in [(6, true), (5, false), (7, false)].into_iter().enumerate() {
+        let mut drop = handshake_drop(Packet::Syn, true);
+        drop.reason_name = Some("NEIGH_CREATEFAIL".to_owned());
+        drop.task = Some(task(77, "pod"));
+        let neighbours = Some(NeighbourFacts { entries, limit: Some(6), overflowed });
+        drop.facts = Some(Box::new(DropFacts { neighbours, ..DropFacts::default() }));
+        send(&mut play, 1000 + 100 * u64::try_from(nth).unwrap(), &drop);
+    }
+    play.ticks_until(3000);
+    let explanation = &play.only().explanation;
+    assert!(
+        explanation.contains(
+            "7 entries are in use, and the limit (gc_thresh3) is 6, and its counter of overflows grew"
+        ),
+        "{explanation}"
+    );
+}
+
+#[test]
 fn a_rule_on_the_way_out_is_told_for_a_few_servers_and_then_for_all() {
     let mut play = Play::new(4096);
     for host in 0..20_u8 {

@@ -316,14 +316,14 @@ impl Expression {
                     None => Answer::Open,
                 };
                 all([
-                    inside(packet.source.map(|source| source.port()), *source, 1),
+                    inside(packet.source_port(), *source, 1),
                     inside(Some(packet.destination.port()), *destination, 2),
                     Answer::from(packet.flags() & mask == *flags).but(inverted & 4 != 0),
                 ])
             }
             Self::Ports { of_source, of_destination, ranges, inverted } => {
                 let is = |port: u16| ranges.iter().any(|[first, last]| (*first..=*last).contains(&port));
-                let source = packet.source.filter(|_| *of_source).map(|source| is(source.port()));
+                let source = packet.source_port().filter(|_| *of_source).map(is);
                 let destination = *of_destination && is(packet.destination.port());
                 match (destination || source == Some(true), *of_source && source.is_none()) {
                     (false, true) => Answer::Open,

@@ -31,7 +31,7 @@ impl Hook {
 /// A packet of a handshake. What is `None` is not known, and what a rule says about it cannot be told.
 #[derive(Clone, Debug)]
 pub struct RulePacket {
-    /// Its source.
+    /// Its source; with port 0, which no connection has, the address alone is known.
     pub source: Option<SocketAddr>,
     /// Its destination.
     pub destination: SocketAddr,
@@ -66,6 +66,10 @@ pub(super) const TRANSPORT: u32 = 2;
 pub(super) type Bytes = Vec<Option<u8>>;
 
 impl RulePacket {
+    pub(super) fn source_port(&self) -> Option<u16> {
+        self.source.map(|source| source.port()).filter(|port| *port != 0)
+    }
+
     pub(super) fn flags(&self) -> u8 {
         match self.packet {
             Packet::Syn => 0x02,
@@ -107,7 +111,7 @@ impl RulePacket {
 
     fn transport_header(&self) -> Bytes {
         let known = |port: u16| port.to_be_bytes().map(Some);
-        let source = self.source.map_or([None; 2], |source| known(source.port()));
+        let source = self.source_port().map_or([None; 2], known);
         let mut header: Bytes = source.into_iter().chain(known(self.destination.port())).collect();
         header.resize(20, None);
         if let Some(place) = header.get_mut(13) {

@@ -32,7 +32,7 @@ fn a_finding_is_told_whole_once_and_its_numbers_ever_more_seldom() {
     let tales = tales(&play);
     let whole = tales.iter().filter(|(_, _, tale)| matches!(tale, Tale::Whole { .. })).count();
     assert_eq!(whole, 1);
-    assert!(matches!(tales[0].2, Tale::Whole { page: true }));
+    assert!(matches!(tales[0].2, Tale::Whole { page: true, as_for: None }));
     let numbers_only = |tale: &Tale<'_>| matches!(tale, Tale::Changed(changes) if !changes.is_urgent());
     let told: Vec<u64> = tales
         .iter()
@@ -52,7 +52,7 @@ fn what_is_added_is_told_alone_with_the_next_numbers() {
     let play = overflow(8);
     let mut finding = play.findings[0].clone();
     let mut course = Course::default();
-    assert_eq!(course.next(&finding), Tale::Whole { page: true });
+    assert_eq!(course.next(&finding), Tale::Whole { page: true, as_for: None });
     finding.state = State::Updated;
     finding.time = finding.time.after(Duration::from_millis(1100));
     finding.explanation.push_str(". Accepts are too slow for any backlog");
@@ -72,6 +72,25 @@ fn what_is_added_is_told_alone_with_the_next_numbers() {
     let Tale::Changed(changes) = course.next(&finding) else { panic!() };
     assert_eq!(changes.remedies.len(), finding.remedy.len());
     assert!(!changes.remedies.contains(&&gone));
+}
+
+/// Advice in the same words is given once; another finding of the kind, or of another cause, has its own.
+#[test]
+fn the_same_advice_is_given_once() {
+    let play = overflow(1);
+    let first = play.findings[0].clone();
+    let mut course = Course::default();
+    assert_eq!(course.next(&first), Tale::Whole { page: true, as_for: None });
+    let mut second = first.clone();
+    second.id = 2;
+    second.remedy[0].command = Some("another port".to_owned());
+    assert_eq!(course.next(&second), Tale::Whole { page: false, as_for: Some(first.id) });
+    second.id = 3;
+    second.remedy[0].text.push_str(", or so");
+    assert_eq!(course.next(&second), Tale::Whole { page: false, as_for: None });
+    second.id = 4;
+    second.cause = "somaxconn";
+    assert_eq!(course.next(&second), Tale::Whole { page: false, as_for: None });
 }
 
 #[test]

@@ -28,6 +28,7 @@ fn parsed(write: impl FnOnce(&mut JsonWriter<Vec<u8>>)) -> Vec<Value> {
 fn coverage() {
     let coverage = Coverage {
         kernel: "6.1.0-42".into(),
+        architecture: "aarch64".into(),
         tier: Tier::Tracepoint,
         observations: vec![
             Observation {
@@ -50,7 +51,7 @@ fn coverage() {
         lines(|to| drop(to.coverage(ms(0), &coverage))),
         concat!(
             r#"{"type":"coverage","time":"2026-11-22T10:40:00.000000000Z","host":"web1","v":1,"#,
-            r#""kernel":"6.1.0-42","tier":"tracepoint","observations":["#,
+            r#""kernel":"6.1.0-42","architecture":"aarch64","tier":"tracepoint","observations":["#,
             r#"{"name":"listen","status":"attached","via":"tracepoint inet_sock_set_state","reason":null},"#,
             r#"{"name":"syn-drop","status":"polled","via":"sock_diag","reason":"fexit: EPERM"}],"#,
             r#""filters":[],"hindrances":[],"missing":[{"what":"syn-drop","why":"polled: fexit: EPERM"}]}"#,

@@ -19,6 +19,8 @@ use crate::output::summary::{Counts, Summary};
 pub struct CoverageLine {
     /// Kernel release (`uname -r`).
     pub kernel: String,
+    /// The processor's architecture, as `uname -m` names it; null in recordings made before it was kept.
+    pub architecture: Option<String>,
     /// The highest kind of attachment in use: fexit, kprobe, tracepoint or none.
     pub tier: &'static str,
     /// Every observation that the tracer wants to make.
@@ -66,6 +68,7 @@ impl From<&Coverage> for CoverageLine {
         };
         Self {
             kernel: of.kernel.clone(),
+            architecture: Some(of.architecture.clone()).filter(|name| !name.is_empty()),
             tier: of.tier.name(),
             observations: of.observations.iter().map(ObservationLine::from).collect(),
             filters: of.scope.iter().chain(&of.filters).cloned().collect(),

@@ -341,7 +341,9 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                 }))
             }
         ),
-        ".{0,20}".prop_map(|kernel| Kind::Coverage(Box::new(Coverage { kernel, ..Coverage::default() }))),
+        (".{0,20}", ".{0,8}").prop_map(|(kernel, architecture)| {
+            Kind::Coverage(Box::new(Coverage { kernel, architecture, ..Coverage::default() }))
+        }),
         (".{0,20}", any::<u64>()).prop_map(|(what, count)| Kind::Lost(Box::new(Lost {
             what,
             count,

@@ -1,19 +1,22 @@
-//! Pictures: inline SVG in the page's own colours.
+//! Pictures: one quantity each, on an axis of its own, as wide as the page.
+//!
+//! A plot is an SVG that is a bin wide for each bin and stretched to the page's width; labels are HTML beside it, so that they keep
+//! their shape. Its values stand in `data-values`, from which the script tells what is under the pointer; a drag zooms all pictures
+//! of the page to the same time. Without the script they are pictures all the same.
 
 use std::fmt::Write as _;
 
+use maud::{Markup, html as markup};
+
 use crate::event::Timestamp;
+use crate::finding::Severity;
+use crate::report::when::When;
 use crate::report::{Series, WAIT_BUCKETS, wait_bucket_start_ns};
 
-use super::safe;
-
-/// Size of the plot, without its margins.
-const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 120.0;
-/// Room for the numbers at the left, and the times below.
-const LEFT: f64 = 56.0;
-const BELOW: f64 = 18.0;
-const ABOVE: f64 = 8.0;
+/// How high a plot is, in its own units.
+const HEIGHT: f64 = 100.0;
+/// So many findings are marked.
+const MARKS: usize = 40;
 
 /// A curve.
 pub(super) struct Line<'a> {
@@ -23,150 +26,243 @@ pub(super) struct Line<'a> {
     pub(super) holds: bool,
 }
 
-/// A plot with a scale from 0 to `top`, `bins` wide.
-struct Plot<'a> {
-    out: String,
-    series: &'a Series,
-    bins: usize,
-    top: f64,
-    height: f64,
+/// A finding's place on the time axis.
+pub(super) struct Mark {
+    pub(super) time: Timestamp,
+    pub(super) severity: Severity,
+    pub(super) text: String,
 }
 
-impl<'a> Plot<'a> {
-    fn new(series: &'a Series, bins: usize, top: f64, height: f64, label: &str) -> Self {
-        let (width, whole) = (LEFT + WIDTH + 8.0, ABOVE + height + BELOW);
-        let out = format!(
-            "<svg viewBox=\"0 0 {width} {whole}\" role=\"img\" aria-label=\"{}\"><title>{}</title>",
-            safe(label),
-            safe(label)
-        );
-        Self { out, series, bins: bins.max(1), top: top.max(1.0), height }
+/// The findings on the time axis.
+pub(super) struct Marks(Vec<Mark>);
+
+impl Marks {
+    /// The first of them, if there are very many.
+    pub(super) fn new(marks: impl Iterator<Item = Mark>) -> Self {
+        Self(marks.take(MARKS).collect())
+    }
+}
+
+/// Where the time axis begins, and how wide a bin is.
+#[derive(Clone, Copy)]
+struct Axis {
+    start: Timestamp,
+    /// Seconds.
+    width: u64,
+    bins: usize,
+}
+
+impl Axis {
+    fn of(series: &Series) -> Self {
+        Self { start: series.start, width: series.width, bins: series.bins.len().max(1) }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a few hundred bins")]
-    fn x(&self, bin: usize) -> f64 {
-        LEFT + WIDTH * bin as f64 / self.bins as f64
+    /// Bins from the start, with fractions.
+    #[expect(clippy::cast_precision_loss, reason = "a picture")]
+    fn place(&self, time: Timestamp) -> f64 {
+        (time.since(self.start).as_secs_f64() / self.width.max(1) as f64).min(self.bins as f64)
     }
 
-    fn y(&self, value: f64) -> f64 {
-        ABOVE + self.height * (1.0 - (value / self.top).clamp(0.0, 1.0))
+    fn time_of(&self, bin: usize) -> Timestamp {
+        let seconds = u64::try_from(bin).unwrap_or(u64::MAX).saturating_mul(self.width);
+        self.start.after(std::time::Duration::from_secs(seconds))
     }
+}
 
-    fn rule(&mut self, value: f64, class: &str, label: &str) {
-        let y = self.y(value);
-        let _ = write!(
-            self.out,
-            "<line class=\"{class}\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
-             <text class=\"scale\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-            LEFT + WIDTH,
-            LEFT - 6.0,
-            y + 4.0,
-            safe(label)
-        );
-    }
+/// A quantity over time.
+struct Plot<'a> {
+    /// `accept queue`.
+    name: &'a str,
+    /// `connections`, `per second`.
+    unit: &'a str,
+    axis: Axis,
+    /// What the upper edge stands for.
+    top: f64,
+    /// What the page's script shows under the pointer.
+    values: Vec<Option<f64>>,
+    /// A line across, with its words.
+    limit: Option<(f64, String)>,
+    curves: Vec<Curve>,
+}
 
-    fn times(&mut self, clock: impl Fn(Timestamp) -> String) {
-        let y = ABOVE + self.height + BELOW - 4.0;
-        let places = [(0, "start"), (self.bins / 2, "middle"), (self.bins, "end")];
-        // Of one bin, the middle is the start.
-        for (bin, anchor) in places.into_iter().filter(|(bin, anchor)| *anchor != "middle" || *bin > 0) {
-            let (x, time) = (self.x(bin), clock(self.series.time_of(bin)));
-            let _ = write!(
-                self.out,
-                "<text class=\"time\" text-anchor=\"{anchor}\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>",
-                safe(&time)
-            );
+struct Curve {
+    class: String,
+    path: String,
+    title: Option<String>,
+}
+
+fn y(value: f64, top: f64) -> f64 {
+    HEIGHT * (1.0 - (value / top).clamp(0.0, 1.0))
+}
+
+impl Plot<'_> {
+    fn draw(&self, marks: &Marks) -> Markup {
+        let highest = self.values.iter().flatten().copied().fold(0.0, f64::max);
+        let label = match &self.limit {
+            Some((_, limit)) => format!("{}, at most {} {}, {limit}", self.name, short(highest), self.unit),
+            None => format!("{}, at most {} {}", self.name, short(highest), self.unit),
+        };
+        let values: Vec<String> = self.values.iter().map(|of| of.map_or_else(String::new, short)).collect();
+        let within = |mark: &&Mark| mark.time >= self.axis.start;
+        markup! {
+            div.plot {
+                div.scale {
+                    span.top { (short(self.top)) }
+                    span.name { (self.name) br; (self.unit) @if let Some((_, limit)) = &self.limit { br; b { (limit) } } }
+                    span { "0" }
+                }
+                svg viewBox={ "0 0 " (self.axis.bins) " " (HEIGHT) } preserveAspectRatio="none" role="img"
+                    aria-label=(label) data-name=(self.name) data-unit=(self.unit) data-values=(values.join(",")) {
+                    title { (label) }
+                    @for curve in &self.curves {
+                        path class=(curve.class) d=(curve.path) { @if let Some(title) = &curve.title { title { (title) } } }
+                    }
+                    @if let Some((limit, _)) = &self.limit {
+                        line.limit x1="0" x2=(self.axis.bins) y1=(decimal(y(*limit, self.top))) y2=(decimal(y(*limit, self.top))) {}
+                    }
+                    @for mark in marks.0.iter().filter(within) {
+                        @let x = decimal(self.axis.place(mark.time));
+                        line class={ "mark " (mark.severity.name()) } x1=(x) x2=(x) y1="0" y2=(HEIGHT) { title { (mark.text) } }
+                    }
+                }
+            }
         }
     }
+}
 
-    fn finish(mut self) -> String {
-        self.out.push_str("</svg>\n");
-        self.out
+/// Plots on one time axis.
+fn frame(axis: Axis, when: When<'_>, plots: &Markup) -> Markup {
+    let start = axis.start.nanos() / 1_000_000;
+    let end = axis.time_of(axis.bins);
+    markup! {
+        div.chart data-start=(start) data-bin=(axis.width) data-bins=(axis.bins) {
+            (plots)
+            div.times {
+                span { (when.second(axis.start)) }
+                span.middle { @if axis.bins > 1 { (when.second(axis.time_of(axis.bins / 2))) } }
+                span { (when.second(end)) }
+            }
+            output {}
+        }
     }
 }
 
-/// The accept queue against its limit, and what was dropped.
-pub(super) fn queue_and_drops(series: &Series, limit: u32, clock: impl Fn(Timestamp) -> String) -> String {
+/// A listener: its accept queue against its limit, what was dropped, what was accepted, half-open requests, and how long connections
+/// waited; each only if there was any.
+pub(super) fn listener(series: &Series, limit: u32, when: When<'_>, marks: &Marks) -> Markup {
+    let axis = Axis::of(series);
+    let mut plots = vec![queue(series, axis, limit)];
+    #[expect(clippy::cast_precision_loss, reason = "a picture")]
+    let per_second = |count: u64| count as f64 / series.width.max(1) as f64;
+    for (name, class, values) in [
+        ("dropped", "drops", series.bins.iter().map(|bin| Some(per_second(bin.drops))).collect::<Vec<_>>()),
+        ("accepted", "accepted", series.bins.iter().map(|bin| Some(per_second(bin.accepted))).collect()),
+    ] {
+        plots.extend(bars(name, "per second", class, axis, values));
+    }
+    let half_open = series.bins.iter().map(|bin| bin.syn_queue.map(f64::from)).collect();
+    plots.extend(bars("half-open", "requests", "half-open", axis, half_open));
+    let drawn = markup! {
+        @for plot in &plots { (plot.draw(marks)) }
+        @if let Some(map) = heat_map(series, axis, when) { (map) }
+    };
+    frame(axis, when, &drawn)
+}
+
+fn queue(series: &Series, axis: Axis, limit: u32) -> Plot<'static> {
     let deepest = series.bins.iter().filter_map(|bin| bin.queue).max().unwrap_or(0);
-    let drops = series.bins.iter().map(|bin| bin.drops).max().unwrap_or(0);
     // A limit far above everything that happened would flatten the curve.
     let shown = limit <= deepest.saturating_mul(4).max(8);
     let top = f64::from(if shown { deepest.max(limit) } else { deepest.max(1) }) * 1.1;
-    let label =
-        format!("accept queue, at most {deepest} of {limit}; at most {drops} drops in {} s", series.width);
-    let mut plot = Plot::new(series, series.bins.len(), top, HEIGHT, &label);
-    plot.rule(0.0, "axis", "0");
-    if shown {
-        plot.rule(f64::from(limit), "limit", &format!("limit {limit}"));
-    } else {
-        plot.rule(f64::from(deepest), "grid", &deepest.to_string());
+    let values: Vec<Option<f64>> = series.bins.iter().map(|bin| bin.queue.map(f64::from)).collect();
+    Plot {
+        name: "accept queue",
+        unit: "connections",
+        axis,
+        top,
+        limit: shown.then(|| (f64::from(limit), format!("limit {limit}"))),
+        curves: vec![Curve { class: "queue".to_owned(), path: steps(&values, top, 1.0), title: None }],
+        values,
     }
-    // Drops behind, on a scale of their own.
-    for (index, bin) in series.bins.iter().enumerate().filter(|(_, bin)| bin.drops > 0) {
-        #[expect(clippy::cast_precision_loss, reason = "a picture")]
-        let share = bin.drops as f64 / drops.max(1) as f64;
-        let (x, next, height) = (plot.x(index), plot.x(index + 1), HEIGHT * share);
-        let text = format!("{}: {} drops", clock(series.time_of(index)), bin.drops);
-        let _ = write!(
-            plot.out,
-            "<rect class=\"drops\" x=\"{x:.1}\" width=\"{:.1}\" y=\"{:.1}\" height=\"{height:.1}\"><title>{}</title></rect>",
-            (next - x).max(1.0),
-            ABOVE + HEIGHT - height,
-            safe(&text)
-        );
+}
+
+/// Bars from the bottom; none if all are zero.
+fn bars<'a>(
+    name: &'a str,
+    unit: &'a str,
+    class: &str,
+    axis: Axis,
+    values: Vec<Option<f64>>,
+) -> Option<Plot<'a>> {
+    let highest = values.iter().flatten().copied().fold(0.0, f64::max);
+    if highest <= 0.0 {
+        return None;
     }
+    let top = highest * 1.1;
     let mut path = String::new();
-    for (index, bin) in series.bins.iter().enumerate() {
-        let Some(queue) = bin.queue else { continue };
-        let (x, next, y) = (plot.x(index), plot.x(index + 1), plot.y(f64::from(queue)));
-        let step = if path.is_empty() { 'M' } else { 'L' };
-        let _ = write!(path, "{step}{x:.1} {y:.1}H{next:.1}");
+    for (bin, value) in values.iter().enumerate() {
+        if let Some(value) = value.filter(|value| *value > 0.0) {
+            let _ = write!(path, "M{bin} {HEIGHT}V{}h1V{HEIGHT}z", decimal(y(value, top)));
+        }
     }
-    let _ = write!(plot.out, "<path class=\"queue\" d=\"{path}\"/>");
-    plot.times(clock);
-    plot.finish()
-        + "<p class=\"legend\"><i class=\"queue\"></i> accept queue <i class=\"drops\"></i> drops</p>"
+    let curves = vec![Curve { class: class.to_owned(), path, title: None }];
+    Some(Plot { name, unit, axis, top, values, limit: None, curves })
+}
+
+/// A curve of steps, each bin `width` wide; where nothing is known there is a gap.
+fn steps(values: &[Option<f64>], top: f64, width: f64) -> String {
+    let mut path = String::new();
+    let mut drawing = false;
+    for (bin, value) in values.iter().enumerate() {
+        let Some(value) = value else {
+            drawing = false;
+            continue;
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a few hundred bins")]
+        let (from, to) = (bin as f64 * width, (bin + 1) as f64 * width);
+        let step = if drawing { 'L' } else { 'M' };
+        let _ = write!(path, "{step}{} {}H{}", decimal(from), decimal(y(*value, top)), decimal(to));
+        drawing = true;
+    }
+    path
 }
 
 /// How long connections waited for accept(), over time; `None` if no wait is known.
-pub(super) fn heat_map(series: &Series, clock: impl Fn(Timestamp) -> String) -> Option<String> {
+fn heat_map(series: &Series, axis: Axis, when: When<'_>) -> Option<Markup> {
     let most = series.bins.iter().flat_map(|bin| &bin.waits).max().copied().filter(|most| *most > 0)?;
     let used =
         |bucket: &usize| series.bins.iter().any(|bin| bin.waits.get(*bucket).is_some_and(|count| *count > 0));
     let lowest = (0..WAIT_BUCKETS).find(used)?;
     let highest = (0..WAIT_BUCKETS).rev().find(used)?;
-    #[expect(clippy::cast_precision_loss, reason = "26 buckets")]
-    let rows = (highest - lowest + 1) as f64;
-    let mut plot = Plot::new(series, series.bins.len(), rows, 10.0 * rows, "accept waits over time");
-    for bucket in lowest..=highest {
-        #[expect(clippy::cast_precision_loss, reason = "26 buckets")]
-        let level = (bucket - lowest) as f64;
-        let y = plot.y(level + 1.0);
-        let name = wait_in_words(wait_bucket_start_ns(bucket));
-        if bucket == lowest || bucket == highest || (bucket - lowest) % 3 == 0 {
-            let _ = write!(
-                plot.out,
-                "<text class=\"scale\" x=\"{:.1}\" y=\"{:.1}\">{name}</text>",
-                LEFT - 6.0,
-                y + 9.0
-            );
-        }
-        for (index, bin) in series.bins.iter().enumerate() {
+    let rows = highest - lowest + 1;
+    let words = |bucket| wait_in_words(wait_bucket_start_ns(bucket));
+    let mut cells: Vec<(usize, usize, String, String)> = Vec::new();
+    for (index, bin) in series.bins.iter().enumerate() {
+        for bucket in lowest..=highest {
             let Some(count) = bin.waits.get(bucket).copied().filter(|count| *count > 0) else { continue };
             #[expect(clippy::cast_precision_loss, reason = "a colour")]
             let strength = 0.15 + 0.85 * (count as f64).ln_1p() / (most as f64).ln_1p();
-            let (x, next) = (plot.x(index), plot.x(index + 1));
-            let text = format!("{}: {count} waited {name} or longer", clock(series.time_of(index)));
-            let _ = write!(
-                plot.out,
-                "<rect class=\"heat\" fill-opacity=\"{strength:.2}\" x=\"{x:.1}\" width=\"{:.1}\" y=\"{y:.1}\" height=\"10\"><title>{}</title></rect>",
-                (next - x).max(1.0),
-                safe(&text)
-            );
+            let text =
+                format!("{}: {count} waited {} or longer", when.second(axis.time_of(index)), words(bucket));
+            cells.push((index, highest - bucket, format!("{strength:.2}"), text));
         }
     }
-    plot.times(clock);
-    Some(plot.finish() + "<p class=\"legend\"><i class=\"heat\"></i> accept waits (stronger: more)</p>")
+    let label = format!("accept waits over time, from {} to {}", words(lowest), words(highest));
+    Some(markup! {
+        div.plot.waits {
+            div.scale {
+                span.top { (words(highest)) }
+                span.name { "accept wait" br; "stronger: more" }
+                span { (words(lowest)) }
+            }
+            svg viewBox={ "0 0 " (axis.bins) " " (rows) } preserveAspectRatio="none" role="img" aria-label=(label) {
+                title { (label) }
+                @for (x, y, strength, text) in &cells {
+                    rect.heat fill-opacity=(strength) x=(x) y=(y) width="1" height="1" { title { (text) } }
+                }
+            }
+        }
+    })
 }
 
 fn wait_in_words(ns: u64) -> String {
@@ -177,43 +273,68 @@ fn wait_in_words(ns: u64) -> String {
     }
 }
 
-/// Several curves in one picture.
-pub(super) fn lines(curves: &[Line<'_>], clock: impl Fn(Timestamp) -> String) -> String {
-    let Some(first) = curves.first() else { return String::new() };
-    let widest = curves.iter().map(|of| of.series.width).max().unwrap_or(1);
+/// Several curves of one quantity in one picture.
+pub(super) fn lines(name: &str, unit: &str, curves: &[Line<'_>], when: When<'_>, marks: &Marks) -> Markup {
+    let Some(first) = curves.first() else { return Markup::default() };
+    let widest = curves.iter().map(|of| of.series.width).max().unwrap_or(1).max(1);
     // All on the time of the longest; each keeps its own bins.
     let seconds = |of: &Series| u64::try_from(of.bins.len()).unwrap_or(0) * of.width;
     let longest = curves.iter().map(|of| seconds(of.series)).max().unwrap_or(1);
-    let bins = usize::try_from(longest.div_ceil(widest)).unwrap_or(1);
-    let levels = curves.iter().flat_map(|of| &of.series.bins).filter_map(|bin| bin.level);
-    #[expect(clippy::cast_precision_loss, reason = "a picture")]
-    let top = levels.max().unwrap_or(1) as f64 * 1.1;
-    let frame = Series { width: widest, ..Series::new(first.series.start) };
-    let mut plot = Plot::new(&frame, bins, top, HEIGHT, "over time");
-    plot.rule(0.0, "axis", "0");
-    plot.rule(top / 1.1, "grid", &format!("{:.0}", top / 1.1));
-    let mut legend = String::from("<p class=\"legend\">");
-    for (number, curve) in curves.iter().enumerate() {
-        let mut path = String::new();
-        let mut held = None;
-        for (index, bin) in curve.series.bins.iter().enumerate() {
-            let level = if curve.holds { bin.level.or(held) } else { Some(bin.level.unwrap_or(0)) };
-            held = level;
-            let Some(level) = level else { continue };
-            #[expect(clippy::cast_precision_loss, reason = "a picture")]
-            let (share, y) = (curve.series.width as f64 / widest as f64, plot.y(level as f64));
-            #[expect(clippy::cast_precision_loss, reason = "a few hundred bins")]
-            let at = |index: usize| LEFT + WIDTH * index as f64 * share / plot.bins as f64;
-            let step = if path.is_empty() { 'M' } else { 'L' };
-            let _ = write!(path, "{step}{:.1} {y:.1}H{:.1}", at(index), at(index + 1));
+    let bins = usize::try_from(longest.div_ceil(widest)).unwrap_or(1).max(1);
+    let axis = Axis { start: first.series.start, width: widest, bins };
+    let levels: Vec<Vec<Option<f64>>> = curves.iter().map(levels).collect();
+    let highest = levels.iter().flatten().flatten().copied().fold(1.0, f64::max);
+    let top = highest * 1.1;
+    let drawn = curves.iter().zip(&levels).enumerate().map(|(number, (curve, levels))| {
+        #[expect(clippy::cast_precision_loss, reason = "a picture")]
+        let width = curve.series.width as f64 / widest as f64;
+        Curve {
+            class: format!("c{number}"),
+            path: steps(levels, top, width),
+            title: Some(curve.name.to_owned()),
         }
-        let _ = write!(
-            plot.out,
-            "<path class=\"c{number}\" d=\"{path}\"><title>{}</title></path>",
-            safe(curve.name)
-        );
-        let _ = write!(legend, "<i class=\"c{number}\"></i> {} ", safe(curve.name));
-    }
-    plot.times(clock);
-    plot.finish() + &legend + "</p>"
+    });
+    // Under the pointer: the sum of what is drawn.
+    let sum = |bin: usize| {
+        let of = |(curve, levels): (&Line<'_>, &Vec<Option<f64>>)| {
+            let narrow = usize::try_from(widest / curve.series.width.max(1)).unwrap_or(1).max(1);
+            levels.get(bin * narrow).copied().flatten()
+        };
+        curves.iter().zip(&levels).filter_map(of).reduce(|a, b| a + b)
+    };
+    let plot = Plot {
+        name,
+        unit,
+        axis,
+        top,
+        values: (0..bins).map(sum).collect(),
+        limit: None,
+        curves: drawn.collect(),
+    };
+    let plots = markup! {
+        (plot.draw(marks))
+        p.legend { @for (number, curve) in curves.iter().enumerate() { i class={ "c" (number) } {} " " (curve.name) " " } }
+    };
+    markup! { figure { figcaption { (name) } (frame(axis, when, &plots)) } }
+}
+
+fn levels(curve: &Line<'_>) -> Vec<Option<f64>> {
+    let mut held = None;
+    let level = |bin: &crate::report::Bin| {
+        held = if curve.holds { bin.level.or(held) } else { Some(bin.level.unwrap_or(0)) };
+        #[expect(clippy::cast_precision_loss, reason = "a picture")]
+        held.map(|level: u64| level as f64)
+    };
+    curve.series.bins.iter().map(level).collect()
+}
+
+/// Two digits behind the point at most.
+fn decimal(value: f64) -> String {
+    let text = format!("{value:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// For people: digits that say something.
+fn short(value: f64) -> String {
+    if value >= 100.0 { format!("{value:.0}") } else { decimal(value) }
 }

@@ -67,6 +67,9 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     if first.owners.is_empty() && !first.is_kernel_s() {
         return Found::unknown("which process should accept is not known");
     }
+    if let Some(found) = was_at_limit(facts, address) {
+        return found;
+    }
     let accepted = accepted(&listeners);
     let before: Option<u32> = listeners.iter().map(|listener| facts.depth_before(listener)).sum();
     let seen = match (accepted, before) {
@@ -77,6 +80,25 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
         (None, _) => String::new(),
     };
     Found::fine(format!("its processes are not stopped and may open files; {waiting} wait{seen}"))
+}
+
+/// An owner was at its limit of open files when the watch began, and is not any more.
+fn was_at_limit(facts: &Facts, address: &AddressFacts) -> Option<Found> {
+    let before = facts.before(address)?;
+    let at_limit = before.iter().find_map(|listener| {
+        let owner = listener.owners.iter().find(|owner| owner.process.is_at_file_limit())?;
+        Some((*listener, owner.process.who.pid))
+    });
+    let (listener, pid) = at_limit?;
+    let text = format!(
+        "pid {pid} of {} was at its limit of open files when the watch began, and is not now: while it is, accept() fails, or clients are cut off at once",
+        name(listener)
+    );
+    let raise = Remedy::command(
+        "raise the limit on open files, then look for connections that are never closed",
+        format!("prlimit --pid {pid} --nofile=65536"),
+    );
+    Some(Found::Problem(Verdict::new("fd-limit", Confidence::Possible, text).advise(raise)))
 }
 
 /// Connections that were accepted while this was watched; `None` where the probes do not show it.

@@ -3,6 +3,14 @@
 use crate::finding::{Confidence, Remedy};
 use crate::why::{AddressFacts, Facts, Found, Verdict};
 
+/// SYNs that were seen to arrive at the listeners of an address; `None` where they are not seen.
+pub(super) fn seen(facts: &Facts, address: &AddressFacts) -> Option<u64> {
+    facts.seen.as_ref().filter(|seen| seen.untraced.is_none())?;
+    let mut listeners = facts.listeners_at(address).peekable();
+    listeners.peek()?;
+    listeners.map(|listener| listener.traced.as_ref()?.totals.syns).sum()
+}
+
 pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     let Some(seen) = &facts.seen else {
         return Found::unknown("arrivals are only seen while watching (--for)");

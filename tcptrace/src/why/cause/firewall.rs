@@ -1,9 +1,9 @@
 //! Whether something inside this host drops or rejects the handshake before it reaches the listener.
 
-use super::{as_found, name};
-use crate::event::NetfilterQueue;
+use super::{arrivals, as_found, name};
+use crate::event::{FoundRule, NetfilterQueue, RuleDeed};
 use crate::finding::{Confidence, Finding, Remedy, Value};
-use crate::why::{AddressFacts, Facts, Found, Place, ProbeOutcome, Verdict};
+use crate::why::{AddressFacts, Facts, Found, Place, ProbeOutcome, Ruled, Verdict};
 
 pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     if let Some(finding) = facts.finding(address, &["handshake-dropped"]) {
@@ -75,19 +75,60 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
         } else {
             String::new()
         };
+        let what = match &address.ruled {
+            Some(ruled) => format!("a rule that every such SYN meets {} ({})", does(&ruled.rule), place_of(ruled)),
+            None => "both ends are on this host, so this host drops the SYN or its answer, whether or not the probes show where. It may be a firewall rule, a queue of NFQUEUE that no program reads, a filter of the control group, a TCP MD5 key or socket filter of the listener, tc or XDP".to_owned(),
+        };
         let text = format!(
-            "SYNs to it are sent again without an answer{some}, though it listens and has room: both ends are on this host, so this host drops the SYN or its answer, whether or not the probes show where. It may be a firewall rule, a queue of NFQUEUE that no program reads, a filter of the control group, a TCP MD5 key or socket filter of the listener, tc or XDP"
+            "SYNs to it are sent again without an answer{some}, though it listens and has room: {what}"
         );
-        return Found::Problem(Verdict::new("dropped-on-this-host", confidence, text).advise(rules(server)));
+        let verdict = Verdict::new("dropped-on-this-host", confidence, text);
+        return Found::Problem(match &address.ruled {
+            Some(ruled) => mended(verdict, ruled),
+            None => verdict.advise(rules(server)),
+        });
     }
     if rejected && facts.before(address).is_some_and(|before| before.is_empty()) {
         return Found::unknown("a SYN to it was refused; the listener came only while this was watched");
     }
     if rejected {
-        let text = "a SYN to it is refused, though it listens: a firewall on this host rejects it, or the listener was not there at that moment";
-        return Found::Problem(Verdict::new("rejected", Confidence::Likely, text).advise(rules(server)));
+        let what = match &address.ruled {
+            Some(ruled) => {
+                format!("a rule that every such SYN meets {} ({})", does(&ruled.rule), place_of(ruled))
+            }
+            None => {
+                "a firewall on this host rejects it, or the listener was not there at that moment".to_owned()
+            }
+        };
+        let verdict = Verdict::new(
+            "rejected",
+            Confidence::Likely,
+            format!("a SYN to it is refused, though it listens: {what}"),
+        );
+        return Found::Problem(match &address.ruled {
+            Some(ruled) => mended(verdict, ruled),
+            None => verdict.advise(rules(server)),
+        });
+    }
+    let came = arrivals::seen(facts, address);
+    // No client tried, or what one sent is not seen: the rules still tell what would become of it, if it ends here.
+    let ends_here = address.doubt_of_server().is_none() && address.steered.may.is_empty();
+    let meets = ends_here && came.unwrap_or(0) == 0 && !is_served(facts, address);
+    if let Some(ruled) = address.ruled.as_ref().filter(|_| meets) {
+        let text = format!(
+            "a rule that every SYN to it from here meets {} ({})",
+            does(&ruled.rule),
+            place_of(ruled)
+        );
+        return Found::Problem(mended(Verdict::new("firewall-rule", Confidence::Likely, text), ruled));
     }
     match &facts.seen {
+        Some(seen) if seen.sees_drops && came == Some(0) && address.probe.is_none() => {
+            Found::unknown(format!(
+                "no SYN came in {:.1} s, so none could be dropped before the listener",
+                seen.span.as_secs_f64()
+            ))
+        }
         Some(seen) if seen.sees_drops => Found::fine(format!(
             "no drop before the listener was seen in {:.1} s, and no SYN was sent again",
             seen.span.as_secs_f64()
@@ -97,6 +138,45 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
         ),
         None => Found::unknown("what is dropped before the listener is only seen while watching (--for)"),
     }
+}
+
+/// What a rule does with a SYN, as the end of a sentence that begins with the rule.
+fn does(rule: &FoundRule) -> String {
+    match (rule.deed, rule.queue) {
+        (RuleDeed::Policy, _) => "drops it, which is the chain's policy for what no rule accepts".to_owned(),
+        (RuleDeed::Reject, _) => "rejects it by RST or an ICMP message".to_owned(),
+        (RuleDeed::Queue, Some(number)) => format!(
+            "hands it to netfilter queue {number}, which no program reads: the kernel drops what it cannot queue, unless the rule says bypass"
+        ),
+        _ => "drops it".to_owned(),
+    }
+}
+
+/// `table inet filter, chain input, handle 7, in network namespace web (4026532146)`.
+fn place_of(ruled: &Ruled) -> String {
+    format!("{}, in {}", ruled.rule.place, ruled.at)
+}
+
+/// A verdict with what to do about the rule.
+fn mended(verdict: Verdict, ruled: &Ruled) -> Verdict {
+    let verdict = match ruled.rule.deed {
+        RuleDeed::Queue => verdict
+            .advise(Remedy::text("start the program that reads the queue (an IPS such as Suricata, a filter such as OpenSnitch)"))
+            .advise(Remedy::command(
+                "or let packets pass while it does not run: `bypass` in the rule; queues that are read",
+                ruled.at.command("cat /proc/net/netfilter/nfnetlink_queue"),
+            )),
+        _ => verdict,
+    };
+    verdict.advise(Remedy::command(
+        "if it is not meant so, accept these packets before this rule, or delete it",
+        ruled.at.command("nft -a list ruleset"),
+    ))
+}
+
+/// Whether a connection to it was accepted while this was watched, or one of ours was completed.
+fn is_served(facts: &Facts, address: &AddressFacts) -> bool {
+    matches!(address.probe, Some(ProbeOutcome::Connected { .. })) || others_are_accepted(facts, address)
 }
 
 fn is_one(finding: &Finding) -> bool {

@@ -15,7 +15,7 @@ fn line(kind: &str, content: Value) -> Value {
 fn coverage_line(tier: &str, observations: Value) -> Value {
     line(
         "coverage",
-        json!({"kernel": "6.12", "tier": tier, "observations": observations, "filters": [], "hindrances": [],
+        json!({"kernel": "6.12", "architecture": "x86_64", "tier": tier, "observations": observations, "filters": [], "hindrances": [],
             "missing": []}),
     )
 }
@@ -297,7 +297,8 @@ fn a_silent_probe_is_caught() {
         let observations = json!([
             {"name": "accept", "status": "attached", "via": "fexit inet_csk_accept", "reason": null}]);
         let coverage = coverage_line("fexit", observations);
-        problems(Judge::SelfTest, Tier::Auto, format!("{coverage}\n{probe}\n").as_bytes())
+        let record = record_line("fexit inet_csk_accept", true, json!([]));
+        problems(Judge::SelfTest, Tier::Auto, format!("{coverage}\n{probe}\n{record}\n").as_bytes())
     };
     let probe = |fired: bool| {
         line(
@@ -312,4 +313,37 @@ fn a_silent_probe_is_caught() {
     detached["attached"] = false.into();
     assert_caught(&run(detached), "does not say why");
     assert_caught(&run(summary_line(json!({}), json!([]))), "names no probe");
+}
+
+fn record_line(via: &str, seen: bool, wrong: Value) -> Value {
+    line(
+        "record",
+        json!({"observation": "accept", "record": "accept at port 1", "family": "v4", "via": via, "seen": seen,
+            "wrong": wrong}),
+    )
+}
+
+#[test]
+fn a_record_that_is_wrong_or_does_not_come_is_caught() {
+    let run = |records: &str| {
+        let observations = json!([{"name": "accept", "status": "attached", "via": "kprobe security_sock_graft",
+            "reason": "no trampolines"}]);
+        let coverage = coverage_line("kprobe", observations);
+        let probe = line(
+            "probe",
+            json!({"name": "kprobe security_sock_graft", "program": "accept", "observations": ["accept"],
+                "attached": true, "fired": true, "not_tried": null, "runs": 1}),
+        );
+        let text = format!("{coverage}\n{probe}\n{records}\n");
+        problems(Judge::SelfTest, Tier::AutoByKprobe, text.as_bytes())
+    };
+    let record =
+        |seen: bool, wrong: Value| record_line("kprobe security_sock_graft", seen, wrong).to_string();
+    assert_eq!(run(&record(true, json!([]))), Vec::<String>::new());
+    assert_caught(&run(&record(false, json!([]))), "kprobe security_sock_graft");
+    assert_caught(
+        &run(&record(true, json!([{"field": "pid", "expected": 1, "seen": 0}]))),
+        "is not what was done",
+    );
+    assert_caught(&run(""), "compares no record");
 }
