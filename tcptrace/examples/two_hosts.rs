@@ -3,7 +3,7 @@
 //!
 //! Prints one JSON object with the paths of both namespaces, waits for a line on stdin, plays, and prints what happened.
 
-use std::io::{BufRead as _, Write as _};
+use std::io::BufRead as _;
 use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
@@ -63,7 +63,9 @@ fn main() -> Result<()> {
 }
 
 fn say(line: &serde_json::Value) -> Result<()> {
-    Ok(writeln!(std::io::stdout(), "{line}")?)
+    let mut out = tcptrace::output::stdout_lines();
+    tcptrace::output::go_on(out.text(&format!("{line}\n")))?;
+    Ok(tcptrace::output::go_on(out.flush())?)
 }
 
 fn tcp() -> Result<OwnedFd> {

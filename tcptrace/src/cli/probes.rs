@@ -58,12 +58,15 @@ pub(super) fn run(args: &ProbesArgs) -> Result<Exit, Failure> {
     if silent > 0 {
         problems.push(format!("{silent} attached probes did not fire"));
     }
-    let wrong: Vec<String> = tested
+    let mut wrong: Vec<String> = tested
         .records
         .iter()
         .filter(|of| !of.is_right())
-        .map(|of| of.expected.observation.to_owned())
+        .map(|of| format!("{} (by {})", of.expected.observation, via(&tracer, of.expected.observation)))
         .collect();
+    // Over IPv4 and IPv6.
+    wrong.sort();
+    wrong.dedup();
     if !wrong.is_empty() {
         problems.push(format!("what was observed is not what was done: {}", wrong.join(", ")));
     }
@@ -181,6 +184,12 @@ fn print(tracer: &Tracer, tested: Option<&SelfTest>, json: bool) -> io::Result<u
     Ok(silent)
 }
 
+/// What makes an observation.
+fn via<'a>(tracer: &'a Tracer, observation: &str) -> &'a str {
+    let observed = tracer.coverage().observations.iter().find(|of| of.name == observation);
+    observed.map_or("", |observed| observed.via.as_str())
+}
+
 /// What it comes to.
 fn summary(tracer: &Tracer, tested: Option<&SelfTest>, silent: usize, misses: Option<&str>) -> SummaryLine {
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
@@ -202,8 +211,7 @@ fn summary(tracer: &Tracer, tested: Option<&SelfTest>, silent: usize, misses: Op
 
 fn print_record(tracer: &Tracer, compared: &Compared, output: &mut Output<impl io::Write>) -> io::Result<()> {
     let Compared { expected, family, wrong } = compared;
-    let observed = tracer.coverage().observations.iter().find(|of| of.name == expected.observation);
-    let via = observed.map_or("", |observed| observed.via.as_str());
+    let via = via(tracer, expected.observation);
     match output {
         Output::Json(out) => {
             let line = RecordLine {
@@ -217,19 +225,19 @@ fn print_record(tracer: &Tracer, compared: &Compared, output: &mut Output<impl i
             go_on(out.write(tape::now(), &line.into()))
         }
         Output::Text(out) => {
-            let word = match wrong.as_deref() {
-                Some([]) => "right",
-                Some(_) => "WRONG",
-                None => "NO RECORD",
+            let (word, by) = match wrong.as_deref() {
+                Some([]) => ("right", String::new()),
+                Some(_) => ("WRONG", format!(" (by {via})")),
+                None => ("NO RECORD", format!(" (by {via})")),
             };
             let told = |of: &Wrong| {
                 let seen = of.seen.map_or_else(|| "nothing".to_owned(), |seen| seen.to_string());
                 format!("{} is {seen}, not {}", of.field, of.expected)
             };
             let wrong: Vec<String> = wrong.iter().flatten().map(told).collect();
-            let by =
-                if wrong.is_empty() { String::new() } else { format!(": {} (by {via})", wrong.join(", ")) };
-            out.say(format_args!("  {word:12} {} over {}{by}", expected.in_words(), family.name()))
+            let wrong = if wrong.is_empty() { String::new() } else { format!(": {}", wrong.join(", ")) };
+            let what = format!("{} over {}", expected.in_words(), family.name());
+            out.say(format_args!("  {word:12} {what:44} for {}{wrong}{by}", expected.observation))
         }
     }
 }

@@ -5,12 +5,17 @@
 //! to the listener whose queue, polled from sock_diag, was full around that time; if there were several, it cannot be told how
 //! much belongs to which.
 
+use std::time::Duration;
+
 use crate::event::{CounterSample, Timestamp};
 
 use super::inference::{PATIENCE, SKEW, dropped_since};
 use super::listener::{InferredSyns, Listener, ListenerId};
 use super::listeners::Listeners;
 use super::namespace::{Inference, Namespace};
+
+/// How long growth waits for a listener whose queue is seen full, before one that only dropped something is taken for it.
+const LATE: Duration = Duration::from_secs(1);
 
 /// What becomes of a SYN at a full SYN queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,17 +55,21 @@ fn attribute_one(
         *fate.waiting(&mut namespace.inference) = None;
         return Vec::new();
     }
-    let candidates = fate.candidates(netns, namespace, listeners, read);
-    let waiting = fate.waiting(&mut namespace.inference);
-    if candidates.is_empty() {
-        let since = *waiting.get_or_insert(now);
-        if now.since(since) >= PATIENCE {
-            *waiting = None;
+    let since = *fate.waiting(&mut namespace.inference).get_or_insert(now);
+    let (full, dropping) = fate.candidates(netns, namespace, listeners, since.min(read));
+    let candidates = match now.since(since) {
+        _ if !full.is_empty() => full,
+        // Its queue was looked at a moment too late; what the counter counts is certain all the same. A listener that drops for
+        // another reason must not be taken for one whose queue is just about to be looked at.
+        waited if waited >= LATE && !dropping.is_empty() => dropping,
+        waited if waited >= PATIENCE => {
+            *fate.waiting(&mut namespace.inference) = None;
             *fate.explained(&mut namespace.inference) = grown;
+            return Vec::new();
         }
-        return Vec::new();
-    }
-    *waiting = None;
+        _ => return Vec::new(),
+    };
+    *fate.waiting(&mut namespace.inference) = None;
     *fate.explained(&mut namespace.inference) = grown;
     let shared = candidates.len() > 1;
     let weights: u64 = candidates.iter().map(|(_, weight)| *weight).fold(0, u64::saturating_add);
@@ -116,14 +125,15 @@ impl Fate {
         }
     }
 
-    /// The listeners that it may have happened to, and how much by their own count.
+    /// The listeners that it may have happened to since then, and how much by their own count: those whose queue was seen full, and
+    /// others that dropped something.
     fn candidates(
         self,
         netns: u32,
         namespace: &Namespace,
         listeners: &Listeners,
-        read: Timestamp,
-    ) -> Vec<(ListenerId, u64)> {
+        since: Timestamp,
+    ) -> (Vec<(ListenerId, u64)>, Vec<(ListenerId, u64)>) {
         let knobs = &namespace.knobs;
         // With 2, cookies are always sent. Without cookies only, the last quarter is kept for known peers.
         let may_be = match self {
@@ -132,9 +142,9 @@ impl Fate {
             Self::Reserved => knobs.syncookies == Some(0),
         };
         if !may_be {
-            return Vec::new();
+            return Default::default();
         }
-        let before = read.before(SKEW);
+        let before = since.before(SKEW);
         let mine = listeners.iter().filter(|listener| {
             listener.endpoints.netns == netns
                 && listener.readings.latest().is_some_and(|latest| latest.time >= before)
@@ -150,13 +160,12 @@ impl Fate {
             if self.fills(listener, before, knobs.max_syn_backlog) {
                 full.push(candidate);
             } else if self == Self::Dropped && dropped.is_some() {
-                // The queue was looked at a moment too late; what the counter counts is certain all the same.
                 dropping.push(candidate);
             }
         }
-        let mut chosen = if full.is_empty() { dropping } else { full };
-        chosen.sort_unstable();
-        chosen
+        full.sort_unstable();
+        dropping.sort_unstable();
+        (full, dropping)
     }
 
     /// Whether so many requests were seen since `before` that this is what becomes of a SYN. Whether a queue exactly at its

@@ -210,4 +210,18 @@ impl LossPlace {
             Self::Recording => "recording",
         }
     }
+
+    /// Why it was lost, as a sentence.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::RingBuffer => "the ring buffer was full",
+            Self::KernelTable => "a table in the kernel was full",
+            Self::Probe => "the kernel skipped a probe",
+            Self::Preempted => "the kernel skipped a probe, as another task was preempted in it",
+            Self::Decode => "a record could not be decoded",
+            Self::UserTable => "a table of tcptrace was full",
+            Self::Output => "the output was too slow",
+            Self::Recording => "the recording is damaged",
+        }
+    }
 }

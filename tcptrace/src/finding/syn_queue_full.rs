@@ -603,6 +603,34 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_that_drops_for_another_reason_is_not_the_one_with_the_full_queue() {
+        let mut play = Play::polled(4096, ObservationStatus::Attached);
+        play.knobs_with(4096, 0);
+        // No route leads back to its clients.
+        let mut other = Server::new(200, "0.0.0.0:1090", 128);
+        other.listen(&mut play, task(7000, "elsewhere"), Some(128), 4096);
+        let mut server = polled_server(&mut play, 4, 0);
+        for at in (0..6000_u64).step_by(200) {
+            other.socket_drops += 1;
+            // Its queue is full from the third second on; the counter was read a moment before that was seen.
+            server.socket_drops = at.saturating_sub(2200) / 100;
+            server.totals.syn_queue_max = Some(if at > 2400 { 5 } else { 0 });
+            for server in [&other, &server] {
+                play.send(at + 1, server.polled_sample());
+            }
+            if at % 1000 == 400 {
+                let mut counters = CounterSample { netns: NETNS, ..CounterSample::default() };
+                counters.req_queue_full_drop = Some(u64::from(at >= 2400) + at.saturating_sub(2400) / 100);
+                counters.listen_overflows = Some(0);
+                counters.listen_drops = Some(100);
+                play.send(at + 2, Kind::CounterSample(Box::new(counters)));
+                play.tick(at + 3);
+            }
+        }
+        assert_eq!(play.only().subject.address.map(|at| at.port()), Some(1080), "{:#?}", play.findings);
+    }
+
+    #[test]
     fn silent_clients_of_a_deferring_server_fill_the_queue() {
         let mut play = Play::polled(4096, ObservationStatus::Attached);
         let mut server = polled_server(&mut play, 32, 1);

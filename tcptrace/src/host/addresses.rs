@@ -51,6 +51,15 @@ pub fn device_of(netns: &Netns, ip: IpAddr) -> Option<String> {
     in_netns(netns, find).ok().flatten()
 }
 
+/// The first address of a device of `netns`, of one family; `None` if it has none, or that cannot be asked.
+pub fn first_of(netns: &Netns, device: &str, ipv6: bool) -> Option<IpAddr> {
+    let find = || {
+        let mut all = getifaddrs().ok()?.filter(|on| on.interface_name == device);
+        all.find_map(|on| on.address.as_ref().and_then(address).filter(|ip| ip.is_ipv6() == ipv6))
+    };
+    in_netns(netns, find).ok().flatten()
+}
+
 /// `IFA_F_DADFAILED`, `IFA_F_OPTIMISTIC` and `IFA_F_TENTATIVE` (`include/uapi/linux/if_addr.h`).
 const DAD_FAILED: u8 = 0x08;
 const OPTIMISTIC: u8 = 0x04;

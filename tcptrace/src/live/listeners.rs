@@ -9,7 +9,7 @@ use tcptrace_common::listener::{HISTOGRAM_BUCKETS, ListenerState, PREFIX_BITS_V4
 use zerocopy::IntoBytes as _;
 
 use super::polled::ByPort;
-use super::{Live, places};
+use super::{Live, places, polled};
 use crate::event::{
     Distribution, Event, Kind, ListenerRef, ListenerSample, ListenerTotals, OwnerConfidence, PrefixSample,
     Timestamp, listener_sample,
@@ -31,7 +31,10 @@ impl Live {
         let Some(mut polled) = self.polled.take() else { return };
         let listeners = self.places.listeners();
         let requests = self.syn_queues.look(&mut self.places, &listeners, self.moment);
-        let samples = polled.samples(&listeners, &self.by_port(), &requests, waiting_too);
+        let mut by_port = self.by_port();
+        let owns = |pid, inode| self.people.owners_of(inode).contains(&pid);
+        polled::give_to_listeners(&mut by_port, &listeners, &self.acceptors, owns);
+        let samples = polled.samples(&listeners, &by_port, &requests, waiting_too);
         self.polled = Some(polled);
         let now = self.moment;
         let mut strangers = Vec::new();

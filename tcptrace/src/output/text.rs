@@ -388,8 +388,8 @@ impl<W: Write> TextWriter<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn lost(&mut self, lost: &Lost) -> Written {
-        let line =
-            format!("{} lost {} {} at the {}", self.clock(lost.to), lost.count, lost.what, lost.place.name());
+        let (time, count, what) = (self.clock(lost.to), lost.count, &lost.what);
+        let line = format!("{time} lost {count} {what}: {}", lost.place.in_words());
         self.paragraph(Some(Meaning::Warning), &line)
     }
 

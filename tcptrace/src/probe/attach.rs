@@ -80,8 +80,16 @@ pub fn attach(
     tier: Tier,
     all: bool,
 ) -> Outcome {
-    let mut attacher =
-        Attacher { ebpf, btf, aya_btf, missing, tier, standing: BTreeMap::new(), loaded: BTreeSet::new() };
+    let mut attacher = Attacher {
+        ebpf,
+        btf,
+        aya_btf,
+        missing,
+        tier,
+        standing: BTreeMap::new(),
+        refused: BTreeMap::new(),
+        loaded: BTreeSet::new(),
+    };
     let wanted: Vec<&'static Observation> =
         observations().filter(|o| all || !WITH_ALL.contains(&o.name)).collect();
     let mut chosen: Vec<Choice> = wanted.iter().map(|o| attacher.choose(o, BackEnd::Fexit)).collect();
@@ -194,6 +202,8 @@ struct Attacher<'a> {
     tier: Tier,
     /// Attachments that stand, and for which observations. A program may serve several.
     standing: BTreeMap<(&'static str, &'static str), (Kind, Link, Vec<&'static str>)>,
+    /// Those that failed, and why: what refused a program once refuses it to the next observation as well.
+    refused: BTreeMap<(&'static str, &'static str), String>,
     loaded: BTreeSet<&'static str>,
 }
 
@@ -250,9 +260,14 @@ impl Attacher<'_> {
             }
             return Ok(target);
         }
-        let link = self
-            .load_and_attach(probe, target)
-            .map_err(|error| format!("{} {target}: {}", probe.kind.name(), explain(&error, probe.kind)))?;
+        if let Some(why) = self.refused.get(&(probe.program, target)) {
+            return Err(why.clone());
+        }
+        let link = self.load_and_attach(probe, target).map_err(|error| {
+            let why = format!("{} {target}: {}", probe.kind.name(), explain(&error, probe.kind));
+            self.refused.insert((probe.program, target), why.clone());
+            why
+        })?;
         self.standing.insert((probe.program, target), (probe.kind, link, vec![observation]));
         Ok(target)
     }
@@ -372,6 +387,12 @@ struct Done {
     gaps: Vec<String>,
 }
 
+/// What errno 524 means.
+const NO_TRAMPOLINE: &str = if cfg!(target_arch = "aarch64") {
+    "this kernel cannot attach there (errno 524: no trampolines, which arm64 has since Linux 6.4)"
+} else {
+    "this kernel cannot attach there (errno 524: more than six arguments, or no trampolines)"
+};
 const TRACEFS: &str = "tracefs may not be read (needs CAP_DAC_READ_SEARCH)";
 
 /// Whether a file that it takes may not be read.
@@ -394,10 +415,7 @@ pub(super) fn explain(error: &ProgramError, kind: Kind) -> String {
     match (error, errno) {
         (_, Some(libc::EPERM)) if is_confidential() => LOCKDOWN.to_owned(),
         (_, Some(libc::EPERM)) => "not permitted (capabilities or container policy)".to_owned(),
-        (_, Some(ENOTSUPP)) => {
-            "this kernel cannot attach there (errno 524: more than six arguments, or no trampolines)"
-                .to_owned()
-        }
+        (_, Some(ENOTSUPP)) => NO_TRAMPOLINE.to_owned(),
         (ProgramError::LoadError { io_error, verifier_log }, _) => {
             let log = verifier_log.to_string();
             let statistics = ["processed ", "stack depth ", "verification time "];

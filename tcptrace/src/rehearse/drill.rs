@@ -12,11 +12,12 @@ use std::{
 };
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, accept, bind,
-    connect, listen, sendto, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect,
+    listen, sendto, setsockopt, socket, sockopt,
 };
 
-pub use known::{Expected, Wrong};
+use known::HalfOpen;
+pub use known::{Expected, Value, Wrong};
 
 use super::{
     actor::{TcpDeferAccept, checksum, mptcp},
@@ -37,7 +38,7 @@ const MOMENT: Duration = Duration::from_millis(20);
 pub fn drill(stage: &Stage, ipv6: bool) -> Result<Vec<Expected>> {
     let ip: IpAddr = if ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
     stage.set_sysctl("net.ipv4.tcp_syncookies", 1)?;
-    let known = stage.server().run(move || known::known(ip))?.during("the drill with known values")?;
+    let mut known = stage.server().run(move || known::known(ip))?.during("the drill with known values")?;
     stage.server().run(move || overflow_and_conflict(SocketAddr::new(ip, PORT)))?.during("the drill")?;
     // A cookie connection enters the accept queue by another function than the rest.
     if !ipv6 {
@@ -49,17 +50,14 @@ pub fn drill(stage: &Stage, ipv6: bool) -> Result<Vec<Expected>> {
     // The last quarter of tcp_max_syn_backlog is for known peers, when there are no cookies.
     stage.set_sysctl("net.ipv4.tcp_syncookies", 0)?;
     stage.set_sysctl("net.ipv4.tcp_max_syn_backlog", 4)?;
-    stage.server().run(move || half_open(SocketAddr::new(ip, PORT + 3)))?.during("the half-open drill")?;
+    known.extend(stage.server().run(move || half_open(ip))?.during("the half-open drill")?);
     stage
         .server()
         .run(move || ended_requests(SocketAddr::new(ip, PORT + 4)))?
         .during("the resetting drill")?;
     stage.server().run(move || icmp_error(ip))?.during("the drill with an ICMP error")?;
     stage.set_sysctl("net.ipv4.tcp_syncookies", 2)?;
-    stage
-        .server()
-        .run(move || one_connection(SocketAddr::new(ip, PORT + 1)))?
-        .during("the drill with a cookie")?;
+    known.extend(stage.server().run(move || known::cookie(ip))?.during("the drill with a cookie")?);
     Ok(known)
 }
 
@@ -121,16 +119,19 @@ fn no_way_back() -> io::Result<()> {
 }
 
 /// Requests that stay half-open, more than there are places for, until their timers run out.
-fn half_open(address: SocketAddr) -> io::Result<()> {
-    let listener = TcpListener::bind(address)?;
+fn half_open(ip: IpAddr) -> io::Result<Vec<Expected>> {
+    let listener = TcpListener::bind((ip, HalfOpen::port()))?;
+    let inode = known::inode_of(&listener)?;
     // With one second to defer, the SYN-ACK is sent again when the first timer runs out, after a second.
     setsockopt(&listener, TcpDeferAccept, &1)?;
+    let first = HalfOpen::start(&listener)?;
     let clients: Vec<OwnedFd> =
-        std::iter::repeat_with(|| start_connect_to(address)).take(6).collect::<io::Result<_>>()?;
+        std::iter::repeat_with(|| start_connect_to(first.server)).take(5).collect::<io::Result<_>>()?;
     sleep(Duration::from_millis(1_300));
     // Closed before the listener: their timers run out once more, and find nobody.
-    drop((clients, listener));
-    Ok(())
+    let expected = first.expected(inode);
+    drop((first, clients, listener));
+    Ok(expected)
 }
 
 /// A request that its peer resets, and one whose listener has gone when its data comes.
@@ -192,14 +193,4 @@ fn start_connect_to(address: SocketAddr) -> io::Result<OwnedFd> {
         Ok(()) | Err(nix::errno::Errno::EINPROGRESS) => Ok(client),
         Err(error) => Err(error.into()),
     }
-}
-
-fn one_connection(address: SocketAddr) -> io::Result<()> {
-    let listener = TcpListener::bind(address)?;
-    let client = TcpStream::connect(address)?;
-    // accept(2), where the standard library uses accept4(2).
-    let server = accept(listener.as_raw_fd())?;
-    nix::unistd::close(server)?;
-    drop((client, listener));
-    Ok(())
 }

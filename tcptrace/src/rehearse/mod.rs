@@ -34,7 +34,7 @@ mod truth;
 pub use actor::{ACTOR_SUBCOMMAND, Identity, actor_main};
 pub use cancel::Cancel;
 pub use counters::Counters;
-pub use drill::{Expected, Wrong, drill, ipv6_is_off};
+pub use drill::{Expected, Value, Wrong, drill, ipv6_is_off};
 pub use error::{Error, Result};
 pub use incident::{Entry, Family, Incident, Options, Variant, catalogue, incident};
 pub use judge::{Claims, judge_waits};

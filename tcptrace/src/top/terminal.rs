@@ -77,9 +77,11 @@ impl Screen {
         Ok(())
     }
 
-    /// The next frame is written whole.
+    /// The next frame is written whole. (`Terminal::clear` asks the terminal where its cursor is, and the answer would go to the
+    /// thread that reads keys.)
     pub(crate) fn forget(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        let size = self.terminal.size()?;
+        self.terminal.resize(size.into())
     }
 
     /// Gives the terminal back, stops like any other program at Ctrl-Z, and takes the terminal again when it is continued.

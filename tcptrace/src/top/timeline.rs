@@ -149,6 +149,10 @@ fn key_of(kind: &Kind) -> Option<ConnectionKey> {
     };
     let remote = endpoints.remote?;
     let (client, server) = if at_server { (remote, endpoints.local) } else { (endpoints.local, remote) };
+    // The tracepoint tier does not see the end of a connection that was reset before it was accepted.
+    if server.port() == 0 {
+        return None;
+    }
     if client.port() == 0 && !matches!(kind, Kind::Connect(of) if is_told(of)) {
         return None;
     }

@@ -164,7 +164,10 @@ fn of_address(
     let at = steered.known.as_ref().map_or(to, |known| known.to);
     let server = if steered.known.is_none() {
         called
-    } else if at.ip().is_loopback() || route(&last, at.ip()).is_ok_and(|found| found == Route::Local) {
+    } else if at.ip().is_loopback()
+        || steered.known.as_ref().is_some_and(|known| known.ends_there)
+        || route(&last, at.ip()).is_ok_and(|found| found == Route::Local)
+    {
         Some(last)
     } else {
         let holder = steered::holder(table, &last, at.ip(), None);

@@ -38,6 +38,8 @@ pub struct Known {
     pub seen: bool,
     /// The namespace that translates.
     pub at: Place,
+    /// Whether a rule leads them to a socket of that very namespace, whichever address it is (TPROXY, REDIRECT).
+    pub ends_there: bool,
     /// Whether the address is on a link of that namespace, or it has no route there (any more): if no namespace of this host has it,
     /// one may have had it until lately.
     pub is_neighbour: bool,
@@ -80,7 +82,8 @@ pub(super) fn look(
     let mut at = to;
     for (netns, hook) in hops(way, table) {
         let here = place(netns);
-        if let Some(known) = translation(&mut found, netns, hook, &here, at) {
+        let arrival = arrival(way, netns, hook, at);
+        if let Some(known) = translation(&mut found, netns, (hook, arrival), &here, at) {
             at = known.to;
             last = netns.clone();
             found.known = Some(known);
@@ -112,10 +115,24 @@ pub(super) fn look(
             by: by.unwrap_or_else(|| "the tuple that the kernel keeps of the connection".to_owned()),
             seen: true,
             at: place(&last),
+            ends_there: false,
             is_neighbour: matches!(route, Ok(Route::Unicast { gateway: None, .. })),
         });
     }
     (found, last)
+}
+
+/// The first address of the device by which packets to `to` come into a namespace: what a rule leads to a socket of this host, without
+/// saying to which address, is led there.
+fn arrival(way: &Way<'_>, netns: &Netns, hook: Hook, to: SocketAddr) -> Option<IpAddr> {
+    let source = way.source.filter(|_| hook == Hook::Prerouting)?;
+    match route(netns, source) {
+        Ok(Route::Unicast { device, .. }) => {
+            let device = devices::device(netns, device).ok()??;
+            addresses::first_of(netns, &device.name, to.is_ipv6())
+        }
+        _ => None,
+    }
 }
 
 /// The client's own namespace, then the one that the packets come to, where it is on this host.
@@ -223,7 +240,7 @@ fn doubt(ip: IpAddr, netns: &Netns) -> String {
 fn translation(
     found: &mut Steered,
     netns: &Netns,
-    hook: Hook,
+    (hook, arrival): (Hook, Option<IpAddr>),
     here: &Place,
     to: SocketAddr,
 ) -> Option<Known> {
@@ -250,6 +267,7 @@ fn translation(
         by,
         seen,
         at: here.clone(),
+        ends_there: false,
         is_neighbour: matches!(
             route(netns, to.ip()),
             Ok(Route::Unicast { gateway: None, .. } | Route::Nowhere(_))
@@ -287,7 +305,8 @@ fn translation(
             Ok((seen, _)) => {
                 let elsewhere: Vec<_> = seen.iter().filter(|(end, _)| *end != to).collect();
                 // From another place the same rule may lead elsewhere: to a loopback address from this very namespace.
-                let by_rule = steer.filter(|rule| rule.open.is_empty()).and_then(|rule| end(rule, hook, to));
+                let by_rule =
+                    steer.filter(|rule| rule.open.is_empty()).and_then(|rule| end(rule, (hook, arrival), to));
                 if let Some((end, _)) = elsewhere.iter().find(|(end, _)| Some(*end) == by_rule) {
                     return Some(known(*end, by.unwrap_or_default(), true));
                 }
@@ -308,12 +327,13 @@ fn translation(
     }
     let rule = steer?;
     let by = by.unwrap_or_default();
-    match end(rule, hook, to) {
+    match end(rule, (hook, arrival), to) {
         Some(end) => {
             if !rule.open.is_empty() {
                 found.may.push(format!("{by}, {}", if_it_holds(rule)));
             }
-            Some(known(end, by, false))
+            let ends_there = matches!(rule.how, How::Redirect | How::Tproxy);
+            Some(Known { ends_there, ..known(end, by, false) })
         }
         None => {
             found.may.push(by);
@@ -328,7 +348,7 @@ fn if_it_holds(rule: &Steering) -> String {
 }
 
 /// Where a rule leads connections to `to`, if it says so itself.
-fn end(rule: &Steering, hook: Hook, to: SocketAddr) -> Option<SocketAddr> {
+fn end(rule: &Steering, (hook, arrival): (Hook, Option<IpAddr>), to: SocketAddr) -> Option<SocketAddr> {
     let port = rule.port.unwrap_or(to.port());
     let loopback: IpAddr = if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
     match (rule.how, rule.to) {
@@ -336,8 +356,8 @@ fn end(rule: &Steering, hook: Hook, to: SocketAddr) -> Option<SocketAddr> {
         // Without an address and without a port a map decides.
         (How::Dnat, None) => rule.port.map(|port| SocketAddr::new(to.ip(), port)),
         (How::Redirect, None) if hook == Hook::Output => Some(SocketAddr::new(loopback, port)),
-        // To the first address of the device that it came in by, for which the called address stands here.
-        (How::Redirect | How::Tproxy, None) => Some(SocketAddr::new(to.ip(), port)),
+        // To the first address of the device that it came in by; the called one stands for it where that is not known.
+        (How::Redirect | How::Tproxy, None) => Some(SocketAddr::new(arrival.unwrap_or(to.ip()), port)),
     }
 }
 
@@ -350,10 +370,14 @@ mod tests {
         Steering { how, to, port, rule: String::new(), open: Vec::new() }
     }
 
+    fn to_web() -> SocketAddr {
+        "198.51.100.7:443".parse().unwrap()
+    }
+
     #[test]
     fn where_rules_lead() {
         let to = "10.0.0.1:80".parse().unwrap();
-        let led = |rule: Steering, hook| end(&rule, hook, to).map(|end| end.to_string());
+        let led = |rule: Steering, hook| end(&rule, (hook, None), to).map(|end| end.to_string());
         let at = |text: &str| Some(text.to_owned());
         let container = || rule(How::Dnat, Some("172.17.0.2"), Some(8080));
         assert_eq!(led(container(), Hook::Output), at("172.17.0.2:8080"));
@@ -362,6 +386,12 @@ mod tests {
         assert_eq!(led(rule(How::Redirect, None, Some(81)), Hook::Output), at("127.0.0.1:81"));
         assert_eq!(led(rule(How::Redirect, None, Some(81)), Hook::Prerouting), at("10.0.0.1:81"));
         assert_eq!(led(rule(How::Tproxy, None, Some(81)), Hook::Prerouting), at("10.0.0.1:81"));
+        // A gateway takes connections to other hosts, at the first address of the device that they come by.
+        let arrival = (Hook::Prerouting, Some("192.0.2.1".parse().unwrap()));
+        let caught = |how, to: Option<&str>| end(&rule(how, to, Some(3128)), arrival, to_web());
+        assert_eq!(caught(How::Tproxy, None), Some("192.0.2.1:3128".parse().unwrap()));
+        assert_eq!(caught(How::Redirect, None), Some("192.0.2.1:3128".parse().unwrap()));
+        assert_eq!(caught(How::Tproxy, Some("127.0.0.1")), Some("127.0.0.1:3128".parse().unwrap()));
     }
 
     #[test]

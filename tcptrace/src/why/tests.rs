@@ -454,6 +454,7 @@ fn led(to: &str, seen: bool) -> AddressFacts {
         seen,
         at: Place { netns: HERE, name: None, own: true },
         is_neighbour: true,
+        ends_there: false,
     };
     AddressFacts { steered: Steered { known: Some(known), ..Steered::default() }, ..address("10.0.0.1:80") }
 }

@@ -14,7 +14,7 @@ use crate::{paths, term, tool};
 
 const TARGET: &str = "bpfel-unknown-none";
 const PACKAGE: &str = "tcptrace-ebpf";
-/// aya-ebpf reads a probed function's arguments out of registers, which differ between processors.
+/// aya-ebpf wants one, for the calls that read a probed function's registers; [`super::registers`] sees to it that none is used.
 const GUEST_ARCH: &str = "x86_64";
 /// Variables that would change the build from outside; the rest (registries, proxies, CARGO_HOME) has to stay.
 const MEDDLING: [&str; 12] = [

@@ -2,6 +2,7 @@
 
 mod compile;
 mod lock;
+mod registers;
 mod strip;
 pub(crate) mod toolchain;
 
@@ -79,6 +80,7 @@ fn check(workspace: &Path) -> Result<()> {
 }
 
 fn build(workspace: &Path, toolchain: &Toolchain) -> Result<Vec<u8>> {
+    registers::check(workspace)?;
     let built = compile::compile(workspace, toolchain)?;
     let content = fs::read(&built).with_context(|| format!("reading {}", built.display()))?;
     strip::debug_information(&content).with_context(|| format!("stripping {}", built.display()))

@@ -154,18 +154,21 @@ pub(crate) const ARM64: [Case; 4] = [
     rehearsal("healthy", &["rehearse", "healthy"], &Tier::ALL),
 ];
 
-/// A machine on which something is switched off at boot, and what is asked there.
+/// A machine that is not like the others: another kind of kernel, or something is switched off at boot. And what is asked there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Boot {
+    /// The kernel with PREEMPT_RT; otherwise 6.12.
+    pub(crate) realtime: bool,
     /// For the kernel's command line.
-    pub(crate) argument: &'static str,
+    pub(crate) argument: Option<&'static str>,
     pub(crate) case: Case,
 }
 
 /// Such machines, one in each turn of the rotation.
-pub(crate) const BOOTS: [Boot; 2] = [
+pub(crate) const BOOTS: [Boot; 3] = [
     Boot {
-        argument: "ipv6.disable=1",
+        realtime: false,
+        argument: Some("ipv6.disable=1"),
         case: Case {
             name: "self-test-without-ipv6",
             arguments: &["probes", "--self-test"],
@@ -175,7 +178,8 @@ pub(crate) const BOOTS: [Boot; 2] = [
         },
     },
     Boot {
-        argument: "lockdown=confidentiality",
+        realtime: false,
+        argument: Some("lockdown=confidentiality"),
         case: Case {
             name: "coverage-under-lockdown",
             arguments: &["probes"],
@@ -183,6 +187,12 @@ pub(crate) const BOOTS: [Boot; 2] = [
             timeout: TIMEOUT,
             tiers: BEST,
         },
+    },
+    // With PREEMPT_RT softirqs are threads, and a task may be preempted in the middle of a program.
+    Boot {
+        realtime: true,
+        argument: None,
+        case: rehearsal("accept-overflow-realtime", &["rehearse", "accept-overflow"], FULL),
     },
 ];
 

@@ -184,8 +184,8 @@ impl Guests {
         let run = |tier: &Tier| Run { case: &boot.case, tier: *tier, may_lack: false };
         Self {
             arch: Arch::X86_64,
-            series: Series::V6_12,
-            argument: Some(boot.argument),
+            series: if boot.realtime { Series::Realtime } else { Series::V6_12 },
+            argument: boot.argument,
             runs: boot.case.tiers.iter().map(run).collect(),
         }
     }

@@ -65,7 +65,7 @@ impl Turn {
             .collect()
     }
 
-    /// The machine with something switched off that it boots.
+    /// The machine unlike the others that it boots.
     pub(crate) fn boot(self) -> Option<&'static Boot> {
         BOOTS.get(usize::try_from(self.0 % BOOTS.len() as u64).ok()?)
     }

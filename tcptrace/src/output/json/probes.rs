@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::event::Family;
-use crate::rehearse::Wrong;
+use crate::rehearse::{Value, Wrong};
 
 /// One attachment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -48,9 +48,9 @@ pub struct WrongLine {
     /// Its name.
     pub field: &'static str,
     /// What was done.
-    pub expected: u64,
+    pub expected: Value,
     /// What the record says; null: nothing.
-    pub seen: Option<u64>,
+    pub seen: Option<Value>,
 }
 
 impl From<&Wrong> for WrongLine {

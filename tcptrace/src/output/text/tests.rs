@@ -110,7 +110,7 @@ watching 1 listener in 1 namespace, tier kprobe, 10 of 11; polled: syn-drop; onl
     --port 1080; Ctrl-C ends
 19:40:00.004 syn-drop 0.0.0.0:80 <-> 10.0.0.0:40000 queue=0 queue_limit=5 syn_queue=0
     cause=accept-queue syncookies=1 total=0
-19:40:00.010 lost 7 accept at the ring-buffer
+19:40:00.010 lost 7 accept: the ring buffer was full
 6.0 s traced; 2 findings: 1 accept-queue-overflow, 1 events-lost
 kernel counters: 2 equal
 lost: 7 accept

@@ -58,13 +58,18 @@ impl Page<'_, '_> {
         if !header.forgotten.is_empty() {
             spans.push(ink("  not all is kept (c)", warning));
         }
-        if let Some(own) = &header.own {
-            let bpf = own.bpf_run.map(|run| format!(", BPF {}/run", nanoseconds(run))).unwrap_or_default();
-            let text = format!("  own cost {:.1}% CPU, {}{bpf}", own.cpu * 100.0, bytes_in_words(own.memory));
-            spans.push(ink(&text, faint));
-        }
         if !header.warnings.is_empty() {
             spans.push(ink(&format!("  {} warnings (c)", header.warnings.len()), warning));
+        }
+        if let Some(own) = &header.own {
+            let used: usize = spans.iter().map(|span| crate::output::cells(&span.content)).sum();
+            let room = usize::from(area.width).saturating_sub(used);
+            let bpf = own.bpf_run.map(|run| format!(", BPF {} a run", nanoseconds(run))).unwrap_or_default();
+            let (cpu, memory) = (own.cpu * 100.0, bytes_in_words(own.memory));
+            let long = format!("  own cost {cpu:.1}% CPU, {memory}{bpf}");
+            let short = format!("  own {cpu:.1}% CPU");
+            let text = if long.len() <= room { long } else { short };
+            spans.push(ink(&text, faint));
         }
         self.line(area, spans);
     }

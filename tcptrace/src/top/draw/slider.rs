@@ -28,7 +28,10 @@ impl Page<'_, '_> {
         let (line, _) = split(rest, 1);
         let (text, style) = match &desk.message {
             Some(message) => (message.clone(), self.palette.of(Some(Meaning::Label))),
-            None => (hints(desk).to_owned(), self.palette.of(Some(Meaning::Faint))),
+            None => (
+                hints(desk.overlay, desk.view, desk.recording).to_owned(),
+                self.palette.of(Some(Meaning::Faint)),
+            ),
         };
         let text = fitted(&text, usize::from(line.width), false, self.palette.ellipsis());
         self.line(line, vec![ink(&text, style)]);
@@ -90,23 +93,41 @@ impl Page<'_, '_> {
     }
 }
 
-fn hints(desk: &Desk) -> &'static str {
-    match (desk.overlay, desk.view, desk.recording) {
+/// What can be done here, in the 80 columns that every terminal has.
+pub(super) fn hints(overlay: Overlay, view: View, recording: bool) -> &'static str {
+    match (overlay, view, recording) {
         (Overlay::Nothing, View::Findings, false) => {
-            "Enter all about it  y copy command  e explain  / filter  s sort  f freeze  ? keys  q end"
+            "Enter details  y copy command  e explain  / filter  f freeze  ? keys  q end"
         }
         (Overlay::Nothing, View::Findings, true) => {
-            "Enter all about it  y copy command  e explain  left right wind  t to its moment  ? keys  q end"
+            "Enter details  y copy  e explain  left right wind  t its moment  ? keys  q end"
         }
         (Overlay::Nothing, _, false) => {
-            "Enter all about it  / filter  s sort  r reverse  f freeze  c coverage  ? keys  q end"
+            "Enter details  / filter  s sort  r reverse  f freeze  c coverage  ? keys  q end"
         }
         (Overlay::Nothing, _, true) => {
-            "Enter all about it  / filter  s sort  left right wind  space play  ? keys  q end"
+            "Enter details  / filter  s sort  left right wind  space play  ? keys  q end"
         }
         (Overlay::Detail(_), View::Findings, _) => {
             "Esc back  up down scroll  y copy command  e explain  ? keys  q end"
         }
         _ => "Esc back  up down scroll  ? keys  q end",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_fit_into_eighty_columns() {
+        for view in View::ALL {
+            for overlay in [Overlay::Nothing, Overlay::Help, Overlay::Page("bind-conflict")] {
+                for recording in [false, true] {
+                    let hints = hints(overlay, view, recording);
+                    assert!(hints.len() <= 80 && hints.ends_with("? keys  q end"), "{hints}");
+                }
+            }
+        }
     }
 }

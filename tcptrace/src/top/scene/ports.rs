@@ -28,6 +28,8 @@ pub(crate) struct PortRow {
     left: Option<Left>,
     /// When the ports of its namespace were last looked at.
     looked: Option<Timestamp>,
+    /// Where it comes: a range, what belongs to it, the next range.
+    place: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +49,9 @@ struct Left {
 /// Each namespace's range, below it its processes, and the destinations that were looked at.
 pub(super) fn rows(model: &Model) -> Vec<PortRow> {
     let world = model.world();
-    let mut rows = Vec::new();
+    let mut spaces: Vec<Vec<PortRow>> = Vec::new();
     for &netns in &model.port_spaces {
+        let mut rows = Vec::new();
         let space = world.ports().space(netns);
         let survey = space.and_then(|space| space.survey.as_ref());
         let knobs = world.namespace(netns).map(|namespace| &namespace.knobs);
@@ -93,6 +96,7 @@ pub(super) fn rows(model: &Model) -> Vec<PortRow> {
                 refused: latest.refused,
                 left: None,
                 looked: None,
+                place: 0,
             });
         }
         let exhaustion = space.and_then(|space| space.exhaustion.as_ref());
@@ -116,6 +120,7 @@ pub(super) fn rows(model: &Model) -> Vec<PortRow> {
             refused: refused_all.max(exhaustion.map_or(0, |of| of.connects() + of.binds)),
             left: growth_all.zip(free).and_then(|(growth, free)| Left::of(growth.forecast(free)?)),
             looked: survey.map(|(time, _)| *time),
+            place: 0,
         });
         users.sort_by(|one, other| most(&one.held, &other.held).then(most(&other.pid(), &one.pid())));
         rows.extend(users);
@@ -134,7 +139,16 @@ pub(super) fn rows(model: &Model) -> Vec<PortRow> {
             refused: exhaustion.and_then(|known| known.destinations.get(&of.remote)).copied().unwrap_or(0),
             left: None,
             looked: survey.map(|(time, _)| *time),
+            place: 0,
         }));
+        spaces.push(rows);
+    }
+    // Where ports are refused, and where least is left, comes first.
+    let trouble = |rows: &[PortRow]| rows.first().map_or((0, 0.0), |range| (range.refused, range.share()));
+    spaces.sort_by(|one, other| most(&trouble(one), &trouble(other)));
+    let mut rows: Vec<PortRow> = spaces.into_iter().flatten().collect();
+    for (place, row) in rows.iter_mut().enumerate() {
+        row.place = place;
     }
     rows
 }
@@ -181,15 +195,6 @@ impl PortRow {
         match &self.what {
             What::Process { pid, .. } => *pid,
             _ => 0,
-        }
-    }
-
-    /// Ranges, then processes, then destinations.
-    fn rank(&self) -> u8 {
-        match self.what {
-            What::Range { .. } => 0,
-            What::Process { .. } => 1,
-            What::Destination { .. } => 2,
         }
     }
 
@@ -418,8 +423,7 @@ impl Row for PortRow {
     }
 
     fn natural(&self, other: &Self) -> Ordering {
-        // The order of rows(): stable sorting leaves it.
-        (self.netns, self.rank()).cmp(&(other.netns, other.rank()))
+        self.place.cmp(&other.place)
     }
 
     fn nothing() -> &'static str {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{as_explained, as_found, name};
+use super::{as_explained, as_found, firewall, name};
+use crate::event::RuleDeed;
 use crate::finding::{Confidence, Remedy, Value};
 use crate::why::facts::is_same;
 use crate::why::far_end::{FarEnd, Fate};
@@ -147,7 +148,8 @@ fn of_handshake(facts: &Facts, address: &AddressFacts, after: Duration, end: Opt
 
 fn of_others(facts: &Facts, address: &AddressFacts) -> Found {
     if let Some(finding) = facts.finding(address, &["connect-refused"]) {
-        return as_explained(facts, address, finding).unwrap_or_else(|| as_found("refused", finding));
+        return as_explained(facts, address, finding)
+            .unwrap_or_else(|| with_rule(as_found("refused", finding), address));
     }
     if let Some(finding) = facts.finding(address, &["syn-unanswered"]) {
         if let Some(explained) = as_explained(facts, address, finding) {
@@ -156,7 +158,8 @@ fn of_others(facts: &Facts, address: &AddressFacts) -> Found {
         // A host on the way said so, or there was no word at all.
         let errno = finding.evidence.get("errno");
         let said = matches!(errno, Some(Value::Text(errno)) if errno != "ETIMEDOUT");
-        return as_found(if said { "unreachable" } else { "no-answer" }, finding);
+        let found = as_found(if said { "unreachable" } else { "no-answer" }, finding);
+        return if said { with_rule(found, address) } else { found };
     }
     let pending = &address.pending;
     let again = facts.syn_again(address);
@@ -186,6 +189,15 @@ fn of_others(facts: &Facts, address: &AddressFacts) -> Found {
         return Found::fine("this host drops what would set connections up: see above");
     }
     Found::unknown("no connection to it was seen; --probe opens one")
+}
+
+/// A refusal, with the rule of this host that rejects every such SYN, if there is one.
+fn with_rule(found: Found, address: &AddressFacts) -> Found {
+    let ruled = address.ruled.as_ref().filter(|ruled| ruled.rule.deed == RuleDeed::Reject);
+    match (found, ruled) {
+        (Found::Problem(verdict), Some(ruled)) => Found::Problem(firewall::with_rule(verdict, ruled)),
+        (found, _) => found,
+    }
 }
 
 fn look_there(facts: &Facts) -> Remedy {

@@ -113,7 +113,9 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     let came = arrivals::seen(facts, address);
     // No client tried, or what one sent is not seen: the rules still tell what would become of it, if it ends here.
     let ends_here = address.doubt_of_server().is_none() && address.steered.may.is_empty();
-    let meets = ends_here && came.unwrap_or(0) == 0 && !is_served(facts, address);
+    // What became of a client that tried is said with its answer.
+    let tried = facts.finding(address, &["connect-refused", "syn-unanswered"]).is_some();
+    let meets = ends_here && came.unwrap_or(0) == 0 && !tried && !is_served(facts, address);
     if let Some(ruled) = address.ruled.as_ref().filter(|_| meets) {
         let text = format!(
             "a rule that every SYN to it from here meets {} ({})",
@@ -172,6 +174,17 @@ fn mended(verdict: Verdict, ruled: &Ruled) -> Verdict {
         "if it is not meant so, accept these packets before this rule, or delete it",
         ruled.at.command("nft -a list ruleset"),
     ))
+}
+
+/// A verdict about what became of SYNs, and the rule that does it.
+pub(super) fn with_rule(verdict: Verdict, ruled: &Ruled) -> Verdict {
+    let text = format!(
+        "{}; a rule that every such SYN meets {} ({})",
+        verdict.text,
+        does(&ruled.rule),
+        place_of(ruled)
+    );
+    mended(Verdict { text, ..verdict }, ruled)
 }
 
 /// Whether a connection to it was accepted while this was watched, or one of ours was completed.

@@ -58,6 +58,14 @@ fn summary_line(lost: Value, reconciliation: Value) -> Value {
     )
 }
 
+fn record_line(via: &str, seen: bool, wrong: Value) -> Value {
+    line(
+        "record",
+        json!({"observation": "accept", "record": "a connection is accepted", "family": "v4", "via": via, "seen": seen,
+            "wrong": wrong}),
+    )
+}
+
 fn process(pid: u32, comm: &str) -> Value {
     json!({"pid": pid, "comm": comm, "command": null, "exe": null, "container": null})
 }
@@ -315,34 +323,26 @@ fn a_silent_probe_is_caught() {
     assert_caught(&run(summary_line(json!({}), json!([]))), "names no probe");
 }
 
-fn record_line(via: &str, seen: bool, wrong: Value) -> Value {
-    line(
-        "record",
-        json!({"observation": "accept", "record": "accept at port 1", "family": "v4", "via": via, "seen": seen,
-            "wrong": wrong}),
-    )
-}
-
 #[test]
 fn a_record_that_is_wrong_or_does_not_come_is_caught() {
+    let via = "kprobe security_sock_graft";
     let run = |records: &str| {
-        let observations = json!([{"name": "accept", "status": "attached", "via": "kprobe security_sock_graft",
-            "reason": "no trampolines"}]);
+        let observations =
+            json!([{"name": "accept", "status": "attached", "via": via, "reason": "no trampolines"}]);
         let coverage = coverage_line("kprobe", observations);
         let probe = line(
             "probe",
-            json!({"name": "kprobe security_sock_graft", "program": "accept", "observations": ["accept"],
-                "attached": true, "fired": true, "not_tried": null, "runs": 1}),
+            json!({"name": via, "program": "accept", "observations": ["accept"], "attached": true, "fired": true,
+                "not_tried": null, "runs": 1}),
         );
         let text = format!("{coverage}\n{probe}\n{records}\n");
         problems(Judge::SelfTest, Tier::AutoByKprobe, text.as_bytes())
     };
-    let record =
-        |seen: bool, wrong: Value| record_line("kprobe security_sock_graft", seen, wrong).to_string();
+    let record = |seen: bool, wrong: Value| record_line(via, seen, wrong).to_string();
     assert_eq!(run(&record(true, json!([]))), Vec::<String>::new());
     assert_caught(&run(&record(false, json!([]))), "kprobe security_sock_graft");
     assert_caught(
-        &run(&record(true, json!([{"field": "pid", "expected": 1, "seen": 0}]))),
+        &run(&record(true, json!([{"field":"pid","expected":1,"seen":0}]))),
         "is not what was done",
     );
     assert_caught(&run(""), "compares no record");
