@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -52,14 +52,20 @@ impl Sitting {
         thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(count @ 1..) = screen.read(&mut bytes) {
-                into.lock().unwrap().extend_from_slice(&bytes[..count]);
+                into.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend_from_slice(bytes.get(..count).unwrap_or_default());
             }
         });
         Ok(Self { child, keys: File::from(pty.master), terminal: pty.slave, drawn, begun })
     }
 
+    fn screen(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.drawn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn seen(&self) -> String {
-        String::from_utf8_lossy(&self.drawn.lock().unwrap()).into_owned()
+        String::from_utf8_lossy(&self.screen()).into_owned()
     }
 
     fn wait_for(&self, text: &str) -> Result<()> {
@@ -74,7 +80,7 @@ impl Sitting {
     /// Presses keys, and waits until this word is drawn after them. Only what has changed is drawn, and of that no blanks, so that
     /// everything must be drawn anew (Ctrl-L).
     fn press(&mut self, keys: &str, until: &str) -> Result<()> {
-        self.drawn.lock().unwrap().clear();
+        self.screen().clear();
         self.keys.write_all(keys.as_bytes())?;
         let until_then = Instant::now() + PATIENCE;
         while !self.seen().contains(until) {

@@ -29,6 +29,14 @@ impl Arch {
         }
     }
 
+    /// As `uname -m` has it.
+    pub(crate) fn processor(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Arm64 => "aarch64",
+        }
+    }
+
     /// What Rust builds for.
     pub(crate) fn target(self) -> &'static str {
         match self {

@@ -20,17 +20,27 @@ pub(crate) fn build(arch: Arch) -> Result<PathBuf> {
 
 /// Builds it in this profile and gives its file.
 pub(crate) fn build_as(profile: &str, arch: Arch) -> Result<PathBuf> {
-    build_package("tcptrace", profile, arch)
+    build_package("tcptrace", profile, arch, paths::cargo())
 }
 
 /// This very program, for a guest of that architecture: its agent.
 pub(crate) fn build_agent(arch: Arch) -> Result<PathBuf> {
-    build_package("xtask", PROFILE, arch)
+    build_package("xtask", PROFILE, arch, paths::cargo())
 }
 
-fn build_package(package: &str, profile: &str, arch: Arch) -> Result<PathBuf> {
+/// Builds `tcptrace` and the agent while something else is measured: only with what that leaves of the processors.
+pub(crate) fn build_beside(arch: Arch) -> Result<PathBuf> {
+    let patient = || {
+        let mut command = Command::new("nice");
+        command.args(["-n", "19"]).arg(paths::cargo().get_program());
+        command
+    };
+    build_package("xtask", PROFILE, arch, patient())?;
+    build_package("tcptrace", PROFILE, arch, patient())
+}
+
+fn build_package(package: &str, profile: &str, arch: Arch, mut cargo: Command) -> Result<PathBuf> {
     let target_dir = paths::target()?.join("xtask/static");
-    let mut cargo = paths::cargo();
     cargo
         .current_dir(paths::workspace()?)
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
@@ -39,7 +49,11 @@ fn build_package(package: &str, profile: &str, arch: Arch) -> Result<PathBuf> {
         .arg(&target_dir);
     if arch == Arch::Arm64 {
         if !has_compiler() || !has_library() {
-            bail!("building for arm64 takes {ARM64_COMPILER} and Rust's library; run: cargo xtask setup");
+            bail!(
+                "building for arm64 takes {ARM64_COMPILER}, its C library, and Rust's library for {} (by rustup); run: \
+                 cargo xtask setup",
+                arch.target()
+            );
         }
         cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", ARM64_COMPILER);
     }

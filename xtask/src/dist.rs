@@ -17,12 +17,18 @@ const COMPLETIONS: &[(&str, &str)] = &[
 ];
 
 /// Builds it and gives its directory.
-pub(crate) fn build() -> Result<PathBuf> {
-    let program = binary::build_as("dist", Arch::X86_64)?;
+pub(crate) fn build(arch: Arch) -> Result<PathBuf> {
+    let program = binary::build_as("dist", arch)?;
     ensure!(is_static(&program)?, "{} needs an interpreter: it is not static", program.display());
-    let version = tool::capture_text(Command::new(&program).arg("--version"))?;
+    // One that this machine can run says what goes beside it.
+    let speaker = match arch {
+        Arch::X86_64 => program.clone(),
+        Arch::Arm64 => binary::build(Arch::X86_64)?,
+    };
+    let version = tool::capture_text(Command::new(&speaker).arg("--version"))?;
     let version = version.split_whitespace().last().context("tcptrace --version says nothing")?;
-    let directory = paths::target()?.join("dist").join(format!("tcptrace-{version}-x86_64-linux"));
+    let directory =
+        paths::target()?.join("dist").join(format!("tcptrace-{version}-{}-linux", arch.processor()));
     if directory.exists() {
         fs::remove_dir_all(&directory).with_context(|| format!("clearing {}", directory.display()))?;
     }
@@ -32,12 +38,12 @@ pub(crate) fn build() -> Result<PathBuf> {
     }
     fs::copy(&program, directory.join("tcptrace")).context("copying the program")?;
     for (shell, file) in COMPLETIONS {
-        keep(&program, &["completions", shell], &directory.join(file))?;
+        keep(&speaker, &["completions", shell], &directory.join(file))?;
     }
-    keep(&program, &["man"], &directory.join("man/tcptrace.1"))?;
-    for subcommand in subcommands(&program)? {
+    keep(&speaker, &["man"], &directory.join("man/tcptrace.1"))?;
+    for subcommand in subcommands(&speaker)? {
         let file = directory.join(format!("man/tcptrace-{subcommand}.1"));
-        keep(&program, &["man", &subcommand], &file)?;
+        keep(&speaker, &["man", &subcommand], &file)?;
     }
     let workspace = paths::workspace()?;
     for file in ["README.md", "LICENSE-APACHE", "LICENSE-MIT", "LICENSE-GPL2"] {

@@ -40,7 +40,11 @@ enum Command {
         arch: arch::Arch,
     },
     /// Builds what people install: a static, stripped program, with completions and manual pages beside it, and prints where.
-    Dist,
+    Dist {
+        /// The processor that it is for.
+        #[arg(long, value_enum, default_value_t)]
+        arch: arch::Arch,
+    },
     /// Builds the committed eBPF object, or checks it.
     Ebpf(ebpf::Args),
     /// Tests everything: units, then the tracer live, in guests and on this machine.
@@ -90,7 +94,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Setup(args) => setup::run(&args)?,
         Command::Static { arch } => println!("{}", binary::build(arch)?.display()),
-        Command::Dist => println!("{}", dist::build()?.display()),
+        Command::Dist { arch } => println!("{}", dist::build(arch)?.display()),
         Command::Ebpf(args) => ebpf::run(&args)?,
         Command::Test(args) => return test::run(&args),
         Command::Servers(args) => return servers::run(&args),

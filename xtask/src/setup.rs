@@ -42,8 +42,14 @@ const EBPF_NEEDS: [Need; 1] = [Need {
     is_met: || toolchain::find_rustc().is_ok_and(|rustc| rustc.with_file_name("cargo").is_file()),
 }];
 
-const VM_NEEDS: [Need; 6] = [
+const VM_NEEDS: [Need; 4] = [
     Need { what: "QEMU", packages: &["qemu-system-x86"], is_met: || has_program("qemu-system-x86_64") },
+    Need { what: "a static busybox", packages: &["busybox-static"], is_met: || has_program("busybox") },
+    Need { what: "xz", packages: &["xz-utils"], is_met: || has_program("xz") },
+    Need { what: "strip", packages: &["binutils"], is_met: || has_program("strip") },
+];
+
+const ARM64_NEEDS: [Need; 2] = [
     Need {
         what: "QEMU for arm64",
         packages: &["qemu-system-arm"],
@@ -54,9 +60,6 @@ const VM_NEEDS: [Need; 6] = [
         packages: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
         is_met: binary::has_compiler,
     },
-    Need { what: "a static busybox", packages: &["busybox-static"], is_met: || has_program("busybox") },
-    Need { what: "xz", packages: &["xz-utils"], is_met: || has_program("xz") },
-    Need { what: "strip", packages: &["binutils"], is_met: || has_program("strip") },
 ];
 
 /// What the tests compare with.
@@ -86,15 +89,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         install_linker()?;
     }
     if everything || args.vm {
-        binary::install_library()?;
-        vm::busybox(Arch::Arm64)?;
-        let x86_64 = Series::ALL.map(|series| (Arch::X86_64, series));
-        for (arch, series) in x86_64.into_iter().chain(Series::ARM64.map(|series| (Arch::Arm64, series))) {
-            if args.refresh {
-                Kernel::forget(arch, series)?;
-            }
-            let kernel = Kernel::of(arch, series)?;
-            term::note(format_args!("kernel {}: {}", kernel.name, kernel.release));
+        kernels(Arch::X86_64, &Series::ALL, args.refresh)?;
+        if let Err(error) = arm64(args.refresh) {
+            term::note(format_args!("there will be no guests of arm64: {error:#}"));
         }
     }
     if everything {
@@ -102,6 +99,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         software::install()?;
     }
     term::note("everything is set up");
+    Ok(())
+}
+
+/// Everything for guests of arm64. They are beside the others: a machine that cannot have them has all the rest.
+pub(crate) fn arm64(refresh: bool) -> Result<()> {
+    install(&ARM64_NEEDS.iter().collect::<Vec<_>>())?;
+    binary::install_library()?;
+    vm::busybox(Arch::Arm64)?;
+    kernels(Arch::Arm64, &Series::ARM64, refresh)
+}
+
+fn kernels(arch: Arch, wanted: &[Series], refresh: bool) -> Result<()> {
+    for &series in wanted {
+        if refresh {
+            Kernel::forget(arch, series)?;
+        }
+        let kernel = Kernel::of(arch, series)?;
+        term::note(format_args!("kernel {}: {}", kernel.name, kernel.release));
+    }
     Ok(())
 }
 

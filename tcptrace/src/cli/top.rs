@@ -11,7 +11,7 @@ use crate::{
     event::PlaceFilter,
     finding::Engine,
     output::{Selection, shows_colour, stdout_screen, zone},
-    top::{self, Desk, Filter, Header, Options, Palette, Player, Theme},
+    top::{self, Desk, Filter, FindNetns, Header, Options, Palette, Player, Theme},
 };
 
 pub(super) fn run(args: &TopArgs) -> Result<Exit, Failure> {
@@ -66,13 +66,7 @@ fn recorded(args: &TopArgs) -> Result<Exit, Failure> {
     ended(top::run_recorded(options, player))
 }
 
-fn screen(
-    args: &TopArgs,
-    filter: Filter,
-    header: Header,
-    recording: bool,
-    find_netns: Box<dyn Fn(&str) -> Result<u32, String>>,
-) -> Options {
+fn screen(args: &TopArgs, filter: Filter, header: Header, recording: bool, find_netns: FindNetns) -> Options {
     let theme = match args.theme {
         // What `--color` or `NO_COLOR` says is meant.
         _ if !shows_colour(&stdout_screen()) => Theme::Mono,

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::event::{
-    Connect, ConnectResult, DropFacts, Endpoints, HandshakeDrop, ListenerReport, Packet, ReportedListener,
-    Task, Timestamp,
+    Connect, ConnectResult, DropFacts, Endpoints, HandshakeDrop, ListenerReport, NeighbourFacts, Packet,
+    ReportedListener, Task, Timestamp,
 };
 
 use super::ListenerId;
@@ -252,7 +252,7 @@ impl Paths {
             let mut facts = facts.clone();
             let before = known.facts.as_ref().and_then(|facts| facts.neighbours);
             if let (Some(before), Some(table)) =
-                (before.filter(|table| table.is_full()), &mut facts.neighbours)
+                (before.filter(NeighbourFacts::is_full), &mut facts.neighbours)
             {
                 // A table that was seen full was full, also if it was read a little late now; and its counter grows by fits and
                 // starts, while the finding goes on.

@@ -14,6 +14,9 @@ use super::listener::{InferredSyns, Listener, ListenerId};
 use super::listeners::Listeners;
 use super::namespace::{Inference, Namespace};
 
+/// Listeners, each with how much it dropped by its own count.
+type Shares = Vec<(ListenerId, u64)>;
+
 /// How long growth waits for a listener whose queue is seen full, before one that only dropped something is taken for it.
 const LATE: Duration = Duration::from_secs(1);
 
@@ -133,7 +136,7 @@ impl Fate {
         namespace: &Namespace,
         listeners: &Listeners,
         since: Timestamp,
-    ) -> (Vec<(ListenerId, u64)>, Vec<(ListenerId, u64)>) {
+    ) -> (Shares, Shares) {
         let knobs = &namespace.knobs;
         // With 2, cookies are always sent. Without cookies only, the last quarter is kept for known peers.
         let may_be = match self {

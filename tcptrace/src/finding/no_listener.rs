@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::correlate::{Absent, AbsentKey, Change, Correlator, Former};
+use crate::correlate::{Absent, AbsentKey, Change, Correlator, Destination, Former, ServerSide};
 use crate::event::{Device, OwnerConfidence, ReportedListener};
 
 use super::case::{Concern, Description, Diagnosis};
@@ -165,6 +165,17 @@ struct Account<'a> {
 }
 
 impl Account<'_> {
+    /// Whether a client on this host sends its SYNs again, and was never refused: the kernel counts an RST also where it finds no way
+    /// for it.
+    fn rst_is_lost(&self) -> bool {
+        let waits = |destination: &Destination| {
+            destination.server_side == Some(ServerSide::NoListener(self.key))
+                && destination.most_syns_again >= 2
+                && destination.totals().refused == 0
+        };
+        self.world.destinations().any(|(_, destination)| waits(destination))
+    }
+
     fn cause(&self) -> Cause<'_> {
         let (netns, _) = self.key;
         let called = self.absent.address();
@@ -360,6 +371,14 @@ impl Account<'_> {
                 one("start the service, or call the port that it is on".to_owned()),
             ),
         };
+        let rst_is_lost = self.rst_is_lost();
+        let explanation = if rst_is_lost {
+            format!(
+                "{explanation}. The RST that would tell the client so does not reach it: the called address is none of this host's own (TPROXY, a route of type local), or something drops it"
+            )
+        } else {
+            explanation
+        };
         let requester = self.requester();
         // Somebody who tries a port where nothing ever was may just be looking around; and who calls localhost by both
         // families is served by the other.
@@ -375,12 +394,18 @@ impl Account<'_> {
                 Cause::OtherNetns(_) => Confidence::Possible,
                 // It was not seen to be started.
                 Cause::ListenerStarted(_) => Confidence::Likely,
+                // Then it was led here, as a rule to a proxy, which is not at this port.
+                _ if rst_is_lost => Confidence::Likely,
                 _ if incomplete.is_some() => Confidence::Likely,
                 _ => Confidence::Certain,
             },
             title: format!(
                 "nobody listens on {place}{for_device}: {}",
-                count(self.absent.total, "SYN is", "SYNs are").to_owned() + " answered by RST"
+                if rst_is_lost {
+                    count(self.absent.total, "SYN meets no socket", "SYNs meet no socket")
+                } else {
+                    count(self.absent.total, "SYN is answered by RST", "SYNs are answered by RST")
+                }
             ),
             subject: Party {
                 kind: "port",

@@ -45,7 +45,7 @@ impl Trouble for SynUnanswered {
             likely: Some(
                 "drops of earlier connects, or the listener's own count of drops, were seen; or a listener of this host has the \
                  address and room, and no drop was seen with a reason; or a loopback address was called, and neither an answer nor an \
-                 RST came back",
+                 RST came back; or the SYN was seen to meet no socket on this host, and its RST did not come back",
             ),
             possible: None,
             told_apart: &[Apart {
@@ -137,6 +137,10 @@ impl Account<'_> {
             let seen = self.world.drops_were_seen(self.key);
             let confidence = if seen { Confidence::Certain } else { Confidence::Likely };
             return ("local-drop", confidence, explanation);
+        }
+        if let Some(ServerSide::NoListener(_)) = self.side() {
+            let explanation = "the SYN meets no socket on this host (see no-listener), and the RST that would say so does not come back";
+            return ("local-drop", Confidence::Likely, explanation.to_owned());
         }
         if let Some(explanation) = self.lost_here() {
             return ("local-drop", Confidence::Likely, explanation);

@@ -230,6 +230,18 @@ fn wire(address: IpAddr) -> io::Result<(u8, Vec<u8>)> {
     Ok((u8::try_from(family).map_err(io::Error::other)?, bytes))
 }
 
+/// Gives a device a queueing discipline that drops all that is to leave by it.
+pub(super) fn drop_what_is_sent(name: &str) -> io::Result<()> {
+    const TCA_KIND: u16 = 1;
+    const TC_H_ROOT: u32 = u32::MAX;
+    let index = if_nametoindex(name)?;
+    // tcmsg: family, padding, device, handle, parent, info.
+    let fixed: Vec<u8> = [0_u32, index, 0, TC_H_ROOT, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    Request::new(libc::RTM_NEWQDISC, libc::NLM_F_CREATE | libc::NLM_F_REPLACE, &fixed)
+        .attribute(TCA_KIND, b"blackhole\0")
+        .send()
+}
+
 /// Makes packets to one of this host's own addresses go nowhere, in the calling thread's namespace.
 pub(super) fn make_unreachable(address: std::net::Ipv4Addr) -> io::Result<()> {
     let family = u8::try_from(libc::AF_INET).map_err(io::Error::other)?;

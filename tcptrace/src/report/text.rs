@@ -104,7 +104,12 @@ struct Page<'a> {
 impl Page<'_> {
     /// What was found, in a sentence; then where and when.
     fn heading(&self, out: &mut Sheet, metadata: &Metadata, condition: &Condition, report: &Report) {
-        self.paragraph(out, "", "  ", &Sentence::of(condition, report).with_severity());
+        let sentence = Sentence::of(condition, report);
+        let text = match sentence.severity {
+            Some(_) => sentence.with_severity(),
+            None => sentence.text.to_uppercase(),
+        };
+        self.paragraph(out, "", "  ", &text);
         let (from, to) = (self.when.moment(report.from), self.when.moment_and_zone(report.to));
         let lasting = span(report.from, report.to);
         out.line(format_args!(

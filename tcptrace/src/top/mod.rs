@@ -29,7 +29,7 @@ pub use draw::draw;
 pub use filter::Filter;
 pub use model::Model;
 pub use player::Player;
-pub use run::{Ended, Options, run_live, run_recorded};
+pub use run::{Ended, FindNetns, Options, run_live, run_recorded};
 pub use scene::{Clock, Header, Mode, OwnCost, Scene};
 pub use terminal::is_usable;
 pub use theme::{Palette, Theme};

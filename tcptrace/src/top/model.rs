@@ -74,7 +74,7 @@ impl Model {
             }
             track.depths.push_back(depth.max(full));
         }
-        if self.ticks % CLEANING == 0 {
+        if self.ticks.is_multiple_of(CLEANING) {
             let listeners = self.engine.world().listeners();
             self.tracks.retain(|id, _| listeners.get(*id).is_some());
         }

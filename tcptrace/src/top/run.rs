@@ -41,6 +41,9 @@ const FRAME: Duration = Duration::from_millis(200);
 /// How long the screen may take to end when it is told to.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Finds the inode number of a network namespace by what a person calls it.
+pub type FindNetns = Box<dyn Fn(&str) -> Result<u32, String>>;
+
 /// How the screen is to be.
 pub struct Options {
     /// View, colours and filter to begin with.
@@ -52,7 +55,7 @@ pub struct Options {
     /// Whether clicks come here, and not to the terminal's own marking of text.
     pub mouse: bool,
     /// How a person calls network namespaces.
-    pub find_netns: Box<dyn Fn(&str) -> Result<u32, String>>,
+    pub find_netns: FindNetns,
 }
 
 /// Why it ended without having been asked to.
@@ -250,7 +253,7 @@ struct App {
     header: Header,
     feed: Feed,
     meter: Meter,
-    find_netns: Box<dyn Fn(&str) -> Result<u32, String>>,
+    find_netns: FindNetns,
     /// When the rows were last made.
     refreshed: Instant,
     /// A recording plays: since when, and from where.

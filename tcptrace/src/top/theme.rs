@@ -55,26 +55,25 @@ impl Palette {
         let Some(meaning) = meaning else { return Style::new() };
         let bold = Style::new().add_modifier(Modifier::BOLD);
         match (self.theme, meaning) {
-            (_, Meaning::Label) => bold,
+            (_, Meaning::Label)
+            | (Theme::Mono, Meaning::Warning)
+            | (Theme::Contrast, Meaning::Info | Meaning::Good | Meaning::Command) => bold,
             (Theme::Mono, Meaning::Critical) => bold.add_modifier(Modifier::REVERSED),
-            (Theme::Mono, Meaning::Warning) => bold,
-            (Theme::Mono, Meaning::Info | Meaning::Good) => Style::new(),
             (Theme::Mono, Meaning::Command) => Style::new().add_modifier(Modifier::UNDERLINED),
             // Dimmed text is what contrast is not.
-            (Theme::Contrast | Theme::Mono, Meaning::Faint) => Style::new(),
+            (Theme::Mono, Meaning::Info | Meaning::Good | Meaning::Faint)
+            | (Theme::Contrast, Meaning::Faint) => Style::new(),
             (Theme::Contrast, Meaning::Critical) => bold.fg(Color::White).bg(Color::Red),
             (Theme::Contrast, Meaning::Warning) => bold.fg(Color::Black).bg(Color::Yellow),
-            (Theme::Contrast, Meaning::Info | Meaning::Good | Meaning::Command) => bold,
+            (Theme::Dark | Theme::Light, Meaning::Good) => Style::new().fg(Color::Green),
             (Theme::Dark, Meaning::Critical) => bold.fg(Color::LightRed),
             (Theme::Dark, Meaning::Warning) => bold.fg(Color::Yellow),
             (Theme::Dark, Meaning::Info) => bold.fg(Color::LightBlue),
-            (Theme::Dark, Meaning::Good) => Style::new().fg(Color::Green),
             (Theme::Dark, Meaning::Command) => Style::new().fg(Color::Cyan),
             (Theme::Dark, Meaning::Faint) => Style::new().fg(Color::DarkGray),
             (Theme::Light, Meaning::Critical) => bold.fg(Color::Red),
             (Theme::Light, Meaning::Warning) => bold.fg(Color::Magenta),
             (Theme::Light, Meaning::Info) => bold.fg(Color::Blue),
-            (Theme::Light, Meaning::Good) => Style::new().fg(Color::Green),
             (Theme::Light, Meaning::Command) => Style::new().fg(Color::Blue),
             (Theme::Light, Meaning::Faint) => Style::new().fg(Color::Gray),
         }

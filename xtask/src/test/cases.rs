@@ -214,8 +214,7 @@ pub(crate) const ROTATION: &[Case] = &[
     turn!("accept-overflow", "not-accepting"),
     turn!("accept-overflow", "workers"),
     turn!("accept-overflow", "shrunk"),
-    // The tracepoint tier counts accepts by the port of the connection, which is not the listener's.
-    turn!("accept-overflow", "steered", FULL),
+    turn!("accept-overflow", "steered"),
     turn!("accept-overflow", "pre-forked"),
     turn!("accept-stall", "busy"),
     turn!("accept-stall", "stopped"),
@@ -284,6 +283,7 @@ pub(crate) const ROTATION: &[Case] = &[
     turn!("dropped", "cgroup-in"),
     turn!("dropped", "reject-icmp"),
     turn!("dropped", "xdp-generic"),
+    turn!("dropped", "qdisc"),
     turn!("port-grab", "listener"),
     turn!("port-grab", "bound-socket"),
     turn!("port-grab", "time-wait"),

@@ -1,6 +1,6 @@
 use crate::event::{
-    CalledAddress, ConnectResult, ConnectTotals, Kind, ListenerReport, ListenerSample, Owner, Packet,
-    ReportedListener, Timestamp,
+    CalledAddress, ConnectResult, ConnectTotals, Kind, ListenerReport, ListenerSample, NoListener, Owner,
+    Packet, ReportedListener, Timestamp,
 };
 use crate::finding::testing::{NETNS, Play, Server, connect, handshake_drop, ms};
 use crate::finding::{Confidence, Severity, State};
@@ -241,4 +241,36 @@ fn what_was_seen_of_an_earlier_connect_makes_the_next_no_more_than_likely() {
     };
     assert_eq!(told(false), ("local-drop", Confidence::Certain));
     assert_eq!(told(true), ("local-drop", Confidence::Likely));
+}
+
+#[test]
+fn a_syn_that_meets_no_socket_and_whose_rst_is_lost_is_not_lost_on_the_way() {
+    let mut client = Client::new();
+    for nth in 1..=3_u32 {
+        let at = 1000 * u64::from(nth);
+        let endpoints = connect(ConnectResult::SynAgain, None, ConnectTotals::default()).endpoints;
+        let mut server = endpoints;
+        (server.local, server.remote) = (endpoints.remote.unwrap(), Some(endpoints.local));
+        server.local.set_port(80);
+        server.remote.as_mut().unwrap().set_port(40000);
+        client.play.send(at, Kind::NoListener(NoListener { endpoints: server, total: nth.into() }));
+        client.tell(at + 500, 40000, ConnectResult::SynAgain, nth);
+    }
+    let report = ListenerReport {
+        netns: NETNS,
+        port: 80,
+        asked: ms(3600),
+        listeners: Vec::new(),
+        incomplete: None,
+        called: Vec::new(),
+    };
+    client.play.send(3600, Kind::ListenerReport(Box::new(report)));
+    client.play.ticks_until(9000);
+    let told = |code: &str| client.play.findings.iter().find(|finding| finding.code == code).unwrap();
+    let unanswered = told("syn-unanswered");
+    assert_eq!((unanswered.cause, unanswered.confidence), ("local-drop", Confidence::Likely));
+    assert!(unanswered.explanation.contains("meets no socket"), "{}", unanswered.explanation);
+    let absent = told("no-listener");
+    assert!(absent.title.ends_with("3 SYNs meet no socket"), "{}", absent.title);
+    assert_eq!(absent.confidence, Confidence::Likely);
 }

@@ -145,6 +145,7 @@ impl Dropped {
                 (vec![certain(of_process("handshake-dropped", "neighbour-table"))], vec![])
             }
             Kind::XdpGeneric => (vec![certain(dropped("xdp"))], vec![UNANSWERED]),
+            Kind::Qdisc => (vec![certain(of_client("handshake-dropped", "qdisc"))], vec![UNANSWERED]),
             Kind::XdpDriver => (vec![likely(of_client("syn-unanswered", "local-drop"))], vec![]),
         }
     }
@@ -214,6 +215,14 @@ impl Incident for Dropped {
         };
         if self.kind == Kind::CgroupOut {
             self.ground.admit(&client)?;
+        }
+        if self.kind == Kind::Qdisc
+            && let [to] = self.called().as_slice()
+        {
+            // The neighbour is known from then on; asking for it would be dropped as well.
+            let once = Load { to: *to, burst: 1, every_ms: 20, for_ms: 1, at_least: 1 };
+            client.ask::<u64>(&Order::Load(once))?;
+            client.ask::<Tally>(&Order::HangUp { reset: false })?;
         }
         self.ground.obstruct(self.kind, &self.stage, self.ipv6(), PORT)?;
         let before = self.stage.counters()?;

@@ -108,7 +108,7 @@ impl Plot<'_> {
             div.plot {
                 div.scale {
                     span.top { (short(self.top)) }
-                    span.name { (self.name) br; (self.unit) @if let Some((_, limit)) = &self.limit { br; b { (limit) } } }
+                    span.name { (self.name) br; (self.unit) @if let Some((_, limit)) = &self.limit { br; span.limit { (limit) } } }
                     span { "0" }
                 }
                 svg viewBox={ "0 0 " (self.axis.bins) " " (HEIGHT) } preserveAspectRatio="none" role="img"

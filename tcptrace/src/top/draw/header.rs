@@ -84,7 +84,7 @@ impl Page<'_, '_> {
             };
             View::ALL.into_iter().enumerate().map(name).collect()
         };
-        let width = |names: &[String]| names.iter().map(|name| name.len()).sum::<usize>();
+        let width = |names: &[String]| names.iter().map(String::len).sum::<usize>();
         let room = usize::from(area.width);
         let mut names = wide(&|_| true);
         if width(&names) > room {

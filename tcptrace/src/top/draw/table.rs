@@ -36,7 +36,7 @@ pub(crate) fn columns(layout: &[Layout], width: u16) -> Vec<(usize, u16)> {
     let mut shares: u16 = kept.iter().map(|(_, column)| column.grow).sum();
     kept.into_iter()
         .map(|(index, column)| {
-            let more = if shares == 0 { 0 } else { left.saturating_mul(column.grow) / shares };
+            let more = left.saturating_mul(column.grow).checked_div(shares).unwrap_or(0);
             left -= more;
             shares -= column.grow;
             (index, column.width + more)

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::event::{PortRange, PortSurvey, Timestamp};
+use crate::event::{KnobSample, PortRange, PortSurvey, Timestamp};
 use crate::output::{Meaning, Row as Line};
 
 use super::super::filter::{Filter, Subject};
@@ -57,7 +57,7 @@ pub(super) fn rows(model: &Model) -> Vec<PortRow> {
         let knobs = world.namespace(netns).map(|namespace| &namespace.knobs);
         let capacity = survey
             .map(|(_, survey)| u64::from(survey.capacity))
-            .or_else(|| knobs.and_then(|knobs| knobs.ephemeral_ports()).map(u64::from));
+            .or_else(|| knobs.and_then(KnobSample::ephemeral_ports).map(u64::from));
         let mut users: Vec<PortRow> = Vec::new();
         let (mut held_all, mut refused_all) = (0, 0);
         let mut growth_all: Option<crate::correlate::Growth> = None;

@@ -110,6 +110,18 @@ impl Ground {
                 self.dropping = Some(attached.map_err(Error::NotSupported)?);
                 Ok(())
             }
+            Kind::Qdisc => {
+                let added = stage.server().run(|| netlink::drop_what_is_sent(SERVER_LINK.name))?;
+                added.map_err(|source| match source.raw_os_error() {
+                    Some(libc::EOPNOTSUPP | libc::ENOENT) => {
+                        Error::NotSupported("this kernel has no queueing discipline that drops all".into())
+                    }
+                    _ => Error::Io {
+                        what: "setting the queueing discipline of a private device".into(),
+                        source,
+                    },
+                })
+            }
             Kind::Md5 | Kind::MinTtl | Kind::SocketFilter | Kind::NeighbourSilent => Ok(()),
         }
     }

@@ -23,9 +23,10 @@ pub(super) enum Kind {
     NeighbourTable,
     XdpGeneric,
     XdpDriver,
+    Qdisc,
 }
 
-pub(super) const KINDS: [(Kind, Variant); 15] = [
+pub(super) const KINDS: [(Kind, Variant); 16] = [
     (
         Kind::QueueUnread,
         variant("queue-unread", "a rule sends the SYNs to a netfilter queue that no program reads"),
@@ -77,6 +78,10 @@ pub(super) const KINDS: [(Kind, Variant); 15] = [
             "an XDP program drops the SYNs in the driver of the server's device, without a trace",
         ),
     ),
+    (
+        Kind::Qdisc,
+        variant("qdisc", "the queueing discipline of the client's device drops the SYNs as they go out"),
+    ),
 ];
 
 const fn variant(name: &'static str, summary: &'static str) -> Variant {
@@ -96,6 +101,7 @@ impl Kind {
             Self::MinTtl => Some("TCP_MINTTL"),
             Self::SocketFilter | Self::CgroupIn => Some("SOCKET_FILTER"),
             Self::XdpGeneric => Some("XDP"),
+            Self::Qdisc => Some("QDISC_DROP"),
             _ => None,
         }
     }
@@ -111,6 +117,7 @@ impl Kind {
                 | Self::NeighbourSilent
                 | Self::NeighbourTable
                 | Self::XdpDriver
+                | Self::Qdisc
         )
     }
 
@@ -121,7 +128,10 @@ impl Kind {
 
     /// Whether the server is on the far side.
     pub(super) fn server_is_far(self) -> bool {
-        matches!(self, Self::QueueOut | Self::CgroupOut | Self::NeighbourTable | Self::XdpDriver)
+        matches!(
+            self,
+            Self::QueueOut | Self::CgroupOut | Self::NeighbourTable | Self::XdpDriver | Self::Qdisc
+        )
     }
 
     /// What has the listening socket discard its clients' packets.
