@@ -126,11 +126,12 @@ fn by_who(lines: &[Value], netns: &Netns) -> Result<Holders> {
     let mut holders = Holders::new();
     for line in lines.iter().filter(|line| line["type"] == "holder") {
         let subject = &line["subject"];
-        if subject["netns"]["id"] != netns.id() {
+        let at = |pointer: &str| subject.pointer(pointer).and_then(Value::as_u64);
+        if at("/netns/id") != Some(netns.id().into()) {
             continue;
         }
-        let peer = u16::try_from(subject["remote"]["port"].as_u64().unwrap_or(0))?;
-        holders.insert((subject["process"]["pid"].as_u64().unwrap_or(0), peer));
+        let peer = u16::try_from(at("/remote/port").unwrap_or(0))?;
+        holders.insert((at("/process/pid").unwrap_or(0), peer));
         for also in subject["also"].as_array().into_iter().flatten() {
             holders.insert((also["pid"].as_u64().context("a process")?, peer));
         }

@@ -120,7 +120,7 @@ pub const EVIDENCE: &[Key] = &[
     key("closed_by", Party, &[CLOSED], "process that closed it"),
     key("completed", Number, &[SYN_QUEUE], "handshakes completed meanwhile"),
     key("completed_elsewhere", Number, &[CAPTURE], "handshakes that other networks completed meanwhile"),
-    key("completed_elsewhere_percent", Measure, &[CAPTURE], "share of these among all of theirs"),
+    key("completed_elsewhere_percent", Number, &[CAPTURE], "share of these among all of theirs"),
     key("conntrack_count", Number, &[DROPPED], "entries in the connection tracking table"),
     key("conntrack_drops", Number, &[DROPPED], "packets that it dropped because it was full"),
     key("conntrack_max", Number, &[DROPPED], "`net.netfilter.nf_conntrack_max`"),

@@ -77,7 +77,7 @@ fn packets_that_go_out_need_no_listener_and_name_who_connects() {
     send(&mut play, 2000, &drop);
     let finding = play.only();
     assert_eq!(finding.subject.to_string(), "curl[77] 10.0.0.1:80");
-    assert_eq!(Play::json(&finding)["evidence"]["hook"], "OUTPUT");
+    assert_eq!(Play::json(finding)["evidence"]["hook"], "OUTPUT");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::{JsonWriter, Line, schema};
 use crate::event::Timestamp;
 
 /// A line as it is written, without its end.
+#[expect(clippy::needless_pass_by_value, reason = "callers make the line for this")]
 pub(crate) fn text(line: Line) -> String {
     let mut writer = JsonWriter::new(Vec::new(), "host", "test");
     let _ = writer.write(Timestamp::from_nanos(1_764_500_000_000_000_000), &line).unwrap();
