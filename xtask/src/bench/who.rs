@@ -140,9 +140,10 @@ fn check(answer: &str, listing: &str, member: &Member, each: u32) -> Result<()> 
     let lines: Vec<_> = lines.collect::<Result<_, _>>().context("odd JSON from tcptrace who")?;
     let holders: Vec<_> = lines.iter().filter(|line| line["type"] == "holder").collect();
     ensure!(
-        holders.iter().any(
-            |holder| holder["subject"]["process"]["pid"] == pid && holder["subject"]["state"] == "listen"
-        ),
+        holders.iter().any(|holder| {
+            holder.pointer("/subject/process/pid").is_some_and(|of| *of == pid)
+                && holder.pointer("/subject/state").is_some_and(|state| state == "listen")
+        }),
         "tcptrace who does not name process {pid}: {answer}"
     );
     let ours = listing.lines().filter(|line| line.contains(&format!("pid={pid},"))).count();

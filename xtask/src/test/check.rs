@@ -156,7 +156,7 @@ fn nothing_lost(lines: &Lines, problems: &mut Problems) {
         }
     }
     let Some(summary) = lines.of_type("summary").next() else { return };
-    let lost = &summary["trace"]["lost"];
+    let lost = summary.pointer("/trace/lost").unwrap_or(&Value::Null);
     problems.unless(total(lost) == Some(excused), || format!("the summary's lost is {lost}, not {excused}"));
 }
 
@@ -317,7 +317,7 @@ fn counts(finding: &Value, truth: &Value, problems: &mut Problems) {
 /// Each counter that the summary compares is explained to the last event.
 fn reconciliation(lines: &Lines, problems: &mut Problems) {
     let Some(summary) = lines.of_type("summary").next() else { return };
-    let entries = array(&summary["trace"]["reconciliation"]);
+    let entries = array(summary.pointer("/trace/reconciliation").unwrap_or(&Value::Null));
     problems.unless(!entries.is_empty(), || "the summary reconciles no counter".into());
     for entry in entries {
         let (kernel, ours) = (&entry["kernel"], &entry["observed"]);

@@ -1,5 +1,7 @@
 //! The judge is judged: a run that is right passes, and each way of being wrong is caught.
 
+#![expect(clippy::needless_pass_by_value, reason = "what json!() makes is handed on as it is")]
+
 use serde_json::{Value, json};
 
 use super::*;
