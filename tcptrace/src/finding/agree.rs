@@ -112,7 +112,7 @@ pub fn contradictions(finding: &Finding, world: &Correlator) -> Vec<String> {
 }
 
 /// What is wrong with a key, if anything: each stands in `keys.rs`, with its form and the codes that have it.
-fn undeclared(code: &str, name: &str, value: &Value) -> Option<String> {
+pub(super) fn undeclared(code: &str, name: &str, value: &Value) -> Option<String> {
     let Some(key) = keys::EVIDENCE.iter().find(|key| key.name == name) else {
         return Some(format!("{name} is not declared in keys.rs"));
     };

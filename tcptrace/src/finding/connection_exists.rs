@@ -185,7 +185,7 @@ impl Account<'_> {
                 .with("call", "connect")
                 .with("options", self.existing.options)
                 .with("attempts", self.attempts)
-                .with_some("left_s", self.left())
+                .with_some("left_s", self.left().map(|left| Duration::from_secs(left).as_secs_f64()))
                 .with_some("tcp_timestamps", self.timestamps())
                 .with_some("incomplete", self.existing.incomplete.clone())
                 .with("why", explanation.as_str()),
@@ -216,7 +216,7 @@ impl Account<'_> {
         ProcessName::of_owners(&holder.owners, self.world.processes()).to_string()
     }
 
-    /// Seconds for which the kernel keeps what is left of the connection.
+    /// Whole seconds, rounded up, for which the kernel keeps what is left of the connection.
     fn left(&self) -> Option<u64> {
         self.existing.holder.as_ref()?.time_wait_left_ms.map(|left| left.div_ceil(1000))
     }

@@ -12,7 +12,7 @@ use crate::event::{
     SocketState, SynDrop, SynDropCause, Taker, Task, Tier, Timestamp,
 };
 
-use super::{Engine, Finding};
+use super::{Engine, Finding, agree};
 
 /// 2026-11-22T10:40:00Z, when all plays begin.
 pub(crate) const START: u64 = 1_795_344_000_000_000_000;
@@ -132,7 +132,14 @@ impl Play {
     pub(crate) fn send(&mut self, at: u64, kind: Kind) {
         self.now = self.now.max(at);
         let findings = &mut self.findings;
-        self.engine.on_event(&Event { time: ms(at), kind }, |finding| findings.push(finding));
+        self.engine.on_event(&Event { time: ms(at), kind }, |finding| {
+            // Whatever a test is about, what it brings forth keeps to the contract.
+            // (`why` is the explanation, which no line repeats.)
+            for (name, value) in finding.evidence.iter().filter(|(name, _)| *name != "why") {
+                assert_eq!(agree::undeclared(finding.code, name, value), None, "{}", finding.code);
+            }
+            findings.push(finding);
+        });
     }
 
     pub(crate) fn knobs(&mut self, somaxconn: u32) {

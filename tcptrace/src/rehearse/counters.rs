@@ -99,6 +99,8 @@ pub(super) struct Row {
 
 /// State number of a listener.
 pub(super) const LISTEN: u8 = 0x0a;
+/// State number of a connection whose handshake is complete at this end.
+pub(super) const ESTABLISHED: u8 = 0x01;
 /// State number of a half-open request.
 pub(super) const SYN_RECV: u8 = 0x03;
 /// State number of a connection in TIME_WAIT.

@@ -12,7 +12,14 @@ pub(crate) fn run(tally: &mut Tally) {
         step(
             tally,
             "unit tests",
-            paths::cargo().args(["nextest", "run", "--workspace", "--status-level", "fail"]),
+            paths::cargo().args([
+                "nextest",
+                "run",
+                "--workspace",
+                "--no-fail-fast",
+                "--status-level",
+                "retry",
+            ]),
         );
         // nextest leaves these out.
         step(tally, "documentation tests", paths::cargo().args(["test", "--quiet", "--workspace", "--doc"]));

@@ -218,8 +218,12 @@ impl Scene {
         let mut client = stage.start_client("tt-client")?;
         let to = self.family.call(stage, self.port);
         let from: Vec<SocketAddr> = client.ask(&Order::Connect { to, count: 1 })?;
-        // Closing a listener resets what it has not accepted.
-        let accepted = || Ok(stage.accept_queue(self.port)? == Some(0));
+        // Closing a listener resets what it has not accepted; and when the client is told that it is connected, its last ACK may
+        // not have arrived yet, so that an empty queue alone says nothing.
+        let accepted = || {
+            let has_arrived = stage.is_in_state(self.port, counters::ESTABLISHED)?;
+            Ok(has_arrived && stage.accept_queue(self.port)? == Some(0))
+        };
         stage.await_that("the old server has accepted", accepted)?;
         old.ask::<()>(&Order::Close)?;
         client.ask::<Tally>(&Order::HangUp { reset: false })?;
