@@ -5,10 +5,11 @@ use std::io;
 use super::{
     args::CheckArgs,
     exit::{Exit, Failure},
-    netns, tape, trace,
+    netns, trace,
 };
 use crate::{
     check::{Plan, RULES, Risk, risks},
+    event::Timestamp,
     output::json::{Missing, RiskLine, SummaryLine},
     output::{ended, escape, go_on, stdout_json, stdout_lines},
     stock::{Gap, Namespace, Scope, Survey, Wanted},
@@ -40,7 +41,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
 }
 
 fn json(survey: &Survey, found: &[(&Namespace, Risk)]) -> io::Result<()> {
-    let (mut out, now) = (stdout_json("check"), tape::now());
+    let (mut out, now) = (stdout_json("check"), Timestamp::now());
     for (namespace, risk) in found {
         go_on(out.write(now, &RiskLine::of(namespace, risk).into()))?;
     }

@@ -5,7 +5,7 @@ use std::{io, ops::ControlFlow};
 use super::{
     args::{ListenersArgs, union},
     exit::{Exit, Failure},
-    tape, trace,
+    trace,
 };
 use crate::{
     event::{Coverage, Event, Kind, Timestamp},
@@ -119,7 +119,7 @@ fn show(
     only.extend(Some(&filter.ports).filter(|ports| !ports.is_empty()).map(|ports| format!("--port {ports}")));
     only.extend(parties.words());
     if args.json {
-        let (mut out, now) = (stdout_json("listeners"), tape::now());
+        let (mut out, now) = (stdout_json("listeners"), Timestamp::now());
         if let Some((began, coverage)) = coverage {
             go_on(out.coverage(*began, coverage))?;
         }

@@ -14,12 +14,12 @@ use std::time::Instant;
 use super::{
     args::PortsArgs,
     exit::{Exit, Failure},
-    netns, tape, trace,
+    netns, trace,
 };
 use crate::{
     check::{self, Plan},
     correlate::Correlator,
-    event::{DestinationUse, Owner, PortSurvey},
+    event::{DestinationUse, Owner, PortSurvey, Timestamp},
     host::{netns::Netns, sock_diag},
     identity::process::Process,
     live::{
@@ -292,7 +292,7 @@ impl<'a> Space<'a> {
 }
 
 fn json(survey: &Survey, spaces: &[Space<'_>]) -> io::Result<()> {
-    let (mut out, now) = (stdout_json("ports"), tape::now());
+    let (mut out, now) = (stdout_json("ports"), Timestamp::now());
     for space in spaces {
         go_on(out.write(now, &space.line().into()))?;
     }

@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, io};
 use super::{
     args::ProbesArgs,
     exit::{Exit, Failure},
-    tape, trace,
+    trace,
 };
 use crate::{
-    event::{ClockOffset, Family, decode_record},
+    event::{ClockOffset, Family, Timestamp, decode_record},
     host::netns::Netns,
     output::json::{Missing, ProbeLine, RecordLine, SummaryLine, WrongLine},
     output::{Output, go_on, stdout_output},
@@ -123,7 +123,7 @@ fn compare(tracer: &mut Tracer, known: Vec<Expected>, family: Family) -> Vec<Com
 
 /// Prints coverage, attachments and, of a self-test, its records; how many should have fired and did not.
 fn print(tracer: &Tracer, tested: Option<&SelfTest>, json: bool) -> io::Result<usize> {
-    let (mut output, now) = (stdout_output("probes", json, false), tape::now());
+    let (mut output, now) = (stdout_output("probes", json, false), Timestamp::now());
     go_on(output.opening(&trace::here()))?;
     go_on(output.coverage(now, &crate::live::coverage(tracer.coverage(), Vec::new(), Vec::new())))?;
     go_on(output.watching(None, false))?;
@@ -175,7 +175,7 @@ fn print(tracer: &Tracer, tested: Option<&SelfTest>, json: bool) -> io::Result<u
     }
     let misses = missed(tracer);
     if let Output::Json(out) = &mut output {
-        go_on(out.write(tape::now(), &summary(tracer, tested, silent, misses.as_deref()).into()))?;
+        go_on(out.write(Timestamp::now(), &summary(tracer, tested, silent, misses.as_deref()).into()))?;
     }
     if let Some(misses) = misses {
         log::warn!("{misses}");
@@ -222,7 +222,7 @@ fn print_record(tracer: &Tracer, compared: &Compared, output: &mut Output<impl i
                 seen: wrong.is_some(),
                 wrong: wrong.iter().flatten().map(WrongLine::from).collect(),
             };
-            go_on(out.write(tape::now(), &line.into()))
+            go_on(out.write(Timestamp::now(), &line.into()))
         }
         Output::Text(out) => {
             let (word, by) = match wrong.as_deref() {

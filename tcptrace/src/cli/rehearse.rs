@@ -7,10 +7,11 @@ use std::{collections::BTreeSet, io, ops::ControlFlow, time::Duration};
 use super::{
     args::RehearseArgs,
     exit::{Exit, Failure},
-    record, tape, trace,
+    record, trace,
 };
 use crate::{
     correlate::ReconciliationStatus,
+    event::Timestamp,
     finding::contradictions,
     host::netns::Netns,
     live::{
@@ -90,7 +91,7 @@ async fn one(name: &str, args: &RehearseArgs) -> Result<Told, Failure> {
         "rehearsing {} ({}), {}: {}",
         incident.name(),
         incident.variant(),
-        zone::moment_and_zone(&zone::local(), tape::now()),
+        zone::moment_and_zone(&zone::local(), Timestamp::now()),
         what.lines().collect::<Vec<_>>().join(" ")
     );
     let gone = trace::at_once(&mut output, &opening).map_err(|error| trace::cannot_write(&error))?;
@@ -262,7 +263,7 @@ fn tell<W: io::Write>(truth: &GroundTruth, verdict: &Verdict<'_>, output: &mut O
             false_certains: verdict.false_certains,
             ..RehearsalLine::from(truth)
         };
-        go_on(out.write(tape::now(), &line.into()))?;
+        go_on(out.write(Timestamp::now(), &line.into()))?;
         return go_on(out.flush());
     }
     let made = made(truth);

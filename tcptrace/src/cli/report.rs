@@ -46,7 +46,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
         join(&mut read.iter_mut().map(|of| (&of.metadata, &mut of.report)).collect::<Vec<_>>());
     let sections: Vec<_> = read.iter().map(|of| (&of.metadata, &of.condition, &of.report)).collect();
     if let Some(path) = &args.html {
-        write_page(path, args.force, &html(&sections, &across, &zone, tape::now()))?;
+        write_page(path, args.force, &html(&sections, &across, &zone, Timestamp::now()))?;
     }
     if let Some(path) = &args.md {
         let pasted = markdown(&sections, &across, &zone);

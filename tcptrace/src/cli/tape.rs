@@ -90,7 +90,7 @@ impl Extent {
     }
 
     fn first_of(&self, moment: Moment) -> Timestamp {
-        moment.in_recording(self.last, now(), &zone::local())
+        moment.in_recording(self.last, Timestamp::now(), &zone::local())
     }
 
     /// Nothing was recorded at that time.
@@ -100,11 +100,6 @@ impl Extent {
         let zone = zone::in_words(&zone, self.last);
         Failure::new(Exit::Usage, format!("{said}: what is recorded is from {first} to {last} ({zone})"))
     }
-}
-
-/// Now.
-pub(super) fn now() -> Timestamp {
-    Timestamp::from_nanos(u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or_default())
 }
 
 /// What is wrong with a recording of which nothing could be read.

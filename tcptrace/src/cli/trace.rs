@@ -14,7 +14,7 @@ use super::{
     netns,
 };
 use crate::{
-    event::PortSet,
+    event::{PortSet, Timestamp},
     host::netns::Netns,
     live,
     output::{Output, Written, zone},
@@ -86,7 +86,7 @@ pub(super) fn here() -> String {
         word(name.as_ref().map(UtsName::nodename)),
         word(name.as_ref().map(UtsName::release)),
         std::env::consts::ARCH,
-        zone::moment_and_zone(&zone::local(), super::tape::now())
+        zone::moment_and_zone(&zone::local(), Timestamp::now())
     )
 }
 

@@ -3,10 +3,10 @@
 use super::{
     args::WhoArgs,
     exit::{Exit, Failure},
-    netns, tape, trace,
+    netns, trace,
 };
 use crate::{
-    event::PortSet,
+    event::{PortSet, Timestamp},
     output::{ended, go_on, json, stdout_json, stdout_lines, zone},
     stock::Gap,
     who::{Question, ask},
@@ -24,7 +24,7 @@ pub(super) fn run(args: &WhoArgs) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::NotPermitted, Gap::reasons(&answer.gaps).join("; ")));
     }
     let ports: Vec<u16> = ports.ranges().flatten().collect();
-    let now = tape::now();
+    let now = Timestamp::now();
     let written = if args.json {
         json::who::write(&answer, &ports, now, &mut stdout_json("who"))
     } else {

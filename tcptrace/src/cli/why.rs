@@ -11,10 +11,10 @@ use std::{
 use super::{
     args::WhyArgs,
     exit::{Exit, Failure},
-    tape, trace,
+    trace,
 };
 use crate::{
-    event::{CounterSample, Event},
+    event::{CounterSample, Event, Timestamp},
     finding::Confidence,
     host::{
         counters,
@@ -205,7 +205,7 @@ fn follow(
 
 fn show(args: &WhyArgs, facts: &Facts, answers: &[Answer], decisive: Option<&Answer>) -> io::Result<()> {
     if args.json {
-        let (mut out, now) = (stdout_json("why"), tape::now());
+        let (mut out, now) = (stdout_json("why"), Timestamp::now());
         for answer in answers {
             go_on(out.write(now, &WhyLine::of(facts, answer).into()))?;
         }

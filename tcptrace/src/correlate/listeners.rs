@@ -136,13 +136,14 @@ impl Listeners {
     }
 
     /// The listener that began to listen at `time`. Never one that was known before that: its address in memory is used
-    /// again. But its first drop may have been reported by another CPU before this.
+    /// again. But its first drop may have been reported by another CPU before this; and what is read in one go carries the time at which
+    /// the reading began, though it shows what began meanwhile: of the same file, and without a listen() so far, it is the same.
     pub(super) fn began(&mut self, time: Timestamp, endpoints: &Endpoints, who: &ListenerRef) -> ListenerId {
         let same = self.find(time, endpoints, who).filter(|id| {
             self.by_id.get(id).is_some_and(|known| {
-                known.closed.is_none()
-                    && known.first_seen >= time
-                    && known.listen.is_none_or(|call| call.time >= time)
+                let is_later = known.first_seen >= time && known.listen.is_none_or(|call| call.time >= time);
+                let is_same_file = who.inode != 0 && known.inode == who.inode && known.listen.is_none();
+                known.closed.is_none() && (is_later || is_same_file)
             })
         });
         match same {
@@ -482,6 +483,20 @@ mod tests {
         let place = place_at(1, "0.0.0.0:80");
         let id = all.resolve(at(12), &place, &who(100, 5));
         assert_eq!(all.began(at(10), &place, &who(100, 5)), id);
+    }
+
+    /// Of a listener, a table that is read while it begins to listen is older than its listen(): nothing was closed then.
+    #[test]
+    fn a_reading_that_began_before_the_listen_is_of_the_same_listener() {
+        let mut all = Listeners::default();
+        let place = place_at(1, "0.0.0.0:80");
+        let id = all.resolve(at(8), &place, &who(100, 5));
+        assert_eq!(all.began(at(10), &place, &who(100, 5)), id);
+        assert_eq!(all.get(id).unwrap().closed, None);
+        // Another file in the same memory is another listener.
+        let other = all.began(at(20), &place, &who(100, 6));
+        assert_ne!(other, id);
+        assert_eq!(all.get(id).unwrap().closed, Some(at(20)));
     }
 
     #[test]

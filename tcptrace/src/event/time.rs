@@ -1,7 +1,7 @@
 //! Points in time, and the step from the kernel's clock to everybody's.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,12 @@ impl Timestamp {
     /// The given number of nanoseconds after 1970-01-01T00:00:00Z.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
+    }
+
+    /// Now, by the wall clock.
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
     }
 
     /// Nanoseconds since 1970-01-01T00:00:00Z.

@@ -170,7 +170,7 @@ impl Account<'_> {
     fn rst_is_lost(&self) -> bool {
         let waits = |destination: &Destination| {
             destination.server_side == Some(ServerSide::NoListener(self.key))
-                && destination.most_syns_again >= 2
+                && destination.most_syns_again >= 1
                 && destination.totals().refused == 0
         };
         self.world.destinations().any(|(_, destination)| waits(destination))

@@ -26,6 +26,7 @@ use super::screen::Screen;
 use super::sink::Written;
 use super::summary::Summary;
 use super::wrap::{cells, fit, wrap};
+use super::zone;
 
 /// How text is to look.
 #[derive(Clone, Debug)]
@@ -422,10 +423,7 @@ impl<W: Write> TextWriter<W> {
 
     /// Time of day: `19:40:12.031`.
     fn clock(&self, time: Timestamp) -> String {
-        match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
-            Ok(timestamp) => timestamp.to_zoned(self.look.zone.clone()).strftime("%H:%M:%S.%3f").to_string(),
-            Err(_) => time.to_string(),
-        }
+        zone::clock(&self.look.zone, time)
     }
 
     fn columns(&self) -> usize {

@@ -57,19 +57,32 @@ pub fn in_words(zone: &TimeZone, time: Timestamp) -> String {
 
 /// Date and time, there.
 pub fn moment(zone: &TimeZone, time: Timestamp) -> String {
-    match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
-        Ok(at) => at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S.%3f").to_string(),
-        Err(_) => time.to_string(),
-    }
+    told(zone, time, "%Y-%m-%d %H:%M:%S.%3f")
+}
+
+/// Time of day: `19:40:12.031`.
+pub fn clock(zone: &TimeZone, time: Timestamp) -> String {
+    told(zone, time, "%H:%M:%S.%3f")
+}
+
+/// Time of day, to the second: `19:40:12`.
+pub fn second(zone: &TimeZone, time: Timestamp) -> String {
+    told(zone, time, "%H:%M:%S")
 }
 
 /// Date, time to the second, and the offset of the zone: `2026-11-22 19:40:12 UTC+09:00 (Asia/Tokyo)`.
 pub fn moment_and_zone(zone: &TimeZone, time: Timestamp) -> String {
+    format!("{} {}", told(zone, time, "%Y-%m-%d %H:%M:%S"), in_words(zone, time))
+}
+
+/// Date, time to the second, and the bare offset of the zone: `2026-11-22 19:40:12+09:00`.
+pub fn moment_and_offset(zone: &TimeZone, time: Timestamp) -> String {
+    told(zone, time, "%Y-%m-%d %H:%M:%S%:z")
+}
+
+fn told(zone: &TimeZone, time: Timestamp, how: &str) -> String {
     match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
-        Ok(at) => {
-            let at = at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string();
-            format!("{at} {}", in_words(zone, time))
-        }
+        Ok(at) => at.to_zoned(zone.clone()).strftime(how).to_string(),
         Err(_) => time.to_string(),
     }
 }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::event::{Distribution, Timestamp};
 
 /// At most so many bins.
@@ -23,7 +21,7 @@ fn wait_bucket(ns: u64) -> usize {
 }
 
 /// What happened in one bin of time.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bin {
     /// Deepest accept queue seen; `None` if it was not looked at.
     pub queue: Option<u32>,
@@ -36,7 +34,6 @@ pub struct Bin {
     /// Ports in use at the end of the bin, or requests unanswered: whatever else the series is of.
     pub level: Option<u64>,
     /// Accept waits by [`wait_bucket_start_ns`]; empty if there were none.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<u64>,
 }
 
@@ -67,20 +64,14 @@ impl Bin {
 }
 
 /// Bins of equal width, from `start` on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Series {
     /// Where the first bin begins.
-    #[serde(serialize_with = "as_text")]
     pub start: Timestamp,
     /// Width of a bin, seconds.
-    #[serde(rename = "bin_s")]
     pub width: u64,
     /// The bins.
     pub bins: Vec<Bin>,
-}
-
-fn as_text<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
 }
 
 impl Series {

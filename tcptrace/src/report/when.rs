@@ -14,7 +14,7 @@ pub(super) struct When<'a> {
 impl When<'_> {
     /// Date and time.
     pub(super) fn moment(self, time: Timestamp) -> String {
-        self.format(time, "%Y-%m-%d %H:%M:%S.%3f")
+        zone::moment(self.zone, time)
     }
 
     /// Date and time, with the zone's name.
@@ -32,19 +32,12 @@ impl When<'_> {
 
     /// Time of day.
     pub(super) fn clock(self, time: Timestamp) -> String {
-        self.format(time, "%H:%M:%S.%3f")
+        zone::clock(self.zone, time)
     }
 
     /// Time of day, to the second: what a picture's axis has room for.
     pub(super) fn second(self, time: Timestamp) -> String {
-        self.format(time, "%H:%M:%S")
-    }
-
-    fn format(self, time: Timestamp, how: &str) -> String {
-        match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
-            Ok(timestamp) => timestamp.to_zoned(self.zone.clone()).strftime(how).to_string(),
-            Err(_) => time.to_string(),
-        }
+        zone::second(self.zone, time)
     }
 }
 

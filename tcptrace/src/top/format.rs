@@ -2,26 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
-
-use crate::event::Timestamp;
 use crate::finding::words::rate;
-
-/// Time of day.
-pub(crate) fn clock(zone: &TimeZone, time: Timestamp) -> String {
-    match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
-        Ok(at) => at.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string(),
-        Err(_) => time.to_string(),
-    }
-}
-
-/// Time of day with milliseconds.
-pub(crate) fn exact_clock(zone: &TimeZone, time: Timestamp) -> String {
-    match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
-        Ok(at) => at.to_zoned(zone.clone()).strftime("%H:%M:%S.%3f").to_string(),
-        Err(_) => time.to_string(),
-    }
-}
 
 /// `12 s`, `3 min 20 s`, `2 h 5 min`.
 pub(crate) fn age(span: Duration) -> String {

@@ -296,7 +296,7 @@ impl App {
         header.warnings = notices::kept();
         match &self.feed {
             Feed::Live(trace) => {
-                let now = clock_now();
+                let now = Timestamp::now();
                 header.now = Some(now);
                 if trace.model.events() == 0 {
                     header.begun = now;
@@ -516,10 +516,4 @@ impl Drop for App {
             log::warn!("{warning}");
         }
     }
-}
-
-/// Now, by the wall clock.
-fn clock_now() -> Timestamp {
-    let now = jiff::Timestamp::now().as_nanosecond();
-    Timestamp::from_nanos(u64::try_from(now).unwrap_or(0))
 }

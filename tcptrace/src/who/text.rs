@@ -12,6 +12,7 @@ use super::{Answer, Belonging, Holder, Outlook, Place, Taken, Way};
 use crate::command::{Inside, Standpoint};
 use crate::event::{Family, SocketState, Timestamp};
 use crate::finding::{ProcessName, at_device};
+use crate::output::zone;
 use crate::output::{Lines, Written, escape};
 
 /// So many sockets of a port are told one by one: a busy server has thousands of connections on its port.
@@ -209,10 +210,7 @@ impl Scribe<'_> {
     }
 
     fn clock(&self, time: Timestamp) -> String {
-        match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
-            Ok(time) => time.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S%:z").to_string(),
-            Err(_) => time.to_string(),
-        }
+        zone::moment_and_offset(self.zone, time)
     }
 }
 

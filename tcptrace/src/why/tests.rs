@@ -723,6 +723,19 @@ fn a_listener_that_is_bound_to_another_device() {
     assert_eq!(verdict(&other), ("other-device", Certain, Some(false)));
     let text = text_of(&other);
     assert!(text.contains("mgmt0") && text.contains("come by lo"), "{text}");
+    // One that was closed there before is not missed: another one listens since.
+    let mut restarted = other.clone();
+    restarted.seen = Some(Seen {
+        closed: vec![ClosedListener {
+            netns: HERE,
+            local: "0.0.0.0:80".parse().unwrap(),
+            when: "12:00:00".into(),
+            who: None,
+            exiting: None,
+        }],
+        ..Seen::default()
+    });
+    assert_eq!(verdict(&restarted).0, "other-device");
     // By its own device, by one that belongs to it, or by one that is not known.
     for arrival in [Some(device(5, "mgmt0", None)), Some(device(7, "eth0", Some(5))), None] {
         assert_ne!(verdict(&by(arrival)).0, "other-device");

@@ -3,10 +3,11 @@
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
+use crate::output::zone;
 use crate::output::{Meaning, bytes_in_words};
 
 use super::super::desk::{Desk, View};
-use super::super::format::{age, clock, short_count, short_span};
+use super::super::format::{age, short_count, short_span};
 use super::super::ink::ink;
 use super::super::scene::{Cx, Header, Mode};
 use super::{Page, split};
@@ -20,7 +21,7 @@ impl Page<'_, '_> {
             if header.kernel.is_empty() { String::new() } else { format!(", kernel {}", header.kernel) };
         let left = format!("tcptrace top  {}{kernel}", header.host);
         let state = state(cx, desk);
-        let right = format!("{}  {state}", clock(&cx.clock.zone, cx.scene.now));
+        let right = format!("{}  {state}", zone::second(&cx.clock.zone, cx.scene.now));
         self.both_sides(first, &left, &right, self.palette.of(Some(Meaning::Label)));
         self.observed(second, header);
         self.tabs(third, cx, desk);

@@ -7,10 +7,10 @@ use crate::event::Timestamp;
 use crate::output::Meaning;
 
 use super::super::desk::{Desk, Overlay, View};
-use super::super::format::clock;
 use super::super::ink::{fitted, ink};
 use super::super::scene::{Cx, Mode};
 use super::{Page, split};
+use crate::output::zone::second;
 
 impl Page<'_, '_> {
     pub(super) fn footer(&mut self, area: Rect, cx: &Cx<'_>, desk: &Desk) {
@@ -60,8 +60,8 @@ impl Page<'_, '_> {
         let now = cx.scene.now.clamp(*from, (*to).max(*from));
         let seconds = |time: Timestamp| time.since(*from).as_secs_f64();
         let zone = &cx.clock.zone;
-        let left = format!("{} ", clock(zone, *from));
-        let right = format!(" {}  {:.1} of {:.1} s", clock(zone, *to), seconds(now), seconds(*to));
+        let left = format!("{} ", second(zone, *from));
+        let right = format!(" {}  {:.1} of {:.1} s", second(zone, *to), seconds(now), seconds(*to));
         let room = usize::from(area.width).saturating_sub(left.len() + right.len());
         let (line, knob) = if self.palette.ascii { ("-", "O") } else { ("─", "●") };
         let column = |time: Timestamp| {

@@ -5,10 +5,11 @@ use std::rc::Rc;
 
 use crate::event::Timestamp;
 use crate::finding::words::span;
+use crate::output::zone;
 use crate::output::{self, Row as Line};
 
 use super::super::filter::{Filter, Subject};
-use super::super::format::{clock, exact_clock};
+
 use super::super::timeline::Timeline;
 use super::findings::{heading, plain};
 use super::{Cell, Column, Cx, Row, RowKey, most};
@@ -21,7 +22,7 @@ impl Row for Rc<Timeline> {
             grow: 0,
             right: false,
             rank: 1,
-            cell: |row, cx| Cell::plain(clock(&cx.clock.zone, row.last())),
+            cell: |row, cx| Cell::plain(zone::second(&cx.clock.zone, row.last())),
             order: Some(|one, other| most(&one.last(), &other.last())),
         },
         Column {
@@ -119,7 +120,7 @@ impl Row for Rc<Timeline> {
                 lines.push(plain(format!("{indent}({} events are not kept)", self.left_out)));
             }
             let Some(text) = output::event_in_words(event, cx.world) else { continue };
-            let time = exact_clock(&cx.clock.zone, event.time);
+            let time = zone::clock(&cx.clock.zone, event.time);
             let lead = format!("{time} {:>9}  ", format!("+{}", span(event.time.since(before))));
             before = event.time;
             let wrapped = output::wrap(&output::escape(&text), &lead, &indent, width);

@@ -6,12 +6,13 @@ use std::time::Duration;
 use crate::correlate::{Correlator, Destination, DestinationKey, ServerSide};
 use crate::event::{ConnectTotals, Timestamp};
 use crate::finding::words::{errno_name, span};
+use crate::output::zone;
 use crate::output::{Meaning, Row as Line};
 
 use super::super::filter::{Filter, Subject};
-use super::super::format::{clock, short_count};
+
 use super::findings::{blank, heading, plain};
-use super::{Cell, Column, Cx, Row, RowKey, facts, most};
+use super::{Cell, Column, Cx, Row, RowKey, facts, most, number};
 
 /// A destination at one moment.
 #[derive(Clone, Debug)]
@@ -103,69 +104,13 @@ impl Row for ConnectRow {
             cell: |row, _| Cell::plain(row.who()),
             order: Some(|one, other| one.who().cmp(&other.who())),
         },
-        Column {
-            title: "no answer",
-            width: 9,
-            grow: 0,
-            right: true,
-            rank: 0,
-            cell: |row, _| Cell::bad_count(row.totals.unanswered),
-            order: Some(|one, other| most(&one.totals.unanswered, &other.totals.unanswered)),
-        },
-        Column {
-            title: "refused",
-            width: 7,
-            grow: 0,
-            right: true,
-            rank: 0,
-            cell: |row, _| Cell::bad_count(row.totals.refused),
-            order: Some(|one, other| most(&one.totals.refused, &other.totals.refused)),
-        },
-        Column {
-            title: "timed out",
-            width: 9,
-            grow: 0,
-            right: true,
-            rank: 2,
-            cell: |row, _| Cell::bad_count(row.totals.timed_out),
-            order: Some(|one, other| most(&one.totals.timed_out, &other.totals.timed_out)),
-        },
-        Column {
-            title: "unreach",
-            width: 7,
-            grow: 0,
-            right: true,
-            rank: 4,
-            cell: |row, _| Cell::bad_count(row.totals.unreachable),
-            order: Some(|one, other| most(&one.totals.unreachable, &other.totals.unreachable)),
-        },
-        Column {
-            title: "errors",
-            width: 6,
-            grow: 0,
-            right: true,
-            rank: 5,
-            cell: |row, _| Cell::bad_count(row.totals.errors),
-            order: Some(|one, other| most(&one.totals.errors, &other.totals.errors)),
-        },
-        Column {
-            title: "in the end",
-            width: 10,
-            grow: 0,
-            right: true,
-            rank: 6,
-            cell: |row, _| Cell::plain(short_count(row.totals.established)),
-            order: Some(|one, other| most(&one.totals.established, &other.totals.established)),
-        },
-        Column {
-            title: "SYN again",
-            width: 9,
-            grow: 0,
-            right: true,
-            rank: 7,
-            cell: |row, _| Cell::plain(short_count(row.totals.syns_again)),
-            order: Some(|one, other| most(&one.totals.syns_again, &other.totals.syns_again)),
-        },
+        number!("no answer", 9, 0, |row| row.totals.unanswered, Cell::bad_count),
+        number!("refused", 7, 0, |row| row.totals.refused, Cell::bad_count),
+        number!("timed out", 9, 2, |row| row.totals.timed_out, Cell::bad_count),
+        number!("unreach", 7, 4, |row| row.totals.unreachable, Cell::bad_count),
+        number!("errors", 6, 5, |row| row.totals.errors, Cell::bad_count),
+        number!("in the end", 10, 6, |row| row.totals.established, Cell::count),
+        number!("SYN again", 9, 7, |row| row.totals.syns_again, Cell::count),
         Column {
             title: "longest",
             width: 8,
@@ -213,7 +158,7 @@ impl Row for ConnectRow {
     fn detail(&self, cx: &Cx<'_>, width: usize) -> Vec<Line> {
         let mut lines = Vec::new();
         let zone = &cx.clock.zone;
-        let when = format!("from {} to {}", clock(zone, self.first), clock(zone, self.last));
+        let when = format!("from {} to {}", zone::second(zone, self.first), zone::second(zone, self.last));
         lines.extend(facts("when", vec![when], width));
         lines.extend(facts("result", vec![in_words(&self.totals)], width));
         let longest = format!("up to {} so far", span(self.longest));

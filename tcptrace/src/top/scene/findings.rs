@@ -30,7 +30,7 @@ impl Row for Rc<Story> {
             grow: 0,
             right: false,
             rank: 3,
-            cell: |row, cx| Cell::plain(format::clock(&cx.clock.zone, row.opened)),
+            cell: |row, cx| Cell::plain(output::zone::second(&cx.clock.zone, row.opened)),
             order: Some(|one, other| most(&one.opened, &other.opened)),
         },
         Column {
@@ -220,7 +220,7 @@ fn timeline(story: &Story, cx: &Cx<'_>, width: usize) -> Vec<Line> {
         if number == story.steps.len().min(20) && story.left_out > 0 {
             lines.push(plain(format!("{indent}({} steps are not kept)", story.left_out)));
         }
-        let lead = format!("{} ", format::exact_clock(&cx.clock.zone, step.time));
+        let lead = format!("{} ", output::zone::clock(&cx.clock.zone, step.time));
         let wrapped = output::wrap(&output::escape(&step.text), &lead, &indent, width);
         lines.extend(wrapped.into_iter().map(plain));
     }

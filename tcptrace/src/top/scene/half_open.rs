@@ -7,8 +7,8 @@ use crate::finding::serving;
 use crate::output::Row as Line;
 
 use super::super::filter::{Filter, Subject};
-use super::super::format::{or_dash, short_count};
-use super::{Cell, Column, Cx, Row, RowKey, facts, most};
+use super::super::format::or_dash;
+use super::{Cell, Column, Cx, Row, RowKey, facts, most, number};
 
 /// The unanswered requests of one network at one listener.
 #[derive(Clone, Debug)]
@@ -100,60 +100,12 @@ impl Row for HalfOpenRow {
             cell: |row, _| Cell::plain(row.who()),
             order: Some(|one, other| one.who().cmp(&other.who())),
         },
-        Column {
-            title: "unanswered",
-            width: 10,
-            grow: 0,
-            right: true,
-            rank: 0,
-            cell: |row, _| Cell::bad_count(row.network.requests),
-            order: Some(|one, other| most(&one.network.requests, &other.network.requests)),
-        },
-        Column {
-            title: "SYN-ACK again",
-            width: 13,
-            grow: 0,
-            right: true,
-            rank: 2,
-            cell: |row, _| Cell::plain(short_count(row.network.retransmissions)),
-            order: Some(|one, other| most(&one.network.retransmissions, &other.network.retransmissions)),
-        },
-        Column {
-            title: "expired",
-            width: 7,
-            grow: 0,
-            right: true,
-            rank: 1,
-            cell: |row, _| Cell::bad_count(row.network.expired),
-            order: Some(|one, other| most(&one.network.expired, &other.network.expired)),
-        },
-        Column {
-            title: "addresses",
-            width: 9,
-            grow: 0,
-            right: true,
-            rank: 4,
-            cell: |row, _| Cell::plain(short_count(row.network.sources)),
-            order: Some(|one, other| most(&one.network.sources, &other.network.sources)),
-        },
-        Column {
-            title: "tried again",
-            width: 11,
-            grow: 0,
-            right: true,
-            rank: 5,
-            cell: |row, _| Cell::plain(short_count(row.network.retried)),
-            order: Some(|one, other| most(&one.network.retried, &other.network.retried)),
-        },
-        Column {
-            title: "completed",
-            width: 9,
-            grow: 0,
-            right: true,
-            rank: 2,
-            cell: |row, _| Cell::plain(or_dash(row.network.completed, short_count)),
-            order: Some(|one, other| most(&one.network.completed, &other.network.completed)),
-        },
+        number!("unanswered", 10, 0, |row| row.network.requests, Cell::bad_count),
+        number!("SYN-ACK again", 13, 2, |row| row.network.retransmissions, Cell::count),
+        number!("expired", 7, 1, |row| row.network.expired, Cell::bad_count),
+        number!("addresses", 9, 4, |row| row.network.sources, Cell::count),
+        number!("tried again", 11, 5, |row| row.network.retried, Cell::count),
+        number!("completed", 9, 2, |row| row.network.completed, Cell::known_count),
     ];
 
     fn key(&self) -> RowKey {

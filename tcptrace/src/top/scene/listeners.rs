@@ -13,7 +13,7 @@ use super::super::filter::{Filter, Subject};
 use super::super::format::{age, or_dash, short_count, short_rate, short_span};
 use super::super::model::Model;
 use super::findings::{blank, heading, plain};
-use super::{Cell, Column, Cx, Row, RowKey, facts, most};
+use super::{Cell, Column, Cx, Row, RowKey, facts, most, number};
 
 /// Rates are of this time.
 const WINDOW: Duration = Duration::from_secs(3);
@@ -272,60 +272,12 @@ impl Row for ListenerRow {
             },
             order: None,
         },
-        Column {
-            title: "SYNs",
-            width: 7,
-            grow: 0,
-            right: RIGHT,
-            rank: 6,
-            cell: |row, _| Cell::plain(or_dash(row.syns, short_rate)),
-            order: Some(|one, other| most(&one.syns, &other.syns)),
-        },
-        Column {
-            title: "queued",
-            width: 7,
-            grow: 0,
-            right: RIGHT,
-            rank: 3,
-            cell: |row, _| Cell::plain(or_dash(row.queued, short_rate)),
-            order: Some(|one, other| most(&one.queued, &other.queued)),
-        },
-        Column {
-            title: "accept",
-            width: 7,
-            grow: 0,
-            right: RIGHT,
-            rank: 3,
-            cell: |row, _| Cell::plain(or_dash(row.accepts, short_rate)),
-            order: Some(|one, other| most(&one.accepts, &other.accepts)),
-        },
-        Column {
-            title: "p50",
-            width: 6,
-            grow: 0,
-            right: RIGHT,
-            rank: 8,
-            cell: |row, _| Cell::plain(or_dash(row.p50, short_span)),
-            order: Some(|one, other| most(&one.p50, &other.p50)),
-        },
-        Column {
-            title: "p99",
-            width: 6,
-            grow: 0,
-            right: RIGHT,
-            rank: 5,
-            cell: |row, _| Cell::plain(or_dash(row.p99, short_span)),
-            order: Some(|one, other| most(&one.p99, &other.p99)),
-        },
-        Column {
-            title: "max",
-            width: 6,
-            grow: 0,
-            right: RIGHT,
-            rank: 7,
-            cell: |row, _| Cell::plain(or_dash(row.longest, short_span)),
-            order: Some(|one, other| most(&one.longest, &other.longest)),
-        },
+        number!("SYNs", 7, 6, |row| row.syns, Cell::rate),
+        number!("queued", 7, 3, |row| row.queued, Cell::rate),
+        number!("accept", 7, 3, |row| row.accepts, Cell::rate),
+        number!("p50", 6, 8, |row| row.p50, Cell::span),
+        number!("p99", 6, 5, |row| row.p99, Cell::span),
+        number!("max", 6, 7, |row| row.longest, Cell::span),
         Column {
             title: "drops",
             width: 6,
@@ -374,7 +326,7 @@ impl Row for ListenerRow {
         who.extend(self.container.iter().map(|container| format!(", in {container}")));
         lines.extend(facts("owner", vec![who], width));
         if let Some(closed) = self.closed {
-            let at = super::super::format::clock(&cx.clock.zone, closed);
+            let at = crate::output::zone::second(&cx.clock.zone, closed);
             lines.extend(facts("closed", vec![format!("at {at}")], width));
         }
         lines.extend(facts("queue", vec![self.queue_in_words()], width));

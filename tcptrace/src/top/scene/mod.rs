@@ -13,6 +13,7 @@ pub use header::{Header, Mode, OwnCost};
 use std::cmp::Ordering;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
@@ -22,6 +23,7 @@ use crate::output::{Meaning, Row as Line};
 
 use super::desk::View;
 use super::filter::Filter;
+use super::format::{or_dash, short_count, short_rate, short_span};
 use super::journal::Story;
 use super::model::Model;
 use super::timeline::{ConnectionKey, Timeline};
@@ -134,9 +136,25 @@ impl Cell {
         Self::Text(text.into(), Some(meaning))
     }
 
+    pub(crate) fn count(count: u64) -> Self {
+        Self::plain(short_count(count))
+    }
+
     /// Marked if it is more than nothing.
     pub(crate) fn bad_count(count: u64) -> Self {
-        Self::Text(super::format::short_count(count), (count > 0).then_some(Meaning::Warning))
+        Self::Text(short_count(count), (count > 0).then_some(Meaning::Warning))
+    }
+
+    pub(crate) fn known_count(count: Option<u64>) -> Self {
+        Self::plain(or_dash(count, short_count))
+    }
+
+    pub(crate) fn rate(per_second: Option<f64>) -> Self {
+        Self::plain(or_dash(per_second, short_rate))
+    }
+
+    pub(crate) fn span(span: Option<Duration>) -> Self {
+        Self::plain(or_dash(span, short_span))
     }
 }
 
@@ -155,6 +173,25 @@ pub(crate) struct Column<R: 'static> {
     /// The order in which `s` puts the rows: what hurts most comes first. Columns without it are not sorted by.
     pub(crate) order: Option<fn(&R, &R) -> Ordering>,
 }
+
+/// A column of numbers, the greatest first when it is sorted by: its title, width and rank, the number, and the cell for it.
+macro_rules! number {
+    ($title:literal, $width:literal, $rank:literal, |$row:ident| $value:expr, $cell:path) => {
+        Column {
+            title: $title,
+            width: $width,
+            grow: 0,
+            right: true,
+            rank: $rank,
+            cell: |$row, _| $cell($value),
+            order: Some(|one, other| {
+                let of = |$row: &Self| $value;
+                most(&of(one), &of(other))
+            }),
+        }
+    };
+}
+use number;
 
 /// What rows need to show themselves.
 pub(crate) struct Cx<'a> {

@@ -4,13 +4,14 @@ use std::cmp::Ordering;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::event::{KnobSample, PortRange, PortSurvey, Timestamp};
+use crate::output::zone;
 use crate::output::{Meaning, Row as Line};
 
 use super::super::filter::{Filter, Subject};
-use super::super::format::{age, clock, or_dash, short_count, short_rate};
+use super::super::format::{age, or_dash, short_rate};
 use super::super::model::Model;
 use super::findings::{blank, heading, plain};
-use super::{Cell, Column, Cx, Row, RowKey, facts, most};
+use super::{Cell, Column, Cx, Row, RowKey, facts, most, number};
 
 /// The range of a namespace, one of its processes, or a destination that is called from it.
 #[derive(Clone, Debug)]
@@ -298,24 +299,8 @@ impl Row for PortRow {
             cell: |row, _| Cell::plain(or_dash(row.per_s, |rate| format!("+{}", short_rate(rate)))),
             order: Some(|one, other| most(&one.per_s, &other.per_s)),
         },
-        Column {
-            title: "TIME_WAIT",
-            width: 9,
-            grow: 0,
-            right: true,
-            rank: 4,
-            cell: |row, _| Cell::plain(or_dash(row.time_wait, short_count)),
-            order: Some(|one, other| most(&one.time_wait, &other.time_wait)),
-        },
-        Column {
-            title: "refused",
-            width: 7,
-            grow: 0,
-            right: true,
-            rank: 0,
-            cell: |row, _| Cell::bad_count(row.refused),
-            order: Some(|one, other| most(&one.refused, &other.refused)),
-        },
+        number!("TIME_WAIT", 9, 4, |row| row.time_wait, Cell::known_count),
+        number!("refused", 7, 0, |row| row.refused, Cell::bad_count),
         Column {
             title: "gone in",
             width: 11,
@@ -361,7 +346,7 @@ impl Row for PortRow {
     fn detail(&self, cx: &Cx<'_>, width: usize) -> Vec<Line> {
         let mut lines = Vec::new();
         let looked = or_dash(self.looked, |looked| {
-            format!("at {}, {} ago", clock(&cx.clock.zone, looked), age(cx.clock.now.since(looked)))
+            format!("at {}, {} ago", zone::second(&cx.clock.zone, looked), age(cx.clock.now.since(looked)))
         });
         match &self.what {
             What::Range { owners, incomplete, .. } => {

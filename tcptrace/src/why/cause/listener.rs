@@ -3,7 +3,7 @@
 use super::{as_found, name};
 use crate::finding::{Confidence, Remedy, State};
 use crate::stock::Listener;
-use crate::why::facts::Fit;
+use crate::why::facts::{ClosedListener, Fit};
 use crate::why::far_end::Fate;
 use crate::why::{AddressFacts, Facts, Found, Place, ProbeOutcome, Verdict};
 
@@ -99,11 +99,16 @@ fn missing(facts: &Facts, address: &AddressFacts, server: &Place, port: u16, sur
     let to = address.at();
     let with = |fit: Fit| facts.listeners.iter().filter(move |listener| address.fit(listener) == fit);
 
-    let closed = facts
-        .seen
-        .iter()
-        .flat_map(|seen| &seen.closed)
-        .find(|closed| closed.netns == server.netns && closed.local.port() == port);
+    // Where one listens again, nobody's end is the cause.
+    let has_successor = |closed: &ClosedListener| {
+        let at =
+            |listener: &&Listener| (listener.netns, listener.socket.local) == (closed.netns, closed.local);
+        facts.listeners.iter().any(|listener| at(&listener))
+    };
+    let closed =
+        facts.seen.iter().flat_map(|seen| &seen.closed).find(|closed| {
+            closed.netns == server.netns && closed.local.port() == port && !has_successor(closed)
+        });
     if let Some(closed) = closed {
         let who = closed.who.clone().unwrap_or_else(|| "a process".to_owned());
         let how = if closed.exiting == Some(true) { "exited" } else { "closed it" };
