@@ -351,7 +351,7 @@ pub struct ReportArgs {
     /// One JSON object a line on stdout
     #[arg(long)]
     pub json: bool,
-    /// Write one self-contained page into this file (and with --json the lines to stdout)
+    /// Write one self-contained page into this file, - is stdout (and with --json the lines to stdout)
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
     /// Write it as Markdown into this file, to be pasted into a chat, an issue or a wiki; - is stdout

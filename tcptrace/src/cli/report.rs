@@ -46,15 +46,10 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
         join(&mut read.iter_mut().map(|of| (&of.metadata, &mut of.report)).collect::<Vec<_>>());
     let sections: Vec<_> = read.iter().map(|of| (&of.metadata, &of.condition, &of.report)).collect();
     if let Some(path) = &args.html {
-        write_page(path, args.force, &html(&sections, &across, &zone, Timestamp::now()))?;
+        put(path, args.force, &html(&sections, &across, &zone, Timestamp::now()))?;
     }
     if let Some(path) = &args.md {
-        let pasted = markdown(&sections, &across, &zone);
-        if path.as_os_str() == "-" {
-            ended(print(&pasted)).map_err(|error| trace::cannot_write(&error))?;
-        } else {
-            write_page(path, args.force, &pasted)?;
-        }
+        put(path, args.force, &markdown(&sections, &across, &zone))?;
     }
     if args.json || (args.html.is_none() && args.md.is_none()) {
         let written = if args.json { print_json(&read, &across) } else { print_text(&read, &across, &zone) };
@@ -111,6 +106,14 @@ pub(super) fn only(files: &[PathBuf]) -> Result<(Report, Condition), Failure> {
 pub(super) fn of_file(files: &[PathBuf]) -> Result<String, Failure> {
     let read = digest(tape::only(files)?, (None, None), None, false)?;
     Ok(text(&read.metadata, &read.condition, &read.report, &zone::local(), columns()))
+}
+
+/// Writes a page where it is wanted: `-` is standard output.
+fn put(path: &Path, force: bool, page: &str) -> Result<(), Failure> {
+    if path.as_os_str() != "-" {
+        return write_page(path, force, page);
+    }
+    ended(print(page)).map_err(|error| trace::cannot_write(&error))
 }
 
 /// Writes a page, down to the disk. Half a page is none.
