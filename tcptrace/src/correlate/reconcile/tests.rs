@@ -259,3 +259,28 @@ fn what_was_lost_of_other_observations_takes_no_explanation_away() {
     let (kind, reason) = status(Some((1, "runs of tp_retransmit_skb"))).unwrap();
     assert_eq!((kind, reason.as_deref()), (Mismatch, Some("events were lost: 1 runs of tp_retransmit_skb")));
 }
+
+#[test]
+fn kprobes_that_the_kernel_skips_uncounted_are_told_as_that() {
+    let by = |via: &str, kernel: &str| {
+        let mut coverage = coverage(ObservationStatus::Attached, ObservationStatus::Attached, &[]);
+        for observation in &mut coverage.observations {
+            observation.via = via.to_owned();
+        }
+        Coverage { kernel: kernel.to_owned(), tier: Tier::Kprobe, ..coverage }
+    };
+    let status = |missing: u64, coverage: &Coverage| {
+        overflows(&namespace(207, 207 - missing, 0), Some(coverage), None).status
+    };
+    let uncounted = by("kprobe tcp_conn_request", "6.1.0-57-cloud-amd64");
+    assert_eq!(status(1, &uncounted), ReconciliationStatus::Partial);
+    assert_eq!(status(2, &uncounted), ReconciliationStatus::Partial);
+    // So many are not skipped by chance: that probe is broken.
+    assert_eq!(status(3, &uncounted), ReconciliationStatus::Mismatch);
+    assert_eq!(status(1, &by("kprobe tcp_conn_request", "6.12.118+deb13")), ReconciliationStatus::Mismatch);
+    assert_eq!(status(1, &by("fexit tcp_conn_request", "6.1.0-57")), ReconciliationStatus::Mismatch);
+    let more = overflows(&namespace(207, 208, 0), Some(&uncounted), None);
+    assert_eq!(more.status, ReconciliationStatus::Mismatch);
+    let row = overflows(&namespace(207, 206, 0), Some(&uncounted), None);
+    assert!(row.reason.is_some_and(|reason| reason.contains("no kprobe while another one runs")));
+}
