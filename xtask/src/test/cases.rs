@@ -216,6 +216,7 @@ pub(crate) const ROTATION: &[Case] = &[
     turn!("accept-overflow", "shrunk"),
     turn!("accept-overflow", "steered"),
     turn!("accept-overflow", "pre-forked"),
+    turn!("accept-overflow", "tiny"),
     turn!("accept-stall", "busy"),
     turn!("accept-stall", "stopped"),
     turn!("accept-stall", "workers"),
@@ -248,6 +249,9 @@ pub(crate) const ROTATION: &[Case] = &[
     turn!("listener-closed", "restart"),
     turn!("listener-closed", "io-uring"),
     turn!("listener-closed", "io-uring-close"),
+    turn!("listener-closed", "worker-killed"),
+    turn!("listener-closed", "worker-closed"),
+    turn!("listener-closed", "worker-migrated"),
     turn!("reuseport-imbalance", "uneven-hash"),
     turn!("storm", "small"),
     turn!("no-answer", "closed-port"),
@@ -329,6 +333,9 @@ pub(crate) const ROTATION: &[Case] = &[
     turn!("port-exhaustion", "hot-destination"),
     turn!("port-exhaustion", "own-range"),
     turn!("port-exhaustion", "bind-any"),
+    turn!("port-exhaustion", "reuse"),
+    turn!("port-exhaustion", "reuse-loopback"),
+    turn!("port-exhaustion", "reuse-too-fast"),
     turn!("port-leak", "basic"),
     turn!("port-leak", "close-wait"),
     turn!("port-leak", "bound"),
@@ -349,6 +356,7 @@ pub(crate) const ROTATION: &[Case] = &[
     turn!("healthy", "namespaces"),
     turn!("healthy", "happy-eyeballs"),
     turn!("healthy", "second-tracer"),
+    turn!("healthy", "health-checks"),
 ];
 
 impl Case {
