@@ -278,6 +278,8 @@ pub(crate) const ROTATION: &[Case] = &[
     turn!("no-answer", "far-closed-port"),
     turn!("no-answer", "published"),
     turn!("no-answer", "published-gone"),
+    turn!("no-answer", "redirected"),
+    turn!("no-answer", "redirected-gone"),
     turn!("no-answer", "other-device"),
     turn!("no-answer", "other-device-here"),
     turn!("no-answer", "other-vrf"),
