@@ -154,6 +154,7 @@ fn print(tracer: &Tracer, tested: Option<&SelfTest>, json: bool) -> io::Result<u
             fired,
             not_tried: not_tried.map(str::to_owned),
             runs,
+            verified_instructions: tracer.verified_instructions(attached.program),
         };
         match &mut output {
             Output::Json(out) => go_on(out.write(now, &line.into()))?,

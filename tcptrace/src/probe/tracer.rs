@@ -365,6 +365,12 @@ impl Tracer {
         done.into_iter().filter(twice).map(|(program, _)| program).collect()
     }
 
+    /// How many instructions the kernel's verifier went through for this program; `None` before 5.16.
+    #[must_use]
+    pub fn verified_instructions(&self, program: &str) -> Option<u64> {
+        misses::verified_of_program(self.ebpf.program(program)?.fd().ok()?.as_fd())
+    }
+
     /// How often the kernel skipped a run of each attached program.
     fn skipped(&self) -> BTreeMap<&'static str, u64> {
         let program = |name| self.ebpf.program(name).and_then(|program| program.fd().ok());
