@@ -149,6 +149,9 @@ pub struct KnobSample {
     /// `net.ipv4.tcp_l3mdev_accept`.
     #[serde(default)]
     pub l3mdev_accept: Option<bool>,
+    /// `net.ipv4.tcp_migrate_req`.
+    #[serde(default)]
+    pub migrate_req: Option<bool>,
 }
 
 impl KnobSample {

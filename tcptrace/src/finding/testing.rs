@@ -175,6 +175,7 @@ impl Play {
             orphan_retries: Some(0),
             timestamps: Some(1),
             l3mdev_accept: Some(false),
+            migrate_req: Some(false),
         };
         change(&mut knobs);
         self.send(self.now, Kind::KnobSample(Box::new(knobs)));

@@ -430,6 +430,7 @@ fn knob_sample(netns: u32, knobs: &Knobs) -> KnobSample {
         orphan_retries: knobs.tcp_orphan_retries,
         timestamps: knobs.tcp_timestamps,
         l3mdev_accept: knobs.tcp_l3mdev_accept.map(|value| value != 0),
+        migrate_req: knobs.tcp_migrate_req.map(|value| value != 0),
     }
 }
 
