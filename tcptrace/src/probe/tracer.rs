@@ -131,7 +131,7 @@ impl Tracer {
         if !resolution.ambiguous.is_empty() {
             log::warn!("this kernel's BTF is ambiguous about {:?}", resolution.ambiguous);
         }
-        let query = OpenSocketQuery { first: 0, last: u16::MAX, remember: 1 };
+        let query = OpenSocketQuery { first: 0, last: u16::MAX, remember: 1, state: 0 };
         // 0: the log statements are pruned from the programs.
         let log_level = if options.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = loader
