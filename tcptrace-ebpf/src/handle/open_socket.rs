@@ -48,6 +48,11 @@ fn is_wanted<A: Access>(sk: Sock<A>) -> bool {
     if local == 0 || local < asked!(first) || local > asked!(last) {
         return false;
     }
+    // Beside them as well.
+    let state = asked!(state);
+    if state != 0 && u16::from(sk.state()) != state {
+        return false;
+    }
     sk.is_tcp_of_application() && is_asked_for(sk, local, sk.remote_port())
 }
 

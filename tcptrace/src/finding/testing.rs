@@ -158,6 +158,7 @@ impl Play {
         change: impl FnOnce(&mut KnobSample),
     ) {
         let mut knobs = KnobSample {
+            name: None,
             netns: NETNS,
             cookie: None,
             somaxconn: Some(somaxconn),

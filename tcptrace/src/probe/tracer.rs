@@ -131,7 +131,7 @@ impl Tracer {
         if !resolution.ambiguous.is_empty() {
             log::warn!("this kernel's BTF is ambiguous about {:?}", resolution.ambiguous);
         }
-        let query = OpenSocketQuery { first: 0, last: u16::MAX, remember: 1 };
+        let query = OpenSocketQuery { first: 0, last: u16::MAX, remember: 1, state: 0 };
         // 0: the log statements are pruned from the programs.
         let log_level = if options.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = loader
@@ -364,6 +364,12 @@ impl Tracer {
         let skipped = self.skipped();
         let twice = |(program, done): &(_, u64)| *done > skipped.get(program).copied().unwrap_or(0);
         done.into_iter().filter(twice).map(|(program, _)| program).collect()
+    }
+
+    /// How many instructions the kernel's verifier went through for this program; `None` before 5.16.
+    #[must_use]
+    pub fn verified_instructions(&self, program: &str) -> Option<u64> {
+        misses::verified_of_program(self.ebpf.program(program)?.fd().ok()?.as_fd())
     }
 
     /// How often the kernel skipped a run of each attached program.
