@@ -649,7 +649,7 @@ fn that_no_syn_was_sent_again_is_said_only_where_none_was() {
         // What arrives is not seen, or something did.
         facts.listeners[0].traced = traced(ListenerTotals { syns: Some(7), ..ListenerTotals::ZERO });
         facts.seen = Some(Seen { sees_drops: true, ..Seen::default() });
-        super::cause::firewall::judge(&facts, &facts.addresses.as_ref().unwrap()[0]).text().to_owned()
+        cause::firewall::judge(&facts, &facts.addresses.as_ref().unwrap()[0]).text().to_owned()
     };
     assert!(said(0).ends_with("and no SYN was sent again"), "{}", said(0));
     assert!(!said(3).contains("no SYN was sent again"), "{}", said(3));
