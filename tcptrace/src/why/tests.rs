@@ -641,6 +641,21 @@ fn handshakes_that_no_program_accepts_are_no_health() {
 }
 
 #[test]
+fn that_no_syn_was_sent_again_is_said_only_where_none_was() {
+    let said = |again: u32| {
+        let pending = Pending { syn_sent: again, syn_again: again, established: 0 };
+        let called = AddressFacts { pending, ..address("10.0.0.1:80") };
+        let mut facts = facts(vec![called], vec![listener("0.0.0.0:80")]);
+        // What arrives is not seen, or something did.
+        facts.listeners[0].traced = traced(ListenerTotals { syns: Some(7), ..ListenerTotals::ZERO });
+        facts.seen = Some(Seen { sees_drops: true, ..Seen::default() });
+        cause::firewall::judge(&facts, &facts.addresses.as_ref().unwrap()[0]).text().to_owned()
+    };
+    assert!(said(0).ends_with("and no SYN was sent again"), "{}", said(0));
+    assert!(!said(3).contains("no SYN was sent again"), "{}", said(3));
+}
+
+#[test]
 fn what_was_dropped_before_the_probes_were_attached_is_not_nothing() {
     let said = |then: u32, now: u32| {
         let mut facts = facts(vec![address("10.0.0.1:80")], vec![listener("0.0.0.0:80")]);

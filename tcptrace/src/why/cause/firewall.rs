@@ -131,10 +131,12 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
                 seen.span.as_secs_f64()
             ))
         }
-        Some(seen) if seen.sees_drops => Found::fine(format!(
-            "no drop before the listener was seen in {:.1} s, and no SYN was sent again",
-            seen.span.as_secs_f64()
-        )),
+        Some(seen) if seen.sees_drops => {
+            // A full queue has SYNs sent again as well, which a later step says.
+            let again = if facts.syn_again(address) == 0 { ", and no SYN was sent again" } else { "" };
+            let span = seen.span.as_secs_f64();
+            Found::fine(format!("no drop before the listener was seen in {span:.1} s{again}"))
+        }
         Some(_) => Found::unknown(
             "rp_filter dropped nothing; the probes of this host do not show what else drops packets",
         ),
