@@ -128,9 +128,9 @@ mod tests {
             Value::Object(members) => {
                 for (name, member) in members {
                     if ADDRESSES.contains(&name.as_str()) && member.is_u64() {
-                        each(member)
+                        each(member);
                     } else {
-                        addresses(member, each)
+                        addresses(member, each);
                     }
                 }
             }

@@ -215,7 +215,7 @@ fn measure(program: &Path, args: &Args) -> Result<Vec<Row>> {
     };
     let rows: Vec<Row> = OURS.iter().zip(ours).map(row).collect();
     if args.kernel.is_none() {
-        rows.iter().for_each(|row| eprintln!("{}", row.cells()));
+        rows.iter().for_each(|row| term::note(format_args!("{}", row.cells())));
     }
     Ok(rows)
 }
