@@ -12,6 +12,7 @@ use crate::event::{
     ListenerSample, ListenerTotals, LossPlace, Lost, ObservationStatus, Owner, OwnerConfidence, PortRange,
     PrefixSample, ProcessState, ReportedHolder, RequestEnd, RequestEnding, RetransmitCause, ReuseState,
     SampleSource, SocketOptions, SocketOwner, SocketState, SynAckRetransmit, SynDrop, SynDropCause, Tier,
+    Timestamp,
 };
 
 const PLACES: [&str; 4] = ["0.0.0.0:80", "10.0.0.1:80", "[::]:80", "0.0.0.0:35010"];

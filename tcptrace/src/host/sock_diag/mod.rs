@@ -15,8 +15,10 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
-use super::netns::{Netns, NetnsError};
+use super::netns::{Netns, NetnsError, in_netns};
+use super::sockstat::SockStat;
 use crate::event::{Family, SocketState};
 use netlink::Dump as NetlinkDump;
 use wire::Ports;
@@ -268,7 +270,7 @@ impl SockDiag {
 
     /// Id of the namespace listed.
     pub fn netns(&self) -> u32 {
-        self.dump.netns()
+        self.dump.netns().id()
     }
 
     /// All listeners. Costs about 1 µs a listener in the kernel and does not walk connected sockets.
@@ -308,7 +310,7 @@ impl SockDiag {
         ]);
         let mut found: Vec<DiagSocket> = Vec::new();
         let mut seen = HashSet::new();
-        for family in [Family::V4, Family::V6] {
+        for family in self.families_in_use() {
             self.dump.run(
                 family,
                 states.0,
@@ -331,7 +333,7 @@ impl SockDiag {
     pub fn connected_to(&mut self, port: u16, states: States) -> Result<Vec<DiagSocket>, SockDiagError> {
         let mut found: Vec<DiagSocket> = Vec::new();
         let mut seen = HashSet::new();
-        for family in [Family::V4, Family::V6] {
+        for family in self.families_in_use() {
             let ports = Ports::Remote(port..=port);
             self.dump.run(family, states.0, Some(&ports), false, &mut |socket: DiagSocket| {
                 if seen.insert(socket.cookie) {
@@ -340,6 +342,12 @@ impl SockDiag {
             })?;
         }
         Ok(found)
+    }
+
+    /// Families of which there are sockets that listen or are connected: each is a walk through the kernel's tables.
+    fn families_in_use(&self) -> Vec<Family> {
+        let in_use = in_netns(self.dump.netns(), || SockStat::read(Path::new("/proc"))).ok().flatten();
+        in_use.map_or_else(|| vec![Family::V4, Family::V6], SockStat::families)
     }
 
     /// The sockets that `query` asks for, each once. A listing during which the kernel says that its tables changed is

@@ -35,8 +35,8 @@ impl Dump {
         Ok(Self { netns: netns.clone(), socket, sequence: 0, buffer: vec![0; BUFFER_LEN] })
     }
 
-    pub(super) fn netns(&self) -> u32 {
-        self.netns.id()
+    pub(super) fn netns(&self) -> &Netns {
+        &self.netns
     }
 
     /// Dumps one family. Returns whether the kernel's tables changed during the dump.
