@@ -12,6 +12,7 @@ compile_error!(
     "tcptrace knows the registers and the system calls of x86-64 and arm64 only (tcptrace-ebpf/src/kernel/registers.rs)"
 );
 
+pub mod agent;
 pub mod check;
 pub mod cli;
 pub mod command;

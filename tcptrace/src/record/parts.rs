@@ -102,10 +102,15 @@ impl Parts {
     /// Takes in an event.
     pub(super) fn push(&mut self, event: &Event) -> io::Result<()> {
         self.write(|writer| writer.push(event, false))?;
+        self.note(event);
+        Ok(())
+    }
+
+    /// Remembers what later parts begin with.
+    pub(super) fn note(&mut self, event: &Event) {
         if self.plan.rotation.is_some() {
             self.carry.note(event);
         }
-        Ok(())
     }
 
     /// How many events wait to be written.
@@ -128,16 +133,38 @@ impl Parts {
         if full {
             self.end_part()?;
             self.metadata.part += 1;
-            self.metadata.started = now;
-            self.open()?;
-            let Self { carry, writer, .. } = self;
-            if let Some(writer) = writer {
-                for event in carry.events() {
-                    writer.push(event, true)?;
-                }
-            }
+            self.begin_part(now)?;
         }
         self.make_room();
+        Ok(())
+    }
+
+    /// Goes on in a new part after one that could not be written on, with `first` before anything else. The part that failed ends
+    /// with its last whole batch.
+    pub(super) fn resume(&mut self, now: Timestamp, first: &Event) -> io::Result<()> {
+        if let Some(writer) = self.writer.take() {
+            let written = writer.get_ref().written;
+            self.finished += written;
+            self.old.push_back((self.path.clone(), written));
+        }
+        // Whether it failed at the part's end or at an earlier try: its file is there.
+        while self.plan.rotation.is_some() && part_path(&self.plan.path, self.metadata.part).exists() {
+            self.metadata.part += 1;
+        }
+        self.begin_part(now)?;
+        self.push(first)?;
+        self.write(Writer::flush)
+    }
+
+    fn begin_part(&mut self, now: Timestamp) -> io::Result<()> {
+        self.metadata.started = now;
+        self.open()?;
+        let Self { carry, writer, .. } = self;
+        if let Some(writer) = writer {
+            for event in carry.events() {
+                writer.push(event, true)?;
+            }
+        }
         Ok(())
     }
 
