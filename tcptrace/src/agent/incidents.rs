@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Timestamp;
 use crate::output::json_text;
+use crate::record::write_failure;
 
 use super::Retention;
 use super::place::sync_directory;
@@ -35,8 +36,10 @@ pub struct Incident {
     /// Whether the time after it is over.
     pub closed: bool,
     /// The moment.
+    #[serde(with = "moment")]
     pub time: Timestamp,
     /// Until when its parts are kept.
+    #[serde(with = "moment")]
     pub until: Timestamp,
     /// Why it is kept: first what began it, then what came while it went on.
     pub reasons: Vec<Reason>,
@@ -49,10 +52,28 @@ pub struct Incident {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     /// When.
+    #[serde(with = "moment")]
     pub time: Timestamp,
     /// What.
     #[serde(flatten)]
     pub why: Why,
+}
+
+/// Times as people write them: `2026-11-30T20:14:05.915683554Z`.
+mod moment {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use crate::event::Timestamp;
+
+    pub(super) fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(time)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+        let time: jiff::Timestamp = String::deserialize(from)?.parse().map_err(D::Error::custom)?;
+        let nanos = u64::try_from(time.as_nanosecond()).map_err(D::Error::custom)?;
+        Ok(Timestamp::from_nanos(nanos))
+    }
 }
 
 /// An incident that goes on.
@@ -62,8 +83,6 @@ struct Open {
     about: Incident,
     began: Instant,
     until: Instant,
-    /// Those who look at it must see a part that covers `until`.
-    written: bool,
 }
 
 /// All incidents of a directory.
@@ -123,7 +142,7 @@ impl Incidents {
             if incidents.open.is_none() && *number == incidents.last_number && !left.is_zero() {
                 let (began, left) = (Instant::now(), left.min(retention.longest()));
                 let until = began + left;
-                incidents.open = Some(Open { directory: path.clone(), about, began, until, written: false });
+                incidents.open = Some(Open { directory: path.clone(), about, began, until });
             } else {
                 // Its agent was ended before its time was over.
                 let _said = write_about(path, &Incident { closed: true, ..about });
@@ -156,13 +175,15 @@ impl Incidents {
         {
             open.until = open.until.max(now + retention.after).min(open.began + retention.longest());
             open.about.until = open.about.until.max(time.after(retention.after));
-            open.written = false;
             if open.about.reasons.len() < REASONS {
                 open.about.reasons.push(reason);
             } else {
                 open.about.more_reasons += 1;
             }
-            write_about(&open.directory, &open.about)?;
+            // It is kept, whether that can be told or not.
+            if let Err(error) = write_about(&open.directory, &open.about) {
+                log::warn!("{}: {}", open.directory.join(ABOUT).display(), write_failure(&error));
+            }
             return Ok(Kept { directory: open.directory.display().to_string(), joined: true });
         }
         self.close();
@@ -181,10 +202,10 @@ impl Incidents {
             more_reasons: 0,
         };
         self.all.insert(self.last_number, directory.clone());
-        write_about(&directory, &about)?;
+        // A full disk has room for links.
+        let mut failure = write_about(&directory, &about).err();
         let until = now + retention.after;
-        self.open = Some(Open { directory: directory.clone(), about, began: now, until, written: false });
-        let mut failure = None;
+        self.open = Some(Open { directory: directory.clone(), about, began: now, until });
         for part in parts {
             // What has gone meanwhile does not keep the others from being kept.
             if let Err(error) = link(part, &directory)
@@ -211,7 +232,8 @@ impl Incidents {
         }
         match link(part, &open.directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
+            Err(error) => Err(error),
+            Ok(()) => sync_directory(&open.directory),
         }
     }
 

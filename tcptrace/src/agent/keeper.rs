@@ -10,7 +10,7 @@ use crate::event::Timestamp;
 use crate::record::{Custodian, Metadata, Plan, Recorder, Rotation, write_failure};
 
 use super::incidents::Incidents;
-use super::place::Place;
+use super::place::{Place, sync_directory};
 use super::ring::{Ring, run_path};
 use super::status::{Status, add, put};
 use super::trigger::Trigger;
@@ -39,6 +39,8 @@ pub struct Keeper {
     bare: bool,
     /// Where the next run records.
     path: PathBuf,
+    /// The part that is being written.
+    current: Option<PathBuf>,
     looked: Option<Instant>,
     /// How long it waits for the disk, while it does.
     pause: Option<Duration>,
@@ -69,6 +71,7 @@ impl Keeper {
             notes,
             bare: false,
             path,
+            current: None,
             looked: None,
             pause: None,
         };
@@ -84,7 +87,8 @@ impl Keeper {
         let plan = Plan {
             path: self.path.clone(),
             force: false,
-            rotation: Some(Rotation::Time(self.retention.part)),
+            // So that what is being written is a small part of the ring, however much happens in a minute.
+            rotation: Some(Rotation::Either(self.retention.ring_bytes / 8, self.retention.part)),
             keep: None,
         };
         Recorder::with_custodian(plan, metadata, self, WAITING)
@@ -106,6 +110,29 @@ impl Keeper {
     fn note(&self, text: String) {
         // Fails when the agent is ending.
         let _unread = self.notes.send(text);
+    }
+
+    pub(super) fn look_at(&mut self, part: &Path) {
+        let triggers: Vec<Trigger> = self.triggers.try_iter().collect();
+        let due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK);
+        if triggers.is_empty() && !due {
+            return;
+        }
+        for trigger in triggers {
+            self.heed(trigger, Some(part));
+        }
+        if self.current.as_deref() != Some(part) {
+            self.current = Some(part.to_owned());
+            // Its name, too, must outlast a power cut.
+            said(self.path.parent().map_or(Ok(()), sync_directory));
+        }
+        said(self.incidents.writing(part));
+        if self.incidents.is_open() {
+            self.incidents.measure();
+        }
+        self.looked = Some(Instant::now());
+        let current = std::fs::symlink_metadata(part).map_or(0, |found| found.len());
+        self.make_room(current);
     }
 
     fn heed(&mut self, trigger: Trigger, current: Option<&Path>) {
@@ -145,21 +172,7 @@ impl Custodian for Keeper {
             // Its files are its own.
             privilege::give_up_all();
         }
-        let triggers: Vec<Trigger> = self.triggers.try_iter().collect();
-        let due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK);
-        if triggers.is_empty() && !due {
-            return;
-        }
-        for trigger in triggers {
-            self.heed(trigger, Some(part));
-        }
-        said(self.incidents.writing(part));
-        if self.incidents.is_open() {
-            self.incidents.measure();
-        }
-        self.looked = Some(Instant::now());
-        let current = std::fs::symlink_metadata(part).map_or(0, |found| found.len());
-        self.make_room(current);
+        self.look_at(part);
     }
 
     fn ended(&mut self, part: &Path) {

@@ -5,8 +5,10 @@
 //! disk or for a client. The recorder's writes parts, and between them looks after the directory (`keeper.rs`, over `ring.rs` and
 //! `incidents.rs`). The third (`http.rs`) answers requests, from copies that the tracer's makes at most once a second.
 
+mod http;
 mod incidents;
 mod keeper;
+mod metrics;
 mod notify;
 mod place;
 mod privilege;
@@ -17,8 +19,10 @@ mod status;
 mod tests;
 mod trigger;
 
+pub use http::bind;
 pub use incidents::Incident;
 pub use keeper::Keeper;
+pub use metrics::Bounds;
 pub use place::{Place, PlaceError};
 pub use privilege::{NEEDED, keep_needed};
 pub use run::{Agent, Error as AgentError, Options};

@@ -1,12 +1,14 @@
 //! The agent's main thread: from events to findings, recorder and meter.
 
 use std::io;
+use std::net::TcpListener;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::event::{Event, Kind, Timestamp};
 use crate::finding::{Engine, Finding, Severity};
@@ -15,8 +17,13 @@ use crate::live::{self, Live};
 use crate::output::{Output, Summary, Written};
 use crate::record::{Metadata, Recorder};
 
+use super::http::{Desk, Wanted, serve};
+use super::metrics::Meter;
 use super::notify::Notify;
-use super::{Keeper, Place, Retention, Status, Trigger, Triggers, Why, keep_needed};
+use super::{Bounds, Keeper, Place, Retention, Status, Trigger, Triggers, Why, keep_needed};
+
+/// How often the meter takes in what has grown, at least: what is closed is remembered for 30 s.
+const FOLD: Duration = Duration::from_secs(5);
 
 /// How an agent is to run.
 #[derive(Debug)]
@@ -27,6 +34,8 @@ pub struct Options {
     pub retention: Retention,
     /// Findings of this severity, or a worse one, are kept.
     pub keep_on: Severity,
+    /// How many series of each kind there may be.
+    pub bounds: Bounds,
     /// End after this long.
     pub limit: Option<Duration>,
 }
@@ -56,12 +65,13 @@ pub struct Agent<W: io::Write> {
     status: Arc<Status>,
     triggers: (Sender<Trigger>, Receiver<Trigger>),
     output: Output<W>,
+    listener: Option<TcpListener>,
 }
 
 impl<W: io::Write> Agent<W> {
-    /// Of this directory; prints to `output`.
-    pub fn new(place: Place, output: Output<W>) -> Self {
-        Self { place, status: Arc::new(Status::default()), triggers: channel(), output }
+    /// Of this directory; prints to `output`, and answers requests that come to `listener`.
+    pub fn new(place: Place, output: Output<W>, listener: Option<TcpListener>) -> Self {
+        Self { place, status: Arc::new(Status::default()), triggers: channel(), output, listener }
     }
 
     /// Runs until it is ended by a signal, or its time is up.
@@ -69,10 +79,10 @@ impl<W: io::Write> Agent<W> {
     /// # Errors
     /// When it cannot begin. A disk that is full later does not end it.
     pub async fn run(self, options: &Options) -> Result<(), Error> {
-        let Self { place, status, triggers: (trigger, triggered), output } = self;
+        let Self { place, status, triggers: (trigger, triggered), output, listener } = self;
         let process = |error: io::Error| Error::Process(error.to_string());
         // Before anything can send it: the default is to end the process.
-        let mut wanted = signal(SignalKind::user_defined1()).map_err(process)?;
+        let mut kept_by_signal = signal(SignalKind::user_defined1()).map_err(process)?;
         let notify = Notify::from_environment();
         notify.say("STATUS=attaching");
         let (live, first) = Live::start(&options.live)?;
@@ -88,7 +98,12 @@ impl<W: io::Write> Agent<W> {
         let began = first.first().map_or(Timestamp::default(), |event| event.time);
         let recorder =
             keeper.record(Metadata::of_this_host(live.clock(), began, coverage)).map_err(failed)?;
+        // One at a time: whoever else asks meanwhile gets the same copy.
+        let (want, wanted) = mpsc::channel(1);
         let mut turn = Turn {
+            meter: Meter::new(options.bounds, live.tracer().costs()),
+            folded: None,
+            wanted,
             engine: Engine::default(),
             recorder,
             triggers: Triggers::on(options.keep_on),
@@ -102,6 +117,10 @@ impl<W: io::Write> Agent<W> {
         };
         turn.take(&first);
         turn.begun();
+        if let Some(listener) = listener {
+            let (trigger, status) = (trigger.clone(), Arc::clone(&status));
+            serve(listener, Desk { wanted: want, trigger, status }).map_err(process)?;
+        }
         let over = async {
             let limit = async {
                 match options.limit {
@@ -110,7 +129,7 @@ impl<W: io::Write> Agent<W> {
                 }
             };
             let signals = async {
-                while wanted.recv().await.is_some() {
+                while kept_by_signal.recv().await.is_some() {
                     // Fails when the recorder is gone: then there is nothing to keep.
                     let _gone = trigger.send(Trigger { time: status.now(), why: Why::Signal, answer: None });
                 }
@@ -133,6 +152,10 @@ impl<W: io::Write> Agent<W> {
 
 /// What is done with events as they come.
 struct Turn<W: io::Write> {
+    meter: Meter,
+    /// When the meter last took in what had grown.
+    folded: Option<Instant>,
+    wanted: mpsc::Receiver<Wanted>,
     engine: Engine,
     recorder: Recorder,
     triggers: Triggers,
@@ -174,6 +197,13 @@ impl<W: io::Write> Turn<W> {
         while let Ok(note) = self.notes.try_recv() {
             self.print(|output| output.note(&note));
         }
+        if let Ok(wanted) = self.wanted.try_recv() {
+            // Fails when the client has gone.
+            let _gone = wanted.send(self.meter.snapshot(&self.engine));
+        } else if !self.wanted.is_closed() && self.folded.is_none_or(|folded| folded.elapsed() >= FOLD) {
+            self.folded = Some(Instant::now());
+            self.meter.fold(&self.engine);
+        }
         self.print(Output::flush);
     }
 
@@ -190,6 +220,7 @@ impl<W: io::Write> Turn<W> {
                 // Fails when the recorder is gone: then there is nothing to keep.
                 let _gone = self.trigger.send(trigger);
             }
+            self.meter.note(&finding);
             self.print(|output| output.finding(&finding));
         }
         self.findings = findings;

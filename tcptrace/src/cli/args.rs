@@ -318,6 +318,15 @@ pub struct AgentArgs {
     /// Where it records: ring/ has the last hours, incidents/ what is kept; one agent for each directory
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
+    /// Answer HTTP requests here: /metrics (OpenMetrics), /health, /ready, POST /snapshot; 127.0.0.1:9797
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<std::net::SocketAddr>,
+    /// Allow --metrics an address that other hosts can reach; there is neither encryption nor a password
+    #[arg(long, requires = "metrics")]
+    pub metrics_remote: bool,
+    /// How many listeners have metrics of their own; all others share series whose labels are (other)
+    #[arg(long, default_value_t = 500, value_name = "COUNT")]
+    pub max_listeners: usize,
     /// What the ring may have of the disk; the oldest parts are deleted
     #[arg(long, default_value = "512M", value_name = "SIZE", value_parser = size)]
     pub keep_size: u64,

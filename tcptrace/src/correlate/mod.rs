@@ -250,6 +250,11 @@ impl Correlator {
         self.namespaces.get(&netns)
     }
 
+    /// All namespaces, in no order.
+    pub fn namespaces(&self) -> impl Iterator<Item = (u32, &Namespace)> {
+        self.namespaces.iter().map(|(netns, namespace)| (*netns, namespace))
+    }
+
     /// The device with this index in a namespace, if it was introduced.
     pub fn device(&self, netns: u32, index: u32) -> Option<&Device> {
         self.devices.get(&(netns, index))

@@ -24,6 +24,8 @@ pub enum Rotation {
     Size(u64),
     /// After so long.
     Time(Duration),
+    /// After so many bytes or so long, whichever comes first.
+    Either(u64, Duration),
 }
 
 /// Where and how to record.
@@ -118,9 +120,15 @@ impl Parts {
         self.writer.as_ref().map_or(0, Writer::waiting)
     }
 
-    /// Writes what waits, to the disk, and begins a new part if this one is full.
-    pub(super) fn flush(&mut self, now: Timestamp) -> io::Result<()> {
-        self.write(Writer::flush)?;
+    /// Writes what waits, to the disk, and begins a new part if this one is full. An error tells how many events are lost by it:
+    /// none, if it was the new part that could not be begun.
+    pub(super) fn flush(&mut self, now: Timestamp) -> Result<(), (io::Error, usize)> {
+        let waiting = self.waiting();
+        self.write(Writer::flush).map_err(|error| (error, waiting))?;
+        self.after_flush(now).map_err(|error| (error, 0))
+    }
+
+    fn after_flush(&mut self, now: Timestamp) -> io::Result<()> {
         if let Some(writer) = &self.writer {
             // Beyond the page cache: a power cut, too, shall cost a second only.
             writer.get_ref().file.sync_data()?;
@@ -128,6 +136,7 @@ impl Parts {
         let full = match self.plan.rotation {
             Some(Rotation::Size(size)) => self.size() >= size,
             Some(Rotation::Time(time)) => self.began.elapsed() >= time,
+            Some(Rotation::Either(size, time)) => self.size() >= size || self.began.elapsed() >= time,
             None => false,
         };
         if full {

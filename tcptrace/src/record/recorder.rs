@@ -268,8 +268,8 @@ fn work(
             if parts.waiting() == 0 {
                 due = None;
             } else if due.is_some_and(|due| due <= Instant::now()) {
-                let (part, waiting) = (parts.path().to_owned(), parts.waiting());
-                failure = parts.flush(now).err().map(|error| (error, waiting));
+                let part = parts.path().to_owned();
+                failure = parts.flush(now).err();
                 due = None;
                 shared.bytes.store(parts.bytes(), Ordering::Relaxed);
                 if parts.path() != part {
