@@ -116,11 +116,12 @@ impl<W: io::Write> Agent<W> {
             findings: Vec::new(),
         };
         turn.take(&first);
-        turn.begun();
+        turn.status.turn(turn.engine.world().now());
         if let Some(listener) = listener {
             let (trigger, status) = (trigger.clone(), Arc::clone(&status));
             serve(listener, Desk { wanted: want, trigger, status }).map_err(process)?;
         }
+        turn.begun();
         let over = async {
             let limit = async {
                 match options.limit {
@@ -228,7 +229,6 @@ impl<W: io::Write> Turn<W> {
 
     /// All that is there has been taken in.
     fn begun(&mut self) {
-        self.status.turn(self.engine.world().now());
         let Self { engine, output, .. } = self;
         if let Some(to) = output
             && to.watching(Some(engine.world()), true).is_err()
