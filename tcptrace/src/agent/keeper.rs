@@ -14,7 +14,7 @@ use super::place::{Place, sync_directory};
 use super::ring::{Ring, run_path};
 use super::status::{Status, add, put};
 use super::trigger::Trigger;
-use super::{Retention, privilege};
+use super::{Retention, give_memory_back, privilege};
 
 /// Events that may wait for the disk: some seconds of a busy host.
 const WAITING: u64 = 1 << 16;
@@ -179,6 +179,8 @@ impl Custodian for Keeper {
         self.ring.add(part);
         said(self.incidents.ended(part));
         self.make_room(0);
+        // A part that has ended was read and written anew.
+        give_memory_back();
     }
 
     fn failed(&mut self, error: &io::Error) -> Option<Duration> {

@@ -54,3 +54,13 @@ impl Retention {
         self.after.saturating_mul(10).max(Duration::from_secs(60))
     }
 }
+
+/// Gives the kernel back what the allocator holds and nobody uses: a process that stays for months must not stay as large as it was
+/// at its busiest moment.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) takes a number, and may be called by any thread at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

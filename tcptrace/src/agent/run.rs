@@ -20,7 +20,7 @@ use crate::record::{Metadata, Recorder};
 use super::http::{Desk, Wanted, serve};
 use super::metrics::Meter;
 use super::notify::Notify;
-use super::{Bounds, Keeper, Place, Retention, Status, Trigger, Triggers, Why, keep_needed};
+use super::{Bounds, Keeper, Place, Retention, Status, Trigger, Triggers, Why, give_memory_back, keep_needed};
 
 /// How often the meter takes in what has grown, at least: what is closed is remembered for 30 s.
 const FOLD: Duration = Duration::from_secs(5);
@@ -87,6 +87,8 @@ impl<W: io::Write> Agent<W> {
         notify.say("STATUS=attaching");
         let (live, first) = Live::start(&options.live)?;
         keep_needed().map_err(Error::Process)?;
+        // To attach takes more than to trace.
+        give_memory_back();
         let (note, notes) = channel();
         let failed = |error| Error::Directory { path: place.path().display().to_string(), error };
         let keeper =

@@ -259,7 +259,7 @@ fn after_the_disk_was_full_a_new_part_says_how_much_is_missing() {
     };
     // The next part cannot be made: its directory is gone.
     fs::rename(directory.path().join("ring"), directory.path().join("gone")).unwrap();
-    recorder.record(&[other.clone()]).unwrap();
+    recorder.record(std::slice::from_ref(&other)).unwrap();
     let wait = |want: bool| {
         for _ in 0..500 {
             if status.is_failing() == want {
