@@ -188,8 +188,7 @@ impl Incidents {
         }
         self.close();
         self.last_number += 1;
-        let moment =
-            time.to_string().chars().filter(|of| of.is_ascii_alphanumeric()).take(15).collect::<String>();
+        let moment: String = time.to_string().chars().filter(char::is_ascii_alphanumeric).take(15).collect();
         let name = format!("{:06}-{moment}-{}", self.last_number, reason.why.word());
         let directory = self.directory.join(name);
         DirBuilder::new().mode(0o700).create(&directory)?;

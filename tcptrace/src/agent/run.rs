@@ -20,7 +20,9 @@ use crate::record::{Metadata, Recorder};
 use super::http::{Desk, Wanted, serve};
 use super::metrics::Meter;
 use super::notify::Notify;
-use super::{Bounds, Keeper, Place, Retention, Status, Trigger, Triggers, Why, give_memory_back, keep_needed};
+use super::{
+    Bounds, Keeper, Place, Retention, Status, Trigger, Triggers, Why, give_memory_back, keep_needed,
+};
 
 /// How often the meter takes in what has grown, at least: what is closed is remembered for 30 s.
 const FOLD: Duration = Duration::from_secs(5);
