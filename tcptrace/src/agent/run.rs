@@ -27,6 +27,9 @@ use super::{
 /// How often the meter takes in what has grown, at least: what is closed is remembered for 30 s.
 const FOLD: Duration = Duration::from_secs(5);
 
+/// How often memory that nobody uses is given back.
+const TRIM: Duration = Duration::from_secs(10);
+
 /// How an agent is to run.
 #[derive(Debug)]
 pub struct Options {
@@ -107,6 +110,7 @@ impl<W: io::Write> Agent<W> {
         let mut turn = Turn {
             meter: Meter::new(options.bounds, live.tracer().costs()),
             folded: None,
+            trimmed: Instant::now(),
             wanted,
             engine: Engine::default(),
             recorder,
@@ -160,6 +164,8 @@ struct Turn<W: io::Write> {
     meter: Meter,
     /// When the meter last took in what had grown.
     folded: Option<Instant>,
+    /// When memory was last given back.
+    trimmed: Instant,
     wanted: mpsc::Receiver<Wanted>,
     engine: Engine,
     recorder: Recorder,
@@ -205,7 +211,12 @@ impl<W: io::Write> Turn<W> {
         if let Ok(wanted) = self.wanted.try_recv() {
             // Fails when the client has gone.
             let _gone = wanted.send(self.meter.snapshot(&self.engine));
-        } else if !self.wanted.is_closed() && self.folded.is_none_or(|folded| folded.elapsed() >= FOLD) {
+        }
+        if self.trimmed.elapsed() >= TRIM {
+            self.trimmed = Instant::now();
+            give_memory_back();
+        }
+        if !self.wanted.is_closed() && self.folded.is_none_or(|folded| folded.elapsed() >= FOLD) {
             self.folded = Some(Instant::now());
             self.meter.fold(&self.engine);
         }
