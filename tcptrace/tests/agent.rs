@@ -139,7 +139,7 @@ impl Agent {
             let mut words = [0; 256];
             heard.set_read_timeout(Some(Duration::from_millis(500)))?;
             if let Ok(count) = heard.recv(&mut words) {
-                said.push_str(std::str::from_utf8(&words[..count])?);
+                said.push_str(std::str::from_utf8(words.get(..count).unwrap_or_default())?);
             } else if let Some(status) = process.0.try_wait()? {
                 let err = fs::read_to_string(at.join("err"))?;
                 if matches!(status.code(), Some(3 | 4)) {
