@@ -4,7 +4,7 @@
 //! [`probe`] (or a recording) → [`event`] → [`correlate`] → [`finding`] → [`output`];
 //! [`live`] drives the probes of this host; [`identity`] and [`host`] add what the kernel shows without probes; [`rehearse`] makes the incidents to explain.
 //! [`software`] knows what to change in which server or client, in its own words.
-//! [`top`] shows all of it on a screen.
+//! [`top`] shows all of it on a screen; [`agent`] runs all the time, and keeps and counts it.
 //! [`stock`] is the host as it is now, for what needs no probes: [`check`]; [`who`] holds a port.
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -12,6 +12,7 @@ compile_error!(
     "tcptrace knows the registers and the system calls of x86-64 and arm64 only (tcptrace-ebpf/src/kernel/registers.rs)"
 );
 
+pub mod agent;
 pub mod check;
 pub mod cli;
 pub mod command;

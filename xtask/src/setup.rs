@@ -68,6 +68,13 @@ const TEST_NEEDS: [Need; 2] = [
     Need { what: "lsof", packages: &["lsof"], is_met: || has_program("lsof") },
 ];
 
+/// What scrapes the agent, and checks its metrics and rules. Tests that find none say so.
+const PROMETHEUS_NEEDS: [Need; 1] = [Need {
+    what: "Prometheus",
+    packages: &["prometheus"],
+    is_met: || has_program("prometheus") && has_program("promtool"),
+}];
+
 fn has_program(name: &str) -> bool {
     paths::find_program(name).is_some()
 }
@@ -95,6 +102,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     if everything {
+        if let Err(error) = install(&PROMETHEUS_NEEDS.iter().collect::<Vec<_>>()) {
+            term::note(format_args!("metrics will be tested without Prometheus: {error:#}"));
+        }
         readers::install();
         software::install()?;
     }

@@ -49,6 +49,8 @@ pub enum Command {
     Top(TopArgs),
     /// Record what happens, for example while a load test runs: record -o run.arrows -- wrk …
     Record(RecordArgs),
+    /// Always on, one a host: keeps the last hours of recording within a size, and the minutes around each incident
+    Agent(AgentArgs),
     /// A recording as if it happened now: the findings that watch gave, or would have given
     Replay(ReplayArgs),
     /// What happened, from recordings: what was found, who held which port, listeners, ports, destinations, losses
@@ -308,6 +310,68 @@ pub struct RecordArgs {
     /// Record while this command runs, then report; ends with the command's exit code
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+}
+
+/// How to run as an agent.
+#[derive(Args, Clone, Debug)]
+pub struct AgentArgs {
+    /// Where it records: ring/ has the last hours, incidents/ what is kept; one agent for each directory
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Answer HTTP requests here: /metrics (OpenMetrics), /health, /ready, POST /snapshot; 127.0.0.1:9797
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<std::net::SocketAddr>,
+    /// Allow --metrics an address that other hosts can reach; there is neither encryption nor a password
+    #[arg(long, requires = "metrics")]
+    pub metrics_remote: bool,
+    /// How many listeners have metrics of their own; all others share series whose labels are (other)
+    #[arg(long, default_value_t = 500, value_name = "COUNT")]
+    pub max_listeners: usize,
+    /// What the ring may have of the disk; the oldest parts are deleted
+    #[arg(long, default_value = "512M", value_name = "SIZE", value_parser = size)]
+    pub keep_size: u64,
+    /// How long a part stays in the ring
+    #[arg(long, default_value = "24h", value_name = "TIME", value_parser = duration)]
+    pub keep_age: Duration,
+    /// Keep the minutes around findings of this severity or a worse one, beside those that SIGUSR1 or POST /snapshot ask for
+    #[arg(long, value_enum, default_value_t = KeepOn::Critical, value_name = "SEVERITY")]
+    pub keep_on: KeepOn,
+    /// How much of the time before an incident is kept
+    #[arg(long, default_value = "2m", value_name = "TIME", value_parser = duration)]
+    pub before: Duration,
+    /// And of the time after it; what comes meanwhile prolongs it, to ten times as much
+    #[arg(long, default_value = "2m", value_name = "TIME", value_parser = duration)]
+    pub after: Duration,
+    /// What kept incidents may have of the disk, beside the ring; the oldest incidents are deleted
+    #[arg(long, default_value = "512M", value_name = "SIZE", value_parser = size)]
+    pub keep_incidents: u64,
+    /// How long a part of the recording is
+    #[arg(long, default_value = "1m", value_name = "TIME", value_parser = duration)]
+    pub part: Duration,
+    /// Findings as one JSON object a line on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Stop after this long: 250ms, 30s, 5m, 2h
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub limit: Option<Duration>,
+    /// Have the kernel measure its BPF programs: costs every program of the host about 20 ns a run
+    #[arg(long)]
+    pub bpf_cost: bool,
+    /// What to look at.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// How to trace.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+}
+
+/// Which findings are incidents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KeepOn {
+    /// Connections fail, or a service does not start.
+    Critical,
+    /// It may hurt.
+    Warning,
 }
 
 /// How to replay.

@@ -1,5 +1,6 @@
 //! Arguments, and one file for each subcommand: it asks the room that knows, and prints the answer.
 
+mod agent;
 pub mod args;
 mod check;
 mod compare;
@@ -65,6 +66,7 @@ pub fn main() -> ExitCode {
         Some(Command::Watch(args)) => watch::live_or_recorded(&args),
         Some(Command::Top(args)) => top::run(&args),
         Some(Command::Record(args)) => record::run(&args),
+        Some(Command::Agent(args)) => agent::run(&args),
         Some(Command::Replay(args)) => replay::run(&args),
         Some(Command::Report(args)) => report::run(&args),
         Some(Command::Compare(args)) => compare::run(&args),

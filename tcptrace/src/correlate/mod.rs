@@ -250,6 +250,11 @@ impl Correlator {
         self.namespaces.get(&netns)
     }
 
+    /// All namespaces, in no order.
+    pub fn namespaces(&self) -> impl Iterator<Item = (u32, &Namespace)> {
+        self.namespaces.iter().map(|(netns, namespace)| (*netns, namespace))
+    }
+
     /// The name of a namespace, if it has one.
     pub fn netns_name(&self, netns: u32) -> Option<&str> {
         self.namespace(netns)?.knobs.name.as_deref()

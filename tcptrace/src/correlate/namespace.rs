@@ -132,6 +132,11 @@ impl Namespace {
         self.in_flight = Observed::default();
     }
 
+    /// What our probes counted of its connects: those that were not answered at once, and how many had a port of the kernel's choice.
+    pub fn connects(&self) -> (ConnectTotals, u64) {
+        (self.observed.connects, self.observed.dialled)
+    }
+
     /// Whether it was met after the start, and is taken for new.
     pub(super) fn is_late(&self) -> bool {
         self.late

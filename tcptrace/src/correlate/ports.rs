@@ -275,6 +275,11 @@ impl Ports {
             .map(|((_, pid), ports)| (*pid, ports))
     }
 
+    /// The processes of all namespaces, in no order.
+    pub fn all_users(&self) -> impl Iterator<Item = (&PortUser, &ProcessPorts)> {
+        self.users.iter()
+    }
+
     /// The ports of a namespace.
     pub fn space(&self, netns: u32) -> Option<&PortSpace> {
         self.spaces.get(&netns)

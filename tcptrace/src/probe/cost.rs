@@ -11,6 +11,12 @@ use super::misses;
 pub struct ProgramCosts(pub(super) Vec<OwnedFd>);
 
 impl ProgramCosts {
+    /// Of no program.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// How long all of them ran, and how often; both are zero where nothing is measured.
     #[must_use]
     pub fn spent(&self) -> (Duration, u64) {

@@ -33,7 +33,7 @@ pub(crate) use frame::forge;
 pub use metadata::{FORMAT_MAJOR, FORMAT_MINOR, Metadata, Totals};
 pub use parts::{Plan, Rotation, part_path};
 pub use reader::Reader;
-pub use recorder::{Recorded, Recorder};
+pub use recorder::{Custodian, Recorded, Recorder};
 pub(crate) use schema::columns;
 pub use tape::{Tape, TapeError, open, open_one};
 pub use writer::Writer;

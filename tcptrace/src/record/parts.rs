@@ -24,6 +24,8 @@ pub enum Rotation {
     Size(u64),
     /// After so long.
     Time(Duration),
+    /// After so many bytes or so long, whichever comes first.
+    Either(u64, Duration),
 }
 
 /// Where and how to record.
@@ -102,10 +104,15 @@ impl Parts {
     /// Takes in an event.
     pub(super) fn push(&mut self, event: &Event) -> io::Result<()> {
         self.write(|writer| writer.push(event, false))?;
+        self.note(event);
+        Ok(())
+    }
+
+    /// Remembers what later parts begin with.
+    pub(super) fn note(&mut self, event: &Event) {
         if self.plan.rotation.is_some() {
             self.carry.note(event);
         }
-        Ok(())
     }
 
     /// How many events wait to be written.
@@ -113,9 +120,15 @@ impl Parts {
         self.writer.as_ref().map_or(0, Writer::waiting)
     }
 
-    /// Writes what waits, to the disk, and begins a new part if this one is full.
-    pub(super) fn flush(&mut self, now: Timestamp) -> io::Result<()> {
-        self.write(Writer::flush)?;
+    /// Writes what waits, to the disk, and begins a new part if this one is full. An error tells how many events are lost by it:
+    /// none, if it was the new part that could not be begun.
+    pub(super) fn flush(&mut self, now: Timestamp) -> Result<(), (io::Error, usize)> {
+        let waiting = self.waiting();
+        self.write(Writer::flush).map_err(|error| (error, waiting))?;
+        self.after_flush(now).map_err(|error| (error, 0))
+    }
+
+    fn after_flush(&mut self, now: Timestamp) -> io::Result<()> {
         if let Some(writer) = &self.writer {
             // Beyond the page cache: a power cut, too, shall cost a second only.
             writer.get_ref().file.sync_data()?;
@@ -123,21 +136,44 @@ impl Parts {
         let full = match self.plan.rotation {
             Some(Rotation::Size(size)) => self.size() >= size,
             Some(Rotation::Time(time)) => self.began.elapsed() >= time,
+            Some(Rotation::Either(size, time)) => self.size() >= size || self.began.elapsed() >= time,
             None => false,
         };
         if full {
             self.end_part()?;
             self.metadata.part += 1;
-            self.metadata.started = now;
-            self.open()?;
-            let Self { carry, writer, .. } = self;
-            if let Some(writer) = writer {
-                for event in carry.events() {
-                    writer.push(event, true)?;
-                }
-            }
+            self.begin_part(now)?;
         }
         self.make_room();
+        Ok(())
+    }
+
+    /// Goes on in a new part after one that could not be written on, with `first` before anything else. The part that failed ends
+    /// with its last whole batch.
+    pub(super) fn resume(&mut self, now: Timestamp, first: &Event) -> io::Result<()> {
+        if let Some(writer) = self.writer.take() {
+            let written = writer.get_ref().written;
+            self.finished += written;
+            self.old.push_back((self.path.clone(), written));
+        }
+        // Whether it failed at the part's end or at an earlier try: its file is there.
+        while self.plan.rotation.is_some() && part_path(&self.plan.path, self.metadata.part).exists() {
+            self.metadata.part += 1;
+        }
+        self.begin_part(now)?;
+        self.push(first)?;
+        self.write(Writer::flush)
+    }
+
+    fn begin_part(&mut self, now: Timestamp) -> io::Result<()> {
+        self.metadata.started = now;
+        self.open()?;
+        let Self { carry, writer, .. } = self;
+        if let Some(writer) = writer {
+            for event in carry.events() {
+                writer.push(event, true)?;
+            }
+        }
         Ok(())
     }
 

@@ -70,13 +70,13 @@ impl Meter {
 }
 
 /// Processor time of all threads of this process.
-fn own_time() -> Option<Duration> {
+pub(crate) fn own_time() -> Option<Duration> {
     let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID).ok()?;
     Some(time.into())
 }
 
 /// Resident memory of this process, bytes.
-fn own_memory() -> Option<u64> {
+pub(crate) fn own_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = status.split_whitespace().nth(1)?.parse().ok()?;
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;

@@ -24,6 +24,7 @@ mod theme;
 mod timeline;
 
 pub use action::{Action, action_of};
+pub(crate) use cost::{own_memory, own_time};
 pub use desk::{Desk, View};
 pub use draw::draw;
 pub use filter::Filter;
