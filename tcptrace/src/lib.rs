@@ -15,6 +15,7 @@ compile_error!(
 pub mod check;
 pub mod cli;
 pub mod command;
+pub mod config;
 pub mod correlate;
 pub mod event;
 pub mod finding;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    correlate::Correlator,
+    correlate::{Correlator, Thresholds},
     event::{Coverage, Event, Kind, Timestamp},
     finding::{Engine, Finding, Severity},
     output::{Counted, Output, Selection, Summary, Written},
@@ -34,7 +34,7 @@ impl<W: Write> Pipeline<W> {
     /// Prints to `output` the findings that `selection` wants, and with `events` the kernel's records behind them.
     pub fn new(output: Output<W>, selection: Selection, events: bool) -> Self {
         Self {
-            engine: Engine::default(),
+            engine: Engine::with(Thresholds::in_force()),
             output,
             selection,
             events,

@@ -11,7 +11,6 @@ use ahash::AHashMap;
 
 use crate::event::{Endpoints, ListenerRef, Timestamp};
 
-use super::STALL;
 use super::listener::{Listener, ListenerId};
 
 /// How many listeners are remembered, those that were closed a moment ago included. The kernel side has room for as many.
@@ -232,10 +231,10 @@ impl Listeners {
     }
 
     /// Listeners at which nobody has accepted for long though connections wait, in a fixed order.
-    pub(super) fn stalled(&mut self, now: Timestamp) -> Vec<ListenerId> {
+    pub(super) fn stalled(&mut self, now: Timestamp, after: Duration) -> Vec<ListenerId> {
         let mut stalled = Vec::new();
         for listener in self.by_id.values_mut() {
-            if listener.stalled_since().is_some_and(|since| now.since(since) >= STALL) {
+            if listener.stalled_since().is_some_and(|since| now.since(since) >= after) {
                 listener.last_stall = Some(now);
                 stalled.push(listener.id);
             }

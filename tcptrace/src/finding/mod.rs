@@ -56,7 +56,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::command::{Inside, Standpoint};
-use crate::correlate::{Change, Correlator};
+use crate::correlate::{Change, Correlator, Thresholds};
 use crate::event::{Event, Timestamp};
 
 use case::{Cases, Detector, Reporter};
@@ -264,6 +264,11 @@ impl Default for Engine {
 }
 
 impl Engine {
+    /// Reports from these thresholds on.
+    pub fn with(thresholds: Thresholds) -> Self {
+        Self { world: Correlator::with(thresholds), ..Self::default() }
+    }
+
     /// For a question about one server: a single packet that is dropped, or connect that is refused, is an answer to it.
     pub fn of_one_server() -> Self {
         let mut engine = Self::default();
