@@ -243,7 +243,7 @@ fn describe(listener: &Listener, memory: &Stall, world: &Correlator) -> Descript
         numbers: vec![
             format!("{waiting} waiting{places}; the oldest for at least {longest}"),
             match threads {
-                Some(0) => "no process was seen accepting since the tracer started".to_owned(),
+                Some(0) => "no accept() was seen so far".to_owned(),
                 Some(_) => format!("last accept {longest} ago or earlier; {}", who_accepts(listener, world)),
                 None => format!("last accept {longest} ago or earlier"),
             },

@@ -64,9 +64,15 @@ pub(super) fn give_to_listeners(
 #[derive(Default)]
 pub(super) struct Polled {
     said: HashMap<(u32, u64), ListenerSample>,
+    waiting: bool,
 }
 
 impl Polled {
+    /// Whether connections waited somewhere when it was last looked.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.waiting
+    }
+
     /// A sample of each listener that changed, and with `waiting_too` of each where connections wait. Where several listeners share a port, what the probes counted by port
     /// belongs to nobody in particular and is left out.
     pub(super) fn samples(
@@ -114,6 +120,7 @@ impl Polled {
             now.insert(key, sample);
         }
         self.said = now;
+        self.waiting = listeners.iter().any(|(_, listener)| listener.depth > 0);
         events
     }
 }

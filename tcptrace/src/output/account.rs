@@ -3,7 +3,7 @@
 
 use crate::finding::{Confidence, Finding, Remedy};
 
-use super::course::AsFor;
+use super::course::{AsFor, clauses};
 use super::escape::escape;
 use super::meaning::Meaning;
 use super::wrap::{cells, wrap};
@@ -53,6 +53,21 @@ pub(crate) fn numbers(finding: &Finding, width: usize) -> Vec<Row> {
             _ => lines.extend(wrap(&line, "", "  ", room)),
         }
     }
+    lines.into_iter().map(|text| Row { lead: "    ".to_owned(), text, meaning: None }).collect()
+}
+
+/// Those of the numbers that one line has room for: the first, and what comes after it as far as it fits.
+pub(crate) fn numbers_in_a_line(finding: &Finding, width: usize) -> Vec<Row> {
+    let room = width.saturating_sub(4);
+    let mut line = String::new();
+    for clause in finding.numbers.iter().flat_map(|line| clauses(line)).map(escape) {
+        let gap = if line.is_empty() { "" } else { "; " };
+        if !line.is_empty() && cells(&line) + gap.len() + cells(&clause) > room {
+            break;
+        }
+        line.extend([gap, &*clause]);
+    }
+    let lines = if line.is_empty() { Vec::new() } else { wrap(&line, "", "  ", room) };
     lines.into_iter().map(|text| Row { lead: "    ".to_owned(), text, meaning: None }).collect()
 }
 

@@ -11,9 +11,11 @@ const SCHEDULE: [u64; 5] = [1, 5, 30, 300, 1800];
 /// After that: every hour.
 const LATER: u64 = 3600;
 
-/// With more findings open than this, numbers that only went on changing are said together, this long after the last ones.
+/// With more findings open than this, numbers that only went on changing are said together: this long after the last ones, and
+/// of many after a time in which two a second could have been said.
 const CROWD: usize = 3;
 const CROWD_PACE: Duration = Duration::from_secs(5);
+const CROWD_PACE_EACH: Duration = Duration::from_millis(500);
 /// What a poll brings at once arrives within this time.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
@@ -155,8 +157,10 @@ impl Course {
 
     /// Whether numbers that only went on changing wait for the next time that all are said together.
     fn must_wait(&self, now: Timestamp) -> bool {
-        let lately = |said: Timestamp| (AT_ONCE..CROWD_PACE).contains(&now.since(said));
-        self.open.len() > CROWD && self.numbers.is_some_and(lately)
+        let open = self.open.len();
+        let each = CROWD_PACE_EACH.saturating_mul(u32::try_from(open).unwrap_or(u32::MAX));
+        let lately = |said: Timestamp| (AT_ONCE..CROWD_PACE.max(each)).contains(&now.since(said));
+        open > CROWD && self.numbers.is_some_and(lately)
     }
 
     /// The findings with which the same advice was given lately, in the same words. Otherwise this is now the one.
@@ -207,8 +211,8 @@ impl Said {
             confidence: finding.confidence,
             cause: finding.cause,
             explanation: finding.explanation.clone(),
-            first: clauses(finding).map(str::to_owned).collect(),
-            numbers: clauses(finding).map(str::to_owned).collect(),
+            first: clauses_of(finding).map(str::to_owned).collect(),
+            numbers: clauses_of(finding).map(str::to_owned).collect(),
             remedies: finding.remedy.clone(),
             explained: finding.explained_by.is_some(),
         }
@@ -250,7 +254,7 @@ impl Said {
         Changes {
             closed: closed.then_some(life),
             severity: (finding.severity != self.severity).then_some(finding.severity),
-            numbers: clauses(finding).filter(|clause| !said.iter().any(|said| said == clause)).collect(),
+            numbers: clauses_of(finding).filter(|clause| !said.iter().any(|said| said == clause)).collect(),
             confidence: (finding.confidence != self.confidence && finding.cause == self.cause)
                 .then_some(finding.confidence),
             // What explains it says why, and what to do.
@@ -302,12 +306,12 @@ fn are_the_same(one: &Remedy, other: &Remedy) -> bool {
 }
 
 /// The numbers of a finding in clauses, each of which changes by itself.
-fn clauses(finding: &Finding) -> impl Iterator<Item = &str> {
-    finding.numbers.iter().flat_map(|line| split(line))
+fn clauses_of(finding: &Finding) -> impl Iterator<Item = &str> {
+    finding.numbers.iter().flat_map(|line| clauses(line))
 }
 
 /// `line` at its semicolons, but for those within parentheses.
-fn split(line: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn clauses(line: &str) -> impl Iterator<Item = &str> {
     let mut left = Some(line);
     std::iter::from_fn(move || {
         let text = left.take()?;

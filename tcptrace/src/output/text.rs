@@ -264,7 +264,11 @@ impl<W: Write> TextWriter<W> {
         for line in lines {
             let _gone = self.to.line(&line)?;
         }
-        let mut rows = account::numbers(finding, width);
+        let mut rows = match &finding.explained_by {
+            // The rest of its numbers comes with its end.
+            Some(_) => account::numbers_in_a_line(finding, width),
+            None => account::numbers(finding, width),
+        };
         let page = page.then(|| account::page(finding));
         match &finding.explained_by {
             // What explains it was printed above, with what to do.
@@ -327,11 +331,12 @@ impl<W: Write> TextWriter<W> {
         for change in changes.extract_if(.., |change| alone(change)) {
             let _gone = self.change(&change)?;
         }
+        let mut changes = merged(changes);
+        let together = changes.len() > TOGETHER;
         for closed in [false, true] {
             let of: Vec<Change> =
                 changes.extract_if(.., |change| change.closed.is_some() == closed).collect();
-            let of = merged(of);
-            if of.len() > TOGETHER {
+            if together && of.len() > 1 {
                 let _gone = self.together(&of)?;
             } else {
                 for change in &of {

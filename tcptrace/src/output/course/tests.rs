@@ -141,10 +141,10 @@ fn amounts_are_not_told_apart_and_names_are() {
 
 #[test]
 fn a_clause_ends_at_a_semicolon_outside_of_parentheses() {
-    let clauses = |line: &'static str| split(line).collect::<Vec<_>>();
-    assert_eq!(clauses("a; b (c; d) e; f"), ["a", "b (c; d) e", "f"]);
-    assert_eq!(clauses("a;b"), ["a;b"]);
-    assert_eq!(clauses(""), [""]);
+    let split = |line: &'static str| clauses(line).collect::<Vec<_>>();
+    assert_eq!(split("a; b (c; d) e; f"), ["a", "b (c; d) e", "f"]);
+    assert_eq!(split("a;b"), ["a;b"]);
+    assert_eq!(split(""), [""]);
 }
 
 /// With many findings open, numbers that only go on changing are told at the same moments, and each of them is told.
