@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::{
-    correlate::{Correlator, Thresholds},
+    config,
+    correlate::Correlator,
     event::{Coverage, Event, Kind, Timestamp},
     finding::{Engine, Finding, Severity},
     output::{Counted, Output, Selection, Summary, Written},
@@ -34,7 +35,7 @@ impl<W: Write> Pipeline<W> {
     /// Prints to `output` the findings that `selection` wants, and with `events` the kernel's records behind them.
     pub fn new(output: Output<W>, selection: Selection, events: bool) -> Self {
         Self {
-            engine: Engine::with(Thresholds::in_force()),
+            engine: Engine::with(config::thresholds()),
             output,
             selection,
             events,

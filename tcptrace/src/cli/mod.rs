@@ -3,6 +3,7 @@
 pub mod args;
 mod check;
 mod compare;
+mod examples;
 mod exit;
 mod explain;
 mod export;
@@ -29,7 +30,7 @@ mod why;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::FromArgMatches as _;
 
 pub use exit::{Exit, Failure};
 
@@ -46,7 +47,8 @@ pub fn main() -> ExitCode {
         Some(first) if first == crate::top::GUARD_SUBCOMMAND => return crate::top::guard_main(arguments),
         _ => {}
     }
-    let mut cli = Cli::parse();
+    let mut cli =
+        Cli::from_arg_matches(&examples::command().get_matches()).unwrap_or_else(|error| error.exit());
     let settings = settings::of(&cli.look);
     // An error is to be coloured as well, or not.
     settings::colours(&cli.look, settings.as_ref().ok()).write_global();

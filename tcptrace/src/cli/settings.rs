@@ -8,7 +8,7 @@ use super::{
     stderr, trace,
 };
 use crate::{
-    config::{ConfigError, Filters, Settings, When},
+    config::{ConfigError, Filters, Settings, When, put_in_force},
     output::{ended, go_on, stdout_lines},
 };
 
@@ -75,7 +75,7 @@ pub(super) fn fill_in(cli: &mut Cli, settings: &Settings) {
         _ => false,
     };
     if finds {
-        config.thresholds.put_in_force();
+        put_in_force(config.thresholds);
         said.extend(settings.set_below("thresholds"));
     }
     if !said.is_empty() {

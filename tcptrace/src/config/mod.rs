@@ -13,6 +13,7 @@ mod places;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -217,6 +218,18 @@ impl Settings {
         }
         lines
     }
+}
+
+static IN_FORCE: OnceLock<Thresholds> = OnceLock::new();
+
+/// The thresholds of this process: what is found is the same for the same events and the same thresholds.
+pub fn thresholds() -> Thresholds {
+    IN_FORCE.get().copied().unwrap_or_default()
+}
+
+/// From now on these hold. To be called once, before anything is found.
+pub fn put_in_force(thresholds: Thresholds) {
+    let _ = IN_FORCE.set(thresholds);
 }
 
 /// All keys: `look.color`.

@@ -1,7 +1,6 @@
 //! From when on something is reported: numbers that a configuration may change.
 
 use std::num::{NonZeroU32, NonZeroU64};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -85,20 +84,6 @@ pub struct HandshakeDropped {
 impl Default for HandshakeDropped {
     fn default() -> Self {
         Self { packets: NonZeroU32::MIN.saturating_add(1) }
-    }
-}
-
-static IN_FORCE: OnceLock<Thresholds> = OnceLock::new();
-
-impl Thresholds {
-    /// Those of this process: what is found is the same for the same events and the same thresholds.
-    pub fn in_force() -> Self {
-        IN_FORCE.get().copied().unwrap_or_default()
-    }
-
-    /// From now on these hold. To be called once, before anything is found.
-    pub fn put_in_force(self) {
-        let _ = IN_FORCE.set(self);
     }
 }
 

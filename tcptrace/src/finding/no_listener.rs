@@ -289,8 +289,7 @@ impl Account<'_> {
         let remedy = vec![
             Remedy::text(format!("call it by an address that leads in through {bound}")),
             Remedy::text(format!(
-                "or have {who} listen {outside} (its configuration; systemd: BindToDevice=): a bind to the address alone keeps \
-                 other addresses out"
+                "or have it listen {outside} (systemd: BindToDevice=), bound to an address instead"
             )),
             Remedy::text(format!("or have it listen a second time, for {came_by}")),
         ];

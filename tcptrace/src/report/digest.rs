@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::correlate::Thresholds;
+use crate::config;
 use crate::event::{Coverage, Event, Kind, LossPlace, Lost, ObservationStatus, Timestamp};
 use crate::finding::Engine;
 use crate::output::Summary;
@@ -106,7 +106,7 @@ impl Digest {
     /// For a report on the time from `from` to `to`; what comes before is taken in all the same, so that it is known.
     pub fn new(from: Option<Timestamp>, to: Option<Timestamp>, question: Option<PortQuestion>) -> Self {
         Self {
-            engine: Engine::with(Thresholds::in_force()),
+            engine: Engine::with(config::thresholds()),
             from,
             to,
             start: None,

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 
 use ahash::AHashMap;
 
-use crate::correlate::{Correlator, Listener, ListenerId, Thresholds};
+use crate::config;
+use crate::correlate::{Correlator, Listener, ListenerId};
 use crate::event::{Event, Kind, Timestamp};
 use crate::finding::Engine;
 
@@ -33,7 +34,7 @@ pub struct Model {
 impl Default for Model {
     fn default() -> Self {
         Self {
-            engine: Engine::with(Thresholds::in_force()),
+            engine: Engine::with(config::thresholds()),
             journal: Journal::default(),
             timelines: Timelines::default(),
             tracks: AHashMap::new(),
