@@ -14,6 +14,8 @@ pub const SERVE_LISTEN: u32 = 1 << 0;
 pub const SERVE_ENQUEUE: u32 = 1 << 1;
 /// `tp_set_state_task` and `tp_set_state_port` follow the ports of connecting sockets.
 pub const SERVE_CONNECT: u32 = 1 << 2;
+/// All programs are attached, and count from now on.
+pub const SERVE_ALL: u32 = 1 << 31;
 
 /// The in-kernel part of the trace configuration.
 #[repr(C)]

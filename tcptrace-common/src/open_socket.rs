@@ -51,6 +51,8 @@ pub struct OpenSocketQuery {
     /// Last local port of interest.
     pub last: u16,
     /// Not 0: remember who has each port, as if it had been seen being taken.
-    pub remember: u32,
+    pub remember: u16,
+    /// Only sockets in this state, as the kernel numbers it; 0: in any.
+    pub state: u16,
 }
 const _: () = assert!(size_of::<OpenSocketQuery>() == 8);

@@ -184,7 +184,8 @@ pub static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
 pub static ATTENDED: PerCpuArray<Attended> = PerCpuArray::with_max_entries(PAIRS, 0);
 
 /// What the `tp_set_state_*` programs are wanted for, a bit set of `config::SERVE_*`: decided after load, when user space knows which
-/// observations no better attachment makes. The full tiers do not attach that program at all.
+/// observations no better attachment makes. The full tiers do not attach that program at all. Until `SERVE_ALL` is set, no program
+/// counts anything.
 #[map]
 pub static SERVES: Array<u32> = Array::with_max_entries(1, 0);
 

@@ -83,14 +83,21 @@ fn way<W: Way>(ways: *mut W, mut number: u32) -> *mut W {
 }
 
 /// Zero. Whatever is in a map that is not read-only, the verifier does not know.
-static mut UNKNOWN_ZERO: u32 = 0;
+static mut UNKNOWN_ZERO: u64 = 0;
 
 /// The same number, of which the verifier has forgotten how it came about: it would follow the program from here on for each
 /// way of a set, and once more for each in the next search (minutes, where a bind bucket is walked).
 #[inline(always)]
 fn forgotten(number: u32) -> u32 {
     // SAFETY: nobody writes it; volatile, because the compiler can tell.
-    number ^ unsafe { (&raw const UNKNOWN_ZERO).read_volatile() }
+    number ^ unsafe { (&raw const UNKNOWN_ZERO).cast::<u32>().read_volatile() }
+}
+
+/// The same of a whole word.
+#[inline(always)]
+pub fn forgotten_word(word: u64) -> u64 {
+    // SAFETY: as above.
+    word ^ unsafe { (&raw const UNKNOWN_ZERO).read_volatile() }
 }
 
 /// Mixes a word into a hash or a check word.

@@ -112,3 +112,86 @@ fn what_was_known_of_a_namespace_is_not_told_of_the_next_with_its_number() -> Re
     ensure!(wrong.is_empty(), "{wrong:?}");
     Ok(())
 }
+
+/// A namespace as `ip netns` makes them, with a name.
+struct Named(String);
+
+impl Named {
+    fn new(name: &str) -> Option<(Self, Netns)> {
+        let add = Command::new("ip").args(["netns", "add", name]).stderr(Stdio::null()).status();
+        if !add.is_ok_and(|status| status.success()) {
+            println!("skipped: `ip netns add` does not work here");
+            return None;
+        }
+        let named = Self(name.to_owned());
+        let _up = Command::new("ip").args(["-n", name, "link", "set", "lo", "up"]).status();
+        let netns = Netns::from_path(&std::path::Path::new("/run/netns").join(name)).ok()?;
+        Some((named, netns))
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "delete", &self.0]).status();
+    }
+}
+
+/// The namespaces in `value`: id and name of each.
+fn namespaces(value: &Value) -> Vec<(u64, Option<String>)> {
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .flat_map(|(name, member)| match (name.as_str(), member["id"].as_u64()) {
+                ("netns", Some(id)) => vec![(id, member["name"].as_str().map(str::to_owned))],
+                _ => namespaces(member),
+            })
+            .collect(),
+        Value::Array(elements) => elements.iter().flat_map(namespaces).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn a_namespace_is_named_live_in_replay_and_in_reports() -> Result<()> {
+    let name = format!("tt-named-{}", std::process::id());
+    let Some((_named, netns)) = Named::new(&name) else { return Ok(()) };
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("named.arrows").to_string_lossy().into_owned();
+    let host = Netns::current()?;
+    let trace = |arguments: Vec<String>| {
+        let host = host.clone();
+        std::thread::spawn(move || tcptrace(&host, &arguments.iter().map(String::as_str).collect::<Vec<_>>()))
+    };
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let live = trace(words("watch --json --events --for 8s"));
+    let recorded = trace(words(&format!("record -o {file} --for 8s")));
+    wait(Duration::from_secs(4));
+    in_netns(&netns, || -> io::Result<()> {
+        let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))?;
+        wait(Duration::from_millis(1200));
+        let refused = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT));
+        wait(Duration::from_millis(1200));
+        refused.map_or(Ok(()), |_| Err(io::Error::other("the port was to be taken")))
+    })??;
+    let (live, recorded) = (live.join(), recorded.join());
+    let live = lines(&live.map_err(|_panic| anyhow!("the thread of the tracer"))??)?;
+    let recorded = recorded.map_err(|_panic| anyhow!("the thread of the tracer"))??;
+    if live.is_empty() || !recorded.status.success() {
+        println!("skipped: tracing is not possible here");
+        return Ok(());
+    }
+    let told = |arguments: &[&str]| lines(&tcptrace(&host, arguments)?);
+    for (what, lines) in [
+        ("live", live),
+        ("replay", told(&["replay", "--json", "--events", &file])?),
+        ("report", told(&["report", "--json", &file, "--port", &PORT.to_string()])?),
+    ] {
+        let of_ours: Vec<_> =
+            lines.iter().flat_map(namespaces).filter(|(id, _)| *id == u64::from(netns.id())).collect();
+        ensure!(of_ours.len() > 2, "{what} says nothing of it: {lines:?}");
+        ensure!(of_ours.iter().all(|(_, of)| of.as_ref() == Some(&name)), "{what}: {of_ours:?} in {lines:?}");
+        let finding = |line: &&Value| line["type"] == "finding" && line["subject"]["netns"]["name"] == *name;
+        ensure!(lines.iter().any(|line| finding(&line)), "{what} has no finding: {lines:?}");
+    }
+    Ok(())
+}

@@ -75,6 +75,9 @@ enum Command {
     /// The guest's end of `bench`: one contender's turn.
     #[command(hide = true)]
     GuestLoad(bench::guest::Args),
+    /// The guest's end of `bench-who`.
+    #[command(hide = true)]
+    GuestWho(bench::who::Args),
     /// What the load connects to.
     #[command(hide = true)]
     GuestServer(bench::guest::server::Args),
@@ -108,6 +111,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Vm(args) => return vm::cli::run(&args),
         Command::GuestAgent => vm::agent::main()?,
         Command::GuestLoad(args) => bench::guest::main(&args)?,
+        Command::GuestWho(args) => bench::who::run_in_guest(&args)?,
         Command::GuestServer(args) => bench::guest::server::main(&args)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -6,7 +6,7 @@ use tcptrace_common::{
 };
 
 use crate::{
-    filter::passes,
+    filter::is_asked_for,
     handle::taker::{self, Hashed},
     kernel::{Access, OPEN_SOCKETS, Probed, Sock, TaskFile, state},
 };
@@ -48,7 +48,12 @@ fn is_wanted<A: Access>(sk: Sock<A>) -> bool {
     if local == 0 || local < asked!(first) || local > asked!(last) {
         return false;
     }
-    sk.is_tcp_of_application() && passes(sk, local, sk.remote_port())
+    // Beside them as well.
+    let state = asked!(state);
+    if state != 0 && u16::from(sk.state()) != state {
+        return false;
+    }
+    sk.is_tcp_of_application() && is_asked_for(sk, local, sk.remote_port())
 }
 
 #[inline(always)]

@@ -154,6 +154,7 @@ pub fn connecting<A: Access>(sk: Sock<A>) {
 // Not inlined, for a stack frame of its own.
 #[inline(never)]
 pub fn connecting_done<A: Access>(sk: Sock<A>) {
+    let sk = sk.with_net();
     let (port, remote_port) = sk.ports();
     let pending = taker::recall_live(&Hashed::bound(sk, 0));
     if pending.is_null() {
@@ -208,6 +209,7 @@ fn is_of_this_socket<A: Access>(sk: Sock<A>, before: &Taker, connecting: u32) ->
 // Not inlined, for a stack frame of its own.
 #[inline(never)]
 pub fn closed<A: Access>(sk: Sock<A>, old_state: u8) {
+    let sk = sk.with_net();
     let ports = (sk.source_port(), sk.remote_port());
     if old_state == state::SYN_SENT {
         let pending = taker::recall_live(&Hashed::bound(sk, 0));

@@ -42,7 +42,8 @@ pub static CONFIG: TraceConfig = TraceConfig {
 
 /// What an iteration over open sockets is asked for. Overridden at load.
 #[unsafe(no_mangle)]
-pub static OPEN_SOCKETS: OpenSocketQuery = OpenSocketQuery { first: 0, last: u16::MAX, remember: 0 };
+pub static OPEN_SOCKETS: OpenSocketQuery =
+    OpenSocketQuery { first: 0, last: u16::MAX, remember: 0, state: 0 };
 
 /// An entry of [`LAYOUT`], read so that the compiler cannot fold in the value it sees here.
 macro_rules! layout {

@@ -22,15 +22,16 @@ pub(super) fn find_all(names: &[String]) -> Result<Vec<Netns>, Failure> {
 pub(super) fn find(name: &str) -> Result<Netns, Failure> {
     let usage = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("--netns {name}: {error}"));
     let Ok(number) = name.parse::<u32>() else {
-        return Netns::from_path(&std::path::Path::new("/run/netns").join(name))
-            .map_err(|error| usage(&error));
+        let netns = Netns::from_path(&std::path::Path::new("/run/netns").join(name));
+        return netns.map(|netns| netns.named(Some(name))).map_err(|error| usage(&error));
     };
     let mut table = NetnsTable::new(Procfs::default()).map_err(|error| usage(&error))?;
     table.refresh().map_err(|error| usage(&error))?;
     if let Some(netns) = table.get(number) {
         return Ok(netns.clone());
     }
-    Netns::of_process(&Procfs::default(), number).map_err(|_| {
+    let netns = Netns::of_process(&Procfs::default(), number).map_err(|_| {
         usage(&"no network namespace has this inode number, and no process this pid (see lsns -t net)")
-    })
+    })?;
+    Ok(table.get(netns.id()).cloned().unwrap_or(netns))
 }

@@ -54,12 +54,14 @@ pub(super) fn run(args: &PortsArgs) -> Result<Exit, Failure> {
         },
         None => None,
     };
+    // Trying takes as long as the survey: a network namespace is made for it.
+    let trying = std::thread::spawn(sock_diag::lists_bound_only);
     let mut survey =
         Survey::take(&scope, &[Wanted::ALL]).map_err(|error| Failure::new(Exit::NotPermitted, error))?;
     if survey.namespaces.is_empty() {
         return Err(Failure::new(Exit::NotPermitted, Gap::reasons(&survey.gaps).join("; ")));
     }
-    match sock_diag::lists_bound_only() {
+    match trying.join().ok().flatten() {
         Some(false) => {
             gaps.push(Gap::new("sockets", "before 6.8 the kernel does not list sockets that are only bound"));
         }

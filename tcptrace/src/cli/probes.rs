@@ -8,7 +8,7 @@ use super::{
     trace,
 };
 use crate::{
-    event::{ClockOffset, Family, Timestamp, decode_record},
+    event::{AddressKey, ClockOffset, Family, Timestamp, decode_record},
     host::netns::Netns,
     output::json::{Missing, ProbeLine, RecordLine, SummaryLine, WrongLine},
     output::{Output, go_on, stdout_output},
@@ -102,9 +102,12 @@ fn self_test(tracer: &mut Tracer, stage: &Stage) -> Result<SelfTest, Failure> {
 
 /// Compares what is known of a drill with the records that came since the last one.
 fn compare(tracer: &mut Tracer, known: Vec<Expected>, family: Family) -> Vec<Compared> {
-    let mut events = Vec::new();
+    let (mut events, addresses) = (Vec::new(), AddressKey::default());
     tracer.drain(|bytes| match decode_record(bytes, ClockOffset::default()) {
-        Ok(event) => events.push(event),
+        Ok(mut event) => {
+            event.kind.hide_addresses(&addresses);
+            events.push(event);
+        }
         Err(error) => log::error!("a record of the kernel side cannot be decoded: {error}"),
     });
     for event in &events {
@@ -154,6 +157,7 @@ fn print(tracer: &Tracer, tested: Option<&SelfTest>, json: bool) -> io::Result<u
             fired,
             not_tried: not_tried.map(str::to_owned),
             runs,
+            verified_instructions: tracer.verified_instructions(attached.program),
         };
         match &mut output {
             Output::Json(out) => go_on(out.write(now, &line.into()))?,

@@ -92,6 +92,7 @@ impl Correlator {
         if let Some(client) = absent.endpoints.remote {
             let what = ServerSide::NoListener(key);
             self.destinations.note_server_side(client, absent.endpoints.local, what);
+            self.destinations.note_end_of_way(&absent.endpoints, client, what);
         }
         let (more, told) = self.absences.note(time, absent);
         let more = Observed { absent: more, ..Observed::default() };

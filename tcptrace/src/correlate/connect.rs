@@ -274,9 +274,9 @@ impl Destinations {
         *self.server_sides.get_or_insert_with((client, server), || what) = what;
     }
 
-    /// The same for a listener at which a full queue drops the SYN: translated on the way, it has another server's address than
-    /// the connect.
-    pub(super) fn note_full_queue(&mut self, called: &Endpoints, client: SocketAddr, what: ServerSide) {
+    /// The same where a SYN ends, at a full queue or where no process listens: translated on the way, it has another server's address
+    /// than the connect.
+    pub(super) fn note_end_of_way(&mut self, called: &Endpoints, client: SocketAddr, what: ServerSide) {
         let known = (called.local, what);
         *self.translated.get_or_insert_with(client_of(called.netns, client), || known) = known;
     }
@@ -465,7 +465,7 @@ mod tests {
         let mut all = Destinations::default();
         let (client, what) = ("10.0.0.9:40000".parse().unwrap(), ServerSide::NoListener((8, 80)));
         let called = crate::finding::testing::place("172.17.0.2:80");
-        all.note_full_queue(&called, client, what);
+        all.note_end_of_way(&called, client, what);
         let key = |remote: &str| DestinationKey { netns: called.netns + 1, remote: remote.parse().unwrap() };
         assert_eq!(all.side(&key("10.0.0.1:8080"), client), Some(what));
         assert_eq!(all.side(&key("10.0.0.1:8080"), "10.0.0.9:40001".parse().unwrap()), None);
@@ -475,7 +475,7 @@ mod tests {
         // A loopback address is that of one namespace.
         let (client, called) =
             ("127.0.0.1:40000".parse().unwrap(), crate::finding::testing::place("127.0.0.1:81"));
-        all.note_full_queue(&called, client, what);
+        all.note_end_of_way(&called, client, what);
         assert_eq!(all.side(&key("127.0.0.1:8080"), client), None);
     }
 }

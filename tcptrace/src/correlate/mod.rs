@@ -262,6 +262,16 @@ impl Correlator {
         self.namespaces.get(&netns)
     }
 
+    /// The name of a namespace, if it has one.
+    pub fn netns_name(&self, netns: u32) -> Option<&str> {
+        self.namespace(netns)?.knobs.name.as_deref()
+    }
+
+    /// All namespaces that have a name.
+    pub fn netns_names(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.namespaces.iter().filter_map(|(netns, known)| Some((*netns, known.knobs.name.as_deref()?)))
+    }
+
     /// The device with this index in a namespace, if it was introduced.
     pub fn device(&self, netns: u32, index: u32) -> Option<&Device> {
         self.devices.get(&(netns, index))

@@ -15,6 +15,8 @@ use super::{Losses, Namespace};
 pub struct Reconciliation {
     /// Network namespace.
     pub netns: u32,
+    /// Its name, if it has one.
+    pub netns_name: Option<String>,
     /// The kernel's name of the counter.
     pub counter: &'static str,
     /// What the kernel counted while we traced.
@@ -106,6 +108,7 @@ pub(super) fn reconcile(
                     Some("the namespace was met after the start: it may be older than it seemed".to_owned());
             }
         }
+        result.netns_name.clone_from(&namespace.knobs.name);
         compared.push(result);
     }
     compared
@@ -165,7 +168,7 @@ fn compare(
             Some(mismatch_reason(counter, kernel, observed, lost)),
         )
     };
-    Reconciliation { netns, counter, kernel, observed, status, reason }
+    Reconciliation { netns, netns_name: None, counter, kernel, observed, status, reason }
 }
 
 fn mismatch_reason(counter: &str, kernel: u64, observed: u64, lost: Option<&str>) -> String {

@@ -111,7 +111,7 @@ impl Correlator {
             };
             self.destinations.note_server_side(client, drop.endpoints.local, what);
             if !matches!(what, ServerSide::Dropped(_)) {
-                self.destinations.note_full_queue(&drop.endpoints, client, what);
+                self.destinations.note_end_of_way(&drop.endpoints, client, what);
             }
         }
     }

@@ -77,11 +77,17 @@ fn attribute_one(
     let shared = candidates.len() > 1;
     let weights: u64 = candidates.iter().map(|(_, weight)| *weight).fold(0, u64::saturating_add);
     let mut left = unexplained;
+    let mut hit = Vec::new();
     for (position, (id, weight)) in candidates.iter().enumerate() {
         let is_last = position + 1 == candidates.len();
         let share = u128::from(unexplained) * u128::from(*weight) / u128::from(weights.max(1));
         let share = if is_last { left } else { u64::try_from(share).unwrap_or(left).min(left) };
         left -= share;
+        // By its own count it dropped so little of it that it is not known to have dropped any: that is no finding.
+        if share == 0 {
+            continue;
+        }
+        hit.push(*id);
         if let Some(listener) = listeners.get_mut(*id) {
             let before = listener.totals;
             listener.note_syn_queue_full(read, &before);
@@ -89,7 +95,7 @@ fn attribute_one(
             listener.inferred_syns.shared |= shared;
         }
     }
-    candidates.into_iter().map(|(id, _)| id).collect()
+    hit
 }
 
 impl Fate {

@@ -49,7 +49,7 @@ pub struct Connect {
     pub endpoints: Endpoints,
     /// Who called connect(); `None` if that was before the tracer started.
     pub task: Option<Task>,
-    /// Address of the socket in kernel memory.
+    /// Identity of the socket while it lives; see [`AddressKey`](super::AddressKey).
     pub sk: u64,
     /// Inode number of the socket's file; 0 where it has none any more.
     pub inode: u64,

@@ -48,11 +48,11 @@ pub struct HandshakeDrop {
     pub reason: u32,
     /// Its name for it (`NETFILTER_DROP`).
     pub reason_name: Option<String>,
-    /// Where in the kernel it was dropped: an address.
+    /// Where in the kernel it was dropped: a number that stands for the address ([`AddressKey`](super::AddressKey)).
     pub location: u64,
     /// The function at that address (`nf_hook_slow`).
     pub function: Option<String>,
-    /// The function that its route hands it to: an address; 0 if it had no route yet.
+    /// The function that its route hands it to, likewise; 0 if it had no route yet.
     pub input: u64,
     /// The name of that function (`ip_forward`).
     pub input_name: Option<String>,

@@ -111,6 +111,9 @@ pub struct KnobSample {
     /// Its cookie, as in [`CounterSample::cookie`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie: Option<u64>,
+    /// The name that it is mounted by (`blue` for `/run/netns/blue`). Whatever an administrator chose: escape it before showing it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// `net.core.somaxconn`.
     pub somaxconn: Option<u32>,
     /// `net.ipv4.tcp_max_syn_backlog`.
@@ -149,6 +152,9 @@ pub struct KnobSample {
     /// `net.ipv4.tcp_l3mdev_accept`.
     #[serde(default)]
     pub l3mdev_accept: Option<bool>,
+    /// `net.ipv4.tcp_migrate_req`.
+    #[serde(default)]
+    pub migrate_req: Option<bool>,
 }
 
 impl KnobSample {

@@ -9,7 +9,8 @@ use super::{Distribution, Endpoints, ListenerTotals, SocketOptions, Task};
 /// Which listener, and the state of its queues at that moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerRef {
-    /// Address of the socket in kernel memory: an identity while it lives. 0 where the source cannot know it.
+    /// Identity of the socket while it lives: its address in kernel memory, which the live source hides
+    /// ([`AddressKey`](super::AddressKey)). 0 where the source cannot know it.
     pub sk: u64,
     /// Inode number of its file; 0 if it has none or it is unknown.
     pub inode: u64,
@@ -167,7 +168,7 @@ pub struct Enqueue {
     pub endpoints: Endpoints,
     /// The listener, this connection counted in its depth. `sk` is 0 in the tracepoint tier, which cannot see it.
     pub listener: ListenerRef,
-    /// The connection's address in kernel memory.
+    /// Identity of the connection while it lives, likewise.
     pub child: u64,
     /// By what.
     #[serde(default)]
@@ -212,7 +213,7 @@ pub struct Accept {
     pub task: Task,
     /// Time in the accept queue, ns; `None` if the enqueue was not seen.
     pub wait_ns: Option<u64>,
-    /// The connection's address in kernel memory.
+    /// Identity of the connection while it lives, likewise.
     pub child: u64,
 }
 
@@ -365,7 +366,7 @@ pub struct RequestEnd {
 pub struct PrefixSample {
     /// Network namespace of the listener; 0 if unknown.
     pub netns: u32,
-    /// Address of the listener in kernel memory.
+    /// Identity of the listener.
     pub sk: u64,
     /// The network: an address with its host bits zero.
     pub network: IpAddr,

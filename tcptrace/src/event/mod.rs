@@ -5,6 +5,7 @@
 //! findings.
 
 mod about;
+mod address;
 mod connect;
 pub mod decode;
 mod device;
@@ -23,6 +24,7 @@ mod time;
 mod trace;
 
 pub use about::{About, PlaceFilter};
+pub use address::AddressKey;
 pub use connect::{Connect, ConnectResult, ConnectSample, ConnectTotals};
 pub use decode::{DecodeError, connect_sample, decode_record, listener_sample, port_use, record_name};
 pub use device::Device;

@@ -77,7 +77,7 @@ pub struct Holder {
     pub endpoints: Endpoints,
     /// Who took the port, if that was seen.
     pub taker: Option<Taker>,
-    /// Address of the socket in kernel memory; 0 if unknown.
+    /// Identity of the socket while it lives; 0 if unknown.
     pub sk: u64,
     /// Inode number of its file; 0 for TIME_WAIT, orphans, kernel sockets, and if unknown.
     pub inode: u64,
@@ -138,7 +138,7 @@ pub struct BindFail {
     pub endpoints: Endpoints,
     /// Who asked.
     pub task: Task,
-    /// Address of the socket in kernel memory.
+    /// Identity of the socket while it lives; see [`AddressKey`](super::AddressKey).
     pub sk: u64,
     /// errno (positive).
     pub errno: u32,
@@ -237,7 +237,7 @@ pub struct PortTaken {
     pub endpoints: Endpoints,
     /// Who took it.
     pub task: Task,
-    /// Address of the socket in kernel memory.
+    /// Identity of the socket while it lives; see [`AddressKey`](super::AddressKey).
     pub sk: u64,
     /// How.
     pub how: How,
@@ -250,7 +250,7 @@ pub struct PortTaken {
 pub struct PortReleased {
     /// The socket's ends.
     pub endpoints: Endpoints,
-    /// Address of the socket in kernel memory.
+    /// Identity of the socket while it lives; see [`AddressKey`](super::AddressKey).
     pub sk: u64,
     /// How long it was held, ns.
     pub held_ns: u64,
@@ -272,7 +272,7 @@ pub struct NoPort {
     pub endpoints: Endpoints,
     /// Who asked.
     pub task: Task,
-    /// Address of the socket in kernel memory.
+    /// Identity of the socket while it lives; see [`AddressKey`](super::AddressKey).
     pub sk: u64,
     /// How often this process found no port, this time included.
     pub total: u64,

@@ -50,6 +50,9 @@ pub struct ProcessDetails {
     /// Pod of its container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
+    /// Kubernetes namespace of that pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// Its innermost systemd unit, beside a container as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
@@ -186,7 +189,7 @@ impl OwnerConfidence {
 /// Processes that have a socket open, found by looking rather than by seeing the socket being made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketOwner {
-    /// Address of the socket in kernel memory; 0 if unknown (found by inode).
+    /// Identity of the socket while it lives; 0 if unknown (found by inode).
     pub sk: u64,
     /// Inode number of its file; 0 if unknown.
     pub inode: u64,

@@ -66,6 +66,15 @@ impl Evidence {
         self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
+    /// Every party in it.
+    pub(super) fn parties_mut(&mut self) -> impl Iterator<Item = &mut Party> {
+        self.0.iter_mut().flat_map(|(_, value)| match value {
+            Value::Party(party) => std::slice::from_mut(&mut **party),
+            Value::Parties(parties) => parties.as_mut_slice(),
+            _ => &mut [],
+        })
+    }
+
     /// All of it.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Value)> {
         self.0.iter().map(|(name, value)| (*name, value))

@@ -29,6 +29,12 @@ enum How {
     },
 }
 
+/// What would be no loss.
+const TAKEN_OVER: Apart = Apart {
+    from: "a queue that other workers take over (SO_REUSEPORT)",
+    by: "`net.ipv4.tcp_migrate_req` is 0, or no other socket listened at the address when it closed",
+};
+
 impl Diagnosis for ListenerClosed {
     const CODE: &'static str = "listener-closed";
     const CAUSES: &'static [CauseRule] = &[
@@ -40,10 +46,13 @@ impl Diagnosis for ListenerClosed {
                 "a thread of the kernel closed it (io_uring does that for a process that exits), and the processes that had it are gone",
             ),
             possible: None,
-            told_apart: &[Apart {
-                from: "`close`",
-                by: "the closing task had PF_EXITING set, or no process that had it is left",
-            }],
+            told_apart: &[
+                Apart {
+                    from: "`close`",
+                    by: "the closing task had PF_EXITING set, or no process that had it is left",
+                },
+                TAKEN_OVER,
+            ],
         },
         CauseRule {
             code: "close",
@@ -53,10 +62,13 @@ impl Diagnosis for ListenerClosed {
             possible: Some(
                 "who closed it could not be seen, or was a thread of the kernel: it was this or `process-exit`",
             ),
-            told_apart: &[Apart {
-                from: "`process-exit`",
-                by: "the closing task was not exiting, where that was observed",
-            }],
+            told_apart: &[
+                Apart {
+                    from: "`process-exit`",
+                    by: "the closing task was not exiting, where that was observed",
+                },
+                TAKEN_OVER,
+            ],
         },
     ];
     const QUIET: Duration = Duration::from_secs(5);
@@ -66,8 +78,9 @@ impl Diagnosis for ListenerClosed {
 
     fn concern(&self, change: &Change, world: &Correlator) -> Option<Concern<ListenerId>> {
         let Change::ListenerClosed(id) = change else { return None };
-        let queued = world.listener(*id)?.closing.as_ref()?.queued;
-        (queued > 0).then_some(Concern::Happened(*id))
+        let listener = world.listener(*id)?;
+        let queued = listener.closing.as_ref()?.queued;
+        (queued > 0 && !is_taken_over(listener, world)).then_some(Concern::Happened(*id))
     }
 
     fn begin(&mut self, _key: &ListenerId, _world: &Correlator) {}
@@ -78,6 +91,18 @@ impl Diagnosis for ListenerClosed {
         let listener = world.listener(*key)?;
         Some(describe(listener, listener.closing.as_ref()?, world))
     }
+}
+
+/// Whether the kernel gives what waited to another listener: with `net.ipv4.tcp_migrate_req` a member of a SO_REUSEPORT group leaves
+/// its queue to the others. Two sockets listen at one address only as such a group.
+fn is_taken_over(listener: &Listener, world: &Correlator) -> bool {
+    let ends = &listener.endpoints;
+    let migrates = world.namespace(ends.netns).and_then(|namespace| namespace.knobs.migrate_req);
+    migrates == Some(true)
+        && world.listeners().at_port(ends.netns, ends.local.port()).any(|other| {
+            let at = &other.endpoints;
+            other.closed.is_none() && (at.local, at.device) == (ends.local, ends.device)
+        })
 }
 
 /// Who is alive after the listener's end has not ended with it.
@@ -290,6 +315,28 @@ mod tests {
                 json!("kworker/u8:1")
             );
         }
+    }
+
+    #[test]
+    fn a_queue_that_another_worker_takes_over_is_no_loss() {
+        for (migrates, other, expected) in
+            [(true, "0.0.0.0:1080", 0), (false, "0.0.0.0:1080", 1), (true, "0.0.0.0:1081", 1)]
+        {
+            let mut play = Play::new(4096);
+            play.knobs_but(4096, 1, |knobs| knobs.migrate_req = Some(migrates));
+            let sibling = Server::new(200, other, 128);
+            sibling.listen(&mut play, task(6040, "delegated"), Some(128), 4096);
+            closed_with(&mut play, 3);
+            play.ticks_until(10_000);
+            let opened = play.findings.iter().filter(|finding| finding.state == State::Opened).count();
+            assert_eq!(opened, expected, "{migrates} {other}: {:#?}", play.findings);
+        }
+        // The last one of the group has nobody to leave it to.
+        let mut play = Play::new(4096);
+        play.knobs_but(4096, 1, |knobs| knobs.migrate_req = Some(true));
+        closed_with(&mut play, 3);
+        play.ticks_until(10_000);
+        assert_eq!(play.only().code, "listener-closed");
     }
 
     #[test]

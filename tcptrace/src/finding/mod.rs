@@ -97,6 +97,13 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Adds the names of the namespaces that it is about.
+    fn name_namespaces(&mut self, world: &Correlator) {
+        for party in std::iter::once(&mut self.subject).chain(self.evidence.parties_mut()) {
+            party.netns_name = party.netns.and_then(|netns| world.netns_name(netns)).map(str::to_owned);
+        }
+    }
+
     /// Its subject for a headline: `delegated[6039] 0.0.0.0:1080`; for a port the sentence itself, which names everybody.
     pub fn headline(&self) -> String {
         match self.subject.process {
@@ -280,12 +287,13 @@ impl Engine {
     pub fn on_event(&mut self, event: &Event, mut report: impl FnMut(Finding)) {
         self.changes.clear();
         self.world.on_event(event, &mut self.changes);
-        let (opened, explanations) = (&mut self.opened, &mut self.explanations);
-        let standpoint = self.world.standpoint();
+        let (opened, explanations, world) = (&mut self.opened, &mut self.explanations, &self.world);
+        let standpoint = world.standpoint();
         let mut count_and_report = |mut finding: Finding| {
             for remedy in &mut finding.remedy {
                 remedy.settle(standpoint);
             }
+            finding.name_namespaces(world);
             if finding.state == State::Opened {
                 *opened.entry(finding.code).or_default() += 1;
             }
@@ -294,7 +302,7 @@ impl Engine {
         let mut reporter = Reporter { last_id: &mut self.last_id, report: &mut count_and_report };
         for change in &self.changes {
             for detector in &mut self.detectors {
-                detector.on_change(change, &self.world, &mut reporter);
+                detector.on_change(change, world, &mut reporter);
             }
         }
     }

@@ -21,6 +21,8 @@ pub struct Party {
     pub remote: Option<SocketAddr>,
     /// Network namespace.
     pub netns: Option<u32>,
+    /// Its name, if it has one: the engine adds it.
+    pub netns_name: Option<String>,
     /// The process, where there is one to name.
     pub process: Option<ProcessName>,
     /// What else is known of a socket.

@@ -603,6 +603,35 @@ mod tests {
     }
 
     #[test]
+    fn of_two_full_queues_one_that_is_not_known_to_have_dropped_any_is_no_finding() {
+        let mut play = Play::polled(4096, ObservationStatus::Attached);
+        let mut other = Server::new(200, "0.0.0.0:2080", 32);
+        other.listen(&mut play, task(7000, "other"), Some(32), 4096);
+        let mut server = polled_server(&mut play, 32, 0);
+        polled(&mut play, &mut other, 33, |_, _| ());
+        for second in 7..12_u64 {
+            server.totals.syn_queue_max = Some(33);
+            server.socket_drops += 40;
+            other.socket_drops += 1;
+            let counters = CounterSample {
+                netns: NETNS,
+                listen_overflows: Some(10_000),
+                listen_drops: Some(20_000 + (second - 6) * 40),
+                req_queue_full_drop: Some((second - 6) * 40),
+                req_queue_full_do_cookies: Some(0),
+                ..CounterSample::default()
+            };
+            play.send(second * 1000 - 20, server.polled_sample());
+            play.send(second * 1000 - 19, other.polled_sample());
+            play.send(second * 1000 - 10, Kind::CounterSample(Box::new(counters)));
+            play.tick(second * 1000);
+        }
+        let about: Vec<_> = play.findings.iter().map(|finding| finding.subject.address).collect();
+        assert!(!about.is_empty());
+        assert!(about.iter().all(|at| at.is_some_and(|at| at.port() != 2080)), "{:#?}", play.findings);
+    }
+
+    #[test]
     fn a_listener_that_drops_for_another_reason_is_not_the_one_with_the_full_queue() {
         let mut play = Play::polled(4096, ObservationStatus::Attached);
         play.knobs_with(4096, 0);

@@ -158,6 +158,7 @@ impl Play {
         change: impl FnOnce(&mut KnobSample),
     ) {
         let mut knobs = KnobSample {
+            name: None,
             netns: NETNS,
             cookie: None,
             somaxconn: Some(somaxconn),
@@ -175,6 +176,7 @@ impl Play {
             orphan_retries: Some(0),
             timestamps: Some(1),
             l3mdev_accept: Some(false),
+            migrate_req: Some(false),
         };
         change(&mut knobs);
         self.send(self.now, Kind::KnobSample(Box::new(knobs)));

@@ -123,7 +123,9 @@ impl Netns {
         self.name.as_deref()
     }
 
-    fn named(mut self, name: Option<&str>) -> Self {
+    /// The same handle under a name.
+    #[must_use]
+    pub fn named(mut self, name: Option<&str>) -> Self {
         self.name = name.map(Arc::from);
         self
     }

@@ -5,6 +5,8 @@
 use std::fs;
 use std::path::Path;
 
+use crate::event::Family;
+
 /// Numbers of TCP sockets in one namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SockStat {
@@ -18,6 +20,18 @@ pub struct SockStat {
 }
 
 impl SockStat {
+    /// Families of which there are sockets to list, but for those that are bound and nothing else.
+    pub fn families(self) -> Vec<Family> {
+        let mut families = Vec::new();
+        if self.v4 + self.time_wait > 0 {
+            families.push(Family::V4);
+        }
+        if self.v6 + self.time_wait > 0 {
+            families.push(Family::V6);
+        }
+        families
+    }
+
     /// Reads the calling thread's namespace's from a procfs. `None` if it cannot be read or understood. Without IPv6 in the
     /// kernel there is no file about it, and no such socket.
     pub fn read(procfs: &Path) -> Option<Self> {

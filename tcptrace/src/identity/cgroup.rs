@@ -67,6 +67,8 @@ pub struct Container {
     pub id: String,
     /// Uid of its Kubernetes pod, or id of its Podman pod.
     pub pod: Option<String>,
+    /// Kubernetes namespace of that pod. No control group names it: it is added by who reads the process.
+    pub namespace: Option<String>,
 }
 
 impl Container {
@@ -137,7 +139,7 @@ pub fn of_path(path: &str) -> Placement {
             pod = Some(found);
         }
         if let Some((runtime, id)) = container_of(part, parent, pod.is_some()) {
-            container = Some(Container { runtime, id, pod: pod.clone() });
+            container = Some(Container { runtime, id, pod: pod.clone(), namespace: None });
             // The units around a container are the runtime's, not the application's.
             unit = None;
         } else if is_unit(part) {
@@ -246,6 +248,7 @@ mod tests {
             runtime,
             id: id.replace("ID", ID),
             pod: pod.map(|pod| pod.replace("UID", UID)),
+            namespace: None,
         });
         let expected = Placement { path: path.clone(), container, unit: unit.map(str::to_owned) };
         assert_eq!(of_path(&path), expected);

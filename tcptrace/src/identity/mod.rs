@@ -5,6 +5,7 @@ pub mod cgroup;
 pub mod cgroup_programs;
 pub mod cgroup_tree;
 pub mod invoker;
+mod pods;
 pub mod process;
 pub mod sockets;
 pub mod state;

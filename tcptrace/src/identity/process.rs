@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use super::cgroup::{self, Container};
+use super::pods;
 use crate::event::ProcessDetails;
 use crate::host::procfs::{ProcessDir, Procfs, is_gone, link_inode};
 
@@ -82,6 +83,7 @@ impl Process {
         ProcessDetails {
             exe: self.exe.clone(),
             pod: self.container.as_ref().and_then(|container| container.pod.clone()),
+            namespace: self.container.as_ref().and_then(|container| container.namespace.clone()),
             unit: self.unit.clone(),
         }
     }
@@ -94,9 +96,12 @@ impl Process {
     pub fn read(procfs: &Procfs, pid: u32) -> Result<Self, ProcessError> {
         let (dir, stat) = open_with_stat(procfs, pid)?;
         let placement = dir.read("cgroup", 64 * 1024).ok().map(|text| cgroup::of_process(&text));
-        let (cgroup, container, unit) = placement.map_or((None, None, None), |placement| {
+        let (cgroup, mut container, unit) = placement.map_or((None, None, None), |placement| {
             (Some(placement.path), placement.container, placement.unit)
         });
+        if let Some(container) = &mut container {
+            container.namespace = container.pod.as_deref().and_then(|uid| pods::namespace_of(procfs, uid));
+        }
         Ok(Self {
             pid,
             ppid: stat.ppid,

@@ -1,6 +1,6 @@
 //! Which processes have a socket open: socket inode → (process, file descriptor), from `/proc/PID/fd`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
@@ -21,7 +21,9 @@ pub struct Owner {
 /// message, registered with io_uring and closed, or held by the kernel itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SocketOwners {
-    owners: HashMap<u64, Vec<Owner>>,
+    /// The socket of each owner: by inode, then by owner. There may be a million, so each costs no allocation of its own.
+    inodes: Vec<u64>,
+    owners: Vec<Owner>,
     /// Processes whose descriptors were read.
     pub processes: u32,
     /// Processes whose descriptors may not be read (not root): a socket without an owner here may be one of theirs.
@@ -51,45 +53,62 @@ impl SocketOwners {
     /// The owners of a socket, by ascending pid and descriptor: several for a socket that was inherited over fork() or
     /// passed on, or duplicated.
     pub fn of(&self, inode: u64) -> &[Owner] {
-        self.owners.get(&inode).map_or(&[], Vec::as_slice)
+        let from = self.inodes.partition_point(|known| *known < inode);
+        let count = self.inodes.iter().skip(from).take_while(|known| **known == inode).count();
+        self.owners.get(from..from + count).unwrap_or_default()
     }
 
-    /// All sockets that were found, with their owners.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, &[Owner])> {
-        self.owners.iter().map(|(inode, owners)| (*inode, owners.as_slice()))
+    /// From a list of all sockets that are open, each with an owner.
+    pub fn listed(open: impl IntoIterator<Item = (u64, Owner)>) -> Self {
+        let mut open: Vec<(u64, Owner)> = open.into_iter().collect();
+        open.sort_unstable();
+        let (inodes, owners) = open.into_iter().unzip();
+        Self { inodes, owners, ..Self::default() }
+    }
+
+    /// How many sockets were found.
+    pub fn len(&self) -> usize {
+        self.inodes.chunk_by(|one, other| one == other).count()
+    }
+
+    /// Whether none was found.
+    pub fn is_empty(&self) -> bool {
+        self.inodes.is_empty()
     }
 
     fn scan(procfs: &Procfs, wanted: impl Fn(u64) -> bool) -> io::Result<Self> {
-        let mut found = Self::default();
+        let (mut open, mut processes, mut unreadable) = (Vec::new(), 0, 0);
         for pid in procfs.pids()? {
-            match found.scan_process(procfs, pid, &wanted) {
-                Ok(()) => found.processes += 1,
+            match scan_process(procfs, pid, &wanted, &mut open) {
+                Ok(()) => processes += 1,
                 Err(error) if is_gone(&error) => {}
                 Err(error) => {
                     log::debug!("process {pid}: cannot read its file descriptors: {error}");
-                    found.unreadable += 1;
+                    unreadable += 1;
                 }
             }
         }
-        for owners in found.owners.values_mut() {
-            owners.sort_unstable();
-        }
-        Ok(found)
+        Ok(Self { processes, unreadable, ..Self::listed(open) })
     }
+}
 
-    fn scan_process(&mut self, procfs: &Procfs, pid: u32, wanted: impl Fn(u64) -> bool) -> io::Result<()> {
-        let directory = procfs.process(pid)?.directory("fd")?;
-        for fd in directory.entries()? {
-            // A descriptor closed since the listing is no failure.
-            let Ok(link) = directory.read_link(fd) else { continue };
-            if let Some(inode) = link_inode(link.as_bytes(), "socket")
-                && wanted(inode)
-            {
-                self.owners.entry(inode).or_default().push(Owner { pid, fd });
-            }
+fn scan_process(
+    procfs: &Procfs,
+    pid: u32,
+    wanted: impl Fn(u64) -> bool,
+    open: &mut Vec<(u64, Owner)>,
+) -> io::Result<()> {
+    let directory = procfs.process(pid)?.directory("fd")?;
+    for fd in directory.entries()? {
+        // A descriptor closed since the listing is no failure.
+        let Ok(link) = directory.read_link(fd) else { continue };
+        if let Some(inode) = link_inode(link.as_bytes(), "socket")
+            && wanted(inode)
+        {
+            open.push((inode, Owner { pid, fd }));
         }
-        Ok(())
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -113,7 +132,7 @@ mod tests {
         let mut fds = [socket.as_raw_fd(), twin.as_raw_fd()].map(i32::cast_unsigned);
         fds.sort_unstable();
         assert_eq!(owners.of(inode(&socket)), fds.map(|fd| Owner { pid, fd }));
-        assert_eq!(owners.iter().count(), 1);
+        assert_eq!(owners.len(), 1);
         assert!(owners.processes > 0);
     }
 
@@ -158,7 +177,7 @@ mod tests {
         assert_eq!(owners.of(79), []);
         assert_eq!((owners.processes, owners.unreadable), (2, 0));
         let one = SocketOwners::find(&Procfs::at(root.path()), &HashSet::from([78])).unwrap();
-        assert_eq!(one.iter().count(), 1);
+        assert_eq!(one.len(), 1);
     }
 
     #[test]

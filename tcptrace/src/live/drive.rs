@@ -77,7 +77,7 @@ pub async fn drive(
                 live.poll(&mut events);
             }
         }
-        live.sift(&mut events);
+        live.hand_over(&mut events);
         match each(&events) {
             Ok(ControlFlow::Continue(())) => events.clear(),
             Ok(ControlFlow::Break(())) => return Ok(Ending::OutputClosed),
@@ -86,9 +86,7 @@ pub async fn drive(
         }
     };
     drop(ring);
-    let filter = live.filter.clone();
     live.finish(&mut events);
-    events.retain(|event| filter.wants(&event.kind.about()));
     match each(&events) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::OutputClosed),
         Err(error) => Err(error),

@@ -31,8 +31,9 @@ use tcptrace_common::record::KINDS;
 
 use crate::{
     event::{
-        self, ClockOffset, ConnectTotals, Endpoints, Event, Holder, Kind, ListenerRef, OwnerConfidence,
-        PlaceFilter, PortSet, RetransmitCause, Task, Timestamp, connect_sample, decode_record,
+        self, AddressKey, ClockOffset, ConnectTotals, Endpoints, Event, Holder, Kind, ListenerRef,
+        OwnerConfidence, PlaceFilter, PortSet, RetransmitCause, Task, Timestamp, connect_sample,
+        decode_record,
     },
     host::{
         kallsyms::Kallsyms,
@@ -116,6 +117,7 @@ pub struct Live {
     acceptors: HashMap<(u32, u16), Vec<(u32, u32)>>,
     ports: Ports,
     filter: PlaceFilter,
+    addresses: AddressKey,
 }
 
 impl Live {
@@ -159,6 +161,7 @@ impl Live {
             troubled: HashMap::new(),
             acceptors: HashMap::new(),
             ports: Ports::default(),
+            addresses: AddressKey::default(),
             filter: PlaceFilter {
                 ports: options.ports.clone(),
                 netns: options.netns.iter().map(Netns::id).collect(),
@@ -192,8 +195,8 @@ impl Live {
         live.watch_served_ports();
         let now = clock::now(clock);
         let mut first: Vec<Event> = first.into_iter().map(|kind| Event { time: now, kind }).collect();
-        live.sift(&mut first);
         first.iter().for_each(|event| live.syn_queues.note(event));
+        live.hand_over(&mut first);
         Ok((live, first))
     }
 
@@ -220,10 +223,14 @@ impl Live {
         self.tracer.streams_all()
     }
 
-    /// Leaves out what was not asked for: what is polled, and what the kernel side has no room to filter by.
-    pub(super) fn sift(&self, events: &mut Vec<Event>) {
+    /// What every event passes before anything else sees it. What was not asked for is left out: what is polled, and what the
+    /// kernel side has no room to filter by. No address of the kernel's memory goes further than here.
+    pub(super) fn hand_over(&self, events: &mut Vec<Event>) {
         if !self.filter.is_everywhere() {
             events.retain(|event| self.filter.wants(&event.kind.about()));
+        }
+        for event in events {
+            event.kind.hide_addresses(&self.addresses);
         }
     }
 
@@ -533,6 +540,7 @@ impl Live {
         let now = self.now();
         into.extend(last.into_iter().map(|kind| Event { time: now, kind }));
         into.push(Event { time: self.now(), kind: Kind::End });
+        self.hand_over(into);
     }
 }
 

@@ -77,7 +77,8 @@ impl Place {
             .inspect_err(|error| log::debug!("knobs of namespace {netns}: {error}"))
             .ok()?;
         let cookie = self.counters.as_ref().and_then(CounterReader::cookie);
-        let sample = KnobSample { cookie, ..knob_sample(netns, &knobs) };
+        let name = self.netns.name().map(str::to_owned);
+        let sample = KnobSample { cookie, name, ..knob_sample(netns, &knobs) };
         if self.said_knobs.as_ref() == Some(&sample) {
             return None;
         }
@@ -169,8 +170,14 @@ impl Places {
             }
             Err(error) => log::warn!("network namespaces: {error}"),
         }
-        let new: Vec<Netns> =
-            self.table.iter().filter(|netns| !self.places.contains_key(&netns.id())).cloned().collect();
+        let mut new: Vec<Netns> = Vec::new();
+        for netns in self.table.iter() {
+            match self.places.get_mut(&netns.id()) {
+                // It may have been given a name since.
+                Some(place) => place.netns = netns.clone(),
+                None => new.push(netns.clone()),
+            }
+        }
         for netns in &new {
             self.open(netns);
         }
@@ -415,6 +422,7 @@ fn knob_sample(netns: u32, knobs: &Knobs) -> KnobSample {
     KnobSample {
         netns,
         cookie: None,
+        name: None,
         somaxconn: knobs.somaxconn,
         max_syn_backlog: knobs.tcp_max_syn_backlog,
         syncookies: knobs.tcp_syncookies,
@@ -430,6 +438,7 @@ fn knob_sample(netns: u32, knobs: &Knobs) -> KnobSample {
         orphan_retries: knobs.tcp_orphan_retries,
         timestamps: knobs.tcp_timestamps,
         l3mdev_accept: knobs.tcp_l3mdev_accept.map(|value| value != 0),
+        migrate_req: knobs.tcp_migrate_req.map(|value| value != 0),
     }
 }
 

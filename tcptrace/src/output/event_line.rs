@@ -17,6 +17,8 @@ pub(super) struct EventLine {
     pub(super) time: Timestamp,
     pub(super) event: &'static str,
     pub(super) netns: u32,
+    /// Its name, if it has one.
+    pub(super) netns_name: Option<String>,
     /// The process that acted, or that has the listener.
     pub(super) process: Option<ProcessName>,
     pub(super) local: SocketAddr,
@@ -131,7 +133,7 @@ impl EventLine {
                     .with("how", released.how.name())
                     .with("held_ms", ms(released.held_ns))
                     .with("time_wait", released.time_wait);
-                let mut line = Self::new(event, &released.endpoints, facts);
+                let mut line = Self::new(event, &released.endpoints, facts, world);
                 line.name(released.pid, &released.comm, world);
                 return Some(line);
             }
@@ -168,7 +170,7 @@ impl EventLine {
             ),
             _ => return None,
         };
-        let mut line = Self::new(event, endpoints, facts);
+        let mut line = Self::new(event, endpoints, facts, world);
         match task {
             Some(task) => line.name(task.pid, &task.comm, world),
             // In softirq context nobody acts; but the listener has an owner.
@@ -199,11 +201,12 @@ impl EventLine {
         text
     }
 
-    fn new(event: &Event, endpoints: &Endpoints, facts: Evidence) -> Self {
+    fn new(event: &Event, endpoints: &Endpoints, facts: Evidence, world: &Correlator) -> Self {
         Self {
             time: event.time,
             event: event.kind.name(),
             netns: endpoints.netns,
+            netns_name: world.netns_name(endpoints.netns).map(str::to_owned),
             process: None,
             local: endpoints.local,
             remote: endpoints.remote,

@@ -16,6 +16,7 @@ use super::{
     coverage::{Coverage, Observed, Status},
     hindrance::{LOCKDOWN, is_confidential},
     plan::{self, BackEnd, DEPENDENT, Kind, Observation, Probe, WITH_ALL, Way, observations},
+    preload,
 };
 
 /// Which tiers may be used.
@@ -88,11 +89,18 @@ pub fn attach(
         tier,
         standing: BTreeMap::new(),
         refused: BTreeMap::new(),
+        barred: Vec::new(),
         loaded: BTreeSet::new(),
     };
     let wanted: Vec<&'static Observation> =
         observations().filter(|o| all || !WITH_ALL.contains(&o.name)).collect();
-    let mut chosen: Vec<Choice> = wanted.iter().map(|o| attacher.choose(o, BackEnd::Fexit)).collect();
+    let mut left = wanted.iter();
+    let mut chosen: Vec<Choice> = left.by_ref().take(1).map(|o| attacher.choose(o, BackEnd::Fexit)).collect();
+    // The tier of the first observation is probably that of the others.
+    if let Some(way) = chosen.first().and_then(|choice| choice.way) {
+        attacher.preload(&wanted, way.back_end);
+    }
+    chosen.extend(left.map(|o| attacher.choose(o, BackEnd::Fexit)));
     // Within a group, either all in the full tiers or all by tracepoints: they share state in the kernel.
     let groups: BTreeSet<u8> = observations().map(|o| o.group).filter(|&group| group != 0).collect();
     for group in groups {
@@ -127,6 +135,7 @@ pub fn attach(
             }
         }
     }
+    attacher.unload_idle();
     let serves = chosen.iter().filter_map(|c| c.way).fold(0, |bits, way| bits | way.serves);
     let observations = wanted.iter().zip(chosen).map(|(o, c)| c.into_observed(o)).collect();
     let attached = attacher
@@ -204,6 +213,8 @@ struct Attacher<'a> {
     standing: BTreeMap<(&'static str, &'static str), (Kind, Link, Vec<&'static str>)>,
     /// Those that failed, and why: what refused a program once refuses it to the next observation as well.
     refused: BTreeMap<(&'static str, &'static str), String>,
+    /// Kinds of attachment that the kernel refuses whatever the function, and why: the verifier need not look at more of them.
+    barred: Vec<(Kind, String)>,
     loaded: BTreeSet<&'static str>,
 }
 
@@ -226,6 +237,46 @@ impl Attacher<'_> {
         Choice { way: None, via: Vec::new(), failures }
     }
 
+    /// Loads at once what `wanted` will need, if `tier` or a lower one is what this kernel allows.
+    fn preload(&mut self, wanted: &[&'static Observation], tier: BackEnd) {
+        let mut programs = preload::Wanted::new();
+        for observation in wanted {
+            let likely = |way: &&Way| {
+                let needed = way.needs.is_none_or(|needed| !self.missing.contains(&needed));
+                let mut probes = way.probes.iter().filter(|probe| probe.spare.is_none());
+                needed
+                    && way.back_end >= tier
+                    && self.tier.allows(way.back_end)
+                    && probes.all(|probe| self.target(probe).is_ok())
+            };
+            for probe in observation.ways.iter().find(likely).map_or(&[][..], |way| way.probes) {
+                if !self.is_pointless(probe)
+                    && !self.loaded.contains(probe.program)
+                    && let Ok(target) = self.target(probe)
+                {
+                    programs.insert(probe.program, (probe.kind, target));
+                }
+            }
+        }
+        self.loaded.extend(preload::preload(self.ebpf, self.aya_btf, &programs));
+    }
+
+    /// Whether `probe` would see nothing on this kernel, and its observation stands without it.
+    fn is_pointless(&self, probe: &Probe) -> bool {
+        let has = |function: &&str| self.btf.has_function(function);
+        probe.spare.is_some_and(|spare| !spare.only_with.iter().all(has))
+    }
+
+    /// Gives back what was loaded and is not attached: of another tier, or of a group that went to another one.
+    fn unload_idle(&mut self) {
+        let standing: BTreeSet<&str> = self.standing.keys().map(|(program, _)| *program).collect();
+        for name in self.loaded.iter().filter(|name| !standing.contains(**name)) {
+            if let Some(Err(error)) = self.ebpf.program_mut(name).map(preload::unload) {
+                log::debug!("{name}: could not be unloaded: {error}");
+            }
+        }
+    }
+
     /// All probes of `way`, or none.
     fn try_way(&mut self, observation: &'static str, way: &Way) -> Result<Done, String> {
         if let Some(needed) = way.needs.filter(|needed| self.missing.contains(needed)) {
@@ -233,8 +284,7 @@ impl Attacher<'_> {
         }
         let mut done = Done { via: Vec::new(), gaps: Vec::new() };
         for probe in way.probes {
-            let has = |function: &&str| self.btf.has_function(function);
-            if probe.spare.is_some_and(|spare| !spare.only_with.iter().all(has)) {
+            if self.is_pointless(probe) {
                 continue;
             }
             match self.stand(observation, probe) {
@@ -263,8 +313,16 @@ impl Attacher<'_> {
         if let Some(why) = self.refused.get(&(probe.program, target)) {
             return Err(why.clone());
         }
+        let refused = |why: &str| format!("{} {target}: {why}", probe.kind.name());
+        if let Some((_, why)) = self.barred.iter().find(|(kind, _)| kind.is_like(probe.kind)) {
+            return Err(refused(why));
+        }
         let link = self.load_and_attach(probe, target).map_err(|error| {
-            let why = format!("{} {target}: {}", probe.kind.name(), explain(&error, probe.kind));
+            let why = explain(&error, probe.kind);
+            if is_of_the_kind(&error, probe.kind) {
+                self.barred.push((probe.kind, why.clone()));
+            }
+            let why = refused(&why);
             self.refused.insert((probe.program, target), why.clone());
             why
         })?;
@@ -298,56 +356,21 @@ impl Attacher<'_> {
 
     fn load_and_attach(&mut self, probe: &Probe, target: &'static str) -> Result<Link, ProgramError> {
         let program = self.ebpf.program_mut(probe.program).ok_or(ProgramError::NotLoaded)?;
-        let load = !self.loaded.contains(probe.program);
-        let start = std::time::Instant::now();
-        let mut loaded = start;
-        let link = match probe.kind {
-            Kind::Fentry => {
-                let program: &mut FEntry = program.try_into()?;
-                if load {
-                    program.load(target, self.aya_btf)?;
-                    loaded = std::time::Instant::now();
-                }
-                Link::Fentry(program.attach()?)
-            }
-            Kind::Fexit => {
-                let program: &mut FExit = program.try_into()?;
-                if load {
-                    program.load(target, self.aya_btf)?;
-                    loaded = std::time::Instant::now();
-                }
-                Link::Fexit(program.attach()?)
-            }
+        if !self.loaded.contains(probe.program) {
+            preload::load(program, probe.kind, target, self.aya_btf)?;
+            self.loaded.insert(probe.program);
+        }
+        Ok(match probe.kind {
+            Kind::Fentry => Link::Fentry(<&mut FEntry>::try_from(program)?.attach()?),
+            Kind::Fexit => Link::Fexit(<&mut FExit>::try_from(program)?.attach()?),
             Kind::Kprobe | Kind::Kretprobe => {
-                let program: &mut KProbe = program.try_into()?;
-                if load {
-                    program.load()?;
-                    loaded = std::time::Instant::now();
-                    self.loaded.insert(probe.program);
-                }
-                Link::Kprobe(program.attach(target, 0)?)
+                Link::Kprobe(<&mut KProbe>::try_from(program)?.attach(target, 0)?)
             }
-            Kind::BtfTracepoint => {
-                let program: &mut BtfTracePoint = program.try_into()?;
-                if load {
-                    program.load(target, self.aya_btf)?;
-                    loaded = std::time::Instant::now();
-                }
-                Link::BtfTracepoint(program.attach()?)
-            }
+            Kind::BtfTracepoint => Link::BtfTracepoint(<&mut BtfTracePoint>::try_from(program)?.attach()?),
             Kind::SyscallTracepoint => {
-                let program: &mut TracePoint = program.try_into()?;
-                if load {
-                    program.load()?;
-                    loaded = std::time::Instant::now();
-                    self.loaded.insert(probe.program);
-                }
-                Link::Tracepoint(program.attach("syscalls", target)?)
+                Link::Tracepoint(<&mut TracePoint>::try_from(program)?.attach("syscalls", target)?)
             }
-        };
-        log::debug!("{}: load {:?} attach {:?}", probe.program, loaded - start, loaded.elapsed());
-        self.loaded.insert(probe.program);
-        Ok(link)
+        })
     }
 
     /// Takes back what stands for `observation` alone.
@@ -394,6 +417,22 @@ const NO_TRAMPOLINE: &str = if cfg!(target_arch = "aarch64") {
     "this kernel cannot attach there (errno 524: more than six arguments, or no trampolines)"
 };
 const TRACEFS: &str = "tracefs may not be read (needs CAP_DAC_READ_SEARCH)";
+
+/// Whether the kernel refuses all of that kind, whatever the function: none may be loaded, or there are none.
+fn is_of_the_kind(error: &ProgramError, kind: Kind) -> bool {
+    match error {
+        ProgramError::LoadError { io_error, .. } => {
+            kind.is_like(Kind::Fexit) && io_error.raw_os_error() == Some(libc::EPERM) && !is_confidential()
+        }
+        ProgramError::SyscallError(error) => {
+            kind.is_like(Kind::Fexit)
+                && error.io_error.raw_os_error() == Some(libc::EPERM)
+                && !is_confidential()
+        }
+        ProgramError::KProbeError(error) => kind.is_like(Kind::Kprobe) && !is_refused(error),
+        _ => false,
+    }
+}
 
 /// Whether a file that it takes may not be read.
 fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {

@@ -9,12 +9,14 @@ use super::plan::{STAND_INS, Skip, skip_of};
 /// `BPF_OBJ_GET_INFO_BY_FD` (uapi/linux/bpf.h).
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 
-/// `struct bpf_prog_info` (uapi/linux/bpf.h) up to `recursion_misses`, as 64-bit words: the member stands at byte 208 since
-/// 5.12, after `run_time_ns` at 192 and `run_cnt` at 200; older kernels fill less and leave it zero.
-const WORDS: usize = 27;
+/// `struct bpf_prog_info` (uapi/linux/bpf.h) up to `verified_insns`, as 64-bit words: `recursion_misses` stands at byte 208 since
+/// 5.12, after `run_time_ns` at 192 and `run_cnt` at 200, and `verified_insns`, a half word, at 216 since 5.16; older kernels fill
+/// less and leave them zero.
+const WORDS: usize = 28;
 const RUN_TIME: usize = 192 / 8;
 const RUN_COUNT: usize = 200 / 8;
 const RECURSION_MISSES: usize = 208 / 8;
+const VERIFIED: usize = 216 / 8;
 
 /// The `info` variant of `union bpf_attr`.
 #[repr(C)]
@@ -27,6 +29,13 @@ struct InfoAttr {
 /// How often the kernel skipped the program behind `fd`; 0 before 5.12, which does not count.
 pub(super) fn of_program(fd: BorrowedFd<'_>) -> u64 {
     info_of(fd).get(RECURSION_MISSES).copied().unwrap_or(0)
+}
+
+/// How many instructions the verifier went through for the program behind `fd`; `None` before 5.16, which does not tell.
+pub(super) fn verified_of_program(fd: BorrowedFd<'_>) -> Option<u64> {
+    // The lower half: all processors here are little-endian.
+    let verified = info_of(fd).get(VERIFIED).map(|word| word & u64::from(u32::MAX));
+    verified.filter(|instructions| *instructions > 0)
 }
 
 /// How long the program behind `fd` ran, and how often, while the kernel measured that (5.1).

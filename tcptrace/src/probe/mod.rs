@@ -13,6 +13,7 @@ mod misses;
 mod object;
 pub mod open_sockets;
 pub mod plan;
+mod preload;
 mod tracefs;
 pub mod tracer;
 

@@ -25,7 +25,7 @@ use super::{
     object,
     plan::Kind,
 };
-use crate::event::{OpenSocket, decode_open_sockets, observation};
+use crate::event::{OpenSocket, SocketState, decode_open_sockets, observation};
 
 const PROGRAM: &str = "iter_open_sockets";
 const ITERATOR: &str = "task_file";
@@ -46,11 +46,34 @@ const NEEDED: [&str; 10] = [
 
 /// Hands over every descriptor of every process for a TCP socket with a local port in `ports`, in all namespaces.
 ///
-/// Loads nothing but the iterator. The kernel walks the processes of the caller's pid namespace.
-///
 /// # Errors
 /// When BPF programs may not be loaded, or this kernel has no such iterator.
 pub fn read(ports: &RangeInclusive<u16>, each: impl FnMut(OpenSocket)) -> Result<(), ProbeError> {
+    load(ports, None)?.read(each)
+}
+
+/// The iterator, ready to run: loading it takes as long as its pass over some ten thousand sockets.
+pub struct Loaded {
+    ebpf: Ebpf,
+    btf: aya::Btf,
+    missing: Vec<&'static str>,
+}
+
+impl Loaded {
+    /// What [`read`] does. The kernel walks the processes of the caller's pid namespace.
+    ///
+    /// # Errors
+    /// When BPF programs may not be loaded, or this kernel has no such iterator.
+    pub fn read(mut self, each: impl FnMut(OpenSocket)) -> Result<(), ProbeError> {
+        read_with(&mut self.ebpf, &self.btf, &self.missing, each)
+    }
+}
+
+/// Loads nothing but the iterator, for sockets with a local port in `ports`, and in `state` if there is one.
+///
+/// # Errors
+/// When BPF programs may not be loaded, or this kernel has no such iterator.
+pub fn load(ports: &RangeInclusive<u16>, state: Option<SocketState>) -> Result<Loaded, ProbeError> {
     object::raise_memlock();
     let btf = Btf::load()?;
     let resolution = btf::resolve(&btf);
@@ -58,15 +81,16 @@ pub fn read(ports: &RangeInclusive<u16>, each: impl FnMut(OpenSocket)) -> Result
         ProbeError::NothingAttached(format!("iter {ITERATOR}: this kernel has no such iterator"))
     })?;
     let config = TraceConfig::default();
-    let query = OpenSocketQuery { first: *ports.start(), last: *ports.end(), remember: 0 };
+    let state = state.map_or(0, |state| state as u16);
+    let query = OpenSocketQuery { first: *ports.start(), last: *ports.end(), remember: 0, state };
     let mut loader = object::quick_loader();
     loader
         .override_global("LAYOUT", resolution.layout.as_bytes(), true)
         .override_global("CONFIG", config.as_bytes(), true)
         .override_global("OPEN_SOCKETS", query.as_bytes(), true)
         .override_global("AYA_LOG_LEVEL", &0_u8, true);
-    let mut ebpf = loader.load(object::OBJECT).map_err(|error| ProbeError::load(&error))?;
-    read_with(&mut ebpf, &aya_btf, &resolution.missing, each)
+    let ebpf = loader.load(object::OBJECT).map_err(|error| ProbeError::load(&error))?;
+    Ok(Loaded { ebpf, btf: aya_btf, missing: resolution.missing })
 }
 
 /// The same with an object that is loaded already, and as its globals ask.
@@ -150,7 +174,6 @@ mod tests {
     use std::net::{SocketAddr, TcpListener};
 
     use super::*;
-    use crate::event::SocketState;
 
     #[test]
     fn finds_this_process_s_sockets() {
@@ -164,6 +187,25 @@ mod tests {
         let [socket] = mine.as_slice() else { panic!("{sockets:?}") };
         assert_eq!(socket.endpoints.local, SocketAddr::from(([127, 0, 0, 1], port)));
         assert_eq!(socket.state, SocketState::Listen);
+    }
+
+    #[test]
+    fn only_listeners_if_they_are_what_is_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let ports = [&listener.local_addr(), &client.local_addr()].map(|at| at.as_ref().unwrap().port());
+        let (first, last) = (ports[0].min(ports[1]), ports[0].max(ports[1]));
+        let of = |state| {
+            let mut found = Vec::new();
+            load(&(first..=last), state)?
+                .read(|socket| found.push((socket.pid, socket.endpoints.local.port())))?;
+            found.retain(|(pid, port)| *pid == std::process::id() && ports.contains(port));
+            Ok::<_, ProbeError>(found.len())
+        };
+        match (of(None), of(Some(SocketState::Listen))) {
+            (Ok(all), Ok(listening)) => assert_eq!((all, listening), (2, 1)),
+            (Err(error), _) | (_, Err(error)) => println!("skipped: {error}"),
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use tcptrace_common::{
     TraceConfig,
-    config::STREAM_ALL,
+    config::{SERVE_ALL, STREAM_ALL},
     connect::{ConnectKey, ConnectTotals},
     listener::{HISTOGRAM_BUCKETS, ListenerState, PrefixKey},
     open_socket::OpenSocketQuery,
@@ -131,7 +131,7 @@ impl Tracer {
         if !resolution.ambiguous.is_empty() {
             log::warn!("this kernel's BTF is ambiguous about {:?}", resolution.ambiguous);
         }
-        let query = OpenSocketQuery { first: 0, last: u16::MAX, remember: 1 };
+        let query = OpenSocketQuery { first: 0, last: u16::MAX, remember: 1, state: 0 };
         // 0: the log statements are pruned from the programs.
         let log_level = if options.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = loader
@@ -151,7 +151,10 @@ impl Tracer {
         if attached.is_empty() {
             return Err(ProbeError::nothing_attached(&coverage));
         }
-        // Now that nothing new is missed: who has what was there before.
+        // From here on all of them count, and nothing new is missed.
+        let mut map: Array<MapData, u32> = Array::try_from(take(&mut ebpf, "SERVES")?)?;
+        map.set(0, serves | SERVE_ALL, 0)?;
+        // Who has what was there before.
         let mut open_sockets = Some(Vec::new());
         let outcome = open_sockets::read_with(&mut ebpf, &aya_btf, &resolution.missing, |socket| {
             if !socket.state.is_connected() {
@@ -164,8 +167,6 @@ impl Tracer {
         }
         let kernel_log = options.kernel_log.then(|| EbpfLogger::init(&mut ebpf)).transpose();
         let kernel_log = kernel_log.map_err(|error| ProbeError::Object(format!("its log: {error}")))?;
-        let mut map: Array<MapData, u32> = Array::try_from(take(&mut ebpf, "SERVES")?)?;
-        map.set(0, serves, 0)?;
         let Map::HashMap(listeners) = take(&mut ebpf, "LISTENERS")? else {
             return Err(ProbeError::Object("its map LISTENERS is no hash map".to_owned()));
         };
@@ -363,6 +364,12 @@ impl Tracer {
         let skipped = self.skipped();
         let twice = |(program, done): &(_, u64)| *done > skipped.get(program).copied().unwrap_or(0);
         done.into_iter().filter(twice).map(|(program, _)| program).collect()
+    }
+
+    /// How many instructions the kernel's verifier went through for this program; `None` before 5.16.
+    #[must_use]
+    pub fn verified_instructions(&self, program: &str) -> Option<u64> {
+        misses::verified_of_program(self.ebpf.program(program)?.fd().ok()?.as_fd())
     }
 
     /// How often the kernel skipped a run of each attached program.

@@ -31,7 +31,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("tcptrace.kernel", "kernel release (`uname -r`)"),
     (
         "tcptrace.boot_id",
-        "`/proc/sys/kernel/random/boot_id`: times and kernel addresses of one boot belong together",
+        "`/proc/sys/kernel/random/boot_id`: times and inode numbers of one boot belong together",
     ),
     (
         "tcptrace.clock_offset_ns",

@@ -23,7 +23,7 @@ mod recorder;
 mod schema;
 mod tape;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 pub use create::{create, write_failure};

@@ -133,11 +133,12 @@ macro_rules! with_the_counters {
             remote_port: U16,
             /// Index of the device that the socket is bound to; 0 for none.
             device: U32,
-            /// Address in kernel memory of the socket, or of the listener: an identity while it lives.
+            /// Identity of the socket, or of the listener, while it lives: a number that was made from its address in kernel memory with a key
+            /// that is written nowhere. It is the same in all parts of one recording, and another in every other.
             sk: U64,
             /// Inode number of that socket's file; 0 if it has none.
             inode: U64,
-            /// Address in kernel memory of the connection that was enqueued or accepted.
+            /// Identity of the connection that was enqueued or accepted, likewise.
             child: U64,
             /// Connections in the listener's accept queue.
             queue: U32,

@@ -1,5 +1,6 @@
 //! From events to a report.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config;
@@ -41,6 +42,8 @@ pub struct Report {
     pub networks: Vec<NetworkReport>,
     /// Who had the port that was asked for.
     pub holdings: Option<(PortQuestion, Vec<Holding>)>,
+    /// Names of namespaces, by their inode numbers.
+    pub netns_names: BTreeMap<u32, String>,
     /// What is not observed.
     pub gaps: Vec<Gap>,
     /// What was lost.
@@ -242,6 +245,7 @@ impl Digest {
             destinations,
             networks,
             holdings: self.question.zip(self.holders.map(|holders| holders.finish(world))),
+            netns_names: world.netns_names().map(|(netns, name)| (netns, name.to_owned())).collect(),
             gaps: self.gaps,
             losses: self.losses,
             left_out: left_out.into_iter().filter(|(_, count)| *count > 0).collect(),

@@ -6,20 +6,22 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
-use super::Gap;
+use super::{Gap, openers};
 use crate::command::{Inside, Standpoint};
-use crate::event::{Owner, OwnerConfidence, PortRange, PortSet, SocketState};
+use crate::event::{Family, Owner, OwnerConfidence, PortRange, PortSet, SocketState};
 use crate::finding::ProcessName;
 use crate::finding::words::count;
 use crate::host::devices::{self, Device};
 use crate::host::knobs::Knobs;
-use crate::host::netns::{Netns, NetnsError, NetnsTable};
+use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns};
 use crate::host::procfs::{Procfs, link_inode};
 use crate::host::sock_diag::{DiagSocket, Query, SockDiag, States};
+use crate::host::sockstat::SockStat;
 use crate::identity::process::Process;
-use crate::identity::sockets::SocketOwners;
+use crate::probe::open_sockets::Loaded;
 
 /// Where to look.
 #[derive(Debug, Clone, Default)]
@@ -110,6 +112,25 @@ impl Survey {
     /// # Errors
     /// When not even this process's own namespace can be looked at. Everything else that cannot is a gap.
     pub fn take(scope: &Scope, wanted: &[Wanted]) -> Result<Self, NetnsError> {
+        // The iterator is loaded beside the listing, and runs when that is done: what was listed has its owner by then.
+        let (survey, iterator) = std::thread::scope(|threads| {
+            let ports = span(&scope.ports).unwrap_or(0..=u16::MAX);
+            // Half-open connections have no owner.
+            let ownerless = Wanted::half_open().states;
+            let listeners_only =
+                wanted.iter().all(|of| of.states == States::LISTEN || of.states == ownerless);
+            let state = listeners_only.then_some(SocketState::Listen);
+            let iterator = threads.spawn(move || openers::prepare(&scope.procfs, &ports, state));
+            let survey = Self::list(scope, wanted);
+            (survey, iterator.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let mut survey = survey?;
+        survey.find_owners(&scope.procfs, iterator);
+        Ok(survey)
+    }
+
+    /// The sockets, without their owners.
+    fn list(scope: &Scope, wanted: &[Wanted]) -> Result<Self, NetnsError> {
         let own = Netns::current()?.id();
         let mut survey = Self::default();
         let places = survey.places(scope)?;
@@ -127,7 +148,6 @@ impl Survey {
             survey.namespaces.push(namespace);
         }
         merge_refusals(&mut survey.gaps);
-        survey.find_owners(&scope.procfs);
         Ok(survey)
     }
 
@@ -174,11 +194,18 @@ impl Survey {
                 return self.gap(wanted.first().map_or("sockets", |first| first.what), error.to_string());
             }
         };
+        let in_use = in_netns(netns, || SockStat::read(Path::new("/proc"))).ok().flatten();
         for Wanted { what, states } in wanted {
-            let found = match diag.sockets(&Query { states: *states, ports: span(&scope.ports) }) {
-                Ok(found) => found,
-                Err(error) => return self.gap(what, error.to_string()),
+            // Each family is a walk through the kernel's tables. Sockets that are only bound are not among those in use.
+            let families = match in_use.filter(|_| !states.have_bound_only()) {
+                Some(in_use) => in_use.families(),
+                None => vec![Family::V4, Family::V6],
             };
+            let found =
+                match diag.sockets_of(&families, &Query { states: *states, ports: span(&scope.ports) }) {
+                    Ok(found) => found,
+                    Err(error) => return self.gap(what, error.to_string()),
+                };
             if found.interrupted {
                 let why = format!(
                     "the sockets of network namespace {} changed while they were listed: some may be missing",
@@ -195,11 +222,11 @@ impl Survey {
         }
     }
 
-    fn find_owners(&mut self, procfs: &Procfs) {
+    fn find_owners(&mut self, procfs: &Procfs, iterator: Option<Loaded>) {
         let sockets = || self.namespaces.iter().flat_map(|namespace| &namespace.sockets);
         let inodes: HashSet<u64> =
             sockets().map(|socket| socket.diag.inode).filter(|inode| *inode != 0).collect();
-        let found = match SocketOwners::find(procfs, &inodes) {
+        let found = match openers::find(procfs, &inodes, iterator) {
             Ok(found) => found,
             Err(error) => {
                 return self.gap(

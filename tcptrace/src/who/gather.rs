@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::RangeInclusive;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use crate::event::{Family, OpenSocket, PortSet, SocketState, Timestamp};
@@ -14,8 +13,8 @@ use crate::host::sock_diag::{self, Query, SockDiag, SockDiagError, States};
 use crate::host::sockstat::SockStat;
 use crate::identity::process::Process as Identity;
 use crate::identity::sockets::SocketOwners;
-use crate::probe::{ProbeError, open_sockets};
-use crate::stock::Gap;
+use crate::probe::ProbeError;
+use crate::stock::{self, Gap};
 
 use super::holder::Taken;
 use super::{Answer, Belonging, Holder, Place, Question};
@@ -113,7 +112,9 @@ fn place(netns: &Netns, is_own: bool, ports: &PortSet, gaps: &mut Vec<Gap>) -> P
         Ok((knobs, sockets)) => {
             place.knobs = knobs;
             if let Some(sockets) = sockets {
-                families = worthwhile(sockets);
+                // Those that are only bound are not counted, and need not be: the iterator shows them, and where there is none,
+                // sock_diag is asked all the same.
+                families = sockets.families();
             }
         }
         Err(error) => {
@@ -136,19 +137,6 @@ fn place(netns: &Netns, is_own: bool, ports: &PortSet, gaps: &mut Vec<Gap>) -> P
         Err(error) => gaps.push(Gap::new("sockets", error.to_string())),
     }
     place
-}
-
-/// Families of which there are sockets to list. Those that are only bound are not counted, and need not be: the iterator shows
-/// them, and where there is none, sock_diag is asked all the same.
-fn worthwhile(sockets: SockStat) -> Vec<Family> {
-    let mut families = Vec::new();
-    if sockets.v4 + sockets.time_wait > 0 {
-        families.push(Family::V4);
-    }
-    if sockets.v6 + sockets.time_wait > 0 {
-        families.push(Family::V6);
-    }
-    families
 }
 
 fn listed(netns: &Netns, ports: &PortSet, families: &[Family]) -> Result<(Vec<Holder>, bool), SockDiagError> {
@@ -183,17 +171,9 @@ fn span(ports: &PortSet) -> Option<RangeInclusive<u16>> {
 }
 
 fn iterate(ports: &PortSet) -> Result<Vec<OpenSocket>, ProbeError> {
-    /// Inode number of the initial pid namespace (PROC_PID_INIT_INO, include/linux/proc_ns.h).
-    const INITIAL: u64 = 0xeffffffc;
-    let own = std::fs::metadata("/proc/self/ns/pid").map(|namespace| namespace.ino());
-    if own.is_ok_and(|own| own != INITIAL) {
-        let why =
-            "iter task_file: tcptrace runs in a pid namespace of its own, whose numbers it does not tell";
-        return Err(ProbeError::NothingAttached(why.to_owned()));
-    }
     let mut sockets = Vec::new();
     if let Some(span) = span(ports) {
-        open_sockets::read(&span, |socket| {
+        stock::iterator(&span, None)?.read(|socket| {
             if ports.contains(socket.endpoints.local.port()) {
                 sockets.push(socket);
             }

@@ -16,7 +16,7 @@ use crate::host::netfilter::{self, Hook, RulePacket, queues};
 use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns};
 use crate::host::procfs::Procfs;
 use crate::host::route::{Route, route, route_by};
-use crate::host::sock_diag::{Query, SockDiag, SockDiagError, States};
+use crate::host::sock_diag::{SockDiag, SockDiagError, States};
 use crate::stock::{self, Gap, Tracing};
 
 /// What to look at.
@@ -313,7 +313,7 @@ fn left_over(server: &Netns, port: u16) -> Result<LeftOver, SockDiagError> {
 pub(super) fn pending(client: &Netns, to: SocketAddr) -> Result<Pending, SockDiagError> {
     let mut found = Pending::default();
     let states = States::of(&[SocketState::SynSent, SocketState::Established]);
-    for socket in SockDiag::open(client)?.sockets(&Query { states, ports: None })?.sockets {
+    for socket in SockDiag::open(client)?.connected_to(to.port(), states)? {
         if !is_same(canonical(socket.remote), to) {
             continue;
         }

@@ -646,25 +646,30 @@ fn what_was_seen_contradicts_what_was_listed() {
     stopped.owners = vec![owner(7, "server", &[3], vec![thread(RunState::Stopped)])];
     let accepted = probed(address("10.0.0.1:80"), connected());
     assert_eq!(of(accepted, vec![stopped]), ("contradiction", Certain, None));
-    // Counts that cannot be complete are said to be so.
+    // Counts that cannot be complete are said to be so: no more can have waited before than the queue holds.
     let mut watched = facts(vec![address("10.0.0.1:80")], vec![listener("0.0.0.0:80")]);
+    watched.listeners[0].socket.limit = 5;
     watched.listeners[0].traced =
         traced(ListenerTotals { accepted: Some(255), enqueued: Some(178), ..ListenerTotals::ZERO });
-    let said = |waited: u32| {
+    watched.seen = Some(Seen::default());
+    let said = |limit: u32| {
         let mut facts = watched.clone();
-        let mut before = listener("0.0.0.0:80");
-        before.socket.depth = waited;
-        facts.seen = Some(Seen { before: Some(vec![before]), ..Seen::default() });
+        facts.listeners[0].socket.limit = limit;
         let answer = judge(&facts, &facts.addresses.as_ref().unwrap()[0]);
-        answer.steps.iter().any(|step| step.name == "contradiction")
+        let step = answer.steps.into_iter().find(|step| step.name == "contradiction");
+        step.map(|step| step.found.text().to_owned())
     };
-    assert!(said(10));
-    assert!(!said(77));
+    let text = said(5).unwrap();
+    assert!(
+        text.contains("255 connections were accepted, more than were completed in that time (178)"),
+        "{text}"
+    );
+    assert!(said(75).is_some());
+    // The queue was full when counting began, whatever the look before that showed.
+    assert_eq!(said(76), None);
     // Those that were accepted since the counts were read may have been completed since as well.
     watched.listeners[0].traced.as_mut().unwrap().accepted_then = Some(178);
-    let mut later = watched.clone();
-    later.seen = Some(Seen { before: Some(vec![listener("0.0.0.0:80")]), ..Seen::default() });
-    let answer = judge(&later, &later.addresses.as_ref().unwrap()[0]);
+    let answer = judge(&watched, &watched.addresses.as_ref().unwrap()[0]);
     assert!(!answer.steps.iter().any(|step| step.name == "contradiction"), "{answer:?}");
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask bench-who`: `tcptrace who` beside `ss -tanp` on a host with many sockets, in turn, in one run.
+//! `cargo xtask bench-who`: the commands that look at the host as it is beside `ss -tanp`, with many sockets, in turn, in one run.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -16,13 +16,27 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, sock
 
 use crate::arch::Arch;
 use crate::vm::{AGENT, Ending, Guest, Hardware, HostCopy, Job, Kernel, Observer, Series, run_batch};
-use crate::{binary, term};
+use crate::{binary, paths, term};
 
 const PROGRAM: &str = "/usr/local/bin/tcptrace";
 const SS: &str = "/usr/bin/ss";
 const TIME: Duration = Duration::from_secs(900);
-/// `who` must not take more than this part of the time of `ss`.
+/// None of ours must take more than this part of the time of `ss`.
 const BUDGET: f64 = 0.1;
+/// Where the table stands in `docs/measurements.md`, and a row of it begins.
+const BEGIN: &str = "<!-- begin bench who -->";
+const END: &str = "<!-- end bench who -->";
+
+/// What is measured beside `ss -tanp`: the arguments, in which PORT stands for the port that a process in the middle of the crowd
+/// listens on.
+const OURS: [&[&str]; 5] = [
+    &["who", "PORT", "--json"],
+    &["listeners", "--json"],
+    &["ports", "--json"],
+    &["check", "--json"],
+    // What is traced would take as long as it is told to.
+    &["why", "127.0.0.1:PORT", "--for", "0s", "--json"],
+];
 
 /// On this machine, or in a guest with `--kernel`. The exit status is 1 if the budget is missed.
 #[derive(ClapArgs)]
@@ -42,6 +56,9 @@ pub(crate) struct Args {
     /// Measure this static `tcptrace` instead of building one.
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
+    /// Print only; without this, the row of this kernel is written into docs/measurements.md.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// One process of the crowd.
@@ -56,13 +73,76 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Some(program) => program.clone(),
         None => binary::build(Arch::X86_64)?,
     };
-    match args.kernel {
-        None => measure(&program, args),
-        Some(series) => in_guest(series, program, args),
+    let rows = match args.kernel {
+        None => measure(&program, args)?,
+        Some(series) => in_guest(series, program, args)?,
+    };
+    if !args.dry_run {
+        document(&rows)?;
+    }
+    Ok(ExitCode::from(u8::from(rows.iter().any(Row::is_missed))))
+}
+
+/// The guest's own end: it has no document to write into.
+pub(crate) fn run_in_guest(args: &Args) -> Result<()> {
+    let program = args.program.as_deref().context("--program is missing")?;
+    for row in measure(program, args)? {
+        println!("{}", serde_json::to_string(&row)?);
+    }
+    Ok(())
+}
+
+/// How long one of our commands took, and `ss`.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Row {
+    kernel: String,
+    command: String,
+    ours_ms: f64,
+    ss_ms: f64,
+}
+
+impl Row {
+    fn ratio(&self) -> f64 {
+        self.ours_ms / self.ss_ms
+    }
+
+    fn is_missed(&self) -> bool {
+        self.ratio() > BUDGET
+    }
+
+    /// A row of the table.
+    fn cells(&self) -> String {
+        let verdict = if self.is_missed() { "**MISSED**" } else { "met" };
+        format!(
+            "| {} | `tcptrace {}` | {:.0} ms | {:.0} ms | {:.3} | {verdict} |",
+            self.kernel,
+            self.command,
+            self.ours_ms,
+            self.ss_ms,
+            self.ratio()
+        )
     }
 }
 
-fn in_guest(series: Series, program: PathBuf, args: &Args) -> Result<ExitCode> {
+/// Puts the rows into the table, in the place of earlier ones of the same kernel.
+fn document(rows: &[Row]) -> Result<()> {
+    let path = paths::workspace()?.join("docs/measurements.md");
+    let page = fs::read_to_string(&path)?;
+    let no_place = || format!("{} has no place for it", path.display());
+    let (before, rest) = page.split_once(BEGIN).with_context(no_place)?;
+    let (table, after) = rest.split_once(END).with_context(no_place)?;
+    let kernel = rows.first().map_or("", |row| row.kernel.as_str());
+    let others = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| kernel"));
+    let mut lines: Vec<String> =
+        others.filter(|line| !line.starts_with(&format!("| {kernel} |"))).map(str::to_owned).collect();
+    lines.extend(rows.iter().map(Row::cells));
+    let heading = "| kernel | command | it | `ss -tanp` | of it | |\n|---|---|---:|---:|---:|---|";
+    fs::write(&path, format!("{before}{BEGIN}\n{heading}\n{}\n{END}{after}", lines.join("\n")))?;
+    term::note(format_args!("written into docs/measurements.md"));
+    Ok(())
+}
+
+fn in_guest(series: Series, program: PathBuf, args: &Args) -> Result<Vec<Row>> {
     let guest = Guest {
         hardware: Hardware { memory: "2G".to_owned(), cpus: 2, ..Hardware::default() },
         copies: [(program, PROGRAM), (SS.into(), SS)]
@@ -71,7 +151,7 @@ fn in_guest(series: Series, program: PathBuf, args: &Args) -> Result<ExitCode> {
             .collect(),
         ..Guest::new(Kernel::of_series(series)?)
     };
-    let command = [AGENT, "bench-who", "--program", PROGRAM, "--sockets"];
+    let command = [AGENT, "guest-who", "--program", PROGRAM, "--sockets"];
     let mut argv: Vec<String> = command.map(str::to_owned).into();
     argv.extend([args.sockets.to_string(), "--processes".into(), args.processes.to_string()]);
     argv.extend(["--rounds".into(), args.rounds.to_string()]);
@@ -83,16 +163,19 @@ fn in_guest(series: Series, program: PathBuf, args: &Args) -> Result<ExitCode> {
     }
     let batch = run_batch(&guest, &[Job::new(argv, TIME)], &mut Quiet)?;
     let report = batch.reports.first().context("the guest ran nothing")?;
-    print!("{}", String::from_utf8_lossy(&report.stdout));
     match &report.ending {
-        Some(Ending::Exited(0)) => Ok(ExitCode::SUCCESS),
-        Some(Ending::Exited(1)) => Ok(ExitCode::FAILURE),
+        Some(Ending::Exited(0)) => {
+            let lines = std::str::from_utf8(&report.stdout)?.lines();
+            let rows: Vec<Row> = lines.map(serde_json::from_str).collect::<Result<_, _>>()?;
+            rows.iter().for_each(|row| println!("{}", row.cells()));
+            Ok(rows)
+        }
         other => bail!("{other:?}\n{}", String::from_utf8_lossy(&report.stderr).trim()),
     }
 }
 
 /// In a network namespace of its own, so that no other traffic is in the way; processes are the whole machine's for both.
-fn measure(program: &Path, args: &Args) -> Result<ExitCode> {
+fn measure(program: &Path, args: &Args) -> Result<Vec<Row>> {
     unshare(CloneFlags::CLONE_NEWNET).context("a network namespace takes root")?;
     // For both programs: an emulator (QEMU's TCG 7.2) translates all of a program's code anew when it stands at another address,
     // which takes longer than the work of either.
@@ -105,48 +188,68 @@ fn measure(program: &Path, args: &Args) -> Result<ExitCode> {
     let member = crowd.members.get(crowd.members.len() / 2).context("nobody came")?;
     let port = member.port.to_string();
 
-    let mut who = Vec::new();
-    let mut ss = Vec::new();
+    let mut ours: Vec<Vec<Duration>> = vec![Vec::new(); OURS.len()];
+    let mut theirs = Vec::new();
     for round in 0..=args.rounds {
-        let (ours, answer) = timed(Command::new(program).args(["who", &port, "--json"]))?;
-        let (theirs, listing) = timed(Command::new(SS).arg("-tanp"))?;
         // The first warms up.
-        if round == 0 {
-            check(&answer, &listing, member, each)?;
-            continue;
+        let warm = round == 0;
+        for (command, times) in OURS.iter().zip(&mut ours) {
+            let arguments = command.iter().map(|argument| argument.replace("PORT", &port));
+            let (time, answer) = timed(Command::new(program).args(arguments))?;
+            if warm {
+                check(command, &answer, member).with_context(|| format!("tcptrace {}", command.join(" ")))?;
+            } else {
+                times.push(time);
+            }
         }
-        who.push(ours);
-        ss.push(theirs);
+        let (time, listing) = timed(Command::new(SS).arg("-tanp"))?;
+        if warm { check_ss(&listing, member, each)? } else { theirs.push(time) }
     }
-    let (who, ss) = (median(who), median(ss));
-    let ratio = who.as_secs_f64() / ss.as_secs_f64();
-    println!(
-        "{} sockets of {} processes, kernel {}, median of {} rounds: tcptrace who {:.1} ms, ss -tanp {:.1} ms: {ratio:.3} of it ({} {BUDGET})",
-        each * args.processes,
-        args.processes,
-        fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
-        args.rounds,
-        who.as_secs_f64() * 1e3,
-        ss.as_secs_f64() * 1e3,
-        if ratio <= BUDGET { "within" } else { "MISSED:" },
-    );
-    Ok(ExitCode::from(u8::from(ratio > BUDGET)))
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
+    let ss_ms = median(theirs).as_secs_f64() * 1e3;
+    let row = |(command, times): (&&[&str], Vec<Duration>)| Row {
+        kernel: kernel.clone(),
+        command: command.join(" "),
+        ours_ms: median(times).as_secs_f64() * 1e3,
+        ss_ms,
+    };
+    let rows: Vec<Row> = OURS.iter().zip(ours).map(row).collect();
+    if args.kernel.is_none() {
+        rows.iter().for_each(|row| eprintln!("{}", row.cells()));
+    }
+    Ok(rows)
 }
 
-/// Both must have told the truth: the process that has the port; and `ss`, that there are as many sockets as said.
-fn check(answer: &str, listing: &str, member: &Member, each: u32) -> Result<()> {
+/// Each must have told the truth: that this process has the port, wherever the command names processes.
+fn check(command: &[&str], answer: &str, member: &Member) -> Result<()> {
     let pid = member.child.id();
     let lines = answer.lines().map(serde_json::from_str::<serde_json::Value>);
-    let lines: Vec<_> = lines.collect::<Result<_, _>>().context("odd JSON from tcptrace who")?;
-    let holders: Vec<_> = lines.iter().filter(|line| line["type"] == "holder").collect();
-    ensure!(
-        holders.iter().any(|holder| holder.pointer("/subject/process/pid") == Some(&pid.into())
-            && holder.pointer("/subject/state") == Some(&"listen".into())),
-        "tcptrace who does not name process {pid}: {answer}"
-    );
-    let ours = listing.lines().filter(|line| line.contains(&format!("pid={pid},"))).count();
+    let lines: Vec<_> = lines.collect::<Result<_, _>>().context("odd JSON")?;
+    let name = command.first().copied().unwrap_or_default();
+    let is = |line: &serde_json::Value, pointer: &str, wanted: serde_json::Value| {
+        line.pointer(pointer) == Some(&wanted)
+    };
+    let told = lines.iter().any(|line| match name {
+        "who" => is(line, "/subject/process/pid", pid.into()) && is(line, "/subject/state", "listen".into()),
+        "listeners" => {
+            is(line, "/subject/process/pid", pid.into()) && is(line, "/subject/port", member.port.into())
+        }
+        // It lists them by the number of their ports, and all have as many.
+        "ports" => line.pointer("/processes/0/process/pid").is_some_and(serde_json::Value::is_u64),
+        // Of a range that has all of their ports.
+        "check" => is(line, "/type", "risk".into()) && line.pointer("/listeners/0/process/pid").is_some(),
+        _ => is(line, "/type", "why".into()) && line.to_string().contains(&format!("[{pid}]")),
+    });
+    ensure!(told, "it does not name process {pid}, which has the port {}: {answer}", member.port);
+    Ok(())
+}
+
+/// `ss` shows as many sockets as there are.
+fn check_ss(listing: &str, member: &Member, each: u32) -> Result<()> {
+    let pid = member.child.id();
+    let theirs = listing.lines().filter(|line| line.contains(&format!("pid={pid},"))).count();
     // ss of before 6.8 has no bound-only sockets.
-    ensure!(ours + 1 >= each as usize, "ss -tanp shows {ours} of the {each} sockets of process {pid}");
+    ensure!(theirs + 1 >= each as usize, "ss -tanp shows {theirs} of the {each} sockets of process {pid}");
     Ok(())
 }
 
@@ -154,7 +257,8 @@ fn timed(command: &mut Command) -> Result<(Duration, String)> {
     let start = Instant::now();
     let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("{command:?}"))?;
     let time = start.elapsed();
-    ensure!(output.status.success(), "{command:?}: {}", output.status);
+    // 1: `check` has found risks, `why` a cause.
+    ensure!(matches!(output.status.code(), Some(0 | 1)), "{command:?}: {}", output.status);
     Ok((time, String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 

@@ -73,6 +73,7 @@ fn flags(workspace: &Path) -> Result<OsString> {
         // The linker makes BTF out of it.
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
+        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
     ];
     // Where files lie ends up in panic messages and line information.
     flags.push(format!("--remap-path-prefix={}=/tcptrace", workspace.display()));

@@ -14,7 +14,7 @@ use super::server::PORT;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n";
 
-/// The upstream of [`Load::Proxied`].
+/// The upstream of [`Load::Proxied`] and [`Load::Idle`].
 pub(super) const UPSTREAM: u16 = 9000;
 
 /// The ports that connections to it may take.
@@ -28,6 +28,8 @@ pub(super) enum Load {
     Steady { per_s: u32, seconds: u32 },
     /// Requests over one connection, to a proxy that passes them on to an upstream which leaves closing to the proxy.
     Proxied { requests: u32 },
+    /// No client: what goes on between a proxy and its upstream by itself.
+    Idle { seconds: u64 },
 }
 
 impl Load {
@@ -38,6 +40,10 @@ impl Load {
             Self::Bursts { size, number, hold } => bursts(size, number, hold),
             Self::Steady { per_s, seconds } => steady(per_s, seconds),
             Self::Proxied { requests } => proxied(requests),
+            Self::Idle { seconds } => {
+                thread::sleep(Duration::from_secs(seconds));
+                Ok(())
+            }
         }
     }
 }

@@ -37,12 +37,15 @@ pub(super) struct Server {
     /// The setting that brings it into its incident.
     pub(super) spoilt: &'static str,
     pub(super) load: Load,
-    /// What must be found.
+    /// What must be found; [`NOTHING`] where all is well.
     pub(super) code: &'static str,
     pub(super) cause: &'static str,
     /// How the remedy begins that is carried out.
     pub(super) remedy: &'static str,
 }
+
+/// No finding, of a server that does what it is meant to.
+pub(super) const NOTHING: &str = "";
 
 /// Nothing in particular.
 const PLAIN: Server = Server {
@@ -141,6 +144,73 @@ http {
         code: "port-exhaustion",
         cause: "churn",
         remedy: "let nginx use connections again",
+        ..PLAIN
+    },
+    Server {
+        name: "Python http.server backlog",
+        home: Home::Python,
+        files: &[(
+            "server.py",
+            "
+import http.server
+class Server(http.server.HTTPServer):
+    @SETTING@
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *arguments):
+        pass
+Server(('0.0.0.0', 8080), Handler).serve_forever()
+",
+        )],
+        command: &["python", "server.py"],
+        // Its default.
+        spoilt: "request_queue_size = 5",
+        remedy: "raise the listen backlog of the Python program (with socketserver or http.server)",
+        ..PLAIN
+    },
+    Server {
+        name: "Node.js descriptors",
+        files: &[(
+            "srv/server.js",
+            "
+const server = require('http').createServer((request, response) => response.end('hello'));
+server.listen({ port: 8080, host: '0.0.0.0' });
+",
+        )],
+        // What systemd does with that setting.
+        command: &[
+            "/bin/sh",
+            "-c",
+            "eval \"$0\"; ulimit -n $LimitNOFILE; exec /usr/bin/node /srv/server.js",
+            "@SETTING@",
+        ],
+        spoilt: "LimitNOFILE=40",
+        code: "accept-failed",
+        cause: "fd-limit",
+        remedy: "raise the limit on open files of Node.js for good",
+        ..PLAIN
+    },
+    Server {
+        name: "HAProxy health checks",
+        files: &[(
+            "etc/haproxy/haproxy.cfg",
+            "
+defaults
+    mode tcp
+    timeout client 5s
+    timeout connect 1s
+    timeout server 5s
+listen web
+    bind 0.0.0.0:8080
+    server behind 127.0.0.1:9000 @SETTING@
+",
+        )],
+        command: &["/usr/sbin/haproxy", "-W", "-f", "/etc/haproxy/haproxy.cfg"],
+        spoilt: "check inter 100ms",
+        load: Load::Idle { seconds: 8 },
+        code: NOTHING,
         ..PLAIN
     },
     Server {

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 
 use super::load::{self, Load};
 use super::printed::{Printed, Then};
-use super::server::{ALSO, Home, PORT, SERVERS, SETTING, Server};
+use super::server::{ALSO, Home, NOTHING, PORT, SERVERS, SETTING, Server};
 use super::tracer::{Seen, Tracer};
 use crate::tool;
 
@@ -118,8 +118,10 @@ impl Stage {
             }
         }
         tool::capture(Command::new("ip").args(["link", "set", "lo", "up"]))?;
-        if let Load::Proxied { .. } = server.load {
+        if let Load::Proxied { .. } | Load::Idle { .. } = server.load {
             load::serve_upstream()?;
+        }
+        if let Load::Proxied { .. } = server.load {
             fs::write("/proc/sys/net/ipv4/ip_local_port_range", load::UPSTREAM_RANGE)
                 .context("the range of ports")?;
         }
@@ -134,6 +136,15 @@ impl Stage {
         }
         let mut running = self.start(server.spoilt, &[])?;
         let seen = watch(program, server.load)?;
+        if server.code == NOTHING {
+            running.stop(server.end)?;
+            ensure!(seen.findings.is_empty(), "nothing is wrong, and there is {:?}", seen.in_short());
+            ensure!(seen.cut_short > 0, "no handshake was reset before it was complete");
+            return Ok(vec![format!(
+                "no finding; {} handshakes reset before they were complete",
+                seen.cut_short
+            )]);
+        }
         let found = seen.findings.iter().find(|finding| finding["code"] == server.code);
         let finding =
             found.with_context(|| format!("no {} was found: {:?}", server.code, seen.in_short()))?;

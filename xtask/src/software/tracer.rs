@@ -15,6 +15,7 @@ pub(super) struct Tracer {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStdout>>,
     overflows: u64,
+    cut_short: u64,
 }
 
 /// What came of it.
@@ -23,6 +24,8 @@ pub(super) struct Seen {
     pub(super) findings: Vec<Value>,
     /// Connections that the kernel dropped at full accept queues of this network namespace.
     pub(super) overflows: u64,
+    /// Handshakes that their clients reset before they were complete.
+    pub(super) cut_short: u64,
 }
 
 impl Tracer {
@@ -41,12 +44,13 @@ impl Tracer {
         let mut lines = BufReader::new(stdout).lines();
         let first = lines.next().context("tcptrace says nothing")??;
         ensure!(first.contains(r#""type":"coverage""#), "tcptrace does not begin with its coverage: {first}");
-        Ok(Self { child, lines, overflows: overflows()? })
+        Ok(Self { child, lines, overflows: counted(OVERFLOWS)?, cut_short: counted(CUT_SHORT)? })
     }
 
     /// Ends it.
     pub(super) fn end(mut self) -> Result<Seen> {
-        let overflows = overflows()?.saturating_sub(self.overflows);
+        let overflows = counted(OVERFLOWS)?.saturating_sub(self.overflows);
+        let cut_short = counted(CUT_SHORT)?.saturating_sub(self.cut_short);
         let pid = Pid::from_raw(i32::try_from(self.child.id()).context("a process id")?);
         kill(pid, Signal::SIGINT).context("ending tcptrace")?;
         let mut findings: Vec<Value> = Vec::new();
@@ -59,7 +63,7 @@ impl Tracer {
         }
         let status = self.child.wait().context("waiting for tcptrace")?;
         ensure!(status.success(), "tcptrace: {status}");
-        Ok(Seen { findings, overflows })
+        Ok(Seen { findings, overflows, cut_short })
     }
 }
 
@@ -86,11 +90,14 @@ impl Seen {
     }
 }
 
-/// `ListenOverflows` of this network namespace.
-fn overflows() -> Result<u64> {
+const OVERFLOWS: &str = "ListenOverflows";
+const CUT_SHORT: &str = "EmbryonicRsts";
+
+/// A counter of this network namespace, of those under `TcpExt`.
+fn counted(counter: &str) -> Result<u64> {
     let text = fs::read_to_string("/proc/self/net/netstat").context("the kernel's counters")?;
     let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
     let (names, values) = (lines.next().context("TcpExt")?, lines.next().context("TcpExt")?);
-    let at = names.split(' ').position(|name| name == "ListenOverflows").context("ListenOverflows")?;
-    values.split(' ').nth(at).context("ListenOverflows")?.parse().context("ListenOverflows")
+    let at = names.split(' ').position(|name| name == counter).with_context(|| counter.to_owned())?;
+    values.split(' ').nth(at).with_context(|| counter.to_owned())?.parse().with_context(|| counter.to_owned())
 }

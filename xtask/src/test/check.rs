@@ -365,6 +365,7 @@ fn self_test(lines: &Lines, tier: Tier, without_ipv6: bool, problems: &mut Probl
     problems.unless(probes.iter().any(|probe| is_off(probe)) == without_ipv6, || {
         format!("IPv6 is {}, and the self-test says otherwise", if without_ipv6 { "off" } else { "on" })
     });
+    problems.0.extend(super::verified::jumps(&probes));
     for probe in probes {
         let name = &probe["name"];
         match (probe["attached"].as_bool(), probe["fired"].as_bool()) {
@@ -384,6 +385,12 @@ fn self_test(lines: &Lines, tier: Tier, without_ipv6: bool, problems: &mut Probl
         let right = record["seen"] == true && array(&record["wrong"]).is_empty();
         problems.unless(right, || format!("what {} says is not what was done: {record}", record["via"]));
     }
+}
+
+/// What the kernel's verifier had to do, of a self-test's output.
+pub(crate) fn verified(stdout: &[u8]) -> Option<String> {
+    let lines = Lines::parse(stdout);
+    super::verified::told(&lines.of_type("probe").collect::<Vec<_>>())
 }
 
 fn array(value: &Value) -> &[Value] {

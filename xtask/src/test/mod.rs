@@ -9,6 +9,7 @@ mod rotation;
 mod schema;
 pub(crate) mod tally;
 mod units;
+mod verified;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args as ClapArgs;
 
-use self::cases::{ARM64, BOOTS, Boot, CASES, Case, ROTATION, SELF_TEST, Tier};
+use self::cases::{ARM64, BOOTS, Boot, CASES, Case, Judge, ROTATION, SELF_TEST, Tier};
 use self::rotation::{Place, Turn};
 use self::tally::Tally;
 use crate::arch::Arch;
@@ -75,6 +76,9 @@ impl Run {
             return;
         }
         tally.case(&self.name(place), report, &self.problems(report));
+        if let Some(told) = check::verified(&report.stdout).filter(|_| self.case.judge == Judge::SelfTest) {
+            println!("     {told}");
+        }
     }
 
     /// What this kernel lacks for the case, if it is one that it need not be able to play.

@@ -143,11 +143,18 @@ impl<'a> Account<'a> {
         } else if self.drops.inferred > 0 {
             format!("{} ({polled})", count(self.drops.total(), "SYN or final ACK", "SYNs and final ACKs"))
         } else {
-            format!(
-                "{} and {}",
-                count(self.drops.syn, "SYN", "SYNs"),
-                count(self.drops.ack, "final ACK", "final ACKs")
-            )
+            // What is not seen one by one is left out: it is known a second later, from the counters, and is not none until then.
+            let seen = |name: &str, text: String| self.world.observes(name).then_some(text);
+            let stages = [
+                seen(observation::SYN_DROP, count(self.drops.syn, "SYN", "SYNs")),
+                seen(observation::ACK_DROP, count(self.drops.ack, "final ACK", "final ACKs")),
+            ];
+            let stages: Vec<String> = stages.into_iter().flatten().collect();
+            if stages.is_empty() {
+                count(self.drops.total(), "SYN or final ACK", "SYNs and final ACKs")
+            } else {
+                stages.join(" and ")
+            }
         };
         let over =
             if self.duration.is_zero() { String::new() } else { format!(" in {}", span(self.duration)) };

@@ -565,6 +565,23 @@ fn the_tracepoint_tier_deduces_syn_drops() {
 }
 
 #[test]
+fn syns_that_are_not_counted_yet_are_not_none() {
+    let mut play = Play::polled(4096, ObservationStatus::Attached);
+    let mut server = server(&mut play, 20, 4096);
+    for _ in 0..30 {
+        server.client();
+    }
+    for _ in 0..3 {
+        let drop = server.ack_drop();
+        play.send(400, drop);
+    }
+    play.ticks_until(1000);
+    let opened = play.findings.iter().find(|finding| finding.state == State::Opened).unwrap();
+    let text = &opened.numbers[0];
+    assert!(text.contains("1 final ACK dropped") && !text.contains("SYN"), "{text}");
+}
+
+#[test]
 fn before_6_15_the_tracepoint_tier_cannot_tell_the_stages_apart() {
     let mut play = Play::polled(4096, ObservationStatus::Polled);
     let mut server = server(&mut play, 20, 4096);

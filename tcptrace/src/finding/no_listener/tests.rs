@@ -143,6 +143,22 @@ fn a_client_of_this_host_is_named_here_and_not_told_of_again() {
     assert_eq!((&evidence["requester"]["process"]["pid"], &evidence["syns"]), (&77.into(), &5.into()));
 }
 
+#[test]
+fn a_connect_that_is_translated_to_a_closed_port_is_reported_once_with_its_client() {
+    let mut port = Port::new();
+    for nth in 1..=5_u64 {
+        // It calls port 80, and its SYN ends here.
+        port.syn(nth * 100, "10.0.0.1:8080");
+        let totals = ConnectTotals { since: ms(0), refused: nth, ..ConnectTotals::default() };
+        let connect = connect(ConnectResult::Refused, Some(111), totals);
+        port.play.send(nth * 100 + 1, Kind::Connect(Box::new(connect)));
+    }
+    port.report(600, 8080, &[]);
+    let finding = port.play.only();
+    assert_eq!((finding.code, finding.cause), ("no-listener", "never-listened"));
+    assert_eq!(Play::json(finding)["evidence"]["requester"]["process"]["pid"], 77);
+}
+
 /// Three SYNs that came by device 3 to `called`, while a listener there is bound to `device`.
 fn by_device_3(called: &str, local: &str, device: u32, vrf: bool) -> Play {
     let mut port = Port::new();

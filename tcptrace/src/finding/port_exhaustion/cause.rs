@@ -166,7 +166,8 @@ impl Account<'_> {
                 };
                 format!(
                     "{time_wait} of {ports} ports are in TIME_WAIT: short connections that this side closed first, each of \
-                     which keeps its port for 60 s"
+                     which keeps its port for {}",
+                    self.time_in_time_wait()
                 )
             }
             Cause::BindBeforeConnect => {

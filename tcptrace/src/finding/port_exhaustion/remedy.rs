@@ -92,13 +92,46 @@ impl Account<'_> {
         remedy
     }
 
-    fn reuse_time_wait(&self, requester: &Party) -> Option<Remedy> {
+    fn goes_by_loopback(&self) -> bool {
+        self.destination.is_some_and(|remote| remote.ip().is_loopback())
+    }
+
+    /// `net.ipv4.tcp_tw_reuse`, if by its value connect() may take over a connection in TIME_WAIT.
+    fn reuses(&self) -> Option<u32> {
         let value = self.world.namespace(self.netns)?.knobs.tw_reuse?;
         // 2 is for loopback alone.
-        let loopback = self.destination.is_some_and(|remote| remote.ip().is_loopback());
-        if value == 1 || (value == 2 && loopback) {
-            return None;
+        (self.destination.is_some() && (value == 1 || (value == 2 && self.goes_by_loopback())))
+            .then_some(value)
+    }
+
+    /// How long a connection in TIME_WAIT keeps its port, where these failed.
+    pub(super) fn time_in_time_wait(&self) -> String {
+        let stamps = self.world.namespace(self.netns).and_then(|namespace| namespace.knobs.timestamps);
+        match (self.reuses(), stamps) {
+            (Some(value), Some(0)) => format!(
+                "60 s: net.ipv4.tcp_tw_reuse is {value}, and does nothing without TCP timestamps (net.ipv4.tcp_timestamps is 0)"
+            ),
+            (Some(value), _) => format!(
+                "a second at least, though net.ipv4.tcp_tw_reuse is {value} (60 s, where one side has no TCP timestamps): ports are \
+                 used up faster than that"
+            ),
+            (None, _) => "60 s".to_owned(),
         }
+    }
+
+    fn reuse_time_wait(&self, requester: &Party) -> Option<Remedy> {
+        let knobs = &self.world.namespace(self.netns)?.knobs;
+        if self.reuses().is_some() {
+            return (knobs.timestamps == Some(0)).then(|| {
+                Remedy::command(
+                    "or switch TCP timestamps on, on both sides: connect() may then take over a connection that has been in TIME_WAIT \
+                     for a second",
+                    sysctl(self.netns, requester.process.as_ref(), "net.ipv4.tcp_timestamps=1"),
+                )
+            });
+        }
+        let value = knobs.tw_reuse?;
+        let loopback = self.goes_by_loopback();
         let wanted = if loopback { 2 } else { 1 };
         Some(Remedy::command(
             format!(

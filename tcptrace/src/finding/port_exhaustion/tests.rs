@@ -131,6 +131,33 @@ fn ports_in_time_wait_are_churn() {
 }
 
 #[test]
+fn where_time_wait_is_taken_over_ports_are_used_up_within_the_second_that_takes() {
+    let churn = |reuse: u32, stamps: u32| {
+        let mut play = Play::new(4096);
+        play.knobs_but(4096, 1, |knobs| {
+            knobs.tw_reuse = Some(reuse);
+            knobs.timestamps = Some(stamps);
+        });
+        play.send(200, refused(1));
+        let seen = survey(95, vec![holders(0, 95)], vec![lane(DB, 100, 95)]);
+        play.send(210, Kind::PortSurvey(Box::new(seen)));
+        let finding = play.only().clone();
+        let commands: Vec<_> = finding.remedy.iter().filter_map(|remedy| remedy.command.clone()).collect();
+        (finding.explanation, commands)
+    };
+    let (text, commands) = churn(1, 1);
+    assert!(text.contains("tcp_tw_reuse is 1") && text.contains("used up faster"), "{text}");
+    assert_eq!(commands, [""; 0]);
+    let (text, commands) = churn(1, 0);
+    assert!(text.contains("tcp_timestamps is 0"), "{text}");
+    assert_eq!(commands, ["sysctl -w net.ipv4.tcp_timestamps=1"]);
+    // 2 is for the loopback device alone.
+    let (text, commands) = churn(2, 1);
+    assert!(text.ends_with("keeps its port for 60 s"), "{text}");
+    assert_eq!(commands, ["sysctl -w net.ipv4.tcp_tw_reuse=1"]);
+}
+
+#[test]
 fn a_port_bound_first_serves_one_destination_alone() {
     let seen = survey(0, vec![holders(8, 100)], vec![lane(DB, 50, 0), lane(WEB, 50, 0)]);
     let finding = told(bind_refused(), vec![counts(8, 0, 100, 100, 0)], seen);

@@ -19,6 +19,7 @@ use std::os::fd::AsRawFd;
 use super::netns::{Netns, NetnsError};
 use crate::event::{Family, SocketState};
 use netlink::Dump as NetlinkDump;
+use wire::Ports;
 
 /// A running timer of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,6 +173,11 @@ impl States {
         Self(states.iter().fold(0, |mask, state| mask | 1_u32.checked_shl(*state as u32).unwrap_or(0)))
     }
 
+    /// Whether sockets that are bound and nothing else are among them.
+    pub fn have_bound_only(self) -> bool {
+        self.0 & Self::BOUND_INACTIVE != 0
+    }
+
     /// These and those.
     #[must_use]
     pub fn and(self, more: Self) -> Self {
@@ -303,8 +309,32 @@ impl SockDiag {
         let mut found: Vec<DiagSocket> = Vec::new();
         let mut seen = HashSet::new();
         for family in [Family::V4, Family::V6] {
-            self.dump.run(family, states.0, Some(&(port..=port)), true, &mut |socket: DiagSocket| {
-                if seen.insert((socket.cookie, socket.local, socket.remote)) {
+            self.dump.run(
+                family,
+                states.0,
+                Some(&Ports::Local(port..=port)),
+                true,
+                &mut |socket: DiagSocket| {
+                    if seen.insert((socket.cookie, socket.local, socket.remote)) {
+                        found.push(socket);
+                    }
+                },
+            )?;
+        }
+        Ok(found)
+    }
+
+    /// Sockets in these states that are connected, or are being connected, to `port`.
+    ///
+    /// # Errors
+    /// See [`SockDiagError`].
+    pub fn connected_to(&mut self, port: u16, states: States) -> Result<Vec<DiagSocket>, SockDiagError> {
+        let mut found: Vec<DiagSocket> = Vec::new();
+        let mut seen = HashSet::new();
+        for family in [Family::V4, Family::V6] {
+            let ports = Ports::Remote(port..=port);
+            self.dump.run(family, states.0, Some(&ports), false, &mut |socket: DiagSocket| {
+                if seen.insert(socket.cookie) {
                     found.push(socket);
                 }
             })?;
@@ -357,7 +387,8 @@ impl SockDiag {
         query: &Query,
         mut take: impl FnMut(DiagSocket),
     ) -> Result<bool, SockDiagError> {
-        self.dump.run(family, query.states.0, query.ports.as_ref(), false, &mut take)
+        let ports = query.ports.clone().map(Ports::Local);
+        self.dump.run(family, query.states.0, ports.as_ref(), false, &mut take)
     }
 }
 

@@ -1,7 +1,6 @@
 //! One netlink conversation: a request, then datagrams until the kernel says done.
 
 use std::io;
-use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -12,7 +11,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
-use super::wire::{self, Message};
+use super::wire::{self, Message, Ports};
 use super::{DiagSocket, Family, SockDiagError};
 use crate::host::netns::{Netns, in_netns};
 
@@ -45,7 +44,7 @@ impl Dump {
         &mut self,
         family: Family,
         states: u32,
-        ports: Option<&RangeInclusive<u16>>,
+        ports: Option<&Ports>,
         ages: bool,
         take: &mut impl FnMut(DiagSocket),
     ) -> Result<bool, SockDiagError> {
@@ -64,7 +63,7 @@ impl Dump {
         socket: &OwnedFd,
         family: Family,
         states: u32,
-        ports: Option<&RangeInclusive<u16>>,
+        ports: Option<&Ports>,
         ages: bool,
         take: &mut impl FnMut(DiagSocket),
     ) -> Result<bool, SockDiagError> {

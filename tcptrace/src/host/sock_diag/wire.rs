@@ -35,6 +35,17 @@ const SK_MEMINFO_DROPS: usize = 8;
 
 const BC_S_GE: u8 = 2;
 const BC_S_LE: u8 = 3;
+const BC_D_GE: u8 = 4;
+const BC_D_LE: u8 = 5;
+
+/// Ports that a socket must have to be listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ports {
+    /// Its own.
+    Local(RangeInclusive<u16>),
+    /// Its peer's.
+    Remote(RangeInclusive<u16>),
+}
 
 /// One netlink message of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,15 +78,9 @@ pub struct Malformed(&'static str);
 
 /// A dump request for TCP sockets of one family.
 ///
-/// `states` is a mask of `1 << state`; `ports` restricts to local ports in that range, decided by the kernel. With `ages`, the
+/// `states` is a mask of `1 << state`; `ports` restricts to ports in that range, decided by the kernel. With `ages`, the
 /// kernel tells when each connection last heard of its peer, for which it locks each socket.
-pub fn request(
-    family: Family,
-    states: u32,
-    ports: Option<&RangeInclusive<u16>>,
-    ages: bool,
-    sequence: u32,
-) -> Vec<u8> {
+pub fn request(family: Family, states: u32, ports: Option<&Ports>, ages: bool, sequence: u32) -> Vec<u8> {
     let mut body = Vec::with_capacity(REQUEST_LEN + 24);
     body.push(family.number());
     body.push(IPPROTO_TCP);
@@ -84,7 +89,7 @@ pub fn request(
     body.extend(states.to_ne_bytes());
     body.extend([0; 48]); // struct inet_diag_sockid: any
     if let Some(ports) = ports {
-        let code = port_filter(*ports.start(), *ports.end());
+        let code = port_filter(ports);
         body.extend(u16::try_from(4 + code.len()).unwrap_or(0).to_ne_bytes());
         body.extend(INET_DIAG_REQ_BYTECODE.to_ne_bytes());
         body.extend(code);
@@ -101,12 +106,16 @@ pub fn request(
 
 const IPPROTO_TCP: u8 = 6;
 
-/// Filter program (`struct inet_diag_bc_op`): local port ≥ first and ≤ last. A comparison is two operations long, the
+/// Filter program (`struct inet_diag_bc_op`): port ≥ first and ≤ last. A comparison is two operations long, the
 /// second carrying the port; a jump to four bytes past the end rejects.
-fn port_filter(first: u16, last: u16) -> Vec<u8> {
+fn port_filter(ports: &Ports) -> Vec<u8> {
+    let (at_least, at_most, range) = match ports {
+        Ports::Local(range) => (BC_S_GE, BC_S_LE, range),
+        Ports::Remote(range) => (BC_D_GE, BC_D_LE, range),
+    };
     const COMPARISON: u8 = 8;
     let mut code = Vec::with_capacity(16);
-    for (operation, port, to_reject) in [(BC_S_GE, first, 20u16), (BC_S_LE, last, 12)] {
+    for (operation, port, to_reject) in [(at_least, *range.start(), 20u16), (at_most, *range.end(), 12)] {
         code.push(operation);
         code.push(COMPARISON);
         code.extend(to_reject.to_ne_bytes());
@@ -398,7 +407,7 @@ mod tests {
 
     #[test]
     fn requests_are_laid_out_as_the_kernel_reads_them() {
-        let request = request(Family::V4, 1 << 10, Some(&(80..=90)), true, 3);
+        let request = request(Family::V4, 1 << 10, Some(&Ports::Local(80..=90)), true, 3);
         assert_eq!(request.len(), 16 + 56 + 4 + 16);
         assert_eq!(request[..4], 92u32.to_ne_bytes());
         // INET_DIAG_SKMEMINFO and INET_DIAG_INFO.

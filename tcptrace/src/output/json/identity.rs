@@ -100,7 +100,7 @@ pub struct Container {
     pub id: Option<String>,
     /// Uid of its Kubernetes pod, or id of its Podman pod.
     pub pod: Option<String>,
-    /// Kubernetes namespace. Control groups do not name it: null unless it was learnt otherwise.
+    /// Its Kubernetes namespace, by the kubelet's directory of the pod's logs (`/var/log/pods/NAMESPACE_POD_UID`); null if there is none.
     pub namespace: Option<String>,
     /// Innermost systemd service or scope: inside a container that runs systemd, the unit inside.
     pub unit: Option<String>,
@@ -116,7 +116,7 @@ impl Container {
             engine: container.map(|(engine, _)| engine.to_owned()),
             id: container.map(|(_, id)| id.to_owned()),
             pod: details.pod.clone(),
-            namespace: None,
+            namespace: details.namespace.clone(),
             unit: details.unit.clone().or_else(unit),
         };
         (of != Self::default()).then_some(of)
@@ -139,7 +139,7 @@ impl fmt::Display for Container {
 pub struct Netns {
     /// Inode number of its file, as `readlink /proc/PID/ns/net` shows it.
     pub id: u32,
-    /// Its name in `/run/netns`; null if it has none, or that was not looked up (traces do not).
+    /// The name that it is mounted by (`blue` for `/run/netns/blue`); null if it has none, or none was seen.
     pub name: Option<String>,
 }
 
@@ -328,7 +328,7 @@ impl From<&Party> for Subject {
             port: party.address.map(|address| address.port()).or(party.port),
             device: party.device.clone(),
             remote: party.remote.map(Endpoint::from),
-            netns: party.netns.map(Netns::from),
+            netns: party.netns.map(|id| Netns::named(id, party.netns_name.as_deref())),
             process: party.process.as_ref().map(Process::of),
             confidence: party.process.as_ref().map(|process| process.confidence),
             also: party.process.iter().flat_map(|process| &process.also).map(Process::from).collect(),

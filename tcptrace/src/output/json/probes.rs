@@ -23,6 +23,9 @@ pub struct ProbeLine {
     pub not_tried: Option<String>,
     /// How often the program ran in the self-test; programs with several attachments count them together.
     pub runs: Option<u64>,
+    /// How many instructions the kernel's verifier went through before it allowed the program; null before 5.16, which does not
+    /// tell. The start waits for this work.
+    pub verified_instructions: Option<u64>,
 }
 
 /// A record of the self-test of which everything is known.

@@ -398,13 +398,25 @@ pub struct TimesChangeLine {
 pub fn lines(metadata: &Metadata, condition: &Condition, report: &Report) -> Vec<(Timestamp, Line)> {
     let mut lines: Vec<Line> = vec![recording(metadata, condition, report).into()];
     lines.extend(report.verdicts.iter().map(|of| finding(of).into()));
-    lines.extend(report.listeners.iter().map(|of| ListenerReportLine::from(of).into()));
+    let named = |netns: Netns| Netns::named(netns.id, report.netns_names.get(&netns.id).map(String::as_str));
+    lines.extend(report.listeners.iter().map(|of| {
+        let mut line = ListenerReportLine::from(of);
+        line.subject.netns = line.subject.netns.map(named);
+        line.into()
+    }));
     lines.extend(report.users.iter().map(|of| PortUserLine::from(of).into()));
-    lines.extend(report.port_spaces.iter().map(|of| PortSpaceLine::from(of).into()));
+    lines.extend(report.port_spaces.iter().map(|of| {
+        let line = PortSpaceLine::from(of);
+        PortSpaceLine { netns: named(line.netns.clone()), ..line }.into()
+    }));
     lines.extend(report.destinations.iter().map(|of| DestinationLine::from(of).into()));
     lines.extend(report.networks.iter().map(|of| NetworkLine::from(of).into()));
     if let Some((question, holdings)) = &report.holdings {
-        lines.extend(holdings.iter().map(|of| port_holder(question, of).into()));
+        lines.extend(holdings.iter().map(|of| {
+            let mut line = port_holder(question, of);
+            line.subject.netns = line.subject.netns.map(named);
+            line.into()
+        }));
     }
     lines.extend(report.gaps.iter().map(|of| GapLine::from(of).into()));
     lines.extend(report.losses.iter().map(|of| LostLine::from(of).into()));
@@ -659,7 +671,7 @@ impl From<&Stall> for StallLine {
         Self {
             client_recording: of.client_recording.clone(),
             client: of.client_process.as_ref().map(Process::from).unwrap_or_default(),
-            client_netns: of.client_netns.into(),
+            client_netns: Netns::named(of.client_netns, of.client_netns_name.as_deref()),
             destination: of.destination.into(),
             client_finding: of.client_finding,
             stalled: of.stalled,

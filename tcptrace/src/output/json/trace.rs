@@ -152,7 +152,7 @@ impl From<&EventLine> for EventOutput {
     fn from(of: &EventLine) -> Self {
         Self {
             event: of.event,
-            netns: of.netns.into(),
+            netns: Netns::named(of.netns, of.netns_name.as_deref()),
             process: of.process.as_ref().map(Process::of),
             local: of.local.into(),
             remote: of.remote.map(Endpoint::from),
@@ -225,7 +225,7 @@ pub struct ReconciliationLine {
 impl From<&Reconciliation> for ReconciliationLine {
     fn from(of: &Reconciliation) -> Self {
         Self {
-            netns: of.netns.into(),
+            netns: Netns::named(of.netns, of.netns_name.as_deref()),
             counter: of.counter,
             kernel: of.kernel,
             observed: of.observed,

@@ -9,7 +9,7 @@ use super::SummaryLine;
 use super::finding::RemedyLine;
 use super::identity::{Missing, Netns};
 use crate::finding::Confidence;
-use crate::why::{Answer, Facts, Found, Step};
+use crate::why::{Answer, Facts, Found, Place, Step};
 
 /// What was asked about, as the user wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -102,6 +102,10 @@ impl From<&Step> for StepLine {
     }
 }
 
+fn netns(of: &Place) -> Netns {
+    Netns::named(of.netns, of.name.as_deref())
+}
+
 impl WhyLine {
     /// Of one address of `facts`.
     pub fn of(facts: &Facts, answer: &Answer) -> Self {
@@ -112,8 +116,8 @@ impl WhyLine {
             target: target(facts),
             address: answer.address.ip(),
             port: answer.address.port(),
-            netns: facts.client.netns.into(),
-            server_netns: server.map(|server| server.netns.into()),
+            netns: netns(&facts.client),
+            server_netns: server.map(netns),
             steps: answer.steps.iter().map(StepLine::from).collect(),
             healthy: answer.healthy,
             verdict: answer.verdict.verdict,

@@ -69,6 +69,16 @@ impl Kind {
             Self::SyscallTracepoint => "tracepoint",
         }
     }
+
+    /// Whether the kernel needs the same for both: trampolines, or kprobes.
+    pub(super) const fn is_like(self, other: Self) -> bool {
+        match self {
+            Self::Fentry | Self::Fexit => matches!(other, Self::Fentry | Self::Fexit),
+            Self::Kprobe | Self::Kretprobe => matches!(other, Self::Kprobe | Self::Kretprobe),
+            Self::BtfTracepoint => matches!(other, Self::BtfTracepoint),
+            Self::SyscallTracepoint => matches!(other, Self::SyscallTracepoint),
+        }
+    }
 }
 
 /// One attachment: a program of the eBPF object, and what it attaches to.

@@ -7,11 +7,11 @@ use proptest::prelude::*;
 use crate::event::{
     Accept, AcceptFail, Acceptor, AckDrop, AckDropCause, BindFail, BindStage, CalledAddress, CgroupFacts,
     Connect, ConnectResult, ConnectSample, ConnectTotals, ConntrackFacts, CounterSample, Coverage,
-    DestinationUse, Device, Distribution, DropFacts, Endpoints, Enqueue, EnqueuedBy, Family, FoundRule,
-    HandshakeDrop, HolderReport, How, Ipv6Off, Kind, KnobSample, Listen, ListenerClosed, ListenerRef,
-    ListenerReport, ListenerSample, ListenerTotals, LossPlace, Lost, NeighbourFacts, NetfilterQueue,
-    NoListener, NoPort, Owner, OwnerConfidence, Packet, PortHolders, PortRange, PortReleased, PortSurvey,
-    PortTaken, PortUse, PrefixSample, ProcessDetails, ProcessInfo, ProcessState, ReportedHolder,
+    DestinationUse, Device, Distribution, DropFacts, Endpoints, Enqueue, EnqueuedBy, Family, Found,
+    FoundRule, HandshakeDrop, Holder, HolderReport, How, Ipv6Off, Kind, KnobSample, Listen, ListenerClosed,
+    ListenerRef, ListenerReport, ListenerSample, ListenerTotals, LossPlace, Lost, NeighbourFacts,
+    NetfilterQueue, NoListener, NoPort, Owner, OwnerConfidence, Packet, PortHolders, PortRange, PortReleased,
+    PortSurvey, PortTaken, PortUse, PrefixSample, ProcessDetails, ProcessInfo, ProcessState, ReportedHolder,
     ReportedListener, RequestEnd, RequestEnding, RetransmitCause, RuleDeed, RuleFacts, SampleSource,
     SocketOptions, SocketOwner, SocketState, Syn, SynAckRetransmit, SynAnswer, SynDrop, SynDropCause, Task,
     Timestamp, UnusableAddress, Watch,
@@ -133,7 +133,20 @@ fn any_how() -> impl Strategy<Value = How> {
     prop::sample::select(vec![How::Unknown, How::Bind, How::BindAny, How::Connect, How::ListenAny])
 }
 
-pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
+fn any_holder(endpoints: Endpoints, sk: u64) -> Holder {
+    Holder {
+        endpoints,
+        taker: None,
+        sk,
+        inode: 3,
+        uid: None,
+        state: SocketState::Listen,
+        options: Some(SocketOptions::NONE),
+        found: Found::BindHash,
+    }
+}
+
+pub(crate) fn any_kind() -> impl Strategy<Value = Kind> {
     let answers = vec![SynAnswer::Request, SynAnswer::Cookie, SynAnswer::FastOpen];
     let syn_causes = vec![
         SynDropCause::AcceptQueue,
@@ -274,7 +287,7 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                 holders_met: 1,
                 reuse_state: None,
                 own_range: Some(PortRange { first: 40000, last: 40009 }),
-                holders: Vec::new(),
+                holders: vec![any_holder(endpoints, sk ^ 1)],
                 addresses: Some(vec![[127, 0, 0, 1].into()]),
                 unusable: Some(UnusableAddress { device: "eth0".into(), prefix: 64, duplicate: true }),
                 ipv6_off: Some(Ipv6Off { devices: vec!["lo".into()], everywhere: true }),
@@ -310,6 +323,7 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
         }),
         any::<(u32, Option<u32>)>().prop_map(|(netns, somaxconn)| Kind::KnobSample(Box::new(KnobSample {
             netns,
+            name: somaxconn.map(|number| format!("blue{number}")),
             somaxconn,
             ..KnobSample::default()
         }))),
@@ -326,7 +340,12 @@ pub(super) fn any_kind() -> impl Strategy<Value = Kind> {
                 uid,
                 container: Some(text.clone()),
                 netns: None,
-                details: ProcessDetails { exe: Some(text), pod: None, unit: Some("a.service".to_owned()) },
+                details: ProcessDetails {
+                    exe: Some(text),
+                    pod: None,
+                    namespace: Some("shop".to_owned()),
+                    unit: Some("a.service".to_owned()),
+                },
             }))
         }),
         (any_endpoints(), any::<(u64, u64, u32)>(), ".{0,16}").prop_map(

@@ -15,7 +15,8 @@ use crate::event::{
     SynDropCause, Timestamp,
 };
 
-use arbitrary::{KINDS, any_kind, name_of};
+pub(crate) use arbitrary::any_kind;
+use arbitrary::{KINDS, name_of};
 
 use super::export::{Format, export};
 use super::get::Rows;

@@ -1,4 +1,5 @@
-//! A browser's connects: to two addresses in a race of which one is called off; and a scanner's, which knock and go.
+//! A browser's connects: to two addresses in a race of which one is called off; a scanner's, which knock and go; and a load balancer's,
+//! which only look whether there is an answer.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -6,9 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{SockFlag, getsockopt, sockopt};
+use nix::sys::socket::{SockFlag, getsockopt, setsockopt, sockopt};
 
-use super::order::{Race, Visits};
+use super::order::{Check, Race, Visits};
 use super::{sockets, web};
 
 /// How long a browser waits before it calls both addresses broken.
@@ -86,4 +87,21 @@ pub(super) fn knock(at: &[SocketAddr]) -> io::Result<Vec<i32>> {
         });
     }
     Ok(answers)
+}
+
+/// Health checks as HAProxy makes them: without quick ACKs the answer is not acknowledged at once, and the reset comes before that.
+pub(super) fn check(order: &Check) -> io::Result<()> {
+    for _ in 0..order.times {
+        let socket = sockets::tcp(order.to, SockFlag::SOCK_NONBLOCK)?;
+        setsockopt(&socket, sockets::QuickAck, &false)?;
+        sockets::reset_on_close(&socket)?;
+        sockets::start_connect(&socket, order.to)?;
+        let answered = [socket];
+        if winner(&answered, PATIENCE)?.is_none() {
+            return Err(io::Error::other("a health check is not answered"));
+        }
+        drop(answered);
+        std::thread::sleep(Duration::from_millis(order.every_ms));
+    }
+    Ok(())
 }

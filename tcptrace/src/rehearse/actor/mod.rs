@@ -46,8 +46,8 @@ use super::error::{During, Error, Result};
 use super::namespace::Namespace;
 pub(super) use bind::can_confine;
 pub(super) use order::{
-    Accepting, Bind, BindAttempt, Crowd, CrowdTally, Damaged, Door, Guard, Habit, Hello, Load, Manner, Order,
-    Place, Race, Redial, Reply, Stamp, Storm, Take, Taken, Tally, Visit, Visits,
+    Accepting, Bind, BindAttempt, Check, Crowd, CrowdTally, Damaged, Door, Guard, Habit, Hello, Load, Manner,
+    Order, Place, Race, Redial, Reply, Stamp, Storm, Take, Taken, Tally, Visit, Visits,
 };
 pub use puppet::actor_main;
 pub(super) use puppet::raise_fd_limit;

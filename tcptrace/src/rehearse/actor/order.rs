@@ -66,6 +66,8 @@ pub(in crate::rehearse) enum Order {
     Race(Race),
     /// Try to connect and close at once; answers the errno for each address, 0 for a connection.
     Knock { at: Vec<SocketAddr> },
+    /// Look whether a server listens, as load balancers do: connect, and reset as soon as it answers, without completing the handshake.
+    Check(Check),
     /// Connect from a port of its own, to the same destination again and again; answers the errno of each time, 0 for a
     /// connection.
     Redial(Redial),
@@ -296,6 +298,14 @@ pub(in crate::rehearse) struct Race {
     pub(in crate::rehearse) second: SocketAddr,
     /// 0: both are called at once.
     pub(in crate::rehearse) head_start_ms: u64,
+    pub(in crate::rehearse) times: usize,
+    pub(in crate::rehearse) every_ms: u64,
+}
+
+/// Health checks of a load balancer, one after the other.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(in crate::rehearse) struct Check {
+    pub(in crate::rehearse) to: SocketAddr,
     pub(in crate::rehearse) times: usize,
     pub(in crate::rehearse) every_ms: u64,
 }

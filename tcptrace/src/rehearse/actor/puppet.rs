@@ -251,6 +251,10 @@ impl Puppet {
             Order::Visit(order) => serde_json::to_value(web::visit(&order)?)?,
             Order::Race(order) => serde_json::to_value(browser::race(&order)?)?,
             Order::Knock { at } => serde_json::to_value(browser::knock(&at)?)?,
+            Order::Check(order) => {
+                browser::check(&order)?;
+                Value::Null
+            }
             Order::Redial(order) => {
                 let (answers, kept) = redial::redial(&order)?;
                 self.kept.extend(kept);

@@ -26,6 +26,11 @@ sockopt_impl!(
 );
 
 sockopt_impl!(
+    /// Acknowledge at once.
+    QuickAck, SetOnly, libc::IPPROTO_TCP, libc::TCP_QUICKACK, bool
+);
+
+sockopt_impl!(
     /// bind() to port 0 leaves the port to connect().
     LatePort, SetOnly, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, bool
 );

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::{Entry, Family, Incident, Options, Variant, facts, open};
-use crate::rehearse::actor::{Actor, Door, Habit, Load, Order, Race, Visit, Visits};
+use crate::rehearse::actor::{Actor, Check, Door, Habit, Load, Order, Race, Visit, Visits};
 use crate::rehearse::counters::{self, grown};
 use crate::rehearse::error::{During, Error, Result};
 use crate::rehearse::namespace::Namespace;
@@ -51,6 +51,10 @@ pub(super) const ENTRY: Entry = Entry {
             summary: "a hundred network namespaces come and go, each with a connection",
         },
         Variant { name: "happy-eyeballs", summary: "connects race for two addresses, and one is called off" },
+        Variant {
+            name: "health-checks",
+            summary: "a load balancer looks again and again whether the server listens, and resets before the handshake is complete",
+        },
         Variant {
             name: "second-tracer",
             summary: "another tracer attaches while the server sleeps in accept()",
@@ -108,7 +112,7 @@ impl Recipe {
             "mptcp" => Self { habit: Habit::Mptcp, ..single },
             "reuseport-even" => Self { members: 4, workers: 1, habit: Habit::Short, ..single },
             "attach-loaded" => Self { part_ms: ENDLESS_MS, every_ms: 40, ..single },
-            "port-scan" | "namespaces" | "second-tracer" => single,
+            "port-scan" | "namespaces" | "second-tracer" | "health-checks" => single,
             "happy-eyeballs" => Self { layout: Layout::Pair, ..single },
             _ => basic,
         }
@@ -183,6 +187,7 @@ impl Healthy {
             "port-scan" => self.scan()?,
             "namespaces" => self.populate()?,
             "happy-eyeballs" => self.browse()?,
+            "health-checks" => self.check()?,
             "attach-loaded" => {
                 self.stage.cancel().sleep(Duration::from_secs(4))?;
                 json!({ "load_goes_on": true })
@@ -204,6 +209,24 @@ impl Healthy {
             return Err(Error::NotStaged(format!("the scanner's connects came out as {answers:?}")));
         }
         Ok(json!({ "closed_ports": refused }))
+    }
+
+    /// A load balancer that looks after the server.
+    fn check(&mut self) -> Result<Value> {
+        const CHECKS: usize = 60;
+        let mut balancer = self.stage.start_client("tt-balancer")?;
+        let to = self.options.family.call(&self.stage, PORT);
+        let before = self.stage.counters()?;
+        balancer.ask::<()>(&Order::Check(Check { to, times: CHECKS, every_ms: 40 }))?;
+        self.others.push(balancer);
+        let after = self.stage.counters()?;
+        let reset = grown(&counters::growth(&before, &after), "EmbryonicRsts")?;
+        if reset < CHECKS as u64 {
+            return Err(Error::NotStaged(format!(
+                "{reset} of {CHECKS} checks were reset during the handshake"
+            )));
+        }
+        Ok(json!({ "checks": CHECKS, "reset_during_handshake": reset }))
     }
 
     /// Namespaces come and go, each with a server and a client of its own.

@@ -1,5 +1,7 @@
 //! `listener-closed`: a server closes its listening socket while connections wait in its queue; they are reset.
 
+mod workers;
+
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -12,6 +14,7 @@ use crate::rehearse::counters::{self, grown};
 use crate::rehearse::error::{Error, Result};
 use crate::rehearse::stage::{Layout, Stage};
 use crate::rehearse::truth::{Allowed, Expectation, GroundTruth, Party};
+use workers::Fate;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "listener-closed",
@@ -26,6 +29,18 @@ pub(super) const ENTRY: Entry = Entry {
         Variant {
             name: "io-uring",
             summary: "the server is ended, and its io_uring keeps the socket: a thread of the kernel closes it",
+        },
+        Variant {
+            name: "worker-killed",
+            summary: "one of four workers that share the port (SO_REUSEPORT) is killed under load, and replaced",
+        },
+        Variant {
+            name: "worker-closed",
+            summary: "a worker joins such a group under load, closes its listener again, and lives on",
+        },
+        Variant {
+            name: "worker-migrated",
+            summary: "no finding: as worker-killed, but the others take over its queue (tcp_migrate_req=1, since 5.14)",
         },
         Variant { name: "io-uring-close", summary: "the same thread closes it, for a server that lives on" },
     ],
@@ -56,6 +71,9 @@ impl ListenerClosed {
     fn new(variant: &'static Variant, options: Options) -> Result<Self> {
         let stage = options.stage(Layout::Loopback)?;
         stage.set_sysctl("net.core.somaxconn", 4096)?;
+        if let Some(fate) = Fate::of(variant.name) {
+            fate.set(&stage)?;
+        }
         Ok(Self { variant, options, server: None, others: Vec::new(), stage })
     }
 
@@ -90,6 +108,9 @@ impl Incident for ListenerClosed {
     }
 
     fn describe(&self) -> String {
+        if let Some(fate) = Fate::of(self.variant.name) {
+            return workers::describe(self.options.family, fate);
+        }
         let how = match self.variant.name {
             "close" | "restart" => "closes the socket",
             "io-uring-close" => "closes the socket and the io_uring that keeps it",
@@ -108,13 +129,18 @@ impl Incident for ListenerClosed {
     }
 
     fn prepare(&mut self) -> Result<()> {
-        if self.options.older {
+        if self.options.older && Fate::of(self.variant.name).is_none() {
             self.server = Some(self.open_for_business()?);
         }
         Ok(())
     }
 
     fn play(&mut self) -> Result<GroundTruth> {
+        if let Some(fate) = Fate::of(self.variant.name) {
+            let (truth, actors) = workers::play(&self.stage, self.options.family, self.variant.name, fate)?;
+            self.others = actors;
+            return Ok(truth);
+        }
         let (by_ring, lives_on) = (self.by_ring(), self.lives_on());
         let (stage, family) = (&self.stage, self.options.family);
         let before = stage.counters()?;

@@ -4,12 +4,13 @@
 //! in the real incidents.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::{Entry, Incident, Options, Variant, facts, open};
 use crate::rehearse::actor::{Actor, BindAttempt, Door, Order, Take, Taken, have_own_ranges};
-use crate::rehearse::counters;
+use crate::rehearse::counters::{self, Counters};
 use crate::rehearse::error::{Error, Result};
 use crate::rehearse::stage::{Layout, Stage};
 use crate::rehearse::truth::{Allowed, Expectation, GroundTruth, Party};
@@ -34,6 +35,18 @@ pub(super) const ENTRY: Entry = Entry {
             summary: "a client gives its sockets a range of their own, which is used up (since 6.3)",
         },
         Variant {
+            name: "reuse",
+            summary: "no finding: as churn, with more connections than ports, and connect() may take over what is in TIME_WAIT (tcp_tw_reuse=1)",
+        },
+        Variant {
+            name: "reuse-loopback",
+            summary: "no finding: the same with the kernel's default, which allows that on the loopback device (tcp_tw_reuse=2)",
+        },
+        Variant {
+            name: "reuse-too-fast",
+            summary: "the same, but all ports are used within a second, for which each is kept all the same",
+        },
+        Variant {
             name: "bind-any",
             summary: "a process binds sockets to port 0; a server's bind() gets none",
         },
@@ -47,6 +60,9 @@ const FIRST: usize = 20_000;
 
 /// A socket's own range: so many of the first.
 const OWN: u16 = 4;
+
+/// How often a port is wanted in vain.
+const ATTEMPTS: usize = 3;
 
 /// Where the clients' servers are: not in the range.
 const UPSTREAM: u16 = 7000;
@@ -70,7 +86,12 @@ impl PortExhaustion {
         let stage = options.stage(Layout::Loopback)?;
         stage.set_sysctl("net.ipv4.ip_local_port_range", format!("{FIRST} {}", FIRST + PORTS - 1))?;
         // The default lets connect() take over TIME_WAIT on loopback, as it does not elsewhere.
-        stage.set_sysctl("net.ipv4.tcp_tw_reuse", 0)?;
+        let reuse = match variant.name {
+            "reuse" | "reuse-too-fast" => 1,
+            "reuse-loopback" => 2,
+            _ => 0,
+        };
+        stage.set_sysctl("net.ipv4.tcp_tw_reuse", reuse)?;
         Ok(Self { variant, options, takers: Vec::new(), upstreams: Vec::new(), requester: None, stage })
     }
 
@@ -102,6 +123,28 @@ impl PortExhaustion {
         Ok(())
     }
 
+    /// Whether each connection gets a port, though there are more of them than ports.
+    fn is_enough(&self) -> bool {
+        matches!(self.variant.name, "reuse" | "reuse-loopback")
+    }
+
+    /// More connections than ports were made, and none failed.
+    fn none_was_wanting(&self, before: &Counters) -> Result<GroundTruth> {
+        let after = self.stage.settled_counters()?;
+        // Counted where connect() takes over a port in TIME_WAIT.
+        let taken_over = |counters: &Counters| counters.get("TWRecycled").copied().unwrap_or_default();
+        let reused = taken_over(&after).saturating_sub(taken_over(before));
+        if reused < PORTS as u64 {
+            return Err(Error::NotStaged(format!("{reused} ports in TIME_WAIT were taken over")));
+        }
+        Ok(GroundTruth {
+            actors: self.takers.iter().chain(&self.upstreams).map(|actor| actor.identity().clone()).collect(),
+            facts: facts(json!({ "capacity": PORTS, "connections": PORTS * 3, "reused": reused })),
+            counters: counters::growth(before, &after),
+            ..GroundTruth::of(ENTRY.name, self.variant.name, self.stage.netns_inode())
+        })
+    }
+
     /// All ports are taken.
     fn use_up(&mut self) -> Result<()> {
         for port in [UPSTREAM, OTHER] {
@@ -116,6 +159,15 @@ impl PortExhaustion {
             "leak" => self.taker("tt-leaker", &[self.take(vec![to], PORTS, 150)]),
             "churn" => {
                 let order = Take { close: true, ..self.take(vec![to], PORTS, 20) };
+                self.taker("tt-client", &[order])
+            }
+            // A port is free for the next connection when it has been in TIME_WAIT for a second: each is wanted after two.
+            "reuse" | "reuse-loopback" => {
+                let order = Take { close: true, ..self.take(vec![to], PORTS * 3, 50) };
+                self.taker("tt-client", &[order])
+            }
+            "reuse-too-fast" => {
+                let order = Take { close: true, ..self.take(vec![to], PORTS, 0) };
                 self.taker("tt-client", &[order])
             }
             "bind-before-connect" => {
@@ -154,14 +206,16 @@ impl PortExhaustion {
         }
         // The client that left TIME_WAIT behind is the one that goes on; elsewhere it is an innocent.
         let mut requester = match self.variant.name {
-            "churn" | "bind-before-connect" | "own-range" => self.takers.remove(0),
+            "churn" | "reuse-too-fast" | "bind-before-connect" | "own-range" => self.takers.remove(0),
             _ => self.stage.start_client("tt-victim")?,
         };
+        // Within the second in which there is none.
+        let pause_ms = if self.variant.name == "reuse-too-fast" { 10 } else { 400 };
         let mut failed = None;
-        for _ in 0..3 {
+        for _ in 0..ATTEMPTS {
             let taken: Taken = requester.ask(&Order::Take(order.clone()))?;
             failed = taken.failed;
-            self.stage.cancel().sleep(std::time::Duration::from_millis(400))?;
+            self.stage.cancel().sleep(Duration::from_millis(pause_ms))?;
         }
         if self.variant.name == "hot-destination" {
             let order = self.take(vec![self.to(OTHER)], 1, 0);
@@ -189,7 +243,7 @@ impl Incident for PortExhaustion {
         let last = FIRST + PORTS - 1;
         let taken = match self.variant.name {
             "leak" => format!("tt-leaker opens a connection to {to} now and then, and closes none."),
-            "churn" => {
+            "churn" | "reuse" | "reuse-loopback" | "reuse-too-fast" => {
                 format!("tt-client opens connections to {to} and closes them: TIME_WAIT stays behind.")
             }
             "bind-before-connect" => format!("tt-client binds to port 0, then connects to {to} or {other}."),
@@ -198,7 +252,8 @@ impl Incident for PortExhaustion {
             "hot-destination" => format!("Three clients have connections to {to}, and a few to {other}."),
             _ => format!("Three clients have connections to {to}."),
         };
-        format!("Ports {FIRST} to {last} are ephemeral. {taken}\nThen one more port is wanted.")
+        let then = if self.is_enough() { "There is one for each." } else { "Then one more port is wanted." };
+        format!("Ports {FIRST} to {last} are ephemeral. {taken}\n{then}")
     }
 
     fn stage(&self) -> &Stage {
@@ -213,6 +268,9 @@ impl Incident for PortExhaustion {
         let before = self.stage.counters()?;
         if self.takers.is_empty() {
             self.use_up()?;
+        }
+        if self.is_enough() {
+            return self.none_was_wanting(&before);
         }
         let failed = self.want_one_more()?;
         let name = self.variant.name;
@@ -237,6 +295,7 @@ impl Incident for PortExhaustion {
             cause: match name {
                 "bind-any" => "leak",
                 "own-range" => "small-range",
+                "reuse-too-fast" => "churn",
                 name => name,
             },
             subject: Party {
@@ -247,7 +306,7 @@ impl Incident for PortExhaustion {
             requester: Some(Party { remote: (face == "connect").then_some(to), ..person(requester) }),
             // Nobody has what is in TIME_WAIT.
             holder: match name {
-                "churn" => None,
+                "churn" | "reuse-too-fast" => None,
                 "bind-before-connect" | "own-range" => Some(person(requester)),
                 _ => self.takers.first().map(person),
             },
@@ -266,7 +325,7 @@ impl Incident for PortExhaustion {
                 "errno": if face == "bind" { "EADDRINUSE" } else { "EADDRNOTAVAIL" },
                 "call": face,
                 "capacity": PORTS,
-                "attempts": 3,
+                "attempts": ATTEMPTS,
             })),
             counters: growth,
             ..GroundTruth::of(ENTRY.name, name, self.stage.netns_inode())

@@ -34,6 +34,8 @@ pub struct Stall {
     pub client_process: Option<Owner>,
     /// Network namespace of the clients.
     pub client_netns: u32,
+    /// Its name, if it has one.
+    pub client_netns_name: Option<String>,
     /// Where it connects to.
     pub destination: SocketAddr,
     /// What was found at the client about this destination.
@@ -222,6 +224,10 @@ impl Of<'_> {
                 .map_or_else(|| "unknown process".to_owned(), |((comm, pid), _)| format!("{comm}[{pid}]")),
             client_process: most.map(|((comm, pid), _)| Owner { pid: *pid, comm: comm.clone() }),
             client_netns: netns,
+            client_netns_name: self
+                .recordings
+                .get(client)
+                .and_then(|(_, of)| of.netns_names.get(&netns).cloned()),
             destination,
             client_finding: self.verdict_at_client().map(|(_, verdict)| verdict.finding.code),
             stalled: self.group.stalled,

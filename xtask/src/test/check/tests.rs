@@ -314,7 +314,7 @@ fn a_silent_probe_is_caught() {
         line(
             "probe",
             json!({"name": "fexit inet_csk_accept", "program": "accept", "observations": ["accept"],
-                "attached": true, "fired": fired, "not_tried": null, "runs": 1}),
+                "attached": true, "fired": fired, "not_tried": null, "runs": 1, "verified_instructions": 1454}),
         )
     };
     assert_eq!(run(probe(true)), Vec::<String>::new());
@@ -335,7 +335,7 @@ fn a_record_that_is_wrong_or_does_not_come_is_caught() {
         let probe = line(
             "probe",
             json!({"name": via, "program": "accept", "observations": ["accept"], "attached": true, "fired": true,
-                "not_tried": null, "runs": 1}),
+                "not_tried": null, "runs": 1, "verified_instructions": 1454}),
         );
         let text = format!("{coverage}\n{probe}\n{records}\n");
         problems(Judge::SelfTest, Tier::AutoByKprobe, text.as_bytes())

@@ -75,6 +75,10 @@ pub(super) fn obstruct(kind: Kind, stage: &Stage, ipv6: bool) -> Result<()> {
             let to = SocketAddr::new(stage.client_address(ipv6), port + PUBLISHED);
             stage.server().run(move || nft::translate(port, to))?.map_err(no_firewall)
         }
+        Kind::Redirected | Kind::RedirectedGone => {
+            let to = SocketAddr::new(stage.server_address(ipv6), port + PUBLISHED);
+            stage.server().run(move || nft::translate(port, to))?.map_err(no_firewall)
+        }
         Kind::RpFilter => detour(stage),
         Kind::OtherVrf => enter_vrf(stage, ipv6),
         Kind::NoWayBack => estrange(stage, ipv6),

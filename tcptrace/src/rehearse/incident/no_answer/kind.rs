@@ -32,10 +32,12 @@ pub(super) enum Kind {
     FarClosedPort,
     Published,
     PublishedGone,
+    Redirected,
+    RedirectedGone,
 }
 
 /// All of them, with their variants: the n-th is played on the n-th port.
-pub(super) const KINDS: [(Kind, Variant); 27] = [
+pub(super) const KINDS: [(Kind, Variant); 29] = [
     (Kind::ClosedPort, variant("closed-port", "nobody has ever listened on the port")),
     (Kind::ListenerExited, variant("listener-exited", "the server was ended a moment ago")),
     (Kind::WrongAddress, variant("wrong-address", "the server listens on the loopback address only")),
@@ -81,6 +83,20 @@ pub(super) const KINDS: [(Kind, Variant); 27] = [
         ),
     ),
     (Kind::OtherVrf, variant("other-vrf", "the server listens outside of the VRF that the SYNs come by")),
+    (
+        Kind::Redirected,
+        variant(
+            "redirected",
+            "the port is only translated to another one of the same host, where a server works",
+        ),
+    ),
+    (
+        Kind::RedirectedGone,
+        variant(
+            "redirected-gone",
+            "the port is translated to another one of the same host, whose server was ended",
+        ),
+    ),
 ];
 
 const fn variant(name: &'static str, summary: &'static str) -> Variant {
@@ -136,7 +152,9 @@ impl Kind {
             | Self::Upstream
             | Self::FarClosedPort
             | Self::Published
-            | Self::PublishedGone => true,
+            | Self::PublishedGone
+            | Self::Redirected
+            | Self::RedirectedGone => true,
             Self::WrongAddress
             | Self::OtherFamily
             | Self::OtherDevice
@@ -179,21 +197,32 @@ impl Kind {
                 | Self::OtherNetns
                 | Self::FarClosedPort
                 | Self::PublishedGone
+                | Self::RedirectedGone
         )
     }
 
     /// Whether it works only by a translation, for which the kernel tracks every connection of the namespace: it is not played
     /// beside the others.
     pub(super) fn is_translated(self) -> bool {
-        matches!(self, Self::Published | Self::PublishedGone)
+        matches!(self, Self::Published | Self::PublishedGone | Self::Redirected | Self::RedirectedGone)
+    }
+
+    /// Whether the connects succeed: the only server that is to serve.
+    pub(super) fn works(self) -> bool {
+        matches!(self, Self::Published | Self::Redirected)
+    }
+
+    /// Whether its server is ended before anybody calls.
+    pub(super) fn loses_its_server(self) -> bool {
+        matches!(self, Self::ListenerExited | Self::PublishedGone | Self::RedirectedGone)
     }
 
     /// What `tcptrace why` must answer.
     pub(super) fn verdict(self) -> &'static str {
         match self {
             Self::ClosedPort | Self::FarClosedPort | Self::PublishedGone => "no-listener",
-            Self::Published => "answers",
-            Self::ListenerExited => "listener-exited",
+            Self::Published | Self::Redirected => "answers",
+            Self::ListenerExited | Self::RedirectedGone => "listener-exited",
             Self::WrongAddress => "wrong-address",
             Self::OtherFamily => "other-family",
             Self::OtherDevice | Self::OtherDeviceHere | Self::OtherVrf => "other-device",

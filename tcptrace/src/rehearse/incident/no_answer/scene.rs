@@ -68,7 +68,7 @@ impl Scene {
             Kind::ClosedPort | Kind::Upstream | Kind::FarClosedPort | Kind::Blackhole => None,
             Kind::WrongAddress => Some(SocketAddr::new(loopback, port)),
             Kind::OtherFamily => Some(SocketAddr::new(other, port)),
-            Kind::Published | Kind::PublishedGone => Some(self.family.any(port + ground::PUBLISHED)),
+            kind if kind.is_translated() => Some(self.family.any(port + ground::PUBLISHED)),
             _ => Some(self.family.any(port)),
         }
     }
@@ -94,13 +94,9 @@ impl Scene {
             _ => BACKLOG,
         };
         let door = Door::at(address, backlog);
-        let server = if self.kind.server_is_far() {
+        let mut server = if self.kind.server_is_far() {
             let mut server = stage.start_client("tt-server")?;
             server.ask::<()>(&Order::Open(door))?;
-            if self.kind == Kind::Published {
-                // The only one that is to serve.
-                server.ask::<()>(&Order::Accept { workers: 2, every_ms: 0 })?;
-            }
             server
         } else if self.kind == Kind::OtherFamily {
             bind_and_listen(stage, Bind { v6only: true, ..Bind::to(address) })?
@@ -109,6 +105,9 @@ impl Scene {
         } else {
             open(stage, "tt-server", door)?
         };
+        if self.kind.works() {
+            server.ask::<()>(&Order::Accept { workers: 2, every_ms: 0 })?;
+        }
         self.server = Some(server);
         Ok(())
     }
@@ -119,7 +118,7 @@ impl Scene {
             // A namespace in which no process is left is found by no one.
             self.crowd = Some(stage.start_client("tt-neighbour")?);
         }
-        if let (Kind::ListenerExited | Kind::PublishedGone, Some(server)) = (self.kind, &mut self.server) {
+        if let (true, Some(server)) = (self.kind.loses_its_server(), &mut self.server) {
             server.signal(Signal::SIGTERM)?;
             server.await_end()?;
         }
@@ -216,7 +215,7 @@ impl Scene {
         let as_meant = match self.kind {
             // The handshake is complete for the client: what counts is that nobody answers.
             Kind::AckDrop | Kind::AcceptQueue | Kind::Stopped => tally.answered == 0,
-            Kind::Published => tally.established == opened,
+            kind if kind.works() => tally.established == opened,
             kind if kind.is_refused() || kind == Kind::Blackhole => tally.failed == opened,
             _ => tally.established == 0,
         };
@@ -269,7 +268,13 @@ impl Scene {
                 let needs = Some(observation::NO_WAY_BACK);
                 (vec![Expectation { needs, ..dropped("no-route") }], vec![])
             }
-            Kind::Published => (vec![], vec![]),
+            Kind::Published | Kind::Redirected => (vec![], vec![]),
+            // The SYNs arrive where they are led to.
+            Kind::RedirectedGone => {
+                let end = SocketAddr::new(called.ip(), called.port() + ground::PUBLISHED);
+                let subject = Party::port(end);
+                (vec![Expectation { subject, ..absent("listener-exited") }], vec![])
+            }
             Kind::Reject => (vec![of_client("connect-refused", "reject")], vec![]),
             // The RST comes from another namespace.
             Kind::FarClosedPort | Kind::PublishedGone => {
