@@ -78,6 +78,12 @@ pub(super) fn fill_in(cli: &mut Cli, settings: &Settings) {
         put_in_force(config.thresholds);
         said.extend(settings.set_below("thresholds"));
     }
+    for file in settings.left_out() {
+        stderr::note(&format!(
+            "{} is left out: the user who called sudo may not read it",
+            file.path.display()
+        ));
+    }
     if !said.is_empty() {
         stderr::note(&format!("set by the configuration: {}", said.join(", ")));
     }

@@ -122,8 +122,29 @@ pub struct ConfigFile {
     pub path: PathBuf,
     /// Whose it is, if that is not plain: ` (of the user who called sudo)`.
     pub whose: &'static str,
-    /// Whether it is there.
-    pub found: bool,
+    /// Whether it was there.
+    pub found: Found,
+}
+
+/// What became of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It was read.
+    Read,
+    /// It is not there.
+    NotThere,
+    /// The user who called sudo may not read it.
+    Forbidden,
+}
+
+impl Found {
+    fn in_words(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::NotThere => "not there",
+            Self::Forbidden => "left out: that user may not read it",
+        }
+    }
 }
 
 /// The settings, and where each comes from.
@@ -155,11 +176,14 @@ impl Settings {
         let mut layers = layer::Layers::default();
         let mut files = Vec::new();
         for place in places {
-            let text = place.read()?;
-            files.push(ConfigFile { path: place.path.clone(), whose: place.whose(), found: text.is_some() });
-            if let Some(text) = text {
-                layers.add_file(place, &text)?;
-            }
+            let found = match place.read()? {
+                Ok(text) => {
+                    layers.add_file(place, &text)?;
+                    Found::Read
+                }
+                Err(found) => found,
+            };
+            files.push(ConfigFile { path: place.path.clone(), whose: place.whose(), found });
         }
         for key in keys() {
             let name = variable_of(&key);
@@ -178,6 +202,11 @@ impl Settings {
             settings.note("look.color", format!("${name}"));
         }
         Ok(settings)
+    }
+
+    /// Files that were left out though they are there.
+    pub fn left_out(&self) -> impl Iterator<Item = &ConfigFile> {
+        self.files.iter().filter(|file| file.found == Found::Forbidden)
     }
 
     /// Takes over what a flag says.
@@ -200,8 +229,7 @@ impl Settings {
     pub fn in_words(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for file in &self.files {
-            let found = if file.found { "read" } else { "not there" };
-            lines.push(format!("# {}{}: {found}", file.path.display(), file.whose));
+            lines.push(format!("# {}{}: {}", file.path.display(), file.whose, file.found.in_words()));
         }
         let mut section = String::new();
         for (key, value) in layer::flat(&self.config) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
-use super::ConfigError;
+use super::{ConfigError, Found};
 use crate::identity::invoker::Invoker;
 
 /// Of the whole host.
@@ -79,8 +79,8 @@ impl Place {
         }
     }
 
-    /// What stands in it; `None` if it is not there and need not be.
-    pub(super) fn read(&self) -> Result<Option<String>, ConfigError> {
+    /// What stands in it; or why nothing is read, if it need not be.
+    pub(super) fn read(&self) -> Result<Result<String, Found>, ConfigError> {
         let unreadable = |why: String| ConfigError::Unreadable { path: self.path.clone(), why };
         let file = match self.rights {
             Some((uid, gid)) => open_as(uid, gid, &self.path),
@@ -92,17 +92,16 @@ impl Place {
                 if self.of != Whose::Named
                     && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
             {
-                return Ok(None);
+                return Ok(Err(Found::NotThere));
             }
             Err(error) if self.of == Whose::Invoker && error.kind() == io::ErrorKind::PermissionDenied => {
-                log::warn!("{} may not be read by its own user; left out", self.path.display());
-                return Ok(None);
+                return Ok(Err(Found::Forbidden));
             }
             Err(error) => return Err(unreadable(error.to_string())),
         };
         let mut text = String::new();
         match file.take(LONGEST + 1).read_to_string(&mut text) {
-            Ok(_) if u64::try_from(text.len()).is_ok_and(|length| length <= LONGEST) => Ok(Some(text)),
+            Ok(_) if u64::try_from(text.len()).is_ok_and(|length| length <= LONGEST) => Ok(Ok(text)),
             Ok(_) => Err(unreadable(format!("it is longer than {LONGEST} bytes"))),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 Err(unreadable("it is not text (UTF-8)".to_owned()))

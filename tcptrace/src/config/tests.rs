@@ -30,7 +30,7 @@ fn without_files_everything_is_as_it_was() {
     let settings = Settings::of(&places, &nothing).unwrap();
     assert_eq!(settings.config, Config::default());
     assert_eq!(settings.config.thresholds, Thresholds::default());
-    assert!(!settings.files[0].found);
+    assert_eq!(settings.files[0].found, Found::NotThere);
     assert!(settings.set_below("thresholds").is_empty());
     // One that is named must be there.
     let places = [Place::of(nowhere.path().join("no/file"), Whose::Named)];
