@@ -97,7 +97,8 @@ fn every_way_to_overflow_overflows() -> Result<()> {
 
 #[test]
 fn every_conflict_is_one() -> Result<()> {
-    let port_grab = catalogue().iter().find(|entry| entry.name == "port-grab").context("port-grab exists")?;
+    let port_grab =
+        catalogue().iter().find(|entry| entry.name == "bind-conflict").context("port-grab exists")?;
     // What must not be told as a conflict, beside what looks like it.
     const CONTRASTS: &[&str] = &["other-namespace", "fin-wait-reuse", "other-devices"];
     for variant in port_grab.variants {

@@ -58,7 +58,12 @@ pub(super) fn run(args: &RehearseArgs) -> Result<Exit, Failure> {
 fn list() -> io::Result<()> {
     let mut out = stdout_lines();
     for entry in rehearse::catalogue() {
-        out.say(format_args!("{:18} {}", entry.name, entry.summary))?;
+        let also = if entry.aliases.is_empty() {
+            String::new()
+        } else {
+            format!(" (also {})", entry.aliases.join(", "))
+        };
+        out.say(format_args!("{:21} {}{also}", entry.name, entry.summary))?;
         for variant in entry.variants {
             out.say(format_args!("    --variant {:18} {}", variant.name, variant.summary))?;
         }

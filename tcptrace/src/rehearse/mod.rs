@@ -6,7 +6,7 @@
 //!
 //! ```no_run
 //! use tcptrace::rehearse::{Options, incident};
-//! let mut incident = incident("accept-overflow", &Options::default())?;
+//! let mut incident = incident("accept-queue-overflow", &Options::default())?;
 //! let netns = incident.stage().netns_inode(); // filter the tracer to this namespace
 //! incident.prepare()?;                        // what must be older than the tracer
 //! // … attach …

@@ -362,7 +362,7 @@ pub const VERDICTS: &[CauseRule] = &[
             },
             Apart {
                 from: "a queue that was full for a moment without loss",
-                by: "where the probes count drops, there was one",
+                by: "where the probes count drops, there was one, or the socket's own count grew while it was looked at",
             },
         ],
     },

@@ -641,6 +641,31 @@ fn handshakes_that_no_program_accepts_are_no_health() {
 }
 
 #[test]
+fn what_was_dropped_before_the_probes_were_attached_is_not_nothing() {
+    let said = |then: u32, now: u32| {
+        let mut facts = facts(vec![address("10.0.0.1:80")], vec![listener("0.0.0.0:80")]);
+        let server = &mut facts.listeners[0];
+        server.traced = traced(ListenerTotals::ZERO);
+        server.socket.drops = Some(now);
+        let at = (server.netns, server.socket.inode, server.socket.local);
+        let mut before = listener("0.0.0.0:80");
+        before.socket.drops = Some(then);
+        let mut seen = Seen { before: Some(vec![before]), ..Seen::default() };
+        [0, 6, 0].into_iter().for_each(|depth| seen.samples.note(at, depth, 5));
+        facts.seen = Some(seen);
+        let answer = judge(&facts, &facts.addresses.as_ref().unwrap()[0]);
+        let step = answer.steps.iter().find(|step| step.name == "accept-queue").unwrap();
+        (answer.verdict.verdict, step.found.text().to_owned())
+    };
+    let (code, text) = said(10, 382);
+    assert_eq!(code, "accept-queue-full");
+    assert!(text.contains("its socket counted 372 drops in that time"), "{text}");
+    let (code, text) = said(10, 10);
+    assert_ne!(code, "accept-queue-full");
+    assert!(text.ends_with("nothing was dropped at it"), "{text}");
+}
+
+#[test]
 fn what_was_seen_contradicts_what_was_listed() {
     let mut stopped = listener("0.0.0.0:80");
     stopped.owners = vec![owner(7, "server", &[3], vec![thread(RunState::Stopped)])];

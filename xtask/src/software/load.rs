@@ -17,7 +17,7 @@ const REQUEST: &[u8] = b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n";
 /// The upstream of [`Load::Proxied`] and [`Load::Idle`].
 pub(super) const UPSTREAM: u16 = 9000;
 
-/// The ports that connections to it may take.
+/// The ports that connections to it, and those of [`Load::Churn`], may take.
 pub(super) const UPSTREAM_RANGE: &str = "20000 20199";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(super) enum Load {
     Steady { per_s: u32, seconds: u32 },
     /// Requests over one connection, to a proxy that passes them on to an upstream which leaves closing to the proxy.
     Proxied { requests: u32 },
+    /// Short connections to Redis, more of them than there are ports, which the client closes first.
+    Churn { connections: u32 },
     /// No client: what goes on between a proxy and its upstream by itself.
     Idle { seconds: u64 },
 }
@@ -40,6 +42,7 @@ impl Load {
             Self::Bursts { size, number, hold } => bursts(size, number, hold),
             Self::Steady { per_s, seconds } => steady(per_s, seconds),
             Self::Proxied { requests } => proxied(requests),
+            Self::Churn { connections } => churn(connections),
             Self::Idle { seconds } => {
                 thread::sleep(Duration::from_secs(seconds));
                 Ok(())
@@ -111,6 +114,19 @@ fn proxied(requests: u32) -> Result<()> {
                 length => answer.extend_from_slice(part.get(..length).unwrap_or_default()),
             }
         }
+    }
+    Ok(())
+}
+
+/// At a pace at which each port has been in TIME_WAIT for more than a second when it is wanted again.
+fn churn(connections: u32) -> Result<()> {
+    const EVERY: Duration = Duration::from_millis(10);
+    for _ in 0..connections {
+        let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).context("a short connection")?;
+        client.write_all(b"PING\r\n").context("asking Redis")?;
+        client.read_exact(&mut [0; 7]).context("hearing from Redis")?;
+        drop(client);
+        thread::sleep(EVERY);
     }
     Ok(())
 }

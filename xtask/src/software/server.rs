@@ -278,6 +278,25 @@ dir /tmp
         ..PLAIN
     },
     Server {
+        name: "Redis and short connections",
+        files: &[(
+            "etc/redis/redis.conf",
+            "
+bind 0.0.0.0
+port 8080
+protected-mode no
+save \"\"
+dir /tmp
+@SETTING@
+",
+        )],
+        command: &["/usr/bin/redis-server", "/etc/redis/redis.conf"],
+        spoilt: "tcp-backlog 511",
+        load: Load::Churn { connections: 600 },
+        code: NOTHING,
+        ..PLAIN
+    },
+    Server {
         name: "memcached backlog",
         command: &["/usr/bin/memcached", "-u", "nobody", "-p", "8080", "-l", "0.0.0.0", "@SETTING@"],
         spoilt: "-b 4",

@@ -121,7 +121,7 @@ impl Stage {
         if let Load::Proxied { .. } | Load::Idle { .. } = server.load {
             load::serve_upstream()?;
         }
-        if let Load::Proxied { .. } = server.load {
+        if let Load::Proxied { .. } | Load::Churn { .. } = server.load {
             fs::write("/proc/sys/net/ipv4/ip_local_port_range", load::UPSTREAM_RANGE)
                 .context("the range of ports")?;
         }
@@ -139,11 +139,13 @@ impl Stage {
         if server.code == NOTHING {
             running.stop(server.end)?;
             ensure!(seen.findings.is_empty(), "nothing is wrong, and there is {:?}", seen.in_short());
-            ensure!(seen.cut_short > 0, "no handshake was reset before it was complete");
-            return Ok(vec![format!(
-                "no finding; {} handshakes reset before they were complete",
-                seen.cut_short
-            )]);
+            // What would have been taken for trouble has happened.
+            let (times, what) = match server.load {
+                Load::Churn { .. } => (seen.taken_over, "connections in TIME_WAIT taken over"),
+                _ => (seen.cut_short, "handshakes reset before they were complete"),
+            };
+            ensure!(times > 0, "there were no {what}");
+            return Ok(vec![format!("no finding; {times} {what}")]);
         }
         let found = seen.findings.iter().find(|finding| finding["code"] == server.code);
         let finding =

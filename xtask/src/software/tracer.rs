@@ -16,6 +16,7 @@ pub(super) struct Tracer {
     lines: std::io::Lines<BufReader<ChildStdout>>,
     overflows: u64,
     cut_short: u64,
+    taken_over: u64,
 }
 
 /// What came of it.
@@ -26,6 +27,8 @@ pub(super) struct Seen {
     pub(super) overflows: u64,
     /// Handshakes that their clients reset before they were complete.
     pub(super) cut_short: u64,
+    /// Connections in TIME_WAIT whose port connect() took over.
+    pub(super) taken_over: u64,
 }
 
 impl Tracer {
@@ -44,13 +47,20 @@ impl Tracer {
         let mut lines = BufReader::new(stdout).lines();
         let first = lines.next().context("tcptrace says nothing")??;
         ensure!(first.contains(r#""type":"coverage""#), "tcptrace does not begin with its coverage: {first}");
-        Ok(Self { child, lines, overflows: counted(OVERFLOWS)?, cut_short: counted(CUT_SHORT)? })
+        Ok(Self {
+            child,
+            lines,
+            overflows: counted(OVERFLOWS)?,
+            cut_short: counted(CUT_SHORT)?,
+            taken_over: counted(TAKEN_OVER)?,
+        })
     }
 
     /// Ends it.
     pub(super) fn end(mut self) -> Result<Seen> {
         let overflows = counted(OVERFLOWS)?.saturating_sub(self.overflows);
         let cut_short = counted(CUT_SHORT)?.saturating_sub(self.cut_short);
+        let taken_over = counted(TAKEN_OVER)?.saturating_sub(self.taken_over);
         let pid = Pid::from_raw(i32::try_from(self.child.id()).context("a process id")?);
         kill(pid, Signal::SIGINT).context("ending tcptrace")?;
         let mut findings: Vec<Value> = Vec::new();
@@ -63,7 +73,7 @@ impl Tracer {
         }
         let status = self.child.wait().context("waiting for tcptrace")?;
         ensure!(status.success(), "tcptrace: {status}");
-        Ok(Seen { findings, overflows, cut_short })
+        Ok(Seen { findings, overflows, cut_short, taken_over })
     }
 }
 
@@ -92,6 +102,7 @@ impl Seen {
 
 const OVERFLOWS: &str = "ListenOverflows";
 const CUT_SHORT: &str = "EmbryonicRsts";
+const TAKEN_OVER: &str = "TWRecycled";
 
 /// A counter of this network namespace, of those under `TcpExt`.
 fn counted(counter: &str) -> Result<u64> {

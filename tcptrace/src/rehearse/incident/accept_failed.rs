@@ -14,6 +14,7 @@ use crate::rehearse::truth::{Expectation, GroundTruth, Party};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "accept-failed",
+    aliases: &[],
     summary: "accept() fails: the server has no descriptor left",
     variants: &[
         Variant { name: "emfile", summary: "the server tries again and again; connections wait" },

@@ -19,7 +19,8 @@ use crate::rehearse::stage::{Layout, Stage};
 use crate::rehearse::truth::{Allowed, Expectation, GroundTruth, Party};
 
 pub(super) const ENTRY: Entry = Entry {
-    name: "accept-overflow",
+    name: "accept-queue-overflow",
+    aliases: &["accept-overflow"],
     summary: "a server's accept queue is full: SYNs and final ACKs are dropped",
     variants: &[
         Variant {

@@ -14,6 +14,7 @@ use crate::rehearse::truth::{Allowed, Expectation, GroundTruth, Party};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "accept-stall",
+    aliases: &[],
     summary: "connections wait and nobody accepts them; the queue is far from full",
     variants: &[
         Variant { name: "not-accepting", summary: "the server never calls accept()" },

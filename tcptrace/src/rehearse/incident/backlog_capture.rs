@@ -16,7 +16,8 @@ use crate::rehearse::stage::{Layout, Stage};
 use crate::rehearse::truth::{Expectation, GroundTruth, Party};
 
 pub(super) const ENTRY: Entry = Entry {
-    name: "backlog-capture",
+    name: "half-open-capture",
+    aliases: &["backlog-capture"],
     summary: "SYN-ACKs stay unanswered: half-open requests pile up",
     variants: &[
         Variant {

@@ -11,6 +11,7 @@ use crate::rehearse::truth::{Allowed, Expectation, GroundTruth, Party};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "backlog-truncated",
+    aliases: &[],
     summary: "a listen() argument is cut by somaxconn, without a word",
     variants: &[
         Variant { name: "basic", summary: "listen(4096) under somaxconn 128; clients are served well" },

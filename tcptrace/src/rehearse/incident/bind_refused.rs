@@ -16,6 +16,7 @@ use crate::rehearse::truth::{Expectation, GroundTruth, Party};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "bind-refused",
+    aliases: &[],
     summary: "a server cannot bind, though nobody has its port",
     variants: &[
         Variant { name: "address-missing", summary: "its address is configured nowhere" },

@@ -14,6 +14,7 @@ use crate::rehearse::truth::{Expectation, GroundTruth, Party};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "connection-exists",
+    aliases: &[],
     summary: "a client connects from a port of its own, and the same connection exists already",
     variants: &[
         Variant { name: "time-wait", summary: "it has closed it a moment ago, without TCP timestamps" },

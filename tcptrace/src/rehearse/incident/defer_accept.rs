@@ -19,6 +19,7 @@ use crate::rehearse::truth::{Expectation, GroundTruth, Party};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "defer-accept",
+    aliases: &[],
     summary: "TCP_DEFER_ACCEPT and clients that connect and send nothing",
     variants: &[
         Variant {

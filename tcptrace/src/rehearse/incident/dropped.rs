@@ -22,7 +22,8 @@ use ground::Ground;
 use kind::{KINDS, Kind};
 
 pub(super) const ENTRY: Entry = Entry {
-    name: "dropped",
+    name: "handshake-dropped",
+    aliases: &["dropped"],
     summary: "this host drops handshakes: netfilter queue, connection tracking, MD5 key, filter, neighbour, XDP",
     variants: &VARIANTS,
     make: |variant, options| Ok(Box::new(Dropped::new(variant, &options)?)),

@@ -19,6 +19,7 @@ use crate::rehearse::truth::{Allowed, GroundTruth};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "healthy",
+    aliases: &[],
     summary: "a web server under its capacity: nothing to report",
     variants: &[
         Variant {

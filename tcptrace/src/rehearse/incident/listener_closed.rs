@@ -18,6 +18,7 @@ use workers::Fate;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "listener-closed",
+    aliases: &[],
     summary: "a listener closes with connections still queued: they are reset",
     variants: &[
         Variant { name: "process-exit", summary: "the server's process is ended (SIGTERM)" },

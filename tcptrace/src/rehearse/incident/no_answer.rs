@@ -20,6 +20,7 @@ use scene::{Played, Scene};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "no-answer",
+    aliases: &["syn-unanswered", "no-listener", "connect-refused"],
     summary: "connects fail: nobody listens there, a packet does not get through, or nobody accepts",
     variants: &VARIANTS,
     make: |variant, options| Ok(Box::new(NoAnswer::new(variant, options)?)),

@@ -17,6 +17,7 @@ use crate::rehearse::truth::{Allowed, Expectation, GroundTruth, Party};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "port-exhaustion",
+    aliases: &[],
     summary: "an ephemeral port is wanted, and there is none",
     variants: &[
         Variant { name: "leak", summary: "a process takes port after port and closes nothing" },

@@ -18,7 +18,8 @@ use kind::{Kind, TOGETHER};
 use scene::{Scene, surroundings};
 
 pub(super) const ENTRY: Entry = Entry {
-    name: "port-grab",
+    name: "bind-conflict",
+    aliases: &["port-grab"],
     summary: "a server cannot bind its port: a client's connect() was given it",
     variants: &[
         Variant {

@@ -14,6 +14,7 @@ use crate::rehearse::truth::{Expectation, GroundTruth, Party};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "port-leak",
+    aliases: &[],
     summary: "a process takes port after port and gives none back; there are still some",
     variants: &[
         Variant { name: "basic", summary: "connections that are kept for nothing" },

@@ -13,7 +13,8 @@ use crate::rehearse::stage::{Layout, Stage};
 use crate::rehearse::truth::{Expectation, GroundTruth, Party};
 
 pub(super) const ENTRY: Entry = Entry {
-    name: "port-risk",
+    name: "port-grab-risk",
+    aliases: &["port-risk"],
     summary: "a server's port lies in the ephemeral range; nothing has failed yet",
     variants: &[
         Variant { name: "near-miss", summary: "the server is down, and a client is given its port" },

@@ -17,6 +17,7 @@ use crate::rehearse::truth::{Allowed, Expectation, GroundTruth, Party};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "reuseport-imbalance",
+    aliases: &[],
     summary: "one member of a reuseport group overflows or waits, the others idle",
     variants: &[
         Variant { name: "stuck-member", summary: "one of four processes is stuck: its queue overflows" },

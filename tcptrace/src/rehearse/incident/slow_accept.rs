@@ -17,6 +17,7 @@ use crate::rehearse::truth::{Expectation, GroundTruth, Party};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "slow-accept",
+    aliases: &[],
     summary: "too few workers: connections wait for seconds, but none is dropped",
     variants: &[
         Variant { name: "basic", summary: "two workers accept 20 connections a second, 30 arrive" },

@@ -15,6 +15,7 @@ use crate::rehearse::truth::{Allowed, Expectation, GroundTruth, Party};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "storm",
+    aliases: &[],
     summary: "a storm of SYNs at a full accept queue, every one of them dropped",
     variants: &[
         Variant { name: "basic", summary: "100,000 SYNs" },

@@ -17,6 +17,7 @@ use crate::rehearse::truth::{Allowed, Expectation, GroundTruth, Party};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "syn-queue-full",
+    aliases: &[],
     summary: "the SYN queue is full: SYNs are dropped, or answered by cookies",
     variants: &[
         Variant { name: "drop", summary: "listen(32), distant clients, no cookies: their SYNs are dropped" },

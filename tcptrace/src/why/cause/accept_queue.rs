@@ -1,6 +1,7 @@
 //! Whether the accept queue is full.
 
 use super::{accepting, as_found, name};
+use crate::finding::words::count;
 use crate::finding::{Confidence, Remedy};
 use crate::stock::{LimitedBy, Listener};
 use crate::why::{AddressFacts, Facts, Found, Verdict};
@@ -55,6 +56,15 @@ pub(in crate::why) fn judge(facts: &Facts, address: &AddressFacts) -> Found {
     Found::fine(format!("{numbers}{since}"))
 }
 
+/// By how much the socket's own count of drops has grown since the look before the watch; `None` if that is not known.
+fn dropped_meanwhile(facts: &Facts, listener: &Listener) -> Option<u32> {
+    let before = facts.seen.as_ref()?.before.as_ref()?;
+    let then = before
+        .iter()
+        .find(|then| (then.netns, then.socket.cookie) == (listener.netns, listener.socket.cookie))?;
+    listener.socket.drops?.checked_sub(then.socket.drops?)
+}
+
 /// A queue that was full for some of the time, and is not any more.
 fn was_full(facts: &Facts, listeners: &[&Listener]) -> Option<Found> {
     let samples = &facts.seen.as_ref()?.samples;
@@ -71,15 +81,18 @@ fn was_full(facts: &Facts, listeners: &[&Listener]) -> Option<Found> {
         listener.socket.limit,
         listener.socket.depth
     );
-    // The probes count every drop: without one, nothing was lost.
-    if listener.traced.as_ref().and_then(crate::stock::Traced::drops) == Some(0) {
+    // The probes count every drop from when they are attached; the looks begin before that, and so does the socket's own count.
+    let dropped = dropped_meanwhile(facts, listener).filter(|dropped| *dropped > 0);
+    if dropped.is_none() && listener.traced.as_ref().and_then(crate::stock::Traced::drops) == Some(0) {
         return Some(Found::fine(format!("{numbers}; nothing was dropped at it")));
     }
-    let verdict = Verdict::new(
-        "accept-queue-full",
-        Confidence::Likely,
-        format!("{numbers}: SYNs and final ACKs that came meanwhile were dropped"),
-    );
+    let lost = match dropped {
+        Some(dropped) => {
+            format!("its socket counted {} in that time", count(dropped.into(), "drop", "drops"))
+        }
+        None => "SYNs and final ACKs that came meanwhile were dropped".to_owned(),
+    };
+    let verdict = Verdict::new("accept-queue-full", Confidence::Likely, format!("{numbers}: {lost}"));
     let remedy = "accept faster (more workers); for bursts raise the listen backlog and net.core.somaxconn";
     Some(Found::Problem(verdict.advise(Remedy::text(remedy))))
 }
