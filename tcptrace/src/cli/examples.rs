@@ -14,7 +14,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("sudo tcptrace --for 30s --json", "one JSON object a line, for half a minute"),
             ("sudo tcptrace why 10.0.0.5:5432", "why one destination does not answer"),
             (
-                "sudo tcptrace rehearse accept-overflow",
+                "sudo tcptrace rehearse accept-queue-overflow",
                 "an incident to try it with, in a namespace of its own",
             ),
         ],
