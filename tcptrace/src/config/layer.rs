@@ -216,7 +216,7 @@ pub(super) fn comms<'de, D: Deserializer<'de>>(of: D) -> Result<Vec<String>, D::
 }
 
 pub(super) fn networks<'de, D: Deserializer<'de>>(of: D) -> Result<Vec<String>, D::Error> {
-    list(of, |text| text.parse::<crate::output::Network>())
+    list(of, str::parse::<crate::output::Network>)
 }
 
 pub(super) fn codes<'de, D: Deserializer<'de>>(of: D) -> Result<Vec<String>, D::Error> {
