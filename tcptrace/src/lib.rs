@@ -4,6 +4,7 @@
 //! [`probe`] (or a recording) → [`event`] → [`correlate`] → [`finding`] → [`output`];
 //! [`live`] drives the probes of this host; [`identity`] and [`host`] add what the kernel shows without probes; [`rehearse`] makes the incidents to explain.
 //! [`software`] knows what to change in which server or client, in its own words.
+//! [`config`] has the user's settings.
 //! [`top`] shows all of it on a screen; [`agent`] runs all the time, and keeps and counts it.
 //! [`stock`] is the host as it is now, for what needs no probes: [`check`]; [`who`] holds a port.
 
@@ -16,6 +17,7 @@ pub mod agent;
 pub mod check;
 pub mod cli;
 pub mod command;
+pub mod config;
 pub mod correlate;
 pub mod event;
 pub mod finding;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    config,
     correlate::Correlator,
     event::{Coverage, Event, Kind, Timestamp},
     finding::{Engine, Finding, Severity},
@@ -34,7 +35,7 @@ impl<W: Write> Pipeline<W> {
     /// Prints to `output` the findings that `selection` wants, and with `events` the kernel's records behind them.
     pub fn new(output: Output<W>, selection: Selection, events: bool) -> Self {
         Self {
-            engine: Engine::default(),
+            engine: Engine::with(config::thresholds()),
             output,
             selection,
             events,

@@ -14,6 +14,7 @@ const COMPLETIONS: &[(&str, &str)] = &[
     ("bash", "completions/tcptrace.bash"),
     ("zsh", "completions/_tcptrace"),
     ("fish", "completions/tcptrace.fish"),
+    ("nushell", "completions/tcptrace.nu"),
 ];
 
 /// Builds it and gives its directory.

@@ -33,11 +33,14 @@ pub struct Cli {
 #[derive(Args, Clone, Debug)]
 pub struct LookArgs {
     /// Colours: always, never, or (auto) on a terminal, unless NO_COLOR or TERM=dumb says no; CLICOLOR_FORCE says yes
-    #[arg(long, global = true, default_value_t, value_name = "WHEN")]
-    pub color: clap::ColorChoice,
+    #[arg(long, global = true, value_name = "WHEN")]
+    pub color: Option<clap::ColorChoice>,
     /// Tell times in UTC, not in the local time zone (TZ, else the system's)
-    #[arg(long, global = true)]
-    pub utc: bool,
+    #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub utc: Option<bool>,
+    /// Read the settings from this file (docs/config.md) instead of /etc/tcptrace/tcptrace.toml and the user's own; /dev/null: none
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// What to do.
@@ -75,6 +78,8 @@ pub enum Command {
     Check(CheckArgs),
     /// The page that explains a finding: what opens it, its causes and what each rests on, what to do
     Explain(ExplainArgs),
+    /// The settings in force, and where each comes from: files, environment, flags; as a file that sets the same
+    Config,
     /// The JSON Schema of what --json prints: of one type of line, or one that any line of any command satisfies
     Schema(SchemaArgs),
     /// What a shell needs to complete command lines: `tcptrace completions bash`, to be sourced or put where it looks for such
@@ -99,7 +104,24 @@ pub struct SchemaArgs {
 pub struct CompletionsArgs {
     /// The shell
     #[arg(value_enum, value_name = "SHELL")]
-    pub shell: clap_complete::Shell,
+    pub shell: Shell,
+}
+
+/// Shells that complete command lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// bash
+    Bash,
+    /// elvish
+    Elvish,
+    /// fish
+    Fish,
+    /// Nushell
+    Nushell,
+    /// PowerShell
+    Powershell,
+    /// zsh
+    Zsh,
 }
 
 /// Which manual page.
@@ -201,11 +223,11 @@ pub struct TopArgs {
     #[arg(long, value_enum, value_name = "THEME")]
     pub theme: Option<crate::top::Theme>,
     /// Draw bars and lines with ASCII only; without it that depends on the locale
-    #[arg(long)]
-    pub ascii: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub ascii: Option<bool>,
     /// Take clicks and the wheel (the terminal then marks text only with Shift)
-    #[arg(long)]
-    pub mouse: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub mouse: Option<bool>,
     /// Have the kernel measure its BPF programs, and show what ours take: costs every program of the host about 20 ns a run
     #[arg(long)]
     pub bpf_cost: bool,
@@ -698,7 +720,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// 80, 80,443, 8000-8099. Port 0 is no port: bind() and connect() take it for "any".
-fn ports(text: &str) -> Result<PortSet, String> {
+pub(crate) fn ports(text: &str) -> Result<PortSet, String> {
     let set: PortSet = text.parse().map_err(|error| format!("{error}"))?;
     if set.contains(0) {
         return Err("port 0 is no port that a socket can have: it stands for \"any\" in bind()".to_owned());
@@ -714,7 +736,7 @@ pub(crate) fn union(sets: &[PortSet]) -> PortSet {
 }
 
 /// The name of a process, which the kernel cuts (`TASK_COMM_LEN`): a longer one is the name of none.
-fn comm(text: &str) -> Result<String, String> {
+pub(crate) fn comm(text: &str) -> Result<String, String> {
     const LONGEST: usize = 15;
     match text.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= LONGEST).last() {
         None => Err("no process is called so".to_owned()),
@@ -726,7 +748,7 @@ fn comm(text: &str) -> Result<String, String> {
 }
 
 /// Part of the name of a container, pod or unit. An empty part would be in every name.
-fn part_of_a_name(text: &str) -> Result<String, String> {
+pub(crate) fn part_of_a_name(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("no name is given".to_owned()) } else { Ok(text.to_owned()) }
 }
 

@@ -4,6 +4,7 @@ mod agent;
 pub mod args;
 mod check;
 mod compare;
+mod examples;
 mod exit;
 mod explain;
 mod export;
@@ -18,6 +19,7 @@ mod replay;
 mod report;
 mod schema;
 mod selection;
+mod settings;
 mod shell;
 mod stderr;
 mod tape;
@@ -29,7 +31,7 @@ mod why;
 
 use std::process::ExitCode;
 
-use clap::{ColorChoice, Parser as _};
+use clap::FromArgMatches as _;
 
 pub use exit::{Exit, Failure};
 
@@ -46,17 +48,23 @@ pub fn main() -> ExitCode {
         Some(first) if first == crate::top::GUARD_SUBCOMMAND => return crate::top::guard_main(arguments),
         _ => {}
     }
-    let cli = Cli::parse();
-    match cli.look.color {
-        ColorChoice::Auto => anstream::ColorChoice::Auto,
-        ColorChoice::Always => anstream::ColorChoice::Always,
-        ColorChoice::Never => anstream::ColorChoice::Never,
-    }
-    .write_global();
+    let mut cli =
+        Cli::from_arg_matches(&examples::command().get_matches()).unwrap_or_else(|error| error.exit());
+    let settings = settings::of(&cli.look);
+    // An error is to be coloured as well, or not.
+    settings::colours(&cli.look, settings.as_ref().ok()).write_global();
     stderr::begin();
-    if cli.look.utc {
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(error) => {
+            stderr::error(&error.to_string());
+            return Exit::Usage.into();
+        }
+    };
+    if settings.config.look.utc {
         crate::output::zone::tell_utc();
     }
+    settings::fill_in(&mut cli, &settings);
     if let Err(error) = crate::software::add_user_files() {
         stderr::error(&error.to_string());
         return Exit::Usage.into();
@@ -79,6 +87,7 @@ pub fn main() -> ExitCode {
         Some(Command::Who(args)) => who::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Ports(args)) => ports::run(&args),
+        Some(Command::Config) => settings::run(&settings),
         Some(Command::Schema(args)) => schema::run(&args),
         Some(Command::Completions(args)) => shell::completions(&args),
         Some(Command::Man(args)) => shell::manual(&args),

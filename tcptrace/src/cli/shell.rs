@@ -2,23 +2,39 @@
 
 use std::io::Write as _;
 
-use clap::CommandFactory as _;
-
 use super::{
-    args::{Cli, CompletionsArgs, ManArgs},
+    args::{CompletionsArgs, ManArgs, Shell},
+    examples,
     exit::{Exit, Failure},
     trace,
 };
 use crate::output::{ended, stdout_export};
 
 pub(super) fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {
+    print(&completions_of(args.shell))
+}
+
+fn completions_of(shell: Shell) -> Vec<u8> {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "tcptrace", &mut text);
-    print(&text)
+    let mut all = examples::command();
+    let mut with = |generator: clap_complete::Shell| {
+        clap_complete::generate(generator, &mut all, "tcptrace", &mut text);
+    };
+    match shell {
+        Shell::Bash => with(clap_complete::Shell::Bash),
+        Shell::Elvish => with(clap_complete::Shell::Elvish),
+        Shell::Fish => with(clap_complete::Shell::Fish),
+        Shell::Powershell => with(clap_complete::Shell::PowerShell),
+        Shell::Zsh => with(clap_complete::Shell::Zsh),
+        Shell::Nushell => {
+            clap_complete::generate(clap_complete_nushell::Nushell, &mut all, "tcptrace", &mut text);
+        }
+    }
+    text
 }
 
 pub(super) fn manual(args: &ManArgs) -> Result<Exit, Failure> {
-    let mut all = Cli::command();
+    let mut all = examples::command();
     all.build();
     let page = match &args.subcommand {
         None => all,
@@ -51,20 +67,14 @@ mod tests {
 
     #[test]
     fn every_subcommand_has_a_page_and_every_shell_its_completions() {
-        for subcommand in Cli::command().get_subcommands() {
+        for subcommand in examples::command().get_subcommands() {
             let mut page = Vec::new();
             clap_mangen::Man::new(subcommand.clone()).render(&mut page).unwrap();
             assert!(String::from_utf8(page).unwrap().contains(".TH"));
         }
         for shell in clap::ValueEnum::value_variants() {
-            let mut text = Vec::new();
-            clap_complete::generate::<clap_complete::Shell, _>(
-                *shell,
-                &mut Cli::command(),
-                "tcptrace",
-                &mut text,
-            );
-            assert!(String::from_utf8(text).unwrap().contains("rehearse"));
+            let text = String::from_utf8(completions_of(*shell)).unwrap();
+            assert!(text.contains("rehearse"), "{shell:?}");
         }
     }
 }

@@ -12,6 +12,11 @@ pub(super) fn error(message: &str) {
     say(None, message);
 }
 
+/// Says something that goes well.
+pub(super) fn note(message: &str) {
+    say(Some(("note", Meaning::Faint)), message);
+}
+
 fn say(level: Option<(&str, Meaning)>, message: &str) {
     let err = io::stderr();
     let colour = shows_colour(&err);

@@ -73,13 +73,13 @@ fn screen(args: &TopArgs, filter: Filter, header: Header, recording: bool, find_
         Some(theme) => theme,
         None => Theme::default(),
     };
-    let palette = Palette { theme, ascii: args.ascii || !top::shows_unicode() };
+    let palette = Palette { theme, ascii: args.ascii.unwrap_or_default() || !top::shows_unicode() };
     let codes = Engine::default().codes().collect();
     Options {
         desk: Desk::new(palette, recording, filter, codes),
         header,
         zone: zone::local(),
-        mouse: args.mouse,
+        mouse: args.mouse.unwrap_or_default(),
         find_netns,
     }
 }

@@ -24,7 +24,7 @@ pub enum Change {
         /// Whose SYN or final ACK it was, if one was seen.
         peer: Option<SocketAddr>,
     },
-    /// Connections have been waiting for [`STALL`], and nobody has accepted meanwhile. Told again every second.
+    /// Connections have been waiting for the time of [`Thresholds`](super::Thresholds), and nobody has accepted meanwhile. Told again every second.
     AcceptStalled(ListenerId),
     /// accept() failed for want of something.
     AcceptFailed(ListenerId),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::event::{
@@ -10,6 +11,7 @@ use crate::event::{
 };
 
 use super::bounded::BoundedMap;
+use super::thresholds::ConnectRefused;
 use super::{AbsentKey, DropCause, ListenerId, PathKey};
 
 /// How many destinations are remembered.
@@ -25,8 +27,6 @@ const STAMPS: usize = 16;
 const UNANSWERED_ENDS: usize = 16;
 /// What happened longer ago does not count any more.
 const WINDOW: Duration = Duration::from_secs(60);
-/// So many refusals are no accident.
-const REFUSALS: usize = 3;
 /// So many connects that waited for long are no accident.
 const STUBBORN: usize = 3;
 /// A connect whose SYN was sent again so often waits for long. The loss of one packet is nothing to tell of.
@@ -230,7 +230,7 @@ impl Default for Destinations {
             server_sides: BoundedMap::new(SERVER_SIDES),
             translated: BoundedMap::new(SERVER_SIDES),
             waiting: Vec::new(),
-            refusals: REFUSALS,
+            refusals: usize::try_from(ConnectRefused::default().connects.get()).unwrap_or(STAMPS),
         }
     }
 }
@@ -244,6 +244,11 @@ impl Destinations {
     /// Every single refusal is reported from now on.
     pub(super) fn report_each(&mut self) {
         self.refusals = 1;
+    }
+
+    /// So many refusals are reported.
+    pub(super) fn report_from(&mut self, refusals: NonZeroU32) {
+        self.refusals = usize::try_from(refusals.get()).unwrap_or(STAMPS).min(STAMPS);
     }
 
     /// Nothing is known any more of this namespace.

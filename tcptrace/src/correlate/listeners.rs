@@ -11,7 +11,6 @@ use ahash::AHashMap;
 
 use crate::event::{Endpoints, ListenerRef, Timestamp};
 
-use super::STALL;
 use super::listener::{Listener, ListenerId};
 
 /// How many listeners are remembered, those that were closed a moment ago included. The kernel side has room for as many.
@@ -23,7 +22,8 @@ const REMEMBERED: Duration = Duration::from_secs(30);
 /// All listeners.
 #[derive(Debug, Default)]
 pub struct Listeners {
-    by_id: AHashMap<ListenerId, Listener>,
+    /// Boxed: a table of large values is never full, and holds them twice while it grows.
+    by_id: AHashMap<ListenerId, Box<Listener>>,
     /// Live ones and closed ones; of several with the same address in memory the latest.
     by_sk: AHashMap<u64, ListenerId>,
     /// Likewise, by inode.
@@ -39,35 +39,39 @@ pub struct Listeners {
 impl Listeners {
     /// The listener of that name, while it is remembered.
     pub fn get(&self, id: ListenerId) -> Option<&Listener> {
-        self.by_id.get(&id)
+        self.by_id.get(&id).map(Box::as_ref)
     }
 
     pub(super) fn get_mut(&mut self, id: ListenerId) -> Option<&mut Listener> {
-        self.by_id.get_mut(&id)
+        self.by_id.get_mut(&id).map(Box::as_mut)
     }
 
     /// Every listener that is remembered, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Listener> {
-        self.by_id.values()
+        self.by_id.values().map(Box::as_ref)
     }
 
     /// Live listeners of a port.
     pub fn at_port(&self, netns: u32, port: u16) -> impl Iterator<Item = &Listener> {
-        self.by_port.get(&(netns, port)).into_iter().flatten().filter_map(|id| self.by_id.get(id))
+        self.by_port
+            .get(&(netns, port))
+            .into_iter()
+            .flatten()
+            .filter_map(|id| self.by_id.get(id).map(Box::as_ref))
     }
 
     /// The live or lately closed listener with this inode.
     pub fn with_inode(&self, inode: u64) -> Option<&Listener> {
-        self.by_id.get(self.by_inode.get(&inode)?)
+        self.by_id.get(self.by_inode.get(&inode)?).map(Box::as_ref)
     }
 
     /// The live or lately closed listener with this address in kernel memory.
     pub fn with_sk(&self, sk: u64) -> Option<&Listener> {
-        self.by_id.get(self.by_sk.get(&sk)?)
+        self.by_id.get(self.by_sk.get(&sk)?).map(Box::as_ref)
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Listener> {
-        self.by_id.values_mut()
+        self.by_id.values_mut().map(Box::as_mut)
     }
 
     /// How many were forgotten because there were too many.
@@ -232,10 +236,10 @@ impl Listeners {
     }
 
     /// Listeners at which nobody has accepted for long though connections wait, in a fixed order.
-    pub(super) fn stalled(&mut self, now: Timestamp) -> Vec<ListenerId> {
+    pub(super) fn stalled(&mut self, now: Timestamp, after: Duration) -> Vec<ListenerId> {
         let mut stalled = Vec::new();
         for listener in self.by_id.values_mut() {
-            if listener.stalled_since().is_some_and(|since| now.since(since) >= STALL) {
+            if listener.stalled_since().is_some_and(|since| now.since(since) >= after) {
                 listener.last_stall = Some(now);
                 stalled.push(listener.id);
             }
@@ -330,7 +334,7 @@ impl Listeners {
         }
         self.last_id += 1;
         let id = ListenerId(self.last_id);
-        self.by_id.insert(id, Listener::new(id, endpoints, time));
+        self.by_id.insert(id, Box::new(Listener::new(id, endpoints, time)));
         self.by_port.entry((endpoints.netns, endpoints.local.port())).or_default().push(id);
         self.learn(id, who);
         id

@@ -36,6 +36,7 @@ mod served;
 mod server;
 mod syn_inference;
 mod syn_queues;
+mod thresholds;
 mod waits;
 
 pub use absent::{Absent, AbsentKey, Former};
@@ -66,9 +67,8 @@ pub use rate::{Reading, per_second};
 pub use reconcile::{Reconciliation, ReconciliationStatus};
 pub use refusal::{Refusal, RefusalKey};
 pub use served::{Grab, Served, ServedPort, Server};
+pub use thresholds::Thresholds;
 pub use waits::RecentWaits;
-
-use std::time::Duration;
 
 use absent::Absences;
 use conflict::Conflicts;
@@ -90,15 +90,13 @@ const DEVICES: usize = 4096;
 /// How many ports the tracepoint tier's counts are remembered of.
 const PORTS: usize = 16_384;
 
-/// So long nobody must have accepted, connections waiting, for accepting to be called stalled.
-pub const STALL: Duration = Duration::from_secs(3);
-
 /// How many listeners with unanswered SYN-ACKs are remembered.
 const HALF_OPEN: usize = 256;
 
 /// What is known from the events so far.
 #[derive(Debug)]
 pub struct Correlator {
+    thresholds: Thresholds,
     first: Option<Timestamp>,
     now: Timestamp,
     listeners: Listeners,
@@ -127,6 +125,7 @@ pub struct Correlator {
 impl Default for Correlator {
     fn default() -> Self {
         Self {
+            thresholds: Thresholds::default(),
             first: None,
             now: Timestamp::default(),
             listeners: Listeners::default(),
@@ -152,6 +151,19 @@ impl Default for Correlator {
 }
 
 impl Correlator {
+    /// From when on something is reported.
+    pub fn with(thresholds: Thresholds) -> Self {
+        let mut world = Self { thresholds, ..Self::default() };
+        world.paths.report_from(thresholds.handshake_dropped.packets);
+        world.destinations.report_from(thresholds.connect_refused.connects);
+        world
+    }
+
+    /// From when on something is reported.
+    pub(crate) fn thresholds(&self) -> &Thresholds {
+        &self.thresholds
+    }
+
     /// Every single handshake packet that is dropped, and every connect that is refused, is reported from now on.
     pub fn report_each(&mut self) {
         self.paths.report_each();

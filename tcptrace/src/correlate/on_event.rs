@@ -211,7 +211,12 @@ impl Correlator {
         if !end {
             // In this order: what imbalance explains is not told as a stall.
             changes.extend(self.listeners.imbalanced(self.now).into_iter().map(Change::Imbalanced));
-            changes.extend(self.listeners.stalled(self.now).into_iter().map(Change::AcceptStalled));
+            changes.extend(
+                self.listeners
+                    .stalled(self.now, self.thresholds.accept_stall.after)
+                    .into_iter()
+                    .map(Change::AcceptStalled),
+            );
         }
         self.look_at_syn_queues(end, changes);
         if !end {

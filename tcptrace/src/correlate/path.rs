@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::event::{
@@ -13,11 +14,12 @@ use super::ListenerId;
 use super::bounded::{BoundedMap, DistinctCount};
 use super::drop_reason::{Class, DropCause, class_of};
 use super::limiter::Limiter;
+use super::thresholds::HandshakeDropped;
 
 /// How many are told apart.
 const PLACES: usize = 1024;
-/// So many packets within this time are no accident.
-const PACKETS: usize = 2;
+/// How many times of drops are kept.
+const TIMES: usize = 16;
 const WINDOW: Duration = Duration::from_secs(60);
 /// How many clients, servers and neighbours are told apart.
 const NAMED: usize = 16;
@@ -192,7 +194,7 @@ impl Default for Paths {
             counts: BoundedMap::new(PLACES),
             separate: BoundedMap::new(PLACES),
             silent: BoundedMap::new(PLACES),
-            needed: PACKETS,
+            needed: usize::try_from(HandshakeDropped::default().packets.get()).unwrap_or(TIMES),
         }
     }
 }
@@ -201,6 +203,11 @@ impl Paths {
     /// Every single drop is reported from now on: for a question about one server, where each one is an answer.
     pub(super) fn report_each(&mut self) {
         self.needed = 1;
+    }
+
+    /// So many drops are reported.
+    pub(super) fn report_from(&mut self, packets: NonZeroU32) {
+        self.needed = usize::try_from(packets.get()).unwrap_or(TIMES).min(TIMES);
     }
 
     /// Nothing is known any more of this namespace.
@@ -368,7 +375,7 @@ impl Paths {
         if known.times.back().is_some_and(|&last| time.since(last) >= WINDOW) {
             *known = fresh();
         }
-        if known.times.len() >= 2 * PACKETS {
+        if known.times.len() >= TIMES {
             known.times.pop_front();
         }
         known.times.push_back(time);

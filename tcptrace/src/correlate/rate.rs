@@ -80,6 +80,10 @@ impl Readings {
                 if self.kept.len() == KEPT {
                     self.kept.pop_front();
                 }
+                if self.kept.is_empty() {
+                    // Most listeners are idle, and have this one for ever.
+                    self.kept.reserve_exact(1);
+                }
                 self.kept.push_back(reading);
             }
         }

@@ -12,9 +12,6 @@ use super::owner_state::{OwnerState, TRIES_AGAIN, who_accepts};
 use super::words::{count, span};
 use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity};
 
-/// Clients that wait this long give up.
-const UNBEARABLE: Duration = Duration::from_secs(10);
-
 /// The diagnosis.
 pub(super) struct AcceptStall;
 
@@ -235,14 +232,18 @@ fn describe(listener: &Listener, memory: &Stall, world: &Correlator) -> Descript
         ..Party::default()
     });
     Description {
-        severity: if full || memory.longest >= UNBEARABLE { Severity::Critical } else { Severity::Warning },
+        severity: if full || memory.longest >= world.thresholds().accept_stall.critical {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        },
         confidence: if observed { Confidence::Certain } else { Confidence::Likely },
         title: format!("{subject} does not accept: connections have waited for {longest}"),
         cause: reason.code,
         numbers: vec![
             format!("{waiting} waiting{places}; the oldest for at least {longest}"),
             match threads {
-                Some(0) => "no process was seen accepting since the tracer started".to_owned(),
+                Some(0) => "no accept() was seen so far".to_owned(),
                 Some(_) => format!("last accept {longest} ago or earlier; {}", who_accepts(listener, world)),
                 None => format!("last accept {longest} ago or earlier"),
             },

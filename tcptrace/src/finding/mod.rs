@@ -54,7 +54,7 @@ pub(crate) use queue_limit::{QueueLimit, SetBy};
 
 use std::collections::BTreeMap;
 
-use crate::correlate::{Change, Correlator};
+use crate::correlate::{Change, Correlator, Thresholds};
 use crate::event::Event;
 
 use case::{Cases, Detector, Reporter};
@@ -107,6 +107,11 @@ impl Default for Engine {
 }
 
 impl Engine {
+    /// Reports from these thresholds on.
+    pub fn with(thresholds: Thresholds) -> Self {
+        Self { world: Correlator::with(thresholds), ..Self::default() }
+    }
+
     /// For a question about one server: a single packet that is dropped, or connect that is refused, is an answer to it.
     pub fn of_one_server() -> Self {
         let mut engine = Self::default();

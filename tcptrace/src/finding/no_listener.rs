@@ -282,16 +282,14 @@ impl Account<'_> {
         }
         let bound = self.device(l.device);
         let explanation = format!(
-            "{who} listens on {}, bound to {bound} (SO_BINDTODEVICE), and the SYNs came by {came_by}: it takes only what comes by \
-             its own device",
+            "{who} listens on {}, bound to {bound} alone (SO_BINDTODEVICE), and the SYNs came by {came_by}",
             l.local
         );
         let outside = if self.is_vrf(l.device) { "outside of the VRF" } else { "without the device" };
         let remedy = vec![
             Remedy::text(format!("call it by an address that leads in through {bound}")),
             Remedy::text(format!(
-                "or have {who} listen {outside} (its configuration; systemd: BindToDevice=): a bind to the address alone keeps \
-                 other addresses out"
+                "or have it listen {outside} (systemd: BindToDevice=), bound to an address instead"
             )),
             Remedy::text(format!("or have it listen a second time, for {came_by}")),
         ];
@@ -354,14 +352,14 @@ impl Account<'_> {
                         span(self.world.now().since(former.closed)),
                         former.closed
                     ),
-                    one("start it again, and find out why it went: its log, its exit status, the kernel's log (OOM killer)"
+                    one("start it again, and find out why it went: log, exit status, the kernel's log (OOM killer)"
                         .to_owned()),
                 )
             }
             Cause::OtherNetns(l) => (
                 "other-netns",
                 format!("{}, but in another network namespace ({})", elsewhere(l), l.netns),
-                one("publish the port (container port mapping, hostNetwork), or call the address of that namespace"
+                one("publish the port (container port mapping, hostNetwork), or call that namespace's address"
                     .to_owned()),
             ),
             Cause::NeverListened => (

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::correlate::{Change, Correlator, Listener, ListenerId, per_second};
-use crate::event::{Timestamp, observation};
+use crate::event::observation;
 use crate::software::Need;
 
 use super::accept_queue_overflow::QUIET_AFTER_OVERFLOW;
@@ -11,12 +11,6 @@ use super::case::{Concern, Description, Diagnosis};
 use super::owner_state::who_accepts;
 use super::words::{count, rate, span};
 use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity, own_words};
-
-/// An accept wait longer than this is felt by users.
-const SLOW: Duration = Duration::from_secs(1);
-
-/// Fewer accepts say nothing about the 99th percentile.
-const ENOUGH: u64 = 20;
 
 /// The diagnosis.
 pub(super) struct SlowAccept;
@@ -65,7 +59,7 @@ impl Diagnosis for SlowAccept {
     fn concern(&self, change: &Change, world: &Correlator) -> Option<Concern<ListenerId>> {
         match change {
             Change::ListenerRead(id) => {
-                let slow = waits(world.listener(*id)?, world.now()).is_some();
+                let slow = waits(world.listener(*id)?, world).is_some();
                 Some(if slow { Concern::Happened(*id) } else { Concern::Known(*id) })
             }
             // Those tell of it from now on.
@@ -85,7 +79,7 @@ impl Diagnosis for SlowAccept {
     fn observe(&mut self, key: &ListenerId, memory: &mut Slow, _change: &Change, world: &Correlator) {
         let Some(listener) = world.listener(*key) else { return };
         memory.deepest = memory.deepest.max(listener.depth);
-        if let Some(waits) = waits(listener, world.now())
+        if let Some(waits) = waits(listener, world)
             && memory.worst.is_none_or(|worst| waits.p99 >= worst.p99)
         {
             memory.worst = Some(waits);
@@ -98,9 +92,10 @@ impl Diagnosis for SlowAccept {
 }
 
 /// The accept waits of the last seconds, if they are too long and no other finding tells why.
-fn waits(listener: &Listener, now: Timestamp) -> Option<Waits> {
+fn waits(listener: &Listener, world: &Correlator) -> Option<Waits> {
+    let (now, threshold) = (world.now(), world.thresholds().slow_accept);
     // The longest since the tracer started: spares the rest for nearly all listeners.
-    if listener.totals.wait_max_ns.map(Duration::from_nanos).is_none_or(|longest| longest < SLOW) {
+    if listener.totals.wait_max_ns.map(Duration::from_nanos).is_none_or(|longest| longest < threshold.wait) {
         return None;
     }
     let stalled = listener.last_stall.is_some_and(|last| now.since(last) < QUIET_AFTER_OVERFLOW);
@@ -112,7 +107,7 @@ fn waits(listener: &Listener, now: Timestamp) -> Option<Waits> {
     }
     let (waits, over) = listener.waits.recent()?;
     let (accepts, p99) = (waits.total(), waits.quantile(0.99)?);
-    if accepts < ENOUGH || p99 < SLOW {
+    if accepts < threshold.accepts.get() || p99 < threshold.wait {
         return None;
     }
     let latest = listener.readings.latest()?;

@@ -27,8 +27,35 @@ const PREFIX_WATCH: Duration = Duration::from_secs(60);
 const WAITING: Duration = Duration::from_secs(2);
 
 impl Live {
+    /// Whether a look between two seconds may show something: reading thousands of listeners that nothing happens to costs more
+    /// than all the rest. A queue fills by connections that the probes count, and drops come with a full queue.
+    pub(super) fn is_anything_new_of_listeners(&self) -> bool {
+        let Some(polled) = &self.polled else { return false };
+        let counts_arrivals = self.tracer.coverage().back_end("enqueue") == Some(BackEnd::Tracepoint);
+        if !counts_arrivals || polled.has_waiting() || self.syn_queues.is_watching() {
+            return true;
+        }
+        self.digest_of_ports() != self.said_ports
+    }
+
+    /// What the tracepoint tier counted by port, as one number.
+    fn digest_of_ports(&self) -> u64 {
+        let mut digest = 0_u64;
+        self.each_listener(|key, state| {
+            if is_port_key(key) {
+                let mut hasher = DefaultHasher::new();
+                (key, state.as_bytes()).hash(&mut hasher);
+                // In whatever order the map is read.
+                digest = digest.wrapping_add(hasher.finish());
+            }
+        });
+        digest
+    }
+
     pub(super) fn look_at_listeners(&mut self, into: &mut Vec<Event>, waiting_too: bool) {
         let Some(mut polled) = self.polled.take() else { return };
+        // Before the queues are read: what comes in between is news in the next look.
+        self.said_ports = self.digest_of_ports();
         let listeners = self.places.listeners();
         let requests = self.syn_queues.look(&mut self.places, &listeners, self.moment);
         let mut by_port = self.by_port();

@@ -92,6 +92,8 @@ pub struct Live {
     kallsyms: Kallsyms,
     /// `Some` when drops or listeners must be polled.
     polled: Option<Polled>,
+    /// What had been counted by port when the listeners were last polled, as a digest.
+    said_ports: u64,
     /// Where SYN queues must be polled as well.
     syn_queues: SynQueues,
     /// What was last said of each listener, as a digest: there may be tens of thousands.
@@ -143,6 +145,7 @@ impl Live {
             absence: Absence::default(),
             kallsyms: Kallsyms::default(),
             polled: polls.then(Polled::default),
+            said_ports: 0,
             syn_queues: SynQueues::default(),
             said_listeners: HashMap::new(),
             last_retransmit: None,
@@ -423,7 +426,9 @@ impl Live {
     /// Reads what is only polled: several times a second, so that a short overflow is not missed.
     pub fn look(&mut self, into: &mut Vec<Event>) {
         self.moment = self.now();
-        self.look_at_listeners(into, false);
+        if self.is_anything_new_of_listeners() {
+            self.look_at_listeners(into, false);
+        }
     }
 
     /// Once a second: what changed of listeners, counters and knobs, what was lost, and that time passed.

@@ -63,10 +63,18 @@ pub(super) fn give_to_listeners(
 /// Listeners as last said.
 #[derive(Default)]
 pub(super) struct Polled {
-    said: HashMap<(u32, u64), ListenerSample>,
+    /// By namespace and cookie, and in which look each was last there.
+    said: HashMap<(u32, u64), (u64, Box<ListenerSample>)>,
+    looks: u64,
+    waiting: bool,
 }
 
 impl Polled {
+    /// Whether connections waited somewhere when it was last looked.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.waiting
+    }
+
     /// A sample of each listener that changed, and with `waiting_too` of each where connections wait. Where several listeners share a port, what the probes counted by port
     /// belongs to nobody in particular and is left out.
     pub(super) fn samples(
@@ -80,7 +88,7 @@ impl Polled {
         for (netns, listener) in listeners {
             *sharing.entry((*netns, listener.local.port())).or_default() += 1;
         }
-        let mut now = HashMap::new();
+        self.looks = self.looks.wrapping_add(1);
         let mut events = Vec::new();
         for (netns, listener) in listeners {
             let port = (*netns, listener.local.port());
@@ -107,13 +115,27 @@ impl Polled {
                 waits,
                 handshakes: None,
             };
+            // There may be tens of thousands, nearly all of them as they were.
             let key = (*netns, listener.cookie);
-            if self.said.get(&key) != Some(&sample) || (waiting_too && listener.depth > 0) {
-                events.push(Kind::ListenerSample(Box::new(sample.clone())));
+            match self.said.get_mut(&key) {
+                Some((look, said)) => {
+                    *look = self.looks;
+                    let changed = **said != sample;
+                    if changed || (waiting_too && listener.depth > 0) {
+                        events.push(Kind::ListenerSample(Box::new(sample.clone())));
+                    }
+                    if changed {
+                        **said = sample;
+                    }
+                }
+                None => {
+                    events.push(Kind::ListenerSample(Box::new(sample.clone())));
+                    self.said.insert(key, (self.looks, Box::new(sample)));
+                }
             }
-            now.insert(key, sample);
         }
-        self.said = now;
+        self.said.retain(|_, (look, _)| *look == self.looks);
+        self.waiting = listeners.iter().any(|(_, listener)| listener.depth > 0);
         events
     }
 }

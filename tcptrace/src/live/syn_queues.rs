@@ -46,6 +46,11 @@ impl SynQueues {
         }
     }
 
+    /// Whether requests are looked at now.
+    pub(super) fn is_watching(&self) -> bool {
+        !self.until.is_empty()
+    }
+
     fn watch(&mut self, netns: u32, time: Timestamp) {
         self.until.insert(netns, time.after(WATCH));
     }

@@ -3,6 +3,7 @@
 
 use crate::finding::{Confidence, Finding, Remedy};
 
+use super::course::{AsFor, clauses};
 use super::escape::escape;
 use super::meaning::Meaning;
 use super::wrap::{cells, wrap};
@@ -55,6 +56,21 @@ pub(crate) fn numbers(finding: &Finding, width: usize) -> Vec<Row> {
     lines.into_iter().map(|text| Row { lead: "    ".to_owned(), text, meaning: None }).collect()
 }
 
+/// Those of the numbers that one line has room for: the first, and what comes after it as far as it fits.
+pub(crate) fn numbers_in_a_line(finding: &Finding, width: usize) -> Vec<Row> {
+    let room = width.saturating_sub(4);
+    let mut line = String::new();
+    for clause in finding.numbers.iter().flat_map(|line| clauses(line)).map(escape) {
+        let gap = if line.is_empty() { "" } else { "; " };
+        if !line.is_empty() && cells(&line) + gap.len() + cells(&clause) > room {
+            break;
+        }
+        line.extend([gap, &*clause]);
+    }
+    let lines = if line.is_empty() { Vec::new() } else { wrap(&line, "", "  ", room) };
+    lines.into_iter().map(|text| Row { lead: "    ".to_owned(), text, meaning: None }).collect()
+}
+
 /// The cause, and how sure it is.
 pub(crate) fn cause(finding: &Finding, width: usize) -> Vec<Row> {
     labelled("cause", [format!("{}{}", why(finding), finding.explanation)], width)
@@ -72,22 +88,48 @@ pub(crate) fn why(finding: &Finding) -> String {
 pub(crate) fn remedies(remedies: &[&Remedy], width: usize) -> Vec<Row> {
     let mut rows = Vec::new();
     for (label, not) in [("do", false), ("not", true)] {
-        let mut label = label;
-        for remedy in remedies.iter().filter(|remedy| remedy.not == not) {
-            rows.extend(labelled(label, [remedy.text.clone()], width));
-            label = "";
-            rows.extend(remedy.command.as_deref().map(command));
-        }
+        rows.extend(remedies_of(label, remedies.iter().filter(|remedy| remedy.not == not), width));
     }
     rows
 }
 
-/// The same advice as was given with another finding: its words are there, its commands, which name other things, here.
-pub(crate) fn remedies_as_for(other: u64, remedies: &[&Remedy], width: usize) -> Vec<Row> {
-    let commands: Vec<Row> =
-        remedies.iter().filter_map(|remedy| remedy.command.as_deref()).map(command).collect();
-    let mut rows = labelled("do", [format!("as for #{other}")], width);
-    rows.extend(commands);
+fn remedies_of<'a>(label: &str, remedies: impl Iterator<Item = &'a &'a Remedy>, width: usize) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut label = label;
+    for remedy in remedies {
+        rows.extend(labelled(label, [remedy.text.clone()], width));
+        label = "";
+        rows.extend(remedy.command.as_deref().map(command));
+    }
+    rows
+}
+
+/// What to do and what not to, in as few lines as it takes: what was said in the same words with another finding is not said
+/// again, but its commands are, which name other things.
+pub(crate) fn advice(finding: &Finding, as_for: AsFor, width: usize) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (label, not, other) in [("do", false, as_for.what), ("not", true, as_for.not)] {
+        let of: Vec<&Remedy> = finding.remedy.iter().filter(|remedy| remedy.not == not).collect();
+        let full = remedies_of(label, of.iter(), width);
+        let short = other.map(|other| remedies_as_for(label, other, &of, width));
+        rows.extend(short.filter(|short| short.len() < full.len()).unwrap_or(full));
+    }
+    rows
+}
+
+/// The same as was said with another finding. A single command stands behind that, if it fits there.
+fn remedies_as_for(label: &str, other: u64, remedies: &[&Remedy], width: usize) -> Vec<Row> {
+    let commands = || remedies.iter().filter_map(|remedy| remedy.command.as_deref());
+    let words = format!("as for #{other}");
+    if let Some(only) = commands().next().filter(|_| commands().count() == 1) {
+        let line = format!("{words}: {}", escape(only));
+        if cells(&line) + INDENT.len() <= width {
+            let lead = format!("  {label:<7}{words}: ");
+            return vec![Row { lead, ..command(only) }];
+        }
+    }
+    let mut rows = labelled(label, [words], width);
+    rows.extend(commands().map(command));
     rows
 }
 

@@ -11,21 +11,58 @@ const SCHEDULE: [u64; 5] = [1, 5, 30, 300, 1800];
 /// After that: every hour.
 const LATER: u64 = 3600;
 
+/// With more findings open than this, numbers that only went on changing are said together: this long after the last ones, and
+/// of many after a time in which two a second could have been said.
+const CROWD: usize = 3;
+const CROWD_PACE: Duration = Duration::from_secs(5);
+const CROWD_PACE_EACH: Duration = Duration::from_millis(500);
+/// What a poll brings at once arrives within this time.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
+/// Several kinds of findings that begin together name one page: how to read on about the others is the same command.
+const BURST: Duration = Duration::from_secs(60);
+/// Advice that was given this long ago is given in full again: it is far up.
+const FAR_UP: Duration = Duration::from_secs(600);
+
 /// What has been said of the findings that are open.
 #[derive(Debug, Default)]
 pub(crate) struct Course {
     open: BTreeMap<u64, Said>,
     /// Kinds of findings whose page has been named.
     pages: BTreeSet<&'static str>,
-    /// The advice that was given in full, by kind of finding and cause: its words, and the finding that it was given with.
-    advice: BTreeMap<(&'static str, &'static str), (u64, Vec<String>)>,
+    /// When a page was named last.
+    named: Option<Timestamp>,
+    /// When numbers were said last that are not urgent.
+    numbers: Option<Timestamp>,
+    /// The advice that was given in full, by kind of finding and cause.
+    advice: BTreeMap<Topic, Given>,
+}
+
+/// Kind of finding, cause, and whether it is what not to do.
+type Topic = (&'static str, &'static str, bool);
+
+/// Advice that was given in full.
+#[derive(Debug)]
+struct Given {
+    with: u64,
+    time: Timestamp,
+    words: Vec<String>,
+}
+
+/// The findings with which the same was said in full, if it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AsFor {
+    /// What to do.
+    pub(crate) what: Option<u64>,
+    /// What not to do.
+    pub(crate) not: Option<u64>,
 }
 
 /// What is to be said of a report of a finding.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Tale<'a> {
     /// All of it; its page, unless that was named before; and the finding with which the same advice was given, if it was.
-    Whole { page: bool, as_for: Option<u64> },
+    Whole { page: bool, as_for: AsFor },
     /// Nothing: it was said lately, or is as it was.
     Nothing,
     /// What has changed.
@@ -80,13 +117,12 @@ struct Said {
 impl Course {
     /// What is to be said of `finding`, which is then taken for said.
     pub(crate) fn next<'a>(&mut self, finding: &'a Finding) -> Tale<'a> {
+        let must_wait = self.must_wait(finding.time);
         let Some(said) = self.open.get_mut(&finding.id) else {
             if finding.state != State::Closed {
                 self.open.insert(finding.id, Said::of(finding));
             }
-            // What explains it is where its page would lead.
-            let page = finding.explained_by.is_none() && self.pages.insert(finding.code);
-            return Tale::Whole { page, as_for: self.advised(finding) };
+            return Tale::Whole { page: self.page(finding), as_for: self.advised(finding) };
         };
         let life = finding.time.since(said.opened);
         let due = said.is_due(life);
@@ -97,25 +133,54 @@ impl Course {
         }
         // A finding that another one explains goes on with it.
         let news = !changes.numbers.is_empty() || changes.cause.is_some() || !changes.remedies.is_empty();
-        let due = due && !said.explained && news;
+        let due = due && !said.explained && news && !must_wait;
         if !changes.is_urgent() && !due {
             return Tale::Nothing;
+        }
+        if !changes.is_urgent() {
+            self.numbers = Some(finding.time);
         }
         said.take_over(finding, life);
         Tale::Changed(changes)
     }
 
-    /// The finding with which the same advice was given, in the same words. Otherwise this is now the one.
-    fn advised(&mut self, finding: &Finding) -> Option<u64> {
-        if finding.explained_by.is_some() {
-            return None;
+    /// Whether the page of this kind is to be named now.
+    fn page(&mut self, finding: &Finding) -> bool {
+        let in_a_burst = self.named.is_some_and(|named| finding.time.since(named) < BURST);
+        // What explains it is where its page would lead.
+        let page = finding.explained_by.is_none() && !in_a_burst && self.pages.insert(finding.code);
+        if page {
+            self.named = Some(finding.time);
         }
-        let words: Vec<String> = finding.remedy.iter().map(|remedy| remedy.text.clone()).collect();
-        let key = (finding.code, finding.cause);
-        match self.advice.get(&key) {
-            Some((id, known)) if *known == words => Some(*id),
+        page
+    }
+
+    /// Whether numbers that only went on changing wait for the next time that all are said together.
+    fn must_wait(&self, now: Timestamp) -> bool {
+        let open = self.open.len();
+        let each = CROWD_PACE_EACH.saturating_mul(u32::try_from(open).unwrap_or(u32::MAX));
+        let lately = |said: Timestamp| (AT_ONCE..CROWD_PACE.max(each)).contains(&now.since(said));
+        open > CROWD && self.numbers.is_some_and(lately)
+    }
+
+    /// The findings with which the same advice was given lately, in the same words. Otherwise this is now the one.
+    fn advised(&mut self, finding: &Finding) -> AsFor {
+        if finding.explained_by.is_some() {
+            return AsFor::default();
+        }
+        AsFor { what: self.given(finding, false), not: self.given(finding, true) }
+    }
+
+    fn given(&mut self, finding: &Finding, not: bool) -> Option<u64> {
+        let of = finding.remedy.iter().filter(|remedy| remedy.not == not);
+        let words: Vec<String> = of.map(|remedy| remedy.text.clone()).collect();
+        let topic = (finding.code, finding.cause, not);
+        match self.advice.get(&topic) {
+            Some(given) if given.words == words && finding.time.since(given.time) < FAR_UP => {
+                Some(given.with)
+            }
             _ => {
-                self.advice.insert(key, (finding.id, words));
+                self.advice.insert(topic, Given { with: finding.id, time: finding.time, words });
                 None
             }
         }
@@ -146,8 +211,8 @@ impl Said {
             confidence: finding.confidence,
             cause: finding.cause,
             explanation: finding.explanation.clone(),
-            first: clauses(finding).map(str::to_owned).collect(),
-            numbers: clauses(finding).map(str::to_owned).collect(),
+            first: clauses_of(finding).map(str::to_owned).collect(),
+            numbers: clauses_of(finding).map(str::to_owned).collect(),
             remedies: finding.remedy.clone(),
             explained: finding.explained_by.is_some(),
         }
@@ -189,7 +254,7 @@ impl Said {
         Changes {
             closed: closed.then_some(life),
             severity: (finding.severity != self.severity).then_some(finding.severity),
-            numbers: clauses(finding).filter(|clause| !said.iter().any(|said| said == clause)).collect(),
+            numbers: clauses_of(finding).filter(|clause| !said.iter().any(|said| said == clause)).collect(),
             confidence: (finding.confidence != self.confidence && finding.cause == self.cause)
                 .then_some(finding.confidence),
             // What explains it says why, and what to do.
@@ -241,12 +306,12 @@ fn are_the_same(one: &Remedy, other: &Remedy) -> bool {
 }
 
 /// The numbers of a finding in clauses, each of which changes by itself.
-fn clauses(finding: &Finding) -> impl Iterator<Item = &str> {
-    finding.numbers.iter().flat_map(|line| split(line))
+fn clauses_of(finding: &Finding) -> impl Iterator<Item = &str> {
+    finding.numbers.iter().flat_map(|line| clauses(line))
 }
 
 /// `line` at its semicolons, but for those within parentheses.
-fn split(line: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn clauses(line: &str) -> impl Iterator<Item = &str> {
     let mut left = Some(line);
     std::iter::from_fn(move || {
         let text = left.take()?;

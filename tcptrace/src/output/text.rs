@@ -14,10 +14,10 @@ use jiff::tz::TimeZone;
 use crate::correlate::Correlator;
 use crate::event::{Coverage, Event, Kind, Lost, ObservationStatus, Timestamp};
 use crate::finding::words::{count, span};
-use crate::finding::{Confidence, Finding, Remedy, Severity, Value};
+use crate::finding::{Confidence, Finding, Severity, Value};
 
 use super::account::{self, Row};
-use super::course::{Cause, Changes, Course, Tale};
+use super::course::{AsFor, Cause, Changes, Course, Tale};
 use super::escape::escape;
 use super::event_line::EventLine;
 use super::lines::Lines;
@@ -56,18 +56,18 @@ pub struct TextWriter<W: Write> {
     home: Option<u32>,
     watching: bool,
     course: Course,
-    /// The finding that the last line is about, if that line can be written anew.
-    last: Option<u64>,
+    /// The findings that the last line is about, if that line can be written anew.
+    last: Option<Vec<u64>>,
     /// What has changed and is not yet said.
     changes: Vec<Change>,
     /// Whether the cursor is in a heartbeat.
     beating: bool,
 }
 
-/// What has changed of a finding.
+/// What has changed of a finding, or of several in the same way.
 #[derive(Debug)]
 struct Change {
-    id: u64,
+    ids: Vec<u64>,
     code: &'static str,
     time: Timestamp,
     /// How long it was open, if it is over.
@@ -90,6 +90,42 @@ impl Change {
         let confidence = self.confidence.map(|confidence| confidence.name().to_owned());
         severity.into_iter().chain(confidence).collect::<Vec<_>>().join(", ")
     }
+
+    /// `#7, #8`.
+    fn who(&self) -> String {
+        self.ids.iter().map(|id| format!("#{id}")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// `update #7, #8 accept-stall`, `closed #7 accept-stall, 8.6 s`.
+    fn what(&self) -> String {
+        match self.closed {
+            Some(life) => format!("closed {} {}, {}", self.who(), self.code, span(life)),
+            None => format!("update {} {}", self.who(), self.code),
+        }
+    }
+
+    /// Whether the same is to be said of another finding.
+    fn says_the_same_as(&self, other: &Self) -> bool {
+        let lives = [self.closed, other.closed].map(|life| life.map(span));
+        self.code == other.code
+            && lives[0] == lives[1]
+            && self.now() == other.now()
+            && self.numbers == other.numbers
+            && self.rows.is_empty()
+            && other.rows.is_empty()
+    }
+}
+
+/// Those of which the same is to be said as one.
+fn merged(changes: Vec<Change>) -> Vec<Change> {
+    let mut merged: Vec<Change> = Vec::new();
+    for change in changes {
+        match merged.iter_mut().find(|known| known.says_the_same_as(&change)) {
+            Some(known) => known.ids.extend(change.ids),
+            None => merged.push(change),
+        }
+    }
+    merged
 }
 
 /// More changes than this at the same moment are said together.
@@ -211,7 +247,7 @@ impl<W: Write> TextWriter<W> {
         written
     }
 
-    fn whole(&mut self, finding: &Finding, page: bool, as_for: Option<u64>) -> Written {
+    fn whole(&mut self, finding: &Finding, page: bool, as_for: AsFor) -> Written {
         let _gone = self.settle()?;
         let width = self.columns();
         let severity = finding.severity.name().to_uppercase();
@@ -228,7 +264,11 @@ impl<W: Write> TextWriter<W> {
         for line in lines {
             let _gone = self.to.line(&line)?;
         }
-        let mut rows = account::numbers(finding, width);
+        let mut rows = match &finding.explained_by {
+            // The rest of its numbers comes with its end.
+            Some(_) => account::numbers_in_a_line(finding, width),
+            None => account::numbers(finding, width),
+        };
         let page = page.then(|| account::page(finding));
         match &finding.explained_by {
             // What explains it was printed above, with what to do.
@@ -242,7 +282,7 @@ impl<W: Write> TextWriter<W> {
             }
             None => {
                 rows.extend(account::cause(finding, width));
-                rows.extend(advice(finding, as_for, width));
+                rows.extend(account::advice(finding, as_for, width));
                 rows.extend(account::labelled("see", page, width));
             }
         }
@@ -260,22 +300,25 @@ impl<W: Write> TextWriter<W> {
             }
             None => {}
         }
+        let mut numbers = changes.numbers.join("; ");
+        let mut first =
+            changes.numbers.first().and_then(|clause| clause.split(", ").next()).map(str::to_owned);
         if let Some(by) = finding.explained_by.as_ref().filter(|_| changes.explained) {
-            let related = format!("#{} {} explains it; what is to be done is said there", by.id, by.code);
-            rows.extend(account::labelled("see", [related], width));
+            let related = format!("#{} {} explains it", by.id, by.code);
+            numbers = if numbers.is_empty() { related.clone() } else { format!("{related}; {numbers}") };
+            first = Some(related);
         }
         rows.extend(account::remedies(&changes.remedies, width));
-        let first = changes.numbers.first().and_then(|clause| clause.split(", ").next());
         self.changes.push(Change {
-            id: finding.id,
+            ids: vec![finding.id],
             code: finding.code,
             time: finding.time,
             closed: changes.closed,
             severity: changes.severity,
             confidence: changes.confidence,
             meaning: Meaning::from(finding.severity),
-            first: first.unwrap_or_default().to_owned(),
-            numbers: changes.numbers.join("; "),
+            first: first.unwrap_or_default(),
+            numbers,
             rows,
         });
         GO_ON
@@ -288,10 +331,12 @@ impl<W: Write> TextWriter<W> {
         for change in changes.extract_if(.., |change| alone(change)) {
             let _gone = self.change(&change)?;
         }
+        let mut changes = merged(changes);
+        let together = changes.len() > TOGETHER;
         for closed in [false, true] {
             let of: Vec<Change> =
                 changes.extract_if(.., |change| change.closed.is_some() == closed).collect();
-            if of.len() > TOGETHER {
+            if together && of.len() > 1 {
                 let _gone = self.together(&of)?;
             } else {
                 for change in &of {
@@ -303,10 +348,7 @@ impl<W: Write> TextWriter<W> {
     }
 
     fn change(&mut self, change: &Change) -> Written {
-        let what = match change.closed {
-            Some(life) => format!("closed #{} {}, {}", change.id, change.code, span(life)),
-            None => format!("update #{} {}", change.id, change.code),
-        };
+        let what = change.what();
         let severity = change.now();
         let gap = if severity.is_empty() { "" } else { ", now " };
         let time = format!("{} ", self.clock(change.time));
@@ -315,7 +357,7 @@ impl<W: Write> TextWriter<W> {
         let numbers = escape(&change.numbers).into_owned();
         let numbers = fit(&numbers, room);
         let _gone = self.stop_beating()?;
-        if self.last == Some(change.id) && self.look.screen.terminal {
+        if self.last.as_ref() == Some(&change.ids) && self.look.screen.terminal {
             let _gone = self.to.take_back(1)?;
         }
         let parts = [
@@ -327,29 +369,24 @@ impl<W: Write> TextWriter<W> {
             (None, &*numbers),
         ];
         let _gone = self.to.parts(&parts)?;
-        self.last = change.rows.is_empty().then_some(change.id);
+        self.last = change.rows.is_empty().then(|| change.ids.clone());
         self.rows(&change.rows)
     }
 
-    /// Of each what has changed most, and of several with the same words once: `update: #6, #8 8 SYNs from 1 address; #7 …`.
+    /// Of each what has changed most, and of several with the same words once: `update: #6, #8 8, #9 7 SYNs from 1 address; #7 …`.
     fn together(&mut self, changes: &[Change]) -> Written {
-        let of = |change: &Change| {
-            let now = Some(change.now()).filter(|now| !now.is_empty()).map(|now| format!("now {now}: "));
-            let first = if change.first.is_empty() { "as before" } else { &change.first };
-            format!("{}{first}", now.unwrap_or_default())
-        };
         let Some(first) = changes.first() else { return GO_ON };
         let what = if first.closed.is_some() { "closed" } else { "update" };
-        let mut same: Vec<(String, Vec<String>)> = Vec::new();
+        let mut same: Vec<Alike<'_>> = Vec::new();
         for change in changes {
-            let (id, words) = (format!("#{}", change.id), of(change));
-            match same.iter_mut().find(|(known, _)| *known == words) {
-                Some((_, ids)) => ids.push(id),
-                None => same.push((words, vec![id])),
+            let now = Some(change.now()).filter(|now| !now.is_empty());
+            let (number, words) = amount(if change.first.is_empty() { "as before" } else { &change.first });
+            match same.iter_mut().find(|known| known.now == now && known.words == words) {
+                Some(known) => known.add(&change.ids, number),
+                None => same.push(Alike { now, numbers: vec![(number, change.ids.clone())], words }),
             }
         }
-        let items: Vec<String> =
-            same.iter().map(|(words, ids)| format!("{} {words}", ids.join(", "))).collect();
+        let items: Vec<String> = same.iter().map(ToString::to_string).collect();
         let text = format!("{} {what}: {}", self.clock(first.time), items.join("; "));
         self.last = None;
         let _gone = self.stop_beating()?;
@@ -478,12 +515,39 @@ impl<W: Write> TextWriter<W> {
     }
 }
 
-/// What to do: in full, or, where that is shorter, with which finding it was said.
-fn advice(finding: &Finding, as_for: Option<u64>, width: usize) -> Vec<Row> {
-    let remedies: Vec<&Remedy> = finding.remedy.iter().collect();
-    let full = account::remedies(&remedies, width);
-    let short = as_for.map(|other| account::remedies_as_for(other, &remedies, width));
-    short.filter(|short| short.len() + 1 < full.len()).unwrap_or(full)
+/// Changes in the same words, of findings that have the same number in front of them, or each its own.
+struct Alike<'a> {
+    now: Option<String>,
+    numbers: Vec<(&'a str, Vec<u64>)>,
+    words: &'a str,
+}
+
+impl<'a> Alike<'a> {
+    fn add(&mut self, ids: &[u64], number: &'a str) {
+        match self.numbers.iter_mut().find(|(known, _)| *known == number) {
+            Some((_, of)) => of.extend(ids),
+            None => self.numbers.push((number, ids.to_vec())),
+        }
+    }
+}
+
+impl std::fmt::Display for Alike<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let now = self.now.as_ref().map_or_else(String::new, |now| format!(" now {now}:"));
+        let of = |(number, ids): &(&str, Vec<u64>)| {
+            let ids: Vec<String> = ids.iter().map(|id| format!("#{id}")).collect();
+            format!("{}{now}{}{number}", ids.join(", "), if number.is_empty() { "" } else { " " })
+        };
+        write!(f, "{} {}", self.numbers.iter().map(of).collect::<Vec<_>>().join(", "), self.words)
+    }
+}
+
+/// The number that a text begins with, and the rest.
+fn amount(text: &str) -> (&str, &str) {
+    match text.split_once(' ') {
+        Some((number, rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => (number, rest),
+        _ => ("", text),
+    }
 }
 
 /// `watching 12 listeners in 3 namespaces, tier fexit, 22 of 22; Ctrl-C ends`.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::config;
 use crate::event::{Coverage, Event, Kind, LossPlace, Lost, ObservationStatus, Timestamp};
 use crate::finding::Engine;
 use crate::output::Summary;
@@ -108,7 +109,7 @@ impl Digest {
     /// For a report on the time from `from` to `to`; what comes before is taken in all the same, so that it is known.
     pub fn new(from: Option<Timestamp>, to: Option<Timestamp>, question: Option<PortQuestion>) -> Self {
         Self {
-            engine: Engine::default(),
+            engine: Engine::with(config::thresholds()),
             from,
             to,
             start: None,

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use ahash::AHashMap;
 
+use crate::config;
 use crate::correlate::{Correlator, Listener, ListenerId};
 use crate::event::{Event, Kind, Timestamp};
 use crate::finding::Engine;
@@ -18,7 +19,6 @@ const SECONDS: usize = 120;
 const CLEANING: u64 = 30;
 
 /// Everything that has been made of the events so far.
-#[derive(Default)]
 pub struct Model {
     engine: Engine,
     pub(crate) journal: Journal,
@@ -29,6 +29,21 @@ pub struct Model {
     ticks: u64,
     ended: bool,
     events: u64,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            engine: Engine::with(config::thresholds()),
+            journal: Journal::default(),
+            timelines: Timelines::default(),
+            tracks: AHashMap::new(),
+            port_spaces: BTreeSet::new(),
+            ticks: 0,
+            ended: false,
+            events: 0,
+        }
+    }
 }
 
 /// What the queue of a listener did in the last seconds.

@@ -183,7 +183,7 @@ fn a_listener_without_a_way_back_is_named() {
     let finding = play.only();
     assert_eq!((finding.code, finding.cause), ("handshake-dropped", "no-route"));
     assert_eq!(finding.subject.to_string(), "nginx[42] 10.0.0.1:80");
-    assert!(finding.explanation.contains("no route back"), "{}", finding.explanation);
+    assert!(finding.explanation.contains("no route leads back"), "{}", finding.explanation);
 }
 
 /// A SYN that comes in for nginx on port 80 twice, dropped for this reason, with what the host showed.

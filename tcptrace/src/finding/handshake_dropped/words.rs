@@ -225,7 +225,11 @@ fn netfilter(account: &Account<'_>) -> String {
     let or_others =
         if others.is_empty() { String::new() } else { format!("; unless it was one of these: {others}") };
     if let Some(rule) = account.rule(&[RuleDeed::Drop]) {
-        return format!("a firewall rule matches it and drops it in the {hook} hook: {rule}{or_others}");
+        // A base chain is mostly called like its hook.
+        let chain = format!(", chain {hook},").to_ascii_lowercase();
+        let is_said = rule.to_string().to_ascii_lowercase().contains(&chain);
+        let of_hook = if is_said { String::new() } else { format!(" in the {hook} hook") };
+        return format!("a firewall rule drops it{of_hook}: {rule}{or_others}");
     }
     if let Some(rule) = account.rule(&[RuleDeed::Policy]) {
         return format!(
@@ -265,8 +269,7 @@ fn netfilter(account: &Account<'_>) -> String {
 
 fn no_route(account: &Account<'_>) -> String {
     if account.drops.answering.is_some() {
-        return "this host has no route back to the client, so the SYN is dropped before it is answered"
-            .to_owned();
+        return "no route leads back to the client, so the SYN is dropped before it is answered".to_owned();
     }
     match account.drops.errno.and_then(|errno| i32::try_from(errno).ok()) {
         Some(libc::EINVAL) => "a blackhole route of this host swallows it".to_owned(),

@@ -32,7 +32,7 @@ fn a_finding_is_told_whole_once_and_its_numbers_ever_more_seldom() {
     let tales = tales(&play);
     let whole = tales.iter().filter(|(_, _, tale)| matches!(tale, Tale::Whole { .. })).count();
     assert_eq!(whole, 1);
-    assert!(matches!(tales[0].2, Tale::Whole { page: true, as_for: None }));
+    assert!(matches!(tales[0].2, Tale::Whole { page: true, as_for } if as_for == AsFor::default()));
     let numbers_only = |tale: &Tale<'_>| matches!(tale, Tale::Changed(changes) if !changes.is_urgent());
     let told: Vec<u64> = tales
         .iter()
@@ -52,7 +52,7 @@ fn what_is_added_is_told_alone_with_the_next_numbers() {
     let play = overflow(8);
     let mut finding = play.findings[0].clone();
     let mut course = Course::default();
-    assert_eq!(course.next(&finding), Tale::Whole { page: true, as_for: None });
+    assert_eq!(course.next(&finding), Tale::Whole { page: true, as_for: AsFor::default() });
     finding.state = State::Updated;
     finding.time = finding.time.after(Duration::from_millis(1100));
     finding.explanation.push_str(". Accepts are too slow for any backlog");
@@ -80,17 +80,21 @@ fn the_same_advice_is_given_once() {
     let play = overflow(1);
     let first = play.findings[0].clone();
     let mut course = Course::default();
-    assert_eq!(course.next(&first), Tale::Whole { page: true, as_for: None });
+    assert_eq!(course.next(&first), Tale::Whole { page: true, as_for: AsFor::default() });
     let mut second = first.clone();
     second.id = 2;
     second.remedy[0].command = Some("another port".to_owned());
-    assert_eq!(course.next(&second), Tale::Whole { page: false, as_for: Some(first.id) });
+    assert_eq!(
+        course.next(&second),
+        Tale::Whole { page: false, as_for: AsFor { what: Some(first.id), not: Some(first.id) } }
+    );
     second.id = 3;
     second.remedy[0].text.push_str(", or so");
-    assert_eq!(course.next(&second), Tale::Whole { page: false, as_for: None });
+    let what_not_alone = AsFor { what: None, not: Some(first.id) };
+    assert_eq!(course.next(&second), Tale::Whole { page: false, as_for: what_not_alone });
     second.id = 4;
     second.cause = "somaxconn";
-    assert_eq!(course.next(&second), Tale::Whole { page: false, as_for: None });
+    assert_eq!(course.next(&second), Tale::Whole { page: false, as_for: AsFor::default() });
 }
 
 #[test]
@@ -137,8 +141,70 @@ fn amounts_are_not_told_apart_and_names_are() {
 
 #[test]
 fn a_clause_ends_at_a_semicolon_outside_of_parentheses() {
-    let clauses = |line: &'static str| split(line).collect::<Vec<_>>();
-    assert_eq!(clauses("a; b (c; d) e; f"), ["a", "b (c; d) e", "f"]);
-    assert_eq!(clauses("a;b"), ["a;b"]);
-    assert_eq!(clauses(""), [""]);
+    let split = |line: &'static str| clauses(line).collect::<Vec<_>>();
+    assert_eq!(split("a; b (c; d) e; f"), ["a", "b (c; d) e", "f"]);
+    assert_eq!(split("a;b"), ["a;b"]);
+    assert_eq!(split(""), [""]);
+}
+
+/// With many findings open, numbers that only go on changing are told at the same moments, and each of them is told.
+#[test]
+fn in_a_crowd_numbers_are_told_together() {
+    let first = overflow(1).findings[0].clone();
+    let mut course = Course::default();
+    let at = |id: u64, half_seconds: u64, state: State| {
+        let time = first.time.after(Duration::from_millis(500 * half_seconds));
+        Finding { id, time, state, numbers: vec![format!("{half_seconds} waiting")], ..first.clone() }
+    };
+    // Five findings, each half a second after the one before, and updates of all of them for ten seconds.
+    let mut told: Vec<(u64, u64)> = Vec::new();
+    for now in 0..20 {
+        for id in 0..5.min(now + 1) {
+            let finding = at(id, now, if now == id { State::Opened } else { State::Updated });
+            if let Tale::Changed(_) = course.next(&finding) {
+                told.push((now, id));
+            }
+        }
+    }
+    let mut moments: Vec<u64> = told.iter().map(|(now, _)| *now).collect();
+    moments.dedup();
+    assert!(moments.len() <= 4, "{told:?}");
+    for id in 0..5 {
+        assert!(told.iter().any(|(_, of)| *of == id), "{id}: {told:?}");
+    }
+    // What is over is told at once, in a crowd as well.
+    assert!(matches!(course.next(&at(3, 20, State::Closed)), Tale::Changed(_)));
+}
+
+/// A burst of kinds names one page, and a later one its own.
+#[test]
+fn a_page_is_named_once_in_a_burst() {
+    let first = overflow(1).findings[0].clone();
+    let mut course = Course::default();
+    let page = |course: &mut Course, id: u64, code: &'static str, seconds: u64| {
+        let time = first.time.after(Duration::from_secs(seconds));
+        matches!(course.next(&Finding { id, code, time, ..first.clone() }), Tale::Whole { page: true, .. })
+    };
+    assert!(page(&mut course, 1, "accept-queue-overflow", 0));
+    assert!(!page(&mut course, 2, "accept-stall", 5));
+    assert!(page(&mut course, 3, "accept-stall", 70));
+    assert!(!page(&mut course, 4, "accept-stall", 140));
+}
+
+/// Advice that is far up is given in full again.
+#[test]
+fn advice_is_given_again_when_the_first_is_far_up() {
+    let first = overflow(1).findings[0].clone();
+    let mut course = Course::default();
+    let as_for = |course: &mut Course, id: u64, seconds: u64| {
+        let time = first.time.after(Duration::from_secs(seconds));
+        match course.next(&Finding { id, time, ..first.clone() }) {
+            Tale::Whole { as_for, .. } => as_for.what,
+            _ => panic!(),
+        }
+    };
+    assert_eq!(as_for(&mut course, 10, 0), None);
+    assert_eq!(as_for(&mut course, 11, 599), Some(10));
+    assert_eq!(as_for(&mut course, 12, 600), None);
+    assert_eq!(as_for(&mut course, 13, 601), Some(12));
 }

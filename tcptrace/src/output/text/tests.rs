@@ -193,3 +193,64 @@ fn a_headline_names_container_and_namespace_where_they_are_not_the_host_s_own() 
     finding.subject.process.as_mut().unwrap().container = None;
     assert!(headline(&coverage, &finding).ends_with("0.0.0.0:1080 in netns 4026531840"));
 }
+
+/// Of several findings with the same news one line is enough, and numbers that differ stand beside their findings.
+#[test]
+fn the_same_news_is_said_once() {
+    let first = overflow().only().clone();
+    let with = |id: u64, state: State, numbers: &str| Finding {
+        id,
+        state,
+        time: if state == State::Opened { first.time } else { first.time.after(Duration::from_secs(2)) },
+        numbers: vec![numbers.to_owned()],
+        ..first.clone()
+    };
+    let news = |of: &[(u64, &str)]| {
+        let said = text(Screen::plain(80), |to| {
+            for (id, _) in of {
+                let _ = to.finding(&with(*id, State::Opened, "0 SYNs dropped"));
+            }
+            for (id, numbers) in of {
+                let _ = to.finding(&with(*id, State::Updated, numbers));
+            }
+        });
+        let news = said.lines().skip_while(|line| !line.contains("update"));
+        news.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        news(&[(7, "5 SYNs dropped"), (8, "5 SYNs dropped")]),
+        ["19:40:07.999 update #7, #8 accept-queue-overflow: 5 SYNs dropped"]
+    );
+    assert_eq!(
+        news(&[(1, "5 SYNs"), (2, "6 SYNs"), (3, "5 SYNs"), (4, "9 ACKs"), (5, "7 SYNs")]),
+        ["19:40:07.999 update: #1, #3 5, #2 6, #5 7 SYNs; #4 9 ACKs"]
+    );
+}
+
+/// Advice that was given is named, with its command, which is about another process.
+#[test]
+fn advice_that_was_given_is_named_in_one_line() {
+    let first = overflow().only().clone();
+    let with = |id: u64, pid: u32| {
+        let words = "if it is not meant so, accept these packets before this rule, or delete it";
+        let mut what = crate::finding::Remedy::text(words);
+        what.command = Some(format!("nsenter -t {pid} -n nft list ruleset"));
+        let mut not = crate::finding::Remedy::text("x ".repeat(60));
+        not.not = true;
+        Finding { id, remedy: vec![what, not], ..first.clone() }
+    };
+    let said = |screen: Screen| {
+        text(screen, |to| {
+            let _ = to.finding(&with(1, 10));
+            let _ = to.finding(&with(2, 20));
+        })
+    };
+    let wide = said(Screen::plain(80));
+    assert!(
+        wide.ends_with("  do     as for #1: nsenter -t 20 -n nft list ruleset\n  not    as for #1\n"),
+        "{wide}"
+    );
+    let narrow = said(Screen::plain(50));
+    let apart = "  do     as for #1\n           nsenter -t 20 -n nft list ruleset\n  not    as for #1\n";
+    assert!(narrow.ends_with(apart), "{narrow}");
+}

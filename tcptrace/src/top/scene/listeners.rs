@@ -398,7 +398,7 @@ impl ListenerRow {
         let full = if self.is_full() { ": it is full, and what comes next is dropped" } else { "" };
         let stalled = self
             .stalled
-            .filter(|stalled| *stalled >= crate::correlate::STALL)
+            .filter(|stalled| *stalled >= crate::config::thresholds().accept_stall.after)
             .map(|stalled| format!("; no accept() for {} though connections wait", age(stalled)));
         let half_open = or_dash(self.syn_queue, |requests| requests.to_string());
         format!(
