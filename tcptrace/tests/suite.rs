@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tcptrace::rehearse::catalogue;
+use tcptrace::rehearse::{catalogue, entry};
 
 #[path = "../../xtask/src/test/cases.rs"]
 #[expect(dead_code, reason = "only the lists are compared; the suite itself is in xtask")]
@@ -15,14 +15,21 @@ fn every_variant_of_every_rehearsal_is_in_the_suite_or_in_its_rotation() {
         .flat_map(|entry| entry.variants.iter().map(|variant| (entry.name, variant.name)))
         .collect();
     let default = |name: &str| {
-        let entry = catalogue().iter().find(|entry| entry.name == name);
-        entry.and_then(|entry| entry.variants.first()).map_or("(no such rehearsal)", |variant| variant.name)
+        entry(name)
+            .and_then(|entry| entry.variants.first())
+            .map_or("(no such rehearsal)", |variant| variant.name)
     };
     let played: BTreeSet<(&str, &str)> = cases::CASES
         .iter()
         .chain(cases::ROTATION)
         .filter_map(cases::Case::rehearsal)
-        .map(|(incident, variant)| (incident, variant.unwrap_or_else(|| default(incident))))
+        // Some by a former name.
+        .map(|(incident, variant)| {
+            (
+                entry(incident).map_or(incident, |entry| entry.name),
+                variant.unwrap_or_else(|| default(incident)),
+            )
+        })
         .collect();
     let missing: Vec<_> = known.difference(&played).collect();
     assert!(missing.is_empty(), "add them to CASES or ROTATION in xtask/src/test/cases.rs: {missing:?}");

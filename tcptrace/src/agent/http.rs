@@ -2,8 +2,7 @@
 //! its numbers a second for all of them, and waits for none.
 //!
 //! hyper speaks the protocol: it is the one that everything else in Rust rests on, it runs on the tokio that is here already, and it
-//! ends slow clients by itself. (`tiny_http`, with fewer dependencies, has had no release since 2022, and a thread for each client
-//! without a time limit.)
+//! ends slow clients by itself.
 
 use std::convert::Infallible;
 use std::io;

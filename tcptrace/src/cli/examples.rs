@@ -41,6 +41,19 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("sudo tcptrace record -o day.arrows --rotate 1h --keep 2G", "the last hours, within 2 GiB"),
         ],
     ),
+    (
+        "agent",
+        &[
+            (
+                "sudo tcptrace agent --dir /var/lib/tcptrace --metrics 127.0.0.1:9797",
+                "always on: the last hours, what led to each incident, and metrics",
+            ),
+            (
+                "sudo tcptrace agent --dir /var/lib/tcptrace --keep-size 2G --keep-age 72h --keep-on warning",
+                "more of both",
+            ),
+        ],
+    ),
     ("replay", &[("tcptrace replay run.arrows --from 03:12 --to 03:20", "eight minutes of a recording")]),
     (
         "report",

@@ -97,6 +97,14 @@ impl Place {
             Err(error) if self.of == Whose::Invoker && error.kind() == io::ErrorKind::PermissionDenied => {
                 return Ok(Err(Found::Forbidden));
             }
+            // Somebody else's directory, as HOME may name one after a change of user: there is nothing of ours in it.
+            Err(error)
+                if self.of == Whose::Own
+                    && error.kind() == io::ErrorKind::PermissionDenied
+                    && self.path.symlink_metadata().is_err() =>
+            {
+                return Ok(Err(Found::NotThere));
+            }
             Err(error) => return Err(unreadable(error.to_string())),
         };
         let mut text = String::new();

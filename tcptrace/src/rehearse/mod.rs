@@ -36,7 +36,7 @@ pub use cancel::Cancel;
 pub use counters::Counters;
 pub use drill::{Expected, Value, Wrong, drill, ipv6_is_off};
 pub use error::{Error, Result};
-pub use incident::{Entry, Family, Incident, Options, Variant, catalogue, incident};
+pub use incident::{Entry, Family, Incident, Options, Variant, catalogue, entry, incident};
 pub use judge::{Claims, judge_waits};
 pub use namespace::Namespace;
 pub use stage::{Layout, Stage};

@@ -207,6 +207,11 @@ pub fn catalogue() -> &'static [Entry] {
     ]
 }
 
+/// The incident that is called so, or was once.
+pub fn entry(name: &str) -> Option<&'static Entry> {
+    catalogue().iter().find(|entry| entry.name == name || entry.aliases.contains(&name))
+}
+
 /// A server with its door open; nobody works in it yet.
 fn open(stage: &Stage, role: &str, door: Door) -> Result<Actor> {
     let mut server = stage.start_server(role)?;
@@ -224,10 +229,8 @@ fn facts(object: Value) -> Map<String, Value> {
 
 /// Sets the stage for an incident.
 pub fn incident(name: &str, options: &Options) -> Result<Box<dyn Incident>> {
-    let known = catalogue();
-    let is_it = |entry: &&Entry| entry.name == name || entry.aliases.contains(&name);
-    let entry = known.iter().find(is_it).ok_or_else(|| {
-        let names: Vec<_> = known.iter().map(|entry| entry.name).collect();
+    let entry = entry(name).ok_or_else(|| {
+        let names: Vec<_> = catalogue().iter().map(|entry| entry.name).collect();
         Error::Usage(format!("unknown incident {name:?}: there are {}", names.join(", ")))
     })?;
     let variant = match &options.variant {
