@@ -334,6 +334,9 @@ kernel_layout! {
     /// How much room the registers take.
     regs_size: Size("pt_regs"),
 
+    /// There with PREEMPT_RT alone, where a spinlock sleeps: softirqs are threads then, and one may be preempted by another.
+    realtime_lock: Offset("spinlock.lock"),
+
     // Functions: how many parameters, so where a fexit program finds the return value.
     /// 2 from 6.10 on, 4 before.
     params_inet_csk_accept: Params("inet_csk_accept"),

@@ -6,6 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tcptrace_common::{
+    ABSENT,
     connect::{ConnectKey, ConnectTotals},
     drop::{DropKey, DropTotals},
     listener::{Histogram, ListenerState, PrefixKey},
@@ -13,6 +14,8 @@ use tcptrace_common::{
     record::{KINDS, ListenerClosed},
     stand_in::{Attended, PAIRS},
 };
+
+use crate::kernel::{current, layout};
 
 /// Records to user space. User space sets its size at load.
 #[map]
@@ -124,11 +127,13 @@ pub struct Call {
     pub second: u64,
 }
 
-/// State of the packet that this CPU handles in softirq. The receive path of TCP neither sleeps nor migrates between the
-/// hooks that share this, and one packet is finished before the next begins.
+/// State of the packet that this thread handles on this CPU, in softirq. The receive path of TCP does not migrate between the hooks
+/// that share this, and one packet is finished before the same thread begins the next. See [`packet`].
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Packet {
+    /// With PREEMPT_RT: the thread whose packet this is about.
+    pub thread: u64,
     /// The SYN in progress passed both queue checks (its route was asked for).
     pub passed_queue_checks: u64,
     /// A child was created and then abandoned (`inet_csk_prepare_forced_close`) in the final ACK in progress.
@@ -174,10 +179,27 @@ pub struct Packet {
     /// Its packet.
     pub cookie_skb: u64,
 }
+
+impl Packet {
+    /// Forgets what another thread left here. It loses what it noted, which is no worse than not to have noted it.
+    #[inline(always)]
+    fn begin(&mut self, thread: u64) {
+        let words = (&raw mut *self).cast::<u64>();
+        for word in 0..size_of::<Self>() / size_of::<u64>() {
+            // SAFETY: all of it are words. Each with a store of its own: the compiler would make a call of them.
+            unsafe { words.add(word).write_volatile(0) };
+        }
+        self.thread = thread;
+    }
+}
+
 /// Set in [`Packet::icmp`] while an ICMP error is handled, above its type (byte 1) and code (byte 0).
 pub const ICMP_PRESENT: u64 = 1 << 16;
 #[map]
-pub static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
+pub static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(THREADS, 0);
+/// So many threads of a CPU can be in the middle of a packet without a thought for each other; a power of two. Without PREEMPT_RT it
+/// is one: a softirq runs to its end.
+const THREADS: u32 = 32;
 
 /// What first programs of this CPU were there for, by pair; see [`stand_in`](crate::stand_in).
 #[map]
@@ -198,10 +220,24 @@ const _: () = assert!(size_of::<ListenerClosed>() <= ZEROES_LEN);
 const _: () = assert!(size_of::<tcptrace_common::record::BindFail>() <= ZEROES_LEN);
 const _: () = assert!(size_of::<Histogram>() <= ZEROES_LEN);
 
-/// The state of the packet in progress on this CPU.
+/// The state of the packet in progress.
+///
+/// Without PREEMPT_RT one softirq at a time runs on a CPU, to its end. With it softirqs run in threads (ksoftirqd, those of
+/// interrupts, whoever sends over loopback), and since 7.3 without a lock of the CPU: one may be preempted between two of these hooks
+/// by another with a packet of its own. So each thread has its place.
 #[inline(always)]
 pub fn packet() -> Option<&'static mut Packet> {
-    let packet = PACKET.get_ptr_mut(0)?;
-    // SAFETY: a per-CPU array slot is always there, and only softirq programs of this CPU, which do not nest, use it.
-    Some(unsafe { &mut *packet })
+    if layout!(realtime_lock) == ABSENT {
+        let packet = PACKET.get_ptr_mut(0)?;
+        // SAFETY: a per-CPU array slot is always there, and only softirq programs of this CPU, which do not nest, use it.
+        return Some(unsafe { &mut *packet });
+    }
+    let thread = current::thread();
+    let packet = PACKET.get_ptr_mut(thread as u32 & (THREADS - 1))?;
+    // SAFETY: as above; what preempts this thread has another place, or finds below that this one is not its own.
+    let packet = unsafe { &mut *packet };
+    if packet.thread != thread {
+        packet.begin(thread);
+    }
+    Some(packet)
 }

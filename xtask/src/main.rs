@@ -49,6 +49,8 @@ enum Command {
     Ebpf(ebpf::Args),
     /// Tests everything: units, then the tracer live, in guests and on this machine.
     Test(test::Args),
+    /// Plays the self-test and some rehearsals on every kernel, and writes docs/kernels.md: what is observed where, and how exactly.
+    Kernels(test::kernels::Args),
     /// Asks `tcptrace why` about nginx, redis and sshd as Debian has them, healthy and not, in a guest.
     Servers(servers::Args),
     /// Proves remedies with real servers: makes the incident, carries out what is printed, and makes the load again.
@@ -100,6 +102,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Dist { arch } => println!("{}", dist::build(arch)?.display()),
         Command::Ebpf(args) => ebpf::run(&args)?,
         Command::Test(args) => return test::run(&args),
+        Command::Kernels(args) => return test::kernels::run(&args),
         Command::Servers(args) => return servers::run(&args),
         Command::Software(args) => return software::run(&args),
         Command::SoftwareStage(args) => return software::stage(&args),

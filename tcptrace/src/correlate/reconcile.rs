@@ -27,6 +27,8 @@ pub struct Reconciliation {
     pub status: ReconciliationStatus,
     /// Why they differ, or may differ.
     pub reason: Option<String>,
+    /// The observations that our count rests on.
+    pub observations: Vec<&'static str>,
 }
 
 /// How our count compares with the kernel's.
@@ -168,7 +170,8 @@ fn compare(
             Some(mismatch_reason(counter, kernel, observed, lost)),
         )
     };
-    Reconciliation { netns, netns_name: None, counter, kernel, observed, status, reason }
+    let observations = row.needs.to_vec();
+    Reconciliation { netns, netns_name: None, counter, kernel, observed, status, reason, observations }
 }
 
 fn mismatch_reason(counter: &str, kernel: u64, observed: u64, lost: Option<&str>) -> String {

@@ -8,7 +8,7 @@ mod measurement;
 mod peers;
 pub(crate) mod recording;
 mod results;
-mod table;
+pub(crate) mod table;
 pub(crate) mod who;
 
 use std::path::PathBuf;

@@ -12,7 +12,7 @@ use super::{Guests, Programs, Run, seconds};
 use crate::vm::{Guest, Hardware, HostCopy, Job, JobReport, Kernel, Observer, run_batch};
 
 /// Where the guest has the tracer; on its PATH.
-const PROGRAM: &str = "/usr/local/bin/tcptrace";
+pub(super) const PROGRAM: &str = "/usr/local/bin/tcptrace";
 
 /// So many guests at a time: a case mostly waits, and a guest keeps about one processor busy.
 const GUESTS: usize = 2;
@@ -74,7 +74,8 @@ pub(super) fn run(plan: &[Guests], memory: &str, programs: &Programs, tally: &mu
     Ok(())
 }
 
-fn guest(guests: &Guests, memory: &str, programs: &Programs) -> Result<Guest> {
+/// The machine on which these are played.
+pub(super) fn guest(guests: &Guests, memory: &str, programs: &Programs) -> Result<Guest> {
     Ok(Guest {
         hardware: Hardware {
             memory: memory.to_owned(),

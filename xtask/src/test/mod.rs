@@ -2,6 +2,7 @@
 
 mod cases;
 mod check;
+pub(crate) mod kernels;
 mod lines;
 mod live;
 pub(crate) mod native;

@@ -102,8 +102,10 @@ impl Turn {
 /// The tiers that a kernel of arm64 has, as nothing is forced and as they are forced. 6.1 has no trampolines.
 pub(crate) fn arm64_tiers(series: Series) -> [Tier; 3] {
     match series {
-        Series::V6_12 | Series::Newest | Series::Realtime => Tier::ALL,
-        Series::V5_10 | Series::V6_1 => [Tier::AutoByKprobe, Tier::Kprobe, Tier::Tracepoint],
+        Series::V6_12 | Series::Newest | Series::Realtime | Series::RealtimeNewest => Tier::ALL,
+        Series::V5_10 | Series::V6_1 | Series::RealtimeV6_1 => {
+            [Tier::AutoByKprobe, Tier::Kprobe, Tier::Tracepoint]
+        }
     }
 }
 

@@ -83,8 +83,8 @@ impl Apt {
             .find(|keyring| Path::new(keyring).exists())
             .map_or(String::new(), |keyring| format!("[signed-by={keyring}] "));
         let mut sources = format!("deb {option}{} {suite} main\n", mirrors.main);
-        // sid has no security suite: fixes reach it directly.
-        if let Some(security) = mirrors.security.filter(|_| suite != "sid") {
+        // sid and what is tried out before it have no security suite: fixes reach them directly.
+        if let Some(security) = mirrors.security.filter(|_| !["sid", "experimental"].contains(&suite)) {
             sources.push_str(&format!("deb {option}{security} {suite}-security main\n"));
         }
         fs::write(directory.join("sources.list"), sources).context("writing apt sources")?;

@@ -10,8 +10,8 @@ use super::apt::Apt;
 use super::unpacked::Unpacked;
 use crate::arch::Arch;
 
-/// The kernels of the test matrix: the oldest that is supported, two long-term ones, and whatever is newest. Beside them one that
-/// is asked for by name only.
+/// The kernels of the test matrix: the oldest that is supported, two long-term ones, and whatever is newest. Beside them those
+/// that are asked for by name only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Series {
     #[value(name = "5.10")]
@@ -25,9 +25,17 @@ pub(crate) enum Series {
     /// 6.12 with PREEMPT_RT: softirqs are threads, and a lock may sleep.
     #[value(name = "rt")]
     Realtime,
+    /// 6.1 with PREEMPT_RT.
+    #[value(name = "rt-6.1")]
+    RealtimeV6_1,
+    /// The newest with PREEMPT_RT, from where Debian tries kernels out. Since 7.3 softirqs hold no lock of their CPU there.
+    #[value(name = "rt-newest")]
+    RealtimeNewest,
 }
 
 impl Series {
+    /// Those with PREEMPT_RT.
+    pub(crate) const REALTIME: [Self; 3] = [Self::Realtime, Self::RealtimeV6_1, Self::RealtimeNewest];
     pub(crate) const ALL: [Self; 4] = [Self::V5_10, Self::V6_1, Self::V6_12, Self::Newest];
     /// Those of arm64: before 6.4 it has no trampolines, and goes by kprobes.
     pub(crate) const ARM64: [Self; 3] = [Self::V6_1, Self::V6_12, Self::Newest];
@@ -40,6 +48,8 @@ impl Series {
             Self::V6_12 => "6.12",
             Self::Newest => "newest",
             Self::Realtime => "rt",
+            Self::RealtimeV6_1 => "rt-6.1",
+            Self::RealtimeNewest => "rt-newest",
         }
     }
 
@@ -47,9 +57,10 @@ impl Series {
     pub(crate) fn suite(self) -> &'static str {
         match self {
             Self::V5_10 => "bullseye",
-            Self::V6_1 => "bookworm",
+            Self::V6_1 | Self::RealtimeV6_1 => "bookworm",
             Self::V6_12 | Self::Realtime => "trixie",
             Self::Newest => "sid",
+            Self::RealtimeNewest => "experimental",
         }
     }
 
@@ -57,8 +68,8 @@ impl Series {
     /// virtual machines.
     fn meta_package(self, arch: Arch) -> String {
         let kind = match self {
-            Self::Realtime => "rt",
-            _ => "cloud",
+            Self::Realtime | Self::RealtimeV6_1 | Self::RealtimeNewest => "rt",
+            Self::V5_10 | Self::V6_1 | Self::V6_12 | Self::Newest => "cloud",
         };
         format!("linux-image-{kind}-{}", arch.debian())
     }

@@ -53,6 +53,7 @@ impl From<&Observation> for ObservationLine {
             status: of.status.name(),
             via: of.via.clone(),
             reason: of.reason.clone(),
+            observations: of.observations.clone(),
         }
     }
 }
@@ -220,6 +221,8 @@ pub struct ReconciliationLine {
     pub status: ReconciliationStatus,
     /// Why they differ, or may differ.
     pub reason: Option<String>,
+    /// The observations that our count rests on.
+    pub observations: Vec<&'static str>,
 }
 
 impl From<&Reconciliation> for ReconciliationLine {
