@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::Context as _;
 use tcptrace::rehearse::{catalogue, entry};
 
 #[path = "../../xtask/src/test/cases.rs"]
@@ -33,7 +34,7 @@ fn every_variant_of_every_rehearsal_is_in_the_suite_or_in_its_rotation() {
         .collect();
     let missing: Vec<_> = known.difference(&played).copied().collect();
     if std::env::var_os("TCPTRACE_BLESS").is_some() {
-        add(&missing);
+        add(&missing).unwrap();
     }
     assert!(missing.is_empty(), "not in xtask/src/test/turns.rs, which TCPTRACE_BLESS=1 writes: {missing:?}");
     let unknown: Vec<_> = played.difference(&known).collect();
@@ -41,12 +42,12 @@ fn every_variant_of_every_rehearsal_is_in_the_suite_or_in_its_rotation() {
 }
 
 /// Adds turns to the rotation, each behind the others of its rehearsal.
-fn add(missing: &[(&str, &str)]) {
+fn add(missing: &[(&str, &str)]) -> anyhow::Result<()> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../xtask/src/test/turns.rs");
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = std::fs::read_to_string(path)?;
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     for (incident, variant) in missing {
-        let entry = entry(incident).unwrap();
+        let entry = entry(incident).context("it is in the catalogue")?;
         let is_of_it = |line: &String| {
             let name = line.split('"').nth(1).unwrap_or_default();
             name == entry.name || entry.aliases.contains(&name)
@@ -55,5 +56,6 @@ fn add(missing: &[(&str, &str)]) {
         let place = lines.iter().rposition(is_of_it).map_or(end, |last| last + 1);
         lines.insert(place, format!("    turn!(\"{incident}\", \"{variant}\"),"));
     }
-    std::fs::write(path, lines.join("\n") + "\n").unwrap();
+    std::fs::write(path, lines.join("\n") + "\n")?;
+    Ok(())
 }
