@@ -9,7 +9,7 @@ use crate::correlate::{BoundedMap, Change, Correlator, Listener, ListenerId};
 use super::case::{Concern, Description, Diagnosis};
 use super::queue_limit::QueueLimit;
 use super::words::count;
-use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity, commands};
+use super::{Apart, CauseRule, Confidence, Evidence, FindingKind, Party, Remedy, Severity, commands, keys};
 
 /// Places that are remembered so as not to be told of twice.
 const PLACES: usize = 4096;
@@ -43,18 +43,33 @@ impl Default for BacklogTruncated {
 }
 
 impl Diagnosis for BacklogTruncated {
-    const CODE: &'static str = "backlog-truncated";
-    const CAUSES: &'static [CauseRule] = &[CauseRule {
-        code: "somaxconn",
-        means: "the argument of listen() was higher than somaxconn at that moment",
-        certain: Some("the argument of listen(), and the limit that the kernel then set"),
-        likely: None,
-        possible: None,
-        told_apart: &[Apart {
-            from: "a program that asks for as much as there is",
-            by: "negative arguments and 2147483647 are not reported",
+    const KIND: FindingKind = FindingKind {
+        code: "backlog-truncated",
+        opens_when: "listen() asked for more than somaxconn allows, and was cut without a word",
+        page: include_str!("../../../docs/findings/backlog-truncated.md"),
+        observations: &["listen", "backlog"],
+        tracepoint_tier: "the same holds.",
+        causes: &[CauseRule {
+            code: "somaxconn",
+            means: "the argument of listen() was higher than somaxconn at that moment",
+            certain: Some("the argument of listen(), and the limit that the kernel then set"),
+            likely: None,
+            possible: None,
+            told_apart: &[Apart {
+                from: "a program that asks for as much as there is",
+                by: "negative arguments and 2147483647 are not reported",
+            }],
         }],
-    }];
+        evidence: &[
+            keys::BACKLOG,
+            keys::number("listeners", "listeners that it happened to"),
+            keys::MAX_SYN_BACKLOG,
+            keys::QUEUE_LIMIT,
+            keys::SOMAXCONN,
+            keys::SOMAXCONN_AT_LISTEN,
+            keys::number("usual", "what kernels since 5.4 have as net.core.somaxconn"),
+        ],
+    };
     const QUIET: Duration = Duration::from_secs(5);
 
     type Key = Place;

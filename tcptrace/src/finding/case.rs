@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::correlate::{Change, Correlator};
 use crate::event::Timestamp;
 
-use super::cause::{self, CauseRule};
-use super::{Confidence, Evidence, Finding, Party, Remedy, Severity, State};
+use super::cause;
+use super::{Confidence, Evidence, Finding, FindingKind, Party, Remedy, Severity, State};
 
 /// Time between two updates of a finding: one second, less what ticks of a second may come early. Updates go with ticks
 /// because samples and counters of a second come right before its tick: then all numbers are of the same moment.
@@ -25,11 +25,8 @@ const OPEN_CASES: usize = 1024;
 /// One kind of finding: what it looks at, and what it says. To add a finding, copy a file that implements this, and name it
 /// in `finding/mod.rs`.
 pub(crate) trait Diagnosis {
-    /// Its code in output.
-    const CODE: &'static str;
-
-    /// The causes that it names, each with what it rests on.
-    const CAUSES: &'static [CauseRule];
+    /// What there is to say of it wherever findings are listed.
+    const KIND: FindingKind;
 
     /// After how long without news of it a case is closed.
     const QUIET: Duration;
@@ -122,17 +119,17 @@ pub(super) trait Detector {
     fn on_change(&mut self, change: &Change, world: &Correlator, to: &mut Reporter<'_>);
     /// The code of its findings.
     fn code(&self) -> &'static str;
-    /// The causes of its findings.
-    fn causes(&self) -> &'static [CauseRule];
     /// How many findings were not told because too many were open.
     fn untold(&self) -> u64;
 }
 
-impl<D: Diagnosis> Cases<D> {
-    pub(super) fn new(diagnosis: D) -> Self {
-        Self { diagnosis, open: BTreeMap::new(), untold: 0 }
+impl<D: Diagnosis + Default> Default for Cases<D> {
+    fn default() -> Self {
+        Self { diagnosis: D::default(), open: BTreeMap::new(), untold: 0 }
     }
+}
 
+impl<D: Diagnosis> Cases<D> {
     fn happened(&mut self, key: D::Key, change: &Change, world: &Correlator, to: &mut Reporter<'_>) {
         let now = world.now();
         if let Some(case) = self.open.get_mut(&key) {
@@ -242,11 +239,7 @@ impl<D: Diagnosis> Detector for Cases<D> {
     }
 
     fn code(&self) -> &'static str {
-        D::CODE
-    }
-
-    fn causes(&self) -> &'static [CauseRule] {
-        D::CAUSES
+        D::KIND.code
     }
 
     fn untold(&self) -> u64 {
@@ -257,10 +250,10 @@ impl<D: Diagnosis> Detector for Cases<D> {
 fn finding<D: Diagnosis>(id: u64, state: State, time: Timestamp, said: &Description) -> Finding {
     Finding {
         id,
-        code: D::CODE,
+        code: D::KIND.code,
         state,
         severity: said.severity,
-        confidence: cause::declared(D::CAUSES, said.cause, said.confidence),
+        confidence: cause::declared(D::KIND.causes, said.cause, said.confidence),
         explained_by: None,
         time,
         title: said.title.clone(),
