@@ -284,14 +284,11 @@ impl Kind {
     /// What `tcptrace why` must answer.
     pub(super) fn verdict(self) -> &'static str {
         match self {
-            // Without a socket to lead to, a TPROXY rule does nothing.
-            Self::ClosedPort
-            | Self::FarClosedPort
-            | Self::PublishedGone
-            | Self::BalancedGone
-            | Self::TransparentGone => "no-listener",
+            Self::ClosedPort | Self::FarClosedPort | Self::PublishedGone | Self::BalancedGone => {
+                "no-listener"
+            }
             Self::Published | Self::Redirected | Self::Balanced | Self::Transparent => "answers",
-            Self::ListenerExited | Self::RedirectedGone => "listener-exited",
+            Self::ListenerExited | Self::RedirectedGone | Self::TransparentGone => "listener-exited",
             Self::WrongAddress => "wrong-address",
             Self::OtherFamily => "other-family",
             Self::OtherDevice | Self::OtherDeviceHere | Self::OtherVrf => "other-device",

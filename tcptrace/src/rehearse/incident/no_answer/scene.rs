@@ -1,6 +1,7 @@
 //! One server that does not answer, and the client that calls it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -126,6 +127,8 @@ impl Scene {
         if self.kind == Kind::TransparentGone {
             // Likewise: the rule is in the namespace that the client is not in.
             self.crowd = Some(stage.start_server("tt-neighbour")?);
+            // No SYN ever names its port: where listeners are only polled, one of a moment is not seen at all.
+            stage.cancel().sleep(Duration::from_millis(2500))?;
         }
         if let (true, Some(server)) = (self.kind.loses_its_server(), &mut self.server) {
             server.signal(Signal::SIGTERM)?;
