@@ -315,9 +315,11 @@ impl Scene {
                 vec![QUEUE],
             ),
             Kind::Stopped => (vec![at_server("accept-stall", "process-stopped")], vec![]),
-            // The SYNs come as far as TCP, which has no socket for them and sends no RST, as their route is not a local one.
-            Kind::RoutedToLoopback => (vec![of_client("syn-unanswered", "no-answer")], vec![]),
-            Kind::Unreachable | Kind::Upstream => (vec![of_client("syn-unanswered", "no-answer")], vec![]),
+            // Those that are routed to the loopback device come as far as TCP, which has no socket for them and sends no RST, as their
+            // route is not a local one.
+            Kind::Unreachable | Kind::Upstream | Kind::RoutedToLoopback => {
+                (vec![of_client("syn-unanswered", "no-answer")], vec![])
+            }
         }
     }
 }
