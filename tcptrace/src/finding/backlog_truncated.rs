@@ -219,6 +219,28 @@ mod tests {
     }
 
     #[test]
+    fn of_hundreds_at_once_the_first_are_told_and_the_others_counted() {
+        let mut play = Play::new(128);
+        let begin = |play: &mut Play, ports: std::ops::Range<u16>| {
+            for port in ports {
+                let local: &'static str = format!("127.0.0.1:{port}").leak();
+                let server = Server::new(u64::from(port), local, 128);
+                server.listen(play, task(6039, "delegated"), Some(511), 128);
+            }
+        };
+        let told = |play: &Play| {
+            let ids: BTreeSet<u64> = play.findings.iter().map(|finding| finding.id).collect();
+            (ids.len(), play.engine.untold().collect::<Vec<_>>())
+        };
+        begin(&mut play, 1000..2000);
+        assert_eq!(told(&play), (256, vec![("backlog-truncated", 744)]));
+        // One more each second.
+        play.ticks_until(10_000);
+        begin(&mut play, 3000..3100);
+        assert_eq!(told(&play), (266, vec![("backlog-truncated", 834)]));
+    }
+
+    #[test]
     fn what_is_not_cut_or_asks_for_no_number_is_quiet() {
         let mut play = Play::new(4096);
         for (sk, backlog) in [(100, 128), (101, 4096), (102, u32::MAX), (103, 0x7fff_ffff), (104, 0)] {
