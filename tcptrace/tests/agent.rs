@@ -408,6 +408,36 @@ fn many_slow_clients_hurt_neither_the_tracer_nor_the_next_scrape() -> Result<()>
 }
 
 #[test]
+fn a_configuration_that_is_read_again_holds_at_once_and_a_wrong_one_changes_nothing() -> Result<()> {
+    let Some(place) = Place::new()? else { return skipped("no network namespace can be made here") };
+    let at = tempfile::tempdir()?;
+    let config = at.path().join("tcptrace.toml");
+    fs::write(&config, "[agent]\npart = \"1h\"\nafter = \"5s\"\n")?;
+    let options = ["--config", config.to_str().context("a path")?, "--after", "1s"];
+    let Some(agent) = Agent::start(at.path(), &place, &options)? else { return Ok(()) };
+    let said = || Ok::<_, anyhow::Error>(fs::read_to_string(at.path().join("err"))?);
+    let count = |name: &str| -> Result<u64> {
+        let page = agent.metrics()?;
+        let line = page.lines().find_map(|line| line.strip_prefix(&format!("{name} ")).map(str::to_owned));
+        Ok(line.context("no such metric")?.parse()?)
+    };
+    fs::write(&config, "[agent]\npart = \"1s\"\nkeep-sizes = \"1G\"\n")?;
+    agent.process.signal(Signal::SIGHUP)?;
+    wait_for("the refusal", || Ok((count("tcptrace_config_reloads_refused_total")? == 1).then_some(())))?;
+    let words = format!("{}:3:1: unknown field `keep-sizes`", config.display());
+    ensure!(said()?.contains(&words), "{}", said()?);
+    std::thread::sleep(Duration::from_secs(6));
+    ensure!(count("tcptrace_ring_parts")? == 1, "a wrong configuration changed something");
+
+    fs::write(&config, "[agent]\npart = \"1s\"\n")?;
+    agent.process.signal(Signal::SIGHUP)?;
+    wait_for("parts of a second", || Ok((count("tcptrace_ring_parts")? > 2).then_some(())))?;
+    ensure!(count("tcptrace_config_reloads_total")? == 1);
+    agent.end()?;
+    Ok(())
+}
+
+#[test]
 fn what_cannot_be_is_refused_before_anything_is_attached() -> Result<()> {
     let at = tempfile::tempdir()?;
     let try_out = |more: &[&str]| {

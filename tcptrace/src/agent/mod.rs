@@ -25,11 +25,15 @@ pub use keeper::Keeper;
 pub use metrics::Bounds;
 pub use place::{Place, PlaceError};
 pub use privilege::{NEEDED, keep_needed};
-pub use run::{Agent, Error as AgentError, Options};
+pub use run::{Agent, Error as AgentError, Options, Reloaded};
 pub use status::Status;
 pub use trigger::{Kept, Trigger, Triggers, Why};
 
 use std::time::Duration;
+
+use crate::correlate::Thresholds;
+use crate::finding::Severity;
+use crate::record::Rotation;
 
 /// What is kept, and how much of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +52,25 @@ pub struct Retention {
     pub part: Duration,
 }
 
+/// What can be changed while the agent runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tuning {
+    /// What to keep.
+    pub retention: Retention,
+    /// Findings of this severity, or a worse one, are kept.
+    pub keep_on: Severity,
+    /// How many series of each kind there may be.
+    pub bounds: Bounds,
+    /// From when on something is reported.
+    pub thresholds: Thresholds,
+}
+
 impl Retention {
+    /// When a part is full: what is being written is a small part of the ring, however much happens in a minute.
+    fn rotation(&self) -> Rotation {
+        Rotation::Either(self.ring_bytes / 8, self.part)
+    }
+
     /// How long an incident can become by what comes in the meantime: what comes later begins one of its own.
     fn longest(&self) -> Duration {
         self.after.saturating_mul(10).max(Duration::from_secs(60))
