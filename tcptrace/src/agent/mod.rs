@@ -77,6 +77,21 @@ impl Retention {
     }
 }
 
+/// Has the allocator take little and give back much: to be called before any thread is started. By default, each thread has a
+/// heap of its own, and what is large is taken from the heap once as much was freed: heaps that grow by what was needed for a
+/// moment, and are held by what is needed for long.
+pub fn keep_memory_small() {
+    #[cfg(target_env = "gnu")]
+    for (parameter, value) in
+        [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, 128 << 10), (libc::M_TRIM_THRESHOLD, 128 << 10)]
+    {
+        // SAFETY: mallopt(3) takes two numbers; only this thread is there.
+        if unsafe { libc::mallopt(parameter, value) } == 0 {
+            log::debug!("the allocator does not know its parameter {parameter}");
+        }
+    }
+}
+
 /// Gives the kernel back what the allocator holds and nobody uses: a process that stays for months must not stay as large as it was
 /// at its busiest moment.
 fn give_memory_back() {

@@ -8,7 +8,10 @@ use super::{
     settings, trace,
 };
 use crate::{
-    agent::{Agent, AgentError, Bounds, Options, Place, PlaceError, Reloaded, Retention, Tuning, bind},
+    agent::{
+        Agent, AgentError, Bounds, Options, Place, PlaceError, Reloaded, Retention, Tuning, bind,
+        keep_memory_small,
+    },
     config::{AgentSettings, Settings},
     output::stdout_output,
 };
@@ -17,6 +20,7 @@ use crate::{
 const FOR_GOOD: [&str; 3] = ["agent.dir", "agent.metrics", "agent.metrics-remote"];
 
 pub(super) fn run(args: &AgentArgs, look: &LookArgs, settings: Settings) -> Result<Exit, Failure> {
+    keep_memory_small();
     let settings = settled(args, settings);
     let agent = &settings.config.agent;
     let tuning = tuning(&settings)?;
