@@ -131,6 +131,11 @@ impl Engine {
         Self { world: Correlator::with(thresholds), ..Self::default() }
     }
 
+    /// Reports from these thresholds on from now on; what is open goes by them as well.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.world.set_thresholds(thresholds);
+    }
+
     /// For a question about one server: a single packet that is dropped, or connect that is refused, is an answer to it.
     pub fn of_one_server() -> Self {
         let mut engine = Self::default();
