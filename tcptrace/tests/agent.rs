@@ -277,8 +277,8 @@ impl Store {
         let asked = ask(self.port, url)?;
         let answer: Value = serde_json::from_str(&asked.1).with_context(|| asked.1.clone())?;
         let (mut codes, mut kinds) = (BTreeMap::new(), BTreeMap::new());
-        for sample in answer["data"]["result"].as_array().into_iter().flatten() {
-            let count: u64 = sample["value"][1].as_str().unwrap_or("").parse()?;
+        for sample in answer.pointer("/data/result").and_then(Value::as_array).into_iter().flatten() {
+            let count: u64 = sample.pointer("/value/1").and_then(Value::as_str).unwrap_or("").parse()?;
             let metric = &sample["metric"];
             if let Some(code) = metric["code"].as_str() {
                 codes.insert(code.to_owned(), count);

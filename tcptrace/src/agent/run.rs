@@ -164,18 +164,19 @@ impl<W: io::Write> Agent<W> {
             };
             let reloads = async {
                 while reloads.recv().await.is_some() {
-                    // Fails when the agent is ending.
-                    let _gone = match reload() {
+                    match reload() {
                         Ok(Reloaded { tuning, words }) => {
                             add(&status.reloads, 1);
-                            tune.send(tuning).and_then(|()| Ok(note.send(words))).map(|_| ())
+                            // Fails when the agent is ending.
+                            if tune.send(tuning).is_ok() {
+                                let _gone = note.send(words);
+                            }
                         }
                         Err(why) => {
                             add(&status.reloads_refused, 1);
                             log::warn!("the configuration stays as it was: {why}");
-                            Ok(())
                         }
-                    };
+                    }
                 }
                 std::future::pending::<()>().await;
             };

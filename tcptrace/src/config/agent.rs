@@ -84,7 +84,8 @@ mod size {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
     pub(super) fn serialize<S: Serializer>(size: &u64, to: S) -> Result<S::Ok, S::Error> {
-        let unit = [(30, "G"), (20, "M"), (10, "k")].into_iter().find(|(bits, _)| size % (1 << bits) == 0);
+        let unit =
+            [(30, "G"), (20, "M"), (10, "k")].into_iter().find(|(bits, _)| size.is_multiple_of(1 << bits));
         match unit {
             Some((bits, unit)) => to.collect_str(&format_args!("{}{unit}", size >> bits)),
             None => to.collect_str(size),
