@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     io::{self, Write},
     ops::ControlFlow,
+    time::Duration,
 };
 
 use crate::{
@@ -29,7 +30,12 @@ pub struct Pipeline<W: Write> {
     live: bool,
     /// When what is observed was last said: what is known at that time is what is watched.
     covered: Option<Timestamp>,
+    /// How many findings were counted and not told, as last said, and when that was.
+    untold: (u64, Timestamp),
 }
+
+/// Time between two lines that say how many findings are not told one by one.
+const UNTOLD_EVERY: Duration = Duration::from_secs(10);
 
 impl<W: Write> Pipeline<W> {
     /// Prints to `output` the findings that `selection` wants, and with `events` the kernel's records behind them.
@@ -45,6 +51,7 @@ impl<W: Write> Pipeline<W> {
             muted: false,
             live: false,
             covered: None,
+            untold: (0, Timestamp::default()),
         }
     }
 
@@ -104,6 +111,9 @@ impl<W: Write> Pipeline<W> {
                 _ => {}
             }
             self.engine.on_event(event, |finding| findings.push(finding));
+            if matches!(event.kind, Kind::Tick) && !self.muted && !self.leaves_something_out() {
+                go_on(self.say_untold(event.time)?)?;
+            }
             let shows_or_counts = self.events || self.leaves_something_out();
             if shows_or_counts
                 && !self.muted
@@ -125,6 +135,21 @@ impl<W: Write> Pipeline<W> {
             }
         }
         self.output.flush()
+    }
+
+    /// That findings are only counted because there are so many, if there are more of them than when it was last said.
+    fn say_untold(&mut self, now: Timestamp) -> Written {
+        let (said, at) = self.untold;
+        let all: u64 = self.engine.untold().map(|(_, count)| count).sum();
+        if all <= said || (said > 0 && now.since(at) < UNTOLD_EVERY) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        self.untold = (all, now);
+        let counts: Vec<_> = self.engine.untold().map(|(code, count)| format!("{count} {code}")).collect();
+        self.output.note(&format!(
+            "too many findings to tell one by one; so far these are only counted: {}",
+            counts.join(", ")
+        ))
     }
 
     /// All that is there has been fed: now is what is watched.

@@ -208,6 +208,88 @@ fn skipped(why: &str) -> Result<()> {
     Ok(())
 }
 
+fn above_zero(found: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    found.into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
+/// A time series database that scrapes the agent once a second.
+struct Store {
+    name: &'static str,
+    _process: Process,
+    port: u16,
+}
+
+impl Store {
+    fn prometheus(at: &Path, agent: u16) -> Result<Option<Self>> {
+        Self::start("prometheus", at, agent, |config, data, address| {
+            vec![
+                format!("--config.file={config}"),
+                format!("--storage.tsdb.path={data}"),
+                format!("--web.listen-address={address}"),
+            ]
+        })
+    }
+
+    fn victoria_metrics(at: &Path, agent: u16) -> Result<Option<Self>> {
+        Self::start("victoria-metrics", at, agent, |config, data, address| {
+            vec![
+                format!("-promscrape.config={config}"),
+                format!("-storageDataPath={data}"),
+                format!("-httpListenAddr={address}"),
+                // What was scraped just now is asked for.
+                "-search.latencyOffset=0s".to_owned(),
+                "-search.disableCache".to_owned(),
+            ]
+        })
+    }
+
+    fn start(
+        name: &'static str,
+        at: &Path,
+        agent: u16,
+        arguments: impl Fn(&str, &str, &str) -> Vec<String>,
+    ) -> Result<Option<Self>> {
+        if !is_there(name) {
+            println!("skipped: no {name} scrapes the agent (cargo xtask setup installs it)");
+            return Ok(None);
+        }
+        let (config, data) = (at.join(format!("{name}.yml")), at.join(name));
+        fs::write(
+            &config,
+            format!(
+                "global: {{scrape_interval: 1s}}\nscrape_configs:\n  - job_name: tcptrace\n    static_configs: \
+                 [{{targets: ['127.0.0.1:{agent}']}}]\n",
+            ),
+        )?;
+        let port = free_port()?;
+        let words = |path: &Path| path.display().to_string();
+        let process = Command::new(name)
+            .args(arguments(&words(&config), &words(&data), &format!("127.0.0.1:{port}")))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Some(Self { name, _process: Process(process), port }))
+    }
+
+    /// Findings by code and events by kind, as it holds them now.
+    fn holds(&self) -> Result<(BTreeMap<String, u64>, BTreeMap<String, u64>)> {
+        let url = "GET /api/v1/query?query=%7B__name__=~%22tcptrace_(findings|events)_total%22%7D HTTP/1.0";
+        let asked = ask(self.port, url)?;
+        let answer: Value = serde_json::from_str(&asked.1).with_context(|| asked.1.clone())?;
+        let (mut codes, mut kinds) = (BTreeMap::new(), BTreeMap::new());
+        for sample in answer.pointer("/data/result").and_then(Value::as_array).into_iter().flatten() {
+            let count: u64 = sample.pointer("/value/1").and_then(Value::as_str).unwrap_or("").parse()?;
+            let metric = &sample["metric"];
+            if let Some(code) = metric["code"].as_str() {
+                codes.insert(code.to_owned(), count);
+            } else if let Some(kind) = metric["kind"].as_str() {
+                kinds.insert(kind.to_owned(), count);
+            }
+        }
+        Ok((above_zero(codes), kinds))
+    }
+}
+
 fn report(of: &Path) -> Result<String> {
     let output = Command::new(env!("CARGO_BIN_EXE_tcptrace")).args(["report", "--json"]).arg(of).output()?;
     ensure!(output.status.success(), "{output:?}");
@@ -235,29 +317,7 @@ fn an_incident_is_kept_and_the_metrics_are_the_summarys() -> Result<()> {
     let words = String::from_utf8_lossy(&second.stderr).into_owned();
     ensure!(second.status.code() == Some(2) && words.contains("records there already"), "{words}");
 
-    let prometheus = if is_there("prometheus") {
-        let port = free_port()?;
-        let config = at.path().join("prometheus.yml");
-        fs::write(
-            &config,
-            format!(
-                "global: {{scrape_interval: 1s}}\nscrape_configs:\n  - job_name: tcptrace\n    static_configs: \
-                 [{{targets: ['127.0.0.1:{}']}}]\n",
-                agent.port
-            ),
-        )?;
-        let process = Command::new("prometheus")
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", at.path().join("tsdb").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        Some((Process(process), port))
-    } else {
-        println!("skipped: no prometheus: the page alone is looked at (cargo xtask setup installs it)");
-        None
-    };
+    let stores = [Store::prometheus(at.path(), agent.port)?, Store::victoria_metrics(at.path(), agent.port)?];
 
     place.overflow()?;
     let kept = wait_for("an incident", || Ok(agent.incidents()?.first().cloned()))?;
@@ -289,38 +349,22 @@ fn an_incident_is_kept_and_the_metrics_are_the_summarys() -> Result<()> {
     } else {
         println!("skipped: no promtool");
     }
-    let findings = |found: BTreeMap<String, u64>| -> BTreeMap<String, u64> {
-        found.into_iter().filter(|(_, count)| *count > 0).collect()
-    };
-    let told = findings(by_label(&page, "tcptrace_findings_total", "code"));
+    let told = above_zero(by_label(&page, "tcptrace_findings_total", "code"));
     let seen = by_label(&page, "tcptrace_events_total", "kind");
     let drops = by_label(&page, "tcptrace_listener_drops_total", "cause");
     ensure!(drops.get("accept-queue").is_some_and(|count| *count > 0), "{page}");
-    let held = match &prometheus {
-        None => None,
-        Some((_, port)) => Some(wait_for("a scrape that says the same", || {
-            let url =
-                "GET /api/v1/query?query=%7B__name__=~%22tcptrace_(findings|events)_total%22%7D HTTP/1.0";
-            let asked = ask(*port, url)?;
-            let answer: Value = serde_json::from_str(&asked.1)?;
-            let (mut codes, mut kinds) = (BTreeMap::new(), BTreeMap::new());
-            for sample in answer["data"]["result"].as_array().into_iter().flatten() {
-                let count: u64 = sample["value"][1].as_str().unwrap_or("").parse()?;
-                let metric = &sample["metric"];
-                if let Some(code) = metric["code"].as_str() {
-                    codes.insert(code.to_owned(), count);
-                } else if let Some(kind) = metric["kind"].as_str() {
-                    kinds.insert(kind.to_owned(), count);
-                }
-            }
-            Ok((findings(codes.clone()) == told).then_some((findings(codes), kinds)))
-        })?),
-    };
+    let mut held = Vec::new();
+    for store in stores.iter().flatten() {
+        let same = wait_for(&format!("a scrape by {} that says the same", store.name), || {
+            Ok(Some(store.holds()?).filter(|(codes, _)| *codes == told))
+        });
+        held.push((store.name, same?));
+    }
     let summary = agent.end()?;
     ensure!(counts(&summary["trace"]["findings"]) == told, "{summary}: {told:?}");
     ensure!(counts(&summary["trace"]["events"]) == seen, "{summary}: {seen:?}");
-    if let Some((codes, kinds)) = held {
-        ensure!(codes == told && kinds == seen, "{codes:?} {kinds:?}: {summary}");
+    for (name, (codes, kinds)) in held {
+        ensure!(codes == told && kinds == seen, "{name}: {codes:?} {kinds:?}: {summary}");
     }
     Ok(())
 }
@@ -403,6 +447,36 @@ fn many_slow_clients_hurt_neither_the_tracer_nor_the_next_scrape() -> Result<()>
     let drops = by_label(&page, "tcptrace_listener_drops_total", "cause");
     ensure!(drops.get("accept-queue").is_some_and(|count| *count > 0), "{page}");
     drop(clients);
+    agent.end()?;
+    Ok(())
+}
+
+#[test]
+fn a_configuration_that_is_read_again_holds_at_once_and_a_wrong_one_changes_nothing() -> Result<()> {
+    let Some(place) = Place::new()? else { return skipped("no network namespace can be made here") };
+    let at = tempfile::tempdir()?;
+    let config = at.path().join("tcptrace.toml");
+    fs::write(&config, "[agent]\npart = \"1h\"\nafter = \"5s\"\n")?;
+    let options = ["--config", config.to_str().context("a path")?, "--after", "1s"];
+    let Some(agent) = Agent::start(at.path(), &place, &options)? else { return Ok(()) };
+    let said = || Ok::<_, anyhow::Error>(fs::read_to_string(at.path().join("err"))?);
+    let count = |name: &str| -> Result<u64> {
+        let page = agent.metrics()?;
+        let line = page.lines().find_map(|line| line.strip_prefix(&format!("{name} ")).map(str::to_owned));
+        Ok(line.context("no such metric")?.parse()?)
+    };
+    fs::write(&config, "[agent]\npart = \"1s\"\nkeep-sizes = \"1G\"\n")?;
+    agent.process.signal(Signal::SIGHUP)?;
+    wait_for("the refusal", || Ok((count("tcptrace_config_reloads_refused_total")? == 1).then_some(())))?;
+    let words = format!("{}:3:1: unknown field `keep-sizes`", config.display());
+    ensure!(said()?.contains(&words), "{}", said()?);
+    std::thread::sleep(Duration::from_secs(6));
+    ensure!(count("tcptrace_ring_parts")? == 1, "a wrong configuration changed something");
+
+    fs::write(&config, "[agent]\npart = \"1s\"\n")?;
+    agent.process.signal(Signal::SIGHUP)?;
+    wait_for("parts of a second", || Ok((count("tcptrace_ring_parts")? > 2).then_some(())))?;
+    ensure!(count("tcptrace_config_reloads_total")? == 1);
     agent.end()?;
     Ok(())
 }

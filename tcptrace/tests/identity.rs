@@ -40,5 +40,9 @@ fn a_listener_is_the_same_in_every_command() -> Result<()> {
             ensure!(subject[member] == first[member], "{member} in {command}: {subject} is not {first}");
         }
     }
+    // `ports` lists processes: the one that has a port of the range is this one.
+    let ports = lines(&tcptrace(&netns, &["ports", "--json", "--netns", &id])?)?;
+    let process = ports.iter().find_map(|line| line.pointer("/processes/0/process")).context("ports")?;
+    ensure!(*process == first["process"], "process in ports: {process} is not {first}");
     Ok(())
 }

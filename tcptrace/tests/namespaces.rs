@@ -4,11 +4,13 @@ mod common;
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use common::{lines, stage, tcptrace};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tcptrace::host::netns::{Netns, cookie_here, in_netns};
 use tcptrace::rehearse::Stage;
@@ -110,6 +112,72 @@ fn what_was_known_of_a_namespace_is_not_told_of_the_next_with_its_number() -> Re
     let wrong: Vec<&Value> =
         rows.iter().filter(|row| row["netns"]["id"] == id && row["status"] == "mismatch").collect();
     ensure!(wrong.is_empty(), "{wrong:?}");
+    Ok(())
+}
+
+/// Kilobytes of a process's memory that are its own.
+fn memory_of(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("it has memory")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+/// Containers that come and go, each with clients that call ports where nobody listens.
+#[test]
+fn what_happens_in_hundreds_of_namespaces_is_summed_up_and_takes_no_more_and_more_memory() -> Result<()> {
+    const NAMESPACES: usize = 120;
+    const AT_A_TIME: usize = 20;
+    const PORTS: std::ops::Range<u16> = 7001..7006;
+    let host = Netns::current()?;
+    let directory = tempfile::tempdir()?;
+    let told = directory.path().join("told");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tcptrace"));
+    command.args(["watch", "--json"]).stdout(std::fs::File::create(&told)?);
+    let mut tracer = in_netns(&host, || command.spawn())??;
+    wait(Duration::from_secs(4));
+    if let Some(status) = tracer.try_wait()? {
+        println!("skipped: tracing is not possible here ({status})");
+        return Ok(());
+    }
+    let begin = Instant::now();
+    let mut alive = std::collections::VecDeque::new();
+    let mut early = 0;
+    for number in 0..NAMESPACES {
+        let Some((stage, netns)) = stage()? else {
+            tracer.kill()?;
+            tracer.wait()?;
+            return Ok(());
+        };
+        let inhabitant = Inhabitant::of(&netns)?;
+        in_netns(&netns, || {
+            for port in PORTS.chain(PORTS).chain(PORTS).chain(PORTS).chain(PORTS).chain(PORTS) {
+                let _refused = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
+            }
+        })?;
+        alive.push_back((inhabitant, netns, stage));
+        if alive.len() > AT_A_TIME {
+            alive.pop_front();
+        }
+        if number == NAMESPACES / 3 {
+            early = memory_of(tracer.id())?;
+        }
+    }
+    wait(Duration::from_secs(3));
+    let late = memory_of(tracer.id())?;
+    let seconds = usize::try_from(begin.elapsed().as_secs())?;
+    kill(Pid::from_raw(i32::try_from(tracer.id())?), Signal::SIGINT)?;
+    let status = tracer.wait()?;
+    ensure!(status.success(), "{status}");
+    let lines = lines(&Output { status, stdout: std::fs::read(&told)?, stderr: Vec::new() })?;
+    let is_one = |line: &&Value| line["code"] == "no-listener" && line["state"] == "opened";
+    let opened = lines.iter().filter(is_one).count();
+    let summary = lines.iter().find(|line| line["type"] == "summary").context("a summary")?;
+    let counted = summary["trace"]["forgotten"]["finding-no-listener"].as_u64().unwrap_or_default();
+    println!("{opened} findings, {counted} counted, in {seconds} s; {early} KB, then {late} KB");
+    ensure!(opened >= 256 && opened <= 256 + seconds + 2, "{opened} findings in {seconds} s");
+    let all = opened + usize::try_from(counted)?;
+    ensure!(counted > 0 && all <= NAMESPACES * PORTS.len(), "{counted} beside {opened}: {summary}");
+    ensure!(late < early + 16_384, "{early} KB, and {late} KB after three times as many namespaces");
     Ok(())
 }
 

@@ -3,12 +3,13 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use common::{lines, stage, tcptrace};
+use serde_json::Value;
 use tcptrace::host::netns::{Netns, in_netns};
 use tcptrace::host::sock_diag::{Query, SockDiag, States};
 use tcptrace::rehearse::Stage;
@@ -123,5 +124,32 @@ fn no_command_needs_a_port_or_opens_a_tcp_socket() -> Result<()> {
         ensure!(looks > 0, "{arguments:?} was not looked at");
     }
     ensure!(inodes()? == before, "sockets were left behind, or taken away");
+    Ok(())
+}
+
+/// What a finding says of a setting is what it is, not what it was when it was last looked at.
+#[test]
+fn a_range_that_was_just_changed_is_the_one_that_is_told() -> Result<()> {
+    let Some((stage, netns)) = stage()? else { return Ok(()) };
+    stage.set_sysctl("net.ipv4.ip_local_port_range", "32768 60999")?;
+    let id = netns.id().to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tcptrace"));
+    command.args(["watch", "--json", "--for", "6s", "--netns", &id]).stdout(Stdio::piped());
+    let traced = in_netns(&netns, || command.spawn())??;
+    std::thread::sleep(Duration::from_secs(4));
+    stage.set_sysctl("net.ipv4.ip_local_port_range", "20000 30000")?;
+    let _server = in_netns(&netns, || TcpListener::bind((Ipv4Addr::LOCALHOST, 25_000)))??;
+    let output = traced.wait_with_output()?;
+    if matches!(output.status.code(), Some(3 | 4)) {
+        println!("skipped: tracing is not possible here");
+        return Ok(());
+    }
+    let lines = lines(&output)?;
+    let risks = lines.iter().filter(|line| line["code"] == "port-grab-risk");
+    let told: Vec<&Value> = risks.map(|line| &line["title"]).collect();
+    ensure!(!told.is_empty(), "port 25000 is in the range by now: {lines:?}");
+    for title in told {
+        ensure!(title.as_str().is_some_and(|title| title.contains("range 20000-30000")), "{title}");
+    }
     Ok(())
 }

@@ -69,11 +69,18 @@ const TEST_NEEDS: [Need; 2] = [
 ];
 
 /// What scrapes the agent, and checks its metrics and rules. Tests that find none say so.
-const PROMETHEUS_NEEDS: [Need; 1] = [Need {
-    what: "Prometheus",
-    packages: &["prometheus"],
-    is_met: || has_program("prometheus") && has_program("promtool"),
-}];
+const METRICS_NEEDS: [Need; 2] = [
+    Need {
+        what: "Prometheus",
+        packages: &["prometheus"],
+        is_met: || has_program("prometheus") && has_program("promtool"),
+    },
+    Need {
+        what: "VictoriaMetrics",
+        packages: &["victoria-metrics"],
+        is_met: || has_program("victoria-metrics"),
+    },
+];
 
 fn has_program(name: &str) -> bool {
     paths::find_program(name).is_some()
@@ -102,8 +109,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     if everything {
-        if let Err(error) = install(&PROMETHEUS_NEEDS.iter().collect::<Vec<_>>()) {
-            term::note(format_args!("metrics will be tested without Prometheus: {error:#}"));
+        for need in &METRICS_NEEDS {
+            if let Err(error) = install(&[need]) {
+                term::note(format_args!("metrics will be tested without {}: {error:#}", need.what));
+            }
         }
         readers::install();
         software::install()?;

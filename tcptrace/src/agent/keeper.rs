@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::event::Timestamp;
@@ -31,6 +31,8 @@ pub struct Keeper {
     ring: Ring,
     incidents: Incidents,
     retention: Retention,
+    /// What is to be kept from now on: the configuration may be read again.
+    wanted: Arc<Mutex<Retention>>,
     triggers: Receiver<Trigger>,
     status: Arc<Status>,
     /// What people are to know.
@@ -53,11 +55,12 @@ impl Keeper {
     /// When it cannot be read.
     pub fn adopt(
         place: &Place,
-        retention: Retention,
+        wanted: Arc<Mutex<Retention>>,
         triggers: Receiver<Trigger>,
         status: Arc<Status>,
         notes: Sender<String>,
     ) -> io::Result<Self> {
+        let retention = read(&wanted);
         let ring = Ring::adopt(place.ring())?;
         let incidents = Incidents::adopt(place.incidents(), &retention, Timestamp::now(), &ring)?;
         let run = ring.last_run().max(incidents.last_run()) + 1;
@@ -66,6 +69,7 @@ impl Keeper {
             ring,
             incidents,
             retention,
+            wanted,
             triggers,
             status,
             notes,
@@ -87,8 +91,7 @@ impl Keeper {
         let plan = Plan {
             path: self.path.clone(),
             force: false,
-            // So that what is being written is a small part of the ring, however much happens in a minute.
-            rotation: Some(Rotation::Either(self.retention.ring_bytes / 8, self.retention.part)),
+            rotation: Some(self.retention.rotation()),
             keep: None,
         };
         Recorder::with_custodian(plan, metadata, self, WAITING)
@@ -113,6 +116,7 @@ impl Keeper {
     }
 
     pub(super) fn look_at(&mut self, part: &Path) {
+        self.retention = read(&self.wanted);
         let triggers: Vec<Trigger> = self.triggers.try_iter().collect();
         let due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK);
         if triggers.is_empty() && !due {
@@ -160,6 +164,10 @@ impl Keeper {
     }
 }
 
+fn read(wanted: &Mutex<Retention>) -> Retention {
+    *wanted.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 fn said(result: io::Result<()>) {
     if let Err(error) = result {
         log::warn!("a part could not be kept for the incident that goes on: {}", write_failure(&error));
@@ -181,6 +189,10 @@ impl Custodian for Keeper {
         self.make_room(0);
         // A part that has ended was read and written anew.
         give_memory_back();
+    }
+
+    fn rotation(&self) -> Option<Rotation> {
+        Some(self.retention.rotation())
     }
 
     fn failed(&mut self, error: &io::Error) -> Option<Duration> {

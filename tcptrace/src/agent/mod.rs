@@ -25,11 +25,15 @@ pub use keeper::Keeper;
 pub use metrics::Bounds;
 pub use place::{Place, PlaceError};
 pub use privilege::{NEEDED, keep_needed};
-pub use run::{Agent, Error as AgentError, Options};
+pub use run::{Agent, Error as AgentError, Options, Reloaded};
 pub use status::Status;
 pub use trigger::{Kept, Trigger, Triggers, Why};
 
 use std::time::Duration;
+
+use crate::correlate::Thresholds;
+use crate::finding::Severity;
+use crate::record::Rotation;
 
 /// What is kept, and how much of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +52,43 @@ pub struct Retention {
     pub part: Duration,
 }
 
+/// What can be changed while the agent runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tuning {
+    /// What to keep.
+    pub retention: Retention,
+    /// Findings of this severity, or a worse one, are kept.
+    pub keep_on: Severity,
+    /// How many series of each kind there may be.
+    pub bounds: Bounds,
+    /// From when on something is reported.
+    pub thresholds: Thresholds,
+}
+
 impl Retention {
+    /// When a part is full: what is being written is a small part of the ring, however much happens in a minute.
+    fn rotation(&self) -> Rotation {
+        Rotation::Either(self.ring_bytes / 8, self.part)
+    }
+
     /// How long an incident can become by what comes in the meantime: what comes later begins one of its own.
     fn longest(&self) -> Duration {
         self.after.saturating_mul(10).max(Duration::from_secs(60))
+    }
+}
+
+/// Has the allocator take little and give back much: to be called before any thread is started. By default, each thread has a
+/// heap of its own, and what is large is taken from the heap once as much was freed: heaps that grow by what was needed for a
+/// moment, and are held by what is needed for long.
+pub fn keep_memory_small() {
+    #[cfg(target_env = "gnu")]
+    for (parameter, value) in
+        [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, 128 << 10), (libc::M_TRIM_THRESHOLD, 128 << 10)]
+    {
+        // SAFETY: mallopt(3) takes two numbers; only this thread is there.
+        if unsafe { libc::mallopt(parameter, value) } == 0 {
+            log::debug!("the allocator does not know its parameter {parameter}");
+        }
     }
 }
 

@@ -3,16 +3,16 @@
 use std::io;
 use std::net::TcpListener;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::event::{Event, Kind, Timestamp};
-use crate::finding::{Engine, Finding, Severity};
-use crate::live::drive::drive;
+use crate::finding::{Engine, Finding};
+use crate::live::drive::drive_service;
 use crate::live::{self, Live};
 use crate::output::{Output, Summary, Written};
 use crate::record::{Metadata, Recorder};
@@ -20,8 +20,9 @@ use crate::record::{Metadata, Recorder};
 use super::http::{Desk, Wanted, serve};
 use super::metrics::Meter;
 use super::notify::Notify;
+use super::status::add;
 use super::{
-    Bounds, Keeper, Place, Retention, Status, Trigger, Triggers, Why, give_memory_back, keep_needed,
+    Keeper, Place, Retention, Status, Trigger, Triggers, Tuning, Why, give_memory_back, keep_needed,
 };
 
 /// How often the meter takes in what has grown, at least: what is closed is remembered for 30 s.
@@ -35,14 +36,19 @@ const TRIM: Duration = Duration::from_secs(10);
 pub struct Options {
     /// How to trace.
     pub live: live::Options,
-    /// What to keep.
-    pub retention: Retention,
-    /// Findings of this severity, or a worse one, are kept.
-    pub keep_on: Severity,
-    /// How many series of each kind there may be.
-    pub bounds: Bounds,
+    /// What can be changed while it runs.
+    pub tuning: Tuning,
     /// End after this long.
     pub limit: Option<Duration>,
+}
+
+/// What came of reading the configuration again.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// What holds from now on.
+    pub tuning: Tuning,
+    /// What has changed, in words.
+    pub words: String,
 }
 
 /// Why an agent cannot run, or ended.
@@ -79,15 +85,21 @@ impl<W: io::Write> Agent<W> {
         Self { place, status: Arc::new(Status::default()), triggers: channel(), output, listener }
     }
 
-    /// Runs until it is ended by a signal, or its time is up.
+    /// Runs until it is ended by a signal, or its time is up. `reload` reads the configuration again, when SIGHUP asks for it;
+    /// its error says what is wrong there, and everything stays as it is.
     ///
     /// # Errors
     /// When it cannot begin. A disk that is full later does not end it.
-    pub async fn run(self, options: &Options) -> Result<(), Error> {
+    pub async fn run(
+        self,
+        options: &Options,
+        mut reload: impl FnMut() -> Result<Reloaded, String>,
+    ) -> Result<(), Error> {
         let Self { place, status, triggers: (trigger, triggered), output, listener } = self;
         let process = |error: io::Error| Error::Process(error.to_string());
         // Before anything can send it: the default is to end the process.
         let mut kept_by_signal = signal(SignalKind::user_defined1()).map_err(process)?;
+        let mut reloads = signal(SignalKind::hangup()).map_err(process)?;
         let notify = Notify::from_environment();
         notify.say("STATUS=attaching");
         let (live, first) = Live::start(&options.live)?;
@@ -96,8 +108,11 @@ impl<W: io::Write> Agent<W> {
         give_memory_back();
         let (note, notes) = channel();
         let failed = |error| Error::Directory { path: place.path().display().to_string(), error };
+        let tuning = options.tuning;
+        let retention = Arc::new(Mutex::new(tuning.retention));
         let keeper =
-            Keeper::adopt(&place, options.retention, triggered, Arc::clone(&status), note).map_err(failed)?;
+            Keeper::adopt(&place, Arc::clone(&retention), triggered, Arc::clone(&status), note.clone())
+                .map_err(failed)?;
         let coverage = first.iter().find_map(|event| match &event.kind {
             Kind::Coverage(coverage) => Some((**coverage).clone()),
             _ => None,
@@ -107,18 +122,21 @@ impl<W: io::Write> Agent<W> {
             keeper.record(Metadata::of_this_host(live.clock(), began, coverage)).map_err(failed)?;
         // One at a time: whoever else asks meanwhile gets the same copy.
         let (want, wanted) = mpsc::channel(1);
+        let (tune, tuned) = channel();
         let mut turn = Turn {
-            meter: Meter::new(options.bounds, live.tracer().costs()),
+            meter: Meter::new(tuning.bounds, live.tracer().costs()),
             folded: None,
             trimmed: Instant::now(),
             wanted,
-            engine: Engine::default(),
+            engine: Engine::with(tuning.thresholds),
             recorder,
-            triggers: Triggers::on(options.keep_on),
+            triggers: Triggers::on(tuning.keep_on),
             trigger: trigger.clone(),
             status: Arc::clone(&status),
             notify,
             alive: Instant::now(),
+            retention,
+            tuned,
             output: Some(output),
             notes,
             findings: Vec::new(),
@@ -144,12 +162,31 @@ impl<W: io::Write> Agent<W> {
                 }
                 std::future::pending::<()>().await;
             };
+            let reloads = async {
+                while reloads.recv().await.is_some() {
+                    match reload() {
+                        Ok(Reloaded { tuning, words }) => {
+                            add(&status.reloads, 1);
+                            // Fails when the agent is ending.
+                            if tune.send(tuning).is_ok() {
+                                let _gone = note.send(words);
+                            }
+                        }
+                        Err(why) => {
+                            add(&status.reloads_refused, 1);
+                            log::warn!("the configuration stays as it was: {why}");
+                        }
+                    }
+                }
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
                 () = limit => {}
                 () = signals => {}
+                () = reloads => {}
             }
         };
-        let ending = drive(live, over, |events| {
+        let ending = drive_service(live, over, |events| {
             turn.take(events);
             Ok(ControlFlow::Continue(()))
         })
@@ -175,6 +212,10 @@ struct Turn<W: io::Write> {
     notify: Notify,
     /// When the service manager last heard that we are alive.
     alive: Instant,
+    /// What the keeper goes by.
+    retention: Arc<Mutex<Retention>>,
+    /// The configuration, when it was read again.
+    tuned: Receiver<Tuning>,
     /// `None` once nobody reads it: the agent goes on without.
     output: Option<Output<W>>,
     notes: Receiver<String>,
@@ -204,6 +245,9 @@ impl<W: io::Write> Turn<W> {
                 self.alive = Instant::now();
                 self.notify.say("WATCHDOG=1");
             }
+        }
+        if let Some(tuning) = self.tuned.try_iter().last() {
+            self.tune(tuning);
         }
         while let Ok(note) = self.notes.try_recv() {
             self.print(|output| output.note(&note));
@@ -240,6 +284,14 @@ impl<W: io::Write> Turn<W> {
             self.print(|output| output.finding(&finding));
         }
         self.findings = findings;
+    }
+
+    /// The configuration was read again.
+    fn tune(&mut self, tuning: Tuning) {
+        *self.retention.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tuning.retention;
+        self.engine.set_thresholds(tuning.thresholds);
+        self.triggers.change(tuning.keep_on);
+        self.meter.bound(tuning.bounds);
     }
 
     /// All that is there has been taken in.

@@ -55,6 +55,10 @@ status! {
     unrecorded,
     /// Clients that were turned away because there were too many.
     clients_refused,
+    /// How often the configuration was read again and taken over.
+    reloads,
+    /// How often it was not, because something in it was wrong.
+    reloads_refused,
 }
 
 impl Status {

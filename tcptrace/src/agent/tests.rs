@@ -1,8 +1,8 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use super::incidents::Incidents;
@@ -240,7 +240,7 @@ fn after_the_disk_was_full_a_new_part_says_how_much_is_missing() {
     let status = Arc::new(Status::default());
     let plan = crate::record::Plan {
         path: path.clone(),
-        rotation: Some(crate::record::Rotation::Time(Duration::ZERO)),
+        rotation: Some(Rotation::Time(Duration::ZERO)),
         ..crate::record::Plan::default()
     };
     let metadata = Metadata { recording: "r".into(), part: 1, ..Metadata::default() };
@@ -298,7 +298,9 @@ fn a_trigger_is_answered_with_the_directory() {
     let (trigger, triggers) = channel();
     let (note, notes) = channel();
     let status = Arc::new(Status::default());
-    let mut keeper = Keeper::adopt(&place, retention(), triggers, Arc::clone(&status), note).unwrap();
+    let mut keeper =
+        Keeper::adopt(&place, Arc::new(Mutex::new(retention())), triggers, Arc::clone(&status), note)
+            .unwrap();
     let current = part(&place.ring(), 1, 1, 30);
     let (answer, mut answered) = tokio::sync::oneshot::channel();
     trigger.send(Trigger { time: at(0), why: Why::Request, answer: Some(answer) }).unwrap();

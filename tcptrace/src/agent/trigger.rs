@@ -74,6 +74,11 @@ impl Triggers {
         Self { on: severity, done: HashSet::new() }
     }
 
+    /// From now on by findings of this severity, or a worse one; those that are open are judged by their next report.
+    pub fn change(&mut self, severity: Severity) {
+        self.on = severity;
+    }
+
     /// Whether this report is one to keep the minutes around.
     pub fn note(&mut self, finding: &Finding) -> Option<Trigger> {
         let new = finding.severity >= self.on && !self.done.contains(&finding.id);

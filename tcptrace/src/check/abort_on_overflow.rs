@@ -1,7 +1,7 @@
 //! A full accept queue resets connections instead of making clients wait.
 
 use super::{Plan, Risk, Rule};
-use crate::finding::{Evidence, Remedy, Severity};
+use crate::finding::{Evidence, Key, Remedy, Severity, keys};
 use crate::stock::Namespace;
 
 /// The rule.
@@ -10,6 +10,10 @@ pub(super) struct AbortOnOverflow;
 impl Rule for AbortOnOverflow {
     fn code(&self) -> &'static str {
         "abort-on-overflow"
+    }
+
+    fn evidence(&self) -> &'static [Key] {
+        const { &[keys::ABORT_ON_OVERFLOW] }
     }
 
     fn judge(&self, namespace: &Namespace, _: &Plan) -> Option<Risk> {

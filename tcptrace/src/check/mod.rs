@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::event::PortSet;
-use crate::finding::{Evidence, Party, ProcessName, Remedy, Severity};
+use crate::finding::{Evidence, Key, Party, ProcessName, Remedy, Severity};
 use crate::stock::{Namespace, Socket};
 
 /// Something that will hurt.
@@ -49,6 +49,10 @@ pub struct Plan {
 pub trait Rule: Sync {
     /// The code of its risks.
     fn code(&self) -> &'static str;
+    /// The keys that its evidence has. Where a finding tells of the same thing when it happens, the finding's have them.
+    fn evidence(&self) -> &'static [Key] {
+        &[]
+    }
     /// The risk that a namespace has; `None` if it has none, or if what it depends on could not be read.
     fn judge(&self, namespace: &Namespace, plan: &Plan) -> Option<Risk>;
 }

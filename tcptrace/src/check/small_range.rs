@@ -2,7 +2,7 @@
 
 use super::{Plan, Risk, Rule};
 use crate::event::{PortRange, PortSet};
-use crate::finding::{Evidence, Remedy, Severity};
+use crate::finding::{Evidence, Key, Remedy, Severity, keys};
 use crate::stock::Namespace;
 
 /// Fewer than this are few: TIME_WAIT keeps a port for 60 s, so that 8192 last for 136 connections a second to one
@@ -21,6 +21,17 @@ pub(super) struct SmallRange;
 impl Rule for SmallRange {
     fn code(&self) -> &'static str {
         "small-range"
+    }
+
+    fn evidence(&self) -> &'static [Key] {
+        const {
+            &[
+                keys::number("ephemeral_ports", "ports that the kernel may choose"),
+                keys::RANGE,
+                keys::number("reserved_in_range", "reserved ports in the ephemeral range"),
+                keys::number("tcp_tw_reuse", "`net.ipv4.tcp_tw_reuse`"),
+            ]
+        }
     }
 
     fn judge(&self, namespace: &Namespace, plan: &Plan) -> Option<Risk> {

@@ -1,7 +1,7 @@
 //! Without cookies, tcp_max_syn_backlog may be less than the queues that listeners asked for.
 
 use super::{Plan, Risk, Rule, names, parties};
-use crate::finding::{Evidence, Remedy, Severity};
+use crate::finding::{Evidence, Key, Remedy, Severity, keys};
 use crate::stock::Namespace;
 
 /// The rule.
@@ -10,6 +10,17 @@ pub(super) struct SynBacklog;
 impl Rule for SynBacklog {
     fn code(&self) -> &'static str {
         "syn-backlog"
+    }
+
+    fn evidence(&self) -> &'static [Key] {
+        const {
+            &[
+                keys::number("longest_queue", "longest accept queue limit of a listener"),
+                keys::MAX_SYN_BACKLOG,
+                keys::SOMAXCONN,
+                keys::number("usable", "half-open requests that may be of unproven peers"),
+            ]
+        }
     }
 
     fn judge(&self, namespace: &Namespace, _: &Plan) -> Option<Risk> {

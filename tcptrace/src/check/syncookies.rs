@@ -1,7 +1,7 @@
 //! SYN cookies off, or always on.
 
 use super::{Plan, Risk, Rule};
-use crate::finding::{Evidence, Remedy, Severity};
+use crate::finding::{Evidence, Key, Remedy, Severity, keys};
 use crate::stock::Namespace;
 
 /// The rule.
@@ -10,6 +10,10 @@ pub(super) struct Syncookies;
 impl Rule for Syncookies {
     fn code(&self) -> &'static str {
         "syncookies"
+    }
+
+    fn evidence(&self) -> &'static [Key] {
+        const { &[keys::SYNCOOKIES] }
     }
 
     fn judge(&self, namespace: &Namespace, _: &Plan) -> Option<Risk> {

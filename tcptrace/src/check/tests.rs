@@ -75,6 +75,23 @@ fn every_remedy_silences_its_risk() {
 }
 
 #[test]
+fn a_small_range_is_told_with_what_tcp_tw_reuse_does_about_it() {
+    let Some(netns) = private_netns() else { return };
+    set(&netns, &[("net.ipv4.ip_local_port_range", "35000 35599")]);
+    for (reuse, said) in [
+        ("0", "10 new connections a second can go on, no more"),
+        ("1", "With net.ipv4.tcp_tw_reuse=1, as it is, a port is used again after a second"),
+        ("2", "With net.ipv4.tcp_tw_reuse=2, as it is, destinations on this host are better off"),
+    ] {
+        set(&netns, &[("net.ipv4.tcp_tw_reuse", reuse)]);
+        let found = look(&netns, &Plan::default());
+        assert_eq!(codes(&found), ["small-range"]);
+        assert!(found[0].why.contains(said), "{reuse}: {}", found[0].why);
+        assert_eq!(found[0].why.contains("tcp_tw_reuse="), reuse != "0", "{reuse}: {}", found[0].why);
+    }
+}
+
+#[test]
 fn what_is_reserved_already_stays_so() {
     let Some(netns) = private_netns() else { return };
     set(&netns, &[("net.ipv4.ip_local_reserved_ports", "1234,35009")]);

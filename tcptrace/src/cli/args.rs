@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::moment::Moment;
 use crate::{
+    config::KeepOn,
     event::PortSet,
     finding::Severity,
     probe::{BackEnd, Tier},
@@ -334,42 +335,42 @@ pub struct RecordArgs {
     pub command: Vec<OsString>,
 }
 
-/// How to run as an agent.
+/// How to run as an agent. What is not said here is as the section `[agent]` of the configuration has it.
 #[derive(Args, Clone, Debug)]
 pub struct AgentArgs {
     /// Where it records: ring/ has the last hours, incidents/ what is kept; one agent for each directory
     #[arg(long, value_name = "DIR")]
-    pub dir: PathBuf,
+    pub dir: Option<PathBuf>,
     /// Answer HTTP requests here: /metrics (OpenMetrics), /health, /ready, POST /snapshot; 127.0.0.1:9797
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<std::net::SocketAddr>,
     /// Allow --metrics an address that other hosts can reach; there is neither encryption nor a password
-    #[arg(long, requires = "metrics")]
-    pub metrics_remote: bool,
-    /// How many listeners have metrics of their own; all others share series whose labels are (other)
-    #[arg(long, default_value_t = 500, value_name = "COUNT")]
-    pub max_listeners: usize,
-    /// What the ring may have of the disk; the oldest parts are deleted
-    #[arg(long, default_value = "512M", value_name = "SIZE", value_parser = size)]
-    pub keep_size: u64,
-    /// How long a part stays in the ring
-    #[arg(long, default_value = "24h", value_name = "TIME", value_parser = duration)]
-    pub keep_age: Duration,
-    /// Keep the minutes around findings of this severity or a worse one, beside those that SIGUSR1 or POST /snapshot ask for
-    #[arg(long, value_enum, default_value_t = KeepOn::Critical, value_name = "SEVERITY")]
-    pub keep_on: KeepOn,
-    /// How much of the time before an incident is kept
-    #[arg(long, default_value = "2m", value_name = "TIME", value_parser = duration)]
-    pub before: Duration,
-    /// And of the time after it; what comes meanwhile prolongs it, to ten times as much
-    #[arg(long, default_value = "2m", value_name = "TIME", value_parser = duration)]
-    pub after: Duration,
-    /// What kept incidents may have of the disk, beside the ring; the oldest incidents are deleted
-    #[arg(long, default_value = "512M", value_name = "SIZE", value_parser = size)]
-    pub keep_incidents: u64,
-    /// How long a part of the recording is
-    #[arg(long, default_value = "1m", value_name = "TIME", value_parser = duration)]
-    pub part: Duration,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub metrics_remote: Option<bool>,
+    /// How many listeners have metrics of their own (500); all others share series whose labels are (other)
+    #[arg(long, value_name = "COUNT")]
+    pub max_listeners: Option<usize>,
+    /// What the ring may have of the disk (512M); the oldest parts are deleted
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub keep_size: Option<u64>,
+    /// How long a part stays in the ring (24h)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub keep_age: Option<Duration>,
+    /// Keep the minutes around findings of this severity or a worse one (critical), beside those that SIGUSR1 or POST /snapshot ask for
+    #[arg(long, value_enum, value_name = "SEVERITY")]
+    pub keep_on: Option<KeepOn>,
+    /// How much of the time before an incident is kept (2m)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub before: Option<Duration>,
+    /// And of the time after it (2m); what comes meanwhile prolongs it, to ten times as much
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub after: Option<Duration>,
+    /// What kept incidents may have of the disk, beside the ring (512M); the oldest incidents are deleted
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub keep_incidents: Option<u64>,
+    /// How long a part of the recording is (1m)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub part: Option<Duration>,
     /// Findings as one JSON object a line on stdout
     #[arg(long)]
     pub json: bool,
@@ -385,15 +386,6 @@ pub struct AgentArgs {
     /// How to trace.
     #[command(flatten)]
     pub trace: TraceArgs,
-}
-
-/// Which findings are incidents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum KeepOn {
-    /// Connections fail, or a service does not start.
-    Critical,
-    /// It may hurt.
-    Warning,
 }
 
 /// How to replay.
@@ -713,7 +705,7 @@ impl From<FailOn> for Severity {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration =
         text.parse().map_err(|_| format!("{text:?} is not a time: use 250ms, 30s, 5m or 2h"))?;
     Duration::try_from(span).map_err(|_| format!("{text:?} is less than nothing"))
@@ -753,7 +745,7 @@ pub(crate) fn part_of_a_name(text: &str) -> Result<String, String> {
 }
 
 /// 4096, 64k, 64M, 1G, 1T: powers of 1024.
-fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is not a size: use 500k, 64M or 1G");
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit = text.strip_prefix(digits).unwrap_or_default();

@@ -74,7 +74,7 @@ pub fn main() -> ExitCode {
         Some(Command::Watch(args)) => watch::live_or_recorded(&args),
         Some(Command::Top(args)) => top::run(&args),
         Some(Command::Record(args)) => record::run(&args),
-        Some(Command::Agent(args)) => agent::run(&args),
+        Some(Command::Agent(args)) => agent::run(&args, &cli.look, settings),
         Some(Command::Replay(args)) => replay::run(&args),
         Some(Command::Report(args)) => report::run(&args),
         Some(Command::Compare(args)) => compare::run(&args),

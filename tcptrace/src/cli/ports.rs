@@ -19,7 +19,7 @@ use super::{
 use crate::{
     check::{self, Plan},
     correlate::Correlator,
-    event::{DestinationUse, Owner, PortSurvey, Timestamp},
+    event::{DestinationUse, Owner, PortSurvey, SocketState, Timestamp},
     host::{netns::Netns, sock_diag},
     identity::process::Process,
     live::{
@@ -31,7 +31,7 @@ use crate::{
         Process as ProcessName, ProcessPortsLine, Range, SpaceLine, SummaryLine, TrendLine,
     },
     output::{ended, go_on, stdout_json},
-    stock::{Gap, Namespace, Opener, Scope, Survey, Wanted, ports},
+    stock::{Gap, Namespace, Scope, Survey, Wanted, ports},
 };
 
 use text::text;
@@ -54,14 +54,16 @@ pub(super) fn run(args: &PortsArgs) -> Result<Exit, Failure> {
         },
         None => None,
     };
-    // Trying takes as long as the survey: a network namespace is made for it.
-    let trying = std::thread::spawn(sock_diag::lists_bound_only);
     let mut survey =
         Survey::take(&scope, &[Wanted::ALL]).map_err(|error| Failure::new(Exit::NotPermitted, error))?;
     if survey.namespaces.is_empty() {
         return Err(Failure::new(Exit::NotPermitted, Gap::reasons(&survey.gaps).join("; ")));
     }
-    match trying.join().ok().flatten() {
+    // Where there is such a socket, nothing needs to be tried: a network namespace would be made for it.
+    let mut sockets = survey.namespaces.iter().flat_map(|namespace| &namespace.sockets);
+    let seen = sockets.any(|socket| socket.diag.state == SocketState::Bound);
+    match if seen { Some(true) } else { sock_diag::lists_bound_only() } {
+        Some(true) => {}
         Some(false) => {
             gaps.push(Gap::new("sockets", "before 6.8 the kernel does not list sockets that are only bound"));
         }
@@ -69,7 +71,6 @@ pub(super) fn run(args: &PortsArgs) -> Result<Exit, Failure> {
             let why = "whether the kernel lists sockets that are only bound cannot be tried here";
             gaps.push(Gap::new("sockets", why));
         }
-        Some(true) => {}
     }
     survey.gaps.extend(gaps);
     let spaces: Vec<Space<'_>> = survey
@@ -154,13 +155,11 @@ impl<'a> Space<'a> {
             .filter_map(|socket| Some(&socket.owners.first()?.process))
             .map(|process| (process.pid, process))
             .collect();
-        let owned: Vec<(&sock_diag::DiagSocket, Vec<Owner>)> = namespace
-            .sockets
-            .iter()
-            .map(|socket| (&socket.diag, socket.owners.first().map(Opener::owner).into_iter().collect()))
-            .collect();
-        let listed = owned.iter().map(|(socket, owners)| (*socket, owners.as_slice()));
-        let survey = ports::survey(namespace.id, &namespace.knobs, listed, usize::MAX)?;
+        let owned = namespace.sockets.iter().map(|socket| {
+            let first = socket.owners.first().map(|owner| &owner.process);
+            (&socket.diag, first.map(|process| (process.pid, process.comm.as_str())))
+        });
+        let survey = ports::survey(namespace.id, &namespace.knobs, owned, usize::MAX)?;
         Some(Self { namespace, survey, processes, traced })
     }
 

@@ -65,7 +65,8 @@ pub(super) fn fill_in(cli: &mut Cli, settings: &Settings) {
             true
         }
         Some(
-            Command::Record(_)
+            Command::Agent(_)
+            | Command::Record(_)
             | Command::Replay(_)
             | Command::Report(_)
             | Command::Compare(_)

@@ -7,6 +7,7 @@
 //! Under sudo the user's own file is the file of the user who called sudo. It is opened with that user's rights, so that it
 //! cannot be made to show what only root may read, and it can set nothing that reaches beyond the output ([`OF_ROOT_ONLY`]).
 
+mod agent;
 mod layer;
 mod places;
 
@@ -22,6 +23,7 @@ use crate::event::PortSet;
 use crate::output::Network;
 use crate::top::Theme;
 
+pub use agent::{AgentSettings, KeepOn};
 pub use layer::ConfigError;
 
 /// The environment variable that names a file to be read instead of the usual ones.
@@ -42,6 +44,8 @@ pub struct Config {
     pub filters: Filters,
     /// From when on something is reported.
     pub thresholds: Thresholds,
+    /// The agent's.
+    pub agent: AgentSettings,
 }
 
 /// How text looks.
@@ -223,6 +227,21 @@ impl Settings {
     pub fn set_below(&self, section: &str) -> Vec<String> {
         let below = |(key, _): &(&String, &String)| key.split('.').next() == Some(section);
         self.sources.iter().filter(below).map(|(key, source)| format!("{key} ({source})")).collect()
+    }
+
+    /// The keys of these sections that are set to something else in `other`.
+    pub fn changes(&self, other: &Self, sections: &[&str]) -> Vec<String> {
+        let values = |of: &Self| -> BTreeMap<String, serde_json::Value> {
+            layer::flat(&of.config).into_iter().collect()
+        };
+        let (mut changed, before, now) = (Vec::new(), values(self), values(other));
+        for (key, value) in now {
+            let of_these = key.split('.').next().is_some_and(|section| sections.contains(&section));
+            if of_these && before.get(&key) != Some(&value) {
+                changed.push(key);
+            }
+        }
+        changed
     }
 
     /// All of it as a file that sets the same, with the source of each value beside it.

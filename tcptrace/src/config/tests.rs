@@ -60,6 +60,14 @@ fn every_kind_of_value_is_read() {
         slow-accept.accepts = 7
         connect-refused.connects = 1
         handshake-dropped.packets = 16
+        [agent]
+        dir = "/var/lib/tcptrace"
+        metrics = "127.0.0.1:9797"
+        keep-size = "2G"
+        keep-incidents = "1500k"
+        keep-age = "3h"
+        keep-on = "warning"
+        after = "0s"
         "#,
     )
     .unwrap();
@@ -77,6 +85,17 @@ fn every_kind_of_value_is_read() {
     assert_eq!(config.thresholds.connect_refused.connects.get(), 1);
     assert_eq!(config.thresholds.handshake_dropped.packets.get(), 16);
     assert_eq!(settings.set_below("thresholds").len(), 6);
+    let expected = AgentSettings {
+        dir: Some(PathBuf::from("/var/lib/tcptrace")),
+        metrics: Some("127.0.0.1:9797".parse().unwrap()),
+        keep_size: 2 << 30,
+        keep_incidents: 1500 << 10,
+        keep_age: Duration::from_secs(3 * 3600),
+        keep_on: KeepOn::Warning,
+        after: Duration::ZERO,
+        ..AgentSettings::default()
+    };
+    assert_eq!(config.agent, expected);
 }
 
 /// What is wrong is said in a sentence, with line and column.
@@ -108,6 +127,11 @@ fn what_is_wrong_is_said_with_its_place() {
         ("[thresholds.connect-refused]\nconnects = 17", "2:12", "17 is not a number from 1 to 16"),
         ("[thresholds.no-such]\n", "1:13", "unknown field `no-such`"),
         ("[look]\nutc = true\nutc = false", "3:1", "duplicate key"),
+        ("[agent]\nkeep-sizes = \"1G\"", "2:1", "unknown field `keep-sizes`"),
+        ("[agent]\nkeep-size = \"much\"", "2:13", "\"much\" is not a size"),
+        ("[agent]\nmetrics = \"localhost\"", "2:11", "invalid socket address"),
+        ("[agent]\nkeep-age = \"a day\"", "2:12", "\"a day\" is not a time"),
+        ("[agent]\nkeep-on = \"all\"", "2:11", "unknown variant `all`, expected `critical` or `warning`"),
     ] {
         let error = settings(text).unwrap_err();
         let begin = format!("tcptrace.toml:{place}: ");
@@ -208,6 +232,8 @@ fn what_is_printed_sets_the_same() {
         settings("[filters]\nport = \"80,90-99\"\n[thresholds.slow-accept]\nwait = \"90s\"").unwrap();
     set.note("look.utc", "--utc".to_owned());
     set.config.look.utc = true;
+    set.config.agent.keep_size = (1 << 30) + (1 << 10);
+    set.config.agent.keep_age = Duration::from_millis(90_250);
     let lines = set.in_words();
     let again = settings(&lines.join("\n")).unwrap();
     assert_eq!(again.config, set.config);
@@ -217,6 +243,16 @@ fn what_is_printed_sets_the_same() {
     assert!(text.contains("# theme is not set"), "{text}");
     let headers = |name: &str| lines.iter().filter(|line| line.as_str() == name).count();
     assert_eq!((headers("[filters]"), headers("[thresholds.slow-accept]")), (1, 1), "{text}");
+}
+
+#[test]
+fn what_has_changed_is_named_by_its_key() {
+    let one = settings("[agent]\nkeep-size = \"1G\"\n[look]\nutc = true").unwrap();
+    let other =
+        settings("[agent]\nkeep-size = \"1024M\"\npart = \"2m\"\n[thresholds.slow-accept]\nwait = \"2s\"")
+            .unwrap();
+    let changes = one.changes(&other, &["agent", "thresholds"]);
+    assert_eq!(changes, ["agent.part", "thresholds.slow-accept.wait"]);
 }
 
 /// The page names every key, with its default and its variable.

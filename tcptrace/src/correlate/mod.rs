@@ -153,10 +153,16 @@ impl Default for Correlator {
 impl Correlator {
     /// From when on something is reported.
     pub fn with(thresholds: Thresholds) -> Self {
-        let mut world = Self { thresholds, ..Self::default() };
-        world.paths.report_from(thresholds.handshake_dropped.packets);
-        world.destinations.report_from(thresholds.connect_refused.connects);
+        let mut world = Self::default();
+        world.set_thresholds(thresholds);
         world
+    }
+
+    /// From when on something is reported from now on.
+    pub(crate) fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.thresholds = thresholds;
+        self.paths.report_from(thresholds.handshake_dropped.packets);
+        self.destinations.report_from(thresholds.connect_refused.connects);
     }
 
     /// From when on something is reported.

@@ -12,7 +12,10 @@ use crate::software::Need;
 use super::case::{Concern, Description, Diagnosis};
 use super::owner_state::{EMFILE, more_files};
 use super::words::{count, errno_name, span};
-use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity, own_words};
+use super::{
+    Apart, CauseRule, Confidence, Evidence, FindingKind, Party, ProcessName, Remedy, Severity, keys,
+    own_words,
+};
 
 /// errno values that are told apart.
 const EPERM: u32 = 1;
@@ -24,6 +27,7 @@ const HURTS: u64 = 10;
 const HURTS_AFTER: Duration = Duration::from_secs(1);
 
 /// The diagnosis.
+#[derive(Default)]
 pub(super) struct AcceptFailed;
 
 /// Failures in progress.
@@ -38,61 +42,82 @@ pub(super) struct Failing {
 }
 
 impl Diagnosis for AcceptFailed {
-    const CODE: &'static str = "accept-failed";
-    const CAUSES: &'static [CauseRule] = &[
-        CauseRule {
-            code: "fd-limit",
-            means: "accept() failed with EMFILE: the process has as many files open as it may (`RLIMIT_NOFILE`)",
-            certain: Some("accept() of this process on this listener returned EMFILE"),
-            likely: None,
-            possible: None,
-            told_apart: &[
-                Apart { from: "`file-max`: the host's limit", by: "that is another error, ENFILE" },
-                Apart {
-                    from: "a program that is not ready to accept",
-                    by: "it called accept(), and the call failed",
-                },
-            ],
-        },
-        CauseRule {
-            code: "file-max",
-            means: "accept() failed with ENFILE: the host has as many files open as it may (`fs.file-max`)",
-            certain: Some("accept() returned ENFILE, and the host's open files are at `fs.file-max`"),
-            likely: Some(
-                "accept() returned ENFILE; the host's open files were read a moment later, and were fewer",
-            ),
-            possible: None,
-            told_apart: &[
-                Apart { from: "`fd-limit`: the process's own limit", by: "that is another error, EMFILE" },
-                Apart {
-                    from: "no memory for another socket, which gives ENFILE as well",
-                    by: "`fs.file-nr`: the number of open files is at the limit",
-                },
-            ],
-        },
-        CauseRule {
-            code: "no-memory",
-            means: "accept() failed with ENOBUFS or ENOMEM: the kernel had no memory for it",
-            certain: Some("accept() returned ENOBUFS or ENOMEM"),
-            likely: None,
-            possible: None,
-            told_apart: &[Apart {
-                from: "a limit on descriptors",
-                by: "those are other errors, EMFILE and ENFILE",
-            }],
-        },
-        CauseRule {
-            code: "denied",
-            means: "accept() failed with EPERM: a security module or a filter of system calls forbids it",
-            certain: Some("accept() returned EPERM"),
-            likely: None,
-            possible: None,
-            told_apart: &[Apart {
-                from: "a firewall that drops connections",
-                by: "the handshake was completed: the connection waited in the accept queue",
-            }],
-        },
-    ];
+    const KIND: FindingKind = FindingKind {
+        code: "accept-failed",
+        opens_when: "accept() fails for want of descriptors or memory, or is forbidden",
+        page: include_str!("../../../docs/findings/accept-failed.md"),
+        observations: &["accept-failed"],
+        tracepoint_tier: "failed calls are seen as they return; those of 32-bit programs are not.",
+        causes: &[
+            CauseRule {
+                code: "fd-limit",
+                means: "accept() failed with EMFILE: the process has as many files open as it may (`RLIMIT_NOFILE`)",
+                certain: Some("accept() of this process on this listener returned EMFILE"),
+                likely: None,
+                possible: None,
+                told_apart: &[
+                    Apart { from: "`file-max`: the host's limit", by: "that is another error, ENFILE" },
+                    Apart {
+                        from: "a program that is not ready to accept",
+                        by: "it called accept(), and the call failed",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "file-max",
+                means: "accept() failed with ENFILE: the host has as many files open as it may (`fs.file-max`)",
+                certain: Some("accept() returned ENFILE, and the host's open files are at `fs.file-max`"),
+                likely: Some(
+                    "accept() returned ENFILE; the host's open files were read a moment later, and were fewer",
+                ),
+                possible: None,
+                told_apart: &[
+                    Apart {
+                        from: "`fd-limit`: the process's own limit",
+                        by: "that is another error, EMFILE",
+                    },
+                    Apart {
+                        from: "no memory for another socket, which gives ENFILE as well",
+                        by: "`fs.file-nr`: the number of open files is at the limit",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "no-memory",
+                means: "accept() failed with ENOBUFS or ENOMEM: the kernel had no memory for it",
+                certain: Some("accept() returned ENOBUFS or ENOMEM"),
+                likely: None,
+                possible: None,
+                told_apart: &[Apart {
+                    from: "a limit on descriptors",
+                    by: "those are other errors, EMFILE and ENFILE",
+                }],
+            },
+            CauseRule {
+                code: "denied",
+                means: "accept() failed with EPERM: a security module or a filter of system calls forbids it",
+                certain: Some("accept() returned EPERM"),
+                likely: None,
+                possible: None,
+                told_apart: &[Apart {
+                    from: "a firewall that drops connections",
+                    by: "the handshake was completed: the connection waited in the accept queue",
+                }],
+            },
+        ],
+        evidence: &[
+            keys::number("accepted_meanwhile", "connections accepted since accept() failed first"),
+            keys::DURATION_S,
+            keys::ERRNO,
+            keys::number("failures", "accept() calls that failed"),
+            keys::number("file_max", "`fs.file-max`"),
+            keys::number("files_of_host", "open files of the whole host"),
+            keys::OPEN_FILES_LIMIT,
+            keys::number("processes", "processes whose accept() fails"),
+            keys::QUEUE,
+            keys::QUEUE_LIMIT,
+        ],
+    };
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = ListenerId;

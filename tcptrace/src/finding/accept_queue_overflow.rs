@@ -15,7 +15,7 @@ use crate::correlate::{Change, Correlator, DistinctCount, Listener, ListenerId, 
 use crate::event::{Timestamp, observation};
 
 use super::case::{Concern, Description, Diagnosis};
-use super::{Apart, CauseRule};
+use super::{Apart, CauseRule, FindingKind, keys};
 use account::Account;
 use stall::Stall;
 
@@ -50,91 +50,139 @@ pub(super) struct Overflow {
 }
 
 impl Diagnosis for AcceptQueueOverflow {
-    const CODE: &'static str = "accept-queue-overflow";
-    const CAUSES: &'static [CauseRule] = &[
-        CauseRule {
-            code: "backlog-argument",
-            means: "the application asked listen() for a shorter queue than somaxconn allows",
-            certain: Some(
-                "every drop at the full queue, and the argument of listen() below somaxconn at that moment",
-            ),
-            likely: Some(
-                "the drops, but not listen() itself: the limit is below today's somaxconn; or the drops are known from the listener's own count, which the tracepoint tier polls",
-            ),
-            possible: Some(
-                "several full listeners share the drops that were counted, or accepts could not be observed",
-            ),
-            told_apart: &[
-                Apart {
-                    from: "`somaxconn`: the kernel cut the argument",
-                    by: "the argument was below somaxconn when listen() was called",
-                },
-                Apart {
-                    from: "`accept-stalled`: no process accepts",
-                    by: "accepts went on while the queue was full",
-                },
-                Apart {
-                    from: "a full SYN queue",
-                    by: "the drop was at the accept queue: its depth was over its limit",
-                },
-            ],
-        },
-        CauseRule {
-            code: "somaxconn",
-            means: "the application asked for more than `net.core.somaxconn` allowed, and the kernel cut it",
-            certain: Some(
-                "every drop at the full queue, and the argument of listen() above somaxconn at that moment",
-            ),
-            likely: Some("the drops as the tracepoint tier polls them, and the argument of listen()"),
-            possible: Some(
-                "the limit equals somaxconn, and listen() was not seen: an equal argument looks the same",
-            ),
-            told_apart: &[
-                Apart {
-                    from: "`backlog-argument`",
-                    by: "the argument of listen() was higher than the limit in force",
-                },
-                Apart {
-                    from: "`accept-stalled`: no process accepts",
-                    by: "accepts went on while the queue was full",
-                },
-            ],
-        },
-        CauseRule {
-            code: "accept-stalled",
-            means: "no process accepted for 3 s while the queue was full, or while connections waited until it was; or all threads of its \
+    const KIND: FindingKind = FindingKind {
+        code: "accept-queue-overflow",
+        opens_when: "a SYN or a final ACK was dropped at a full accept queue",
+        page: include_str!("../../../docs/findings/accept-queue-overflow.md"),
+        observations: &["syn-drop", "ack-drop", "enqueue", "accept", "listen", "backlog"],
+        tracepoint_tier: "SYN drops are deduced from the namespace's ListenOverflows and put to the listener that was full: `likely`, or `possible` if \
+         several listeners were full at once or share the port. Final ACKs are seen since 6.15, before that both stages are \
+         counted together.",
+        causes: &[
+            CauseRule {
+                code: "backlog-argument",
+                means: "the application asked listen() for a shorter queue than somaxconn allows",
+                certain: Some(
+                    "every drop at the full queue, and the argument of listen() below somaxconn at that moment",
+                ),
+                likely: Some(
+                    "the drops, but not listen() itself: the limit is below today's somaxconn; or the drops are known from the listener's own count, which the tracepoint tier polls",
+                ),
+                possible: Some(
+                    "several full listeners share the drops that were counted, or accepts could not be observed",
+                ),
+                told_apart: &[
+                    Apart {
+                        from: "`somaxconn`: the kernel cut the argument",
+                        by: "the argument was below somaxconn when listen() was called",
+                    },
+                    Apart {
+                        from: "`accept-stalled`: no process accepts",
+                        by: "accepts went on while the queue was full",
+                    },
+                    Apart {
+                        from: "a full SYN queue",
+                        by: "the drop was at the accept queue: its depth was over its limit",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "somaxconn",
+                means: "the application asked for more than `net.core.somaxconn` allowed, and the kernel cut it",
+                certain: Some(
+                    "every drop at the full queue, and the argument of listen() above somaxconn at that moment",
+                ),
+                likely: Some("the drops as the tracepoint tier polls them, and the argument of listen()"),
+                possible: Some(
+                    "the limit equals somaxconn, and listen() was not seen: an equal argument looks the same",
+                ),
+                told_apart: &[
+                    Apart {
+                        from: "`backlog-argument`",
+                        by: "the argument of listen() was higher than the limit in force",
+                    },
+                    Apart {
+                        from: "`accept-stalled`: no process accepts",
+                        by: "accepts went on while the queue was full",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "accept-stalled",
+                means: "no process accepted for 3 s while the queue was full, or while connections waited until it was; or all threads of its \
                     owners are stopped",
-            certain: Some("accepts are observed, and there was none; every drop at the full queue"),
-            likely: Some("accepts are polled or counted by port, or some could not be observed"),
-            possible: Some(
-                "several full listeners share the drops that were counted, or accepts could not be observed",
+                certain: Some("accepts are observed, and there was none; every drop at the full queue"),
+                likely: Some("accepts are polled or counted by port, or some could not be observed"),
+                possible: Some(
+                    "several full listeners share the drops that were counted, or accepts could not be observed",
+                ),
+                told_apart: &[
+                    Apart {
+                        from: "`accept-slow`: it accepts, but too slowly",
+                        by: "no accept() returned a connection of this listener during the stall",
+                    },
+                    Apart {
+                        from: "accepts that the tracer did not see",
+                        by: "the depth of the queue, which the kernel counts, did not fall",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "accept-slow",
+                means: "the queue is as long as it can usefully be, and accepts are slower than arrivals",
+                certain: Some("accepts and arrivals are both observed, and fewer are accepted than arrive"),
+                likely: Some("accepts are counted by port, or the drops are polled"),
+                possible: Some("accepts of this listener could not be told from others"),
+                told_apart: &[
+                    Apart {
+                        from: "a backlog that is too short",
+                        by: "the queue would need more than a few seconds to drain at the rate of accepts",
+                    },
+                    Apart { from: "`accept-stalled`", by: "accepts went on" },
+                ],
+            },
+        ],
+        evidence: &[
+            keys::ABORT_ON_OVERFLOW,
+            keys::ACCEPT_ERRNO,
+            keys::ACCEPT_FAILED_AT,
+            keys::ACCEPT_THREADS,
+            keys::ACCEPTS_PER_S,
+            keys::number("ack_drops", "final ACKs dropped at the full accept queue"),
+            keys::ARRIVALS_PER_S,
+            keys::BACKLOG,
+            keys::DROPS,
+            keys::number("drops_polled", "of these: deduced from polled counters"),
+            keys::flag("drops_shared", "the drops are counted for all listeners of the namespace together"),
+            keys::DURATION_S,
+            keys::number("kernel_ListenOverflows", "what the kernel's `ListenOverflows` grew by"),
+            keys::MAX_SYN_BACKLOG,
+            keys::NO_ACCEPT_S,
+            keys::OPEN_FILES,
+            keys::OPEN_FILES_LIMIT,
+            keys::PEERS,
+            keys::flag("peers_more", "there are more remote addresses than that"),
+            keys::QUEUE,
+            keys::QUEUE_LIMIT,
+            keys::RATES_OVER_S,
+            keys::SOMAXCONN,
+            keys::SOMAXCONN_AT_LISTEN,
+            keys::endpoint(
+                "steered_from",
+                "what the clients call, where a program or rule chose this listener for it",
             ),
-            told_apart: &[
-                Apart {
-                    from: "`accept-slow`: it accepts, but too slowly",
-                    by: "no accept() returned a connection of this listener during the stall",
-                },
-                Apart {
-                    from: "accepts that the tracer did not see",
-                    by: "the depth of the queue, which the kernel counts, did not fall",
-                },
-            ],
-        },
-        CauseRule {
-            code: "accept-slow",
-            means: "the queue is as long as it can usefully be, and accepts are slower than arrivals",
-            certain: Some("accepts and arrivals are both observed, and fewer are accepted than arrive"),
-            likely: Some("accepts are counted by port, or the drops are polled"),
-            possible: Some("accepts of this listener could not be told from others"),
-            told_apart: &[
-                Apart {
-                    from: "a backlog that is too short",
-                    by: "the queue would need more than a few seconds to drain at the rate of accepts",
-                },
-                Apart { from: "`accept-stalled`", by: "accepts went on" },
-            ],
-        },
-    ];
+            keys::SYN_DROPS,
+            keys::SYNCOOKIES,
+            keys::THREADS,
+            keys::THREADS_BLOCKED,
+            keys::THREADS_IN_EPOLL,
+            keys::THREADS_RUNNING,
+            keys::THREADS_STOPPED,
+            keys::WAIT_MAX_MS,
+            keys::measure("wait_mean_ms", "mean accept wait"),
+            keys::WATCHES_LISTENER,
+        ],
+    };
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = ListenerId;

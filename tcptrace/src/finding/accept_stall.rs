@@ -10,9 +10,12 @@ use super::accept_queue_overflow::QUIET_AFTER_OVERFLOW;
 use super::case::{Concern, Description, Diagnosis};
 use super::owner_state::{OwnerState, TRIES_AGAIN, who_accepts};
 use super::words::{count, span};
-use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity};
+use super::{
+    Apart, CauseRule, Confidence, Evidence, FindingKind, Party, ProcessName, Remedy, Severity, keys,
+};
 
 /// The diagnosis.
+#[derive(Default)]
 pub(super) struct AcceptStall;
 
 /// A stall in progress.
@@ -24,137 +27,166 @@ pub(super) struct Stall {
 }
 
 impl Diagnosis for AcceptStall {
-    const CODE: &'static str = "accept-stall";
-    const CAUSES: &'static [CauseRule] = &[
-        CauseRule {
-            code: "process-stopped",
-            means: "all threads of all processes that accept (of all owners, if none was seen accepting) are stopped, by a signal or a debugger",
-            certain: Some(
-                "accepts are observed and there was none for 3 s, connections wait, and the state of every thread was read",
-            ),
-            likely: Some("accepts are polled, or counted by port"),
-            possible: None,
-            told_apart: &[
-                Apart {
-                    from: "a program that is busy or blocked",
-                    by: "the state of every thread is `T` or `t`",
-                },
-                Apart {
-                    from: "another process that accepts from the same socket",
-                    by: "every process that was seen accepting is stopped, or every owner if none was",
-                },
-            ],
-        },
-        CauseRule {
-            code: "fd-limit",
-            means: "an owner has as many files open as it may, so accept() fails with EMFILE",
-            certain: Some(
-                "accepts are observed and there was none for 3 s, and the owner's open files equal its limit",
-            ),
-            likely: Some("accepts are polled, or counted by port"),
-            possible: None,
-            told_apart: &[
-                Apart { from: "a program that is stopped", by: "its threads are not stopped" },
-                Apart {
-                    from: "a program that does not call accept()",
-                    by: "its number of open files is at RLIMIT_NOFILE: accept() cannot succeed. Where failing accepts are seen, accept-failed reports them",
-                },
-            ],
-        },
-        CauseRule {
-            code: "gave-up",
-            means: "accept() failed (EMFILE for example), and the program has not called it again: descriptors may be free by now",
-            certain: Some(
-                "the failure was seen, no accept() of this listener has succeeded or failed for 3 s since, and connections wait",
-            ),
-            likely: Some("accepts are polled, or counted by port"),
-            possible: None,
-            told_apart: &[
-                Apart {
-                    from: "a program that goes on trying",
-                    by: "each failure is seen: the last was more than 3 s ago. While it tries, accept-failed reports it",
-                },
-                Apart {
-                    from: "`process-stopped`",
-                    by: "not all threads of the processes that accept are stopped",
-                },
-            ],
-        },
-        CauseRule {
-            code: "acceptor-exited",
-            means: "the processes that accepted have exited, and another one keeps the socket open (socket activation, a supervisor)",
-            certain: Some("every process that was seen accepting is gone from /proc, and connections wait"),
-            likely: Some("accepts are polled, or counted by port"),
-            possible: None,
-            told_apart: &[
-                Apart { from: "a program that is busy", by: "none of those that accepted is left" },
-                Apart {
-                    from: "a successor that is about to accept",
-                    by: "nothing excludes it: the process that has the socket now is named, and an accept() of its ends the finding",
-                },
-            ],
-        },
-        CauseRule {
-            code: "not-interested",
-            means: "the program sleeps in its event loop, which does not watch the listener: it chooses not to accept, as at its own limit of connections",
-            certain: Some(
-                "accepts are observed and there was none for 3 s; every thread that was seen accepting sleeps in epoll_wait(), and no epoll instance of theirs watches the listener",
-            ),
-            likely: Some(
-                "the same, but the processes were not seen accepting before; or accepts are polled, or counted by port",
-            ),
-            possible: None,
-            told_apart: &[
-                Apart {
-                    from: "`busy` or a program that is blocked",
-                    by: "the threads that accept are in their event loops",
-                },
-                Apart {
-                    from: "a program that waits by poll(), select() or io_uring, whose interest is not shown",
-                    by: "the threads that accept are not in one of those; where none was seen accepting, no thread is",
-                },
-                Apart {
-                    from: "why it chooses so: its own limit (maxconn, worker_connections), a pause, or an accept() that failed before the tracer started",
-                    by: "nothing; its own log and status would tell",
-                },
-            ],
-        },
-        CauseRule {
-            code: "busy",
-            means: "every process that accepts is at work on something else, or stopped: none waits in accept() or for events",
-            certain: Some(
-                "accepts are observed and there was none for 3 s; the threads that were seen accepting were looked at, and none waits in accept(), epoll, poll or select. Those that are stopped are named",
-            ),
-            likely: Some("accepts are polled, or counted by port"),
-            possible: None,
-            told_apart: &[
-                Apart { from: "`not-interested`", by: "no thread that accepts sleeps in an event loop" },
-                Apart { from: "`process-stopped`", by: "one process at least is not stopped" },
-                Apart { from: "`fd-limit`", by: "the open files are below the limit" },
-            ],
-        },
-        CauseRule {
-            code: "not-accepting",
-            means: "no process calls accept(), and none of the reasons above was observed: the evidence says what its threads do",
-            certain: Some("accepts are observed and there was none for 3 s while connections waited"),
-            likely: Some(
-                "accepts are polled, or counted by port; or it is a socket of the kernel itself, which no process has open",
-            ),
-            possible: None,
-            told_apart: &[
-                Apart { from: "`process-stopped`", by: "not all threads of its owners are stopped" },
-                Apart { from: "`fd-limit`", by: "its open files are below the limit" },
-                Apart {
-                    from: "`not-interested` and `busy`",
-                    by: "nothing, where its threads wait for several things, or may not be looked at: their kernel stacks would tell",
-                },
-                Apart {
-                    from: "a listener with no connection to accept",
-                    by: "connections wait in its queue: the kernel counts them",
-                },
-            ],
-        },
-    ];
+    const KIND: FindingKind = FindingKind {
+        code: "accept-stall",
+        opens_when: "connections wait, and nobody has accepted for 3 s",
+        page: include_str!("../../../docs/findings/accept-stall.md"),
+        observations: &["accept", "syn-drop"],
+        tracepoint_tier: "queue depths are polled and accepts counted by port: `likely`. Where several listeners share a port it is not known which \
+         of them accepts, and there is no finding.",
+        causes: &[
+            CauseRule {
+                code: "process-stopped",
+                means: "all threads of all processes that accept (of all owners, if none was seen accepting) are stopped, by a signal or a debugger",
+                certain: Some(
+                    "accepts are observed and there was none for 3 s, connections wait, and the state of every thread was read",
+                ),
+                likely: Some("accepts are polled, or counted by port"),
+                possible: None,
+                told_apart: &[
+                    Apart {
+                        from: "a program that is busy or blocked",
+                        by: "the state of every thread is `T` or `t`",
+                    },
+                    Apart {
+                        from: "another process that accepts from the same socket",
+                        by: "every process that was seen accepting is stopped, or every owner if none was",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "fd-limit",
+                means: "an owner has as many files open as it may, so accept() fails with EMFILE",
+                certain: Some(
+                    "accepts are observed and there was none for 3 s, and the owner's open files equal its limit",
+                ),
+                likely: Some("accepts are polled, or counted by port"),
+                possible: None,
+                told_apart: &[
+                    Apart { from: "a program that is stopped", by: "its threads are not stopped" },
+                    Apart {
+                        from: "a program that does not call accept()",
+                        by: "its number of open files is at RLIMIT_NOFILE: accept() cannot succeed. Where failing accepts are seen, accept-failed reports them",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "gave-up",
+                means: "accept() failed (EMFILE for example), and the program has not called it again: descriptors may be free by now",
+                certain: Some(
+                    "the failure was seen, no accept() of this listener has succeeded or failed for 3 s since, and connections wait",
+                ),
+                likely: Some("accepts are polled, or counted by port"),
+                possible: None,
+                told_apart: &[
+                    Apart {
+                        from: "a program that goes on trying",
+                        by: "each failure is seen: the last was more than 3 s ago. While it tries, accept-failed reports it",
+                    },
+                    Apart {
+                        from: "`process-stopped`",
+                        by: "not all threads of the processes that accept are stopped",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "acceptor-exited",
+                means: "the processes that accepted have exited, and another one keeps the socket open (socket activation, a supervisor)",
+                certain: Some(
+                    "every process that was seen accepting is gone from /proc, and connections wait",
+                ),
+                likely: Some("accepts are polled, or counted by port"),
+                possible: None,
+                told_apart: &[
+                    Apart { from: "a program that is busy", by: "none of those that accepted is left" },
+                    Apart {
+                        from: "a successor that is about to accept",
+                        by: "nothing excludes it: the process that has the socket now is named, and an accept() of its ends the finding",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "not-interested",
+                means: "the program sleeps in its event loop, which does not watch the listener: it chooses not to accept, as at its own limit of connections",
+                certain: Some(
+                    "accepts are observed and there was none for 3 s; every thread that was seen accepting sleeps in epoll_wait(), and no epoll instance of theirs watches the listener",
+                ),
+                likely: Some(
+                    "the same, but the processes were not seen accepting before; or accepts are polled, or counted by port",
+                ),
+                possible: None,
+                told_apart: &[
+                    Apart {
+                        from: "`busy` or a program that is blocked",
+                        by: "the threads that accept are in their event loops",
+                    },
+                    Apart {
+                        from: "a program that waits by poll(), select() or io_uring, whose interest is not shown",
+                        by: "the threads that accept are not in one of those; where none was seen accepting, no thread is",
+                    },
+                    Apart {
+                        from: "why it chooses so: its own limit (maxconn, worker_connections), a pause, or an accept() that failed before the tracer started",
+                        by: "nothing; its own log and status would tell",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "busy",
+                means: "every process that accepts is at work on something else, or stopped: none waits in accept() or for events",
+                certain: Some(
+                    "accepts are observed and there was none for 3 s; the threads that were seen accepting were looked at, and none waits in accept(), epoll, poll or select. Those that are stopped are named",
+                ),
+                likely: Some("accepts are polled, or counted by port"),
+                possible: None,
+                told_apart: &[
+                    Apart { from: "`not-interested`", by: "no thread that accepts sleeps in an event loop" },
+                    Apart { from: "`process-stopped`", by: "one process at least is not stopped" },
+                    Apart { from: "`fd-limit`", by: "the open files are below the limit" },
+                ],
+            },
+            CauseRule {
+                code: "not-accepting",
+                means: "no process calls accept(), and none of the reasons above was observed: the evidence says what its threads do",
+                certain: Some("accepts are observed and there was none for 3 s while connections waited"),
+                likely: Some(
+                    "accepts are polled, or counted by port; or it is a socket of the kernel itself, which no process has open",
+                ),
+                possible: None,
+                told_apart: &[
+                    Apart { from: "`process-stopped`", by: "not all threads of its owners are stopped" },
+                    Apart { from: "`fd-limit`", by: "its open files are below the limit" },
+                    Apart {
+                        from: "`not-interested` and `busy`",
+                        by: "nothing, where its threads wait for several things, or may not be looked at: their kernel stacks would tell",
+                    },
+                    Apart {
+                        from: "a listener with no connection to accept",
+                        by: "connections wait in its queue: the kernel counts them",
+                    },
+                ],
+            },
+        ],
+        evidence: &[
+            keys::ACCEPT_ERRNO,
+            keys::ACCEPT_FAILED_AT,
+            keys::ACCEPT_THREADS,
+            keys::time("last_accept", "when a connection was accepted last"),
+            keys::party("made_by", "process that made the listener and has it no more"),
+            keys::NO_ACCEPT_S,
+            keys::measure("oldest_wait_ms", "how long the oldest connection has waited"),
+            keys::OPEN_FILES,
+            keys::OPEN_FILES_LIMIT,
+            keys::QUEUE,
+            keys::QUEUE_LIMIT,
+            keys::SOMAXCONN,
+            keys::THREADS,
+            keys::THREADS_BLOCKED,
+            keys::THREADS_IN_EPOLL,
+            keys::THREADS_RUNNING,
+            keys::THREADS_STOPPED,
+            keys::WATCHES_LISTENER,
+        ],
+    };
     const QUIET: Duration = Duration::from_secs(5);
 
     type Key = ListenerId;

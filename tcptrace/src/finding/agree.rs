@@ -2,13 +2,13 @@
 //!
 //! A count is never larger than what it is part of. A rate is over an interval that the finding states, and what was counted in
 //! that interval is not more than the rate allows. The kernel's own count is over the same time as ours, so it is not smaller.
-//! What is not observed is unknown, and not zero. Everything that a finding shows is declared in `keys.rs`: a new key that is not
+//! What is not observed is unknown, and not zero. Everything that a finding shows is among its evidence: a new key that is not
 //! fails the tests that look at all findings.
 
 use crate::correlate::Correlator;
 use crate::event::observation;
 
-use super::keys::{self, Form};
+use super::keys::Form;
 use super::{Finding, Value};
 
 /// What must hold between numbers of the same evidence. It says nothing where one of them is unknown or not shown.
@@ -111,10 +111,11 @@ pub fn contradictions(finding: &Finding, world: &Correlator) -> Vec<String> {
     wrong
 }
 
-/// What is wrong with a key, if anything: each stands in `keys.rs`, with its form and the codes that have it.
+/// What is wrong with a key, if anything: its finding lists it, with its form.
 pub(super) fn undeclared(code: &str, name: &str, value: &Value) -> Option<String> {
-    let Some(key) = keys::EVIDENCE.iter().find(|key| key.name == name) else {
-        return Some(format!("{name} is not declared in keys.rs"));
+    let Some(key) = super::kind(code).and_then(|kind| kind.evidence.iter().find(|key| key.name == name))
+    else {
+        return Some(format!("{name} is not among the evidence of {code}"));
     };
     let fits = match value {
         Value::Unknown(()) => true,
@@ -129,10 +130,7 @@ pub(super) fn undeclared(code: &str, name: &str, value: &Value) -> Option<String
         Value::Party(_) => key.form == Form::Party,
         Value::Parties(_) => key.form == Form::Parties,
     };
-    if !fits {
-        return Some(format!("{name} is {value:?}, and declared as {:?}", key.form));
-    }
-    (!key.of.contains(&code)).then(|| format!("{name} is not declared for {code}"))
+    (!fits).then(|| format!("{name} is {value:?}, and declared as {:?}", key.form))
 }
 
 impl Relation {

@@ -9,7 +9,7 @@ use crate::correlate::{BoundedMap, Change, Correlator, Listener, ListenerId};
 use super::case::{Concern, Description, Diagnosis};
 use super::queue_limit::QueueLimit;
 use super::words::count;
-use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity, commands};
+use super::{Apart, CauseRule, Confidence, Evidence, FindingKind, Party, Remedy, Severity, commands, keys};
 
 /// Places that are remembered so as not to be told of twice.
 const PLACES: usize = 4096;
@@ -43,18 +43,33 @@ impl Default for BacklogTruncated {
 }
 
 impl Diagnosis for BacklogTruncated {
-    const CODE: &'static str = "backlog-truncated";
-    const CAUSES: &'static [CauseRule] = &[CauseRule {
-        code: "somaxconn",
-        means: "the argument of listen() was higher than somaxconn at that moment",
-        certain: Some("the argument of listen(), and the limit that the kernel then set"),
-        likely: None,
-        possible: None,
-        told_apart: &[Apart {
-            from: "a program that asks for as much as there is",
-            by: "negative arguments and 2147483647 are not reported",
+    const KIND: FindingKind = FindingKind {
+        code: "backlog-truncated",
+        opens_when: "listen() asked for more than somaxconn allows, and was cut without a word",
+        page: include_str!("../../../docs/findings/backlog-truncated.md"),
+        observations: &["listen", "backlog"],
+        tracepoint_tier: "the same holds.",
+        causes: &[CauseRule {
+            code: "somaxconn",
+            means: "the argument of listen() was higher than somaxconn at that moment",
+            certain: Some("the argument of listen(), and the limit that the kernel then set"),
+            likely: None,
+            possible: None,
+            told_apart: &[Apart {
+                from: "a program that asks for as much as there is",
+                by: "negative arguments and 2147483647 are not reported",
+            }],
         }],
-    }];
+        evidence: &[
+            keys::BACKLOG,
+            keys::number("listeners", "listeners that it happened to"),
+            keys::MAX_SYN_BACKLOG,
+            keys::QUEUE_LIMIT,
+            keys::SOMAXCONN,
+            keys::SOMAXCONN_AT_LISTEN,
+            keys::number("usual", "what kernels since 5.4 have as net.core.somaxconn"),
+        ],
+    };
     const QUIET: Duration = Duration::from_secs(5);
 
     type Key = Place;
@@ -201,6 +216,28 @@ mod tests {
         // Another number is.
         listen(&mut play, 300, 1024, 128);
         assert_eq!(play.findings.last().unwrap().id, 2);
+    }
+
+    #[test]
+    fn of_hundreds_at_once_the_first_are_told_and_the_others_counted() {
+        let mut play = Play::new(128);
+        let begin = |play: &mut Play, ports: std::ops::Range<u16>| {
+            for port in ports {
+                let local: &'static str = format!("127.0.0.1:{port}").leak();
+                let server = Server::new(u64::from(port), local, 128);
+                server.listen(play, task(6039, "delegated"), Some(511), 128);
+            }
+        };
+        let told = |play: &Play| {
+            let ids: BTreeSet<u64> = play.findings.iter().map(|finding| finding.id).collect();
+            (ids.len(), play.engine.untold().collect::<Vec<_>>())
+        };
+        begin(&mut play, 1000..2000);
+        assert_eq!(told(&play), (256, vec![("backlog-truncated", 744)]));
+        // One more each second.
+        play.ticks_until(10_000);
+        begin(&mut play, 3000..3100);
+        assert_eq!(told(&play), (266, vec![("backlog-truncated", 834)]));
     }
 
     #[test]

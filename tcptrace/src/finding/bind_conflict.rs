@@ -17,7 +17,10 @@ use crate::correlate::{Change, Conflict, ConflictKey, Correlator, PortHolder, Ve
 use crate::event::{Found, How, Owner, OwnerConfidence};
 
 use super::case::{Concern, Description, Diagnosis};
-use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity, SocketFacts};
+use super::{
+    Apart, CauseRule, Confidence, Evidence, FindingKind, Party, ProcessName, Remedy, Severity, SocketFacts,
+    keys,
+};
 use holder_kind::Kind;
 
 /// The diagnosis.
@@ -28,145 +31,172 @@ pub(super) struct BindConflict {
 }
 
 impl Diagnosis for BindConflict {
-    const CODE: &'static str = "bind-conflict";
-    const CAUSES: &'static [CauseRule] = &[
-        CauseRule {
-            code: "ephemeral-grab",
-            means: "a client was given the port by connect() or by bind() to port 0",
-            certain: Some(
-                "the holder stood in the kernel's table of bound ports at the failure, and how its port was taken was observed",
-            ),
-            likely: Some(
-                "the holder was found a moment later by sock_diag, or how it took the port is concluded from its state",
-            ),
-            possible: Some("the holder's options would allow sharing, or several sockets hold the port"),
-            told_apart: &[
-                Apart {
-                    from: "`listener`",
-                    by: "the holder does not listen, and connect() or bind() to port 0 chose its port",
-                },
-                Apart {
-                    from: "`bound-socket`: a connection that a former server accepted",
-                    by: "no process listened at that port, or the kernel's entry was made by connect()",
-                },
-            ],
-        },
-        CauseRule {
-            code: "listener",
-            means: "another process listens there",
-            certain: Some(
-                "the listener stood in the kernel's table of bound ports at the failure, and the process that was seen opening it was found to have it still",
-            ),
-            likely: Some("the listener or its owner was found a moment later"),
-            possible: Some("its options would allow sharing"),
-            told_apart: &[
-                Apart {
-                    from: "a socket in another network namespace",
-                    by: "the table is that of the requester's namespace",
-                },
-                Apart { from: "`inherited-fd`", by: "the process that opened it still has it" },
-            ],
-        },
-        CauseRule {
-            code: "time-wait",
-            means: "a closed connection still holds the port",
-            certain: Some(
-                "the remnant stood in the kernel's table of bound ports at the failure, and sock_diag lists it in TIME_WAIT a moment later",
-            ),
-            likely: Some("one of the two was seen"),
-            possible: Some("several sockets hold the port"),
-            told_apart: &[
-                Apart { from: "a connection that is still open", by: "its state is TIME_WAIT" },
-                Apart {
-                    from: "`fin-wait`, which the kernel's table shows alike",
-                    by: "sock_diag names its state",
-                },
-            ],
-        },
-        CauseRule {
-            code: "fin-wait",
-            means: "a connection that this side has closed and its peer has not still holds the port; no process has it any more",
-            certain: Some(
-                "the remnant stood in the kernel's table of bound ports at the failure, and sock_diag lists it in FIN-WAIT-1 or FIN-WAIT-2 a moment later",
-            ),
-            likely: Some("it was found a moment later by sock_diag"),
-            possible: Some("several sockets hold the port"),
-            told_apart: &[
-                Apart {
-                    from: "`time-wait`",
-                    by: "sock_diag names its state: the peer's FIN has not come, and another setting limits its time",
-                },
-                Apart {
-                    from: "`bound-socket`: a connection that a process has half closed",
-                    by: "no file leads to the socket",
-                },
-            ],
-        },
-        CauseRule {
-            code: "last-ack",
-            means: "a connection that both sides have closed still holds the port: its last FIN is not acknowledged",
-            certain: Some(
-                "the remnant stood in the kernel's table of bound ports at the failure, in LAST-ACK or CLOSING, and no file leads to it",
-            ),
-            likely: Some("it was found a moment later by sock_diag"),
-            possible: Some("several sockets hold the port"),
-            told_apart: &[Apart { from: "`time-wait`, `fin-wait`", by: "its state" }],
-        },
-        CauseRule {
-            code: "bound-socket",
-            means: "a socket is bound there and does not listen: idle, or a connection that a former listener accepted",
-            certain: Some(
-                "the socket stood in the kernel's table of bound ports at the failure, and the process that was seen opening it was found to have it still",
-            ),
-            likely: Some("it was found a moment later"),
-            possible: Some(
-                "no holder was found: before 6.8 sock_diag does not list sockets that are only bound",
-            ),
-            told_apart: &[Apart { from: "`ephemeral-grab`", by: "the port was not chosen by the kernel" }],
-        },
-        CauseRule {
-            code: "inherited-fd",
-            means: "a process has the socket that did not open it: a child that outlived its parent",
-            certain: None,
-            likely: Some(
-                "the socket's owners now, looked up a moment after the failure, do not include the process that opened it",
-            ),
-            possible: Some("several sockets hold the port"),
-            told_apart: &[
-                Apart {
-                    from: "a socket that was passed on purpose",
-                    by: "nothing: SCM_RIGHTS and fork look the same from here",
-                },
-                Apart { from: "`listener`", by: "none of its present owners called listen()" },
-            ],
-        },
-        CauseRule {
-            code: "wildcard",
-            means: "`[::]:P` without IPV6_V6ONLY covers `0.0.0.0:P`, or the reverse",
-            certain: Some(
-                "the holder stood in the kernel's table of bound ports at the failure, and the process that was seen opening it was found to have it still",
-            ),
-            likely: Some("it was found a moment later"),
-            possible: Some("its options would allow sharing"),
-            told_apart: &[Apart {
-                from: "`listener` of the same family",
-                by: "the holder is a wildcard of the other family",
-            }],
-        },
-        CauseRule {
-            code: "kernel-socket",
-            means: "the kernel itself holds it (NFS, multipath TCP)",
-            certain: Some(
-                "the socket stood in the kernel's table of bound ports at the failure, belongs to root, and no file leads to it",
-            ),
-            likely: Some("it was found a moment later, and every process could be looked at"),
-            possible: Some("several sockets hold the port"),
-            told_apart: &[Apart {
-                from: "a process that may not be looked at",
-                by: "the kernel side saw that the socket has no file",
-            }],
-        },
-    ];
+    const KIND: FindingKind = FindingKind {
+        code: "bind-conflict",
+        opens_when: "bind() or listen() failed with EADDRINUSE for a given port",
+        page: include_str!("../../../docs/findings/bind-conflict.md"),
+        observations: &["bind-fail", "listen-fail", "port-taken", "port-released"],
+        tracepoint_tier: "a conflict at bind() is seen at the return of the system call, and the holders are looked up a moment later: one that is gone by \
+         then is not found. A conflict at listen() is not seen.",
+        causes: &[
+            CauseRule {
+                code: "ephemeral-grab",
+                means: "a client was given the port by connect() or by bind() to port 0",
+                certain: Some(
+                    "the holder stood in the kernel's table of bound ports at the failure, and how its port was taken was observed",
+                ),
+                likely: Some(
+                    "the holder was found a moment later by sock_diag, or how it took the port is concluded from its state",
+                ),
+                possible: Some("the holder's options would allow sharing, or several sockets hold the port"),
+                told_apart: &[
+                    Apart {
+                        from: "`listener`",
+                        by: "the holder does not listen, and connect() or bind() to port 0 chose its port",
+                    },
+                    Apart {
+                        from: "`bound-socket`: a connection that a former server accepted",
+                        by: "no process listened at that port, or the kernel's entry was made by connect()",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "listener",
+                means: "another process listens there",
+                certain: Some(
+                    "the listener stood in the kernel's table of bound ports at the failure, and the process that was seen opening it was found to have it still",
+                ),
+                likely: Some("the listener or its owner was found a moment later"),
+                possible: Some("its options would allow sharing"),
+                told_apart: &[
+                    Apart {
+                        from: "a socket in another network namespace",
+                        by: "the table is that of the requester's namespace",
+                    },
+                    Apart { from: "`inherited-fd`", by: "the process that opened it still has it" },
+                ],
+            },
+            CauseRule {
+                code: "time-wait",
+                means: "a closed connection still holds the port",
+                certain: Some(
+                    "the remnant stood in the kernel's table of bound ports at the failure, and sock_diag lists it in TIME_WAIT a moment later",
+                ),
+                likely: Some("one of the two was seen"),
+                possible: Some("several sockets hold the port"),
+                told_apart: &[
+                    Apart { from: "a connection that is still open", by: "its state is TIME_WAIT" },
+                    Apart {
+                        from: "`fin-wait`, which the kernel's table shows alike",
+                        by: "sock_diag names its state",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "fin-wait",
+                means: "a connection that this side has closed and its peer has not still holds the port; no process has it any more",
+                certain: Some(
+                    "the remnant stood in the kernel's table of bound ports at the failure, and sock_diag lists it in FIN-WAIT-1 or FIN-WAIT-2 a moment later",
+                ),
+                likely: Some("it was found a moment later by sock_diag"),
+                possible: Some("several sockets hold the port"),
+                told_apart: &[
+                    Apart {
+                        from: "`time-wait`",
+                        by: "sock_diag names its state: the peer's FIN has not come, and another setting limits its time",
+                    },
+                    Apart {
+                        from: "`bound-socket`: a connection that a process has half closed",
+                        by: "no file leads to the socket",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "last-ack",
+                means: "a connection that both sides have closed still holds the port: its last FIN is not acknowledged",
+                certain: Some(
+                    "the remnant stood in the kernel's table of bound ports at the failure, in LAST-ACK or CLOSING, and no file leads to it",
+                ),
+                likely: Some("it was found a moment later by sock_diag"),
+                possible: Some("several sockets hold the port"),
+                told_apart: &[Apart { from: "`time-wait`, `fin-wait`", by: "its state" }],
+            },
+            CauseRule {
+                code: "bound-socket",
+                means: "a socket is bound there and does not listen: idle, or a connection that a former listener accepted",
+                certain: Some(
+                    "the socket stood in the kernel's table of bound ports at the failure, and the process that was seen opening it was found to have it still",
+                ),
+                likely: Some("it was found a moment later"),
+                possible: Some(
+                    "no holder was found: before 6.8 sock_diag does not list sockets that are only bound",
+                ),
+                told_apart: &[Apart {
+                    from: "`ephemeral-grab`",
+                    by: "the port was not chosen by the kernel",
+                }],
+            },
+            CauseRule {
+                code: "inherited-fd",
+                means: "a process has the socket that did not open it: a child that outlived its parent",
+                certain: None,
+                likely: Some(
+                    "the socket's owners now, looked up a moment after the failure, do not include the process that opened it",
+                ),
+                possible: Some("several sockets hold the port"),
+                told_apart: &[
+                    Apart {
+                        from: "a socket that was passed on purpose",
+                        by: "nothing: SCM_RIGHTS and fork look the same from here",
+                    },
+                    Apart { from: "`listener`", by: "none of its present owners called listen()" },
+                ],
+            },
+            CauseRule {
+                code: "wildcard",
+                means: "`[::]:P` without IPV6_V6ONLY covers `0.0.0.0:P`, or the reverse",
+                certain: Some(
+                    "the holder stood in the kernel's table of bound ports at the failure, and the process that was seen opening it was found to have it still",
+                ),
+                likely: Some("it was found a moment later"),
+                possible: Some("its options would allow sharing"),
+                told_apart: &[Apart {
+                    from: "`listener` of the same family",
+                    by: "the holder is a wildcard of the other family",
+                }],
+            },
+            CauseRule {
+                code: "kernel-socket",
+                means: "the kernel itself holds it (NFS, multipath TCP)",
+                certain: Some(
+                    "the socket stood in the kernel's table of bound ports at the failure, belongs to root, and no file leads to it",
+                ),
+                likely: Some("it was found a moment later, and every process could be looked at"),
+                possible: Some("several sockets hold the port"),
+                told_apart: &[Apart {
+                    from: "a process that may not be looked at",
+                    by: "the kernel side saw that the socket has no file",
+                }],
+            },
+        ],
+        evidence: &[
+            keys::ATTEMPTS,
+            keys::DEVICE,
+            keys::ERRNO,
+            keys::text("fastreuse", "the port's `fastreuse` in the kernel"),
+            keys::text("fastreuseport", "the port's `fastreuseport` in the kernel"),
+            keys::HOLDERS,
+            keys::number("holders_met", "sockets that the kernel met on the port"),
+            keys::INCOMPLETE,
+            keys::range("ip_local_port_range", "`net.ipv4.ip_local_port_range`"),
+            keys::ranges("ip_local_reserved_ports", "`net.ipv4.ip_local_reserved_ports`"),
+            keys::OPTIONS,
+            keys::PORT,
+            keys::REQUESTED,
+            keys::REQUESTER,
+            keys::STAGE,
+        ],
+    };
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = ConflictKey;

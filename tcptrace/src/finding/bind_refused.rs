@@ -13,7 +13,10 @@ use crate::event::{BindStage, Ipv6Off, KnobSample};
 use super::case::{Concern, Description, Diagnosis};
 use super::commands::{inside, sysctl};
 use super::words::{count, errno_name};
-use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity, SocketFacts};
+use super::{
+    Apart, CauseRule, Confidence, Evidence, FindingKind, Party, ProcessName, Remedy, Severity, SocketFacts,
+    keys,
+};
 
 const EPERM: u32 = 1;
 const EACCES: u32 = 13;
@@ -108,98 +111,119 @@ impl Cause {
 }
 
 impl Diagnosis for BindRefused {
-    const CODE: &'static str = "bind-refused";
-    const CAUSES: &'static [CauseRule] = &[
-        CauseRule {
-            code: "address-missing",
-            means: "no device of the network namespace has the address",
-            certain: Some(
-                "bind() failed with EADDRNOTAVAIL, and the namespace's addresses, read a moment later, do not include it",
-            ),
-            likely: Some(
-                "bind() failed with EADDRNOTAVAIL; the addresses could not be read, or include it by then",
-            ),
-            possible: None,
-            told_apart: &[
-                Apart { from: "`bind-conflict`: the port is in use", by: "that is EADDRINUSE" },
-                Apart {
-                    from: "`address-tentative`, `address-duplicate`",
-                    by: "the address is not among the namespace's addresses",
-                },
-                Apart {
-                    from: "`ipv6-off`",
-                    by: "IPv6 is on, on the loopback device for `::1` and on some device for others",
-                },
-            ],
-        },
-        CauseRule {
-            code: "address-tentative",
-            means: "a device has the IPv6 address, and duplicate address detection is still running: it cannot be bound yet",
-            certain: Some(
-                "bind() failed with EADDRNOTAVAIL, and the kernel lists the address as tentative a moment later",
-            ),
-            likely: None,
-            possible: None,
-            told_apart: &[
-                Apart { from: "`address-missing`", by: "a device has the address" },
-                Apart { from: "`address-duplicate`", by: "the detection has not failed" },
-            ],
-        },
-        CauseRule {
-            code: "address-duplicate",
-            means: "a device has the IPv6 address, and duplicate address detection has found another node that has it",
-            certain: Some(
-                "bind() failed with EADDRNOTAVAIL, and the kernel lists the address as failed (dadfailed)",
-            ),
-            likely: None,
-            possible: None,
-            told_apart: &[
-                Apart { from: "`address-missing`", by: "a device has the address" },
-                Apart { from: "`address-tentative`", by: "the detection is over, and has failed" },
-            ],
-        },
-        CauseRule {
-            code: "ipv6-off",
-            means: "IPv6 is off (`disable_ipv6`) on the device that would have the address, or on all devices",
-            certain: Some(
-                "bind() failed with EADDRNOTAVAIL, no device has the address, and `disable_ipv6` is 1: for `::1` on the loopback device, for others on every device",
-            ),
-            likely: None,
-            possible: None,
-            told_apart: &[Apart {
-                from: "`address-missing`",
-                by: "no such device can have an IPv6 address while that is set",
-            }],
-        },
-        CauseRule {
-            code: "privileged-port",
-            means: "the port is below `net.ipv4.ip_unprivileged_port_start`, and the process lacks CAP_NET_BIND_SERVICE",
-            certain: Some(
-                "bind() failed with EACCES after the security modules had agreed, the port is below the start, and the user is not root",
-            ),
-            likely: Some(
-                "the same, but the user is root or the start could not be read: a security module may deny it as well",
-            ),
-            possible: None,
-            told_apart: &[Apart {
-                from: "`denied` by a security module",
-                by: "the modules are asked earlier, where the full tiers see them",
-            }],
-        },
-        CauseRule {
-            code: "denied",
-            means: "a security module, or a BPF program of the process's control group, denies it",
-            certain: Some("`security_socket_bind` returned the error"),
-            likely: Some(
-                "the error is one that only a module (EACCES at a port that is not privileged) or a program of the control group (EPERM) gives",
-            ),
-            possible: None,
-            told_apart: &[Apart {
-                from: "`privileged-port`",
-                by: "the module was seen to deny it, or the port is not privileged",
-            }],
-        },
-    ];
+    const KIND: FindingKind = FindingKind {
+        code: "bind-refused",
+        opens_when: "bind() failed, whoever has the port",
+        page: include_str!("../../../docs/findings/bind-refused.md"),
+        observations: &["bind-error"],
+        tracepoint_tier: "the error of the system call is all that is seen: what refused it is concluded, at most `likely` where more than one thing can.",
+        causes: &[
+            CauseRule {
+                code: "address-missing",
+                means: "no device of the network namespace has the address",
+                certain: Some(
+                    "bind() failed with EADDRNOTAVAIL, and the namespace's addresses, read a moment later, do not include it",
+                ),
+                likely: Some(
+                    "bind() failed with EADDRNOTAVAIL; the addresses could not be read, or include it by then",
+                ),
+                possible: None,
+                told_apart: &[
+                    Apart { from: "`bind-conflict`: the port is in use", by: "that is EADDRINUSE" },
+                    Apart {
+                        from: "`address-tentative`, `address-duplicate`",
+                        by: "the address is not among the namespace's addresses",
+                    },
+                    Apart {
+                        from: "`ipv6-off`",
+                        by: "IPv6 is on, on the loopback device for `::1` and on some device for others",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "address-tentative",
+                means: "a device has the IPv6 address, and duplicate address detection is still running: it cannot be bound yet",
+                certain: Some(
+                    "bind() failed with EADDRNOTAVAIL, and the kernel lists the address as tentative a moment later",
+                ),
+                likely: None,
+                possible: None,
+                told_apart: &[
+                    Apart { from: "`address-missing`", by: "a device has the address" },
+                    Apart { from: "`address-duplicate`", by: "the detection has not failed" },
+                ],
+            },
+            CauseRule {
+                code: "address-duplicate",
+                means: "a device has the IPv6 address, and duplicate address detection has found another node that has it",
+                certain: Some(
+                    "bind() failed with EADDRNOTAVAIL, and the kernel lists the address as failed (dadfailed)",
+                ),
+                likely: None,
+                possible: None,
+                told_apart: &[
+                    Apart { from: "`address-missing`", by: "a device has the address" },
+                    Apart { from: "`address-tentative`", by: "the detection is over, and has failed" },
+                ],
+            },
+            CauseRule {
+                code: "ipv6-off",
+                means: "IPv6 is off (`disable_ipv6`) on the device that would have the address, or on all devices",
+                certain: Some(
+                    "bind() failed with EADDRNOTAVAIL, no device has the address, and `disable_ipv6` is 1: for `::1` on the loopback device, for others on every device",
+                ),
+                likely: None,
+                possible: None,
+                told_apart: &[Apart {
+                    from: "`address-missing`",
+                    by: "no such device can have an IPv6 address while that is set",
+                }],
+            },
+            CauseRule {
+                code: "privileged-port",
+                means: "the port is below `net.ipv4.ip_unprivileged_port_start`, and the process lacks CAP_NET_BIND_SERVICE",
+                certain: Some(
+                    "bind() failed with EACCES after the security modules had agreed, the port is below the start, and the user is not root",
+                ),
+                likely: Some(
+                    "the same, but the user is root or the start could not be read: a security module may deny it as well",
+                ),
+                possible: None,
+                told_apart: &[Apart {
+                    from: "`denied` by a security module",
+                    by: "the modules are asked earlier, where the full tiers see them",
+                }],
+            },
+            CauseRule {
+                code: "denied",
+                means: "a security module, or a BPF program of the process's control group, denies it",
+                certain: Some("`security_socket_bind` returned the error"),
+                likely: Some(
+                    "the error is one that only a module (EACCES at a port that is not privileged) or a program of the control group (EPERM) gives",
+                ),
+                possible: None,
+                told_apart: &[Apart {
+                    from: "`privileged-port`",
+                    by: "the module was seen to deny it, or the port is not privileged",
+                }],
+            },
+        ],
+        evidence: &[
+            keys::text("address_device", "device that has the address, which cannot be used yet"),
+            keys::texts("addresses", "addresses that this network namespace has"),
+            keys::ATTEMPTS,
+            keys::DEVICE,
+            keys::texts("disable_ipv6", "devices on which IPv6 is off"),
+            keys::ERRNO,
+            keys::flag("ip_nonlocal_bind", "`net.ipv4.ip_nonlocal_bind`, or the one of IPv6"),
+            keys::number("ip_unprivileged_port_start", "`net.ipv4.ip_unprivileged_port_start`"),
+            keys::OPTIONS,
+            keys::PORT,
+            keys::REQUESTED,
+            keys::REQUESTER,
+            keys::STAGE,
+        ],
+    };
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = RefusalKey;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::correlate::{Change, Correlator};
 use crate::event::Timestamp;
 
-use super::cause::{self, CauseRule};
-use super::{Confidence, Evidence, Finding, Party, Remedy, Severity, State};
+use super::cause;
+use super::{Confidence, Evidence, Finding, FindingKind, Party, Remedy, Severity, State};
 
 /// Time between two updates of a finding: one second, less what ticks of a second may come early. Updates go with ticks
 /// because samples and counters of a second come right before its tick: then all numbers are of the same moment.
@@ -22,14 +22,24 @@ const LATE_EVENTS: Duration = Duration::from_secs(1);
 /// Open cases of one diagnosis. What does not fit is counted, not told.
 const OPEN_CASES: usize = 1024;
 
+/// Cases of one diagnosis and severity that are told in one go; after these, one more a second. Where hundreds have the same trouble at
+/// once (containers that come and go, each with the same server), nobody reads the next ones: they are counted.
+const TOLD_IN_ONE_GO: u64 = 256;
+
+/// Cases that are remembered as counted and not told, each of which counts once.
+const HELD: usize = 8192;
+
+/// How long a case that was not told waits before it is looked at again.
+const HELD_FOR: Duration = Duration::from_secs(1);
+
+/// After how long without news of it a case that was not told is forgotten.
+const HELD_QUIET: Duration = Duration::from_secs(60);
+
 /// One kind of finding: what it looks at, and what it says. To add a finding, copy a file that implements this, and name it
 /// in `finding/mod.rs`.
 pub(crate) trait Diagnosis {
-    /// Its code in output.
-    const CODE: &'static str;
-
-    /// The causes that it names, each with what it rests on.
-    const CAUSES: &'static [CauseRule];
+    /// What there is to say of it wherever findings are listed.
+    const KIND: FindingKind;
 
     /// After how long without news of it a case is closed.
     const QUIET: Duration;
@@ -103,10 +113,37 @@ struct Case<M> {
     news: bool,
 }
 
+/// How many more cases may be told now.
+struct Budget {
+    left: u64,
+    refilled: Timestamp,
+}
+
+impl Budget {
+    fn new(now: Timestamp) -> Self {
+        Self { left: TOLD_IN_ONE_GO, refilled: now }
+    }
+
+    /// Takes one; false if there is none.
+    fn take(&mut self, now: Timestamp) -> bool {
+        let seconds = now.since(self.refilled).as_secs();
+        if seconds > 0 {
+            self.left = self.left.saturating_add(seconds).min(TOLD_IN_ONE_GO);
+            self.refilled = now;
+        }
+        let is_there = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        is_there
+    }
+}
+
 /// All open cases of a diagnosis.
 pub(super) struct Cases<D: Diagnosis> {
     diagnosis: D,
     open: BTreeMap<D::Key, Case<D::Memory>>,
+    budgets: BTreeMap<Severity, Budget>,
+    /// What was counted and not told, and when it was looked at last.
+    held: BTreeMap<D::Key, Timestamp>,
     untold: u64,
 }
 
@@ -122,17 +159,23 @@ pub(super) trait Detector {
     fn on_change(&mut self, change: &Change, world: &Correlator, to: &mut Reporter<'_>);
     /// The code of its findings.
     fn code(&self) -> &'static str;
-    /// The causes of its findings.
-    fn causes(&self) -> &'static [CauseRule];
     /// How many findings were not told because too many were open.
     fn untold(&self) -> u64;
 }
 
-impl<D: Diagnosis> Cases<D> {
-    pub(super) fn new(diagnosis: D) -> Self {
-        Self { diagnosis, open: BTreeMap::new(), untold: 0 }
+impl<D: Diagnosis + Default> Default for Cases<D> {
+    fn default() -> Self {
+        Self {
+            diagnosis: D::default(),
+            open: BTreeMap::new(),
+            budgets: BTreeMap::new(),
+            held: BTreeMap::new(),
+            untold: 0,
+        }
     }
+}
 
+impl<D: Diagnosis> Cases<D> {
     fn happened(&mut self, key: D::Key, change: &Change, world: &Correlator, to: &mut Reporter<'_>) {
         let now = world.now();
         if let Some(case) = self.open.get_mut(&key) {
@@ -142,18 +185,38 @@ impl<D: Diagnosis> Cases<D> {
             Self::update(&self.diagnosis, &key, case, TICK_OVERDUE, world, to);
             return;
         }
-        if self.open.len() >= OPEN_CASES {
-            self.untold += 1;
+        if self.held.get(&key).is_some_and(|looked| now.since(*looked) < HELD_FOR) {
             return;
+        }
+        if self.open.len() >= OPEN_CASES {
+            return self.hold(key, now);
         }
         let mut memory = self.diagnosis.begin(&key, world);
         self.diagnosis.observe(&key, &mut memory, change, world);
         let Some(said) = self.diagnosis.describe(&key, &memory, world) else { return };
+        if !self.budgets.entry(said.severity).or_insert_with(|| Budget::new(now)).take(now) {
+            return self.hold(key, now);
+        }
+        if self.held.remove(&key).is_some() {
+            self.untold = self.untold.saturating_sub(1);
+        }
         *to.last_id += 1;
         let id = *to.last_id;
         (to.report)(finding::<D>(id, State::Opened, now, &said));
         let case = Case { id, memory, said, said_at: now, last_happened: now, gone: None, news: false };
         self.open.insert(key, case);
+    }
+
+    /// Counts a case, once, instead of telling it.
+    fn hold(&mut self, key: D::Key, now: Timestamp) {
+        if let Some(looked) = self.held.get_mut(&key) {
+            *looked = now;
+            return;
+        }
+        self.untold += 1;
+        if self.held.len() < HELD {
+            self.held.insert(key, now);
+        }
     }
 
     fn update(
@@ -180,6 +243,7 @@ impl<D: Diagnosis> Cases<D> {
     /// Updates what has news, closes what is quiet (or everything, at the end).
     fn sweep(&mut self, end: bool, world: &Correlator, to: &mut Reporter<'_>) {
         let now = world.now();
+        self.held.retain(|_, looked| now.since(*looked) < HELD_QUIET);
         let mut over = Vec::new();
         for (key, case) in &mut self.open {
             let quiet = now.since(case.last_happened) >= D::QUIET;
@@ -242,11 +306,7 @@ impl<D: Diagnosis> Detector for Cases<D> {
     }
 
     fn code(&self) -> &'static str {
-        D::CODE
-    }
-
-    fn causes(&self) -> &'static [CauseRule] {
-        D::CAUSES
+        D::KIND.code
     }
 
     fn untold(&self) -> u64 {
@@ -257,10 +317,10 @@ impl<D: Diagnosis> Detector for Cases<D> {
 fn finding<D: Diagnosis>(id: u64, state: State, time: Timestamp, said: &Description) -> Finding {
     Finding {
         id,
-        code: D::CODE,
+        code: D::KIND.code,
         state,
         severity: said.severity,
-        confidence: cause::declared(D::CAUSES, said.cause, said.confidence),
+        confidence: cause::declared(D::KIND.causes, said.cause, said.confidence),
         explained_by: None,
         time,
         title: said.title.clone(),

@@ -8,50 +8,63 @@ use super::case::Description;
 use super::destination::{Account, Trouble, others, subject};
 use super::no_listener::of_reported;
 use super::words::count;
-use super::{Apart, CauseRule, Confidence, Evidence, Remedy, Severity};
+use super::{Apart, CauseRule, Confidence, Evidence, FindingKind, Remedy, Severity, keys};
 
 /// The diagnosis.
+#[derive(Default)]
 pub(super) struct ConnectRefused;
 
 impl Trouble for ConnectRefused {
-    const CODE: &'static str = "connect-refused";
-    const CAUSES: &'static [CauseRule] = &[
-        CauseRule {
-            code: "no-listener",
-            means: "the SYN was answered by RST",
-            certain: None,
-            likely: Some("the RST was seen, and no listener of this host has the address and port"),
-            possible: None,
-            told_apart: &[
-                Apart {
-                    from: "a firewall of this host that rejects with RST",
-                    by: "netfilter was not seen to drop the SYN, and no listener of this host has the address",
-                },
-                Apart {
-                    from: "a firewall elsewhere that rejects with RST",
-                    by: "nothing on this host: it looks the same; the destination's own rules would tell",
-                },
-                Apart {
-                    from: "a connect that gets no answer",
-                    by: "an RST came: see `syn-unanswered` for time-outs",
-                },
-            ],
-        },
-        CauseRule {
-            code: "reject",
-            means: "a firewall rejects: an ICMP message refused the port, or this host dropped the SYN and answered it",
-            certain: Some(
-                "the ICMP error was seen on the connecting socket, where a closed port is answered by RST; or this host's \
+    const KIND: FindingKind = FindingKind {
+        code: "connect-refused",
+        opens_when: "connects of this host's processes are refused, again and again",
+        page: include_str!("../../../docs/findings/connect-refused.md"),
+        observations: &["connect-end"],
+        tracepoint_tier: "the same holds.",
+        causes: &[
+            CauseRule {
+                code: "no-listener",
+                means: "the SYN was answered by RST",
+                certain: None,
+                likely: Some("the RST was seen, and no listener of this host has the address and port"),
+                possible: None,
+                told_apart: &[
+                    Apart {
+                        from: "a firewall of this host that rejects with RST",
+                        by: "netfilter was not seen to drop the SYN, and no listener of this host has the address",
+                    },
+                    Apart {
+                        from: "a firewall elsewhere that rejects with RST",
+                        by: "nothing on this host: it looks the same; the destination's own rules would tell",
+                    },
+                    Apart {
+                        from: "a connect that gets no answer",
+                        by: "an RST came: see `syn-unanswered` for time-outs",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "reject",
+                means: "a firewall rejects: an ICMP message refused the port, or this host dropped the SYN and answered it",
+                certain: Some(
+                    "the ICMP error was seen on the connecting socket, where a closed port is answered by RST; or this host's \
                  netfilter was seen to drop the very SYN that was refused",
-            ),
-            likely: Some("the RST was seen, though a listener of this host has that address and port"),
-            possible: None,
-            told_apart: &[Apart {
-                from: "a closed port",
-                by: "TCP answers a closed port with RST, never with ICMP; and a SYN that netfilter drops meets no port",
-            }],
-        },
-    ];
+                ),
+                likely: Some("the RST was seen, though a listener of this host has that address and port"),
+                possible: None,
+                told_apart: &[Apart {
+                    from: "a closed port",
+                    by: "TCP answers a closed port with RST, never with ICMP; and a SYN that netfilter drops meets no port",
+                }],
+            },
+        ],
+        evidence: &[
+            keys::number("by_icmp", "connects refused by an ICMP message"),
+            keys::number("by_rst", "connects refused by RST"),
+            keys::CLIENTS,
+            keys::number("refused", "connects refused"),
+        ],
+    };
     const QUIET: Duration = Duration::from_secs(10);
 
     fn happened(change: &Change) -> Option<DestinationKey> {

@@ -14,7 +14,10 @@ use crate::event::{OwnerConfidence, SocketState};
 use super::case::{Concern, Description, Diagnosis};
 use super::commands::sysctl;
 use super::words::count;
-use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity, SocketFacts};
+use super::{
+    Apart, CauseRule, Confidence, Evidence, FindingKind, Party, ProcessName, Remedy, Severity, SocketFacts,
+    keys,
+};
 
 /// The diagnosis.
 #[derive(Default)]
@@ -63,55 +66,74 @@ const NOT_EXHAUSTION: Apart = Apart {
 };
 
 impl Diagnosis for ConnectionExists {
-    const CODE: &'static str = "connection-exists";
-    const CAUSES: &'static [CauseRule] = &[
-        CauseRule {
-            code: "time-wait",
-            means: "this host has closed the same connection a moment ago, and keeps it in TIME_WAIT",
-            certain: Some(
-                "the kernel refused the socket's own port (EADDRNOTAVAIL of `inet_hash_connect`), and sock_diag lists the same addresses and ports in TIME_WAIT a moment later",
-            ),
-            likely: None,
-            possible: None,
-            told_apart: &[NOT_EXHAUSTION, Apart { from: "`closing`, `open`", by: "its state" }],
-        },
-        CauseRule {
-            code: "closing",
-            means: "this host has closed the same connection, and its peer has not, or has not acknowledged it",
-            certain: Some(
-                "the kernel refused the socket's own port, and sock_diag lists the same addresses and ports in FIN-WAIT, CLOSING or LAST-ACK, without a file",
-            ),
-            likely: None,
-            possible: None,
-            told_apart: &[NOT_EXHAUSTION, Apart { from: "`time-wait`", by: "its state" }],
-        },
-        CauseRule {
-            code: "open",
-            means: "the same connection is open, or being opened, by another socket",
-            certain: Some(
-                "the kernel refused the socket's own port, and sock_diag lists the same addresses and ports, with an owner or open",
-            ),
-            likely: None,
-            possible: None,
-            told_apart: &[NOT_EXHAUSTION, Apart { from: "`time-wait`", by: "its state" }],
-        },
-        CauseRule {
-            code: "unknown",
-            means: "the same connection existed, and was gone before it could be looked up",
-            certain: None,
-            likely: None,
-            possible: Some(
-                "the kernel refused the socket's own port, and sock_diag does not list the connection",
-            ),
-            told_apart: &[
-                NOT_EXHAUSTION,
-                Apart {
-                    from: "`time-wait`, `closing`, `open`",
-                    by: "nothing: `tcptrace who PORT` right after the next failure would tell",
-                },
-            ],
-        },
-    ];
+    const KIND: FindingKind = FindingKind {
+        code: "connection-exists",
+        opens_when: "connect() from a port of its own failed: the same connection exists already",
+        page: include_str!("../../../docs/findings/connection-exists.md"),
+        observations: &["connection-exists"],
+        tracepoint_tier: "it is not seen.",
+        causes: &[
+            CauseRule {
+                code: "time-wait",
+                means: "this host has closed the same connection a moment ago, and keeps it in TIME_WAIT",
+                certain: Some(
+                    "the kernel refused the socket's own port (EADDRNOTAVAIL of `inet_hash_connect`), and sock_diag lists the same addresses and ports in TIME_WAIT a moment later",
+                ),
+                likely: None,
+                possible: None,
+                told_apart: &[NOT_EXHAUSTION, Apart { from: "`closing`, `open`", by: "its state" }],
+            },
+            CauseRule {
+                code: "closing",
+                means: "this host has closed the same connection, and its peer has not, or has not acknowledged it",
+                certain: Some(
+                    "the kernel refused the socket's own port, and sock_diag lists the same addresses and ports in FIN-WAIT, CLOSING or LAST-ACK, without a file",
+                ),
+                likely: None,
+                possible: None,
+                told_apart: &[NOT_EXHAUSTION, Apart { from: "`time-wait`", by: "its state" }],
+            },
+            CauseRule {
+                code: "open",
+                means: "the same connection is open, or being opened, by another socket",
+                certain: Some(
+                    "the kernel refused the socket's own port, and sock_diag lists the same addresses and ports, with an owner or open",
+                ),
+                likely: None,
+                possible: None,
+                told_apart: &[NOT_EXHAUSTION, Apart { from: "`time-wait`", by: "its state" }],
+            },
+            CauseRule {
+                code: "unknown",
+                means: "the same connection existed, and was gone before it could be looked up",
+                certain: None,
+                likely: None,
+                possible: Some(
+                    "the kernel refused the socket's own port, and sock_diag does not list the connection",
+                ),
+                told_apart: &[
+                    NOT_EXHAUSTION,
+                    Apart {
+                        from: "`time-wait`, `closing`, `open`",
+                        by: "nothing: `tcptrace who PORT` right after the next failure would tell",
+                    },
+                ],
+            },
+        ],
+        evidence: &[
+            keys::ATTEMPTS,
+            keys::CALL,
+            keys::DESTINATION,
+            keys::ERRNO,
+            keys::HOLDERS,
+            keys::INCOMPLETE,
+            keys::LEFT_S,
+            keys::OPTIONS,
+            keys::PORT,
+            keys::REQUESTER,
+            keys::number("tcp_timestamps", "`net.ipv4.tcp_timestamps`"),
+        ],
+    };
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = TupleKey;

@@ -6,14 +6,12 @@ use crate::correlate::{Change, Client, Correlator, Destination, DestinationKey};
 use crate::event::ConnectTotals;
 
 use super::case::{Concern, Description, Diagnosis};
-use super::{CauseRule, Party, ProcessName};
+use super::{FindingKind, Party, ProcessName};
 
 /// A diagnosis about a destination, of which all is known that the correlator has counted.
 pub(super) trait Trouble {
-    /// The finding's code.
-    const CODE: &'static str;
-    /// The causes that it names, each with what it rests on.
-    const CAUSES: &'static [CauseRule];
+    /// What there is to say of it wherever findings are listed.
+    const KIND: FindingKind;
     /// When it is over.
     const QUIET: Duration;
 
@@ -33,8 +31,7 @@ pub(super) struct Account<'a> {
 }
 
 impl<T: Trouble> Diagnosis for T {
-    const CODE: &'static str = T::CODE;
-    const CAUSES: &'static [CauseRule] = T::CAUSES;
+    const KIND: FindingKind = T::KIND;
     const QUIET: Duration = T::QUIET;
 
     type Key = DestinationKey;

@@ -7,73 +7,86 @@ use crate::event::LossPlace;
 
 use super::case::{Concern, Description, Diagnosis};
 use super::words::count;
-use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity};
+use super::{Apart, CauseRule, Confidence, Evidence, FindingKind, Party, Remedy, Severity, keys};
 
 /// The diagnosis.
 #[derive(Default)]
 pub(super) struct EventsLost;
 
 impl Diagnosis for EventsLost {
-    const CODE: &'static str = "events-lost";
-    const CAUSES: &'static [CauseRule] = &[
-        CauseRule {
-            code: "ring-full",
-            means: "events came faster than they were read",
-            certain: Some("the kernel side counted what it could not write"),
-            likely: None,
-            possible: None,
-            told_apart: &[Apart {
-                from: "an event that did not happen",
-                by: "it was counted when it was lost",
-            }],
-        },
-        CauseRule {
-            code: "table-full",
-            means: "a table of the kernel side had no room",
-            certain: Some("the kernel side counted what it could not enter"),
-            likely: None,
-            possible: None,
-            told_apart: &[Apart { from: "a lost record", by: "only the entry is missing" }],
-        },
-        CauseRule {
-            code: "probe-missed",
-            means: "the kernel skipped a program, because it would have interrupted itself",
-            certain: Some("the kernel, or the stand-in, counted the skipped runs"),
-            likely: None,
-            possible: None,
-            told_apart: &[Apart { from: "a full ring buffer", by: "the program did not run at all" }],
-        },
-        CauseRule {
-            code: "undecodable",
-            means: "records of the kernel side could not be decoded",
-            certain: Some("the decoder counted what it refused"),
-            likely: None,
-            possible: None,
-            told_apart: &[Apart { from: "a full ring buffer", by: "the records arrived" }],
-        },
-        CauseRule {
-            code: "slow-output",
-            means: "what reads the output, or the disk, was too slow",
-            certain: Some("the events that were dropped before the output were counted"),
-            likely: None,
-            possible: None,
-            told_apart: &[Apart {
-                from: "a loss in the kernel",
-                by: "they had been read from the ring buffer",
-            }],
-        },
-        CauseRule {
-            code: "damaged-recording",
-            means: "part of a recording could not be read",
-            certain: Some("the reader counted what it passed over"),
-            likely: None,
-            possible: None,
-            told_apart: &[Apart {
-                from: "a loss while recording",
-                by: "that is another loss, recorded as such",
-            }],
-        },
-    ];
+    const KIND: FindingKind = FindingKind {
+        code: "events-lost",
+        opens_when: "the tracer itself lost events",
+        page: include_str!("../../../docs/findings/events-lost.md"),
+        observations: &[],
+        tracepoint_tier: "the same holds; what the kernel skips is counted since 5.12.",
+        causes: &[
+            CauseRule {
+                code: "ring-full",
+                means: "events came faster than they were read",
+                certain: Some("the kernel side counted what it could not write"),
+                likely: None,
+                possible: None,
+                told_apart: &[Apart {
+                    from: "an event that did not happen",
+                    by: "it was counted when it was lost",
+                }],
+            },
+            CauseRule {
+                code: "table-full",
+                means: "a table of the kernel side had no room",
+                certain: Some("the kernel side counted what it could not enter"),
+                likely: None,
+                possible: None,
+                told_apart: &[Apart { from: "a lost record", by: "only the entry is missing" }],
+            },
+            CauseRule {
+                code: "probe-missed",
+                means: "the kernel skipped a program, because it would have interrupted itself",
+                certain: Some("the kernel, or the stand-in, counted the skipped runs"),
+                likely: None,
+                possible: None,
+                told_apart: &[Apart { from: "a full ring buffer", by: "the program did not run at all" }],
+            },
+            CauseRule {
+                code: "undecodable",
+                means: "records of the kernel side could not be decoded",
+                certain: Some("the decoder counted what it refused"),
+                likely: None,
+                possible: None,
+                told_apart: &[Apart { from: "a full ring buffer", by: "the records arrived" }],
+            },
+            CauseRule {
+                code: "slow-output",
+                means: "what reads the output, or the disk, was too slow",
+                certain: Some("the events that were dropped before the output were counted"),
+                likely: None,
+                possible: None,
+                told_apart: &[Apart {
+                    from: "a loss in the kernel",
+                    by: "they had been read from the ring buffer",
+                }],
+            },
+            CauseRule {
+                code: "damaged-recording",
+                means: "part of a recording could not be read",
+                certain: Some("the reader counted what it passed over"),
+                likely: None,
+                possible: None,
+                told_apart: &[Apart {
+                    from: "a loss while recording",
+                    by: "that is another loss, recorded as such",
+                }],
+            },
+        ],
+        evidence: &[
+            keys::time("from", "not before this"),
+            keys::texts("kinds", "what was lost, with its number"),
+            keys::number("lost", "events lost"),
+            keys::text("place", "where events were lost"),
+            keys::time("to", "not after this"),
+        ],
+    };
     const QUIET: Duration = Duration::from_secs(10);
 
     /// By the place's name: places are not ordered.

@@ -9,10 +9,11 @@ use crate::correlate::{Change, Correlator, ListenerId, Unanswered};
 use crate::event::ListenerTotals;
 
 use super::case::{Concern, Description, Diagnosis};
-use super::{Apart, CauseRule};
+use super::{Apart, CauseRule, FindingKind, keys};
 use account::Account;
 
 /// The diagnosis.
+#[derive(Default)]
 pub(super) struct HalfOpenCapture;
 
 /// A pile of unanswered requests.
@@ -26,75 +27,105 @@ pub(super) struct Pile {
 }
 
 impl Diagnosis for HalfOpenCapture {
-    const CODE: &'static str = "half-open-capture";
-    const CAUSES: &'static [CauseRule] = &[
-        CauseRule {
-            code: "return-path",
-            means: "SYN-ACKs do not reach the peers, or their ACKs do not come back",
-            certain: None,
-            likely: Some(
-                "the peers repeat their SYNs or come back from new ports, and other networks complete connections meanwhile",
-            ),
-            possible: Some(
-                "the peers insist, but no other network was seen to complete: it may be this host's own network",
-            ),
-            told_apart: &[
-                Apart { from: "`syn-flood`", by: "the same addresses come back: forged ones do not" },
-                Apart { from: "`client-gave-up`", by: "they try again" },
-                Apart {
-                    from: "a lost SYN-ACK from a lost ACK",
-                    by: "nothing on one host: a capture at the peer would tell",
-                },
-            ],
-        },
-        CauseRule {
-            code: "client-gave-up",
-            means: "the peers answer late SYN-ACKs by RST or ICMP: they are gone by then",
-            certain: None,
-            likely: Some("most late SYN-ACKs are answered by RSTs or ICMP errors"),
-            possible: None,
-            told_apart: &[Apart { from: "`return-path`", by: "the SYN-ACKs arrive: they are answered" }],
-        },
-        CauseRule {
-            code: "syn-flood",
-            means: "many addresses, each once, never again",
-            certain: None,
-            likely: Some(
-                "16 or more addresses in 8 or more networks asked once each, and nothing answers for them (full tiers)",
-            ),
-            possible: None,
-            told_apart: &[
-                Apart {
-                    from: "`return-path`",
-                    by: "no peer repeated its SYN or came back from another port",
-                },
-                Apart { from: "`client-gave-up`", by: "no RST and no ICMP error comes" },
-            ],
-        },
-        CauseRule {
-            code: "unknown",
-            means: "no peer was seen to try again, and nothing answers for them",
-            certain: None,
-            likely: None,
-            possible: Some(
-                "SYN-ACKs stay unanswered; the peers are too few for a flood, or the tier does not see how requests end",
-            ),
-            told_apart: &[
-                Apart {
-                    from: "`return-path`",
-                    by: "nothing: clients that do not wait for long repeat no SYN; a capture at the peer would tell",
-                },
-                Apart {
-                    from: "`client-gave-up`",
-                    by: "nothing, if they are silent; in the tracepoint tier a capture of RSTs and ICMP errors would tell",
-                },
-                Apart {
-                    from: "`syn-flood`",
-                    by: "nothing: a capture shows whether the addresses ever send anything else",
-                },
-            ],
-        },
-    ];
+    const KIND: FindingKind = FindingKind {
+        code: "half-open-capture",
+        opens_when: "SYN-ACKs stay unanswered, and half-open requests pile up",
+        page: include_str!("../../../docs/findings/half-open-capture.md"),
+        observations: &["synack-retransmit", "request-end", "syn-drop"],
+        tracepoint_tier: "a SYN-ACK that the timer sent is told from one that answers a repeated SYN by its time. How requests end is not seen: no \
+         `client-gave-up` and no `syn-flood`, and where no peer tries again the cause is `unknown`. Requests that end before their \
+         third SYN-ACK was due are no finding. Other networks' connections are not counted: `return-path` is `possible`.",
+        causes: &[
+            CauseRule {
+                code: "return-path",
+                means: "SYN-ACKs do not reach the peers, or their ACKs do not come back",
+                certain: None,
+                likely: Some(
+                    "the peers repeat their SYNs or come back from new ports, and other networks complete connections meanwhile",
+                ),
+                possible: Some(
+                    "the peers insist, but no other network was seen to complete: it may be this host's own network",
+                ),
+                told_apart: &[
+                    Apart { from: "`syn-flood`", by: "the same addresses come back: forged ones do not" },
+                    Apart { from: "`client-gave-up`", by: "they try again" },
+                    Apart {
+                        from: "a lost SYN-ACK from a lost ACK",
+                        by: "nothing on one host: a capture at the peer would tell",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "client-gave-up",
+                means: "the peers answer late SYN-ACKs by RST or ICMP: they are gone by then",
+                certain: None,
+                likely: Some("most late SYN-ACKs are answered by RSTs or ICMP errors"),
+                possible: None,
+                told_apart: &[Apart { from: "`return-path`", by: "the SYN-ACKs arrive: they are answered" }],
+            },
+            CauseRule {
+                code: "syn-flood",
+                means: "many addresses, each once, never again",
+                certain: None,
+                likely: Some(
+                    "16 or more addresses in 8 or more networks asked once each, and nothing answers for them (full tiers)",
+                ),
+                possible: None,
+                told_apart: &[
+                    Apart {
+                        from: "`return-path`",
+                        by: "no peer repeated its SYN or came back from another port",
+                    },
+                    Apart { from: "`client-gave-up`", by: "no RST and no ICMP error comes" },
+                ],
+            },
+            CauseRule {
+                code: "unknown",
+                means: "no peer was seen to try again, and nothing answers for them",
+                certain: None,
+                likely: None,
+                possible: Some(
+                    "SYN-ACKs stay unanswered; the peers are too few for a flood, or the tier does not see how requests end",
+                ),
+                told_apart: &[
+                    Apart {
+                        from: "`return-path`",
+                        by: "nothing: clients that do not wait for long repeat no SYN; a capture at the peer would tell",
+                    },
+                    Apart {
+                        from: "`client-gave-up`",
+                        by: "nothing, if they are silent; in the tracepoint tier a capture of RSTs and ICMP errors would tell",
+                    },
+                    Apart {
+                        from: "`syn-flood`",
+                        by: "nothing: a capture shows whether the addresses ever send anything else",
+                    },
+                ],
+            },
+        ],
+        evidence: &[
+            keys::number("completed_elsewhere", "handshakes that other networks completed meanwhile"),
+            keys::number("completed_elsewhere_percent", "share of these among all of theirs"),
+            keys::COOKIES_SENT,
+            keys::number("ended_by_icmp", "requests that an ICMP message ended"),
+            keys::EXPIRED,
+            keys::HALF_OPEN,
+            keys::number("limit", "half-open requests that there may be"),
+            keys::number("networks", "remote networks"),
+            keys::measure("oldest_ms", "age of the oldest request"),
+            keys::parties("prefixes", "the remote networks that answer least"),
+            keys::number("repeated_syn", "remote addresses that repeated their SYN"),
+            keys::number("requests", "requests whose SYN-ACK was sent again"),
+            keys::number("requests_forgotten", "requests that were too many to be followed"),
+            keys::number("reset_by_peer", "requests that the peer reset"),
+            keys::number("retransmissions", "SYN-ACKs sent again"),
+            keys::number("retried_from_new_port", "remote addresses that tried again from another port"),
+            keys::number("sources", "remote addresses"),
+            keys::SYN_DROPS,
+            keys::number("synack_retries", "`net.ipv4.tcp_synack_retries`"),
+            keys::number("timeout_s", "how long a request lives unanswered"),
+        ],
+    };
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = ListenerId;

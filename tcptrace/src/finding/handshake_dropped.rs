@@ -16,11 +16,12 @@ use crate::event::Timestamp;
 
 use super::case::{Concern, Description, Diagnosis};
 use super::no_listener::of_reported;
-use super::{CauseRule, Party, ProcessName};
+use super::{FindingKind, Party, ProcessName, keys};
 
 use account::Account;
 
 /// The diagnosis.
+#[derive(Default)]
 pub(super) struct HandshakeDropped;
 
 /// What was so when the case began.
@@ -31,8 +32,39 @@ pub(super) struct Baseline {
 }
 
 impl Diagnosis for HandshakeDropped {
-    const CODE: &'static str = "handshake-dropped";
-    const CAUSES: &'static [CauseRule] = causes::CAUSES;
+    const KIND: FindingKind = FindingKind {
+        code: "handshake-dropped",
+        opens_when: "this host itself drops a SYN, SYN-ACK or final ACK on its way",
+        page: include_str!("../../../docs/findings/handshake-dropped.md"),
+        observations: &["handshake-drop", "no-way-back"],
+        tracepoint_tier: "packets dropped on their way are seen with the kernel's reason; SYNs for whose answer there is no route are not.",
+        causes: causes::CAUSES,
+        evidence: &[
+            keys::AT_LEAST,
+            keys::text("cgroup", "control group whose filter dropped it"),
+            keys::texts("cgroup_programs", "BPF programs that are attached there"),
+            keys::number("conntrack_count", "entries in the connection tracking table"),
+            keys::number("conntrack_drops", "packets that it dropped because it was full"),
+            keys::number("conntrack_max", "`net.netfilter.nf_conntrack_max`"),
+            keys::DEVICE,
+            keys::text("direction", "in or out"),
+            keys::number("dropped", "packets dropped"),
+            keys::ERRNO,
+            keys::text("function", "kernel function that dropped it"),
+            keys::number("gc_thresh3", "`net.ipv4.neigh.default.gc_thresh3`, or the one of IPv6"),
+            keys::text("hook", "netfilter hook: PREROUTING, INPUT, OUTPUT…"),
+            keys::number("neighbours", "entries in the neighbour table"),
+            keys::texts("next_hops", "addresses on the link that did not answer ARP or ND"),
+            keys::text("packet", "SYN, SYN-ACK or ACK"),
+            keys::PEERS,
+            keys::text("reason", "the kernel's drop reason"),
+            keys::REQUESTER,
+            keys::text("rule", "the netfilter rule: table, chain, and its place"),
+            keys::endpoint("server_address", "the server that the packets are for, or come from"),
+            keys::number("server_count", "servers that it happens to alike"),
+            keys::parties("servers", "some of these"),
+        ],
+    };
     /// Longer than the pause before the fifth repetition of a SYN.
     const QUIET: Duration = Duration::from_secs(20);
 

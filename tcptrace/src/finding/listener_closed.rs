@@ -8,9 +8,12 @@ use crate::event::Timestamp;
 
 use super::case::{Concern, Description, Diagnosis};
 use super::words::count;
-use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity};
+use super::{
+    Apart, CauseRule, Confidence, Evidence, FindingKind, Party, ProcessName, Remedy, Severity, keys,
+};
 
 /// The diagnosis.
+#[derive(Default)]
 pub(super) struct ListenerClosed;
 
 /// How the listener ended.
@@ -36,41 +39,54 @@ const TAKEN_OVER: Apart = Apart {
 };
 
 impl Diagnosis for ListenerClosed {
-    const CODE: &'static str = "listener-closed";
-    const CAUSES: &'static [CauseRule] = &[
-        CauseRule {
-            code: "process-exit",
-            means: "the last process that had the listener exited or was killed",
-            certain: Some("the listener was closed by a process that was exiting"),
-            likely: Some(
-                "a thread of the kernel closed it (io_uring does that for a process that exits), and the processes that had it are gone",
-            ),
-            possible: None,
-            told_apart: &[
-                Apart {
-                    from: "`close`",
-                    by: "the closing task had PF_EXITING set, or no process that had it is left",
-                },
-                TAKEN_OVER,
-            ],
-        },
-        CauseRule {
-            code: "close",
-            means: "a process closed it, and goes on",
-            certain: Some("the listener was closed by a process that was not exiting"),
-            likely: None,
-            possible: Some(
-                "who closed it could not be seen, or was a thread of the kernel: it was this or `process-exit`",
-            ),
-            told_apart: &[
-                Apart {
-                    from: "`process-exit`",
-                    by: "the closing task was not exiting, where that was observed",
-                },
-                TAKEN_OVER,
-            ],
-        },
-    ];
+    const KIND: FindingKind = FindingKind {
+        code: "listener-closed",
+        opens_when: "a listener was closed while connections waited in its accept queue: they are reset",
+        page: include_str!("../../../docs/findings/listener-closed.md"),
+        observations: &["listener-closed"],
+        tracepoint_tier: "the close is seen; what was still queued is what the last poll saw.",
+        causes: &[
+            CauseRule {
+                code: "process-exit",
+                means: "the last process that had the listener exited or was killed",
+                certain: Some("the listener was closed by a process that was exiting"),
+                likely: Some(
+                    "a thread of the kernel closed it (io_uring does that for a process that exits), and the processes that had it are gone",
+                ),
+                possible: None,
+                told_apart: &[
+                    Apart {
+                        from: "`close`",
+                        by: "the closing task had PF_EXITING set, or no process that had it is left",
+                    },
+                    TAKEN_OVER,
+                ],
+            },
+            CauseRule {
+                code: "close",
+                means: "a process closed it, and goes on",
+                certain: Some("the listener was closed by a process that was not exiting"),
+                likely: None,
+                possible: Some(
+                    "who closed it could not be seen, or was a thread of the kernel: it was this or `process-exit`",
+                ),
+                told_apart: &[
+                    Apart {
+                        from: "`process-exit`",
+                        by: "the closing task was not exiting, where that was observed",
+                    },
+                    TAKEN_OVER,
+                ],
+            },
+        ],
+        evidence: &[
+            keys::number("accepted", "connections that were accepted before it was closed"),
+            keys::party("closed_by", "process that closed it"),
+            keys::HALF_OPEN,
+            keys::QUEUE_LIMIT,
+            keys::number("reset", "connections in the accept queue that were reset"),
+        ],
+    };
     const QUIET: Duration = Duration::from_secs(5);
 
     type Key = ListenerId;

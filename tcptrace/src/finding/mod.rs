@@ -1,7 +1,7 @@
 //! One file per finding: when it opens, updates and closes, its sentence, its evidence, its remedy.
 //!
 //! A finding implements `Diagnosis` (`case.rs`), which gives it its life: opened once, updated at most once a second,
-//! closed when quiet or at the end. To add one: copy a file, and name it in [`Engine::default`].
+//! closed when quiet or at the end. To add one: copy a file, and name it here twice.
 
 mod accept_failed;
 mod accept_queue_overflow;
@@ -22,11 +22,11 @@ mod explained;
 mod half_open_capture;
 mod handshake_dropped;
 pub mod keys;
+mod kind;
 mod listener_closed;
 mod no_listener;
 pub(crate) mod own_words;
 mod owner_state;
-mod page;
 mod parts;
 mod party;
 mod port_exhaustion;
@@ -46,7 +46,7 @@ pub use cause::{Apart, CauseRule};
 pub use evidence::{Evidence, Value};
 pub use explained::ExplainedBy;
 pub use keys::Key;
-pub use page::{explained, page};
+pub use kind::{FindingKind, explained, page};
 pub use parts::{Confidence, Finding, Remedy, Severity, State};
 pub use party::{NetworkFacts, Party, ProcessName, SocketFacts};
 pub(crate) use party::{at_device, serving};
@@ -59,6 +59,47 @@ use crate::event::Event;
 
 use case::{Cases, Detector, Reporter};
 use explained::Explanations;
+
+/// Makes the lists of all findings.
+macro_rules! findings {
+    ($($module:ident::$diagnosis:ident,)*) => {
+        /// Every kind of finding.
+        pub const KINDS: &[FindingKind] = &[$(FindingKind::of::<$module::$diagnosis>()),*];
+
+        fn detectors() -> Vec<Box<dyn Detector>> {
+            vec![$(Box::new(Cases::<$module::$diagnosis>::default())),*]
+        }
+    };
+}
+
+// What an overflow tells of as well comes before it: it closes when that opens.
+findings! {
+    accept_failed::AcceptFailed,
+    accept_stall::AcceptStall,
+    slow_accept::SlowAccept,
+    accept_queue_overflow::AcceptQueueOverflow,
+    backlog_truncated::BacklogTruncated,
+    bind_conflict::BindConflict,
+    events_lost::EventsLost,
+    half_open_capture::HalfOpenCapture,
+    listener_closed::ListenerClosed,
+    port_exhaustion::PortExhaustion,
+    port_grab_risk::PortGrabRisk,
+    port_leak::PortLeak,
+    reuseport_imbalance::ReuseportImbalance,
+    syn_queue_full::SynQueueFull,
+    syn_unanswered::SynUnanswered,
+    connect_refused::ConnectRefused,
+    no_listener::NoListener,
+    handshake_dropped::HandshakeDropped,
+    bind_refused::BindRefused,
+    connection_exists::ConnectionExists,
+}
+
+/// The kind of finding of this code.
+pub fn kind(code: &str) -> Option<&'static FindingKind> {
+    KINDS.iter().find(|kind| kind.code == code)
+}
 
 /// From events to findings: correlation, and every finding there is.
 pub struct Engine {
@@ -75,29 +116,7 @@ impl Default for Engine {
     fn default() -> Self {
         Self {
             world: Correlator::default(),
-            // What an overflow tells of as well comes before it: it closes when that opens.
-            detectors: vec![
-                Box::new(Cases::new(accept_failed::AcceptFailed)),
-                Box::new(Cases::new(accept_stall::AcceptStall)),
-                Box::new(Cases::new(slow_accept::SlowAccept)),
-                Box::new(Cases::new(accept_queue_overflow::AcceptQueueOverflow::default())),
-                Box::new(Cases::new(backlog_truncated::BacklogTruncated::default())),
-                Box::new(Cases::new(bind_conflict::BindConflict::default())),
-                Box::new(Cases::new(events_lost::EventsLost)),
-                Box::new(Cases::new(half_open_capture::HalfOpenCapture)),
-                Box::new(Cases::new(listener_closed::ListenerClosed)),
-                Box::new(Cases::new(port_exhaustion::PortExhaustion)),
-                Box::new(Cases::new(port_grab_risk::PortGrabRisk::default())),
-                Box::new(Cases::new(port_leak::PortLeak)),
-                Box::new(Cases::new(reuseport_imbalance::ReuseportImbalance)),
-                Box::new(Cases::new(syn_queue_full::SynQueueFull)),
-                Box::new(Cases::new(syn_unanswered::SynUnanswered)),
-                Box::new(Cases::new(connect_refused::ConnectRefused)),
-                Box::new(Cases::new(no_listener::NoListener)),
-                Box::new(Cases::new(handshake_dropped::HandshakeDropped)),
-                Box::new(Cases::new(bind_refused::BindRefused::default())),
-                Box::new(Cases::new(connection_exists::ConnectionExists::default())),
-            ],
+            detectors: detectors(),
             explanations: Explanations::default(),
             last_id: 0,
             opened: BTreeMap::new(),
@@ -110,6 +129,11 @@ impl Engine {
     /// Reports from these thresholds on.
     pub fn with(thresholds: Thresholds) -> Self {
         Self { world: Correlator::with(thresholds), ..Self::default() }
+    }
+
+    /// Reports from these thresholds on from now on; what is open goes by them as well.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.world.set_thresholds(thresholds);
     }
 
     /// For a question about one server: a single packet that is dropped, or connect that is refused, is an answer to it.
@@ -155,12 +179,7 @@ impl Engine {
 
     /// The codes of all findings that it can make.
     pub fn codes(&self) -> impl Iterator<Item = &'static str> {
-        self.detectors.iter().map(|detector| detector.code())
-    }
-
-    /// The causes that each finding can name, with what each rests on.
-    pub fn causes(&self) -> impl Iterator<Item = (&'static str, &'static [CauseRule])> {
-        self.detectors.iter().map(|detector| (detector.code(), detector.causes()))
+        KINDS.iter().map(|kind| kind.code)
     }
 
     /// How many findings of each code were not told because too many were open.

@@ -8,103 +8,124 @@ use crate::event::{Device, OwnerConfidence, ReportedListener};
 use super::case::{Concern, Description, Diagnosis};
 use super::commands::sysctl;
 use super::words::{count, span};
-use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity};
+use super::{
+    Apart, CauseRule, Confidence, Evidence, FindingKind, Party, ProcessName, Remedy, Severity, keys,
+};
 
 /// Processes named in the evidence.
 const NAMED: usize = 8;
 
 /// The diagnosis.
+#[derive(Default)]
 pub(super) struct NoListener;
 
 impl Diagnosis for NoListener {
-    const CODE: &'static str = "no-listener";
-    const CAUSES: &'static [CauseRule] = &[
-        CauseRule {
-            code: "never-listened",
-            means: "no process listens on that port, at any address, in any namespace, and none has in this one since the tracer started",
-            certain: Some("SYNs found no socket, and the listeners of every namespace were looked up"),
-            likely: Some("SYNs found no socket, and some namespaces or processes could not be looked at"),
-            possible: None,
-            told_apart: &[
-                Apart {
-                    from: "`listener-exited`",
-                    by: "no listener of that port was closed while it was traced",
-                },
-                Apart { from: "a firewall that rejects", by: "the SYN reached TCP, and found no socket" },
-            ],
-        },
-        CauseRule {
-            code: "listener-exited",
-            means: "a process listened there while the tracer ran, and its listener is closed",
-            certain: Some("its close was observed, and SYNs found no socket"),
-            likely: Some("the same, and some namespaces could not be looked at"),
-            possible: None,
-            told_apart: &[Apart { from: "`never-listened`", by: "its listener had been seen" }],
-        },
-        CauseRule {
-            code: "wrong-address",
-            means: "a process listens on that port, at another address",
-            certain: Some("SYNs found no socket, and that listener is in the same namespace"),
-            likely: Some("the same, and some namespaces could not be looked at"),
-            possible: None,
-            told_apart: &[Apart {
-                from: "`other-family`",
-                by: "the listener speaks the family that was called",
-            }],
-        },
-        CauseRule {
-            code: "other-device",
-            means: "a process listens on that port and address, bound to a device or VRF that the SYNs did not come by",
-            certain: Some(
-                "SYNs found no socket and came by one device, and the listener at that address is bound to another one (or the SYNs came by a VRF, the listener is bound to none, and `net.ipv4.tcp_l3mdev_accept` is 0)",
-            ),
-            likely: Some("the same, and some namespaces could not be looked at"),
-            possible: None,
-            told_apart: &[
-                Apart { from: "`wrong-address`", by: "the listener's address takes the one that was called" },
-                Apart {
-                    from: "`listener-started`: the listener came after the SYNs",
-                    by: "by its device it would not have taken them",
-                },
-            ],
-        },
-        CauseRule {
-            code: "listener-started",
-            means: "a process listens there now, and did not when the SYNs came",
-            certain: None,
-            likely: Some("SYNs found no socket, and a listener that takes them was found a moment later"),
-            possible: None,
-            told_apart: &[
-                Apart { from: "`other-device`", by: "the listener takes what comes by the SYNs' device" },
-                Apart {
-                    from: "a packet that was redirected or steered by a program",
-                    by: "nothing: the listener's start was not observed, which is why it is not certain",
-                },
-            ],
-        },
-        CauseRule {
-            code: "other-family",
-            means: "a process listens on that port, for the other address family",
-            certain: Some("SYNs found no socket, and that listener is in the same namespace"),
-            likely: Some("the same, and some namespaces could not be looked at"),
-            possible: None,
-            told_apart: &[Apart {
-                from: "`wrong-address`",
-                by: "the listener does not take the family that was called",
-            }],
-        },
-        CauseRule {
-            code: "other-netns",
-            means: "a process listens on that port in another network namespace",
-            certain: None,
-            likely: None,
-            possible: Some("SYNs found no socket here, and that listener is elsewhere"),
-            told_apart: &[Apart {
-                from: "another service that uses the same port there",
-                by: "nothing: whether it is the one that was meant, the caller knows",
-            }],
-        },
-    ];
+    const KIND: FindingKind = FindingKind {
+        code: "no-listener",
+        opens_when: "SYNs arrive for a port that nobody listens on",
+        page: include_str!("../../../docs/findings/no-listener.md"),
+        observations: &["no-listener"],
+        tracepoint_tier: "the same holds since 5.17; before, it is not seen.",
+        causes: &[
+            CauseRule {
+                code: "never-listened",
+                means: "no process listens on that port, at any address, in any namespace, and none has in this one since the tracer started",
+                certain: Some("SYNs found no socket, and the listeners of every namespace were looked up"),
+                likely: Some("SYNs found no socket, and some namespaces or processes could not be looked at"),
+                possible: None,
+                told_apart: &[
+                    Apart {
+                        from: "`listener-exited`",
+                        by: "no listener of that port was closed while it was traced",
+                    },
+                    Apart { from: "a firewall that rejects", by: "the SYN reached TCP, and found no socket" },
+                ],
+            },
+            CauseRule {
+                code: "listener-exited",
+                means: "a process listened there while the tracer ran, and its listener is closed",
+                certain: Some("its close was observed, and SYNs found no socket"),
+                likely: Some("the same, and some namespaces could not be looked at"),
+                possible: None,
+                told_apart: &[Apart { from: "`never-listened`", by: "its listener had been seen" }],
+            },
+            CauseRule {
+                code: "wrong-address",
+                means: "a process listens on that port, at another address",
+                certain: Some("SYNs found no socket, and that listener is in the same namespace"),
+                likely: Some("the same, and some namespaces could not be looked at"),
+                possible: None,
+                told_apart: &[Apart {
+                    from: "`other-family`",
+                    by: "the listener speaks the family that was called",
+                }],
+            },
+            CauseRule {
+                code: "other-device",
+                means: "a process listens on that port and address, bound to a device or VRF that the SYNs did not come by",
+                certain: Some(
+                    "SYNs found no socket and came by one device, and the listener at that address is bound to another one (or the SYNs came by a VRF, the listener is bound to none, and `net.ipv4.tcp_l3mdev_accept` is 0)",
+                ),
+                likely: Some("the same, and some namespaces could not be looked at"),
+                possible: None,
+                told_apart: &[
+                    Apart {
+                        from: "`wrong-address`",
+                        by: "the listener's address takes the one that was called",
+                    },
+                    Apart {
+                        from: "`listener-started`: the listener came after the SYNs",
+                        by: "by its device it would not have taken them",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "listener-started",
+                means: "a process listens there now, and did not when the SYNs came",
+                certain: None,
+                likely: Some("SYNs found no socket, and a listener that takes them was found a moment later"),
+                possible: None,
+                told_apart: &[
+                    Apart { from: "`other-device`", by: "the listener takes what comes by the SYNs' device" },
+                    Apart {
+                        from: "a packet that was redirected or steered by a program",
+                        by: "nothing: the listener's start was not observed, which is why it is not certain",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "other-family",
+                means: "a process listens on that port, for the other address family",
+                certain: Some("SYNs found no socket, and that listener is in the same namespace"),
+                likely: Some("the same, and some namespaces could not be looked at"),
+                possible: None,
+                told_apart: &[Apart {
+                    from: "`wrong-address`",
+                    by: "the listener does not take the family that was called",
+                }],
+            },
+            CauseRule {
+                code: "other-netns",
+                means: "a process listens on that port in another network namespace",
+                certain: None,
+                likely: None,
+                possible: Some("SYNs found no socket here, and that listener is elsewhere"),
+                told_apart: &[Apart {
+                    from: "another service that uses the same port there",
+                    by: "nothing: whether it is the one that was meant, the caller knows",
+                }],
+            },
+        ],
+        evidence: &[
+            keys::AT_LEAST,
+            keys::DEVICE,
+            keys::HOLDERS,
+            keys::INCOMPLETE,
+            keys::PEERS,
+            keys::REQUESTER,
+            keys::number("syns", "SYNs that arrived"),
+        ],
+    };
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = AbsentKey;

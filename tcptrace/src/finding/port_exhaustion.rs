@@ -16,7 +16,9 @@ use crate::event::{DestinationUse, Owner, PortSurvey, PortUse, Task, Timestamp};
 
 use super::case::{Concern, Description, Diagnosis};
 use super::words::{count, span};
-use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Severity, SocketFacts};
+use super::{
+    Apart, CauseRule, Confidence, Evidence, FindingKind, Party, ProcessName, Severity, SocketFacts, keys,
+};
 
 /// A look may be so much older than the failure that it explains: events of several CPUs are not in perfect order.
 const BEFORE: Duration = Duration::from_millis(100);
@@ -25,6 +27,7 @@ const BEFORE: Duration = Duration::from_millis(100);
 const NAMED: usize = 4;
 
 /// The diagnosis.
+#[derive(Default)]
 pub(super) struct PortExhaustion;
 
 /// Who had the ports when there was none left.
@@ -44,64 +47,102 @@ fn owned(survey: &PortSurvey) -> u64 {
 }
 
 impl Diagnosis for PortExhaustion {
-    const CODE: &'static str = "port-exhaustion";
-    const CAUSES: &'static [CauseRule] = &[
-        CauseRule {
-            code: "leak",
-            means: "one process has at least half of the ports and does not give them back",
-            certain: Some(
-                "every holder was looked up, and the process's peers have closed and it has not, or it only grows",
+    const KIND: FindingKind = FindingKind {
+        code: "port-exhaustion",
+        opens_when: "connect() or bind() to port 0 found no ephemeral port",
+        page: include_str!("../../../docs/findings/port-exhaustion.md"),
+        observations: &["no-port", "bind-fail", "port-taken"],
+        tracepoint_tier: "the same holds, but for a connect from a port that bind() gave, which fails unseen.",
+        causes: &[
+            CauseRule {
+                code: "leak",
+                means: "one process has at least half of the ports and does not give them back",
+                certain: Some(
+                    "every holder was looked up, and the process's peers have closed and it has not, or it only grows",
+                ),
+                likely: Some("the same, and the holders could not be listed completely"),
+                possible: Some(
+                    "the process had the ports before it was traced, and has given back few since",
+                ),
+                told_apart: &[
+                    Apart { from: "`churn`", by: "less than half of the ports are in TIME_WAIT" },
+                    Apart {
+                        from: "a pool that is full",
+                        by: "its peers have closed, or it only grows; a pool does neither",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "churn",
+                means: "at least half are in TIME_WAIT",
+                certain: Some("every holder was looked up"),
+                likely: Some("the holders could not be listed completely"),
+                possible: None,
+                told_apart: &[Apart { from: "`leak`", by: "no process has the sockets: they are closed" }],
+            },
+            CauseRule {
+                code: "bind-before-connect",
+                means: "ports were taken by bind() to port 0 before connect()",
+                certain: Some("most ports were seen being taken so, and every holder was looked up"),
+                likely: Some(
+                    "the process with most of the ports takes them so now; most are older than the trace",
+                ),
+                possible: None,
+                told_apart: &[Apart { from: "`hot-destination`", by: "no single destination uses them up" }],
+            },
+            CauseRule {
+                code: "hot-destination",
+                means: "all are in use toward one destination, and there are some toward others",
+                certain: Some("every holder was looked up"),
+                likely: Some("the holders could not be listed completely"),
+                possible: None,
+                told_apart: &[Apart { from: "`small-range`", by: "toward others there are free ports" }],
+            },
+            CauseRule {
+                code: "small-range",
+                means: "there are few, and no process has most of them; or the socket has a range of its own",
+                certain: Some(
+                    "the range is smaller than the kernel's default, or the socket's own was read; every holder was looked up",
+                ),
+                likely: Some("the holders could not be listed completely"),
+                possible: Some("who has the ports could not be looked up, or they were given back meanwhile"),
+                told_apart: &[
+                    Apart { from: "`leak`", by: "no process has half of the ports" },
+                    Apart { from: "`churn`", by: "less than half are in TIME_WAIT" },
+                ],
+            },
+        ],
+        evidence: &[
+            keys::number(
+                "blocked_by_bound",
+                "ports that connect() is not given because listening or bound-only sockets have them",
             ),
-            likely: Some("the same, and the holders could not be listed completely"),
-            possible: Some("the process had the ports before it was traced, and has given back few since"),
-            told_apart: &[
-                Apart { from: "`churn`", by: "less than half of the ports are in TIME_WAIT" },
-                Apart {
-                    from: "a pool that is full",
-                    by: "its peers have closed, or it only grows; a pool does neither",
-                },
-            ],
-        },
-        CauseRule {
-            code: "churn",
-            means: "at least half are in TIME_WAIT",
-            certain: Some("every holder was looked up"),
-            likely: Some("the holders could not be listed completely"),
-            possible: None,
-            told_apart: &[Apart { from: "`leak`", by: "no process has the sockets: they are closed" }],
-        },
-        CauseRule {
-            code: "bind-before-connect",
-            means: "ports were taken by bind() to port 0 before connect()",
-            certain: Some("most ports were seen being taken so, and every holder was looked up"),
-            likely: Some(
-                "the process with most of the ports takes them so now; most are older than the trace",
+            keys::CALL,
+            keys::CAPACITY,
+            keys::DESTINATION,
+            keys::number("destinations", "destinations that ports are in use toward"),
+            keys::ERRNO,
+            keys::number("failed_binds", "bind() calls that found no port"),
+            keys::number("failed_connects", "connect() calls that found no port"),
+            keys::parties("found_no_port", "processes that found no port"),
+            keys::HOLDERS,
+            keys::IN_USE,
+            keys::INCOMPLETE,
+            keys::range("own_range", "the socket's own range (IP_LOCAL_PORT_RANGE)"),
+            keys::RANGE,
+            keys::REQUESTER,
+            keys::number("requesters", "processes that found no port"),
+            keys::number("taken_from_own_range", "ports taken from sockets' own ranges"),
+            keys::number(
+                "taken_late",
+                "ports chosen by connect() after a bind() with IP_BIND_ADDRESS_NO_PORT",
             ),
-            possible: None,
-            told_apart: &[Apart { from: "`hot-destination`", by: "no single destination uses them up" }],
-        },
-        CauseRule {
-            code: "hot-destination",
-            means: "all are in use toward one destination, and there are some toward others",
-            certain: Some("every holder was looked up"),
-            likely: Some("the holders could not be listed completely"),
-            possible: None,
-            told_apart: &[Apart { from: "`small-range`", by: "toward others there are free ports" }],
-        },
-        CauseRule {
-            code: "small-range",
-            means: "there are few, and no process has most of them; or the socket has a range of its own",
-            certain: Some(
-                "the range is smaller than the kernel's default, or the socket's own was read; every holder was looked up",
-            ),
-            likely: Some("the holders could not be listed completely"),
-            possible: Some("who has the ports could not be looked up, or they were given back meanwhile"),
-            told_apart: &[
-                Apart { from: "`leak`", by: "no process has half of the ports" },
-                Apart { from: "`churn`", by: "less than half are in TIME_WAIT" },
-            ],
-        },
-    ];
+            keys::TIME_WAIT,
+            keys::measure("time_wait_percent", "share of these among the ports in use"),
+            keys::number("toward_destination", "ports in use toward the destination"),
+            keys::number("toward_destination_time_wait", "of these: in TIME_WAIT"),
+        ],
+    };
     const QUIET: Duration = Duration::from_secs(10);
 
     /// The network namespace.

@@ -9,7 +9,8 @@ use crate::event::{PortRange, PortSet};
 use super::case::{Concern, Description, Diagnosis};
 use super::words::{count, span};
 use super::{
-    Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity, SocketFacts, commands,
+    Apart, CauseRule, Confidence, Evidence, FindingKind, Party, ProcessName, Remedy, Severity, SocketFacts,
+    commands, keys,
 };
 
 /// Ports that are remembered so as not to be told of twice.
@@ -37,28 +38,43 @@ pub(super) enum Case {
 }
 
 impl Diagnosis for PortGrabRisk {
-    const CODE: &'static str = "port-grab-risk";
-    const CAUSES: &'static [CauseRule] = &[
-        CauseRule {
-            code: "range-overlap",
-            means: "a process listens on a port of the ephemeral range that is not reserved",
-            certain: Some("the listener's bind(), the range and the reserved ports were read"),
-            likely: None,
-            possible: None,
-            told_apart: &[Apart {
-                from: "a listener that let the kernel choose its port",
-                by: "bind() asked for this port by number",
-            }],
-        },
-        CauseRule {
-            code: "near-miss",
-            means: "a connect() was just given a port on which a server listened, or which one wanted in vain",
-            certain: Some("the connect() and the server's port were both observed"),
-            likely: None,
-            possible: None,
-            told_apart: &[Apart { from: "`bind-conflict`", by: "no server has failed yet" }],
-        },
-    ];
+    const KIND: FindingKind = FindingKind {
+        code: "port-grab-risk",
+        opens_when: "a server's port lies in the ephemeral range, unreserved; or a client was just given it",
+        page: include_str!("../../../docs/findings/port-grab-risk.md"),
+        observations: &["port-taken", "listen"],
+        tracepoint_tier: "the same holds.",
+        causes: &[
+            CauseRule {
+                code: "range-overlap",
+                means: "a process listens on a port of the ephemeral range that is not reserved",
+                certain: Some("the listener's bind(), the range and the reserved ports were read"),
+                likely: None,
+                possible: None,
+                told_apart: &[Apart {
+                    from: "a listener that let the kernel choose its port",
+                    by: "bind() asked for this port by number",
+                }],
+            },
+            CauseRule {
+                code: "near-miss",
+                means: "a connect() was just given a port on which a server listened, or which one wanted in vain",
+                certain: Some("the connect() and the server's port were both observed"),
+                likely: None,
+                possible: None,
+                told_apart: &[Apart { from: "`bind-conflict`", by: "no server has failed yet" }],
+            },
+        ],
+        evidence: &[
+            keys::HOLDERS,
+            keys::PORT,
+            keys::ranges("ports_at_risk", "ports of servers that lie in the ephemeral range, unreserved"),
+            keys::RANGE,
+            keys::REQUESTER,
+            keys::ranges("reserved", "`net.ipv4.ip_local_reserved_ports`"),
+            keys::parties("servers_at_risk", "listeners that lie in the ephemeral range"),
+        ],
+    };
     const QUIET: Duration = Duration::from_secs(5);
 
     type Key = Case;

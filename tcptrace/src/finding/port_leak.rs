@@ -7,24 +7,55 @@ use crate::event::{PortHolders, PortSurvey};
 
 use super::case::{Concern, Description, Diagnosis};
 use super::words::{rate, span};
-use super::{Apart, CauseRule, Confidence, Evidence, Party, ProcessName, Remedy, Severity};
+use super::{
+    Apart, CauseRule, Confidence, Evidence, FindingKind, Party, ProcessName, Remedy, Severity, keys,
+};
 
 /// The diagnosis.
+#[derive(Default)]
 pub(super) struct PortLeak;
 
 impl Diagnosis for PortLeak {
-    const CODE: &'static str = "port-leak";
-    const CAUSES: &'static [CauseRule] = &[CauseRule {
-        code: "not-closing",
-        means: "what a process holds only grows",
-        certain: Some("it grew at every look, and half of its sockets were closed by the peer and not by it"),
-        likely: Some("it grew at every look, and less than a tenth was given back"),
-        possible: None,
-        told_apart: &[Apart {
-            from: "a pool that is still filling up",
-            by: "half of the sockets are in CLOSE_WAIT; otherwise nothing, hence likely",
+    const KIND: FindingKind = FindingKind {
+        code: "port-leak",
+        opens_when: "a process's ephemeral ports only grow: when they run out",
+        page: include_str!("../../../docs/findings/port-leak.md"),
+        observations: &["port-taken", "port-released"],
+        tracepoint_tier: "ports are followed from connect() to close; one that closes while a packet closes another may be missed.",
+        causes: &[CauseRule {
+            code: "not-closing",
+            means: "what a process holds only grows",
+            certain: Some(
+                "it grew at every look, and half of its sockets were closed by the peer and not by it",
+            ),
+            likely: Some("it grew at every look, and less than a tenth was given back"),
+            possible: None,
+            told_apart: &[Apart {
+                from: "a pool that is still filling up",
+                by: "half of the sockets are in CLOSE_WAIT; otherwise nothing, hence likely",
+            }],
         }],
-    }];
+        evidence: &[
+            keys::CAPACITY,
+            keys::number(
+                "close_wait",
+                "ports of connections that the peer has closed and the process has not",
+            ),
+            keys::DESTINATION,
+            keys::number("free", "ports that are left"),
+            keys::measure("growth_error_per_min", "that may be so much more or less"),
+            keys::measure("growth_per_min", "ports more a minute"),
+            keys::IN_USE,
+            keys::measure("left_max_s", "at most"),
+            keys::measure("left_min_s", "at least"),
+            keys::LEFT_S,
+            keys::number("ports", "ports that the process has"),
+            keys::number("released", "ports given back meanwhile"),
+            keys::number("taken", "ports taken meanwhile"),
+            keys::TIME_WAIT,
+            keys::measure("window_s", "the span that the growth is of"),
+        ],
+    };
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = PortUser;

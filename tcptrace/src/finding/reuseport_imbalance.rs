@@ -9,7 +9,7 @@ use crate::event::{Timestamp, observation};
 use super::case::{Concern, Description, Diagnosis};
 use super::owner_state::OwnerState;
 use super::words::{count, rate, span};
-use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity};
+use super::{Apart, CauseRule, Confidence, Evidence, FindingKind, Party, Remedy, Severity, keys};
 
 /// A member that gets so many times as much as the others on average is given too much.
 const TOO_MUCH: f64 = 1.5;
@@ -18,6 +18,7 @@ const TOO_MUCH: f64 = 1.5;
 const STUCK: Duration = Duration::from_secs(1);
 
 /// The diagnosis.
+#[derive(Default)]
 pub(super) struct ReuseportImbalance;
 
 /// A member in trouble.
@@ -37,28 +38,55 @@ pub(super) struct Trouble {
 }
 
 impl Diagnosis for ReuseportImbalance {
-    const CODE: &'static str = "reuseport-imbalance";
-    const CAUSES: &'static [CauseRule] = &[
-        CauseRule {
-            code: "stuck-member",
-            means: "the member does not accept, or too slowly",
-            certain: Some("accepts and drops of each member are observed, and this one had none"),
-            likely: Some("it accepts too slowly"),
-            possible: None,
-            told_apart: &[
-                Apart { from: "`uneven-hash`", by: "it does not get much more than the others" },
-                Apart { from: "a group that is too slow as a whole", by: "the others' queues are empty" },
-            ],
-        },
-        CauseRule {
-            code: "uneven-hash",
-            means: "it accepts, and gets more than 1.5 times what the others get on average",
-            certain: Some("accepts, arrivals and drops of each member are observed"),
-            likely: Some("drops are not observed one by one"),
-            possible: None,
-            told_apart: &[Apart { from: "`stuck-member`", by: "it accepts" }],
-        },
-    ];
+    const KIND: FindingKind = FindingKind {
+        code: "reuseport-imbalance",
+        opens_when: "one member of a reuseport group keeps connections waiting while the others are idle",
+        page: include_str!("../../../docs/findings/reuseport-imbalance.md"),
+        observations: &["accept", "enqueue", "syn-drop"],
+        tracepoint_tier: "accepts are counted by port, which does not tell the members apart: no finding.",
+        causes: &[
+            CauseRule {
+                code: "stuck-member",
+                means: "the member does not accept, or too slowly",
+                certain: Some("accepts and drops of each member are observed, and this one had none"),
+                likely: Some("it accepts too slowly"),
+                possible: None,
+                told_apart: &[
+                    Apart { from: "`uneven-hash`", by: "it does not get much more than the others" },
+                    Apart { from: "a group that is too slow as a whole", by: "the others' queues are empty" },
+                ],
+            },
+            CauseRule {
+                code: "uneven-hash",
+                means: "it accepts, and gets more than 1.5 times what the others get on average",
+                certain: Some("accepts, arrivals and drops of each member are observed"),
+                likely: Some("drops are not observed one by one"),
+                possible: None,
+                told_apart: &[Apart { from: "`stuck-member`", by: "it accepts" }],
+            },
+        ],
+        evidence: &[
+            keys::ACCEPT_ERRNO,
+            keys::ACCEPT_FAILED_AT,
+            keys::ARRIVALS_PER_S,
+            keys::DROPS,
+            keys::number("members", "listeners of the SO_REUSEPORT group"),
+            keys::NO_ACCEPT_S,
+            keys::OPEN_FILES,
+            keys::OPEN_FILES_LIMIT,
+            keys::measure("others_arrivals_per_s", "SYNs that reach each of the other members a second"),
+            keys::number("others_queue", "connections that wait at the other members"),
+            keys::QUEUE,
+            keys::QUEUE_LIMIT,
+            keys::RATES_OVER_S,
+            keys::THREADS,
+            keys::THREADS_BLOCKED,
+            keys::THREADS_IN_EPOLL,
+            keys::THREADS_RUNNING,
+            keys::THREADS_STOPPED,
+            keys::WATCHES_LISTENER,
+        ],
+    };
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = ListenerId;

@@ -10,9 +10,10 @@ use super::accept_queue_overflow::QUIET_AFTER_OVERFLOW;
 use super::case::{Concern, Description, Diagnosis};
 use super::owner_state::who_accepts;
 use super::words::{count, rate, span};
-use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity, own_words};
+use super::{Apart, CauseRule, Confidence, Evidence, FindingKind, Party, Remedy, Severity, keys, own_words};
 
 /// The diagnosis.
+#[derive(Default)]
 pub(super) struct SlowAccept;
 
 /// The worst seconds so far.
@@ -36,21 +37,41 @@ struct Waits {
 }
 
 impl Diagnosis for SlowAccept {
-    const CODE: &'static str = "slow-accept";
-    const CAUSES: &'static [CauseRule] = &[CauseRule {
-        code: "accept-slow",
-        means: "accepts do not keep up with arrivals, or come in bursts",
-        certain: Some("each wait was measured, from the final ACK to the return of accept()"),
-        likely: None,
-        possible: None,
-        told_apart: &[
-            Apart { from: "a slow answer after accept()", by: "the wait ends when accept() returns" },
-            Apart {
-                from: "`accept-stall`, `accept-queue-overflow`",
-                by: "it is not reported while these are open for the same listener, nor for 12 s after",
-            },
+    const KIND: FindingKind = FindingKind {
+        code: "slow-accept",
+        opens_when: "the 99th percentile of the accept wait is over a second",
+        page: include_str!("../../../docs/findings/slow-accept.md"),
+        observations: &["accept", "enqueue"],
+        tracepoint_tier: "waits end when the system call returns, and are counted by port: where several listeners share a port there is no finding.",
+        causes: &[CauseRule {
+            code: "accept-slow",
+            means: "accepts do not keep up with arrivals, or come in bursts",
+            certain: Some("each wait was measured, from the final ACK to the return of accept()"),
+            likely: None,
+            possible: None,
+            told_apart: &[
+                Apart { from: "a slow answer after accept()", by: "the wait ends when accept() returns" },
+                Apart {
+                    from: "`accept-stall`, `accept-queue-overflow`",
+                    by: "it is not reported while these are open for the same listener, nor for 12 s after",
+                },
+            ],
+        }],
+        evidence: &[
+            keys::ACCEPT_THREADS,
+            keys::number("accepts", "accepts that the waits are of"),
+            keys::measure("accepts_over_s", "the span that the waits are of"),
+            keys::ACCEPTS_PER_S,
+            keys::ARRIVALS_PER_S,
+            keys::QUEUE,
+            keys::QUEUE_LIMIT,
+            keys::RATES_OVER_S,
+            keys::SOMAXCONN,
+            keys::WAIT_MAX_MS,
+            keys::measure("wait_p50_ms", "accept wait that half of the connections were not over"),
+            keys::measure("wait_p99_ms", "the same of 99 %"),
         ],
-    }];
+    };
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = ListenerId;

@@ -12,12 +12,15 @@ use crate::software::Need;
 use super::case::{Concern, Description, Diagnosis};
 use super::queue_limit::{QueueLimit, SetBy};
 use super::words::count;
-use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity, commands, own_words};
+use super::{
+    Apart, CauseRule, Confidence, Evidence, FindingKind, Party, Remedy, Severity, commands, keys, own_words,
+};
 
 /// Fewer requests that nobody answers are no flood.
 const FLOOD: u64 = 16;
 
 /// The diagnosis.
+#[derive(Default)]
 pub(super) struct SynQueueFull;
 
 /// A time in which the queue was full.
@@ -30,74 +33,112 @@ pub(super) struct Full {
 }
 
 impl Diagnosis for SynQueueFull {
-    const CODE: &'static str = "syn-queue-full";
-    const CAUSES: &'static [CauseRule] = &[
-        CauseRule {
-            code: "deferred",
-            means: "`TCP_DEFER_ACCEPT`: clients that connect and send nothing keep their places in the SYN queue",
-            certain: None,
-            likely: Some(
-                "at least half as many requests as were in the queue had sent their final ACK and waited for data in the last minute",
+    const KIND: FindingKind = FindingKind {
+        code: "syn-queue-full",
+        opens_when: "a SYN was dropped, or answered by a cookie, at a full SYN queue",
+        page: include_str!("../../../docs/findings/syn-queue-full.md"),
+        observations: &["syn-drop", "cookie", "synack-retransmit", "request-end"],
+        tracepoint_tier: "SYNs and cookies are known from the namespace's counters (TCPReqQFullDrop, TCPReqQFullDoCookies; ListenDrops for the last \
+         quarter of tcp_max_syn_backlog), and put to the listener whose queue was full when it was polled: `likely`, or `possible` if \
+         several were. Requests that TCP_DEFER_ACCEPT keeps are told from handshakes in flight by their timers. A flood is at most \
+         `possible`: how its requests end is not seen.",
+        causes: &[
+            CauseRule {
+                code: "deferred",
+                means: "`TCP_DEFER_ACCEPT`: clients that connect and send nothing keep their places in the SYN queue",
+                certain: None,
+                likely: Some(
+                    "at least half as many requests as were in the queue had sent their final ACK and waited for data in the last minute",
+                ),
+                possible: Some("the same, and, polled, several queues were full"),
+                told_apart: &[
+                    Apart {
+                        from: "handshakes in flight",
+                        by: "the final ACK has come: the timer runs out and no SYN-ACK is sent again",
+                    },
+                    Apart { from: "`syn-flood`", by: "the clients answer" },
+                ],
+            },
+            CauseRule {
+                code: "syn-flood",
+                means: "most requests are never answered",
+                certain: None,
+                likely: Some("most of the requests ran out unanswered, from many addresses"),
+                possible: Some(
+                    "many addresses asked once each; timers are not seen, or several queues were full",
+                ),
+                told_apart: &[Apart {
+                    from: "`half-open-capture`: a fault of the path",
+                    by: "no peer tries again",
+                }],
+            },
+            CauseRule {
+                code: "max-syn-backlog",
+                means: "without cookies, the last quarter of `net.ipv4.tcp_max_syn_backlog` is kept for known peers",
+                certain: Some(
+                    "the kernel asked whether the peer is known, which it does only then, and dropped the SYN",
+                ),
+                likely: Some(
+                    "polled: ListenDrops grew, and so did the socket's own drops, while the queue held three quarters of it",
+                ),
+                possible: Some("polled: the queues of several listeners were that long"),
+                told_apart: &[Apart {
+                    from: "`backlog-argument`, `somaxconn`",
+                    by: "the queue itself had room",
+                }],
+            },
+            CauseRule {
+                code: "somaxconn",
+                means: "listen() asked for more than somaxconn allows",
+                certain: Some("the drop or the cookie, and the argument of listen() above somaxconn"),
+                likely: Some(
+                    "polled: the kernel's counters of a full SYN queue grew while this queue was full",
+                ),
+                possible: Some(
+                    "listen() was not seen: an equal argument looks the same; or, polled, several queues were full",
+                ),
+                told_apart: &[
+                    Apart { from: "`syn-flood`", by: "requests are completed" },
+                    Apart { from: "`backlog-argument`", by: "the argument was cut" },
+                ],
+            },
+            CauseRule {
+                code: "backlog-argument",
+                means: "listen() asked for no more",
+                certain: Some("the drop or the cookie, and the argument of listen()"),
+                likely: Some("listen() was not seen: the limit is below somaxconn; or the drops are polled"),
+                possible: Some("the limit is not known; or, polled, several queues were full"),
+                told_apart: &[
+                    Apart { from: "`syn-flood`", by: "requests are completed" },
+                    Apart { from: "`somaxconn`", by: "the argument was not cut" },
+                ],
+            },
+        ],
+        evidence: &[
+            keys::BACKLOG,
+            keys::number("completed", "handshakes completed meanwhile"),
+            keys::COOKIES_SENT,
+            keys::number(
+                "deferred",
+                "requests whose handshake is complete and that wait for data (TCP_DEFER_ACCEPT)",
             ),
-            possible: Some("the same, and, polled, several queues were full"),
-            told_apart: &[
-                Apart {
-                    from: "handshakes in flight",
-                    by: "the final ACK has come: the timer runs out and no SYN-ACK is sent again",
-                },
-                Apart { from: "`syn-flood`", by: "the clients answer" },
-            ],
-        },
-        CauseRule {
-            code: "syn-flood",
-            means: "most requests are never answered",
-            certain: None,
-            likely: Some("most of the requests ran out unanswered, from many addresses"),
-            possible: Some(
-                "many addresses asked once each; timers are not seen, or several queues were full",
+            keys::EXPIRED,
+            keys::HALF_OPEN,
+            keys::MAX_SYN_BACKLOG,
+            keys::flag("polled", "the numbers are polled, not observed event by event"),
+            keys::QUEUE_LIMIT,
+            keys::number("retransmits_timer", "SYN-ACKs sent again by the timer"),
+            keys::flag("shared", "the numbers are of the whole reuseport group"),
+            keys::SOMAXCONN,
+            keys::SYN_DROPS,
+            keys::number(
+                "syn_drops_max_syn_backlog",
+                "of these: because the last quarter of tcp_max_syn_backlog is reserved",
             ),
-            told_apart: &[Apart {
-                from: "`half-open-capture`: a fault of the path",
-                by: "no peer tries again",
-            }],
-        },
-        CauseRule {
-            code: "max-syn-backlog",
-            means: "without cookies, the last quarter of `net.ipv4.tcp_max_syn_backlog` is kept for known peers",
-            certain: Some(
-                "the kernel asked whether the peer is known, which it does only then, and dropped the SYN",
-            ),
-            likely: Some(
-                "polled: ListenDrops grew, and so did the socket's own drops, while the queue held three quarters of it",
-            ),
-            possible: Some("polled: the queues of several listeners were that long"),
-            told_apart: &[Apart { from: "`backlog-argument`, `somaxconn`", by: "the queue itself had room" }],
-        },
-        CauseRule {
-            code: "somaxconn",
-            means: "listen() asked for more than somaxconn allows",
-            certain: Some("the drop or the cookie, and the argument of listen() above somaxconn"),
-            likely: Some("polled: the kernel's counters of a full SYN queue grew while this queue was full"),
-            possible: Some(
-                "listen() was not seen: an equal argument looks the same; or, polled, several queues were full",
-            ),
-            told_apart: &[
-                Apart { from: "`syn-flood`", by: "requests are completed" },
-                Apart { from: "`backlog-argument`", by: "the argument was cut" },
-            ],
-        },
-        CauseRule {
-            code: "backlog-argument",
-            means: "listen() asked for no more",
-            certain: Some("the drop or the cookie, and the argument of listen()"),
-            likely: Some("listen() was not seen: the limit is below somaxconn; or the drops are polled"),
-            possible: Some("the limit is not known; or, polled, several queues were full"),
-            told_apart: &[
-                Apart { from: "`syn-flood`", by: "requests are completed" },
-                Apart { from: "`somaxconn`", by: "the argument was not cut" },
-            ],
-        },
-    ];
+            keys::SYNCOOKIES,
+            keys::number("unanswered_sources", "remote addresses whose requests stay unanswered"),
+        ],
+    };
     const QUIET: Duration = Duration::from_secs(10);
 
     type Key = ListenerId;

@@ -10,51 +10,71 @@ use super::destination::{Account, Trouble, others, subject, who_says};
 use super::handshake_dropped;
 use super::no_listener::of_reported;
 use super::words::{count, errno_name, span};
-use super::{Apart, CauseRule, Confidence, Evidence, Party, Remedy, Severity};
+use super::{Apart, CauseRule, Confidence, Evidence, FindingKind, Party, Remedy, Severity, keys};
 
 /// The diagnosis.
+#[derive(Default)]
 pub(super) struct SynUnanswered;
 
 impl Trouble for SynUnanswered {
-    const CODE: &'static str = "syn-unanswered";
-    const CAUSES: &'static [CauseRule] = &[
-        CauseRule {
-            code: "no-answer",
-            means: "neither a SYN-ACK nor an RST came back",
-            certain: None,
-            likely: Some("the SYN was sent again, and nothing answered it"),
-            possible: None,
-            told_apart: &[
-                Apart {
-                    from: "`connect-refused`",
-                    by: "no RST came, and no ICMP message that refuses the port",
-                },
-                Apart {
-                    from: "a loss on the way there from one on the way back, a silent firewall, or a host that is down",
-                    by: "nothing on one host: a capture at the destination would tell",
-                },
-            ],
-        },
-        CauseRule {
-            code: "local-drop",
-            means: "this host itself drops the SYN, at a listener's full queue or on its way",
-            certain: Some(
-                "of each of the last 16 connects that had to send their SYN again, a drop of that SYN was seen, with its addresses \
+    const KIND: FindingKind = FindingKind {
+        code: "syn-unanswered",
+        opens_when: "connects of this host's processes get no answer",
+        page: include_str!("../../../docs/findings/syn-unanswered.md"),
+        observations: &["syn-retransmit", "connect-end", "connect-error"],
+        tracepoint_tier: "that this host itself drops the SYNs is concluded from a listener that overflows at the called address.",
+        causes: &[
+            CauseRule {
+                code: "no-answer",
+                means: "neither a SYN-ACK nor an RST came back",
+                certain: None,
+                likely: Some("the SYN was sent again, and nothing answered it"),
+                possible: None,
+                told_apart: &[
+                    Apart {
+                        from: "`connect-refused`",
+                        by: "no RST came, and no ICMP message that refuses the port",
+                    },
+                    Apart {
+                        from: "a loss on the way there from one on the way back, a silent firewall, or a host that is down",
+                        by: "nothing on one host: a capture at the destination would tell",
+                    },
+                ],
+            },
+            CauseRule {
+                code: "local-drop",
+                means: "this host itself drops the SYN, at a listener's full queue or on its way",
+                certain: Some(
+                    "of each of the last 16 connects that had to send their SYN again, a drop of that SYN was seen, with its addresses \
                  and ports",
-            ),
-            likely: Some(
-                "drops of earlier connects, or the listener's own count of drops, were seen; or a listener of this host has the \
+                ),
+                likely: Some(
+                    "drops of earlier connects, or the listener's own count of drops, were seen; or a listener of this host has the \
                  address and room, and no drop was seen with a reason; or a loopback address was called, and neither an answer nor an \
                  RST came back; or the SYN was seen to meet no socket on this host, and its RST did not come back",
-            ),
-            possible: None,
-            told_apart: &[Apart {
-                from: "`no-answer`: a loss elsewhere",
-                by: "the other end is on this host, and its drop was seen; where it is only likely, another host could have the \
+                ),
+                possible: None,
+                told_apart: &[Apart {
+                    from: "`no-answer`: a loss elsewhere",
+                    by: "the other end is on this host, and its drop was seen; where it is only likely, another host could have the \
                      same address, unless the caller's neighbour entry has the link-layer address of this one",
-            }],
-        },
-    ];
+                }],
+            },
+        ],
+        evidence: &[
+            keys::number("cancelled", "connects that the program gave up"),
+            keys::CLIENTS,
+            keys::ERRNO,
+            keys::number("established", "connects that were answered in the end"),
+            keys::measure("longest_ms", "longest that a connect waited"),
+            keys::number("most_syns_again", "most SYNs that one connect sent again"),
+            keys::party("server", "the listener at the other end, on this host"),
+            keys::number("syns_again", "SYNs sent again"),
+            keys::number("timed_out", "connects that ended with ETIMEDOUT"),
+            keys::number("unanswered", "connects whose SYN was sent again"),
+            keys::number("unreachable", "connects that ended with another error of the network"),
+        ],
+    };
     /// Longer than the pause before the fifth repetition of a SYN.
     const QUIET: Duration = Duration::from_secs(20);
 

@@ -11,6 +11,7 @@ pub mod knobs;
 pub mod neighbours;
 pub mod netfilter;
 pub mod netns;
+pub mod numbers;
 pub mod procfs;
 pub mod rewriting;
 pub mod route;

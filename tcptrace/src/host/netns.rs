@@ -229,6 +229,8 @@ pub struct NetnsTable {
     procfs: Procfs,
     own: u32,
     known: BTreeMap<u32, Netns>,
+    /// Of each, the process in it that has the lowest id.
+    members: BTreeMap<u32, u32>,
     /// Whose view of the mounts is read (names in procfs).
     mount_views: Vec<String>,
 }
@@ -244,6 +246,7 @@ impl NetnsTable {
             procfs,
             own: own.id,
             known: BTreeMap::from([(own.id, own)]),
+            members: BTreeMap::new(),
             mount_views: vec!["self".to_owned(), "1".to_owned()],
         })
     }
@@ -256,6 +259,11 @@ impl NetnsTable {
     /// The handle of a namespace.
     pub fn get(&self, id: u32) -> Option<&Netns> {
         self.known.get(&id)
+    }
+
+    /// A process in a namespace, through which commands can enter it: at the last refresh, that of the lowest id.
+    pub fn member(&self, id: u32) -> Option<u32> {
+        self.members.get(&id).copied()
     }
 
     /// All namespaces, by ascending id.
@@ -273,6 +281,7 @@ impl NetnsTable {
             .pids()
             .map_err(|source| NetnsError::List { path: self.procfs.root().to_owned(), source })?;
         let mut refresh = Refresh::default();
+        self.members.clear();
         let mut seen = BTreeSet::from([self.own]);
         let mut unopened = BTreeSet::new();
 
@@ -288,6 +297,7 @@ impl NetnsTable {
                     let id =
                         link_inode(link.as_os_str().as_bytes(), "net").and_then(|id| u32::try_from(id).ok());
                     if let Some(id) = id {
+                        self.members.entry(id).and_modify(|first| *first = pid.min(*first)).or_insert(pid);
                         self.admit(id, &path, None, &mut seen, &mut unopened, &mut refresh);
                     }
                 }

@@ -7,38 +7,56 @@ use std::path::PathBuf;
 
 use super::netns::Netns;
 
-/// `BPF_PROG_QUERY` and attach types (uapi/linux/bpf.h).
-const PROG_QUERY: libc::c_long = 16;
+/// Attach types (uapi/linux/bpf.h).
 const CGROUP_INET4_CONNECT: u32 = 10;
 const CGROUP_INET6_CONNECT: u32 = 11;
 const SK_LOOKUP: u32 = 36;
 /// `BPF_F_QUERY_EFFECTIVE`: with those of the groups above.
 const EFFECTIVE: u32 = 1;
 
-/// The `query` variant of `union bpf_attr`, up to the count.
+/// The `query` variant of `union bpf_attr`, whole. From 6.6 on the kernel writes the last member in answers about a device, whatever length
+/// it is told: beyond the end of a shorter one. Older kernels take members that they do not know, as long as they are zero.
 #[repr(C)]
-#[derive(Default)]
-struct QueryAttr {
-    target_fd: u32,
-    attach_type: u32,
-    query_flags: u32,
-    attach_flags: u32,
-    prog_ids: u64,
-    prog_cnt: u32,
-    padding: u32,
+#[derive(Debug, Default)]
+pub(crate) struct QueryAttr {
+    pub(crate) target: u32,
+    pub(crate) attach_type: u32,
+    pub(crate) query_flags: u32,
+    pub(crate) attach_flags: u32,
+    pub(crate) ids: u64,
+    pub(crate) count: u32,
+    pub(crate) padding: u32,
+    pub(crate) ids_attach_flags: u64,
+    pub(crate) link_ids: u64,
+    pub(crate) link_attach_flags: u64,
+    pub(crate) revision: u64,
 }
+const _: () = assert!(size_of::<QueryAttr>() == 64);
 
 fn count(target: &impl AsFd, attach_type: u32, query_flags: u32) -> io::Result<u32> {
-    let target_fd = u32::try_from(target.as_fd().as_raw_fd()).map_err(io::Error::other)?;
-    query(target_fd, attach_type, query_flags)
+    query(u32::try_from(target.as_fd().as_raw_fd()).map_err(io::Error::other)?, attach_type, query_flags)
 }
 
-/// `target_fd` is a device's index where the attach type is one of devices.
-fn query(target_fd: u32, attach_type: u32, query_flags: u32) -> io::Result<u32> {
-    let mut attr = QueryAttr { target_fd, attach_type, query_flags, ..QueryAttr::default() };
-    // SAFETY: the kernel reads and writes `attr`, which outlives the call; no buffer for ids is given, so it writes the count alone.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut attr, size_of::<QueryAttr>()) };
-    if result == 0 { Ok(attr.prog_cnt) } else { Err(io::Error::last_os_error()) }
+/// The target is a device's index where the attach type is one of devices.
+fn query(target: u32, attach_type: u32, query_flags: u32) -> io::Result<u32> {
+    let mut attr = QueryAttr { target, attach_type, query_flags, ..QueryAttr::default() };
+    // SAFETY: there is no buffer for ids.
+    unsafe { attr.ask() }?;
+    Ok(attr.count)
+}
+
+impl QueryAttr {
+    /// `BPF_PROG_QUERY`.
+    ///
+    /// # Safety
+    /// `ids` is zero, or the address of `count` numbers that may be written.
+    pub(crate) unsafe fn ask(&mut self) -> io::Result<()> {
+        /// `BPF_PROG_QUERY` (uapi/linux/bpf.h).
+        const PROG_QUERY: libc::c_long = 16;
+        // SAFETY: the kernel reads and writes `self`, which is all of what it may write, and the numbers, as the caller promises.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut *self, size_of::<Self>()) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
 }
 
 /// How many `sk_lookup` programs choose sockets in the namespace. Kernels before 5.9 have none.

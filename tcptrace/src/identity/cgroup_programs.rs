@@ -8,6 +8,8 @@ use std::path::Path;
 
 use aya::programs::loaded_programs;
 
+use crate::host::steering::QueryAttr;
+
 /// Which packets a program filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -57,22 +59,9 @@ pub fn filters(mount: &Path, path: &str, direction: Direction) -> io::Result<Fil
     Ok(Filters { programs: names.into_iter().map(|(_, name)| name).collect(), attached_to })
 }
 
-const PROG_QUERY: libc::c_int = 16;
 const QUERY_EFFECTIVE: u32 = 1;
 /// More programs than one group has.
 const MOST: usize = 64;
-
-/// The `query` variant of `union bpf_attr`, as Linux 5.8 has it.
-#[repr(C)]
-struct QueryAttr {
-    target: u32,
-    attach_type: u32,
-    flags: u32,
-    attach_flags: u32,
-    ids: u64,
-    count: u32,
-    pad: u32,
-}
 
 fn query(group: BorrowedFd<'_>, direction: Direction, effective: bool) -> io::Result<Vec<u32>> {
     let mut ids = [0_u32; MOST];
@@ -82,17 +71,13 @@ fn query(group: BorrowedFd<'_>, direction: Direction, effective: bool) -> io::Re
             Direction::Ingress => 0,
             Direction::Egress => 1,
         },
-        flags: if effective { QUERY_EFFECTIVE } else { 0 },
-        attach_flags: 0,
+        query_flags: if effective { QUERY_EFFECTIVE } else { 0 },
         ids: ids.as_mut_ptr() as u64,
         count: u32::try_from(MOST).unwrap_or_default(),
-        pad: 0,
+        ..QueryAttr::default()
     };
-    // SAFETY: the kernel writes at most `count` numbers to `ids`, and reads and writes `attr`; both outlive the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut attr, size_of::<QueryAttr>()) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    // SAFETY: `ids` has room for `count` numbers.
+    unsafe { attr.ask() }?;
     Ok(ids.iter().copied().take(usize::try_from(attr.count).unwrap_or_default()).collect())
 }
 

@@ -1,6 +1,7 @@
 //! Which processes have a socket open: socket inode → (process, file descriptor), from `/proc/PID/fd`.
 
 use std::collections::HashSet;
+use std::hash::BuildHasher;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
@@ -35,7 +36,7 @@ impl SocketOwners {
     ///
     /// # Errors
     /// When the processes cannot be listed at all. Processes that exit meanwhile are passed over.
-    pub fn find(procfs: &Procfs, inodes: &HashSet<u64>) -> io::Result<Self> {
+    pub fn find(procfs: &Procfs, inodes: &HashSet<u64, impl BuildHasher>) -> io::Result<Self> {
         if inodes.is_empty() {
             return Ok(Self::default());
         }

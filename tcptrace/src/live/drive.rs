@@ -36,14 +36,35 @@ pub enum Ending {
 /// # Errors
 /// Those of `each`, and of setting up signals.
 pub async fn drive(
+    live: Live,
+    over: impl Future<Output = ()>,
+    each: impl FnMut(&[Event]) -> Written,
+) -> io::Result<Ending> {
+    // The terminal is gone. Under nohup(1) that is to be ignored, and stays so.
+    let hangup = if is_ignored(Signal::SIGHUP) { None } else { Some(signal(SignalKind::hangup())?) };
+    drive_until(live, over, hangup, each).await
+}
+
+/// The same for a service: SIGHUP, which a service is sent to read its configuration again, does not end it.
+///
+/// # Errors
+/// As [`drive`].
+pub async fn drive_service(
+    live: Live,
+    over: impl Future<Output = ()>,
+    each: impl FnMut(&[Event]) -> Written,
+) -> io::Result<Ending> {
+    drive_until(live, over, None, each).await
+}
+
+async fn drive_until(
     mut live: Live,
     over: impl Future<Output = ()>,
+    mut hangup: Option<tokio::signal::unix::Signal>,
     mut each: impl FnMut(&[Event]) -> Written,
 ) -> io::Result<Ending> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    // The terminal is gone. Under nohup(1) that is to be ignored, and stays so.
-    let mut hangup = if is_ignored(Signal::SIGHUP) { None } else { Some(signal(SignalKind::hangup())?) };
     // A descriptor of its own, closed only after the reactor has let go of it.
     let ring = live.as_fd().try_clone_to_owned()?;
     // SAFETY: an OwnedFd keeps the same open descriptor for as long as it lives.

@@ -440,7 +440,6 @@ impl Live {
         let now = self.now();
         self.moment = now;
         self.people.second();
-        self.kallsyms.second();
         self.absence.second(now);
         self.surroundings.second(now, &self.places);
         self.look_at_listeners(into, true);

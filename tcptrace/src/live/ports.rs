@@ -249,8 +249,8 @@ impl Live {
         let inodes = sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
         let owners: HashMap<u64, Vec<Owner>> = self.people.find_owners(&inodes);
         let owned = sockets.iter().map(|socket| {
-            let owners = owners.get(&socket.inode).map_or(&[][..], Vec::as_slice);
-            (*socket, owners)
+            let first = owners.get(&socket.inode).and_then(|owners| owners.first());
+            (*socket, first.map(|owner| (owner.pid, owner.comm.as_str())))
         });
         let mut survey = stock::ports::survey(netns, &knobs, owned, NAMED)?;
         if found.interrupted {

@@ -115,6 +115,13 @@ impl Parts {
         }
     }
 
+    /// From now on a part is full at this. Whether there are parts at all was decided in the beginning.
+    pub(super) fn rotate_by(&mut self, rotation: Rotation) {
+        if let Some(planned) = &mut self.plan.rotation {
+            *planned = rotation;
+        }
+    }
+
     /// How many events wait to be written.
     pub(super) fn waiting(&self) -> usize {
         self.writer.as_ref().map_or(0, Writer::waiting)

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::event::{Event, Kind, LossPlace, Lost, Timestamp};
 
 use super::metadata::Metadata;
-use super::parts::{Parts, Plan};
+use super::parts::{Parts, Plan, Rotation};
 use super::writer::SPAN;
 
 /// So many events may wait for the disk; what comes on top of that is lost, and counted.
@@ -39,6 +39,11 @@ pub trait Custodian: Send {
 
     /// It goes on in this new part; so many events are in none.
     fn resumed(&mut self, _part: &Path, _lost: u64) {}
+
+    /// From now on a part is full at this; `None`: as planned.
+    fn rotation(&self) -> Option<Rotation> {
+        None
+    }
 }
 
 /// Nobody looks after them: the recording is over when it cannot be written on.
@@ -285,6 +290,9 @@ fn work(
             }
         }
         custodian.look(parts.path());
+        if let Some(rotation) = custodian.rotation() {
+            parts.rotate_by(rotation);
+        }
     }
 }
 

@@ -243,102 +243,13 @@ tcptrace_common::listener_counters!(with_the_counters);
 pub(super) use for_each_count;
 
 /// The members in the order of a file's columns. A file that has lost its header is read by it, so it stays as it is, whatever the
-/// order above: what is new comes last.
-const FILE_ORDER: [&str; 88] = [
-    "time",
-    "event",
-    "netns",
-    "pid",
-    "tid",
-    "uid",
-    "cgroup",
-    "comm",
-    "container",
-    "family",
-    "local_ip",
-    "local_port",
-    "remote_ip",
-    "remote_port",
-    "device",
-    "sk",
-    "inode",
-    "child",
-    "queue",
-    "queue_limit",
-    "syn_queue",
-    "cause",
-    "how",
-    "total",
-    "duration_ns",
-    "timeouts",
-    "options",
-    "syncookies",
-    "backlog",
-    "errno",
-    "time_wait",
-    "carried",
-    "syns",
-    "syn_drops_accept_queue",
-    "syn_drops_syn_queue",
-    "syn_drops_max_syn_backlog",
-    "syn_drops_no_route",
-    "cookies_sent",
-    "retransmits_timer",
-    "retransmits_duplicate_syn",
-    "expired",
-    "ack_drops_accept_queue",
-    "ack_drops_other",
-    "socket_drops",
-    "enqueued",
-    "accepted",
-    "wait_total_ns",
-    "waits",
-    "wait_max_ns",
-    "depth_max",
-    "syn_queue_max",
-    "last_retransmit",
-    "last_accept",
-    "last_enqueue",
-    "last_acceptor_pid",
-    "last_acceptor_tid",
-    "wait_bucket_ns",
-    "wait_bucket_count",
-    "handshake_bucket_ns",
-    "handshake_bucket_count",
-    "connects_since",
-    "connects_syns_again",
-    "connects_unanswered",
-    "connects_established",
-    "connects_refused",
-    "connects_unreachable",
-    "connects_timed_out",
-    "connects_cancelled",
-    "connects_errors",
-    "acked",
-    "defers_accept",
-    "icmp",
-    "cookies_at_limit",
-    "cookies_dropped",
-    "cookies_dropped_at_limit",
-    "cookies_valid",
-    "cookies_invalid",
-    "cookies_accepted",
-    "fast_opens",
-    "retransmits_unknown",
-    "resets",
-    "aborts",
-    "icmp_ends",
-    "joins",
-    "deferred",
-    "orphans",
-    "others_between",
-    "detail",
-];
+/// order above: what is new comes last, where `TCPTRACE_BLESS=1 cargo test -p tcptrace record::schema` puts it.
+const FILE_ORDER: &str = include_str!("columns.txt");
 
 /// Of each column of a file, which member it is.
 static MEMBERS: LazyLock<Vec<usize>> = LazyLock::new(|| {
-    let place = |column: &&str| DESCRIPTIONS.iter().position(|member| member.name == *column);
-    FILE_ORDER.iter().filter_map(place).collect()
+    let place = |column: &str| DESCRIPTIONS.iter().position(|member| member.name == column);
+    FILE_ORDER.lines().filter_map(place).collect()
 });
 
 /// What there is of each member, in a file's order.
@@ -370,12 +281,20 @@ mod tests {
 
     #[test]
     fn a_file_has_every_member_once() {
-        assert_eq!(FILE_ORDER.len(), DESCRIPTIONS.len());
-        assert_eq!(MEMBERS.len(), FILE_ORDER.len(), "a column of no member");
-        let mut members = MEMBERS.clone();
-        members.sort_unstable();
-        members.dedup();
-        assert_eq!(members.len(), DESCRIPTIONS.len(), "a member has two columns");
+        let known: Vec<&str> = FILE_ORDER.lines().collect();
+        let is_new = |name: &&str| !known.contains(name);
+        let new: Vec<&str> = DESCRIPTIONS.iter().map(|member| member.name).filter(is_new).collect();
+        if std::env::var_os("TCPTRACE_BLESS").is_some() && !new.is_empty() {
+            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/record/columns.txt");
+            std::fs::write(path, format!("{FILE_ORDER}{}\n", new.join("\n"))).unwrap();
+        }
+        assert!(new.is_empty(), "not in columns.txt, which TCPTRACE_BLESS=1 writes: {new:?}");
+        assert_eq!(MEMBERS.len(), known.len(), "a column of no member");
+        assert_eq!(
+            MEMBERS.iter().collect::<std::collections::BTreeSet<_>>().len(),
+            known.len(),
+            "a member has two columns"
+        );
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod counters;
 mod drill;
 mod error;
 mod incident;
+mod ipvs;
 mod judge;
 mod mptcp;
 mod namespace;

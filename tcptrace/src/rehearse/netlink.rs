@@ -194,6 +194,8 @@ pub(super) enum Via {
         /// The address.
         source: IpAddr,
     },
+    /// To whoever has the address on this device.
+    Device(&'static str),
     /// Nowhere, without a word to the sender.
     Nowhere,
 }
@@ -202,12 +204,15 @@ pub(super) enum Via {
 pub(super) fn add_route(to: IpAddr, prefix: u8, via: Via) -> io::Result<()> {
     let (family, destination) = wire(to)?;
     let kind = match via {
-        Via::Gateway(_) | Via::GatewayFrom { .. } => libc::RTN_UNICAST,
+        Via::Gateway(_) | Via::GatewayFrom { .. } | Via::Device(_) => libc::RTN_UNICAST,
         Via::Nowhere => libc::RTN_BLACKHOLE,
     };
+    let scope = match via {
+        Via::Device(_) => libc::RT_SCOPE_LINK,
+        _ => libc::RT_SCOPE_UNIVERSE,
+    };
     // struct rtmsg: family, two prefix lengths, service, table, who made it, scope, type, flags.
-    let head =
-        [family, prefix, 0, 0, libc::RT_TABLE_MAIN, libc::RTPROT_STATIC, libc::RT_SCOPE_UNIVERSE, kind];
+    let head = [family, prefix, 0, 0, libc::RT_TABLE_MAIN, libc::RTPROT_STATIC, scope, kind];
     let fixed = [&head[..], &[0; 4]].concat();
     let request = Request::new(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &fixed)
         .attribute(libc::RTA_DST, &destination);
@@ -217,6 +222,7 @@ pub(super) fn add_route(to: IpAddr, prefix: u8, via: Via) -> io::Result<()> {
             .attribute(libc::RTA_GATEWAY, &wire(gateway)?.1)
             .attribute(libc::RTA_PREFSRC, &wire(source)?.1)
             .send(),
+        Via::Device(name) => request.attribute(libc::RTA_OIF, &index_of(name)?.to_ne_bytes()).send(),
         Via::Nowhere => request.send(),
     }
 }

@@ -8,6 +8,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
 };
 
+use super::error::Error;
 use super::netlink::{Request, acknowledged};
 
 /// Where packets meet the rule.
@@ -133,11 +134,6 @@ pub(super) fn translate(port: u16, to: SocketAddr) -> io::Result<()> {
         // NF_INET_LOCAL_OUT, at the priority of translation of destinations (-100).
         .nested(4 | NESTED, &[], |to| number(number(to, 1, 3), 2, (-100_i32).cast_unsigned()))
         .attribute(7, b"nat\0");
-    let immediate = |to, register, value: &[u8]| {
-        expression(to, b"immediate\0", |to| {
-            number(to, 1, register).nested(2 | NESTED, &[], |to| to.attribute(1, value))
-        })
-    };
     let rule = message(NEW_RULE, libc::NLM_F_CREATE | libc::NLM_F_APPEND).attribute(2, b"output\0").nested(
         4 | NESTED,
         &[],
@@ -153,6 +149,37 @@ pub(super) fn translate(port: u16, to: SocketAddr) -> io::Result<()> {
         },
     );
     commit([table, base, rule])
+}
+
+/// Has connections that come into the calling thread's namespace for `port` taken by the transparent listener on port `to`, whichever
+/// address they are for; it lives as long as the namespace.
+pub(super) fn intercept(port: u16, to: u16, ipv6: bool) -> io::Result<()> {
+    let (family, number_of_family) = if ipv6 { (IPV6, 10) } else { (IPV4, 2) };
+    let message = |kind, flags| message(family, kind, flags).attribute(1, b"tt-transparent\0");
+    let table = message(NEW_TABLE, libc::NLM_F_CREATE);
+    let base = message(NEW_CHAIN, libc::NLM_F_CREATE)
+        .attribute(3, b"prerouting\0")
+        // NF_INET_PRE_ROUTING, at the priority of mangling (-150).
+        .nested(4 | NESTED, &[], |to| number(number(to, 1, 0), 2, (-150_i32).cast_unsigned()))
+        .attribute(7, b"filter\0");
+    let rule = message(NEW_RULE, libc::NLM_F_CREATE | libc::NLM_F_APPEND)
+        .attribute(2, b"prerouting\0")
+        .nested(4 | NESTED, &[], |list| {
+            let list = equals(transport(tcp(list), 2, 2), &port.to_be_bytes());
+            let list = immediate(list, REGISTER, &to.to_be_bytes());
+            expression(list, b"tproxy\0", |proxy| number(number(proxy, 1, number_of_family), 3, REGISTER))
+        });
+    commit([table, base, rule])
+}
+
+/// An error of its own for a kernel that lacks what a rule takes.
+pub(super) fn lacking(source: io::Error) -> Error {
+    match source.raw_os_error() {
+        Some(libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::ENOENT) => {
+            Error::NotSupported("this kernel has no nf_tables, or not what the rule takes".into())
+        }
+        _ => Error::Io { what: "making a firewall rule in the private namespace".into(), source },
+    }
 }
 
 /// Makes these three, or none of them.
@@ -202,6 +229,13 @@ fn number(to: Request, kind: u16, value: u32) -> Request {
 
 fn expression(to: Request, name: &[u8], data: impl FnOnce(Request) -> Request) -> Request {
     to.nested(1 | NESTED, &[], |to| to.attribute(1, name).nested(2 | NESTED, &[], data))
+}
+
+/// These bytes go to the register.
+fn immediate(to: Request, register: u32, value: &[u8]) -> Request {
+    expression(to, b"immediate\0", |to| {
+        number(to, 1, register).nested(2 | NESTED, &[], |to| to.attribute(1, value))
+    })
 }
 
 /// The register equals these bytes.

@@ -24,11 +24,12 @@ pub use half_open::HalfOpen;
 pub use limit::{Limit, LimitedBy, SynQueueLimit};
 pub use listener::{Group, Listener};
 pub use mark::{Mark, MarkKind};
-pub(crate) use openers::iterator;
+pub(crate) use openers::{iterator, listener_iterator};
 pub use owner::{Owner, OwnerProcess};
 pub use select::{Filter, SortBy};
 pub use survey::{Namespace, Opener, Scope, Socket, Survey, Wanted};
 pub use take::take;
+pub(crate) use take::take_with;
 pub use traced::{Traced, Tracing};
 
 /// All listeners, at one moment (as nearly as several looks at the kernel make one).

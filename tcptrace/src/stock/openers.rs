@@ -1,11 +1,11 @@
 //! Which processes have which sockets open: by one pass of the kernel's `task_file` iterator where that pays, else from procfs.
 
-use std::collections::HashSet;
 use std::io;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt as _;
 
 use crate::event::SocketState;
+use crate::host::numbers::NumberSet;
 use crate::host::procfs::Procfs;
 use crate::identity::sockets::{Owner, SocketOwners};
 use crate::probe::ProbeError;
@@ -45,13 +45,18 @@ pub(super) fn prepare(
     iterator(ports, state).inspect_err(|error| log::debug!("owners of sockets: {error}")).ok()
 }
 
+/// The same for all listeners.
+pub(crate) fn listener_iterator(procfs: &Procfs) -> Option<Loaded> {
+    prepare(procfs, &(0..=u16::MAX), Some(SocketState::Listen))
+}
+
 /// The owners of the sockets with these inodes.
 ///
 /// # Errors
 /// When the processes cannot be listed at all.
 pub(super) fn find(
     procfs: &Procfs,
-    inodes: &HashSet<u64>,
+    inodes: &NumberSet,
     iterator: Option<Loaded>,
 ) -> io::Result<SocketOwners> {
     if let Some(iterator) = iterator {

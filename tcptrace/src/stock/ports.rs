@@ -1,74 +1,80 @@
 //! Who has the ephemeral ports of a namespace, added up from a list of its sockets. Pure.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::event::{DestinationUse, Owner, PortHolders, PortSurvey, SocketState, canonical};
 use crate::host::knobs::Knobs;
 use crate::host::sock_diag::DiagSocket;
 
-/// A port of the range, and what has it.
-#[derive(Default)]
+/// A port, and what has it.
+#[derive(Clone, Copy, Default)]
 struct Port {
+    /// Any socket.
+    used: bool,
     /// Something else than TIME_WAIT.
     alive: bool,
     /// A socket that listens, or is bound and nothing else.
     blocked: bool,
+    /// A socket that listens.
+    listening: bool,
 }
 
 /// Ports between two ends.
 #[derive(Default)]
-struct Lane {
-    ports: HashSet<u16>,
+struct Lane<'a> {
+    ports: Vec<u16>,
     time_wait: u32,
-    owners: HashMap<u32, (String, u32)>,
+    owners: HashMap<u32, (&'a str, u32)>,
 }
 
 /// What one process has.
 #[derive(Default)]
 struct Share {
     holders: PortHolders,
-    ports: HashSet<u16>,
+    ports: Vec<u16>,
     destinations: HashMap<SocketAddr, u32>,
 }
 
-/// Adds up `sockets` and their owners, of whom the first counts. At most `kept` processes and destinations are named. `None`
-/// if the range is not known.
+/// Adds up `sockets`, each with the process id and command name of an owner. At most `kept` processes and destinations are named.
+/// `None` if the range is not known.
 pub fn survey<'a>(
     netns: u32,
     knobs: &Knobs,
-    sockets: impl Iterator<Item = (&'a DiagSocket, &'a [Owner])> + Clone,
+    sockets: impl Iterator<Item = (&'a DiagSocket, Option<(u32, &'a str)>)> + Clone,
     kept: usize,
 ) -> Option<PortSurvey> {
     let range = knobs.ip_local_port_range?;
+    let mut ports = vec![Port::default(); 1 << u16::BITS];
     // A connection that a listener accepted has the listener's port.
-    let listening: HashSet<u16> = sockets
-        .clone()
-        .filter(|(socket, _)| socket.state == SocketState::Listen)
-        .map(|(socket, _)| socket.local.port())
-        .collect();
-    let mut ports: HashMap<u16, Port> = HashMap::new();
-    let mut lanes: HashMap<(IpAddr, SocketAddr), Lane> = HashMap::new();
+    for (socket, _) in sockets.clone().filter(|(socket, _)| socket.state == SocketState::Listen) {
+        if let Some(port) = ports.get_mut(usize::from(socket.local.port())) {
+            port.listening = true;
+        }
+    }
+    let mut lanes: HashMap<(IpAddr, SocketAddr), Lane<'_>> = HashMap::new();
     let mut shares: BTreeMap<Option<u32>, Share> = BTreeMap::new();
-    for (socket, owners) in sockets {
+    for (socket, owner) in sockets {
         let local = canonical(socket.local);
         let number = local.port();
         if knobs.is_ephemeral(number) != Some(true) {
             continue;
         }
-        let accepted = socket.state != SocketState::Listen && listening.contains(&number);
+        let Some(port) = ports.get_mut(usize::from(number)) else { continue };
+        let accepted = socket.state != SocketState::Listen && port.listening;
         let idle = matches!(socket.state, SocketState::Listen | SocketState::Bound);
         let time_wait = socket.state == SocketState::TimeWait;
-        let port = ports.entry(number).or_default();
+        port.used = true;
         port.alive |= !time_wait;
         port.blocked |= idle;
         if accepted {
             continue;
         }
-        let owner = owners.first();
-        let share = shares.entry(owner.map(|owner| owner.pid)).or_default();
-        share.holders.owner = owner.cloned();
-        share.ports.insert(number);
+        let share = shares.entry(owner.map(|(pid, _)| pid)).or_default();
+        if share.ports.is_empty() {
+            share.holders.owner = owner.map(|(pid, comm)| Owner { pid, comm: comm.to_owned() });
+        }
+        share.ports.push(number);
         match socket.state {
             SocketState::TimeWait => share.holders.time_wait += 1,
             SocketState::CloseWait => share.holders.close_wait += 1,
@@ -80,15 +86,15 @@ pub fn survey<'a>(
             let remote = canonical(socket.remote);
             *share.destinations.entry(remote).or_default() += 1;
             let lane = lanes.entry((local.ip(), remote)).or_default();
-            lane.ports.insert(number);
+            lane.ports.push(number);
             lane.time_wait += u32::from(time_wait);
-            if let Some(owner) = owner {
-                lane.owners.entry(owner.pid).or_insert_with(|| (owner.comm.clone(), 0)).1 += 1;
+            if let Some((pid, comm)) = owner {
+                lane.owners.entry(pid).or_insert((comm, 0)).1 += 1;
             }
         }
     }
-    let count = |wanted: &dyn Fn(u16, &Port) -> bool| {
-        number(ports.iter().filter(|(number, port)| wanted(**number, port)).count())
+    let count = |wanted: &dyn Fn(usize, &Port) -> bool| {
+        number(ports.iter().enumerate().filter(|(number, port)| port.used && wanted(*number, port)).count())
     };
     let mut processes: Vec<PortHolders> = shares.into_values().map(Share::total).collect();
     // Equal counts in the same order every time.
@@ -110,7 +116,7 @@ pub fn survey<'a>(
         in_use: count(&|_, _| true),
         time_wait: count(&|_, port| !port.alive),
         blocked: count(&|_, port| port.blocked),
-        in_use_connect_half: count(&|number, _| number % 2 == range.first % 2),
+        in_use_connect_half: count(&|number, _| number % 2 == usize::from(range.first % 2)),
         processes,
         processes_total,
         destinations,
@@ -122,21 +128,28 @@ pub fn survey<'a>(
 impl Share {
     fn total(self) -> PortHolders {
         let most_to = self.destinations.into_iter().max_by_key(|(remote, count)| (*count, *remote));
-        PortHolders { ports: number(self.ports.len()), most_to, ..self.holders }
+        PortHolders { ports: distinct(self.ports), most_to, ..self.holders }
     }
 }
 
-impl Lane {
+impl Lane<'_> {
     fn total(self, source: IpAddr, remote: SocketAddr) -> DestinationUse {
         let most = self.owners.into_iter().max_by_key(|(pid, (_, count))| (*count, *pid));
         DestinationUse {
             source,
             remote,
-            ports: number(self.ports.len()),
+            ports: distinct(self.ports),
             time_wait: self.time_wait,
-            owner: most.map(|(pid, (comm, _))| Owner { pid, comm }),
+            owner: most.map(|(pid, (comm, _))| Owner { pid, comm: comm.to_owned() }),
         }
     }
+}
+
+/// How many there are; a port that is shared is there once for each socket.
+fn distinct(mut ports: Vec<u16>) -> u32 {
+    ports.sort_unstable();
+    ports.dedup();
+    number(ports.len())
 }
 
 fn number(count: usize) -> u32 {
@@ -176,25 +189,23 @@ mod tests {
             ip_local_reserved_ports: Some("1009".parse().unwrap()),
             ..Knobs::default()
         };
-        let leaker = vec![Owner { pid: 7, comm: "leaker".into() }];
-        let other = vec![Owner { pid: 8, comm: "other".into() }];
-        let nobody = Vec::new();
+        let (leaker, other, nobody) = (Some((7, "leaker")), Some((8, "other")), None);
         let (db, web) = ("10.0.0.1:5432", "10.0.0.2:80");
         let sockets = [
-            (socket(SocketState::Established, "10.0.0.9:1000", db), &leaker),
-            (socket(SocketState::CloseWait, "10.0.0.9:1002", db), &leaker),
+            (socket(SocketState::Established, "10.0.0.9:1000", db), leaker),
+            (socket(SocketState::CloseWait, "10.0.0.9:1002", db), leaker),
             // The same port to another destination.
-            (socket(SocketState::Established, "10.0.0.9:1000", web), &leaker),
-            (socket(SocketState::TimeWait, "10.0.0.9:1004", db), &nobody),
-            (socket(SocketState::Bound, "0.0.0.0:1001", "0.0.0.0:0"), &other),
+            (socket(SocketState::Established, "10.0.0.9:1000", web), leaker),
+            (socket(SocketState::TimeWait, "10.0.0.9:1004", db), nobody),
+            (socket(SocketState::Bound, "0.0.0.0:1001", "0.0.0.0:0"), other),
             // A server with a client, in the range.
-            (socket(SocketState::Listen, "0.0.0.0:1003", "0.0.0.0:0"), &other),
-            (socket(SocketState::Established, "10.0.0.9:1003", "10.0.0.3:40000"), &other),
+            (socket(SocketState::Listen, "0.0.0.0:1003", "0.0.0.0:0"), other),
+            (socket(SocketState::Established, "10.0.0.9:1003", "10.0.0.3:40000"), other),
             // Not ephemeral.
-            (socket(SocketState::Established, "10.0.0.9:1009", db), &other),
-            (socket(SocketState::Established, "10.0.0.9:80", db), &other),
+            (socket(SocketState::Established, "10.0.0.9:1009", db), other),
+            (socket(SocketState::Established, "10.0.0.9:80", db), other),
         ];
-        let list = || sockets.iter().map(|(socket, owners)| (socket, owners.as_slice()));
+        let list = || sockets.iter().map(|(socket, owner)| (socket, *owner));
         let survey = survey(1, &knobs, list(), 8).unwrap();
         assert_eq!((survey.capacity, survey.in_use, survey.time_wait, survey.blocked), (9, 5, 1, 2));
         assert_eq!((survey.in_use_connect_half, survey.free()), (3, 4));

@@ -5,21 +5,19 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::RangeInclusive;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::{Gap, openers};
 use crate::command::{Inside, Standpoint};
-use crate::event::{Family, Owner, OwnerConfidence, PortRange, PortSet, SocketState};
+use crate::event::{Owner, OwnerConfidence, PortRange, PortSet, SocketState};
 use crate::finding::ProcessName;
 use crate::finding::words::count;
 use crate::host::devices::{self, Device};
 use crate::host::knobs::Knobs;
-use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns};
-use crate::host::procfs::{Procfs, link_inode};
+use crate::host::netns::{Netns, NetnsError, NetnsTable};
+use crate::host::numbers::NumberSet;
+use crate::host::procfs::Procfs;
 use crate::host::sock_diag::{DiagSocket, Query, SockDiag, States};
-use crate::host::sockstat::SockStat;
 use crate::identity::process::Process;
 use crate::probe::open_sockets::Loaded;
 
@@ -35,7 +33,7 @@ pub struct Scope {
 }
 
 /// Sockets to look for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
     /// What they are called in a gap.
     pub what: &'static str,
@@ -48,11 +46,8 @@ impl Wanted {
     pub const ALL: Self = Self { what: "sockets", states: States::ALL };
     /// Listeners.
     pub const LISTENERS: Self = Self { what: "listeners", states: States::LISTEN };
-
     /// Half-open connections.
-    pub fn half_open() -> Self {
-        Self { what: "syn-queue", states: States::of(&[SocketState::SynRecv]) }
-    }
+    pub const HALF_OPEN: Self = Self { what: "syn-queue", states: States::of(&[SocketState::SynRecv]) };
 }
 
 /// What there is, and what could not be looked at.
@@ -112,15 +107,22 @@ impl Survey {
     /// # Errors
     /// When not even this process's own namespace can be looked at. Everything else that cannot is a gap.
     pub fn take(scope: &Scope, wanted: &[Wanted]) -> Result<Self, NetnsError> {
-        // The iterator is loaded beside the listing, and runs when that is done: what was listed has its owner by then.
+        let ports = span(&scope.ports).unwrap_or(0..=u16::MAX);
+        // Half-open connections have no owner.
+        let listeners_only = wanted.iter().all(|of| [Wanted::LISTENERS, Wanted::HALF_OPEN].contains(of));
+        let state = listeners_only.then_some(SocketState::Listen);
+        Self::take_with(scope, wanted, || openers::prepare(&scope.procfs, &ports, state))
+    }
+
+    /// The same, with an iterator over what has those sockets open, if it pays to load one.
+    pub(super) fn take_with(
+        scope: &Scope,
+        wanted: &[Wanted],
+        iterator: impl FnOnce() -> Option<Loaded> + Send,
+    ) -> Result<Self, NetnsError> {
+        // It is loaded beside the listing, and runs when that is done: what was listed has its owner by then.
         let (survey, iterator) = std::thread::scope(|threads| {
-            let ports = span(&scope.ports).unwrap_or(0..=u16::MAX);
-            // Half-open connections have no owner.
-            let ownerless = Wanted::half_open().states;
-            let listeners_only =
-                wanted.iter().all(|of| of.states == States::LISTEN || of.states == ownerless);
-            let state = listeners_only.then_some(SocketState::Listen);
-            let iterator = threads.spawn(move || openers::prepare(&scope.procfs, &ports, state));
+            let iterator = threads.spawn(iterator);
             let survey = Self::list(scope, wanted);
             (survey, iterator.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
@@ -133,14 +135,12 @@ impl Survey {
     fn list(scope: &Scope, wanted: &[Wanted]) -> Result<Self, NetnsError> {
         let own = Netns::current()?.id();
         let mut survey = Self::default();
-        let places = survey.places(scope)?;
-        let members = members(&scope.procfs);
-        for netns in places {
+        for (netns, member) in survey.places(scope)? {
             let mut namespace = Namespace {
                 id: netns.id(),
                 name: netns.name().map(Arc::from),
                 is_own: netns.id() == own,
-                member: members.get(&netns.id()).copied(),
+                member,
                 ..Namespace::default()
             };
             survey.look_at(&netns, scope, wanted, &mut namespace);
@@ -155,12 +155,15 @@ impl Survey {
         self.gaps.push(Gap::new(what, why));
     }
 
-    fn places(&mut self, scope: &Scope) -> Result<Vec<Netns>, NetnsError> {
-        if !scope.netns.is_empty() {
-            return Ok(scope.netns.clone());
-        }
+    /// The namespaces to look into, each with a process in it.
+    fn places(&mut self, scope: &Scope) -> Result<Vec<(Netns, Option<u32>)>, NetnsError> {
         let mut table = NetnsTable::new(scope.procfs.clone())?;
-        match table.refresh() {
+        let refreshed = table.refresh();
+        let with_member = |netns: &Netns| (netns.clone(), table.member(netns.id()));
+        if !scope.netns.is_empty() {
+            return Ok(scope.netns.iter().map(with_member).collect());
+        }
+        match refreshed {
             Ok(refresh) => {
                 if refresh.unreadable > 0 {
                     let whose = count(refresh.unreadable.into(), "process", "processes");
@@ -180,7 +183,7 @@ impl Survey {
             }
             Err(error) => self.gap("namespaces", format!("{error}; only this namespace is shown")),
         }
-        Ok(table.iter().cloned().collect())
+        Ok(table.iter().map(with_member).collect())
     }
 
     fn look_at(&mut self, netns: &Netns, scope: &Scope, wanted: &[Wanted], into: &mut Namespace) {
@@ -194,18 +197,11 @@ impl Survey {
                 return self.gap(wanted.first().map_or("sockets", |first| first.what), error.to_string());
             }
         };
-        let in_use = in_netns(netns, || SockStat::read(Path::new("/proc"))).ok().flatten();
         for Wanted { what, states } in wanted {
-            // Each family is a walk through the kernel's tables. Sockets that are only bound are not among those in use.
-            let families = match in_use.filter(|_| !states.have_bound_only()) {
-                Some(in_use) => in_use.families(),
-                None => vec![Family::V4, Family::V6],
+            let found = match diag.sockets(&Query { states: *states, ports: span(&scope.ports) }) {
+                Ok(found) => found,
+                Err(error) => return self.gap(what, error.to_string()),
             };
-            let found =
-                match diag.sockets_of(&families, &Query { states: *states, ports: span(&scope.ports) }) {
-                    Ok(found) => found,
-                    Err(error) => return self.gap(what, error.to_string()),
-                };
             if found.interrupted {
                 let why = format!(
                     "the sockets of network namespace {} changed while they were listed: some may be missing",
@@ -224,7 +220,7 @@ impl Survey {
 
     fn find_owners(&mut self, procfs: &Procfs, iterator: Option<Loaded>) {
         let sockets = || self.namespaces.iter().flat_map(|namespace| &namespace.sockets);
-        let inodes: HashSet<u64> =
+        let inodes: NumberSet =
             sockets().map(|socket| socket.diag.inode).filter(|inode| *inode != 0).collect();
         let found = match openers::find(procfs, &inodes, iterator) {
             Ok(found) => found,
@@ -235,8 +231,9 @@ impl Survey {
                 );
             }
         };
-        let nameless = inodes.iter().filter(|inode| found.of(**inode).is_empty()).count();
-        if found.unreadable > 0 && nameless > 0 {
+        let nameless = || inodes.iter().filter(|inode| found.of(**inode).is_empty()).count();
+        let nameless = if found.unreadable > 0 { nameless() } else { 0 };
+        if nameless > 0 {
             let why = format!(
                 "{} no known owner: the descriptors of {} may not be read{}",
                 count(u64::try_from(nameless).unwrap_or(u64::MAX), "socket has", "sockets have"),
@@ -257,6 +254,8 @@ impl Survey {
                 match known.entry(owner.pid).or_insert_with(read) {
                     Some(process) => {
                         let process = Arc::clone(process);
+                        // Nearly every socket has one process.
+                        socket.owners.reserve_exact(1);
                         socket.owners.push(Opener { fds: vec![owner.fd], process });
                     }
                     // It has exited since.
@@ -294,21 +293,6 @@ fn merge_refusals(gaps: &mut Vec<Gap>) {
         let why = format!("{} of this kind", count(number, "more namespace", "more namespaces"));
         gaps.push(Gap::new(what, why));
     }
-}
-
-/// The process of lowest id in each namespace.
-fn members(procfs: &Procfs) -> BTreeMap<u32, u32> {
-    let mut members = BTreeMap::new();
-    for pid in procfs.pids().unwrap_or_default() {
-        let Ok(link) = std::fs::read_link(procfs.root().join(pid.to_string()).join("ns/net")) else {
-            continue;
-        };
-        if let Some(id) = link_inode(link.as_os_str().as_bytes(), "net").and_then(|id| u32::try_from(id).ok())
-        {
-            members.entry(id).and_modify(|first: &mut u32| *first = pid.min(*first)).or_insert(pid);
-        }
-    }
-    members
 }
 
 /// The devices that sockets are bound to. One that is gone has no name any more.

@@ -12,6 +12,9 @@ use crate::host::netns::NetnsError;
 use crate::host::procfs::Procfs;
 use crate::host::sock_diag;
 use crate::identity::state::ProcessState;
+use crate::probe::open_sockets::Loaded;
+
+const WANTED: [Wanted; 2] = [Wanted::LISTENERS, Wanted::HALF_OPEN];
 
 /// Takes stock of all listeners. What cannot be looked at is in [`Stock::missing`].
 ///
@@ -21,15 +24,26 @@ use crate::identity::state::ProcessState;
 /// # Errors
 /// When not even tcptrace's own namespace can be opened.
 pub fn take(scope: &Scope) -> Result<Stock, NetnsError> {
-    let survey = Survey::take(scope, &[Wanted::LISTENERS, Wanted::half_open()])?;
+    Ok(of_survey(Survey::take(scope, &WANTED)?, scope))
+}
+
+/// The same, with an iterator over listeners that is being loaded already, if any.
+pub(crate) fn take_with(
+    scope: &Scope,
+    iterator: impl FnOnce() -> Option<Loaded> + Send,
+) -> Result<Stock, NetnsError> {
+    Ok(of_survey(Survey::take_with(scope, &WANTED, iterator)?, scope))
+}
+
+fn of_survey(survey: Survey, scope: &Scope) -> Stock {
     let mut people = People { procfs: &scope.procfs, known: HashMap::new() };
     let complete = survey.owners_complete;
     let listeners = |namespace: &Namespace| of_namespace(namespace, complete, &mut people);
-    Ok(Stock {
+    Stock {
         namespaces: survey.namespaces.len(),
         listeners: survey.namespaces.iter().flat_map(listeners).collect(),
         missing: survey.gaps,
-    })
+    }
 }
 
 fn of_namespace(namespace: &Namespace, owners_complete: bool, people: &mut People<'_>) -> Vec<Listener> {

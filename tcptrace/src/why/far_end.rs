@@ -152,7 +152,7 @@ fn heard(connection: BorrowedFd<'_>) -> Option<Fate> {
 /// The destination that our own socket really has: BPF programs may change it at connect(), and still show the one that was asked
 /// for.
 fn rewritten(client: &Netns, local: SocketAddr) -> Option<SocketAddr> {
-    let sockets = SockDiag::open(client).ok()?.connections_of(local.port()).ok()?;
+    let sockets = SockDiag::open(client).ok()?.about(local.port()).ok()?;
     let own = sockets.into_iter().find(|socket| canonical(socket.local) == local && socket.inode != 0)?;
     Some(canonical(own.remote))
 }
@@ -205,7 +205,7 @@ fn search(client: &Netns, table: &NetnsTable, tuple: Tuple) -> Option<(Netns, Di
 }
 
 fn socket_of(netns: &Netns, tuple: Tuple) -> Option<DiagSocket> {
-    let sockets = SockDiag::open(netns).ok()?.connections_of(tuple.to.port()).ok()?;
+    let sockets = SockDiag::open(netns).ok()?.about(tuple.to.port()).ok()?;
     let is_it =
         |socket: &DiagSocket| canonical(socket.local) == tuple.to && canonical(socket.remote) == tuple.from;
     sockets.into_iter().find(is_it)

@@ -16,7 +16,7 @@ use crate::host::netfilter::{self, Hook, RulePacket, queues};
 use crate::host::netns::{Netns, NetnsError, NetnsTable, in_netns};
 use crate::host::procfs::Procfs;
 use crate::host::route::{Route, route, route_by};
-use crate::host::sock_diag::{SockDiag, SockDiagError, States};
+use crate::host::sock_diag::{DiagSocket, SockDiag, SockDiagError, States};
 use crate::stock::{self, Gap, Tracing};
 
 /// What to look at.
@@ -35,6 +35,8 @@ pub struct Scope {
 /// # Errors
 /// When not even tcptrace's own namespace can be opened.
 pub fn look(scope: &Scope) -> Result<Facts, NetnsError> {
+    // Loading it takes as long as all that is looked at before the listeners. Their ports are not known yet.
+    let iterator = std::thread::spawn(|| stock::listener_iterator(&Procfs::default()));
     let own = Netns::current()?.id();
     let place = |netns: &Netns| Place {
         netns: netns.id(),
@@ -50,7 +52,8 @@ pub fn look(scope: &Scope) -> Result<Facts, NetnsError> {
         addresses.into_iter().map(of).collect::<Vec<_>>()
     });
     let ports = ports(scope.target.port, addresses.as_deref().unwrap_or_default());
-    let mut stock = stock::take(&stock::Scope { ports: ports.clone(), ..stock::Scope::default() })?;
+    let scope_of_ports = stock::Scope { ports: ports.clone(), ..stock::Scope::default() };
+    let mut stock = stock::take_with(&scope_of_ports, || iterator.join().ok().flatten())?;
     // It has those in between as well.
     stock.listeners.retain(|listener| ports.contains(&listener.socket.local.port()));
     gaps.splice(0..0, stock.missing);
@@ -174,22 +177,21 @@ fn of_address(
         server_doubt = holder.as_ref().and_then(|holder| holder.doubt.clone()).or(server_doubt);
         holder.map(|holder| holder.netns)
     };
-    let left_over = match &server {
-        Some(server) => left_over(server, at.port()).unwrap_or_else(|error| {
-            gaps.push(Gap::new("listeners", error.to_string()));
-            LeftOver::default()
-        }),
-        None => LeftOver::default(),
+    let ask = |netns: &Netns, port| SockDiag::open(netns)?.about(port);
+    let mut list = |netns: &Netns, port| {
+        ask(netns, port).unwrap_or_else(|error| {
+            gaps.push(Gap::new("connections", error.to_string()));
+            Vec::new()
+        })
     };
-    let waiting = server.as_ref().map_or(Ok(Waiting::default()), |server| waiting(server, at.port()));
-    let waiting = waiting.unwrap_or_else(|error| {
-        gaps.push(Gap::new("connections", error.to_string()));
-        Waiting::default()
-    });
-    let pending = pending(&scope.client, to).unwrap_or_else(|error| {
-        gaps.push(Gap::new("connections", error.to_string()));
-        Pending::default()
-    });
+    // One walk through the kernel's tables serves both ends, where they are in one namespace.
+    let there = server.as_ref().map(|server| list(server, at.port())).unwrap_or_default();
+    let is_here =
+        server.as_ref().is_some_and(|server| server.id() == scope.client.id()) && at.port() == to.port();
+    let pending =
+        if is_here { pending_in(&there, to) } else { pending_in(&list(&scope.client, to.port()), to) };
+    let there: Vec<_> = there.into_iter().filter(|socket| socket.local.port() == at.port()).collect();
+    let (left_over, waiting) = (left_over(&there), waiting(&there));
     let source = match &way {
         Ok(Route::Unicast { source, .. }) => *source,
         // To one of its own addresses a namespace sends from that same address; translated, that goes on the way.
@@ -286,46 +288,49 @@ fn vrf_of(server: &Netns, ip: IpAddr) -> Option<Device> {
 }
 
 /// Connections that wait for accept(): they have no inode yet.
-fn waiting(server: &Netns, port: u16) -> Result<Waiting, SockDiagError> {
+fn waiting(sockets: &[DiagSocket]) -> Waiting {
     let mut found = Waiting::default();
-    for socket in SockDiag::open(server)?.connections_of(port)? {
+    for socket in sockets {
         let is_complete = matches!(socket.state, SocketState::Established | SocketState::CloseWait);
         if is_complete && socket.inode == 0 {
             found.count += 1;
             found.longest = found.longest.max(socket.silent_for.unwrap_or_default());
         }
     }
-    Ok(found)
+    found
 }
 
-fn left_over(server: &Netns, port: u16) -> Result<LeftOver, SockDiagError> {
+fn left_over(sockets: &[DiagSocket]) -> LeftOver {
     let mut found = LeftOver::default();
-    for socket in SockDiag::open(server)?.holders(port)?.sockets {
+    for socket in sockets {
         match socket.state {
             SocketState::Listen | SocketState::SynRecv => {}
             SocketState::Bound => found.bound += 1,
             _ => found.connected += 1,
         }
     }
-    Ok(found)
+    found
 }
 
 pub(super) fn pending(client: &Netns, to: SocketAddr) -> Result<Pending, SockDiagError> {
-    let mut found = Pending::default();
     let states = States::of(&[SocketState::SynSent, SocketState::Established]);
-    for socket in SockDiag::open(client)?.connected_to(to.port(), states)? {
-        if !is_same(canonical(socket.remote), to) {
-            continue;
-        }
+    Ok(pending_in(&SockDiag::open(client)?.connected_to(to.port(), states)?, to))
+}
+
+/// What of these sockets is connected, or being connected, to the address.
+fn pending_in(sockets: &[DiagSocket], to: SocketAddr) -> Pending {
+    let mut found = Pending::default();
+    for socket in sockets.iter().filter(|socket| is_same(canonical(socket.remote), to)) {
         match socket.state {
             SocketState::SynSent => {
                 found.syn_sent += 1;
                 found.syn_again += u32::from(socket.timer.is_some_and(|timer| timer.retransmits > 0));
             }
-            _ => found.established += 1,
+            SocketState::Established => found.established += 1,
+            _ => {}
         }
     }
-    Ok(found)
+    found
 }
 
 /// Name of the observation that shows handshake packets dropped inside this host.

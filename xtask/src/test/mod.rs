@@ -147,9 +147,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     live::run(&plan.guests, &args.memory, &programs, &mut tally)?;
     if let Some(turn) = plan.turn {
         println!(
-            "rotation: this was turn {} (again: cargo xtask test --turn {0}; one case: --case REHEARSAL-VARIANT; all: --full). \
-             On arm64, which has turns of its own: --arch arm64. It left out: {}",
+            "rotation: this was turn {} (again: cargo xtask test --turn {0}; one case: --case REHEARSAL-VARIANT; all: --full): {}, each in one \
+             tier; the other tiers come in later turns. On arm64, which has turns of its own: --arch arm64. It left out: {}",
             turn.0,
+            turn.played(),
             turn.left_out()
         );
     }

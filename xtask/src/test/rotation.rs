@@ -34,8 +34,11 @@ impl Place {
 
 /// Places and tiers, in the order in which a case comes to them. Only places at which the whole list has been seen to pass: a
 /// turn must not fail for what nobody has tried yet. `--full` plays at all the others as well.
-const PLACES: [(Place, Tier); 2] =
-    [(Place::Guest(Arch::X86_64, Series::V6_12), Tier::Auto), (Place::Native, Tier::Tracepoint)];
+const PLACES: [(Place, Tier); 3] = [
+    (Place::Guest(Arch::X86_64, Series::V6_12), Tier::Auto),
+    (Place::Native, Tier::Tracepoint),
+    (Place::Guest(Arch::X86_64, Series::V6_12), Tier::Kprobe),
+];
 
 /// A turn of the rotation, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +86,19 @@ impl Turn {
             (series, cases.into_iter().flatten().zip(tier.into_iter().cycle()).collect())
         };
         vec![plays(Series::V6_12, 0, 1), plays(other, 1, 4)]
+    }
+
+    /// How many cases it plays at each place, as text for people.
+    pub(crate) fn played(self) -> String {
+        let cases = self.cases();
+        let played = PLACES.into_iter().map(|(place, tier)| {
+            let count = cases.iter().filter(|(at, run)| (*at, run.tier) == (place, tier)).count();
+            match place {
+                Place::Native => format!("{count} on this machine"),
+                Place::Guest(_, series) => format!("{count} on {} ({})", series.name(), tier.covered_as()),
+            }
+        });
+        played.collect::<Vec<_>>().join(", ")
     }
 
     /// The variants of the rotation that it leaves out, by rehearsal, as text for people.
@@ -174,14 +190,23 @@ mod tests {
     fn no_place_has_much_more_than_its_part_of_a_turn() {
         for turn in 0..turns() * 10 {
             let mut places = BTreeMap::new();
-            for (place, _) in Turn(turn).cases() {
-                *places.entry(format!("{place:?}")).or_insert(0_usize) += 1;
+            for (place, run) in Turn(turn).cases() {
+                *places.entry(format!("{place:?} {:?}", run.tier)).or_insert(0_usize) += 1;
             }
             assert!(
                 places.values().all(|cases| *cases <= SHARE / PLACES.len() + 2),
                 "turn {turn}: {places:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_played_is_counted_by_tier() {
+        let turn = Turn(434);
+        let text = turn.played();
+        let numbers = text.split(", ").map(|part| part.split(' ').next().unwrap().parse::<usize>().unwrap());
+        assert_eq!(numbers.sum::<usize>(), turn.cases().len(), "{text}");
+        assert!(["fexit", "kprobe", "this machine"].iter().all(|place| text.contains(place)), "{text}");
     }
 
     #[test]

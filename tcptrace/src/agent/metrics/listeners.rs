@@ -182,6 +182,10 @@ impl ListenerMeter {
         }
     }
 
+    pub(super) fn bound(&mut self, most: usize) {
+        self.table.bound(most);
+    }
+
     pub(super) fn rows(&self) -> BTreeMap<ListenerLabels, ListenerRow> {
         self.table.copy()
     }

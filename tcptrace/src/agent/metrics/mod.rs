@@ -28,7 +28,7 @@ use table::NetnsLabel;
 pub(super) use text::{classic, open_metrics};
 
 /// How many series of each kind are told apart; what comes on top is one, called [`OTHER`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Listeners.
     pub listeners: usize,
@@ -87,6 +87,11 @@ impl Meter {
             open: HashMap::new(),
             costs,
         }
+    }
+
+    /// From now on there may be this many listeners; those that have a series keep it.
+    pub(super) fn bound(&mut self, bounds: Bounds) {
+        self.listeners.bound(bounds.listeners);
     }
 
     /// A report of a finding.

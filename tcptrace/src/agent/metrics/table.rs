@@ -33,6 +33,11 @@ impl<L: Labels, R: Default> Table<L, R> {
         Self { rows: BTreeMap::new(), most, overflow: 0 }
     }
 
+    /// From now on there may be this many rows; none is removed for it.
+    pub(super) fn bound(&mut self, most: usize) {
+        self.most = most;
+    }
+
     /// The labels under which something new is counted from now on: its own, or those of all that were too many. What is
     /// `urgent` may use a fifth more rows: trouble must have a name. A row that is of nothing any more, since the time that `gone`
     /// tells, makes room; the one that has been so for longest goes first.

@@ -461,6 +461,14 @@ impl Page {
         to.counter(
             ("tcptrace_http_refused", "Clients that were turned away because there were too many at once"),
             read(&status.clients_refused),
+        )?;
+        to.counter(
+            ("tcptrace_config_reloads", "How often the configuration was read again and taken over"),
+            read(&status.reloads),
+        )?;
+        to.counter(
+            ("tcptrace_config_reloads_refused", "How often it was not, because something in it is wrong"),
+            read(&status.reloads_refused),
         )
     }
 

@@ -54,93 +54,47 @@ fn task_decoded() -> Task {
     Task { pid: 6039, tid: 6040, uid: 1000, cgroup: 12, comm: "delegated".into() }
 }
 
-fn some_state() -> ListenerState {
-    ListenerState {
-        syns: 1,
-        syn_drops_accept_queue: 2,
-        syn_drops_syn_queue: 3,
-        syn_drops_max_syn_backlog: 31,
-        syn_drops_no_route: 38,
-        cookies_sent: 32,
-        retransmits_timer: 33,
-        retransmits_duplicate_syn: 34,
-        expired: 35,
-        resets: 40,
-        aborts: 41,
-        icmp_ends: 42,
-        joins: 43,
-        deferred: 44,
-        cookies_accepted: 45,
-        cookies_valid: 46,
-        cookies_invalid: 47,
-        fast_opens: 48,
-        orphans: 49,
-        cookies_dropped: 50,
-        cookies_dropped_at_limit: 51,
-        cookies_at_limit: 52,
-        ack_drops_accept_queue: 4,
-        ack_drops_other: 5,
-        enqueued: 6,
-        accepted: 7,
-        wait_total_ns: 8,
-        waits: 9,
-        wait_max_ns: 10,
-        last_accept_ns: 11,
-        last_enqueue_ns: 0,
-        last_retransmit_ns: 36,
-        depth_max: 13,
-        depth: 14,
-        limit: 15,
-        last_acceptor_tid: 16,
-        last_acceptor_tgid: 17,
-        syn_queue_max: 37,
-        endpoints: ends(),
-        ino: 18,
-        acceptors: [60; 8],
-    }
-}
+/// A listener's state as the kernel has it and as it is decoded: whatever is counted, each count another number.
+macro_rules! some_listener {
+    ($($(#[$doc:meta])* $count:ident,)*) => {
+        fn some_state() -> ListenerState {
+            let mut numbers = 101..;
+            ListenerState {
+                $($count: numbers.next().unwrap(),)*
+                wait_max_ns: 10,
+                last_accept_ns: 11,
+                last_enqueue_ns: 0,
+                last_retransmit_ns: 36,
+                depth_max: 13,
+                depth: 14,
+                limit: 15,
+                last_acceptor_tid: 16,
+                last_acceptor_tgid: 17,
+                syn_queue_max: 37,
+                endpoints: ends(),
+                ino: 18,
+                acceptors: [60; 8],
+            }
+        }
 
-fn some_totals() -> ListenerTotals {
-    ListenerTotals {
-        syns: Some(1),
-        syn_drops_accept_queue: Some(2),
-        syn_drops_syn_queue: Some(3),
-        syn_drops_max_syn_backlog: Some(31),
-        syn_drops_no_route: Some(38),
-        cookies_sent: Some(32),
-        retransmits_timer: Some(33),
-        retransmits_duplicate_syn: Some(34),
-        retransmits_unknown: None,
-        expired: Some(35),
-        resets: Some(40),
-        aborts: Some(41),
-        icmp_ends: Some(42),
-        joins: Some(43),
-        deferred: Some(44),
-        cookies_accepted: Some(45),
-        cookies_valid: Some(46),
-        cookies_invalid: Some(47),
-        fast_opens: Some(48),
-        orphans: Some(49),
-        cookies_dropped: Some(50),
-        cookies_dropped_at_limit: Some(51),
-        cookies_at_limit: Some(52),
-        ack_drops_accept_queue: Some(4),
-        ack_drops_other: Some(5),
-        enqueued: Some(6),
-        accepted: Some(7),
-        wait_total_ns: Some(8),
-        waits: Some(9),
-        wait_max_ns: Some(10),
-        last_accept: Some(Timestamp::from_nanos(1_000_011)),
-        last_enqueue: None,
-        last_retransmit: Some(Timestamp::from_nanos(1_000_036)),
-        depth_max: Some(13),
-        syn_queue_max: Some(37),
-        last_acceptor: Some(Acceptor { pid: 17, tid: 16 }),
-        socket_drops: None,
-    }
+        fn some_totals() -> ListenerTotals {
+            let mut numbers = 101..;
+            ListenerTotals {
+                $($count: numbers.next(),)*
+                retransmits_unknown: None,
+                wait_max_ns: Some(10),
+                last_accept: Some(Timestamp::from_nanos(1_000_011)),
+                last_enqueue: None,
+                last_retransmit: Some(Timestamp::from_nanos(1_000_036)),
+                depth_max: Some(13),
+                syn_queue_max: Some(37),
+                last_acceptor: Some(Acceptor { pid: 17, tid: 16 }),
+                socket_drops: None,
+            }
+        }
+    };
 }
+tcptrace_common::listener_counters!(some_listener);
 
 fn clock() -> ClockOffset {
     ClockOffset::from_readings(1_000_000, 0)

@@ -6,7 +6,6 @@
 mod netlink;
 pub mod wire;
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::OnceLock;
@@ -18,6 +17,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use super::netns::{Netns, NetnsError, in_netns};
+use super::numbers::NumberSet;
 use super::sockstat::SockStat;
 use crate::event::{Family, SocketState};
 use netlink::Dump as NetlinkDump;
@@ -94,7 +94,7 @@ pub struct DiagSocket {
     /// Options, where the kernel tells them.
     pub options: Option<SocketOptions>,
     /// How long its peer has sent nothing, not even an acknowledgement, where that was asked for
-    /// ([`SockDiag::connections_of`]).
+    /// ([`SockDiag::about`]).
     pub silent_for: Option<Duration>,
 }
 
@@ -167,23 +167,26 @@ impl States {
     pub const ALL: Self = Self(0x1fff_u32 & !1 | Self::BOUND_INACTIVE);
     /// Listening sockets.
     pub const LISTEN: Self = Self(1 << SocketState::Listen as u32);
-    /// Sockets that hold a port and neither listen nor are connected.
-    pub const BOUND_ONLY: Self = Self(Self::BOUND_INACTIVE);
 
     /// The states named.
-    pub fn of(states: &[SocketState]) -> Self {
-        Self(states.iter().fold(0, |mask, state| mask | 1_u32.checked_shl(*state as u32).unwrap_or(0)))
+    pub const fn of(states: &[SocketState]) -> Self {
+        let (mut mask, mut left) = (0, states);
+        while let [state, rest @ ..] = left {
+            if let Some(bit) = 1_u32.checked_shl(*state as u32) {
+                mask |= bit;
+            }
+            left = rest;
+        }
+        Self(mask)
     }
 
-    /// Whether sockets that are bound and nothing else are among them.
-    pub fn have_bound_only(self) -> bool {
-        self.0 & Self::BOUND_INACTIVE != 0
+    /// Of these states, the one of sockets that are bound and nothing else.
+    fn bound_only(self) -> Self {
+        Self(self.0 & Self::BOUND_INACTIVE)
     }
 
-    /// These and those.
-    #[must_use]
-    pub fn and(self, more: Self) -> Self {
-        Self(self.0 | more.0)
+    fn is_empty(self) -> bool {
+        self.0 == 0
     }
 }
 
@@ -292,32 +295,21 @@ impl SockDiag {
         self.sockets(&Query { states: States::ALL, ports: Some(port..=port) })
     }
 
-    /// The connections that a listener of `port` has, or had: with the time for which each peer has been silent. Those that
+    /// Every socket with `port` on either side, in one walk, with the time for which each peer has been silent. Those that
     /// no program has accepted have no inode.
     ///
     /// # Errors
     /// See [`SockDiagError`].
-    pub fn connections_of(&mut self, port: u16) -> Result<Vec<DiagSocket>, SockDiagError> {
-        // Sockets in TIME_WAIT have nothing to tell.
-        let states = States::of(&[
-            SocketState::Established,
-            SocketState::SynRecv,
-            SocketState::FinWait1,
-            SocketState::FinWait2,
-            SocketState::CloseWait,
-            SocketState::LastAck,
-            SocketState::Closing,
-        ]);
-        let mut found: Vec<DiagSocket> = Vec::new();
-        let mut seen = HashSet::new();
-        for family in self.families_in_use() {
+    pub fn about(&mut self, port: u16) -> Result<Vec<DiagSocket>, SockDiagError> {
+        let (mut found, mut seen) = (Vec::new(), NumberSet::default());
+        for (family, states) in self.walks(States::ALL) {
             self.dump.run(
                 family,
                 states.0,
-                Some(&Ports::Local(port..=port)),
+                Some(&Ports::Either(port)),
                 true,
                 &mut |socket: DiagSocket| {
-                    if seen.insert((socket.cookie, socket.local, socket.remote)) {
+                    if seen.insert(socket.cookie) {
                         found.push(socket);
                     }
                 },
@@ -331,9 +323,8 @@ impl SockDiag {
     /// # Errors
     /// See [`SockDiagError`].
     pub fn connected_to(&mut self, port: u16, states: States) -> Result<Vec<DiagSocket>, SockDiagError> {
-        let mut found: Vec<DiagSocket> = Vec::new();
-        let mut seen = HashSet::new();
-        for family in self.families_in_use() {
+        let (mut found, mut seen) = (Vec::new(), NumberSet::default());
+        for (family, states) in self.walks(states) {
             let ports = Ports::Remote(port..=port);
             self.dump.run(family, states.0, Some(&ports), false, &mut |socket: DiagSocket| {
                 if seen.insert(socket.cookie) {
@@ -344,10 +335,14 @@ impl SockDiag {
         Ok(found)
     }
 
-    /// Families of which there are sockets that listen or are connected: each is a walk through the kernel's tables.
-    fn families_in_use(&self) -> Vec<Family> {
+    /// What to walk through for sockets in these states: of a family that has none that listens or is connected, only those
+    /// that are bound and nothing else can be there. Each family is a walk through the kernel's tables.
+    fn walks(&self, states: States) -> Vec<(Family, States)> {
         let in_use = in_netns(self.dump.netns(), || SockStat::read(Path::new("/proc"))).ok().flatten();
-        in_use.map_or_else(|| vec![Family::V4, Family::V6], SockStat::families)
+        let in_use = in_use.map_or_else(|| vec![Family::V4, Family::V6], SockStat::families);
+        let of = |family| if in_use.contains(&family) { states } else { states.bound_only() };
+        let walks = [Family::V4, Family::V6].map(|family| (family, of(family)));
+        walks.into_iter().filter(|(_, states)| !states.is_empty()).collect()
     }
 
     /// The sockets that `query` asks for, each once. A listing during which the kernel says that its tables changed is
@@ -359,44 +354,41 @@ impl SockDiag {
     /// # Errors
     /// See [`SockDiagError`].
     pub fn sockets(&mut self, query: &Query) -> Result<Sockets, SockDiagError> {
-        self.sockets_of(&[Family::V4, Family::V6], query)
+        let walks = self.walks(query.states);
+        self.walk(&walks, query.ports.clone().map(Ports::Local).as_ref())
     }
 
-    /// The same for some families only: each is a walk through the kernel's tables.
+    /// The same for some families only.
     ///
     /// # Errors
     /// See [`SockDiagError`].
     pub fn sockets_of(&mut self, families: &[Family], query: &Query) -> Result<Sockets, SockDiagError> {
+        let walks: Vec<_> = families.iter().map(|family| (*family, query.states)).collect();
+        self.walk(&walks, query.ports.clone().map(Ports::Local).as_ref())
+    }
+
+    fn walk(&mut self, walks: &[(Family, States)], ports: Option<&Ports>) -> Result<Sockets, SockDiagError> {
         const TRIES: u32 = 3;
         let mut answer = Sockets::default();
-        let mut seen = HashSet::new();
+        let mut seen = NumberSet::default();
         for _ in 0..TRIES {
             answer.sockets.clear();
             seen.clear();
             answer.interrupted = false;
-            for &family in families {
-                answer.interrupted |= self.each_of(family, query, |socket| {
+            for (family, states) in walks {
+                let mut take = |socket: DiagSocket| {
                     // Listed again when it moved along in its bucket, or from one table to the next.
                     if seen.insert(socket.cookie) {
                         answer.sockets.push(socket);
                     }
-                })?;
+                };
+                answer.interrupted |= self.dump.run(*family, states.0, ports, false, &mut take)?;
             }
             if !answer.interrupted {
                 break;
             }
         }
         Ok(answer)
-    }
-
-    fn each_of(
-        &mut self,
-        family: Family,
-        query: &Query,
-        mut take: impl FnMut(DiagSocket),
-    ) -> Result<bool, SockDiagError> {
-        let ports = query.ports.clone().map(Ports::Local);
-        self.dump.run(family, query.states.0, ports.as_ref(), false, &mut take)
     }
 }
 

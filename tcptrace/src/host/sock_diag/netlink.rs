@@ -85,7 +85,7 @@ impl Dump {
                 }
                 interrupted |= framed.interrupted;
                 match framed.message {
-                    Message::Socket(socket) => take(*socket),
+                    Message::Socket(socket) => take(socket),
                     Message::Done(0) => return Ok(interrupted),
                     // A missing handler (inet_diag or tcp_diag neither built in nor loadable) is told in either way.
                     Message::Done(libc::ENOENT) | Message::Error(libc::ENOENT) => {

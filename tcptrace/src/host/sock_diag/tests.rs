@@ -240,7 +240,7 @@ fn sockets_that_come_and_go_during_a_listing_are_listed_once() {
         });
         for _ in 0..100 {
             let found = diag.sockets(&Query { states: States::ALL, ports: None }).unwrap().sockets;
-            let cookies: HashSet<u64> = found.iter().map(|socket| socket.cookie).collect();
+            let cookies: NumberSet = found.iter().map(|socket| socket.cookie).collect();
             assert_eq!(cookies.len(), found.len());
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);

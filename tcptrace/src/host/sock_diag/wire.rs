@@ -37,6 +37,7 @@ const BC_S_GE: u8 = 2;
 const BC_S_LE: u8 = 3;
 const BC_D_GE: u8 = 4;
 const BC_D_LE: u8 = 5;
+const BC_JMP: u8 = 1;
 
 /// Ports that a socket must have to be listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,13 +46,15 @@ pub enum Ports {
     Local(RangeInclusive<u16>),
     /// Its peer's.
     Remote(RangeInclusive<u16>),
+    /// Either is this one.
+    Either(u16),
 }
 
 /// One netlink message of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// A socket.
-    Socket(Box<DiagSocket>),
+    Socket(DiagSocket),
     /// The dump is over: errno (positive), 0 for success.
     Done(i32),
     /// The request was refused: errno (positive).
@@ -81,7 +84,7 @@ pub struct Malformed(&'static str);
 /// `states` is a mask of `1 << state`; `ports` restricts to ports in that range, decided by the kernel. With `ages`, the
 /// kernel tells when each connection last heard of its peer, for which it locks each socket.
 pub fn request(family: Family, states: u32, ports: Option<&Ports>, ages: bool, sequence: u32) -> Vec<u8> {
-    let mut body = Vec::with_capacity(REQUEST_LEN + 24);
+    let mut body = Vec::with_capacity(REQUEST_LEN + 40);
     body.push(family.number());
     body.push(IPPROTO_TCP);
     body.push(1 << (INET_DIAG_SKMEMINFO - 1) | u8::from(ages) << (INET_DIAG_INFO - 1));
@@ -106,15 +109,29 @@ pub fn request(family: Family, states: u32, ports: Option<&Ports>, ages: bool, s
 
 const IPPROTO_TCP: u8 = 6;
 
-/// Filter program (`struct inet_diag_bc_op`): port ≥ first and ≤ last. A comparison is two operations long, the
-/// second carrying the port; a jump to four bytes past the end rejects.
+/// Filter program (`struct inet_diag_bc_op`). A socket with which it comes to its end is listed; a jump to four bytes past the end
+/// rejects.
 fn port_filter(ports: &Ports) -> Vec<u8> {
-    let (at_least, at_most, range) = match ports {
-        Ports::Local(range) => (BC_S_GE, BC_S_LE, range),
-        Ports::Remote(range) => (BC_D_GE, BC_D_LE, range),
-    };
+    match ports {
+        Ports::Local(range) => within(BC_S_GE, BC_S_LE, range),
+        Ports::Remote(range) => within(BC_D_GE, BC_D_LE, range),
+        Ports::Either(port) => {
+            let mut code = within(BC_S_GE, BC_S_LE, &(*port..=*port));
+            let other = within(BC_D_GE, BC_D_LE, &(*port..=*port));
+            // What the first rejects comes to four bytes past its end, and so to the other; what it takes jumps over that. (The
+            // kernel does not let a comparison that holds jump so far.)
+            code.extend([BC_JMP, 4]);
+            code.extend(u16::try_from(4 + other.len()).unwrap_or(u16::MAX).to_ne_bytes());
+            code.extend(other);
+            code
+        }
+    }
+}
+
+/// Port ≥ first and ≤ last. A comparison is two operations long, the second carrying the port.
+fn within(at_least: u8, at_most: u8, range: &RangeInclusive<u16>) -> Vec<u8> {
     const COMPARISON: u8 = 8;
-    let mut code = Vec::with_capacity(16);
+    let mut code = Vec::with_capacity(36);
     for (operation, port, to_reject) in [(at_least, *range.start(), 20u16), (at_most, *range.end(), 12)] {
         code.push(operation);
         code.push(COMPARISON);
@@ -160,7 +177,7 @@ fn take_message(bytes: &[u8]) -> Result<(Framed, &[u8]), Malformed> {
         NLMSG_ERROR => {
             Message::Error(reader.i32().ok_or(Malformed("an error without number"))?.saturating_neg())
         }
-        SOCK_DIAG_BY_FAMILY => Message::Socket(Box::new(socket(body)?)),
+        SOCK_DIAG_BY_FAMILY => Message::Socket(socket(body)?),
         _ => Message::Other,
     };
     Ok((Framed { sequence, interrupted: flags & NLM_F_DUMP_INTR != 0, message }, after))
@@ -413,6 +430,16 @@ mod tests {
         // INET_DIAG_SKMEMINFO and INET_DIAG_INFO.
         assert_eq!(request[16..20], [2, 6, 64 | 2, 0]);
         assert_eq!(request[20..24], 1024u32.to_ne_bytes());
+    }
+
+    /// What `ss "( sport = :80 or dport = :80 )"` sends.
+    #[test]
+    fn a_port_on_either_side_is_two_filters_with_a_jump_between() {
+        let code = port_filter(&Ports::Either(80));
+        assert_eq!(code.len(), 16 + 4 + 16);
+        assert_eq!(code[..16], port_filter(&Ports::Local(80..=80)));
+        assert_eq!(code[16..20], [BC_JMP, 4, 20, 0]);
+        assert_eq!(code[20..], port_filter(&Ports::Remote(80..=80)));
     }
 
     proptest! {

@@ -1,29 +1,30 @@
 //! docs/json.md, made from the types.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
 use super::line::Line;
 use super::schema::schema;
-use crate::finding::{Key, keys};
+use crate::check::RULES;
+use crate::finding::{KINDS, Key, keys};
 
 /// The page.
 pub(super) fn page() -> String {
-    let codes: std::collections::BTreeSet<&str> =
-        keys::EVIDENCE.iter().flat_map(|key| key.of).copied().collect();
+    let of_findings = KINDS.iter().map(|kind| (kind.code, kind.evidence));
+    let of_risks = RULES.iter().map(|rule| (rule.code(), rule.evidence()));
+    let mut codes: BTreeMap<&str, Vec<Key>> = BTreeMap::new();
+    of_findings.chain(of_risks).for_each(|(code, keys)| codes.entry(code).or_default().extend(keys));
     let mut evidence = String::new();
-    for code in codes {
-        let _ = write!(
-            evidence,
-            "### {code}\n\n{}\n",
-            table(keys::EVIDENCE.iter().filter(|key| key.of.contains(&code)))
-        );
+    for (code, mut keys) in codes {
+        keys.sort_by_key(|key| key.name);
+        let _ = write!(evidence, "### {code}\n\n{}\n", table(&keys));
     }
-    let events = |key: &Key| format!("{} ({})", key.means, key.of.join(", "));
     let mut facts = String::from("| key | form | meaning, and the events that have it |\n|---|---|---|\n");
-    for key in keys::FACTS {
-        let _ = writeln!(facts, "| `{}` | {} | {} |", key.name, key.form.in_words(), events(key));
+    for (key, events) in keys::FACTS {
+        let (form, means, events) = (key.form.in_words(), key.means, events.join(", "));
+        let _ = writeln!(facts, "| `{}` | {form} | {means} ({events}) |", key.name);
     }
     include_str!("page.md")
         .replace("{types}", types().trim_end())
@@ -31,7 +32,7 @@ pub(super) fn page() -> String {
         .replace("{facts}", facts.trim_end())
 }
 
-fn table<'a>(keys: impl Iterator<Item = &'a Key>) -> String {
+fn table(keys: &[Key]) -> String {
     let mut out = String::from("| key | form | meaning |\n|---|---|---|\n");
     for key in keys {
         let _ = writeln!(out, "| `{}` | {} | {} |", key.name, key.form.in_words(), key.means);

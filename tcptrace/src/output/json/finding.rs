@@ -6,7 +6,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 use super::identity::{Endpoint, Range, Subject, Time, options};
-use crate::finding::{Confidence, Evidence, ExplainedBy, Finding, Key, Remedy, Severity, State, Value, keys};
+use crate::check::RULES;
+use crate::finding::{
+    Confidence, Evidence, ExplainedBy, Finding, KINDS, Key, Remedy, Severity, State, Value, keys,
+};
 
 /// A diagnosis: what is wrong, with whom, why, and what to do. It is reported when it opens, at most once a second while it
 /// changes, and when it closes; `id` is the same in all of these lines.
@@ -213,7 +216,9 @@ impl JsonSchema for EvidenceLine {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let mut schema = of_keys(keys::EVIDENCE, generator);
+        let of_findings = KINDS.iter().flat_map(|kind| kind.evidence);
+        let of_risks = RULES.iter().flat_map(|rule| rule.evidence());
+        let mut schema = of_keys(of_findings.chain(of_risks), generator);
         schema.insert(
             "description".into(),
             "What a finding or a risk rests on. Which keys it has depends on its code; null is a number that is not known here."
@@ -224,9 +229,8 @@ impl JsonSchema for EvidenceLine {
 }
 
 /// The schema of an object that has some of these keys.
-pub(super) fn of_keys(keys: &[Key], generator: &mut SchemaGenerator) -> Schema {
+pub(super) fn of_keys<'a>(keys: impl Iterator<Item = &'a Key>, generator: &mut SchemaGenerator) -> Schema {
     let properties: serde_json::Map<String, serde_json::Value> = keys
-        .iter()
         .map(|key| {
             let mut schema = form(key.form, generator);
             schema.insert("description".into(), key.means.into());

@@ -140,7 +140,7 @@ impl JsonSchema for FactsLine {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let mut schema = of_keys(keys::FACTS, generator);
+        let mut schema = of_keys(keys::FACTS.iter().map(|(key, _)| key), generator);
         schema.insert(
             "description".into(),
             "What a kind of event adds; which keys depends on the event.".into(),

@@ -62,6 +62,9 @@ fn attempt(order: &Bind) -> nix::Result<(BindAttempt, OwnedFd)> {
     if order.address.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6V6Only, &order.v6only)?;
     }
+    if order.transparent {
+        sockets::set_transparent(&socket, order.address)?;
+    }
     if let Some(device) = &order.device {
         setsockopt(&socket, sockopt::BindToDevice, &device.into())?;
     }
@@ -113,6 +116,9 @@ pub(super) fn open(door: &Door) -> nix::Result<OwnedFd> {
     }
     if door.address.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
+    }
+    if door.transparent {
+        sockets::set_transparent(&socket, door.address)?;
     }
     bind(socket.as_raw_fd(), &SockaddrStorage::from(door.address))?;
     if door.fastopen > 0 {

@@ -15,6 +15,7 @@ mod frame;
 mod guard;
 mod order;
 mod packets;
+mod passing;
 mod puppet;
 mod redial;
 mod ring;
@@ -77,6 +78,15 @@ pub struct Identity {
     pub comm: String,
     /// `/proc/PID/cmdline`, joined by spaces.
     pub command: String,
+}
+
+/// How a socket comes to a process that is no child of the one that made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passage {
+    /// It is sent in a message (SCM_RIGHTS).
+    Message,
+    /// It is fetched (pidfd_getfd).
+    Fetched,
 }
 
 /// A running actor. Dropping it ends the process.
@@ -264,6 +274,24 @@ impl Actor {
         self.recognise(hello.pid);
         self.heir = Some(self.pid());
         Ok(())
+    }
+
+    /// Has the actor leave its listening socket to `heir`, which is not its child, and end.
+    pub(super) fn hand_over(&mut self, heir: &mut Self, passage: Passage) -> Result<()> {
+        match passage {
+            Passage::Message => {
+                let at = format!("tt-passage-{}", heir.identity.pid);
+                heir.tell(&Order::Receive { at: at.clone() })?;
+                self.ask::<()>(&Order::Pass { to: at })?;
+                heir.reply::<()>()?;
+            }
+            Passage::Fetched => {
+                let descriptor = self.ask(&Order::Descriptor)?;
+                heir.ask::<()>(&Order::Fetch { pid: self.identity.pid, descriptor })?;
+            }
+        }
+        self.signal(Signal::SIGTERM)?;
+        self.await_end()
     }
 
     fn recognise(&mut self, pid: u32) {

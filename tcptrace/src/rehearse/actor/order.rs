@@ -48,6 +48,14 @@ pub(in crate::rehearse) enum Order {
     Close,
     /// Leave the sockets to a child of this name and exit; the child answers with its [`Hello`].
     Bequeath { heir: String },
+    /// Take the listening socket that is sent to this abstract address of a Unix socket (SCM_RIGHTS).
+    Receive { at: String },
+    /// Send the listening socket there, and keep it as well.
+    Pass { to: String },
+    /// The number of the listening socket's descriptor; answers `i32`.
+    Descriptor,
+    /// Take the socket that another process has by this descriptor (pidfd_getfd).
+    Fetch { pid: u32, descriptor: i32 },
     /// Open connections and wait until all are established; answers their local addresses.
     Connect { to: SocketAddr, count: usize },
     /// Open connections from these local ports, 0 being any, one after the other; answers how many were opened.
@@ -125,11 +133,13 @@ pub(in crate::rehearse) struct Door {
     pub(in crate::rehearse) mptcp: bool,
     /// An SMC socket: the TCP listener below it is the kernel's own.
     pub(in crate::rehearse) smc: bool,
+    /// IP_TRANSPARENT, IPV6_TRANSPARENT: a proxy that takes connections to other addresses.
+    pub(in crate::rehearse) transparent: bool,
 }
 
 impl Door {
     pub(in crate::rehearse) fn at(address: SocketAddr, backlog: i32) -> Self {
-        Self { address, backlog, reuseport: false, fastopen: 0, mptcp: false, smc: false }
+        Self { address, backlog, reuseport: false, fastopen: 0, mptcp: false, smc: false, transparent: false }
     }
 }
 
@@ -199,6 +209,8 @@ pub(in crate::rehearse) struct Bind {
     pub(in crate::rehearse) mptcp: bool,
     /// After it has forbidden itself to bind any TCP port (Landlock).
     pub(in crate::rehearse) confined: bool,
+    /// IP_TRANSPARENT, IPV6_TRANSPARENT.
+    pub(in crate::rehearse) transparent: bool,
     /// Call listen() as well, with this backlog.
     pub(in crate::rehearse) backlog: Option<i32>,
     pub(in crate::rehearse) attempts: u32,
@@ -219,6 +231,7 @@ impl Bind {
             user: None,
             mptcp: false,
             confined: false,
+            transparent: false,
             backlog: None,
             attempts: 1,
             gap_ms: 0,

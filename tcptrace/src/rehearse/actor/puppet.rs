@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, BufRead, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use serde_json::Value;
 
 use super::order::{Hello, Order, Reply};
 use super::{
-    ACTOR_SUBCOMMAND, HEIR, WORKER, bind, browser, connections::Connections, crowd, damaged, guard, redial,
-    ring, service, sockets, steering, storm, takings::Takings, web,
+    ACTOR_SUBCOMMAND, HEIR, WORKER, bind, browser, connections::Connections, crowd, damaged, guard, passing,
+    redial, ring, service, sockets, steering, storm, takings::Takings, web,
 };
 
 /// How long a connection that the stage waits for may take.
@@ -227,6 +227,19 @@ impl Puppet {
             Order::Bequeath { heir } => {
                 self.bequeath(&heir)?;
                 return Ok(None);
+            }
+            Order::Receive { at } => {
+                self.bound = Some(passing::receive(&at)?);
+                Value::Null
+            }
+            Order::Pass { to } => {
+                passing::send(self.socket()?, &to)?;
+                Value::Null
+            }
+            Order::Descriptor => self.socket()?.as_raw_fd().into(),
+            Order::Fetch { pid, descriptor } => {
+                self.bound = Some(passing::fetch(pid, descriptor)?);
+                Value::Null
             }
             Order::Connect { to, count } => {
                 for _ in 0..count {

@@ -41,9 +41,22 @@ sockopt_impl!(
 /// From linux/in.h, since 6.3; libc has no name for it.
 const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
 
+sockopt_impl!(
+    /// Take what is sent to others' addresses.
+    TransparentV6, SetOnly, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, bool
+);
+
 /// Gives a socket a range of ephemeral ports of its own; ENOPROTOOPT before 6.3.
 pub(super) fn set_own_range(socket: &impl AsFd, first: u16, last: u16) -> nix::Result<()> {
     setsockopt(socket, OwnRange, &(u32::from(last) << 16 | u32::from(first)))
+}
+
+/// Lets a socket take what is sent to others' addresses. One of both families takes both.
+pub(super) fn set_transparent(socket: &impl AsFd, address: SocketAddr) -> nix::Result<()> {
+    if address.is_ipv6() {
+        setsockopt(socket, TransparentV6, &true)?;
+    }
+    setsockopt(socket, sockopt::IpTransparent, &true)
 }
 
 /// Whether this kernel lets a socket have a range of its own.

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::{Entry, Incident, Options, Variant};
+use super::{Entry, Family, Incident, Options, Variant};
 use crate::finding::Confidence;
-use crate::rehearse::actor::{Actor, Bind, BindAttempt, Identity, Load, Order, Tally};
+use crate::rehearse::actor::{Actor, Bind, BindAttempt, Identity, Load, Order, Passage, Tally};
 use crate::rehearse::counters;
 use crate::rehearse::error::{Error, Result};
+use crate::rehearse::nft;
 use crate::rehearse::stage::{Layout, Stage};
 use crate::rehearse::truth::{Allowed, Expectation, GroundTruth, Party};
 
@@ -50,6 +51,14 @@ pub(super) const ENTRY: Entry = Entry {
             summary: "a BPF program (sk_lookup) gives connections to another port to the listener: one incident, told once",
         },
         Variant {
+            name: "transparent",
+            summary: "a TPROXY rule gives connections to another port to the listener: one incident, told once",
+        },
+        Variant {
+            name: "passed",
+            summary: "who opened the socket has sent it to another process (SCM_RIGHTS) and exited: it is about the one that accepts",
+        },
+        Variant {
             name: "tiny",
             summary: "listen(5), as Python's http.server does, and bursts: one thread that accepts at once is fast enough, the queue too short",
         },
@@ -70,6 +79,15 @@ const SLOW_CLIENTS: usize = 6;
 /// Longer than any play: the slow clients' requests must not be served by a timer.
 const DEFER_SECONDS: i32 = 60;
 
+/// What leads connections to the listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Led {
+    /// A BPF program (sk_lookup).
+    Program,
+    /// A rule of the firewall (TPROXY).
+    Rule,
+}
+
 /// What a variant differs in.
 #[derive(Debug, Clone, Copy)]
 struct Recipe {
@@ -82,8 +100,10 @@ struct Recipe {
     processes: usize,
     /// The argument of a first listen(), before the one that counts.
     first_backlog: Option<i32>,
-    /// Clients call another port, which a program steers to the listener.
-    steered: bool,
+    /// Clients call another port, from which connections are led to the listener.
+    led: Option<Led>,
+    /// The socket was made by another process, which has exited.
+    passed: bool,
     /// The queue is full for moments only: that a final ACK meets it then cannot be arranged.
     brief: bool,
     burst: usize,
@@ -117,7 +137,8 @@ impl Recipe {
             stopped: false,
             processes: 0,
             first_backlog: None,
-            steered: false,
+            led: None,
+            passed: false,
             brief: false,
             burst: 1,
             every_ms: 14,
@@ -172,7 +193,9 @@ impl Recipe {
                 allow: &[],
                 ..basic
             },
-            "steered" => Self { steered: true, allow: &[SLOW_ACCEPT, UNKNOWN_STEERING], ..basic },
+            "steered" => Self { led: Some(Led::Program), allow: &[SLOW_ACCEPT, UNKNOWN_STEERING], ..basic },
+            "transparent" => Self { led: Some(Led::Rule), allow: &[SLOW_ACCEPT, UNKNOWN_STEERING], ..basic },
+            "passed" => Self { passed: true, ..basic },
             "pre-forked" => Self { backlog: 64, worker_ms: Some(28), processes: 6, at_least: 250, ..basic },
             "shrunk" => Self { backlog: 10, first_backlog: Some(16), ..basic },
             _ => basic,
@@ -218,6 +241,7 @@ impl AcceptOverflow {
         let order = Bind {
             reuseaddr: true,
             backlog: Some(self.recipe.first_backlog.unwrap_or(self.recipe.backlog)),
+            transparent: self.recipe.led == Some(Led::Rule),
             ..Bind::to(self.options.family.any(PORT))
         };
         let attempts: Vec<BindAttempt> = server.ask(&Order::Bind(order))?;
@@ -227,8 +251,19 @@ impl AcceptOverflow {
         if self.recipe.first_backlog.is_some() {
             server.ask::<BindAttempt>(&Order::Listen { backlog: self.recipe.backlog })?;
         }
-        if self.recipe.steered {
-            server.ask::<()>(&Order::Steer { from: STEERED })?;
+        match self.recipe.led {
+            Some(Led::Program) => server.ask::<()>(&Order::Steer { from: STEERED })?,
+            Some(Led::Rule) => {
+                let ipv6 = self.options.family == Family::V6;
+                let ruled = self.stage.server().run(move || nft::intercept(STEERED, PORT, ipv6))?;
+                ruled.map_err(nft::lacking)?;
+            }
+            None => {}
+        }
+        if self.recipe.passed {
+            let mut heir = self.stage.start_server("tt-heir")?;
+            server.hand_over(&mut heir, Passage::Message)?;
+            server = heir;
         }
         match (self.recipe.worker_ms, self.recipe.processes) {
             (None, _) => {}
@@ -281,7 +316,7 @@ impl Incident for AcceptOverflow {
             None => self.open_for_business()?,
         };
         let stage = &self.stage;
-        let called = if recipe.steered { STEERED } else { PORT };
+        let called = if recipe.led.is_some() { STEERED } else { PORT };
         let to = self.options.family.call(stage, called);
         let server = self.server.insert(server);
         self.clients = vec![stage.start_client("tt-client")?, stage.start_client("tt-slow")?];

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{Entry, Incident, Options, Variant, facts, open};
-use crate::rehearse::actor::{Accepting, Actor, Door, Identity, Load, Order};
+use crate::rehearse::actor::{Accepting, Actor, Door, Identity, Load, Order, Passage};
 use crate::rehearse::counters::{self, grown};
 use crate::rehearse::error::{Error, Result};
 use crate::rehearse::stage::{Layout, Stage};
@@ -42,6 +42,10 @@ pub(super) const ENTRY: Entry = Entry {
         Variant {
             name: "inherited",
             summary: "the process that opened the socket has left it to another one and exited; that one does not accept",
+        },
+        Variant {
+            name: "fetched",
+            summary: "as inherited, but the other process has fetched the socket (pidfd_getfd) and is no child",
         },
         Variant {
             name: "worker-stopped",
@@ -80,6 +84,7 @@ enum Kind {
     GaveUp,
     AcceptorExited,
     Inherited,
+    Fetched,
     WorkerStopped,
     Smc,
 }
@@ -94,6 +99,7 @@ impl Kind {
             "gave-up" => Self::GaveUp,
             "acceptor-exited" => Self::AcceptorExited,
             "inherited" => Self::Inherited,
+            "fetched" => Self::Fetched,
             "worker-stopped" => Self::WorkerStopped,
             "smc" => Self::Smc,
             _ => Self::NotAccepting,
@@ -102,7 +108,7 @@ impl Kind {
 
     fn cause(self) -> &'static str {
         match self {
-            Self::NotAccepting | Self::Inherited | Self::Smc => "not-accepting",
+            Self::NotAccepting | Self::Inherited | Self::Fetched | Self::Smc => "not-accepting",
             Self::Busy | Self::Workers | Self::WorkerStopped => "busy",
             Self::Stopped => "process-stopped",
             Self::NotInterested => "not-interested",
@@ -114,7 +120,7 @@ impl Kind {
     /// Connections that are accepted before the stall.
     fn served(self) -> usize {
         match self {
-            Self::NotAccepting | Self::Inherited | Self::Smc => 0,
+            Self::NotAccepting | Self::Inherited | Self::Fetched | Self::Smc => 0,
             Self::Busy => 1,
             Self::Workers => WORKERS,
             Self::WorkerStopped => WORKERS + 1,
@@ -168,7 +174,7 @@ impl AcceptStall {
         })?;
         match self.kind {
             // An inherited listener is left to another process when that one is known.
-            Kind::NotAccepting | Kind::Inherited | Kind::Smc => {}
+            Kind::NotAccepting | Kind::Inherited | Kind::Fetched | Kind::Smc => {}
             // Longer than any play.
             Kind::Busy => server.ask::<()>(&Order::Accept { workers: 1, every_ms: 600_000 })?,
             Kind::Stopped => server.ask::<()>(&Order::Accept { workers: 1, every_ms: 10 })?,
@@ -214,6 +220,7 @@ impl Incident for AcceptStall {
                 format!("of its {} worker processes one is stopped, and the others are busy", WORKERS + 1)
             }
             Kind::Smc => "it is an SMC server that never accepts".to_owned(),
+            Kind::Fetched => "tt-heir fetches the socket, and never accepts; tt-proxy exits".to_owned(),
             Kind::Inherited => "it leaves the socket to tt-heir, which never accepts".to_owned(),
         };
         format!(
@@ -246,6 +253,11 @@ impl Incident for AcceptStall {
         let server = self.server.insert(server);
         if kind == Kind::Inherited {
             server.bequeath("tt-heir")?;
+        }
+        if kind == Kind::Fetched {
+            let mut heir = stage.start_server("tt-heir")?;
+            server.hand_over(&mut heir, Passage::Fetched)?;
+            *server = heir;
         }
         let client = self.client.insert(stage.start_client("tt-client")?);
 

@@ -55,7 +55,7 @@ impl NoAnswer {
         let ipv6 = options.family == Family::V6;
         let mut kinds: Vec<Kind> = match Kind::of(variant.name) {
             Some(kind) if kind.is_ipv4_only() && ipv6 => {
-                return Err(Error::NotSupported("IPv6 has no reverse-path filter".into()));
+                return Err(Error::NotSupported(format!("{} is for IPv4 only", variant.name)));
             }
             Some(kind) if kind.needs_reasons() && !gives_reasons() => {
                 return Err(Error::NotSupported(

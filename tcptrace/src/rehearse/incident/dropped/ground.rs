@@ -52,7 +52,7 @@ impl Ground {
     pub(super) fn obstruct(&mut self, kind: Kind, stage: &Stage, ipv6: bool, port: u16) -> Result<()> {
         let rule = |hook, verdict| {
             let made = move || nft::rule(Chain::nft(hook), Match::To(port), verdict);
-            stage.server().run(made)?.map_err(no_firewall)
+            stage.server().run(made)?.map_err(nft::lacking)
         };
         match kind {
             Kind::QueueUnread | Kind::QueueOut => {
@@ -61,7 +61,7 @@ impl Ground {
                 rule(hook, Verdict::Queue(0)).or_else(|_| {
                     let chain = Chain::iptables(hook, ipv6);
                     let made = move || nft::rule(chain, Match::To(port), Verdict::IptablesQueue(0));
-                    stage.server().run(made)?.map_err(no_firewall)
+                    stage.server().run(made)?.map_err(nft::lacking)
                 })
             }
             Kind::RejectReset => rule(Hook::Input, Verdict::Reset),
@@ -146,14 +146,5 @@ fn neighbour(stage: &Stage, ipv6: bool, host: u8) -> IpAddr {
             Ipv4Addr::new(a, b, c, FIRST + host).into()
         }
         IpAddr::V6(v6) => Ipv6Addr::from_bits((v6.to_bits() & !0xff) | u128::from(FIRST + host)).into(),
-    }
-}
-
-fn no_firewall(source: std::io::Error) -> Error {
-    match source.raw_os_error() {
-        Some(libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::ENOENT) => {
-            Error::NotSupported("this kernel has no nf_tables, or not that expression".into())
-        }
-        _ => Error::Io { what: "making a firewall rule in the private namespace".into(), source },
     }
 }

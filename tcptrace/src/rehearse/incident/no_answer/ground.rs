@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::kind::Kind;
 use crate::rehearse::error::{During, Error, Result};
+use crate::rehearse::ipvs;
 use crate::rehearse::netlink::{self, End, Via};
 use crate::rehearse::nft::{self, Chain, Hook, Match, Verdict};
 use crate::rehearse::stage::{ABROAD_V4, ABROAD_V6, CLIENT_LINK, Stage};
@@ -34,11 +35,15 @@ fn abroad(ipv6: bool, host: u8) -> IpAddr {
     }
 }
 
+/// An address that is routed to the loopback device, though nobody has it.
+const ASTRAY: Ipv4Addr = Ipv4Addr::new(10, 72, 0, 9);
+
 /// What the client calls.
 pub(super) fn called(kind: Kind, stage: &Stage, ipv6: bool) -> SocketAddr {
     let ip = match kind {
         Kind::Upstream => abroad(ipv6, 7),
         Kind::Blackhole => abroad(ipv6, 9),
+        Kind::RoutedToLoopback => ASTRAY.into(),
         Kind::RpFilter => DETOUR_SERVER_IP.into(),
         Kind::OtherDeviceHere if ipv6 => Ipv6Addr::LOCALHOST.into(),
         Kind::OtherDeviceHere => Ipv4Addr::LOCALHOST.into(),
@@ -59,7 +64,7 @@ pub(super) fn obstruct(kind: Kind, stage: &Stage, ipv6: bool) -> Result<()> {
     let port = kind.port();
     let rule = |far: bool, chain: Chain, packets, verdict| {
         let namespace = if far { stage.client() } else { stage.server() };
-        namespace.run(move || nft::rule(chain, packets, verdict))?.map_err(no_firewall)
+        namespace.run(move || nft::rule(chain, packets, verdict))?.map_err(nft::lacking)
     };
     let (nft, iptables) = (Chain::nft, |hook| Chain::iptables(hook, ipv6));
     match kind {
@@ -73,30 +78,38 @@ pub(super) fn obstruct(kind: Kind, stage: &Stage, ipv6: bool) -> Result<()> {
         Kind::Unreachable => rule(true, nft(Hook::Input), Match::To(port), Verdict::HostUnreachable),
         Kind::Published | Kind::PublishedGone => {
             let to = SocketAddr::new(stage.client_address(ipv6), port + PUBLISHED);
-            stage.server().run(move || nft::translate(port, to))?.map_err(no_firewall)
+            stage.server().run(move || nft::translate(port, to))?.map_err(nft::lacking)
         }
         Kind::Redirected | Kind::RedirectedGone => {
             let to = SocketAddr::new(stage.server_address(ipv6), port + PUBLISHED);
-            stage.server().run(move || nft::translate(port, to))?.map_err(no_firewall)
+            stage.server().run(move || nft::translate(port, to))?.map_err(nft::lacking)
+        }
+        Kind::Balanced | Kind::BalancedGone => {
+            let at = |ip, port| match SocketAddr::new(ip, port) {
+                SocketAddr::V4(at) => Ok(at),
+                SocketAddr::V6(_) => Err(Error::NotSupported("services are made for IPv4 only".into())),
+            };
+            let service = at(stage.server_address(ipv6), port)?;
+            let server = at(stage.client_address(ipv6), port + PUBLISHED)?;
+            stage.server().run(move || ipvs::serve(service, server))?.map_err(ipvs::lacking)
+        }
+        Kind::Transparent | Kind::TransparentGone => {
+            let ruled = stage.server().run(move || nft::intercept(port, port + PUBLISHED, ipv6))?;
+            ruled.map_err(nft::lacking)
         }
         Kind::RpFilter => detour(stage),
         Kind::OtherVrf => enter_vrf(stage, ipv6),
         Kind::NoWayBack => estrange(stage, ipv6),
+        Kind::RoutedToLoopback => {
+            let added = stage.server().run(|| netlink::add_route(ASTRAY.into(), 32, Via::Device("lo")))?;
+            added.during("the route to the loopback device")
+        }
         Kind::Blackhole => {
             let (to, prefix) = (abroad(ipv6, 9), if ipv6 { 128 } else { 32 });
             let added = stage.server().run(move || netlink::add_route(to, prefix, Via::Nowhere))?;
             added.during("the blackhole route")
         }
         _ => Ok(()),
-    }
-}
-
-fn no_firewall(source: std::io::Error) -> Error {
-    match source.raw_os_error() {
-        Some(libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::ENOENT) => {
-            Error::NotSupported("this kernel has no nf_tables".into())
-        }
-        _ => Error::Io { what: "making a firewall rule in the private namespace".into(), source },
     }
 }
 

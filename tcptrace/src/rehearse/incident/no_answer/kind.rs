@@ -34,10 +34,15 @@ pub(super) enum Kind {
     PublishedGone,
     Redirected,
     RedirectedGone,
+    Balanced,
+    BalancedGone,
+    Transparent,
+    TransparentGone,
+    RoutedToLoopback,
 }
 
 /// All of them, with their variants: the n-th is played on the n-th port.
-pub(super) const KINDS: [(Kind, Variant); 29] = [
+pub(super) const KINDS: [(Kind, Variant); 34] = [
     (Kind::ClosedPort, variant("closed-port", "nobody has ever listened on the port")),
     (Kind::ListenerExited, variant("listener-exited", "the server was ended a moment ago")),
     (Kind::WrongAddress, variant("wrong-address", "the server listens on the loopback address only")),
@@ -97,6 +102,38 @@ pub(super) const KINDS: [(Kind, Variant); 29] = [
             "the port is translated to another one of the same host, whose server was ended",
         ),
     ),
+    (
+        Kind::Balanced,
+        variant(
+            "balanced",
+            "the port is an IPVS service whose server is in another namespace, and works (IPv4)",
+        ),
+    ),
+    (
+        Kind::BalancedGone,
+        variant(
+            "balanced-gone",
+            "the port is an IPVS service whose server in another namespace was ended (IPv4)",
+        ),
+    ),
+    (
+        Kind::Transparent,
+        variant(
+            "transparent",
+            "a TPROXY rule leads the port to a transparent proxy on another port, which works",
+        ),
+    ),
+    (
+        Kind::TransparentGone,
+        variant("transparent-gone", "a TPROXY rule leads the port to a transparent proxy that was ended"),
+    ),
+    (
+        Kind::RoutedToLoopback,
+        variant(
+            "routed-to-loopback",
+            "the called address is routed to the loopback device, and is none of this host's own (IPv4)",
+        ),
+    ),
 ];
 
 const fn variant(name: &'static str, summary: &'static str) -> Variant {
@@ -126,7 +163,8 @@ impl Kind {
 
     /// Whether it exists for IPv4 only.
     pub(super) fn is_ipv4_only(self) -> bool {
-        self == Self::RpFilter
+        // A route of IPv6 to the loopback device refuses what is sent by it.
+        matches!(self, Self::RpFilter | Self::Balanced | Self::BalancedGone | Self::RoutedToLoopback)
     }
 
     /// Whether only a kernel that gives its reasons for dropping a packet can tell (from 5.17).
@@ -154,7 +192,10 @@ impl Kind {
             | Self::Published
             | Self::PublishedGone
             | Self::Redirected
-            | Self::RedirectedGone => true,
+            | Self::RedirectedGone
+            | Self::Balanced
+            | Self::BalancedGone
+            | Self::RoutedToLoopback => true,
             Self::WrongAddress
             | Self::OtherFamily
             | Self::OtherDevice
@@ -165,7 +206,9 @@ impl Kind {
             | Self::AckDrop
             | Self::RpFilter
             | Self::Checksum
-            | Self::NoWayBack => false,
+            | Self::NoWayBack
+            | Self::Transparent
+            | Self::TransparentGone => false,
         }
     }
 
@@ -180,6 +223,8 @@ impl Kind {
                 | Self::Unreachable
                 | Self::Published
                 | Self::PublishedGone
+                | Self::Balanced
+                | Self::BalancedGone
         )
     }
 
@@ -198,31 +243,52 @@ impl Kind {
                 | Self::FarClosedPort
                 | Self::PublishedGone
                 | Self::RedirectedGone
+                | Self::BalancedGone
+                | Self::TransparentGone
         )
     }
 
-    /// Whether it works only by a translation, for which the kernel tracks every connection of the namespace: it is not played
-    /// beside the others.
+    /// Whether it works only by a translation, for which the kernel tracks every connection of the namespace, or by what leads
+    /// connections elsewhere without one (IPVS, TPROXY): it is not played beside the others.
     pub(super) fn is_translated(self) -> bool {
-        matches!(self, Self::Published | Self::PublishedGone | Self::Redirected | Self::RedirectedGone)
+        matches!(
+            self,
+            Self::Published
+                | Self::PublishedGone
+                | Self::Redirected
+                | Self::RedirectedGone
+                | Self::Balanced
+                | Self::BalancedGone
+                | Self::Transparent
+                | Self::TransparentGone
+        )
     }
 
     /// Whether the connects succeed: the only server that is to serve.
     pub(super) fn works(self) -> bool {
-        matches!(self, Self::Published | Self::Redirected)
+        matches!(self, Self::Published | Self::Redirected | Self::Balanced | Self::Transparent)
     }
 
     /// Whether its server is ended before anybody calls.
     pub(super) fn loses_its_server(self) -> bool {
-        matches!(self, Self::ListenerExited | Self::PublishedGone | Self::RedirectedGone)
+        matches!(
+            self,
+            Self::ListenerExited
+                | Self::PublishedGone
+                | Self::RedirectedGone
+                | Self::BalancedGone
+                | Self::TransparentGone
+        )
     }
 
     /// What `tcptrace why` must answer.
     pub(super) fn verdict(self) -> &'static str {
         match self {
-            Self::ClosedPort | Self::FarClosedPort | Self::PublishedGone => "no-listener",
-            Self::Published | Self::Redirected => "answers",
-            Self::ListenerExited | Self::RedirectedGone => "listener-exited",
+            Self::ClosedPort | Self::FarClosedPort | Self::PublishedGone | Self::BalancedGone => {
+                "no-listener"
+            }
+            Self::Published | Self::Redirected | Self::Balanced | Self::Transparent => "answers",
+            Self::ListenerExited | Self::RedirectedGone | Self::TransparentGone => "listener-exited",
             Self::WrongAddress => "wrong-address",
             Self::OtherFamily => "other-family",
             Self::OtherDevice | Self::OtherDeviceHere | Self::OtherVrf => "other-device",
@@ -242,7 +308,7 @@ impl Kind {
             Self::SynQueue => "syn-queue-full",
             Self::AcceptQueue => "accept-queue-overflow",
             Self::Stopped => "process-stopped",
-            Self::Upstream => "no-answer",
+            Self::Upstream | Self::RoutedToLoopback => "no-answer",
         }
     }
 }

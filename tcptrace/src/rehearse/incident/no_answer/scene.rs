@@ -1,6 +1,7 @@
 //! One server that does not answer, and the client that calls it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -65,7 +66,11 @@ impl Scene {
         let other: IpAddr =
             if self.ipv6() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         match self.kind {
-            Kind::ClosedPort | Kind::Upstream | Kind::FarClosedPort | Kind::Blackhole => None,
+            Kind::ClosedPort
+            | Kind::Upstream
+            | Kind::FarClosedPort
+            | Kind::Blackhole
+            | Kind::RoutedToLoopback => None,
             Kind::WrongAddress => Some(SocketAddr::new(loopback, port)),
             Kind::OtherFamily => Some(SocketAddr::new(other, port)),
             kind if kind.is_translated() => Some(self.family.any(port + ground::PUBLISHED)),
@@ -93,7 +98,8 @@ impl Scene {
             Kind::SynQueue | Kind::AcceptQueue => SMALL_BACKLOG,
             _ => BACKLOG,
         };
-        let door = Door::at(address, backlog);
+        let transparent = matches!(self.kind, Kind::Transparent | Kind::TransparentGone);
+        let door = Door { transparent, ..Door::at(address, backlog) };
         let mut server = if self.kind.server_is_far() {
             let mut server = stage.start_client("tt-server")?;
             server.ask::<()>(&Order::Open(door))?;
@@ -114,9 +120,15 @@ impl Scene {
 
     /// What makes the connects fail, once everything stands.
     pub(super) fn obstruct(&mut self, stage: &Stage) -> Result<()> {
-        if matches!(self.kind, Kind::PublishedGone | Kind::FarClosedPort) {
+        if matches!(self.kind, Kind::PublishedGone | Kind::BalancedGone | Kind::FarClosedPort) {
             // A namespace in which no process is left is found by no one.
             self.crowd = Some(stage.start_client("tt-neighbour")?);
+        }
+        if self.kind == Kind::TransparentGone {
+            // Likewise: the rule is in the namespace that the client is not in.
+            self.crowd = Some(stage.start_server("tt-neighbour")?);
+            // No SYN ever names its port: where listeners are only polled, one of a moment is not seen at all.
+            stage.cancel().sleep(Duration::from_millis(2500))?;
         }
         if let (true, Some(server)) = (self.kind.loses_its_server(), &mut self.server) {
             server.signal(Signal::SIGTERM)?;
@@ -268,7 +280,9 @@ impl Scene {
                 let needs = Some(observation::NO_WAY_BACK);
                 (vec![Expectation { needs, ..dropped("no-route") }], vec![])
             }
-            Kind::Published | Kind::Redirected => (vec![], vec![]),
+            Kind::Published | Kind::Redirected | Kind::Balanced | Kind::Transparent => (vec![], vec![]),
+            // Without a socket to lead to, the rule does nothing.
+            Kind::TransparentGone => (vec![Expectation { holder: None, ..absent("never-listened") }], vec![]),
             // The SYNs arrive where they are led to.
             Kind::RedirectedGone => {
                 let end = SocketAddr::new(called.ip(), called.port() + ground::PUBLISHED);
@@ -277,7 +291,7 @@ impl Scene {
             }
             Kind::Reject => (vec![of_client("connect-refused", "reject")], vec![]),
             // The RST comes from another namespace.
-            Kind::FarClosedPort | Kind::PublishedGone => {
+            Kind::FarClosedPort | Kind::PublishedGone | Kind::BalancedGone => {
                 (vec![of_client("connect-refused", "no-listener")], vec![])
             }
             Kind::Blackhole => {
@@ -301,7 +315,11 @@ impl Scene {
                 vec![QUEUE],
             ),
             Kind::Stopped => (vec![at_server("accept-stall", "process-stopped")], vec![]),
-            Kind::Unreachable | Kind::Upstream => (vec![of_client("syn-unanswered", "no-answer")], vec![]),
+            // Those that are routed to the loopback device come as far as TCP, which has no socket for them and sends no RST, as their
+            // route is not a local one.
+            Kind::Unreachable | Kind::Upstream | Kind::RoutedToLoopback => {
+                (vec![of_client("syn-unanswered", "no-answer")], vec![])
+            }
         }
     }
 }
