@@ -53,7 +53,6 @@ impl From<&Observation> for ObservationLine {
             status: of.status.name(),
             via: of.via.clone(),
             reason: of.reason.clone(),
-            observations: of.observations.clone(),
         }
     }
 }
@@ -234,6 +233,7 @@ impl From<&Reconciliation> for ReconciliationLine {
             observed: of.observed,
             status: of.status,
             reason: of.reason.clone(),
+            observations: of.observations.clone(),
         }
     }
 }
