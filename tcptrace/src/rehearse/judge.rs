@@ -244,10 +244,14 @@ fn told_wrong(role: &str, truth: &Party, said: Option<&Value>, unknown: Unknown)
     let container =
         truth.container.as_deref().map(|container| container.split_once(':').unwrap_or(("", container)));
     let address = truth.address.filter(|_| said.get("address").is_some());
+    // Who listens on any address may not be known yet, where one of its addresses is: the number is the same.
+    let is_one_of_them = unknown == Unknown::IsFine
+        && said.get("kind").and_then(Value::as_str).is_some_and(|kind| kind != truth.kind);
+    let ip = address.map(|at| at.ip()).filter(|ip| !(is_one_of_them && ip.is_unspecified()));
     let facts = [
         ("pid", "/process/pid", truth.pid.map(Value::from)),
         ("comm", "/process/comm", truth.comm.as_deref().map(Value::from)),
-        ("address", "/address", address.map(|at| at.ip().to_string().into())),
+        ("address", "/address", ip.map(|ip| ip.to_string().into())),
         ("port", "/port", address.map(|at| at.port().into())),
         ("remote address", "/remote/address", truth.remote.map(|at| at.ip().to_string().into())),
         ("remote port", "/remote/port", truth.remote.map(|at| at.port().into())),
@@ -461,6 +465,15 @@ mod tests {
         assert_eq!(counted(&[held_by(9.into()), held_by(8.into())]), 1);
         assert_eq!(counted(&[held_by(Value::Null), held_by(8.into())]), 0);
         assert_eq!(counted(&[held_by(9.into()), held_by(10.into())]), 1);
+        // One of the addresses that the port is taken at, while it is not known who took it.
+        let at = |kind: &str, address: &str, port: u16| {
+            let mut claim = with("ephemeral-grab", "certain");
+            claim["subject"] = json!({"kind": kind, "address": address, "port": port});
+            claim
+        };
+        assert_eq!(counted(&[at("destination", "10.77.0.1", 35010)]), 0);
+        assert_eq!(counted(&[at("destination", "10.77.0.1", 35011)]), 1);
+        assert_eq!(counted(&[at("port", "10.77.0.1", 35010)]), 1);
         let allowed = json!({"id": 2, "code": "port-grab-risk", "cause": "x", "confidence": "certain"});
         let unheard = json!({"id": 2, "code": "slow-accept", "cause": "x", "confidence": "certain"});
         assert_eq!((counted(&[allowed]), counted(&[unheard])), (0, 1));
