@@ -54,7 +54,7 @@ fn recordings_of_every_incident_are_told_as_before() -> Result<()> {
     for path in fixtures()? {
         let (metadata, events) = events(&path)?;
         ensure!(events.iter().any(|event| matches!(event.kind, Kind::End)), "{} has no end", path.display());
-        let now = text(&metadata, &Condition::default(), &report(&events), &TimeZone::UTC, 100);
+        let now = text(&metadata, &Condition::default(), &report(&events), &TimeZone::UTC, 100).to_string();
         let golden = path.with_extension("txt");
         if bless {
             fs::write(&golden, &now)?;

@@ -6,6 +6,7 @@ mod binary;
 mod dist;
 mod ebpf;
 mod fuzz;
+mod pages;
 mod paths;
 mod readers;
 mod servers;
@@ -14,6 +15,7 @@ mod software;
 mod term;
 mod test;
 mod tool;
+mod tour;
 mod vm;
 
 use std::process::ExitCode;
@@ -69,6 +71,10 @@ enum Command {
     BenchWhoMember(bench::who::MemberArgs),
     /// Gives changed recordings, records, BTF and the like to whatever reads them: none may panic, take long, or need much memory.
     Fuzz(fuzz::Args),
+    /// Draws the pictures of docs/tour.md anew, or checks that they are of today's screens.
+    Tour(tour::Args),
+    /// Looks at the pages of `report --html` in Chromium: accessible (axe) light, dark and on a phone; with pictures, if asked for.
+    Pages(pages::Args),
     /// Boots a Debian kernel in QEMU and runs a command in it, as if it were a local one.
     Vm(vm::cli::Args),
     /// The guest's end of `vm`: runs the jobs it finds and reports them. Nothing for people.
@@ -111,6 +117,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::BenchWho(args) => return bench::who::run(&args),
         Command::BenchWhoMember(args) => bench::who::member(&args)?,
         Command::Fuzz(args) => return fuzz::run(&args),
+        Command::Tour(args) => tour::run(&args)?,
+        Command::Pages(args) => pages::run(&args)?,
         Command::Vm(args) => return vm::cli::run(&args),
         Command::GuestAgent => vm::agent::main()?,
         Command::GuestLoad(args) => bench::guest::main(&args)?,

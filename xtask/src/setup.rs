@@ -29,10 +29,10 @@ pub(crate) struct Args {
 }
 
 /// Something a program here must be able to do, and the Debian packages that bring it.
-struct Need {
-    what: &'static str,
-    packages: &'static [&'static str],
-    is_met: fn() -> bool,
+pub(crate) struct Need {
+    pub(crate) what: &'static str,
+    pub(crate) packages: &'static [&'static str],
+    pub(crate) is_met: fn() -> bool,
 }
 
 const EBPF_NEEDS: [Need; 1] = [Need {
@@ -140,7 +140,8 @@ fn kernels(arch: Arch, wanted: &[Series], refresh: bool) -> Result<()> {
     Ok(())
 }
 
-fn install(needs: &[&Need]) -> Result<()> {
+/// Installs what is missing, where that can be done.
+pub(crate) fn install(needs: &[&Need]) -> Result<()> {
     let unmet: Vec<&Need> = needs.iter().copied().filter(|need| !(need.is_met)()).collect();
     if unmet.is_empty() {
         return Ok(());

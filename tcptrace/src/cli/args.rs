@@ -655,8 +655,8 @@ pub struct CheckArgs {
     /// Ports of servers that are still to be started, as 35000-36000,40000: checked like those that listen now
     #[arg(long, value_name = "PORTS")]
     pub servers: Option<PortSet>,
-    /// Leave out this kind of risk (several times for several)
-    #[arg(long, value_name = "CODE")]
+    /// Leave out these kinds of risk
+    #[arg(long, value_name = "CODE", value_delimiter = ',')]
     pub ignore: Vec<String>,
 }
 

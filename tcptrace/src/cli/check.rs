@@ -11,7 +11,7 @@ use crate::{
     check::{Plan, RULES, Risk, risks},
     event::Timestamp,
     output::json::{Missing, RiskLine, SummaryLine},
-    output::{ended, escape, go_on, stdout_json, stdout_lines},
+    output::{Meaning, columns, ended, escape, go_on, labelled, remedies, stdout_json, stdout_lines, wrap},
     stock::{Gap, Namespace, Scope, Survey, Wanted},
 };
 
@@ -60,18 +60,16 @@ fn json(survey: &Survey, found: &[(&Namespace, Risk)]) -> io::Result<()> {
 }
 
 fn text(survey: &Survey, found: &[(&Namespace, Risk)]) -> io::Result<()> {
-    let mut out = stdout_lines();
+    let (mut out, width) = (stdout_lines(), columns());
     for (namespace, risk) in found {
         let place = if namespace.is_own { String::new() } else { format!("in namespace {namespace}: ") };
         let severity = risk.severity.name().to_uppercase();
-        out.say(format_args!("{severity} {}  {}", risk.code, escape(&format!("{place}{}", risk.title))))?;
-        out.say(format_args!("  why    {}", escape(&risk.why)))?;
-        for (index, remedy) in risk.remedy.iter().enumerate() {
-            out.say(format_args!("  {}     {}", if index == 0 { "do" } else { "  " }, escape(&remedy.text)))?;
-            if let Some(command) = &remedy.command {
-                out.say(format_args!("           {}", escape(command)))?;
-            }
+        let headline = format!("{severity} {}  {}", risk.code, escape(&format!("{place}{}", risk.title)));
+        for line in wrap(&headline, "", "    ", width) {
+            go_on(out.marked(Meaning::from(risk.severity), &line))?;
         }
+        go_on(out.rows(&labelled("why", [risk.why.clone()], width)))?;
+        go_on(out.rows(&remedies(&risk.remedy.iter().collect::<Vec<_>>(), width)))?;
     }
     if found.iter().any(|(_, risk)| risk.remedy.iter().any(|remedy| remedy.command.is_some())) {
         out.say(format_args!(

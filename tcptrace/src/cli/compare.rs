@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{
     output::json::ComparisonLine,
-    output::{ended, escape, go_on, stdout_json, stdout_lines},
+    output::{Meaning, ended, go_on, stdout_json, stdout_lines},
     record::Condition,
-    report::Comparison,
+    report::{Comparison, Sheet},
 };
 
 pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
@@ -37,22 +37,24 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
         go_on(out.write(after.to, &line.into())).and_then(|()| go_on(out.flush()))
     } else {
         let mut out = stdout_lines();
-        let text = marks(&of_before, &of_after) + &comparison.text(&worse);
-        go_on(out.text(&text)).and_then(|()| go_on(out.flush()))
+        let marks = marks(&of_before, &of_after);
+        let text = comparison.text(&worse);
+        go_on(out.rows(marks.rows().iter().chain(text.rows()))).and_then(|()| go_on(out.flush()))
     };
     ended(written).map_err(|error| trace::cannot_write(&error))?;
     Ok(if worse.is_empty() { Exit::Done } else { Exit::Found })
 }
 
 /// What is wrong with the two recordings, a line each.
-fn marks(before: &Condition, after: &Condition) -> String {
-    let mut out = String::new();
+fn marks(before: &Condition, after: &Condition) -> Sheet {
+    let mut out = Sheet::default();
     for (name, condition) in [("before", before), ("after", after)] {
         if let Some(shortage) = condition.shortage() {
-            out.push_str(&format!("! THE RECORDING {} IS NOT COMPLETE: {shortage}\n", name.to_uppercase()));
+            let which = name.to_uppercase();
+            out.marked(Meaning::Warning, format_args!("! THE RECORDING {which} IS NOT COMPLETE: {shortage}"));
         }
         for mark in &condition.marks {
-            out.push_str(&format!("! {name}: {}\n", escape(&mark.to_string())));
+            out.marked(Meaning::Warning, format_args!("! {name}: {mark}"));
         }
     }
     out

@@ -12,7 +12,7 @@ use crate::{
     finding::Finding,
     live::{Live, drive::drive},
     output::{
-        Selection, ended, go_on,
+        Meaning, Selection, ended, go_on,
         json::{ListenerLine, Missing, SummaryLine},
         listeners::lines,
         stdout_json, stdout_lines, stdout_output, terminal_width,
@@ -21,6 +21,7 @@ use crate::{
 };
 
 pub(super) fn run(args: &ListenersArgs) -> Result<Exit, Failure> {
+    super::selection::are_there(&args.pid)?;
     let netns = super::netns::find_all(&args.netns)?;
     let ports = union(&args.port);
     let mut traced = None;
@@ -150,8 +151,13 @@ fn show(
     if !only.is_empty() {
         out.say(format_args!("only {}", only.join(" ")))?;
     }
-    for line in lines(&listeners, all, stock.namespaces, &stock.missing, width()) {
-        go_on(out.line(&line))?;
+    let text = lines(&listeners, all, stock.namespaces, &stock.missing, width());
+    let (head, rest) = text.split_at(usize::from(!listeners.is_empty()).min(text.len()));
+    for line in head {
+        go_on(out.marked(Meaning::Label, line))?;
+    }
+    for line in rest {
+        go_on(out.line(line))?;
     }
     if !findings.is_empty() {
         go_on(out.line(""))?;

@@ -30,7 +30,7 @@ use crate::{
         self, Live,
         drive::{Ending, drive},
     },
-    output::{Lines, Selection},
+    output::{Lines, Screen, Selection},
     record::{Metadata, Plan, Recorded, Recorder, part_path, write_failure},
 };
 
@@ -38,7 +38,7 @@ use crate::{
 const SETTLE: Duration = Duration::from_millis(1200);
 
 pub(super) fn run(args: &RecordArgs) -> Result<Exit, Failure> {
-    selection::are_there(&args.parties)?;
+    selection::are_there(&args.parties.pid)?;
     let mut filters = trace::Filters::of(&args.filter.port, &args.filter.netns)?;
     filters.words.extend(selection::of_parties(&args.parties).words());
     let options = trace::options(&args.trace, trace::streams(args.all, args.syns), filters);
@@ -205,7 +205,8 @@ async fn record(
     let Some(status) = status else { return Ok(Exit::Done) };
     // The command's own output is on stdout.
     let report = report::of_file(&files_of(args, &recorded))?;
-    let _unread = Lines::new(io::stderr().lock(), false).text(&format!("\n{report}"));
+    let mut err = Lines::new(io::stderr().lock(), Screen::of_stderr().colour);
+    let _unread = err.line("").and_then(|_gone| err.rows(report.rows()));
     let status = status.map_err(|error| Failure::new(Exit::NotSupported, format!("the command: {error}")))?;
     Ok(Exit::Command(exit_code(status)))
 }

@@ -17,7 +17,7 @@ use crate::{
     output::json::{across_lines, report_lines},
     output::{columns, ended, go_on, stdout_json, stdout_lines, zone},
     record::{self, Condition, Metadata, Tape},
-    report::{Across, Digest, PortQuestion, Report, across_text, html, join, markdown, text},
+    report::{Across, Digest, PortQuestion, Report, Sheet, across_text, html, join, markdown, text},
 };
 
 /// A recording that has been read.
@@ -85,7 +85,7 @@ fn print_text(read: &[Read], across: &Across, zone: &TimeZone) -> io::Result<()>
         if number > 0 {
             go_on(out.line(""))?;
         }
-        go_on(out.text(&part))?;
+        go_on(out.rows(part.rows()))?;
     }
     go_on(out.flush())
 }
@@ -103,7 +103,7 @@ pub(super) fn only(files: &[PathBuf]) -> Result<(Report, Condition), Failure> {
 }
 
 /// The text of a report on one recording, for the end of `record -- CMD`.
-pub(super) fn of_file(files: &[PathBuf]) -> Result<String, Failure> {
+pub(super) fn of_file(files: &[PathBuf]) -> Result<Sheet, Failure> {
     let read = digest(tape::only(files)?, (None, None), None, false)?;
     Ok(text(&read.metadata, &read.condition, &read.report, &zone::local(), columns()))
 }

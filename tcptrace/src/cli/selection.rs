@@ -30,8 +30,8 @@ pub(super) fn of_parties(args: &PartyArgs) -> Selection {
 }
 
 /// Refuses processes that there are none of: of a live trace, nothing would ever be about them.
-pub(super) fn are_there(args: &PartyArgs) -> Result<(), Failure> {
-    match args.pid.iter().find(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()) {
+pub(super) fn are_there(pids: &[u32]) -> Result<(), Failure> {
+    match pids.iter().find(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()) {
         Some(pid) => Err(Failure::new(Exit::Usage, format!("--pid {pid}: there is no such process"))),
         None => Ok(()),
     }

@@ -20,7 +20,7 @@ pub(super) fn run(args: &TopArgs) -> Result<Exit, Failure> {
 }
 
 fn live(args: &TopArgs) -> Result<Exit, Failure> {
-    selection::are_there(&args.selection.parties)?;
+    selection::are_there(&args.selection.parties.pid)?;
     let selection = selection::of(&args.selection)?;
     let filters = trace::Filters::of(&args.filter.port, &args.filter.netns)?;
     // What the trace leaves out is said with the coverage; the rest can be changed on the screen.

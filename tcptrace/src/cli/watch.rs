@@ -42,7 +42,7 @@ pub(super) fn live_or_recorded(args: &WatchFilesArgs) -> Result<Exit, Failure> {
 }
 
 pub(super) fn run(args: &WatchArgs) -> Result<Exit, Failure> {
-    selection::are_there(&args.selection.parties)?;
+    selection::are_there(&args.selection.parties.pid)?;
     let selection = selection::of(&args.selection)?;
     let filters = trace::Filters::of(&args.filter.port, &args.filter.netns)?;
     let mut output = stdout_output("watch", args.output.json, args.output.counters);

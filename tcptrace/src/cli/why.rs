@@ -214,8 +214,6 @@ fn show(args: &WhyArgs, facts: &Facts, answers: &[Answer], decisive: Option<&Ans
     }
     let mut out = stdout_lines();
     // Whoever pastes it has a narrow window.
-    for line in lines(facts, answers, decisive, Some(terminal_width().unwrap_or(120))) {
-        go_on(out.line(&line))?;
-    }
+    go_on(out.rows(&lines(facts, answers, decisive, Some(terminal_width().unwrap_or(120)))))?;
     go_on(out.flush())
 }

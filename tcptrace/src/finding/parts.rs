@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::commands::{CommandLine, CommandPlace};
-use super::{Evidence, ExplainedBy, Party};
+use super::{Evidence, ExplainedBy, Party, words};
 use crate::command::{Inside, Standpoint};
 use crate::correlate::Correlator;
 use crate::event::Timestamp;
@@ -48,6 +48,16 @@ impl Finding {
         for party in std::iter::once(&mut self.subject).chain(self.evidence.parties_mut()) {
             party.netns_name = party.netns.and_then(|netns| world.netns_name(netns)).map(str::to_owned);
         }
+    }
+
+    /// Where it is, if that is not the host's own place, whose network namespace is `home`: `docker:4c01db0b339c, netns blue (4026532943)`.
+    pub(crate) fn place(&self, home: Option<u32>) -> Option<String> {
+        let subject = &self.subject;
+        let container = subject.process.as_ref().and_then(|process| process.container.clone());
+        let elsewhere = subject.netns.filter(|netns| home.is_some_and(|home| home != *netns));
+        let netns = elsewhere.map(|number| words::netns(number, subject.netns_name.as_deref()));
+        let places: Vec<String> = container.into_iter().chain(netns).collect();
+        (!places.is_empty()).then(|| places.join(", "))
     }
 
     /// Its subject for a headline: `delegated[6039] 0.0.0.0:1080`; for a port the sentence itself, which names everybody.

@@ -29,6 +29,11 @@ pub(crate) fn span(duration: Duration) -> String {
     }
 }
 
+/// A network namespace by its name, where it has one, and its number: `netns blue (4026532943)`, `netns 4026532943`.
+pub(crate) fn netns(number: u32, name: Option<&str>) -> String {
+    name.map_or_else(|| format!("netns {number}"), |name| format!("netns {name} ({number})"))
+}
+
 /// The name of an errno: `EHOSTUNREACH`.
 pub(crate) fn errno_name(errno: u32) -> String {
     let raw = i32::try_from(errno).unwrap_or(0);
@@ -50,5 +55,6 @@ mod tests {
         assert_eq!(span(Duration::from_millis(3120)), "3.1 s");
         assert_eq!(span(Duration::from_millis(250)), "250 ms");
         assert_eq!(span(Duration::from_secs(720)), "12 min");
+        assert_eq!([netns(7, None), netns(7, Some("blue"))], ["netns 7", "netns blue (7)"]);
     }
 }

@@ -207,7 +207,7 @@ fn report(bytes: &[u8]) {
     let marks = reader.damage().iter().map(|damage| Mark::new(Some(path), damage)).collect();
     let (condition, report) = (Condition { marks }, digest.finish());
     assert_harmless(&condition.shortage().unwrap_or_default());
-    assert_harmless(&text(reader.metadata(), &condition, &report, &TimeZone::UTC, 100));
+    assert_harmless(&text(reader.metadata(), &condition, &report, &TimeZone::UTC, 100).to_string());
     let mut lines = JsonWriter::new(Vec::new(), &reader.metadata().host, "report");
     for (time, line) in report_lines(reader.metadata(), &condition, &report) {
         let _written = lines.write(time, &line);

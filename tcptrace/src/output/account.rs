@@ -17,9 +17,9 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Without colours.
-    pub(crate) fn line(&self) -> String {
-        format!("{}{}", self.lead, self.text)
+    /// A whole line that means this.
+    pub(crate) fn of(meaning: Option<Meaning>, text: String) -> Self {
+        Self { lead: String::new(), text, meaning }
     }
 }
 
@@ -28,13 +28,13 @@ const INDENT: &str = "         ";
 const COMMAND: &str = "           ";
 
 /// A finding in words for a report: `width` columns wide but for commands, which are to be copied and stay whole.
-pub fn account(finding: &Finding, width: usize) -> Vec<String> {
+pub(crate) fn account(finding: &Finding, width: usize) -> Vec<Row> {
     let mut rows = numbers(finding, width);
     rows.extend(cause(finding, width));
     rows.extend(remedies(&finding.remedy.iter().collect::<Vec<_>>(), width));
     let related = finding.explained_by.as_ref().map(|by| format!("{}: {}", by.code, by.headline));
     rows.extend(labelled("see", related.into_iter().chain([page(finding)]), width));
-    rows.iter().map(Row::line).collect()
+    rows
 }
 
 /// How to read on about a kind of finding.

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 
+use super::account::Row;
 use super::escape::escape;
 use super::meaning::Meaning;
 use super::sink::{LineSink, Written};
@@ -48,6 +49,27 @@ impl<W: Write> Lines<W> {
     pub fn text(&mut self, text: &str) -> Written {
         for line in text.lines() {
             if self.line(line)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// One line, all of it in the colour of its meaning.
+    ///
+    /// # Errors
+    /// When it cannot be written; a reader that has gone is none.
+    pub(crate) fn marked(&mut self, meaning: Meaning, text: &str) -> Written {
+        self.parts(&[(Some(meaning), text)])
+    }
+
+    /// Lines with their leads, which are labels.
+    ///
+    /// # Errors
+    /// When they cannot be written; a reader that has gone is none.
+    pub(crate) fn rows<'a>(&mut self, rows: impl IntoIterator<Item = &'a Row>) -> Written {
+        for row in rows {
+            if self.parts(&[(Some(Meaning::Label), &row.lead), (row.meaning, &row.text)])?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }

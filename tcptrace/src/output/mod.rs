@@ -20,8 +20,7 @@ pub mod why;
 mod wrap;
 pub mod zone;
 
-pub use account::account;
-pub(crate) use account::{Row, labelled, numbers, remedies};
+pub(crate) use account::{Row, account, labelled, numbers, remedies};
 pub(crate) use course::{Cause, Changes, Course, Tale};
 pub use escape::escape;
 pub(crate) use escape::is_harmful;

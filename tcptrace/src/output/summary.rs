@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use crate::correlate::{Reconciliation, ReconciliationStatus};
 use crate::event::{Event, PlaceFilter, Timestamp};
-use crate::finding::{Engine, Finding, words::count};
+use crate::finding::{
+    Engine, Finding,
+    words::{count, netns},
+};
 
 use super::Selection;
 use super::json::{CoverageLine, Missing};
@@ -79,8 +82,9 @@ fn row_in_words(row: &Reconciliation) -> String {
     let observed =
         row.observed.map_or_else(|| "not observable".to_owned(), |count| format!("observed {count}"));
     let reason = row.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
-    let (counter, kernel, netns) = (row.counter, row.kernel, row.netns);
-    format!("  {counter} +{kernel} in netns {netns}, {observed}: {}{reason}", row.status.name())
+    let (counter, kernel) = (row.counter, row.kernel);
+    let netns = netns(row.netns, row.netns_name.as_deref());
+    format!("  {counter} +{kernel} in {netns}, {observed}: {}{reason}", row.status.name())
 }
 
 impl Summary {

@@ -469,14 +469,8 @@ impl<W: Write> TextWriter<W> {
 
     /// Where a finding is, if that is not the host's own place: ` in docker:4c01db0b339c, netns 4026532943`.
     fn place(&self, finding: &Finding) -> String {
-        let subject = &finding.subject;
-        let container = subject.process.as_ref().and_then(|process| process.container.as_deref());
         let host = self.coverage.as_ref().and_then(|coverage| coverage.host_netns.or(coverage.own_netns));
-        let home = self.home.or(host);
-        let elsewhere = subject.netns.filter(|netns| home.is_some_and(|home| home != *netns));
-        let netns = elsewhere.map(|netns| format!("netns {netns}"));
-        let places: Vec<String> = container.map(str::to_owned).into_iter().chain(netns).collect();
-        if places.is_empty() { String::new() } else { format!(" in {}", places.join(", ")) }
+        finding.place(self.home.or(host)).map(|place| format!(" in {place}")).unwrap_or_default()
     }
 
     /// A text that may hold anything, which continues further in.
@@ -491,13 +485,7 @@ impl<W: Write> TextWriter<W> {
     }
 
     fn rows(&mut self, rows: &[Row]) -> Written {
-        for row in rows {
-            let parts = [(Some(Meaning::Label), row.lead.as_str()), (row.meaning, row.text.as_str())];
-            if self.to.parts(&parts)?.is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-        }
-        GO_ON
+        self.to.rows(rows)
     }
 
     /// What comes now comes below what is there.

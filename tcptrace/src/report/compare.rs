@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::event::Distribution;
+use crate::output::Meaning;
 
 use super::sheet::Sheet;
 use super::{ListenerReport, Report, Verdict};
@@ -168,24 +169,27 @@ impl Comparison {
     }
 
     /// For people; `worse` as [`Self::worse`] gives it.
-    pub fn text(&self, worse: &[String]) -> String {
+    pub fn text(&self, worse: &[String]) -> Sheet {
         let mut out = Sheet::default();
         out.line(format_args!("before {:.1} s, after {:.1} s", self.before_s, self.after_s));
-        for (word, findings) in [("APPEARED", &self.appeared), ("WENT", &self.went), ("STAYED", &self.stayed)]
-        {
+        for (word, meaning, findings) in [
+            ("APPEARED", Meaning::Critical, &self.appeared),
+            ("WENT", Meaning::Good, &self.went),
+            ("STAYED", Meaning::Warning, &self.stayed),
+        ] {
             for finding in findings {
-                out.line(format_args!("{word:9} {finding}"));
+                out.marked(meaning, format_args!("{word:9} {finding}"));
             }
         }
         self.listeners.iter().for_each(|of| of.text(&mut out));
         out.gap();
         if worse.is_empty() {
-            out.line(format_args!("nothing is worse beyond the threshold"));
+            out.marked(Meaning::Good, format_args!("nothing is worse beyond the threshold"));
         }
         for line in worse {
-            out.line(format_args!("WORSE     {line}"));
+            out.marked(Meaning::Critical, format_args!("WORSE     {line}"));
         }
-        out.into_text()
+        out
     }
 }
 
@@ -270,7 +274,7 @@ impl ListenerChange {
             Present::After => " (only after)",
         };
         out.gap();
-        out.line(format_args!("{}{who}{only}", self.address));
+        out.marked(Meaning::Label, format_args!("{}{who}{only}", self.address));
         let mut line = |name: &str, pair: Pair, digits: usize| {
             let Pair { before, after } = pair;
             let change = match (before > 0.0, after > 0.0) {

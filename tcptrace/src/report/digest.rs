@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config;
-use crate::event::{Coverage, Event, Kind, LossPlace, Lost, ObservationStatus, Timestamp};
-use crate::finding::Engine;
+use crate::event::{Coverage, Event, Kind, LossPlace, Lost, ObservationStatus, Timestamp, observation};
+use crate::finding::{Engine, Finding};
 use crate::output::Summary;
 
 use super::across::Handshakes;
@@ -42,6 +42,8 @@ pub struct Report {
     pub networks: Vec<NetworkReport>,
     /// Who had the port that was asked for.
     pub holdings: Option<(PortQuestion, Vec<Holding>)>,
+    /// The host's own network namespace, as far as it is known.
+    pub home: Option<u32>,
     /// Names of namespaces, by their inode numbers.
     pub netns_names: BTreeMap<u32, String>,
     /// What is not observed.
@@ -54,6 +56,16 @@ pub struct Report {
     pub summary: Summary,
     /// What can be put together with other recordings.
     pub handshakes: Handshakes,
+}
+
+impl Report {
+    /// A finding's sentence, and where it is if that is not the host's own place.
+    pub(super) fn headline(&self, finding: &Finding) -> String {
+        match finding.place(self.home) {
+            Some(place) => format!("{}, in {place}", finding.title),
+            None => finding.title.clone(),
+        }
+    }
 }
 
 /// Something that was not observed, or not every time.
@@ -99,6 +111,7 @@ pub struct Digest {
     networks: Networks,
     question: Option<PortQuestion>,
     holders: Option<Holders>,
+    home: Option<u32>,
     gaps: Vec<Gap>,
     losses: Vec<LostEvents>,
     losses_untold: u64,
@@ -122,6 +135,7 @@ impl Digest {
             networks: Networks::default(),
             question,
             holders: question.map(Holders::new),
+            home: None,
             gaps: Vec::new(),
             losses: Vec::new(),
             losses_untold: 0,
@@ -182,6 +196,7 @@ impl Digest {
     }
 
     fn covered(&mut self, time: Timestamp, coverage: &Coverage) {
+        self.home = coverage.host_netns.or(coverage.own_netns);
         self.gaps = coverage
             .observations
             .iter()
@@ -226,7 +241,7 @@ impl Digest {
         let uses_untold = self.port_uses.untold;
         let (uses, port_spaces) = self.port_uses.finish();
         let (users, destinations, ports_untold) = self.ports.finish(&uses, world.processes());
-        let (networks, networks_untold) = self.networks.finish();
+        let (networks, networks_untold) = self.networks.finish(world.observes(observation::REQUEST_END));
         let left_out = [
             ("findings", findings_untold),
             ("listener samples", listeners_untold),
@@ -245,6 +260,7 @@ impl Digest {
             destinations,
             networks,
             holdings: self.question.zip(self.holders.map(|holders| holders.finish(world))),
+            home: self.home,
             netns_names: world.netns_names().map(|(netns, name)| (netns, name.to_owned())).collect(),
             gaps: self.gaps,
             losses: self.losses,

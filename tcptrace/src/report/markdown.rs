@@ -12,7 +12,7 @@ use super::limits;
 use super::sentence::Sentence;
 use super::tables::{self, Detail, Table, is_number};
 use super::when::{When, span};
-use super::{Across, Section, Verdict};
+use super::{Across, Report, Section, Verdict};
 
 /// Findings that are told in full; of the others, one line each.
 const IN_FULL: usize = 10;
@@ -94,11 +94,11 @@ impl Page<'_> {
             self.line(&format!("- {}", inert(&mark.to_string())));
         }
         let (full, rest) = report.verdicts.split_at(report.verdicts.len().min(IN_FULL));
-        full.iter().enumerate().for_each(|(number, verdict)| self.verdict(number + 1, verdict));
+        full.iter().enumerate().for_each(|(number, verdict)| self.verdict(number + 1, report, verdict));
         if !rest.is_empty() {
             self.block("### More findings");
             rest.iter().for_each(|verdict| {
-                let text = format!("{} {}", verdict.worst.name(), verdict.finding.title);
+                let text = format!("{} {}", verdict.worst.name(), report.headline(&verdict.finding));
                 self.line(&format!("- {}", inert(&text)));
             });
             self.line("");
@@ -115,10 +115,14 @@ impl Page<'_> {
         }
     }
 
-    fn verdict(&mut self, number: usize, verdict: &Verdict) {
+    fn verdict(&mut self, number: usize, report: &Report, verdict: &Verdict) {
         let finding = &verdict.finding;
         let severity = verdict.worst.name().to_uppercase();
-        self.block(&format!("### {number}. {severity} {}: {}", finding.code, inert(&finding.title)));
+        self.block(&format!(
+            "### {number}. {severity} {}: {}",
+            finding.code,
+            inert(&report.headline(finding))
+        ));
         let (from, to) = (self.when.clock(verdict.opened), self.when.clock(verdict.until));
         self.line(&format!("- {from} to {to} ({})", span(verdict.opened, verdict.until)));
         finding.numbers.iter().for_each(|line| self.line(&format!("- {}", inert(line))));

@@ -36,5 +36,6 @@ pub use networks::NetworkReport;
 pub use port_use::PortSpace;
 pub use ports::{Destination, PortUser};
 pub use series::{Bin, Series, WAIT_BUCKETS, wait_bucket_start_ns};
+pub use sheet::Sheet;
 pub use text::{across_text, text};
 pub use verdicts::{Moment, Verdict};

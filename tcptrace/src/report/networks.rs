@@ -17,8 +17,8 @@ pub struct NetworkReport {
     pub network: String,
     /// SYN-ACKs sent again to it.
     pub retransmits: u64,
-    /// Requests that expired.
-    pub expired: u64,
+    /// Requests that expired; `None` where ends of requests are not seen.
+    pub expired: Option<u64>,
     /// SYN-ACKs sent again over time.
     pub series: Series,
 }
@@ -43,7 +43,7 @@ impl Networks {
         if end.how == RequestEnding::Expired
             && let Some(of) = end.endpoints.remote.and_then(|remote| self.network(start, remote.ip()))
         {
-            of.expired += 1;
+            *of.expired.get_or_insert(0) += 1;
         }
     }
 
@@ -59,14 +59,17 @@ impl Networks {
         Some(self.by_prefix.entry((network, bits)).or_insert_with(|| NetworkReport {
             network: format!("{network}/{bits}"),
             retransmits: 0,
-            expired: 0,
+            expired: None,
             series: Series::new(start),
         }))
     }
 
-    /// The worst first; and how many were too many to follow.
-    pub(super) fn finish(self) -> (Vec<NetworkReport>, u64) {
+    /// The worst first; and how many were too many to follow. `sees_ends`: that none expired is known, too.
+    pub(super) fn finish(self, sees_ends: bool) -> (Vec<NetworkReport>, u64) {
         let mut networks: Vec<NetworkReport> = self.by_prefix.into_values().collect();
+        if sees_ends {
+            networks.iter_mut().for_each(|of| of.expired = of.expired.or(Some(0)));
+        }
         networks.sort_by(|a, b| b.retransmits.cmp(&a.retransmits).then(a.network.cmp(&b.network)));
         (networks, self.untold)
     }

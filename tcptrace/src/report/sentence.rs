@@ -24,7 +24,7 @@ impl Sentence {
             Confidence::Likely => "likely ",
             Confidence::Possible => "possible ",
         };
-        let mut text = format!("{} ({sure}cause: {})", finding.title, finding.cause);
+        let mut text = format!("{} ({sure}cause: {})", report.headline(finding), finding.cause);
         let is_explained =
             |verdict: &&Verdict| verdict.finding.explained_by.as_ref().is_some_and(|by| by.id == finding.id);
         let explained = report.verdicts.iter().filter(is_explained).count();

@@ -2,30 +2,40 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::output::escape;
+use crate::output::{Meaning, Row, escape};
 
 use super::tables::is_number;
 
-/// Lines of text. There is no other way in than a whole line, and nothing in it can move a terminal or begin another line.
+/// Lines of text, each with what it means. There is no other way in than a whole line, and nothing in it can move a terminal or begin
+/// another line.
 #[derive(Default)]
-pub(super) struct Sheet(String);
+pub struct Sheet(Vec<Row>);
 
 impl Sheet {
     /// Adds a line.
     pub(super) fn line(&mut self, line: fmt::Arguments<'_>) {
-        let line = line.to_string();
-        self.0.push_str(&escape(&line));
-        self.0.push('\n');
+        self.row(&Row::of(None, line.to_string()));
+    }
+
+    /// Adds a line that means this.
+    pub(crate) fn marked(&mut self, meaning: Meaning, line: fmt::Arguments<'_>) {
+        self.row(&Row::of(Some(meaning), line.to_string()));
+    }
+
+    /// Adds a line with a lead.
+    pub(super) fn row(&mut self, row: &Row) {
+        let harmless = |text: &str| escape(text).into_owned();
+        self.0.push(Row { lead: harmless(&row.lead), text: harmless(&row.text), meaning: row.meaning });
     }
 
     /// Adds an empty line.
     pub(super) fn gap(&mut self) {
-        self.0.push('\n');
+        self.line(format_args!(""));
     }
 
     /// Everything.
-    pub(super) fn into_text(self) -> String {
-        self.0
+    pub(crate) fn rows(&self) -> &[Row] {
+        &self.0
     }
 
     /// Adds columns as wide as what is in them; numbers to the right.
@@ -41,7 +51,7 @@ impl Sheet {
         let numeric =
             |column: usize| rows.iter().filter_map(|row| row.get(column)).all(|cell| is_number(cell));
         let numeric: Vec<bool> = (0..head.len()).map(numeric).collect();
-        let mut line = |cells: &[String]| {
+        let line = |cells: &[String]| {
             let mut text = String::from(" ");
             for ((cell, width), right) in cells.iter().zip(&widths).zip(&numeric) {
                 if *right {
@@ -50,9 +60,17 @@ impl Sheet {
                     let _ = write!(text, " {cell:<width$}");
                 }
             }
-            self.line(format_args!("{}", text.trim_end()));
+            text.trim_end().to_owned()
         };
-        line(&head.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
-        rows.iter().for_each(|row| line(row));
+        let head = line(&head.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+        self.marked(Meaning::Label, format_args!("{head}"));
+        rows.iter().for_each(|row| self.line(format_args!("{}", line(row))));
+    }
+}
+
+/// Without colours; every line has its end.
+impl fmt::Display for Sheet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|row| writeln!(f, "{}{}", row.lead, row.text))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::finding::words::netns;
+
 use super::when::When;
 use super::{PortSpace, PortUser, Report};
 
@@ -126,7 +128,7 @@ pub(super) fn ports(report: &Report, when: When<'_>, detail: Detail) -> Table {
         Detail::Brief => by_name(&report.users),
     };
     let mut table = Table::new("Ports", &COLUMNS, rows, detail);
-    table.notes.extend(report.port_spaces.iter().map(|of| port_space(of, when)));
+    table.notes.extend(report.port_spaces.iter().map(|of| port_space(report, of, when)));
     table
 }
 
@@ -170,10 +172,10 @@ fn together(all: &[&PortUser]) -> Vec<String> {
 }
 
 /// What a namespace had of ephemeral ports, in words.
-fn port_space(of: &PortSpace, when: When<'_>) -> String {
+fn port_space(report: &Report, of: &PortSpace, when: When<'_>) -> String {
     format!(
-        "netns {}: {} of the {} ephemeral ports ({}-{}) in use at {}, {} in TIME_WAIT at most",
-        of.netns,
+        "{}: {} of the {} ephemeral ports ({}-{}) in use at {}, {} in TIME_WAIT at most",
+        netns(of.netns, report.netns_names.get(&of.netns).map(String::as_str)),
         of.in_use_max,
         of.capacity,
         of.first,
@@ -222,7 +224,7 @@ pub(super) fn networks(report: &Report, detail: Detail) -> Table {
     let rows = report
         .networks
         .iter()
-        .map(|of| vec![of.network.clone(), of.retransmits.to_string(), of.expired.to_string()])
+        .map(|of| vec![of.network.clone(), of.retransmits.to_string(), number(of.expired)])
         .collect();
     Table::new("Unanswered SYN-ACKs by network", &COLUMNS, rows, detail)
 }

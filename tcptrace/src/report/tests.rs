@@ -165,7 +165,7 @@ fn ports_in_use_are_known_from_sums_too() {
     assert_eq!((all.port_spaces[0].in_use_max, all.port_spaces[0].in_use_max_at), (40, at(3)));
     let part = report(&events, Some(2), None, None);
     assert_eq!((part.users[0].taken, part.users[0].released), (50, 55));
-    let page = text(&Metadata::default(), &Condition::default(), &all, &TimeZone::UTC, 100);
+    let page = text(&Metadata::default(), &Condition::default(), &all, &TimeZone::UTC, 100).to_string();
     assert!(page.contains("40 of the 28232 ephemeral ports (32768-60999) in use"), "{page}");
 }
 
@@ -200,7 +200,7 @@ fn hostile_names_are_harmless_everywhere() {
     assert!(pasted.contains("While this ran: `<script>"), "{pasted}");
     assert_eq!(pasted.matches("<script>").count(), 1, "{pasted}");
     assert!(!page.contains('\u{1b}'));
-    assert!(!text(&metadata, &damage, &report, &TimeZone::UTC, 100).contains('\u{1b}'));
+    assert!(!text(&metadata, &damage, &report, &TimeZone::UTC, 100).to_string().contains('\u{1b}'));
     for (_, line) in report_lines(&metadata, &damage, &report) {
         let line = crate::output::json::testing::text(line);
         assert!(!line.contains('\u{1b}') && !line.contains('\n'));

@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 
 use crate::finding::State;
-use crate::output::{account, escape, wrap};
+use crate::output::{Meaning, Row, account, escape, wrap};
 use crate::record::{Condition, Metadata};
 
 use super::across::{clock_line, stall_lines, told_elsewhere};
@@ -17,14 +17,14 @@ use super::{Across, Report, Verdict};
 /// So many lines of a kind are shown; the rest is in JSON and HTML.
 const LINES: usize = 20;
 
-/// The text for one recording, ends with a line end, with what is wrong with its files. Findings are `width` columns wide.
+/// The text for one recording, with what is wrong with its files. Findings are `width` columns wide.
 pub fn text(
     metadata: &Metadata,
     condition: &Condition,
     report: &Report,
     zone: &TimeZone,
     width: usize,
-) -> String {
+) -> Sheet {
     let page = Page { when: When { zone }, width };
     let mut out = Sheet::default();
     page.heading(&mut out, metadata, condition, report);
@@ -33,7 +33,7 @@ pub fn text(
             .at
             .map_or_else(|| "at any time".to_owned(), |(first, last)| page.when.within(first, last));
         out.gap();
-        out.line(format_args!("PORT {} {at}", question.port));
+        out.marked(Meaning::Label, format_args!("PORT {} {at}", question.port));
         if holdings.is_empty() {
             out.line(format_args!("  nobody is known to have had it. Ports of connections are recorded one by one with record --all only."));
         }
@@ -63,26 +63,26 @@ pub fn text(
     page.verdicts(&mut out, report);
     page.tables(&mut out, report);
     page.limits(&mut out, metadata, report);
-    out.into_text()
+    out
 }
 
-/// What several recordings say together, ends with a line end; empty if there is nothing to say.
-pub fn across_text(across: &Across, zone: &TimeZone) -> String {
+/// What several recordings say together; empty if there is nothing to say.
+pub fn across_text(across: &Across, zone: &TimeZone) -> Sheet {
     let when = When { zone };
     let mut out = Sheet::default();
     if !across.clocks.is_empty() {
-        out.line(format_args!("CLOCKS"));
+        out.marked(Meaning::Label, format_args!("CLOCKS"));
         for line in across.clocks.iter().filter_map(clock_line) {
             out.line(format_args!("  {line}"));
         }
     }
     if !across.stalls.is_empty() {
         out.gap();
-        out.line(format_args!("FROM CLIENT TO SERVER: {}", across.stalls.len()));
+        out.marked(Meaning::Label, format_args!("FROM CLIENT TO SERVER: {}", across.stalls.len()));
     }
     for (number, stall) in across.stalls.iter().take(LINES).enumerate() {
         let (headline, lines) = stall_lines(stall);
-        out.line(format_args!("{}. {}", number + 1, headline));
+        out.marked(Meaning::Warning, format_args!("{}. {}", number + 1, headline));
         for line in lines {
             out.line(format_args!("    {line}"));
         }
@@ -93,7 +93,7 @@ pub fn across_text(across: &Across, zone: &TimeZone) -> String {
     if across.left_out > 0 {
         out.line(format_args!("  left out, because there were too many: {} handshakes", across.left_out));
     }
-    out.into_text()
+    out
 }
 
 struct Page<'a> {
@@ -109,7 +109,12 @@ impl Page<'_> {
             Some(_) => sentence.with_severity(),
             None => sentence.text.to_uppercase(),
         };
-        self.paragraph(out, "", "  ", &text);
+        let meaning = match sentence.severity {
+            Some(severity) => Meaning::from(severity),
+            None if condition.is_complete() && report.events > 0 => Meaning::Good,
+            None => Meaning::Warning,
+        };
+        self.paragraph(out, Some(meaning), "", "  ", &text);
         let (from, to) = (self.when.moment(report.from), self.when.moment_and_zone(report.to));
         let lasting = span(report.from, report.to);
         out.line(format_args!(
@@ -120,10 +125,10 @@ impl Page<'_> {
             out.line(format_args!("while this ran: {}", command.join(" ")));
         }
         if let Some(shortage) = condition.shortage() {
-            out.line(format_args!("! THIS RECORDING IS NOT COMPLETE: {shortage}"));
+            out.marked(Meaning::Warning, format_args!("! THIS RECORDING IS NOT COMPLETE: {shortage}"));
         }
         for mark in condition.marks.iter().take(LINES) {
-            out.line(format_args!("! {mark}"));
+            out.marked(Meaning::Warning, format_args!("! {mark}"));
         }
         if condition.marks.len() > LINES {
             out.line(format_args!("! and {} more of this kind", condition.marks.len() - LINES));
@@ -135,34 +140,32 @@ impl Page<'_> {
             return;
         }
         out.gap();
-        out.line(format_args!("FOUND: {}", report.verdicts.len()));
+        out.marked(Meaning::Label, format_args!("FOUND: {}", report.verdicts.len()));
         for (number, verdict) in report.verdicts.iter().enumerate() {
-            self.verdict(out, number + 1, verdict);
+            self.verdict(out, number + 1, report, verdict);
         }
     }
 
-    fn verdict(&self, out: &mut Sheet, number: usize, verdict: &Verdict) {
+    fn verdict(&self, out: &mut Sheet, number: usize, report: &Report, verdict: &Verdict) {
         let (severity, finding) = (verdict.worst.name().to_uppercase(), &verdict.finding);
-        let headline = format!("{number}. {severity} {}  {}", finding.code, finding.title);
-        self.paragraph(out, "", "    ", &headline);
+        let headline = format!("{number}. {severity} {}  {}", finding.code, report.headline(finding));
+        self.paragraph(out, Some(Meaning::from(verdict.worst)), "", "    ", &headline);
         out.line(format_args!(
             "    {} to {} ({})",
             self.when.clock(verdict.opened),
             self.when.clock(verdict.until),
             span(verdict.opened, verdict.until)
         ));
-        for line in account(finding, self.width) {
-            out.line(format_args!("{line}"));
-        }
+        account(finding, self.width).into_iter().for_each(|row| out.row(&row));
         for elsewhere in &verdict.elsewhere {
-            self.paragraph(out, "  there  ", "         ", &told_elsewhere(elsewhere));
+            self.paragraph(out, None, "  there  ", "         ", &told_elsewhere(elsewhere));
         }
         if verdict.course.len() > 2 {
             for moment in &verdict.course {
                 let state = if moment.state == State::Updated { "" } else { moment.state.name() };
                 let (time, severity) = (self.when.clock(moment.time), moment.severity.name());
                 let text = format!("{time} {severity} {}: {}", moment.cause, moment.numbers);
-                self.paragraph(out, &format!("  {state:6} "), "         ", &text);
+                self.paragraph(out, None, &format!("  {state:6} "), "         ", &text);
             }
         }
     }
@@ -178,7 +181,7 @@ impl Page<'_> {
                 continue;
             }
             out.gap();
-            out.line(format_args!("{}", table.title.to_uppercase()));
+            out.marked(Meaning::Label, format_args!("{}", table.title.to_uppercase()));
             if !table.rows.is_empty() {
                 out.table(&table.head, &table.rows);
             }
@@ -188,16 +191,16 @@ impl Page<'_> {
 
     fn limits(&self, out: &mut Sheet, metadata: &Metadata, report: &Report) {
         out.gap();
-        self.paragraph(out, "coverage: ", "  ", &limits::coverage(metadata, report));
+        self.paragraph(out, None, "coverage: ", "  ", &limits::coverage(metadata, report));
         for line in limits::losses(report, self.when) {
-            self.paragraph(out, "  ", "    ", &line);
+            self.paragraph(out, Some(Meaning::Warning), "  ", "    ", &line);
         }
     }
 
     /// A text in lines that fit.
-    fn paragraph(&self, out: &mut Sheet, first: &str, rest: &str, text: &str) {
+    fn paragraph(&self, out: &mut Sheet, meaning: Option<Meaning>, first: &str, rest: &str, text: &str) {
         for line in wrap(&escape(text), first, rest, self.width) {
-            out.line(format_args!("{line}"));
+            out.row(&Row::of(meaning, line));
         }
     }
 }

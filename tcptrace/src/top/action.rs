@@ -53,6 +53,8 @@ pub enum Action {
     Help,
     /// Other colours.
     Theme,
+    /// To take clicks and the wheel, or to leave them to the terminal.
+    Mouse,
     /// To play a recording, or stop.
     Play,
     /// To wind a recording by so many milliseconds.
@@ -143,6 +145,7 @@ fn key_of(key: &KeyEvent) -> Option<Action> {
         KeyCode::Char('c') => Action::Coverage,
         KeyCode::Char('?' | 'h') | KeyCode::F(1) => Action::Help,
         KeyCode::Char('T') => Action::Theme,
+        KeyCode::Char('m') => Action::Mouse,
         KeyCode::Char(' ') => Action::Play,
         KeyCode::Left if shift => Action::WindShare(-10),
         KeyCode::Right if shift => Action::WindShare(10),
@@ -171,6 +174,7 @@ pub(crate) const KEYS: &[(&str, &str, bool)] = &[
     ("f", "freeze the screen; the trace goes on", false),
     ("c", "what is observed, what is not and why, losses, own cost", false),
     ("T", "other colours: dark, light, contrast, none", false),
+    ("m", "take clicks and the wheel; again: leave them to the terminal, which marks text", false),
     ("left right, [ ]", "one second back or on; { }: a tenth of the recording", true),
     ("< >", "to the beginning, to the end", true),
     ("space", "play, stop", true),

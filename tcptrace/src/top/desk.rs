@@ -124,6 +124,8 @@ pub(crate) enum Effect {
     WindTo(crate::event::Timestamp),
     Suspend,
     Redraw,
+    /// Take clicks, or leave them to the terminal.
+    Mouse,
 }
 
 impl Desk {
@@ -242,6 +244,7 @@ impl Desk {
                 self.palette.theme = self.palette.theme.next();
                 self.message = Some(format!("colours: {}", self.palette.theme.name()));
             }
+            Action::Mouse => return Effect::Mouse,
             Action::Click(column, line) => self.click(column, line, cx),
             Action::Play
             | Action::Wind(_)

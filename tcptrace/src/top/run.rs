@@ -466,6 +466,14 @@ impl App {
             }
             Effect::Suspend => self.screen.suspend()?,
             Effect::Redraw => self.screen.forget()?,
+            Effect::Mouse => {
+                let taken = self.screen.turn_mouse()?;
+                self.desk.message = Some(if taken {
+                    "clicks and the wheel come here; with Shift the terminal marks text".to_owned()
+                } else {
+                    "clicks are the terminal's, which marks text".to_owned()
+                });
+            }
             wind => self.wind(&wind)?,
         }
         Ok(ControlFlow::Continue(true))

@@ -100,6 +100,18 @@ impl Screen {
         self.forget()
     }
 
+    /// Takes clicks and the wheel, or leaves them to the terminal again; whether they are taken now.
+    pub(crate) fn turn_mouse(&mut self) -> io::Result<bool> {
+        self.mouse = !self.mouse;
+        let mut out = stdout_screen();
+        if self.mouse {
+            execute!(out, EnableMouseCapture)?;
+        } else {
+            execute!(out, DisableMouseCapture)?;
+        }
+        Ok(self.mouse)
+    }
+
     /// Puts text on the clipboard of the terminal (OSC 52), where it lets programs do that.
     pub(crate) fn copy(&mut self, text: &str) -> io::Result<()> {
         let out = self.terminal.backend_mut();

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -13,7 +12,7 @@ use crate::command::{Inside, Standpoint};
 use crate::event::{Family, SocketState, Timestamp};
 use crate::finding::{ProcessName, at_device};
 use crate::output::zone;
-use crate::output::{Lines, Written, escape};
+use crate::output::{Lines, Meaning, Written, escape};
 
 /// So many sockets of a port are told one by one: a busy server has thousands of connections on its port.
 const TOLD: usize = 20;
@@ -53,10 +52,15 @@ impl Answer {
         for gap in &self.gaps {
             let _ = writeln!(text, "not looked at: {}", escape(&gap.why));
         }
-        match out.text(&text)? {
-            ControlFlow::Continue(()) => out.flush(),
-            gone => Ok(gone),
+        for line in text.lines() {
+            // What stands at the margin is a heading: a port and a place.
+            let written =
+                if line.starts_with(' ') { out.line(line)? } else { out.marked(Meaning::Label, line)? };
+            if written.is_break() {
+                return Ok(written);
+            }
         }
+        out.flush()
     }
 }
 

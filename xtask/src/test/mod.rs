@@ -128,6 +128,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     if args.case.is_none() {
         units::run(&mut tally);
+        units::pictures(&mut tally);
     }
     let own = args.program.clone();
     let programs = if args.arch == Some(Arch::Arm64) {

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use super::tally::Tally;
-use crate::{paths, tool};
+use crate::{paths, tool, tour};
 
 /// Runs them all; the runner's own report goes to the terminal.
 pub(crate) fn run(tally: &mut Tally) {
@@ -26,6 +26,13 @@ pub(crate) fn run(tally: &mut Tally) {
     } else {
         step(tally, "unit tests", paths::cargo().args(["test", "--quiet", "--workspace"]));
     }
+}
+
+/// Whether the pictures of docs/tour.md are of today's screens.
+pub(crate) fn pictures(tally: &mut Tally) {
+    let start = Instant::now();
+    let problems = tour::problems().unwrap_or_else(|error| vec![format!("{error:#}")]);
+    tally.verdict("pictures of the tour", start.elapsed(), &problems);
 }
 
 fn step(tally: &mut Tally, name: &str, command: &mut Command) {

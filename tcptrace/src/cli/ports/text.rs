@@ -5,7 +5,7 @@ use std::io;
 use super::Space;
 use super::trend::in_words;
 use crate::output::json::ProcessPortsLine;
-use crate::output::{Lines, escape, go_on, stdout_lines};
+use crate::output::{Lines, Meaning, escape, go_on, stdout_lines};
 use crate::stock::Survey;
 
 pub(super) fn text(survey: &Survey, spaces: &[Space<'_>], shown: usize) -> io::Result<()> {
@@ -13,7 +13,8 @@ pub(super) fn text(survey: &Survey, spaces: &[Space<'_>], shown: usize) -> io::R
     for space in spaces {
         let line = space.line();
         let own = if space.namespace.is_own { " (this one)" } else { "" };
-        out.say(format_args!("network namespace {}{own}", escape(&space.namespace.to_string())))?;
+        let heading = format!("network namespace {}{own}", escape(&space.namespace.to_string()));
+        go_on(out.marked(Meaning::Label, &heading))?;
         let reserved = match line.reserved.as_deref() {
             Some([]) => "nothing reserved".to_owned(),
             Some(reserved) => {
@@ -33,7 +34,7 @@ pub(super) fn text(survey: &Survey, spaces: &[Space<'_>], shown: usize) -> io::R
             out.say(format_args!("  all together: {}", in_words(trend)))?;
         }
         if !line.processes.is_empty() {
-            out.say(format_args!("  PORTS ESTAB CLOSE-WAIT BOUND TIME-WAIT PROCESS"))?;
+            go_on(out.marked(Meaning::Label, "  PORTS ESTAB CLOSE-WAIT BOUND TIME-WAIT PROCESS"))?;
         }
         for process in line.processes.iter().take(shown) {
             process_text(&mut out, process)?;
@@ -44,7 +45,7 @@ pub(super) fn text(survey: &Survey, spaces: &[Space<'_>], shown: usize) -> io::R
             out.say(format_args!("  {:5} in {}{trend}", of.ports, escape(&of.container.to_string())))?;
         }
         if !line.destinations.is_empty() {
-            out.say(format_args!("   USED TIME-WAIT  FREE DESTINATION"))?;
+            go_on(out.marked(Meaning::Label, "   USED TIME-WAIT  FREE DESTINATION"))?;
         }
         for lane in line.destinations.iter().take(shown) {
             let owner = lane.process.as_ref().and_then(|of| Some((of.comm.as_ref()?, of.pid?)));
@@ -60,11 +61,9 @@ pub(super) fn text(survey: &Survey, spaces: &[Space<'_>], shown: usize) -> io::R
         }
         more(&mut out, line.destinations.len(), shown)?;
         for risk in &line.risks {
-            out.say(format_args!(
-                "  risk {}: {} (tcptrace check says what to do)",
-                risk.code,
-                escape(&risk.title)
-            ))?;
+            let title = escape(&risk.title);
+            let text = format!("  risk {}: {title} (tcptrace check says what to do)", risk.code);
+            go_on(out.marked(Meaning::Warning, &text))?;
         }
     }
     for gap in &survey.gaps {

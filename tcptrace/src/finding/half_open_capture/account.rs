@@ -163,7 +163,7 @@ impl<'a> Account<'a> {
                 network: format!("{}/{}", row.network, row.bits),
                 requests: row.requests,
                 retransmissions: row.retransmissions,
-                expired: row.expired,
+                expired: self.sees_ends().then_some(row.expired),
                 completed: row.completed,
                 sources: row.sources,
                 retried_from_new_port: row.retried,

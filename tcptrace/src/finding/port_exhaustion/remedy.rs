@@ -37,6 +37,12 @@ impl Account<'_> {
                         format!("kill {pid}"),
                     ));
                 }
+                let range = self.world.namespace(self.netns).and_then(|known| known.knobs.local_port_range);
+                remedy.extend(range.map(|range| {
+                    Remedy::not(format!(
+                        "a wider net.ipv4.ip_local_port_range ({range}) does not help: it takes longer until it is used up"
+                    ))
+                }));
             }
             Cause::Churn => {
                 remedy.extend(own_words::or_general(
@@ -49,7 +55,7 @@ impl Account<'_> {
                     "or let the other side close first: TIME_WAIT stays with the one that does",
                 ));
                 remedy.extend(self.reuse_time_wait(requester));
-                remedy.push(Remedy::text(
+                remedy.push(Remedy::not(
                     "net.ipv4.tcp_fin_timeout does not help: TIME_WAIT lasts for 60 s, whatever it is",
                 ));
             }

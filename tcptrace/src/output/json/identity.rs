@@ -294,8 +294,8 @@ pub struct RemoteNetwork {
     pub requests: u64,
     /// How often SYN-ACKs were sent again.
     pub retransmissions: u64,
-    /// Requests that expired.
-    pub expired: u64,
+    /// Requests that expired; null where ends of requests are not seen.
+    pub expired: Option<u64>,
     /// Connections completed meanwhile; null where that is not counted.
     pub completed: Option<u64>,
     /// Remote addresses.

@@ -198,8 +198,8 @@ pub struct NetworkLine {
     pub prefix: String,
     /// SYN-ACKs sent again to it.
     pub retransmissions: u64,
-    /// Requests that expired.
-    pub expired: u64,
+    /// Requests that expired; null where ends of requests are not seen.
+    pub expired: Option<u64>,
     /// SYN-ACKs sent again over time.
     pub series: SeriesLine,
 }

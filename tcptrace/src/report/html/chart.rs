@@ -33,13 +33,16 @@ pub(super) struct Mark {
     pub(super) text: String,
 }
 
-/// The findings on the time axis.
-pub(super) struct Marks(Vec<Mark>);
+/// The findings on the time axis, and where that ends: all charts of a report show the same time.
+pub(super) struct Marks {
+    end: Timestamp,
+    marks: Vec<Mark>,
+}
 
 impl Marks {
     /// The first of them, if there are very many.
-    pub(super) fn new(marks: impl Iterator<Item = Mark>) -> Self {
-        Self(marks.take(MARKS).collect())
+    pub(super) fn new(end: Timestamp, marks: impl Iterator<Item = Mark>) -> Self {
+        Self { end, marks: marks.take(MARKS).collect() }
     }
 }
 
@@ -53,8 +56,10 @@ struct Axis {
 }
 
 impl Axis {
-    fn of(series: &Series) -> Self {
-        Self { start: series.start, width: series.width, bins: series.bins.len().max(1) }
+    /// With so many bins, or as many as there are until `end`.
+    fn new(start: Timestamp, width: u64, bins: usize, end: Timestamp) -> Self {
+        let until_end = end.since(start).as_millis().div_ceil(u128::from(width.max(1)) * 1_000);
+        Self { start, width, bins: bins.max(usize::try_from(until_end).unwrap_or(0)).max(1) }
     }
 
     /// Bins from the start, with fractions.
@@ -120,7 +125,7 @@ impl Plot<'_> {
                     @if let Some((limit, _)) = &self.limit {
                         line.limit x1="0" x2=(self.axis.bins) y1=(decimal(y(*limit, self.top))) y2=(decimal(y(*limit, self.top))) {}
                     }
-                    @for mark in marks.0.iter().filter(within) {
+                    @for mark in marks.marks.iter().filter(within) {
                         @let x = decimal(self.axis.place(mark.time));
                         line class={ "mark " (mark.severity.name()) } x1=(x) x2=(x) y1="0" y2=(HEIGHT) { title { (mark.text) } }
                     }
@@ -150,7 +155,7 @@ fn frame(axis: Axis, when: When<'_>, plots: &Markup) -> Markup {
 /// A listener: its accept queue against its limit, what was dropped, what was accepted, half-open requests, and how long connections
 /// waited; each only if there was any.
 pub(super) fn listener(series: &Series, limit: u32, when: When<'_>, marks: &Marks) -> Markup {
-    let axis = Axis::of(series);
+    let axis = Axis::new(series.start, series.width, series.bins.len(), marks.end);
     let mut plots = vec![queue(series, axis, limit)];
     #[expect(clippy::cast_precision_loss, reason = "a picture")]
     let per_second = |count: u64| count as f64 / series.width.max(1) as f64;
@@ -281,7 +286,7 @@ pub(super) fn lines(name: &str, unit: &str, curves: &[Line<'_>], when: When<'_>,
     let seconds = |of: &Series| u64::try_from(of.bins.len()).unwrap_or(0) * of.width;
     let longest = curves.iter().map(|of| seconds(of.series)).max().unwrap_or(1);
     let bins = usize::try_from(longest.div_ceil(widest)).unwrap_or(1).max(1);
-    let axis = Axis { start: first.series.start, width: widest, bins };
+    let axis = Axis::new(first.series.start, widest, bins, marks.end);
     let levels: Vec<Vec<Option<f64>>> = curves.iter().map(levels).collect();
     let highest = levels.iter().flatten().flatten().copied().fold(1.0, f64::max);
     let top = highest * 1.1;
@@ -311,11 +316,15 @@ pub(super) fn lines(name: &str, unit: &str, curves: &[Line<'_>], when: When<'_>,
         limit: None,
         curves: drawn.collect(),
     };
-    let plots = markup! {
-        (plot.draw(marks))
-        p.legend { @for (number, curve) in curves.iter().enumerate() { i class={ "c" (number) } {} " " (curve.name) " " } }
-    };
-    markup! { figure { figcaption { (name) } (frame(axis, when, &plots)) } }
+    markup! {
+        figure {
+            figcaption {
+                (name) ":"
+                @for (number, curve) in curves.iter().enumerate() { " " span.key { i class={ "c" (number) } {} " " (curve.name) } }
+            }
+            (frame(axis, when, &plot.draw(marks)))
+        }
+    }
 }
 
 fn levels(curve: &Line<'_>) -> Vec<Option<f64>> {

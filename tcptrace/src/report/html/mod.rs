@@ -79,10 +79,12 @@ struct Page<'a> {
 impl Page<'_> {
     /// Of several hosts: what was found where, the worst first.
     fn contents(&self, sections: &[Section<'_>]) -> Markup {
-        let mut ranked: Vec<(usize, &str, usize, &Verdict)> = Vec::new();
+        let mut ranked: Vec<(usize, &str, usize, String, &Verdict)> = Vec::new();
         for (number, (metadata, _, report)) in sections.iter().enumerate() {
             let verdicts = report.verdicts.iter().enumerate();
-            ranked.extend(verdicts.map(|(at, of)| (number + 1, metadata.host.as_str(), at + 1, of)));
+            ranked.extend(verdicts.map(|(at, of)| {
+                (number + 1, metadata.host.as_str(), at + 1, report.headline(&of.finding), of)
+            }));
         }
         let explained = |verdict: &Verdict| verdict.finding.explained_by.is_some();
         ranked.sort_by(|(.., a), (.., b)| {
@@ -111,10 +113,10 @@ impl Page<'_> {
                 } }
                 @if !ranked.is_empty() {
                     h2 { "Findings of all hosts, the worst first" }
-                    ol { @for (host, name, at, verdict) in ranked.iter().take(RANKED) {
+                    ol { @for (host, name, at, headline, verdict) in ranked.iter().take(RANKED) {
                         li {
                             b class=(verdict.worst.name()) { (verdict.worst.name()) } " "
-                            a href={ "#finding-" (host) "-" (at) } { (name) ": " (verdict.finding.title) }
+                            a href={ "#finding-" (host) "-" (at) } { (name) ": " (headline) }
                         }
                     } }
                     @if ranked.len() > RANKED { p { "and " (ranked.len() - RANKED) " more, in the sections of the hosts" } }
@@ -179,7 +181,7 @@ impl Page<'_> {
                 @if !report.verdicts.is_empty() {
                     h2 { "Found" }
                     @for (at, verdict) in report.verdicts.iter().enumerate() {
-                        (self.verdict(number, at + 1, verdict))
+                        (self.verdict(number, at + 1, report, verdict))
                     }
                 }
                 (self.listeners(report))
@@ -191,7 +193,7 @@ impl Page<'_> {
         }
     }
 
-    fn verdict(&self, host: usize, at: usize, verdict: &Verdict) -> Markup {
+    fn verdict(&self, host: usize, at: usize, report: &Report, verdict: &Verdict) -> Markup {
         let (finding, worst) = (&verdict.finding, verdict.worst.name());
         let sure = match finding.confidence {
             Confidence::Certain => String::new(),
@@ -201,7 +203,7 @@ impl Page<'_> {
         markup! {
             article class={ "verdict " (worst) } id={ "finding-" (host) "-" (at) } {
                 h3 { (at) ". " b class=(worst) { (worst) } " " (finding.code) }
-                p { (finding.title) }
+                p { (report.headline(finding)) }
                 p.when {
                     (self.when.moment_and_zone(verdict.opened)) " to " (self.when.second(verdict.until))
                     " (" (span(verdict.opened, verdict.until)) ")"
@@ -291,7 +293,7 @@ impl Page<'_> {
             severity: verdict.worst,
             text: format!("{}. {} {}", at + 1, verdict.finding.code, self.when.second(verdict.opened)),
         };
-        Marks::new(report.verdicts.iter().enumerate().map(mark))
+        Marks::new(report.to, report.verdicts.iter().enumerate().map(mark))
     }
 
     fn limits(&self, metadata: &Metadata, report: &Report) -> Markup {

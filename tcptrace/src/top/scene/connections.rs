@@ -108,7 +108,7 @@ impl Row for Rc<Timeline> {
     }
 
     fn detail(&self, cx: &Cx<'_>, width: usize) -> Vec<Line> {
-        let netns: Vec<String> = self.netns.iter().map(u32::to_string).collect();
+        let netns: Vec<String> = self.netns.iter().map(|netns| cx.netns(*netns)).collect();
         let mut lines = super::facts("who", vec![who(self)], width);
         lines.extend(super::facts("netns", vec![netns.join(", ")], width));
         lines.push(plain(String::new()));

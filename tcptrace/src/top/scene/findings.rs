@@ -136,10 +136,11 @@ impl Row for Rc<Story> {
         Some(self.opened)
     }
 
-    /// What another finding explains comes after those that have something to do.
+    /// What goes on now comes before what is over, the newest first; what another finding explains comes last.
     fn natural(&self, other: &Self) -> Ordering {
         let stands_alone = |row: &Self| row.latest.explained_by.is_none();
         most(&stands_alone(self), &stands_alone(other))
+            .then(most(&self.is_open(), &other.is_open()))
             .then(most(&self.opened, &other.opened))
             .then(most(&self.latest.id, &other.latest.id))
     }

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::correlate::{Correlator, ListenerId, PeerPattern, UnansweredNetwork};
+use crate::event::observation;
 use crate::finding::serving;
 use crate::output::Row as Line;
 
@@ -24,6 +25,8 @@ pub(crate) struct HalfOpenRow {
     syn_queue: Option<u32>,
     all: u64,
     stubborn: u64,
+    /// Requests that expired, where ends of requests are seen.
+    expired: Option<u64>,
 }
 
 pub(super) fn rows(world: &Correlator) -> Vec<HalfOpenRow> {
@@ -47,6 +50,7 @@ pub(super) fn rows(world: &Correlator) -> Vec<HalfOpenRow> {
             syn_queue: listener.syn_queue,
             all: unanswered.requests,
             stubborn: unanswered.stubborn,
+            expired: world.observes(observation::REQUEST_END).then_some(network.expired),
         }));
     }
     rows
@@ -102,7 +106,7 @@ impl Row for HalfOpenRow {
         },
         number!("unanswered", 10, 0, |row| row.network.requests, Cell::bad_count),
         number!("SYN-ACK again", 13, 2, |row| row.network.retransmissions, Cell::count),
-        number!("expired", 7, 1, |row| row.network.expired, Cell::bad_count),
+        number!("expired", 7, 1, |row| row.expired, Cell::known_bad_count),
         number!("addresses", 9, 4, |row| row.network.sources, Cell::count),
         number!("tried again", 11, 5, |row| row.network.retried, Cell::count),
         number!("completed", 9, 2, |row| row.network.completed, Cell::known_count),
@@ -130,8 +134,15 @@ impl Row for HalfOpenRow {
         let network = &self.network;
         let mut lines = facts("owner", vec![self.who()], width);
         let text = format!(
-            "{} requests without a final ACK, {} SYN-ACKs sent again, {} expired, from {} addresses, {} of which tried again from another port",
-            network.requests, network.retransmissions, network.expired, network.sources, network.retried
+            "{} requests without a final ACK, {} SYN-ACKs sent again, {}, from {} addresses, {} of which tried again from another port",
+            network.requests,
+            network.retransmissions,
+            self.expired.map_or_else(
+                || "how many expired is not seen here".to_owned(),
+                |expired| format!("{expired} expired")
+            ),
+            network.sources,
+            network.retried
         );
         lines.extend(facts("from", vec![text], width));
         let completed = match network.completed {
@@ -163,6 +174,6 @@ impl Row for HalfOpenRow {
     }
 
     fn nothing() -> &'static str {
-        "No SYN-ACK had to be sent again lately: peers answer, as far as is observed."
+        "No listener that is open now had to send a SYN-ACK again lately, as far as is observed. What was found before is in 1."
     }
 }

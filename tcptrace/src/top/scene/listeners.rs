@@ -332,12 +332,15 @@ impl Row for ListenerRow {
         lines.extend(facts("queue", vec![self.queue_in_words()], width));
         lines.extend(facts("limit", vec![self.limit_in_words()], width));
         lines.extend(facts("flow", vec![self.flow_in_words()], width));
-        let waits = format!(
-            "half of the connections waited no longer than {}, 99 % than {}, the longest {}",
-            or_dash(self.p50, short_span),
-            or_dash(self.p99, short_span),
-            or_dash(self.longest, short_span)
-        );
+        let waits = match (self.p50, self.p99, self.longest) {
+            (None, None, None) => "no connection was seen to wait until it was accepted".to_owned(),
+            (p50, p99, longest) => format!(
+                "half of the connections waited no longer than {}, 99 % than {}, the longest {}",
+                or_dash(p50, short_span),
+                or_dash(p99, short_span),
+                or_dash(longest, short_span)
+            ),
+        };
         lines.extend(facts("wait", vec![waits], width));
         lines.push(blank());
         lines.push(heading("Findings about it"));
@@ -409,10 +412,11 @@ impl ListenerRow {
     }
 
     fn limit_in_words(&self) -> String {
-        let asked = or_dash(self.backlog, |backlog| {
+        let asked = self.backlog.map_or_else(
+            || "listen() was not seen".to_owned(),
             // The kernel takes it for unsigned; the program wrote a signed int.
-            i32::from_ne_bytes(backlog.to_ne_bytes()).to_string()
-        });
+            |backlog| format!("listen() asked for {}", i32::from_ne_bytes(backlog.to_ne_bytes())),
+        );
         let somaxconn = or_dash(self.somaxconn, |somaxconn| somaxconn.to_string());
         let by = match self.set_by {
             LimitedBy::Argument { seen: true } => "the program's own backlog argument sets it",
@@ -420,12 +424,10 @@ impl ListenerRow {
                 "likely the program's own backlog argument: somaxconn would allow more"
             }
             LimitedBy::Somaxconn => "net.core.somaxconn sets it: the program asked for more",
-            LimitedBy::ProbablySomaxconn => {
-                "likely net.core.somaxconn, or an equal argument: listen() was not seen"
-            }
+            LimitedBy::ProbablySomaxconn => "likely net.core.somaxconn, or an equal argument",
             LimitedBy::Unknown => "what sets it was not seen",
         };
-        format!("{by}; listen() asked for {asked}, net.core.somaxconn is {somaxconn}")
+        format!("{by}; {asked}, net.core.somaxconn is {somaxconn}")
     }
 
     fn flow_in_words(&self) -> String {

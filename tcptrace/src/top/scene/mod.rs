@@ -19,6 +19,7 @@ use jiff::tz::TimeZone;
 
 use crate::correlate::{Correlator, DestinationKey, ListenerId};
 use crate::event::Timestamp;
+use crate::finding::words;
 use crate::output::{Meaning, Row as Line};
 
 use super::desk::View;
@@ -149,6 +150,10 @@ impl Cell {
         Self::plain(or_dash(count, short_count))
     }
 
+    pub(crate) fn known_bad_count(count: Option<u64>) -> Self {
+        count.map_or_else(|| Self::known_count(None), Self::bad_count)
+    }
+
     pub(crate) fn rate(per_second: Option<f64>) -> Self {
         Self::plain(or_dash(per_second, short_rate))
     }
@@ -202,18 +207,18 @@ pub(crate) struct Cx<'a> {
 }
 
 impl Cx<'_> {
-    /// `4026532943`, where that is not the host's own.
+    /// `blue (4026532943)`, where that is not the host's own.
     pub(crate) fn netns(&self, netns: u32) -> String {
         let elsewhere = self.elsewhere(netns);
         elsewhere.strip_prefix(" netns ").unwrap_or("host").to_owned()
     }
 
-    /// ` netns 4026532943`, where that is not the host's own.
+    /// ` netns blue (4026532943)`, where that is not the host's own.
     pub(crate) fn elsewhere(&self, netns: u32) -> String {
         match self.scene.home {
             Some(home) if home == netns => String::new(),
             _ if netns == 0 => String::new(),
-            _ => format!(" netns {netns}"),
+            _ => format!(" {}", words::netns(netns, self.world.netns_name(netns))),
         }
     }
 }
