@@ -68,7 +68,9 @@ fn complaint(old: &[Made]) -> Result<String> {
 
 fn program() -> Result<PathBuf> {
     tool::run(
-        paths::cargo().args(["build", "--quiet", "--workspace", "--bin", "tcptrace"]).current_dir(paths::workspace()?),
+        paths::cargo()
+            .args(["build", "--quiet", "--workspace", "--bin", "tcptrace"])
+            .current_dir(paths::workspace()?),
     )?;
     Ok(paths::target()?.join("debug/tcptrace"))
 }

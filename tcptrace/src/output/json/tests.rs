@@ -173,10 +173,12 @@ fn lost_and_summary() {
     play.send(2000, Kind::Lost(Box::new(lost.clone())));
     play.end();
     assert_eq!(play.findings.iter().filter(|finding| finding.state == State::Opened).count(), 2);
-    let row = |counter: &str| {
-        json!({"netns": {"id": 4_026_531_840_u32, "name": null}, "counter": counter, "kernel": 106, "observed": 106,
-            "status": "exact", "reason": null})
+    let row = |counter: &str, observations: &[&str]| {
+        json!({"netns": {"id": 4_026_531_840_u32, "name": null}, "counter": counter, "observations": observations,
+            "kernel": 106, "observed": 106, "status": "exact", "reason": null})
     };
+    let overflows = row("ListenOverflows", &["syn-drop", "ack-drop"]);
+    let drops = row("ListenDrops", &["syn-drop", "no-way-back", "ack-drop", "request-end"]);
     let expected = [
         json!({"type": "lost", "time": "2026-11-22T10:40:02.000000000Z", "host": "web1", "v": 1,
             "what": "syn-drop", "count": 3, "where": "ring-buffer", "from": "2026-11-22T10:40:00.001000000Z",
@@ -186,7 +188,7 @@ fn lost_and_summary() {
             "duration_s": 2.0,
             "trace": {"events": {"listen": 1, "syn-drop": 106},
                 "findings": {"accept-queue-overflow": 1, "events-lost": 1}, "lost": {"syn-drop": 3},
-                "forgotten": {}, "reconciliation": [row("ListenOverflows"), row("ListenDrops")]}}),
+                "forgotten": {}, "reconciliation": [overflows, drops]}}),
     ];
     let seen = parsed(|to| {
         let _ = to.lost(&lost);
