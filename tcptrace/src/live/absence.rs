@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::event::{self, CalledAddress, Kind, ListenerReport, ReportedListener, Timestamp};
 
@@ -12,6 +12,9 @@ use super::{people::People, places::Places};
 const AGAIN: Duration = Duration::from_secs(10);
 /// Looks in a second, each at all the ports that are asked for.
 const PER_SECOND: u32 = 8;
+/// For so many times as long as a look took there is none: on a host with many processes, or a slow one, it must not keep the tracer
+/// from all else.
+const REST: u32 = 4;
 /// So many SYNs must have found nobody: a scanner that knocks once is not worth a look.
 pub(super) const SYNS: u64 = 3;
 
@@ -37,6 +40,8 @@ pub(super) struct Absence {
     /// Addresses that were called there in vain.
     called: BTreeMap<Place, BTreeSet<IpAddr>>,
     this_second: u32,
+    /// Until then there is no look.
+    rests_until: Option<Instant>,
 }
 
 impl Absence {
@@ -44,6 +49,23 @@ impl Absence {
     pub(super) fn second(&mut self, now: Timestamp) {
         self.this_second = 0;
         self.looked.retain(|_, looked| now.since(looked.time) < AGAIN);
+    }
+
+    /// The trace ends: what is asked for is looked at now or never.
+    pub(super) fn hurry(&mut self) {
+        (self.rests_until, self.this_second) = (None, 0);
+    }
+
+    /// Whether something is to be looked at, and now.
+    fn is_time(&self, now: Instant) -> bool {
+        !self.asked.is_empty()
+            && self.this_second < PER_SECOND
+            && self.rests_until.is_none_or(|until| now >= until)
+    }
+
+    /// A look took from `begun` to `now`.
+    fn rest(&mut self, begun: Instant, now: Instant) {
+        self.rests_until = now.checked_add(now.duration_since(begun) * REST);
     }
 
     /// Somebody calls there and is not answered.
@@ -76,10 +98,11 @@ impl Absence {
         (asked, called)
     }
 
-    /// Who listens anywhere on the ports that were asked for, unless there were too many looks in this second, after which
-    /// the next one will do: introductions, then the reports.
+    /// Who listens anywhere on the ports that were asked for, unless there were too many looks in this second, or the last took long,
+    /// after which a later one will do: introductions, then the reports.
     pub(super) fn look(&mut self, places: &mut Places, people: &mut People) -> Vec<Kind> {
-        if self.asked.is_empty() || self.this_second >= PER_SECOND {
+        let begun = Instant::now();
+        if !self.is_time(begun) {
             return Vec::new();
         }
         self.this_second += 1;
@@ -123,6 +146,7 @@ impl Absence {
             }))
         };
         kinds.extend(asked.into_iter().map(&mut report));
+        self.rest(begun, Instant::now());
         kinds
     }
 }
@@ -135,6 +159,21 @@ mod tests {
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_nanos(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn a_look_that_took_long_is_followed_by_a_longer_rest() {
+        let mut absence = Absence::default();
+        let begun = Instant::now();
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        assert!(!absence.is_time(begun), "nothing is asked for");
+        absence.ask(PLACE, at(1));
+        assert!(absence.is_time(begun));
+        absence.rest(begun, after(2));
+        assert!(!absence.is_time(after(9)));
+        assert!(absence.is_time(after(10)));
+        absence.hurry();
+        assert!(absence.is_time(after(3)), "it is the last");
     }
 
     #[test]

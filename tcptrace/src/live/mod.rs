@@ -440,6 +440,7 @@ impl Live {
         let now = self.now();
         self.moment = now;
         self.people.second();
+        self.kallsyms.second();
         self.absence.second(now);
         self.surroundings.second(now, &self.places);
         self.look_at_listeners(into, true);
@@ -530,6 +531,7 @@ impl Live {
     pub fn finish(mut self, into: &mut Vec<Event>) {
         // Counters last: what the kernel counted must not be newer than what we saw. What falls in between makes the
         // comparison inexact by that much, and it says so.
+        self.absence.hurry();
         self.poll(into);
         self.samples_of_second(into, true);
         self.poll(into);
