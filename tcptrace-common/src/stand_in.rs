@@ -6,8 +6,10 @@ pub const DROP: u32 = 0;
 pub const STATE_PORT: u32 = 1;
 /// Index of the pair `tp_set_state_child`.
 pub const STATE_CHILD: u32 = 2;
+/// Index of the pair `tp_receive_reset`.
+pub const RESET: u32 = 3;
 /// So many pairs.
-pub const PAIRS: u32 = 3;
+pub const PAIRS: u32 = 4;
 
 /// Marks of one CPU. Several, since events nest: one that is interrupted between its two programs keeps its mark unless the
 /// other one falls on the same place.

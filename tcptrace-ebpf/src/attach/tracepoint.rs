@@ -13,7 +13,7 @@ use tcptrace_common::{
     config::{SERVE_CONNECT, SERVE_ENQUEUE, SERVE_LISTEN},
     port::{HOW_BIND, HOW_BIND_ANY},
     record::STAGE_BIND,
-    stand_in::{DROP, STATE_CHILD, STATE_PORT},
+    stand_in::{DROP, RESET, STATE_CHILD, STATE_PORT},
     wire::{AF_INET, AF_INET6},
 };
 
@@ -208,7 +208,17 @@ fn tp_retransmit_skb(ctx: BtfTracePointContext) -> u32 {
 /// `tcp_receive_reset(struct sock *sk)`, for all tiers
 #[btf_tracepoint(function = "tcp_receive_reset")]
 fn tp_receive_reset(ctx: BtfTracePointContext) -> u32 {
+    stand_in::attend(RESET, ctx.arg(0));
     connect::reset(Sock::<Direct>::at(ctx.arg(0)));
+    0
+}
+
+/// Where `tp_receive_reset` was skipped: a connect that is refused by an RST nobody saw ends like one that ICMP refuses.
+#[btf_tracepoint(function = "tcp_receive_reset")]
+fn tp_receive_reset_stand_in(ctx: BtfTracePointContext) -> u32 {
+    if stand_in::is_needed(RESET, ctx.arg(0)) {
+        connect::reset(Sock::<Direct>::at(ctx.arg(0)));
+    }
     0
 }
 

@@ -47,10 +47,13 @@ impl Trouble for ConnectRefused {
                 code: "reject",
                 means: "a firewall rejects: an ICMP message refused the port, or this host dropped the SYN and answered it",
                 certain: Some(
-                    "the ICMP error was seen on the connecting socket, where a closed port is answered by RST; or this host's \
+                    "the ICMP error was seen on each connecting socket, where a closed port is answered by RST; or this host's \
                  netfilter was seen to drop the very SYN that was refused",
                 ),
-                likely: Some("the RST was seen, though a listener of this host has that address and port"),
+                likely: Some(
+                    "the RST was seen, though a listener of this host has that address and port; or some connects were answered by RST \
+                     and more refused by ICMP",
+                ),
                 possible: None,
                 told_apart: &[Apart {
                     from: "a closed port",
@@ -125,11 +128,23 @@ impl Account<'_> {
                     .to_owned(),
             );
         }
-        if self.destination.refused_by_icmp > 0 {
+        // A connect whose RST the kernel's tracepoint did not show ends like one that ICMP refuses: one among others that were
+        // answered by RST says nothing.
+        let (by_icmp, by_rst) = (self.destination.refused_by_icmp, self.totals.refused);
+        if by_icmp > 0 && by_rst == 0 {
             return (
                 "reject",
                 Confidence::Certain,
                 "an ICMP message refuses the port, where a closed port would be answered by RST: a firewall rejects".to_owned(),
+            );
+        }
+        if by_icmp > by_rst {
+            return (
+                "reject",
+                Confidence::Likely,
+                "ICMP messages refuse the port, where a closed port would be answered by RST: a firewall rejects, though some connects \
+                 were answered by RST"
+                    .to_owned(),
             );
         }
         if let Some(here) = &self.destination.here {

@@ -40,6 +40,28 @@ fn icmp_is_a_firewall_and_no_time_out() {
 }
 
 #[test]
+fn an_rst_that_was_not_seen_makes_no_firewall() {
+    let mut play = Play::new(4096);
+    // The totals of the kernel side, which are of both kinds.
+    let refuse = |play: &mut Play, at: u64, by: [u64; 2], icmp: bool| {
+        let result = if icmp { ConnectResult::Unreachable } else { ConnectResult::Refused };
+        let [refused, unreachable] = by;
+        let totals = ConnectTotals { since: ms(0), refused, unreachable, ..ConnectTotals::default() };
+        play.send(at, Kind::Connect(Box::new(connect(result, Some(111), totals))));
+    };
+    refuse(&mut play, 1000, [0, 1], true);
+    refuse(&mut play, 2000, [1, 1], false);
+    refuse(&mut play, 3000, [2, 1], false);
+    assert_eq!((play.only().cause, play.only().confidence), ("no-listener", Confidence::Likely));
+    assert_eq!(play.only().numbers, ["3 connects refused: 2 by RST, 1 by ICMP"]);
+    let mut play = Play::new(4096);
+    refuse(&mut play, 1000, [0, 1], true);
+    refuse(&mut play, 2000, [0, 2], true);
+    refuse(&mut play, 3000, [1, 2], false);
+    assert_eq!((play.only().cause, play.only().confidence), ("reject", Confidence::Likely));
+}
+
+#[test]
 fn one_refusal_now_and_then_is_no_finding() {
     let mut play = Play::new(4096);
     for nth in 1..=10 {

@@ -8,10 +8,12 @@ use super::{BackEnd, Kind, Observation, Probe, Way, probe, probe6, way};
 
 const SYN_AGAIN: &[Probe] = &[probe("tp_retransmit_skb", Kind::BtfTracepoint, &["tcp_retransmit_skb"])];
 const RESET: Probe = probe("tp_receive_reset", Kind::BtfTracepoint, &["tcp_receive_reset"]).harmless();
+const RESET_STAND_IN: Probe = probe("tp_receive_reset_stand_in", Kind::BtfTracepoint, &["tcp_receive_reset"]);
 const END_BY_STATE: Way = Way {
     back_end: BackEnd::Tracepoint,
     probes: &[
         RESET,
+        RESET_STAND_IN,
         probe("tp_set_state_task", Kind::BtfTracepoint, STATE).harmless(),
         probe("tp_set_state_port", Kind::BtfTracepoint, STATE).harmless(),
         probe("tp_set_state_port_stand_in", Kind::BtfTracepoint, STATE),
@@ -37,7 +39,14 @@ pub(super) const OBSERVATIONS: &[Observation] = &[
         ways: &[
             Way {
                 limit: Some("of connects from a port that bind() gave, only those refused by RST"),
-                ..way(Fexit, &[RESET, probe("fentry_put_port", Kind::Fentry, &["inet_put_port"]).harmless()])
+                ..way(
+                    Fexit,
+                    &[
+                        RESET,
+                        RESET_STAND_IN,
+                        probe("fentry_put_port", Kind::Fentry, &["inet_put_port"]).harmless(),
+                    ],
+                )
             },
             Way { back_end: Kprobe, ..END_BY_STATE },
             END_BY_STATE,

@@ -1,6 +1,6 @@
 //! Programs of which the kernel skips a run now and then, and what that means.
 
-use tcptrace_common::stand_in::{DROP, STATE_CHILD, STATE_PORT};
+use tcptrace_common::stand_in::{DROP, RESET, STATE_CHILD, STATE_PORT};
 
 use super::observations;
 
@@ -27,5 +27,9 @@ pub fn skip_of(program: &str) -> Skip {
 
 /// Programs with a second one that does what the kernel made them miss (the eBPF side's `stand_in.rs`), and the index that
 /// tells how often it did. Lost is only what both missed.
-pub const STAND_INS: &[(&str, u32)] =
-    &[("tp_handshake_drop", DROP), ("tp_set_state_port", STATE_PORT), ("tp_set_state_child", STATE_CHILD)];
+pub const STAND_INS: &[(&str, u32)] = &[
+    ("tp_handshake_drop", DROP),
+    ("tp_set_state_port", STATE_PORT),
+    ("tp_set_state_child", STATE_CHILD),
+    ("tp_receive_reset", RESET),
+];
