@@ -208,7 +208,7 @@ fn tp_retransmit_skb(ctx: BtfTracePointContext) -> u32 {
 /// `tcp_receive_reset(struct sock *sk)`, for all tiers
 #[btf_tracepoint(function = "tcp_receive_reset")]
 fn tp_receive_reset(ctx: BtfTracePointContext) -> u32 {
-    stand_in::attend(RESET, ctx.arg(0));
+    stand_in::attend(RESET, subject(&ctx));
     connect::reset(Sock::<Direct>::at(ctx.arg(0)));
     0
 }
@@ -216,7 +216,7 @@ fn tp_receive_reset(ctx: BtfTracePointContext) -> u32 {
 /// Where `tp_receive_reset` was skipped: a connect that is refused by an RST nobody saw ends like one that ICMP refuses.
 #[btf_tracepoint(function = "tcp_receive_reset")]
 fn tp_receive_reset_stand_in(ctx: BtfTracePointContext) -> u32 {
-    if stand_in::is_needed(RESET, ctx.arg(0)) {
+    if stand_in::is_needed(RESET, subject(&ctx)) {
         connect::reset(Sock::<Direct>::at(ctx.arg(0)));
     }
     0
