@@ -51,7 +51,7 @@ enum Command {
     Ebpf(ebpf::Args),
     /// Tests everything: units, then the tracer live, in guests and on this machine.
     Test(test::Args),
-    /// Plays the self-test and some rehearsals on every kernel, and writes docs/kernels.md: what is observed where, and how exactly.
+    /// Plays the self-test and some rehearsals on every kernel, and writes a page of docs: what is observed where, and how exactly.
     Kernels(test::kernels::Args),
     /// Asks `tcptrace why` about nginx, redis and sshd as Debian has them, healthy and not, in a guest.
     Servers(servers::Args),

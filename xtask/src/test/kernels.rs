@@ -1,4 +1,4 @@
-//! `cargo xtask kernels`: what is observed on which kernel, by what, and how exactly; written to docs/kernels.md.
+//! `cargo xtask kernels`: what is observed on which kernel, by what, and how exactly; written as a page of docs.
 //!
 //! The self-test and a few rehearsals are played on every kernel of both architectures and on this machine, in every tier. What
 //! the page says comes out of what they printed.

@@ -116,7 +116,8 @@ fn overflow() -> Vec<Value> {
         ),
         summary_line(
             json!({}),
-            json!([{"netns": {"id": 1, "name": null}, "counter": "ListenOverflows", "kernel": 320, "observed": 320,
+            json!([{"netns": {"id": 1, "name": null}, "counter": "ListenOverflows",
+                "observations": ["syn-drop", "ack-drop"], "kernel": 320, "observed": 320,
                 "status": "exact", "reason": null}]),
         ),
     ]
